@@ -1,0 +1,46 @@
+use super::{Design, check_fit};
+use crate::draws::Draws;
+use crate::{Budget, Selection, Weights};
+
+/// Simple random sampling: k distinct pairs, every set of k equally likely, the weights ignored.
+///
+/// π_i = k/n and the scale is n/k.
+///
+/// # Guarantee
+///
+/// Unbiased for any data. Its variance, n²/k · (1 − k/n) · S² with S² the spread of the pairs' products around their
+/// mean, is what weights are there to beat.
+///
+/// # Cost
+///
+/// O(n), n draws (Fan, Muller and Rezucha's sequential selection: each pair in turn is taken with probability
+/// places left / pairs left).
+///
+/// # Determinism
+///
+/// Pair i uses draw i.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Uniform;
+
+impl Design for Uniform {
+    fn name(&self) -> &'static str {
+        "uniform"
+    }
+
+    fn draws(&self, budget: Budget) -> u64 {
+        budget.pairs() as u64
+    }
+
+    fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
+        check_fit(weights, budget);
+        let (pairs, places) = (budget.pairs(), budget.get());
+        let scale = pairs as f64 / places as f64;
+        let winners = if places == pairs { pairs } else { 0 };
+        let mut left = places as u64;
+        Selection::collect(pairs, winners, places, |pair| {
+            let taken = left > 0 && draws.chance(pair as u64, left, (pairs - pair) as u64);
+            left -= u64::from(taken);
+            taken.then_some(scale)
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! How a design meets chance: three questions, each with a law that can be written down.
+//!
+//! A design never sees random bits. It asks [`Draws`] whether an event of a given probability happens, which of some
+//! masses is hit, or how often each entry of an alias table is. So the same design runs on Philox at a (seed, offset),
+//! on any `rand` generator, and on the enumerator of `wtacrs_core::verify`, which follows every answer in turn and so
+//! computes the exact law.
+//!
+//! Every question carries the index of a pair, a stratum or a tree node. [`PhiloxDraws`] answers from that index alone,
+//! so that answers depend neither on order nor on threads; [`RngDraws`] ignores it.
+
+use crate::alias::AliasTable;
+use crate::philox;
+use rand_core::Rng;
+
+/// A source of answers to the questions a design asks.
+pub trait Draws {
+    /// Whether an event of probability `part / whole` happens; `part` ≤ `whole`, `whole` > 0.
+    fn chance(&mut self, index: u64, part: u64, whole: u64) -> bool;
+
+    /// Which of the masses a uniform point falls on: i with probability `masses[i] / Σ masses`. The sum is positive.
+    fn category(&mut self, index: u64, masses: &[u64]) -> usize;
+
+    /// How often each entry of `table` is hit by `draws` independent draws, which use `first_index`, `first_index` + 1,
+    /// and so on.
+    fn counts(&mut self, first_index: u64, draws: u32, table: &AliasTable) -> Vec<u32>;
+}
+
+/// Independent, uniform 128-bit numbers: all that the three questions need.
+///
+/// 128 bits, because then the probability of an event of integer mass differs from its ideal by at most 2^−128, which
+/// is 2^−65 of the smallest mass there is.
+pub trait Bits {
+    /// The number for `index`.
+    fn bits(&mut self, index: u64) -> u128;
+}
+
+impl<B: Bits> Draws for B {
+    #[inline]
+    fn chance(&mut self, index: u64, part: u64, whole: u64) -> bool {
+        point_below(self.bits(index), whole) < part
+    }
+
+    #[inline]
+    fn category(&mut self, index: u64, masses: &[u64]) -> usize {
+        let mut point = point_below(self.bits(index), masses.iter().sum());
+        for (i, &mass) in masses.iter().enumerate() {
+            if point < mass {
+                return i;
+            }
+            point -= mass;
+        }
+        unreachable!("the point lies below the sum of the masses")
+    }
+
+    fn counts(&mut self, first_index: u64, draws: u32, table: &AliasTable) -> Vec<u32> {
+        let mut counts = vec![0; table.len()];
+        for draw in 0..draws {
+            counts[table.pick(self.bits(first_index + u64::from(draw)))] += 1;
+        }
+        counts
+    }
+}
+
+/// ⌊bits / 2^128 · bound⌋: uniform on the integers below `bound`.
+#[inline]
+fn point_below(bits: u128, bound: u64) -> u64 {
+    let bound = u128::from(bound);
+    let low = (bits as u64 as u128 * bound) >> 64;
+    (((bits >> 64) * bound + low) >> 64) as u64
+}
+
+/// Bits as a pure function of (seed, offset, stream, index): Philox4x32-10 under key `seed` with the counter
+/// (offset + index, stream, tag).
+///
+/// A plan that asked for d draws (see [`crate::design::Design::draws`]) leaves `offset + d` to the next. Streams are
+/// for the items of a batch, which share one offset. The tag in the counter's top word keeps these bits apart from
+/// those of other users of the same seed, such as a framework's dropout.
+#[derive(Clone, Debug)]
+pub struct PhiloxDraws {
+    seed: u64,
+    offset: u64,
+    high: u64,
+    /// The blocks of the aligned run of counters last asked for.
+    run: [u128; RUN],
+    run_index: u64,
+}
+
+/// Counters computed at a time, which compilers turn into vector code.
+const RUN: usize = 8;
+/// "wtac", in ASCII.
+const TAG: u64 = 0x7774_6163;
+
+impl PhiloxDraws {
+    /// The draws of `seed` from block `offset` on.
+    pub fn new(seed: u64, offset: u64) -> Self {
+        Self::with_stream(seed, offset, 0)
+    }
+
+    /// The draws of one item of a batch.
+    pub fn with_stream(seed: u64, offset: u64, stream: u32) -> Self {
+        let mut draws =
+            Self { seed, offset, high: TAG << 32 | u64::from(stream), run: [0; RUN], run_index: 0 };
+        draws.fill(0);
+        draws
+    }
+
+    fn fill(&mut self, run_index: u64) {
+        self.run_index = run_index;
+        let first = run_index * RUN as u64;
+        for lane in 0..RUN {
+            let low = self.offset.wrapping_add(first + lane as u64);
+            self.run[lane] = philox::bits(u128::from(self.high) << 64 | u128::from(low), self.seed);
+        }
+    }
+}
+
+impl Bits for PhiloxDraws {
+    #[inline]
+    fn bits(&mut self, index: u64) -> u128 {
+        let run_index = index / RUN as u64;
+        if run_index != self.run_index {
+            self.fill(run_index);
+        }
+        self.run[index as usize % RUN]
+    }
+}
+
+/// Bits from any `rand` generator, in the order in which they are asked for.
+#[derive(Debug)]
+pub struct RngDraws<'a, R: ?Sized>(pub &'a mut R);
+
+impl<R: Rng + ?Sized> Bits for RngDraws<'_, R> {
+    #[inline]
+    fn bits(&mut self, _index: u64) -> u128 {
+        u128::from(self.0.next_u64()) << 64 | u128::from(self.0.next_u64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Constant(u128);
+    impl Bits for Constant {
+        fn bits(&mut self, _: u64) -> u128 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn boundary_draws() {
+        let (mut least, mut most) = (Constant(0), Constant(u128::MAX));
+        for whole in [1, 2, 3, 1 << 62, (1 << 62) + 1, u64::MAX] {
+            assert!(!least.chance(0, 0, whole) && !most.chance(0, 0, whole));
+            assert!(least.chance(0, whole, whole) && most.chance(0, whole, whole));
+            assert!(least.chance(0, 1, whole));
+            assert!(!most.chance(0, whole - 1, whole));
+        }
+        assert_eq!(least.category(0, &[0, 3, 1, 0]), 1);
+        assert_eq!(most.category(0, &[0, 3, 1, 0]), 2);
+        assert_eq!(most.category(0, &[0, 1 << 61, 1, 0]), 2);
+    }
+
+    #[test]
+    fn points_are_the_exact_product() {
+        let mut draws = PhiloxDraws::new(3, 0);
+        for index in 0..1000 {
+            let bits = draws.bits(index);
+            // 128 × 16 bits fit no native integer, but by halves they do.
+            let bound = 40_503_u128;
+            let exact = ((bits >> 64) * bound + (((bits as u64 as u128) * bound) >> 64)) >> 64;
+            assert_eq!(u128::from(point_below(bits, bound as u64)), exact);
+            assert!(point_below(bits, 1) == 0);
+        }
+    }
+
+    #[test]
+    fn bits_depend_on_the_index_alone() {
+        let mut forward = PhiloxDraws::with_stream(9, 5, 2);
+        let ahead: Vec<u128> = (0..50).map(|i| forward.bits(i)).collect();
+        let mut backward = PhiloxDraws::with_stream(9, 5, 2);
+        for i in (0..50).rev() {
+            assert_eq!(backward.bits(i), ahead[i as usize]);
+        }
+        assert_eq!(PhiloxDraws::with_stream(9, 0, 2).bits(5), ahead[0]);
+        assert_ne!(PhiloxDraws::with_stream(9, 5, 3).bits(0), ahead[0]);
+        assert_eq!(ahead[0], philox::bits(0x7774_6163_0000_0002_0000_0000_0000_0005, 9));
+    }
+}

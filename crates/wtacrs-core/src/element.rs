@@ -1,0 +1,93 @@
+//! The number types that matrices come in, and the type that sums over them are taken in.
+
+use core::ops::AddAssign;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use ndarray::{ArrayView2, CowArray, Ix2, LinalgScalar};
+
+/// An element of an input matrix: f32, f16 and bf16, accumulated in f32; f64, accumulated in f64, for references.
+pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
+    /// What products and sums of this type are taken in.
+    type Accumulator: Accumulator;
+    /// Zero.
+    const ZERO: Self;
+
+    /// Writes the accumulator's values of `source` into `target`, which is of the same length.
+    fn widen_into(source: &[Self], target: &mut [Self::Accumulator]);
+
+    /// The value in the accumulator's type.
+    fn widen(self) -> Self::Accumulator;
+
+    /// The matrix in the accumulator's type; borrowed if it already is.
+    fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, Self::Accumulator, Ix2>;
+}
+
+/// A type that products and sums are taken in.
+pub trait Accumulator: Element<Accumulator = Self> + LinalgScalar + AddAssign {
+    /// From f64, rounded.
+    fn from_f64(value: f64) -> Self;
+    /// To f64, exactly.
+    fn to_f64(self) -> f64;
+}
+
+macro_rules! own_accumulator {
+    ($type:ty) => {
+        impl Element for $type {
+            type Accumulator = Self;
+            const ZERO: Self = 0.0;
+
+            fn widen_into(source: &[Self], target: &mut [Self]) {
+                target.copy_from_slice(source);
+            }
+
+            #[inline]
+            fn widen(self) -> Self {
+                self
+            }
+
+            fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, Self, Ix2> {
+                view.into()
+            }
+        }
+
+        impl Accumulator for $type {
+            #[inline]
+            fn from_f64(value: f64) -> Self {
+                value as Self
+            }
+
+            #[inline]
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
+        }
+    };
+}
+
+own_accumulator!(f32);
+own_accumulator!(f64);
+
+macro_rules! half_precision {
+    ($type:ty) => {
+        impl Element for $type {
+            type Accumulator = f32;
+            const ZERO: Self = Self::ZERO;
+
+            fn widen_into(source: &[Self], target: &mut [f32]) {
+                source.convert_to_f32_slice(target);
+            }
+
+            #[inline]
+            fn widen(self) -> f32 {
+                self.to_f32()
+            }
+
+            fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
+                crate::product::widened(view).into()
+            }
+        }
+    };
+}
+
+half_precision!(f16);
+half_precision!(bf16);

@@ -1,0 +1,35 @@
+//! The three steps around a selection: norms before it, gather after it, and the product of what was kept.
+//!
+//! All of them take strided views of any [`Element`](crate::element::Element), run on all cores of the current rayon
+//! pool, and give the same bits for every number of threads: work is cut by shape alone.
+
+mod gather;
+mod row_norms;
+mod weight_gradient;
+
+pub use self::gather::{gather, gather_into, gather_scaled, gather_scaled_into};
+pub(crate) use self::gather::widened;
+pub use self::row_norms::{column_norms, joint_norms, row_norms, row_norms_into};
+pub(crate) use self::weight_gradient::multiply;
+pub use self::weight_gradient::{Update, exact_weight_gradient, weight_gradient, weight_gradient_into};
+
+/// Shapes that do not fit one another.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: expected {expected}, found {found}")]
+pub struct ShapeError {
+    /// What does not fit.
+    pub what: &'static str,
+    /// What its size must be.
+    pub expected: usize,
+    /// What it is.
+    pub found: usize,
+}
+
+pub(crate) fn check_size(what: &'static str, found: usize, expected: usize) -> Result<(), ShapeError> {
+    if found == expected { Ok(()) } else { Err(ShapeError { what, expected, found }) }
+}
+
+/// Rows of about 64 Ki elements in all: enough work for one task.
+fn rows_per_task(columns: usize) -> usize {
+    (1_usize << 16).div_ceil(columns.max(1))
+}

@@ -1,0 +1,162 @@
+//! What a design decides: which pairs to keep, and how much each counts.
+
+/// Kept pairs, ascending and distinct, with their scales.
+///
+/// The estimate of X·Y is Σ over kept pairs of `scale` · X[:,i] Y[i,:]. Scales are f64 so that a reference can be
+/// exact; a product in f32 uses them rounded to f32.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    pairs: usize,
+    winners: usize,
+    indices: Vec<u32>,
+    scales: Vec<f64>,
+}
+
+/// Why a selection is refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectionError {
+    /// Not one scale for each index.
+    #[error("{scales} scales for {indices} indices")]
+    LengthMismatch {
+        /// How many indices there are.
+        indices: usize,
+        /// How many scales.
+        scales: usize,
+    },
+    /// An index beyond the pairs.
+    #[error("index {index} at position {position} is beyond the {pairs} pairs")]
+    OutOfRange {
+        /// Where it stands.
+        position: usize,
+        /// The offending index.
+        index: u32,
+        /// How many pairs there are.
+        pairs: usize,
+    },
+    /// Indices must ascend strictly: a pair drawn twice is one pair of twice the scale.
+    #[error("index {index} at position {position} is not more than the one before it")]
+    NotAscending {
+        /// Where it stands.
+        position: usize,
+        /// The offending index.
+        index: u32,
+    },
+    /// A scale that is negative or not finite.
+    #[error("the scale of pair {index} is {scale}: it must be finite and not negative")]
+    InvalidScale {
+        /// The offending pair.
+        index: u32,
+        /// Its scale.
+        scale: f64,
+    },
+}
+
+impl Selection {
+    /// A selection from parts, out of `pairs` pairs, of which `winners` of the kept ones were certain.
+    ///
+    /// # Errors
+    ///
+    /// Lengths that differ; indices that do not ascend strictly or lie beyond the pairs; scales that are negative or
+    /// not finite.
+    pub fn new(
+        pairs: usize,
+        winners: usize,
+        indices: Vec<u32>,
+        scales: Vec<f64>,
+    ) -> Result<Self, SelectionError> {
+        if indices.len() != scales.len() {
+            return Err(SelectionError::LengthMismatch { indices: indices.len(), scales: scales.len() });
+        }
+        for (position, &index) in indices.iter().enumerate() {
+            if index as usize >= pairs {
+                return Err(SelectionError::OutOfRange { position, index, pairs });
+            }
+            if position > 0 && indices[position - 1] >= index {
+                return Err(SelectionError::NotAscending { position, index });
+            }
+        }
+        for (&index, &scale) in indices.iter().zip(&scales) {
+            if !(scale >= 0.0 && scale.is_finite()) {
+                return Err(SelectionError::InvalidScale { index, scale });
+            }
+        }
+        Ok(Self { pairs, winners, indices, scales })
+    }
+
+    /// Every one of `pairs` pairs, each with scale 1: the exact product.
+    pub fn everything(pairs: u32) -> Self {
+        Self::collect(pairs as usize, pairs as usize, pairs as usize, |_| Some(1.0))
+    }
+
+    /// The pairs for which `scale` is given, in order of their index.
+    pub(crate) fn collect(
+        pairs: usize,
+        winners: usize,
+        budget: usize,
+        mut scale: impl FnMut(usize) -> Option<f64>,
+    ) -> Self {
+        let mut indices = Vec::with_capacity(budget);
+        let mut scales = Vec::with_capacity(budget);
+        for pair in 0..pairs {
+            if let Some(scale) = scale(pair) {
+                indices.push(pair as u32);
+                scales.push(scale);
+            }
+        }
+        Self { pairs, winners, indices, scales }
+    }
+
+    /// How many pairs there were to choose from, n.
+    pub fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// How many of the kept pairs were certain, |C|.
+    pub fn winners(&self) -> usize {
+        self.winners
+    }
+
+    /// How many distinct pairs are kept.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// The kept pairs, strictly ascending.
+    pub fn indices(&self) -> &[u32] {
+        &self.indices
+    }
+
+    /// Each kept pair's scale, in the order of [`Self::indices`].
+    pub fn scales(&self) -> &[f64] {
+        &self.scales
+    }
+
+    /// Kept pairs with their scales.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, f64)> + Clone + '_ {
+        self.indices.iter().map(|&i| i as usize).zip(self.scales.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_checked() {
+        assert!(Selection::new(5, 0, vec![0, 4], vec![1.0, 2.5]).is_ok());
+        let refused = |indices: &[u32], scales: &[f64]| {
+            Selection::new(5, 0, indices.to_vec(), scales.to_vec()).expect_err("must be refused")
+        };
+        assert_eq!(refused(&[1], &[]), SelectionError::LengthMismatch { indices: 1, scales: 0 });
+        assert_eq!(refused(&[5], &[1.0]), SelectionError::OutOfRange { position: 0, index: 5, pairs: 5 });
+        assert_eq!(refused(&[2, 2], &[1.0; 2]), SelectionError::NotAscending { position: 1, index: 2 });
+        assert_eq!(refused(&[2], &[-1.0]), SelectionError::InvalidScale { index: 2, scale: -1.0 });
+        assert!(matches!(refused(&[2], &[f64::NAN]), SelectionError::InvalidScale { .. }));
+    }
+}

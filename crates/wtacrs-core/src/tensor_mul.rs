@@ -1,0 +1,323 @@
+//! C = A·B for every (batch, head), with both gradients estimated: attention's two products.
+//!
+//! With G the gradient of C, dA = G·Bᵀ sums over the columns of C, and dB = Aᵀ·G over its rows. Each of the two sums is
+//! a weight gradient of its own, with its own pairs, threshold and draws for every (batch, head).
+//!
+//! | product | A | B | dA sums over | dB sums over |
+//! |---|---|---|---|---|
+//! | scores = Q·Kᵀ | Q, queries × channels | Kᵀ, channels × keys | keys: sampled | queries: sampled |
+//! | context = P·V | P, queries × keys | V, keys × channels | channels: exact, V is small | queries: sampled |
+//!
+//! Sums over tokens are sampled; a sum over channels is exact unless the caller asks otherwise ([`TensorMul::new`]).
+
+use crate::design::{BuiltIn, Design};
+use crate::draws::PhiloxDraws;
+use crate::element::Element;
+use crate::linear::{ForwardError, NormGuess, weigh};
+use crate::product::{self, ShapeError, Update, check_size};
+use crate::weights::DEFAULT_MIX;
+use crate::{BudgetError, Keep, Selection};
+use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, s};
+use rayon::prelude::*;
+
+/// How one of the two gradients sums over its pairs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Contraction {
+    /// Over all of them; the other operand is saved whole.
+    Exact,
+    /// Over so many of them; of the other operand only those are saved.
+    Sampled(Keep),
+}
+
+/// How the gradients of a batched product are estimated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TensorMul<D = BuiltIn> {
+    /// The sampling design.
+    pub design: D,
+    /// dA, which sums over the columns of B.
+    pub left: Contraction,
+    /// dB, which sums over the rows of A.
+    pub right: Contraction,
+}
+
+/// Guesses of the norms of G = dC for each (batch, head), if there are any.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TensorGuess<'a> {
+    /// ‖G[i,:]‖, batch × heads × rows: the pairs of dB.
+    pub rows: Option<ArrayView3<'a, f32>>,
+    /// ‖G[:,j]‖, batch × heads × columns: the pairs of dA.
+    pub columns: Option<ArrayView3<'a, f32>>,
+}
+
+/// What lives from the forward to the backward pass, for each (batch, head).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedTensors<T> {
+    items: Vec<SavedItem<T>>,
+    batch: usize,
+    heads: usize,
+    rows: usize,
+    inner: usize,
+    columns: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct SavedItem<T> {
+    /// Kept columns of B, as rows: kept × inner, for dA.
+    left: (Array2<T>, Selection),
+    /// Kept rows of A: kept × inner, for dB.
+    right: (Array2<T>, Selection),
+}
+
+/// Both gradients, and the norms of G that refresh the guesses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorGradients<A> {
+    /// dA, batch × heads × rows × inner.
+    pub left: Array4<A>,
+    /// dB, batch × heads × inner × columns.
+    pub right: Array4<A>,
+    /// ‖G[i,:]‖, batch × heads × rows.
+    pub row_norms: Array3<f32>,
+    /// ‖G[:,j]‖, batch × heads × columns.
+    pub column_norms: Array3<f32>,
+}
+
+impl TensorMul {
+    /// The default design, with a contraction for each gradient.
+    pub fn new(left: Contraction, right: Contraction) -> Self {
+        Self { design: BuiltIn::default(), left, right }
+    }
+
+    /// scores = Q·Kᵀ: dQ sampled over keys, dK over queries.
+    pub fn scores(keep: Keep) -> Self {
+        Self::new(Contraction::Sampled(keep), Contraction::Sampled(keep))
+    }
+
+    /// context = P·V: dV sampled over queries, so that few rows of P are saved; dP exact, from the whole of V.
+    pub fn context(keep: Keep) -> Self {
+        Self::new(Contraction::Exact, Contraction::Sampled(keep))
+    }
+}
+
+impl<D: Design + Sync> TensorMul<D> {
+    /// How far a forward pass over rows × columns advances the offset of its randomness; every (batch, head) has a
+    /// stream of its own at the same offset.
+    ///
+    /// # Errors
+    ///
+    /// If a budget does not fit.
+    pub fn draws(&self, rows: usize, columns: usize) -> Result<u64, BudgetError> {
+        let draws = |contraction, pairs| match contraction {
+            Contraction::Exact => Ok(0),
+            Contraction::Sampled(keep) => keep.of(pairs).map(|budget| self.design.draws(budget)),
+        };
+        Ok(draws(self.left, columns)?.max(draws(self.right, rows)?))
+    }
+
+    /// Chooses and copies what both gradients need of A (batch × heads × rows × inner) and B (batch × heads × inner ×
+    /// columns). Without a guess the weights are the operand's own norms.
+    ///
+    /// # Errors
+    ///
+    /// If shapes differ, a budget does not fit, or a norm is not finite.
+    pub fn forward<T: Element>(
+        &self,
+        a: ArrayView4<'_, T>,
+        b: ArrayView4<'_, T>,
+        guess: TensorGuess<'_>,
+        seed: u64,
+        offset: u64,
+    ) -> Result<SavedTensors<T>, ForwardError> {
+        let (batch, heads, rows, inner) = a.dim();
+        let columns = b.dim().3;
+        check_size("batch of B", b.dim().0, batch)?;
+        check_size("heads of B", b.dim().1, heads)?;
+        check_size("rows of B (inner)", b.dim().2, inner)?;
+        check_guess("guessed row norms", guess.rows, (batch, heads, rows))?;
+        check_guess("guessed column norms", guess.columns, (batch, heads, columns))?;
+
+        let keep = |contraction, pairs: ArrayView2<'_, T>, guess: Option<ArrayView3<'_, f32>>, at: (usize, usize), stream| {
+            let selection = match contraction {
+                Contraction::Exact => Selection::everything(pairs.nrows() as u32),
+                Contraction::Sampled(keep) => {
+                    let norms = guess.map(|guess| guess.slice(s![at.0, at.1, ..]).to_vec());
+                    let guess = norms.as_deref().map_or(NormGuess::Unknown, NormGuess::Norms);
+                    let weights = weigh(&product::row_norms(pairs), guess, DEFAULT_MIX)?;
+                    let budget = weights.budget(keep)?;
+                    let mut draws = PhiloxDraws::with_stream(seed, offset, stream);
+                    self.design.select(&weights, budget, &mut draws)
+                }
+            };
+            Ok::<_, ForwardError>((product::gather(pairs, &selection)?, selection))
+        };
+        let items = (0..batch * heads)
+            .into_par_iter()
+            .map(|item| {
+                let at = (item / heads, item % heads);
+                let stream = 2 * item as u32;
+                let columns_of_b = b.slice(s![at.0, at.1, .., ..]).reversed_axes();
+                let rows_of_a = a.slice(s![at.0, at.1, .., ..]);
+                Ok(SavedItem {
+                    left: keep(self.left, columns_of_b, guess.columns, at, stream)?,
+                    right: keep(self.right, rows_of_a, guess.rows, at, stream + 1)?,
+                })
+            })
+            .collect::<Result<_, ForwardError>>()?;
+        Ok(SavedTensors { items, batch, heads, rows, inner, columns })
+    }
+
+    /// Both gradients from G = dC (batch × heads × rows × columns).
+    ///
+    /// # Errors
+    ///
+    /// If the shape of G differs from that of C.
+    pub fn backward<T, U>(
+        &self,
+        saved: &SavedTensors<T>,
+        g: ArrayView4<'_, U>,
+    ) -> Result<TensorGradients<T::Accumulator>, ShapeError>
+    where
+        T: Element,
+        U: Element<Accumulator = T::Accumulator>,
+    {
+        let &SavedTensors { batch, heads, rows, inner, columns, .. } = saved;
+        check_size("batch of G", g.dim().0, batch)?;
+        check_size("heads of G", g.dim().1, heads)?;
+        check_size("rows of G", g.dim().2, rows)?;
+        check_size("columns of G", g.dim().3, columns)?;
+
+        let zero = T::Accumulator::ZERO;
+        let items = saved.items.len();
+        let mut left = Array3::from_elem((items, rows, inner), zero);
+        let mut right = Array3::from_elem((items, inner, columns), zero);
+        let mut row_norms = Array2::zeros((items, rows));
+        let mut column_norms = Array2::zeros((items, columns));
+        let outputs = left
+            .axis_iter_mut(Axis(0))
+            .zip(right.axis_iter_mut(Axis(0)))
+            .zip(row_norms.axis_iter_mut(Axis(0)))
+            .zip(column_norms.axis_iter_mut(Axis(0)));
+        let tasks: Vec<_> = saved.items.iter().zip(outputs).enumerate().collect();
+        tasks.into_par_iter().try_for_each(|(item, (saved, (((da, db), mut by_row), mut by_column)))| {
+            let g = g.slice(s![item / heads, item % heads, .., ..]);
+            let (kept, selection) = &saved.left;
+            product::weight_gradient_into(kept.view(), g.t(), selection, da.reversed_axes(), Update::Overwrite)?;
+            let (kept, selection) = &saved.right;
+            product::weight_gradient_into(kept.view(), g, selection, db, Update::Overwrite)?;
+            by_row.assign(&ndarray::aview1(&product::row_norms(g)));
+            by_column.assign(&ndarray::aview1(&product::column_norms(g)));
+            Ok(())
+        })?;
+        Ok(TensorGradients {
+            left: by_head(left, batch, heads),
+            right: by_head(right, batch, heads),
+            row_norms: by_head(row_norms.insert_axis(Axis(2)), batch, heads).remove_axis(Axis(3)),
+            column_norms: by_head(column_norms.insert_axis(Axis(2)), batch, heads).remove_axis(Axis(3)),
+        })
+    }
+}
+
+impl<T> SavedTensors<T> {
+    /// The selection of columns behind dA for one (batch, head).
+    pub fn left_selection(&self, batch: usize, head: usize) -> &Selection {
+        &self.items[batch * self.heads + head].left.1
+    }
+
+    /// The selection of rows behind dB for one (batch, head).
+    pub fn right_selection(&self, batch: usize, head: usize) -> &Selection {
+        &self.items[batch * self.heads + head].right.1
+    }
+
+    /// Bytes of operands that live until the backward pass.
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(|item| (item.left.0.len() + item.right.0.len()) * size_of::<T>()).sum()
+    }
+}
+
+fn check_guess(
+    what: &'static str,
+    guess: Option<ArrayView3<'_, f32>>,
+    (batch, heads, tokens): (usize, usize, usize),
+) -> Result<(), ShapeError> {
+    let Some(guess) = guess else { return Ok(()) };
+    for (found, expected) in [(guess.dim().0, batch), (guess.dim().1, heads), (guess.dim().2, tokens)] {
+        check_size(what, found, expected)?;
+    }
+    Ok(())
+}
+
+/// Splits the leading axis into batch × heads.
+fn by_head<A: Clone>(items: Array3<A>, batch: usize, heads: usize) -> Array4<A> {
+    let (_, rows, columns) = items.dim();
+    items.into_shape_with_order((batch, heads, rows, columns)).expect("as many items as batch times heads")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(shape: (usize, usize, usize, usize), seed: usize) -> Array4<f64> {
+        Array4::from_shape_fn(shape, |(b, h, i, j)| ((b * 7 + h * 5 + i * 31 + j * 17 + seed) % 29) as f64 / 14.0 - 1.0)
+    }
+
+    fn exact(a: &Array4<f64>, b: &Array4<f64>, g: &Array4<f64>, at: (usize, usize)) -> (Array2<f64>, Array2<f64>) {
+        let (a, b, g) = (
+            a.slice(s![at.0, at.1, .., ..]),
+            b.slice(s![at.0, at.1, .., ..]),
+            g.slice(s![at.0, at.1, .., ..]),
+        );
+        (g.dot(&b.t()), a.t().dot(&g))
+    }
+
+    #[test]
+    fn a_whole_budget_is_exact_for_every_head_and_stride() {
+        let (a, b, g) = (values((2, 3, 10, 4), 1), values((2, 3, 4, 12), 2), values((2, 3, 10, 12), 3));
+        // Heads within tokens, as attention layers store them.
+        let strided = a.view().permuted_axes([0, 2, 1, 3]).as_standard_layout().into_owned();
+        let product = TensorMul::new(Contraction::Sampled(Keep::Fraction(1.0)), Contraction::Exact);
+        let saved = product
+            .forward(strided.view().permuted_axes([0, 2, 1, 3]), b.view(), TensorGuess::default(), 0, 0)
+            .expect("fits");
+        let gradients = product.backward(&saved, g.view()).expect("fits");
+        for at in [(0, 0), (0, 2), (1, 1)] {
+            let (da, db) = exact(&a, &b, &g, at);
+            let found = (gradients.left.slice(s![at.0, at.1, .., ..]), gradients.right.slice(s![at.0, at.1, .., ..]));
+            assert!((&found.0 - &da).iter().chain((&found.1 - &db).iter()).all(|d| d.abs() < 1e-12));
+            let g = g.slice(s![at.0, at.1, .., ..]);
+            assert_eq!(gradients.row_norms.slice(s![at.0, at.1, ..]).to_vec(), product::row_norms(g));
+            assert_eq!(gradients.column_norms.slice(s![at.0, at.1, ..]).to_vec(), product::column_norms(g));
+        }
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_sampled() {
+        let (p, v) = (values((1, 2, 16, 16), 1), values((1, 2, 16, 4), 2));
+        let context = TensorMul::context(Keep::Rows(5));
+        let saved = context.forward(p.view(), v.view(), TensorGuess::default(), 1, 0).expect("fits");
+        assert_eq!(saved.left_selection(0, 1), &Selection::everything(4));
+        assert_eq!(saved.right_selection(0, 1).len(), 5);
+        assert_ne!(saved.right_selection(0, 0), saved.right_selection(0, 1));
+        assert_eq!(saved.bytes(), 2 * (4 * 16 + 5 * 16) * 8);
+        assert_eq!(context.draws(16, 4), Ok(16));
+
+        let scores = TensorMul::scores(Keep::Rows(3));
+        let kt = values((1, 2, 4, 16), 3);
+        let saved = scores.forward(v.view(), kt.view(), TensorGuess::default(), 1, 0).expect("fits");
+        assert_eq!((saved.left_selection(0, 0).len(), saved.right_selection(0, 0).len()), (3, 3));
+    }
+
+    #[test]
+    fn shapes_are_checked() {
+        let (a, b) = (values((1, 2, 6, 4), 1), values((1, 2, 4, 5), 2));
+        let product = TensorMul::scores(Keep::Rows(3));
+        let refused = |b: &Array4<f64>, guess| {
+            product.forward(a.view(), b.view(), guess, 0, 0).expect_err("must be refused").to_string()
+        };
+        assert_eq!(refused(&values((1, 1, 4, 5), 0), TensorGuess::default()), "heads of B: expected 2, found 1");
+        assert_eq!(refused(&values((1, 2, 3, 5), 0), TensorGuess::default()), "rows of B (inner): expected 4, found 3");
+        let norms = Array3::ones((1, 2, 4));
+        let guess = TensorGuess { rows: Some(norms.view()), columns: None };
+        assert_eq!(refused(&b, guess), "guessed row norms: expected 6, found 4");
+        let saved = product.forward(a.view(), b.view(), TensorGuess::default(), 0, 0).expect("fits");
+        assert!(product.backward(&saved, values((1, 2, 6, 4), 0).view()).is_err());
+    }
+}

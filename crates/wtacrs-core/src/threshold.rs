@@ -1,0 +1,190 @@
+//! The threshold τ and the winners, without a sort.
+//!
+//! τ solves Σ min(1, w_i/τ) = k. The winners C = {w_i ≥ τ} are kept always; the other pairs, the tail, share the
+//! k − |C| remaining places in proportion to their weights: π_i = (k − |C|) · w_i / Σ_tail w. The same C minimises
+//! (1 − P_C)/(k − |C|), the factor in front of the tail's variance (docs/mathematics.md has the proof).
+//!
+//! **Idea.** Start with no winner. Every pair with (k − |C|) · w_i ≥ Σ_tail w must be one; let it in, and look again:
+//! the bound only falls, so C only grows, and it ends at the least fixed point. In real data three to six passes do.
+//! Adversarial weights can make each pass admit a single pair, so every fourth pass halves the bracket that τ is known
+//! to lie in instead, which bounds the passes by four for each bit of a weight.
+//!
+//! All of it is integer arithmetic on fixed-point weights, so every device finds the same winners. Equal weights are
+//! winners together or not at all.
+
+/// Where the winners end and the tail begins, in fixed-point units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threshold {
+    /// Least integer weight that wins: ⌈τ⌉.
+    pub cut: u64,
+    /// How many pairs win, |C|.
+    pub winners: usize,
+    /// Σ of the tail's integer weights; 0 if every positive pair is a winner.
+    pub tail_mass: u64,
+    /// Places left for the tail, k − |C|; 0 if the tail is empty.
+    pub tail_places: usize,
+}
+
+/// The winners and the tail at one trial cut.
+#[derive(Clone, Copy)]
+struct Split {
+    cut: u64,
+    winners: usize,
+    tail_mass: u64,
+}
+
+impl Threshold {
+    /// Splits integer weights (sum at most 2^62) for a budget of at least one pair.
+    ///
+    /// With no more positive weights than places, every positive pair is a winner. Cost: a few passes over the
+    /// weights, O(n) each; no memory.
+    pub fn find(weights: &[u64], budget: usize) -> Self {
+        let mut above = split(weights, u64::MAX);
+        let mut below = 0;
+        for pass in 1.. {
+            if above.tail_mass == 0 {
+                return Self { cut: 1, winners: above.winners, tail_mass: 0, tail_places: 0 };
+            }
+            // Positive: c winners weigh at least c/k of all, so c = k would leave nothing to the tail.
+            let places = budget - above.winners;
+            if pass % 4 == 0 {
+                let middle = split(weights, below + (above.cut - below).div_ceil(2));
+                if middle.is_below_threshold(budget) {
+                    below = middle.cut;
+                } else {
+                    above = middle;
+                }
+                continue;
+            }
+            let next = split(weights, above.tail_mass.div_ceil(places as u64));
+            if next.winners == above.winners {
+                return Self { cut: next.cut, winners: next.winners, tail_mass: next.tail_mass, tail_places: places };
+            }
+            above = next;
+        }
+        unreachable!("the bracket shrinks until it is a point")
+    }
+
+    /// Whether a pair of this integer weight is always kept.
+    #[inline]
+    pub const fn is_winner(&self, weight: u64) -> bool {
+        weight >= self.cut
+    }
+
+    /// The probability mass of a tail pair, in units of which `tail_mass` is probability one. It is less than
+    /// `tail_mass`, and over the tail the masses add up to exactly `tail_places` ones.
+    #[inline]
+    pub const fn mass(&self, weight: u64) -> u64 {
+        weight * self.tail_places as u64
+    }
+
+    /// 1/π of a pair of positive weight: 1 for a winner, `tail_mass / mass` otherwise.
+    #[inline]
+    pub const fn scale(&self, weight: u64) -> f64 {
+        if self.is_winner(weight) { 1.0 } else { self.tail_mass as f64 / self.mass(weight) as f64 }
+    }
+
+    /// π of a pair.
+    #[inline]
+    pub const fn inclusion(&self, weight: u64) -> f64 {
+        if weight == 0 {
+            0.0
+        } else if self.is_winner(weight) {
+            1.0
+        } else {
+            self.mass(weight) as f64 / self.tail_mass as f64
+        }
+    }
+}
+
+impl Split {
+    /// cut < τ, that is Σ min(w, cut) > k · cut.
+    fn is_below_threshold(&self, budget: usize) -> bool {
+        let capped = u128::from(self.tail_mass) + self.winners as u128 * u128::from(self.cut);
+        capped > budget as u128 * u128::from(self.cut)
+    }
+}
+
+fn split(weights: &[u64], cut: u64) -> Split {
+    let mut winners = 0_u64;
+    let mut tail_mass = 0_u64;
+    for &weight in weights {
+        let wins = u64::from(weight >= cut);
+        winners += wins;
+        tail_mass += weight & wins.wrapping_sub(1);
+    }
+    Split { cut, winners: winners as usize, tail_mass }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(weights: &[u64], budget: usize) -> (usize, u64, usize) {
+        let t = Threshold::find(weights, budget);
+        (t.winners, t.tail_mass, t.tail_places)
+    }
+
+    #[test]
+    fn small_cases_by_hand() {
+        assert_eq!(find(&[1, 1, 1, 1], 2), (0, 4, 2));
+        assert_eq!(find(&[1, 1, 1, 1], 4), (4, 0, 0));
+        assert_eq!(find(&[9, 1, 1, 1], 2), (1, 3, 1));
+        // 4 ≥ 8/2 is an exact tie with the bound: a winner.
+        assert_eq!(find(&[4, 2, 1, 1], 2), (1, 4, 1));
+        // The second winner is seen only once the first has left the tail.
+        assert_eq!(find(&[100, 10, 1, 1, 1], 3), (2, 3, 1));
+        assert_eq!(find(&[5, 0, 3, 0], 3), (2, 0, 0));
+        assert_eq!(find(&[5, 0, 3, 0], 1), (0, 8, 1));
+        assert_eq!(find(&[7], 1), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_staircase_that_admits_one_winner_a_pass_is_still_found() {
+        // Each weight just reaches the bound left by the ones above it, so plain saturation needs a pass for each.
+        let budget = 400;
+        let mut weights = vec![1 << 40];
+        let mut tail: u64 = 1 << 40;
+        for winner in 1..budget as u64 - 1 {
+            tail += tail.div_ceil(winner);
+            if tail > 1 << 60 {
+                break;
+            }
+            weights.push(tail / winner);
+        }
+        weights.truncate(300);
+        let expected = by_definition(&weights, budget.min(weights.len() - 1));
+        let found = Threshold::find(&weights, budget.min(weights.len() - 1));
+        assert_eq!(found.winners, expected);
+    }
+
+    /// |C| = the least c for which no pair outside the c heaviest saturates.
+    fn by_definition(weights: &[u64], budget: usize) -> usize {
+        let mut sorted = weights.to_vec();
+        sorted.sort_unstable_by(|a, b| b.cmp(a));
+        (0..budget)
+            .find(|&c| {
+                let tail: u128 = sorted[c..].iter().map(|&w| u128::from(w)).sum();
+                (budget - c) as u128 * u128::from(sorted[c]) < tail
+            })
+            .unwrap_or(budget)
+    }
+
+    #[test]
+    fn agrees_with_the_definition() {
+        let mut rng = crate::philox::Philox4x32_10::new(1, 0);
+        use rand_core::Rng;
+        for round in 0..2000 {
+            let n = 1 + rng.next_u32() as usize % 40;
+            let spread = 1 + round % 40;
+            let weights: Vec<u64> = (0..n).map(|_| 1 + (rng.next_u64() >> (64 - spread))).collect();
+            for budget in 1..=n {
+                let found = Threshold::find(&weights, budget);
+                assert_eq!(found.winners, by_definition(&weights, budget), "{weights:?} {budget}");
+                assert_eq!(found.winners, weights.iter().filter(|&&w| found.is_winner(w)).count());
+                let places: u64 = weights.iter().filter(|&&w| !found.is_winner(w)).map(|&w| found.mass(w)).sum();
+                assert_eq!(places, found.tail_mass * found.tail_places as u64);
+            }
+        }
+    }
+}

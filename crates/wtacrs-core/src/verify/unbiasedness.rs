@@ -1,0 +1,148 @@
+//! A Monte-Carlo test that an estimator is unbiased, with a stated false-alarm rate.
+//!
+//! The estimate Σ scale_i C_i is projected on random directions: with signs ε_i = ±1 and magnitudes a_i (by default the
+//! weights, so that every kept pair of a good design matters about equally), the functional Σ scale_i a_i ε_i must
+//! have the mean Σ a_i ε_i. Each direction is a two-sided t test at the false-alarm rate divided by the number of
+//! directions (Bonferroni), so all of them together raise a false alarm no more often than stated. The t statistic is
+//! a sum over many kept pairs and trials; with hundreds of trials its law is the t law to well below that rate.
+
+use crate::philox::Philox4x32_10;
+use crate::{Selection, Weights};
+use rand_core::Rng;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// Directions tested at once: one bit of a word each.
+const DIRECTIONS: usize = 32;
+
+/// A bias of less than this share of Σ a_i is rounding.
+const ROUNDING: f64 = 1e-9;
+
+/// How to test.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UnbiasednessTest {
+    /// Independent selections drawn, at least two.
+    pub trials: u64,
+    /// The probability of rejecting an unbiased estimator.
+    pub false_alarm: f64,
+    /// Seed of the directions.
+    pub seed: u64,
+}
+
+/// The outcome of a test.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// The largest |t| over the directions.
+    pub statistic: f64,
+    /// What an unbiased estimator exceeds with the false-alarm probability.
+    pub critical: f64,
+}
+
+impl Default for UnbiasednessTest {
+    /// 2000 trials, one false alarm in a million tests.
+    fn default() -> Self {
+        Self { trials: 2000, false_alarm: 1e-6, seed: 0 }
+    }
+}
+
+impl Verdict {
+    /// Whether the estimator is biased, up to the false-alarm rate.
+    pub fn rejects(&self) -> bool {
+        self.statistic > self.critical
+    }
+}
+
+impl UnbiasednessTest {
+    /// Tests `select`, which gives trial t's selection from these weights.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than two trials, or the false-alarm rate is not between 0 and 1.
+    pub fn run(&self, weights: &Weights, select: impl FnMut(u64) -> Selection) -> Verdict {
+        let magnitudes: Vec<f64> = weights.fixed().iter().map(|&q| q as f64).collect();
+        self.run_with(&magnitudes, select)
+    }
+
+    /// [`Self::run`] with magnitudes a_i of the caller's, for instance the true norms where weights are stale.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::run`].
+    pub fn run_with(&self, magnitudes: &[f64], mut select: impl FnMut(u64) -> Selection) -> Verdict {
+        assert!(self.trials >= 2, "a variance needs two trials");
+        assert!(self.false_alarm > 0.0 && self.false_alarm < 1.0, "the false-alarm rate is a probability");
+        let mut rng = Philox4x32_10::new(self.seed, 0);
+        let signs: Vec<u32> = magnitudes.iter().map(|_| rng.next_u32()).collect();
+        let all = || magnitudes.iter().enumerate().map(|(pair, &a)| (pair, a));
+        let exact = project(all(), &signs);
+        let size: f64 = magnitudes.iter().sum();
+
+        // Welford's recurrence on the deviation from the exact value.
+        let mut mean = [0.0; DIRECTIONS];
+        let mut squares = [0.0; DIRECTIONS];
+        for trial in 0..self.trials {
+            let selection = select(trial);
+            let estimate = project(selection.iter().map(|(pair, scale)| (pair, scale * magnitudes[pair])), &signs);
+            for d in 0..DIRECTIONS {
+                let deviation = estimate[d] - exact[d];
+                let step = deviation - mean[d];
+                mean[d] += step / (trial + 1) as f64;
+                squares[d] += step * (deviation - mean[d]);
+            }
+        }
+        let statistic = (0..DIRECTIONS)
+            .map(|d| {
+                if mean[d].abs() <= ROUNDING * size {
+                    return 0.0;
+                }
+                mean[d].abs() / (squares[d] / (self.trials - 1) as f64 / self.trials as f64).sqrt()
+            })
+            .fold(0.0, f64::max);
+        Verdict { statistic, critical: self.critical() }
+    }
+
+    fn critical(&self) -> f64 {
+        let law = StudentsT::new(0.0, 1.0, (self.trials - 1) as f64).expect("positive degrees of freedom");
+        -law.inverse_cdf(self.false_alarm / (2 * DIRECTIONS) as f64)
+    }
+}
+
+/// Σ ± values, for every direction.
+fn project(values: impl Iterator<Item = (usize, f64)>, signs: &[u32]) -> [f64; DIRECTIONS] {
+    let mut sums = [0.0; DIRECTIONS];
+    for (pair, value) in values {
+        for (d, sum) in sums.iter_mut().enumerate() {
+            *sum += if signs[pair] >> d & 1 == 1 { value } else { -value };
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Keep;
+    use crate::design::{Design, WtaPivotal};
+
+    #[test]
+    fn the_false_alarm_rate_holds() {
+        // Bonferroni is conservative, so that 20 % stated must give less than 20 % plus three standard deviations.
+        let weights = Weights::new(&(1..=40).map(f64::from).collect::<Vec<_>>()).expect("valid");
+        let budget = weights.budget(Keep::Rows(12)).expect("fits");
+        let alarms = (0..400)
+            .filter(|&seed| {
+                let test = UnbiasednessTest { trials: 200, false_alarm: 0.2, seed };
+                test.run(&weights, |trial| WtaPivotal.select_seeded(&weights, budget, seed, 64 * trial)).rejects()
+            })
+            .count();
+        assert!((20..=104).contains(&alarms), "{alarms} alarms in 400");
+    }
+
+    #[test]
+    fn a_certain_bias_is_rejected_and_certainty_without_bias_is_not() {
+        let weights = Weights::new(&[1.0, 1.0, 1.0]).expect("valid");
+        let test = UnbiasednessTest { trials: 2, ..Default::default() };
+        assert!(!test.run(&weights, |_| Selection::everything(3)).rejects());
+        let half = Selection::new(3, 0, vec![0, 1, 2], vec![0.5; 3]).expect("valid");
+        assert!(test.run(&weights, |_| half.clone()).rejects());
+    }
+}

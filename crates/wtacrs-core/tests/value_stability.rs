@@ -1,0 +1,141 @@
+//! Selections must never change unnoticed: testdata/vectors/selections.json holds, for every design, weights and a
+//! (seed, offset) with the indices and scales that follow. Clients in other languages run the same file.
+//!
+//! A change of drawn values is a release category of its own. To make it, run this test with WTACRS_BLESS=1, and say
+//! so in the changelog.
+
+mod support;
+
+use serde::{Deserialize, Serialize};
+use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::draws::PhiloxDraws;
+use wtacrs_core::{Keep, Selection, Weights};
+
+#[derive(Serialize, Deserialize)]
+struct Vectors {
+    format: u32,
+    note: String,
+    problems: Vec<Problem>,
+}
+
+/// Weights are f32 values, written exactly.
+#[derive(Serialize, Deserialize)]
+struct Problem {
+    name: String,
+    weights: Vec<f32>,
+    cases: Vec<Case>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Case {
+    design: String,
+    budget: usize,
+    seed: u64,
+    offset: u64,
+    stream: u32,
+    winners: usize,
+    indices: Vec<u32>,
+    scales: Vec<f64>,
+}
+
+const FILE: &str = "vectors/selections.json";
+
+fn select(weights: &Weights, case: &Case) -> Selection {
+    let design: BuiltIn = case.design.parse().expect("a design");
+    let budget = weights.budget(Keep::Rows(case.budget)).expect("fits");
+    design.select(weights, budget, &mut PhiloxDraws::with_stream(case.seed, case.offset, case.stream))
+}
+
+fn problems() -> Vec<(&'static str, Vec<f32>)> {
+    let layer = support::layer("minilm_l3_value_imdb_1024");
+    let norms = |x: &ndarray::Array2<f32>| wtacrs_core::product::row_norms(x.view());
+    let real: Vec<f32> = norms(&layer.h).iter().zip(norms(&layer.dz)).map(|(h, dz)| h * dz).take(301).collect();
+    vec![
+        ("one pair", vec![2.5]),
+        ("two pairs", vec![1.0, 3.0]),
+        ("ties", vec![1.0, 2.0, 2.0, 1.0, 2.0, 1.0, 1.0, 2.0, 1.0]),
+        ("zeros", vec![0.0, 1.0, 0.0, 2.0, 0.0, 0.5, 0.0, 1.5]),
+        ("all equal", vec![0.1; 16]),
+        ("all zero", vec![0.0; 7]),
+        ("one giant", vec![1.0, 2.0, 1e30, 0.5, 1.0, 3.0, 2.0, 1.0, 1.0, 0.25]),
+        ("huge range", (0..33).map(|i| 10_f32.powi((i * 7) % 60 - 30)).collect()),
+        ("f32 extremes", vec![f32::MAX, f32::MIN_POSITIVE, 1e-45, 1.0, f32::MAX, f32::MAX / 2.0]),
+        ("real tokens", real),
+    ]
+}
+
+fn make() -> Vectors {
+    let problems = problems()
+        .into_iter()
+        .map(|(name, values)| {
+            let weights = Weights::new(&values).expect("valid");
+            let n = values.len();
+            let mut budgets = vec![1, n.div_ceil(10), (3 * n).div_ceil(10), n / 2 + 1, n];
+            budgets.retain(|&k| k <= n);
+            budgets.dedup();
+            let mut cases = vec![];
+            for design in BuiltIn::ALL {
+                for (at, &budget) in budgets.iter().enumerate() {
+                    let (seed, offset) = (0x1234_5678_9abc_d + at as u64, [0, 1000, (1 << 52) + 1][at % 3]);
+                    let mut case = Case {
+                        design: design.name().to_owned(),
+                        budget,
+                        seed,
+                        offset,
+                        stream: (at % 2) as u32 * 7,
+                        winners: 0,
+                        indices: vec![],
+                        scales: vec![],
+                    };
+                    let selection = select(&weights, &case);
+                    case.winners = selection.winners();
+                    case.indices = selection.indices().to_vec();
+                    case.scales = selection.scales().to_vec();
+                    cases.push(case);
+                }
+            }
+            Problem { name: name.to_owned(), weights: values, cases }
+        })
+        .collect();
+    let note = "weights are f32; scales are f64, written with the fewest digits that read back to the same value";
+    Vectors { format: 1, note: note.to_owned(), problems }
+}
+
+#[test]
+fn selections_are_what_they_were() {
+    let path = support::testdata(FILE);
+    if std::env::var_os("WTACRS_BLESS").is_some_and(|v| v == "1") {
+        let vectors = make();
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("testdata can be written");
+        let text = serde_json::to_string(&vectors).expect("serialises").replace("{\"design\"", "\n{\"design\"");
+        std::fs::write(&path, text + "\n").expect("testdata can be written");
+    }
+    let vectors: Vectors = serde_json::from_str(&std::fs::read_to_string(&path).expect("the vectors")).expect("JSON");
+    assert_eq!(vectors.format, 1);
+    let mut designs = std::collections::BTreeSet::new();
+    for problem in &vectors.problems {
+        let weights = Weights::new(&problem.weights).expect("valid");
+        for case in &problem.cases {
+            let found = select(&weights, case);
+            let name = format!("{}, {}, k = {}", problem.name, case.design, case.budget);
+            assert_eq!(found.indices(), case.indices, "{name}");
+            assert_eq!(found.scales(), case.scales, "{name}");
+            assert_eq!(found.winners(), case.winners, "{name}");
+            designs.insert(&case.design);
+        }
+    }
+    assert_eq!(designs.len(), BuiltIn::ALL.len(), "every design has vectors");
+}
+
+/// The file covers today's problems, so that a blessed file cannot have lost some.
+#[test]
+fn the_file_is_complete() {
+    let text = std::fs::read_to_string(support::testdata(FILE)).expect("the vectors");
+    let vectors: Vectors = serde_json::from_str(&text).expect("JSON");
+    let (expected, found) = (make(), vectors);
+    assert_eq!(expected.problems.len(), found.problems.len());
+    for (expected, found) in expected.problems.iter().zip(&found.problems) {
+        assert_eq!((&expected.name, expected.cases.len()), (&found.name, found.cases.len()));
+        assert_eq!(expected.weights, found.weights, "{}", found.name);
+    }
+}
