@@ -42,28 +42,21 @@ impl AliasTable {
         let most_light = total / entries;
         let mut slots: Vec<Slot> = vec![Slot { own: total, alias: 0 }; masses.len()];
 
-        let next_heavy = |from: usize| (from..masses.len()).find(|&i| masses[i] > most_light);
-        let next_light = |from: usize| (from..masses.len()).find(|&i| masses[i] <= most_light);
-        let mut light = next_light(0);
-        let mut heavy = next_heavy(0);
-        // What the current heavy entry has still to place.
-        let mut rest = heavy.map_or(0, |i| u128::from(masses[i]) * u128::from(entries));
-        while let Some(giver) = heavy {
-            if rest > u128::from(total) {
-                // Some slot has room: the heavy ones together hold more than their own slots do.
-                let Some(taker) = light else { break };
-                let own = masses[taker] * entries;
-                slots[taker] = Slot { own, alias: giver as u32 };
-                rest -= u128::from(total - own);
-                light = next_light(taker + 1);
-            } else {
-                let following = next_heavy(giver + 1);
-                slots[giver] = Slot { own: rest as u64, alias: following.unwrap_or(giver) as u32 };
-                if let Some(i) = following {
-                    rest = rest + u128::from(masses[i]) * u128::from(entries) - u128::from(total);
-                }
-                heavy = following;
+        let (lights, heavies) = partition(masses, most_light);
+        let mut lights = lights.into_iter();
+        let mut heavies = heavies.into_iter().peekable();
+        // What the current heavy entry has still to place. Signed: the next one starts by filling this one's slot.
+        let mut rest = 0_i128;
+        while let Some(giver) = heavies.next() {
+            rest += i128::from(masses[giver as usize]) * i128::from(entries);
+            while rest > i128::from(total) {
+                let taker = lights.next().expect("what is more than the heavy slots hold has room in light ones");
+                let own = masses[taker as usize] * entries;
+                slots[taker as usize] = Slot { own, alias: giver };
+                rest -= i128::from(total - own);
             }
+            slots[giver as usize] = Slot { own: rest as u64, alias: heavies.peek().copied().unwrap_or(giver) };
+            rest -= i128::from(total);
         }
         Self { slots, total }
     }
@@ -96,6 +89,22 @@ impl AliasTable {
         }
         law
     }
+}
+
+/// The entries up to `most_light`, and the others, both in order. Without branches, which no predictor could follow.
+fn partition(masses: &[u64], most_light: u64) -> (Vec<u32>, Vec<u32>) {
+    let (mut lights, mut heavies) = (vec![0; masses.len()], vec![0; masses.len()]);
+    let (mut light, mut heavy) = (0, 0);
+    for (entry, &mass) in masses.iter().enumerate() {
+        let is_light = mass <= most_light;
+        lights[light] = entry as u32;
+        heavies[heavy] = entry as u32;
+        light += usize::from(is_light);
+        heavy += usize::from(!is_light);
+    }
+    lights.truncate(light);
+    heavies.truncate(heavy);
+    (lights, heavies)
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
     /// Zero.
     const ZERO: Self;
 
-    /// Writes the accumulator's values of `source` into `target`, which is of the same length.
-    fn widen_into(source: &[Self], target: &mut [Self::Accumulator]);
+    /// The values of `source` in the accumulator's type: `source` itself if it already is, else converted into
+    /// `buffer`, which is at least as long.
+    fn widen_block<'a>(source: &'a [Self], buffer: &'a mut [Self::Accumulator]) -> &'a [Self::Accumulator];
 
     /// The value in the accumulator's type.
     fn widen(self) -> Self::Accumulator;
@@ -36,8 +37,9 @@ macro_rules! own_accumulator {
             type Accumulator = Self;
             const ZERO: Self = 0.0;
 
-            fn widen_into(source: &[Self], target: &mut [Self]) {
-                target.copy_from_slice(source);
+            #[inline]
+            fn widen_block<'a>(source: &'a [Self], _buffer: &'a mut [Self]) -> &'a [Self] {
+                source
             }
 
             #[inline]
@@ -73,8 +75,10 @@ macro_rules! half_precision {
             type Accumulator = f32;
             const ZERO: Self = Self::ZERO;
 
-            fn widen_into(source: &[Self], target: &mut [f32]) {
-                source.convert_to_f32_slice(target);
+            fn widen_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+                let buffer = &mut buffer[..source.len()];
+                source.convert_to_f32_slice(buffer);
+                buffer
             }
 
             #[inline]

@@ -3,7 +3,7 @@
 use super::{ShapeError, check_size, rows_per_task};
 use crate::Selection;
 use crate::element::{Accumulator, Element};
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 /// The kept rows of `x` (pairs × columns), unchanged: kept × columns. This is what a layer saves.
@@ -69,15 +69,13 @@ pub fn gather_scaled_into<T: Element>(
 /// The whole matrix in the accumulator's type.
 pub(crate) fn widened<T: Element>(x: ArrayView2<'_, T>) -> Array2<T::Accumulator> {
     let mut wide = Array2::from_elem(x.dim(), T::Accumulator::ZERO);
-    for_each_row(wide.view_mut(), |at, row| widen_row(x.row(at), row));
+    for_each_row(wide.view_mut(), |at, mut row| match (x.row(at).to_slice(), row.as_slice_mut()) {
+        (Some(from), Some(to)) => {
+            T::widen_block(from, to);
+        }
+        _ => row.zip_mut_with(&x.row(at), |to, from| *to = from.widen()),
+    });
     wide
-}
-
-fn widen_row<T: Element>(from: ArrayView1<'_, T>, mut to: ndarray::ArrayViewMut1<'_, T::Accumulator>) {
-    match (from.as_slice(), to.as_slice_mut()) {
-        (Some(from), Some(to)) => T::widen_into(from, to),
-        _ => to.zip_mut_with(&from, |to, from| *to = from.widen()),
-    }
 }
 
 fn check<T, U>(

@@ -80,9 +80,7 @@ fn sum_of_squares<T: Element>(row: ArrayView1<'_, T>) -> T::Accumulator {
     match row.as_slice() {
         Some(row) => {
             for block in row.chunks(BLOCK) {
-                let widened = &mut widened[..block.len()];
-                T::widen_into(block, widened);
-                add_squares(&mut lanes, widened);
+                add_squares(&mut lanes, T::widen_block(block, &mut widened));
             }
         }
         None => {
