@@ -62,3 +62,12 @@ with_std! {
 
 #[cfg(feature = "verify")]
 pub mod verify;
+
+/// The documents whose code is tested.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../../docs/designs.md")]
+    struct Designs;
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+}

@@ -2,7 +2,7 @@
 
 /// Kept pairs, ascending and distinct, with their scales.
 ///
-/// The estimate of X·Y is Σ over kept pairs of `scale` · X[:,i] Y[i,:]. Scales are f64 so that a reference can be
+/// The estimate of X·Y is Σ over kept pairs of `scale · X[:,i] Y[i,:]`. Scales are f64 so that a reference can be
 /// exact; a product in f32 uses them rounded to f32.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {

@@ -43,9 +43,9 @@ pub struct TensorMul<D = BuiltIn> {
 /// Guesses of the norms of G = dC for each (batch, head), if there are any.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TensorGuess<'a> {
-    /// ‖G[i,:]‖, batch × heads × rows: the pairs of dB.
+    /// `‖G[i,:]‖`, batch × heads × rows: the pairs of dB.
     pub rows: Option<ArrayView3<'a, f32>>,
-    /// ‖G[:,j]‖, batch × heads × columns: the pairs of dA.
+    /// `‖G[:,j]‖`, batch × heads × columns: the pairs of dA.
     pub columns: Option<ArrayView3<'a, f32>>,
 }
 
@@ -75,9 +75,9 @@ pub struct TensorGradients<A> {
     pub left: Array4<A>,
     /// dB, batch × heads × inner × columns.
     pub right: Array4<A>,
-    /// ‖G[i,:]‖, batch × heads × rows.
+    /// `‖G[i,:]‖`, batch × heads × rows.
     pub row_norms: Array3<f32>,
-    /// ‖G[:,j]‖, batch × heads × columns.
+    /// `‖G[:,j]‖`, batch × heads × columns.
     pub column_norms: Array3<f32>,
 }
 

@@ -1,6 +1,6 @@
 //! What error to expect: closed forms for the designs' variances, and theorem 2.
 //!
-//! Variance here is E‖ĝ − g‖²_F of an estimate ĝ of g = Σ_i C_i, where C_i = X[:,i] Y[i,:] is pair i's contribution.
+//! Variance here is E‖ĝ − g‖²_F of an estimate ĝ of g = Σ_i C_i, where C_i = `X[:,i] Y[i,:]` is pair i's contribution.
 //! With p_i = w_i/Σw, tail T, m = k − |C| and p'_i = w_i/Σ_T w:
 //!
 //! | design | variance |
@@ -44,7 +44,7 @@ impl Contributions for ArrayView2<'_, f64> {
     }
 }
 
-/// C_i = x[i,:]ᵀ y[i,:], never written out: x is pairs × in_features, y is pairs × out_features.
+/// C_i = `x[i,:]ᵀ y[i,:]`, never written out: x is pairs × in_features, y is pairs × out_features.
 #[derive(Clone, Copy, Debug)]
 pub struct OuterProducts<'a> {
     /// H, for a weight gradient.

@@ -1,7 +1,7 @@
 //! The weights of the pairs: how much each is likely to matter to the product.
 //!
-//! For X (m × n) and Y (n × p), pair i is the column X[:,i] with the row Y[i,:], and its weight is
-//! w_i = ‖X[:,i]‖₂ · ‖Y[i,:]‖₂; for a weight gradient dW = Hᵀ dZ it is ‖H[i,:]‖₂ · ‖dZ[i,:]‖₂. Any other positive guess
+//! For X (m × n) and Y (n × p), pair i is the column `X[:,i]` with the row `Y[i,:]`, and its weight is
+//! w_i = `‖X[:,i]‖₂ · ‖Y[i,:]‖₂`; for a weight gradient dW = Hᵀ dZ it is `‖H[i,:]‖₂ · ‖dZ[i,:]‖₂`. Any other positive guess
 //! keeps the estimate unbiased and costs variance alone.
 //!
 //! All arithmetic before the fixed-point conversion is in f64, one operation for each pair, and sums are taken over

@@ -77,7 +77,9 @@ fn unpadded_reviews_exact_weights() {
     let weights = exact_weights(&layer);
     let [_, _, iid, _, pivotal] = check(&layer, &weights, 0.3, [0.311, 0.123, 0.164, 0.115, 0.112]);
     assert!(pivotal <= 0.75 * iid, "{pivotal} {iid}");
-    check(&layer, &weights, 0.1, [0.578, 0.314, 0.395, 0.318, 0.320]);
+    #[expect(clippy::approx_constant, reason = "a measured error, not 1/π")]
+    let reference = [0.578, 0.314, 0.395, 0.318, 0.320];
+    check(&layer, &weights, 0.1, reference);
 }
 
 #[test]

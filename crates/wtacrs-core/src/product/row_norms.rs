@@ -13,7 +13,7 @@ const BLOCK: usize = 256;
 /// Squares below this lose digits to underflow, so that such a row is summed again in f64.
 const LEAST_SAFE_SUM: f64 = 1e-30;
 
-/// ‖x[i,:]‖₂ for every row of `x` (rows × columns), in the elements' unit.
+/// `‖x[i,:]‖₂` for every row of `x` (rows × columns), in the elements' unit.
 ///
 /// Sums are taken in the accumulator's type, in an order fixed by the number of columns alone. Finite rows have a
 /// correct norm, even where squares overflow or vanish in f32; a row with an infinity or a NaN has a norm that is not
@@ -35,12 +35,12 @@ pub fn row_norms_into<T: Element>(x: ArrayView2<'_, T>, norms: &mut [f32]) -> Re
     Ok(())
 }
 
-/// ‖x[:,j]‖₂ for every column of `x`: the row norms of its transpose.
+/// `‖x[:,j]‖₂` for every column of `x`: the row norms of its transpose.
 pub fn column_norms<T: Element>(x: ArrayView2<'_, T>) -> Vec<f32> {
     row_norms(x.reversed_axes())
 }
 
-/// √(Σ_l norm_l[i]²): the norms of rows that several layers' gradients form together, for a shared input.
+/// √(Σ_l ‖row_i of l‖²): the norms of rows that several layers' gradients form together, for a shared input.
 ///
 /// # Errors
 ///
@@ -96,7 +96,8 @@ fn sum_of_squares<T: Element>(row: ArrayView1<'_, T>) -> T::Accumulator {
     while width > 1 {
         width /= 2;
         for lane in 0..width {
-            lanes[lane] = lanes[lane] + lanes[lane + width];
+            let other = lanes[lane + width];
+            lanes[lane] += other;
         }
     }
     lanes[0]

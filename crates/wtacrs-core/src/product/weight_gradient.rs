@@ -164,7 +164,7 @@ mod tests {
         })
     }
 
-    /// Σ_i scale_i · H[i,:]ᵀ dZ[i,:], written out.
+    /// Σ_i scale_i · `H[i,:]ᵀ dZ[i,:]`, written out.
     fn by_definition(h: &Array2<f64>, dz: &Array2<f64>, selection: &Selection) -> Array2<f64> {
         let mut dw = Array2::zeros((h.ncols(), dz.ncols()));
         for (pair, scale) in selection.iter() {

@@ -1,0 +1,12 @@
+//! Any bytes as a safetensors file: a layer whose promises hold, or an error; never a panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use wtacrs_cli::input::{Keys, read_safetensors};
+
+fuzz_target!(|bytes: &[u8]| {
+    match read_safetensors(bytes, &Keys::default()) {
+        Ok(layer) => assert_eq!(layer.h.dim().0, layer.dz.dim().0),
+        Err(error) => assert!(!error.to_string().contains('\n')),
+    }
+});
