@@ -14,7 +14,7 @@ fn bits(seed: u64, offset: u64, index: u64) -> u128 {
 /// ⌊bits · bound / 2^128⌋ by long multiplication.
 fn point(bits: u128, bound: u128) -> u128 {
     let (high, low) = (bits >> 64, bits & u128::from(u64::MAX));
-    (high * bound + (low * bound >> 64)) >> 64
+    (high * bound + ((low * bound) >> 64)) >> 64
 }
 
 struct Tail {
