@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use wtacrs_cli::args::{Cli, Command};
 use wtacrs_cli::command;
+use wtacrs_cli::input::one_line;
 
 /// For everything that a user can mend.
 const FAILURE: u8 = 2;
@@ -34,6 +35,6 @@ fn first_paragraph(message: &str) -> String {
 
 fn fail(message: &str) -> ExitCode {
     // There is nobody left to tell if stderr is closed.
-    let _ = writeln!(io::stderr(), "{message}");
+    let _ = writeln!(io::stderr(), "{}", one_line(message));
     ExitCode::from(FAILURE)
 }

@@ -106,11 +106,7 @@ impl PhiloxDraws {
 
     fn fill(&mut self, run_index: u64) {
         self.run_index = run_index;
-        let first = run_index * RUN as u64;
-        for lane in 0..RUN {
-            let low = self.offset.wrapping_add(first + lane as u64);
-            self.run[lane] = philox::bits(u128::from(self.high) << 64 | u128::from(low), self.seed);
-        }
+        self.run = philox::run(self.high, self.offset.wrapping_add(run_index * RUN as u64), self.seed);
     }
 }
 

@@ -37,8 +37,35 @@ pub const fn block(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 #[inline]
 pub const fn bits(counter: u128, key: u64) -> u128 {
     let words = [counter as u32, (counter >> 32) as u32, (counter >> 64) as u32, (counter >> 96) as u32];
-    let out = block(words, [key as u32, (key >> 32) as u32]);
-    out[0] as u128 | (out[1] as u128) << 32 | (out[2] as u128) << 64 | (out[3] as u128) << 96
+    join(block(words, [key as u32, (key >> 32) as u32]))
+}
+
+/// [`bits`] of `N` counters in a row, which differ in their low 64 bits: word by word over all of them, so that a
+/// compiler can make vector code of it.
+#[inline]
+pub fn run<const N: usize>(high: u64, low: u64, key: u64) -> [u128; N] {
+    let counter = |lane: usize| low.wrapping_add(lane as u64);
+    let mut c0: [u32; N] = core::array::from_fn(|lane| counter(lane) as u32);
+    let mut c1: [u32; N] = core::array::from_fn(|lane| (counter(lane) >> 32) as u32);
+    let mut c2 = [high as u32; N];
+    let mut c3 = [(high >> 32) as u32; N];
+    let mut k = [key as u32, (key >> 32) as u32];
+    for _ in 0..ROUNDS {
+        for lane in 0..N {
+            let first = u64::from(MULTIPLIERS[0]) * u64::from(c0[lane]);
+            let second = u64::from(MULTIPLIERS[1]) * u64::from(c2[lane]);
+            c0[lane] = (second >> 32) as u32 ^ c1[lane] ^ k[0];
+            c1[lane] = second as u32;
+            c2[lane] = (first >> 32) as u32 ^ c3[lane] ^ k[1];
+            c3[lane] = first as u32;
+        }
+        k = [k[0].wrapping_add(KEY_STEPS[0]), k[1].wrapping_add(KEY_STEPS[1])];
+    }
+    core::array::from_fn(|lane| join([c0[lane], c1[lane], c2[lane], c3[lane]]))
+}
+
+const fn join(words: [u32; 4]) -> u128 {
+    words[0] as u128 | (words[1] as u128) << 32 | (words[2] as u128) << 64 | (words[3] as u128) << 96
 }
 
 /// Philox4x32-10 as a sequential generator: the words of the blocks at `offset`, `offset + 1`, ….
@@ -124,6 +151,14 @@ mod tests {
     fn integers_and_words_agree() {
         let counter = 0x03707344_13198a2e_85a308d3_243f6a88;
         assert_eq!(bits(counter, 0x299f31d0_a4093822), 0x24126ea1_5001e420_94fdcceb_d16cfe09);
+    }
+
+    #[test]
+    fn a_run_is_its_counters_one_by_one() {
+        for low in [0, 5, u64::from(u32::MAX) - 3, u64::MAX - 2] {
+            let expected = core::array::from_fn(|lane| bits(7 << 64 | u128::from(low.wrapping_add(lane as u64)), 11));
+            assert_eq!(run::<8>(7, low, 11), expected);
+        }
     }
 
     #[test]

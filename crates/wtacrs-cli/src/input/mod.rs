@@ -57,10 +57,10 @@ pub enum Matrix {
 #[non_exhaustive]
 pub enum InputError {
     /// Not the bytes of a safetensors file.
-    #[error("not a readable safetensors file: {0}")]
+    #[error("not a readable safetensors file: {}", one_line(&.0.to_string()))]
     NotSafetensors(#[from] ::safetensors::SafeTensorError),
     /// Not the bytes of a .npy file.
-    #[error("{tensor} is not in a readable .npy file: {reason}")]
+    #[error("{tensor} is not in a readable .npy file: {}", one_line(.reason))]
     NotNpy {
         /// Which of the files.
         tensor: String,
@@ -76,7 +76,7 @@ pub enum InputError {
         present: Vec<String>,
     },
     /// A type that is not read.
-    #[error("{tensor} is of type {found}: {expected} can be read")]
+    #[error("{tensor} is of type {}: {expected} can be read", one_line(.found))]
     UnsupportedType {
         /// The offending tensor.
         tensor: String,
@@ -159,10 +159,23 @@ macro_rules! with_values {
 }
 pub(crate) use with_values;
 
+/// Text of unknown origin without line breaks and other control characters, so that a message stays one line and a
+/// file cannot steer a terminal.
+pub fn one_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+        line
+    })
+}
+
 fn listed(names: &[String]) -> String {
     match names {
         [] => "an empty file".to_owned(),
-        names => names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", "),
+        names => names.iter().map(|name| format!("'{}'", one_line(name))).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -71,6 +71,16 @@ mod tests {
         [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
     }
 
+    /// The parser quotes what it did not understand, line breaks and all.
+    #[test]
+    fn a_message_stays_one_line() {
+        let header = b"{\"h\": \n\x1b[2J";
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+        let message = read_safetensors(&bytes, &Keys::default()).expect_err("must be refused").to_string();
+        assert!(!message.contains(char::is_control), "{message:?}");
+        assert_eq!(crate::input::one_line("a\nb\u{1b}c"), "a\\nb\\u{1b}c");
+    }
+
     #[test]
     fn a_layer_of_mixed_types() {
         let h: Vec<u8> = [0.5, -2.0, 3.0, 4.0].into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect();

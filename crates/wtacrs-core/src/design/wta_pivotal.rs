@@ -59,16 +59,19 @@ impl Design for WtaPivotal {
             };
             // The first duel of a level has the index N/2, N/4, …, 1.
             let mut first = fixed.len().next_power_of_two() as u64 / 2;
-            let mut duel = |first: u64, j: usize, a: Node, b: Node| {
-                let (stays, selected) = fight(a, b, unit, first + j as u64, draws);
-                if let Some(pair) = selected {
-                    kept[pair as usize] = true;
+            let mut duel = |index: u64, a: Node, b: Node| {
+                if a.mass == 0 || b.mass == 0 {
+                    return if b.mass == 0 { a } else { b };
                 }
-                stays
+                let duel = Duel::new(a.mass, b.mass, unit);
+                let first_hits = draws.chance(index, duel.first, duel.whole);
+                let (stays, leaves) = if duel.first_stays(first_hits) { (a, b) } else { (b, a) };
+                kept[leaves.pair as usize] = duel.selects;
+                Node { mass: duel.mass, pair: stays.pair }
             };
             let mut level: Vec<Node> = (0..fixed.len().div_ceil(2))
                 .map(|j| match 2 * j + 1 < fixed.len() {
-                    true => duel(first, j, leaf(2 * j), leaf(2 * j + 1)),
+                    true => duel(first + j as u64, leaf(2 * j), leaf(2 * j + 1)),
                     false => leaf(2 * j),
                 })
                 .collect();
@@ -77,7 +80,7 @@ impl Design for WtaPivotal {
                 let above = level.len().div_ceil(2);
                 for j in 0..above {
                     level[j] = match level.get(2 * j + 1) {
-                        Some(&b) => duel(first, j, level[2 * j], b),
+                        Some(&b) => duel(first + j as u64, level[2 * j], b),
                         None => level[2 * j],
                     };
                 }
@@ -88,21 +91,5 @@ impl Design for WtaPivotal {
         Selection::collect(fixed.len(), threshold.winners, budget.get(), |pair| {
             kept[pair].then(|| threshold.scale(fixed[pair]))
         })
-    }
-}
-
-/// What stays in, and which pair is selected, if one is.
-#[inline]
-fn fight<D: Draws>(a: Node, b: Node, unit: u64, index: u64, draws: &mut D) -> (Node, Option<u32>) {
-    match Duel::new(a.mass, b.mass, unit) {
-        Duel::Walkover { first } => (if first { a } else { b }, None),
-        Duel::Survive { first, whole } => {
-            let survivor = if draws.chance(index, first, whole) { a } else { b };
-            (Node { mass: whole, ..survivor }, None)
-        }
-        Duel::Select { first, whole, rest } => {
-            let (selected, other) = if draws.chance(index, first, whole) { (a, b) } else { (b, a) };
-            (Node { mass: rest, ..other }, Some(selected.pair))
-        }
     }
 }
