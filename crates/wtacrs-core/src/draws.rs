@@ -28,7 +28,7 @@ pub trait Draws {
 /// Independent, uniform 128-bit numbers: all that the three questions need.
 ///
 /// 128 bits, because then the probability of an event of integer mass differs from its ideal by at most 2^−128, which
-/// is 2^−65 of the smallest mass there is.
+/// is 2^−65 of the smallest mass there is. (An alias table spends half of them on its slot, so there it is 2^−64.)
 pub trait Bits {
     /// The number for `index`.
     fn bits(&mut self, index: u64) -> u128;
@@ -157,17 +157,34 @@ mod tests {
         assert_eq!(most.category(0, &[0, 1 << 61, 1, 0]), 2);
     }
 
+    /// bits · bound / 2^128 by schoolbook multiplication of 32-bit digits.
+    fn by_digits(bits: u128, bound: u64) -> u64 {
+        let digit = |x: u128, i: usize| (x >> (32 * i)) & 0xffff_ffff;
+        let mut product = [0_u128; 7];
+        for i in 0..4 {
+            for j in 0..2 {
+                product[i + j] += digit(bits, i) * digit(bound.into(), j);
+            }
+        }
+        for i in 0..6 {
+            product[i + 1] += product[i] >> 32;
+            product[i] &= 0xffff_ffff;
+        }
+        (product[4] | product[5] << 32) as u64
+    }
+
     #[test]
     fn points_are_the_exact_product() {
         let mut draws = PhiloxDraws::new(3, 0);
-        for index in 0..1000 {
-            let bits = draws.bits(index);
-            // 128 × 16 bits fit no native integer, but by halves they do.
-            let bound = 40_503_u128;
-            let exact = ((bits >> 64) * bound + (((bits as u64 as u128) * bound) >> 64)) >> 64;
-            assert_eq!(u128::from(point_below(bits, bound as u64)), exact);
-            assert!(point_below(bits, 1) == 0);
+        let edges = [0, 1, u128::MAX, (1 << 64) - 1, 1 << 64, 7 << 64 | u128::from(u64::MAX)];
+        let random: Vec<u128> = (0..1000).map(|i| draws.bits(i)).collect();
+        for bits in edges.into_iter().chain(random) {
+            for bound in [1, 2, 3, 40_503, (1 << 62) - 57, 1 << 62, u64::MAX - 58, u64::MAX] {
+                assert_eq!(point_below(bits, bound), by_digits(bits, bound), "{bits} {bound}");
+            }
         }
+        // A case in which the low half carries into the result.
+        assert_eq!(point_below(1 << 127 | u128::from(u64::MAX), u64::MAX), by_digits(1 << 127 | u128::from(u64::MAX), u64::MAX));
     }
 
     #[test]

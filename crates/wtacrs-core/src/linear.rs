@@ -7,7 +7,7 @@
 
 use crate::design::{BuiltIn, Design};
 use crate::element::Element;
-use crate::product::{self, ShapeError, Update};
+use crate::product::{self, ShapeError, Update, check_size};
 use crate::weights::DEFAULT_MIX;
 use crate::{BudgetError, Keep, Selection, Weights, WeightsError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
@@ -110,6 +110,7 @@ impl<D: Design> Linear<D> {
         let budget = self.keep.of(h.nrows())?;
         let weights = weigh(&product::row_norms(h), guess, self.mix)?;
         let selection = self.design.select_seeded(&weights, budget, seed, offset);
+        check_size("pairs of the design's selection", selection.pairs(), h.nrows())?;
         if saved.rows.dim() != (selection.len(), h.ncols()) {
             saved.rows = Array2::from_elem((selection.len(), h.ncols()), T::ZERO);
         }
@@ -165,7 +166,7 @@ impl<T> Saved<T> {
 
     /// Bytes that live until the backward pass: rows, indices and scales.
     pub fn bytes(&self) -> usize {
-        self.rows.len() * size_of::<T>() + self.selection.len() * (size_of::<u32>() + size_of::<f64>())
+        self.rows.len() * size_of::<T>() + self.selection.bytes()
     }
 }
 

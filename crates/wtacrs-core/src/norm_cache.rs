@@ -7,6 +7,9 @@ use std::collections::HashMap;
 
 /// Norms by sample id; sequences may have any lengths, each its own.
 ///
+/// A sample's tokens are remembered, not its padding: with padding that changes from batch to batch, pass each sample's
+/// own length and leave padded rows cold. [`NormCache::forget`] a sample whose text has changed.
+///
 /// `Send` and `Sync`; concurrent stores need a lock, as for any map.
 #[derive(Clone, Debug, Default)]
 pub struct NormCache {
@@ -73,7 +76,8 @@ impl NormCache {
         Ok(norms)
     }
 
-    /// Remembers the norms of a batch's tokens, sample after sample; a sample's former norms are forgotten.
+    /// Remembers the norms of a batch's tokens, sample after sample; a sample's former norms are forgotten. Of a sample
+    /// that is twice in a batch, the last is remembered.
     ///
     /// # Errors
     ///

@@ -137,6 +137,11 @@ impl Selection {
         &self.scales
     }
 
+    /// Bytes of the indices and scales.
+    pub fn bytes(&self) -> usize {
+        self.len() * (size_of::<u32>() + size_of::<f64>())
+    }
+
     /// Kept pairs with their scales.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, f64)> + Clone + '_ {
         self.indices.iter().map(|&i| i as usize).zip(self.scales.iter().copied())

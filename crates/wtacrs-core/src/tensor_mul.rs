@@ -38,6 +38,9 @@ pub struct TensorMul<D = BuiltIn> {
     pub left: Contraction,
     /// dB, which sums over the rows of A.
     pub right: Contraction,
+    /// The share λ of the operand's own norms in the weights, see [`Weights::from_cache`](crate::Weights::from_cache):
+    /// guesses are those of an earlier step as a rule, and a pair guessed zero must stay possible. 0 for true norms.
+    pub mix: f64,
 }
 
 /// Guesses of the norms of G = dC for each (batch, head), if there are any.
@@ -84,7 +87,7 @@ pub struct TensorGradients<A> {
 impl TensorMul {
     /// The default design, with a contraction for each gradient.
     pub fn new(left: Contraction, right: Contraction) -> Self {
-        Self { design: BuiltIn::default(), left, right }
+        Self { design: BuiltIn::default(), left, right, mix: DEFAULT_MIX }
     }
 
     /// scores = Q·Kᵀ: dQ sampled over keys, dK over queries.
@@ -139,9 +142,9 @@ impl<D: Design + Sync> TensorMul<D> {
             let selection = match contraction {
                 Contraction::Exact => Selection::everything(pairs.nrows() as u32),
                 Contraction::Sampled(keep) => {
-                    let norms = guess.map(|guess| guess.slice(s![at.0, at.1, ..]).to_vec());
-                    let guess = norms.as_deref().map_or(NormGuess::Unknown, NormGuess::Norms);
-                    let weights = weigh(&product::row_norms(pairs), guess, DEFAULT_MIX)?;
+                    let norms: Option<Vec<_>> = guess.map(|guess| guess.slice(s![at.0, at.1, ..]).mapv(Some).to_vec());
+                    let guess = norms.as_deref().map_or(NormGuess::Unknown, NormGuess::Cached);
+                    let weights = weigh(&product::row_norms(pairs), guess, self.mix)?;
                     let budget = weights.budget(keep)?;
                     let mut draws = PhiloxDraws::with_stream(seed, offset, stream);
                     self.design.select(&weights, budget, &mut draws)
@@ -153,6 +156,7 @@ impl<D: Design + Sync> TensorMul<D> {
             .into_par_iter()
             .map(|item| {
                 let at = (item / heads, item % heads);
+                // Two streams for each item: far fewer items than 2^31 fit any memory.
                 let stream = 2 * item as u32;
                 let columns_of_b = b.slice(s![at.0, at.1, .., ..]).reversed_axes();
                 let rows_of_a = a.slice(s![at.0, at.1, .., ..]);
@@ -218,18 +222,32 @@ impl<D: Design + Sync> TensorMul<D> {
 
 impl<T> SavedTensors<T> {
     /// The selection of columns behind dA for one (batch, head).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such item.
     pub fn left_selection(&self, batch: usize, head: usize) -> &Selection {
-        &self.items[batch * self.heads + head].left.1
+        &self.item(batch, head).left.1
     }
 
     /// The selection of rows behind dB for one (batch, head).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such item.
     pub fn right_selection(&self, batch: usize, head: usize) -> &Selection {
-        &self.items[batch * self.heads + head].right.1
+        &self.item(batch, head).right.1
     }
 
-    /// Bytes of operands that live until the backward pass.
+    /// Bytes that live until the backward pass: what is kept of the operands, indices and scales.
     pub fn bytes(&self) -> usize {
-        self.items.iter().map(|item| (item.left.0.len() + item.right.0.len()) * size_of::<T>()).sum()
+        let kept = |(rows, selection): &(Array2<T>, Selection)| rows.len() * size_of::<T>() + selection.bytes();
+        self.items.iter().map(|item| kept(&item.left) + kept(&item.right)).sum()
+    }
+
+    fn item(&self, batch: usize, head: usize) -> &SavedItem<T> {
+        assert!(batch < self.batch && head < self.heads, "there is no head {head} of batch item {batch}");
+        &self.items[batch * self.heads + head]
     }
 }
 
@@ -296,13 +314,59 @@ mod tests {
         assert_eq!(saved.left_selection(0, 1), &Selection::everything(4));
         assert_eq!(saved.right_selection(0, 1).len(), 5);
         assert_ne!(saved.right_selection(0, 0), saved.right_selection(0, 1));
-        assert_eq!(saved.bytes(), 2 * (4 * 16 + 5 * 16) * 8);
+        assert_eq!(saved.bytes(), 2 * ((4 * 16 + 5 * 16) * 8 + (4 + 5) * 12));
         assert_eq!(context.draws(16, 4), Ok(16));
 
         let scores = TensorMul::scores(Keep::Rows(3));
         let kt = values((1, 2, 4, 16), 3);
         let saved = scores.forward(v.view(), kt.view(), TensorGuess::default(), 1, 0).expect("fits");
         assert_eq!((saved.left_selection(0, 0).len(), saved.right_selection(0, 0).len()), (3, 3));
+    }
+
+    #[test]
+    fn both_gradients_have_draws_of_their_own_whatever_the_threads() {
+        // Symmetric: the same weights on both sides, so that equal draws would choose the same pairs.
+        let a = values((1, 1, 64, 3), 1);
+        let b = a.clone().permuted_axes([0, 1, 3, 2]);
+        let product = TensorMul::scores(Keep::Rows(16));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(|| {
+                let saved = product.forward(a.view(), b.view(), TensorGuess::default(), 3, 0).expect("fits");
+                let gradients = product.backward(&saved, values((1, 1, 64, 64), 2).view()).expect("fits");
+                (saved, gradients)
+            })
+        };
+        let (saved, gradients) = run(1);
+        assert_ne!(saved.left_selection(0, 0), saved.right_selection(0, 0));
+        assert!(run(2) == (saved.clone(), gradients.clone()) && run(5) == (saved, gradients));
+    }
+
+    /// Rows that were masked at the last visit, and so are guessed zero, still take part.
+    #[test]
+    fn a_guess_of_zero_costs_variance_and_no_bias() {
+        let (a, b, g) = (values((1, 1, 8, 2), 1), values((1, 1, 2, 2), 2), values((1, 1, 8, 2), 3));
+        let mut norms = Array3::ones((1, 1, 8));
+        norms.slice_mut(s![.., .., 6..]).fill(0.0);
+        let guess = TensorGuess { rows: Some(norms.view()), columns: None };
+        let product = TensorMul { mix: 0.2, ..TensorMul::new(Contraction::Exact, Contraction::Sampled(Keep::Rows(4))) };
+        let draws = 40_000;
+        let mut mean = Array2::<f64>::zeros((2, 2));
+        for draw in 0..draws {
+            let saved = product.forward(a.view(), b.view(), guess, 1, 8 * draw).expect("fits");
+            let right = product.backward(&saved, g.view()).expect("fits").right;
+            mean.scaled_add(1.0 / draws as f64, &right.slice(s![0, 0, .., ..]));
+        }
+        let (_, exact) = exact(&a, &b, &g, (0, 0));
+        assert!((&mean - &exact).iter().all(|d| d.abs() < 0.05), "{mean} {exact}");
+    }
+
+    #[test]
+    #[should_panic(expected = "no head 2")]
+    fn items_are_told_apart() {
+        let (a, b) = (values((2, 2, 6, 4), 1), values((2, 2, 4, 5), 2));
+        let saved = TensorMul::scores(Keep::Rows(3)).forward(a.view(), b.view(), TensorGuess::default(), 0, 0);
+        saved.expect("fits").left_selection(0, 2);
     }
 
     #[test]

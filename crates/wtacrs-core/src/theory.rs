@@ -211,8 +211,8 @@ fn hit_probability(p: f64, draws: usize) -> f64 {
     -(draws as f64 * (-p).ln_1p()).exp_m1()
 }
 
-/// Theorem 2's condition for the c heaviest pairs as winners: P_C > c/k, under which eq. 5's variance is below plain
-/// column-row sampling's (for exact weights).
+/// Theorem 2's condition for the c heaviest pairs as winners: P_C > c/k, under which eq. 5's variance is not above
+/// plain column-row sampling's (for exact weights).
 pub fn theorem_2_holds(weights: &Weights, budget: Budget, winners: usize) -> bool {
     let heaviest: u128 = descending(weights).iter().take(winners).map(|&w| u128::from(w)).sum();
     heaviest * budget.get() as u128 > winners as u128 * u128::from(weights.total())

@@ -4,8 +4,8 @@
 //! w_i = `‖X[:,i]‖₂ · ‖Y[i,:]‖₂`; for a weight gradient dW = Hᵀ dZ it is `‖H[i,:]‖₂ · ‖dZ[i,:]‖₂`. Any other positive guess
 //! keeps the estimate unbiased and costs variance alone.
 //!
-//! All arithmetic before the fixed-point conversion is in f64, one operation for each pair, and sums are taken over
-//! integers. So the same norms give the same integers everywhere.
+//! All arithmetic before the fixed-point conversion is in f64, a fixed sequence of operations for each pair, and sums
+//! over pairs are taken over integers. So the same norms give the same integers everywhere.
 
 use crate::budget::{Budget, BudgetError, Keep};
 use crate::fixed_point::FixedPoint;
@@ -96,7 +96,7 @@ impl Weights {
     }
 
     /// One set of weights for all layers that read the same H, w_i = ‖H_i‖ · √(Σ_l ‖dZ_i^l‖²), so that a single
-    /// subsample of H serves them all. `layers` holds each layer's norms.
+    /// subsample of H serves them all. `layers` holds each layer's norms; without layers the weights are ‖H_i‖.
     ///
     /// # Errors
     ///
@@ -107,7 +107,13 @@ impl Weights {
             check_len("a layer's norms", layer.len(), input_norms.len())?;
             check("a layer's norm", layer)?;
         }
-        let squared = |i: usize| layers.iter().map(|layer| f64::from(layer[i]).powi(2)).sum::<f64>();
+        if layers.is_empty() {
+            return Self::from_input(input_norms);
+        }
+        let squared = |i: usize| {
+            let norms = layers.iter().map(|layer| f64::from(layer[i]));
+            norms.map(|norm| norm * norm).sum::<f64>()
+        };
         Self::from_valid(input_norms.iter().enumerate().map(|(i, &x)| f64::from(x) * squared(i).sqrt()))
     }
 
@@ -123,6 +129,7 @@ impl Weights {
     /// Different lengths; a norm that is negative or not finite; λ outside [0, 1].
     pub fn from_cache(input_norms: &[f32], cached: &[Option<f32>], mix: f64) -> Result<Self, WeightsError> {
         check("input norm", input_norms)?;
+        check_count(input_norms.len())?;
         check_len("the cached norms", cached.len(), input_norms.len())?;
         for (index, norm) in cached.iter().enumerate() {
             check_one("cached norm", index, norm.unwrap_or(0.0).into())?;
@@ -144,9 +151,14 @@ impl Weights {
         }))
     }
 
+    /// What every design owes its caller before it selects.
+    pub(crate) fn check_fit(&self, budget: Budget) {
+        assert_eq!(budget.pairs(), self.len(), "the budget was made for another number of pairs");
+    }
+
     fn from_valid(weights: impl ExactSizeIterator<Item = f64> + Clone) -> Result<Self, WeightsError> {
         let pairs = weights.len();
-        let count = u32::try_from(pairs).map_err(|_| WeightsError::TooManyPairs { pairs })?;
+        let count = check_count(pairs)?;
         let largest = weights.clone().fold(0.0, f64::max);
         let scale = FixedPoint::new(largest, count);
         let fixed = if largest > 0.0 { weights.map(|w| scale.quantize(w)).collect() } else { vec![1; pairs] };
@@ -194,7 +206,12 @@ impl Weights {
     }
 
     /// Winners and tail for a budget; with no pairs, nobody wins.
+    ///
+    /// # Panics
+    ///
+    /// If the budget was made for another number of pairs.
     pub fn threshold(&self, budget: Budget) -> Threshold {
+        self.check_fit(budget);
         if self.is_empty() {
             return Threshold { cut: 1, winners: 0, tail_mass: 0, tail_places: 0 };
         }
@@ -220,6 +237,90 @@ fn check_one(what: &'static str, index: usize, value: f64) -> Result<(), Weights
     if value >= 0.0 && value.is_finite() { Ok(()) } else { Err(WeightsError::Invalid { what, index, value }) }
 }
 
+fn check_count(pairs: usize) -> Result<u32, WeightsError> {
+    u32::try_from(pairs).map_err(|_| WeightsError::TooManyPairs { pairs })
+}
+
 fn check_len(what: &'static str, found: usize, expected: usize) -> Result<(), WeightsError> {
     if found == expected { Ok(()) } else { Err(WeightsError::LengthMismatch { what, expected, found }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_probabilities(weights: &Weights, expected: &[f64]) {
+        for (found, expected) in weights.probabilities().iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-9, "{:?}, expected {expected:?}", weights.probabilities());
+        }
+    }
+
+    #[test]
+    fn every_input_is_checked_and_the_offender_named() {
+        let one = [1.0_f32; 3];
+        for value in [f32::NAN, -1.0, f32::INFINITY] {
+            let bad = [1.0, value, 1.0];
+            let refused = |result: Result<Weights, WeightsError>, expected: &str| match result {
+                Err(WeightsError::Invalid { what, index: 1, value: found }) => {
+                    assert_eq!(what, expected);
+                    assert_eq!(found.to_bits(), f64::from(value).to_bits());
+                }
+                other => panic!("{expected}: {other:?}"),
+            };
+            refused(Weights::new(&bad), "weight");
+            refused(Weights::new(&bad.map(f64::from)), "weight");
+            refused(Weights::from_input(&bad), "input norm");
+            refused(Weights::from_norms(&bad, &one), "input norm");
+            refused(Weights::from_norms(&one, &bad), "the other side's norm");
+            refused(Weights::from_shared_input(&bad, &[&one]), "input norm");
+            refused(Weights::from_shared_input(&one, &[&one, &bad]), "a layer's norm");
+            refused(Weights::from_cache(&bad, &[None; 3], 0.5), "input norm");
+            refused(Weights::from_cache(&one, &[None, Some(value), None], 0.5), "cached norm");
+        }
+        let mismatch = |what| Err(WeightsError::LengthMismatch { what, expected: 3, found: 2 });
+        assert_eq!(Weights::from_norms(&one, &one[..2]), mismatch("the other side's norms"));
+        assert_eq!(Weights::from_shared_input(&one, &[&one[..2]]), mismatch("a layer's norms"));
+        assert_eq!(Weights::from_cache(&one, &[None; 2], 0.5), mismatch("the cached norms"));
+        for mix in [-0.1, 1.1] {
+            assert_eq!(Weights::from_cache(&one, &[None; 3], mix), Err(WeightsError::InvalidMix { mix }));
+        }
+        assert!(Weights::from_cache(&one, &[None; 3], f64::NAN).is_err());
+    }
+
+    #[test]
+    fn a_partly_warm_cache() {
+        // Warm weights 0 and 1 over warm norms 1 and 1: r = 1/2.
+        let weights = Weights::from_cache(&[1.0, 1.0, 1.0], &[Some(0.0), Some(1.0), None], 0.01).expect("valid");
+        assert_probabilities(&weights, &[0.005 / 1.5, 0.995 / 1.5, 0.5 / 1.5]);
+        // Warm weights 2·3 = 6 and 1·0 = 0 over warm norms 2 and 1: r = 2; the cold pair has 4·2 = 8.
+        let mixed = |mix| Weights::from_cache(&[2.0, 1.0, 4.0], &[Some(3.0), Some(0.0), None], mix).expect("valid");
+        assert_probabilities(&mixed(0.0), &[6.0 / 14.0, 0.0, 8.0 / 14.0]);
+        assert_probabilities(&mixed(0.5), &[5.0 / 14.0, 1.0 / 14.0, 8.0 / 14.0]);
+        assert_eq!(mixed(1.0).probabilities(), Weights::from_input(&[2.0, 1.0, 4.0]).expect("valid").probabilities());
+        assert_eq!(mixed(0.0).fixed()[1], 0);
+    }
+
+    #[test]
+    fn norms_multiply_without_overflow_and_shared_norms_add_in_squares() {
+        let weights = Weights::from_norms(&[1e30, 1e-30, 2e30], &[1e30, 1e-30, 1e30]).expect("valid");
+        assert_probabilities(&weights, &[1.0 / 3.0, 0.0, 2.0 / 3.0]);
+        assert_eq!(weights.fixed()[1], 1);
+        let shared = Weights::from_shared_input(&[1.0, 2.0], &[&[3.0, 0.0], &[4.0, 5.0]]).expect("valid");
+        assert_probabilities(&shared, &[1.0 / 3.0, 2.0 / 3.0]);
+        assert_eq!(Weights::from_shared_input(&[1.0, 5.0], &[]), Weights::from_input(&[1.0, 5.0]));
+    }
+
+    #[test]
+    fn values_are_what_was_given() {
+        let weights = Weights::new(&[0.75, 0.0, 3.0]).expect("valid");
+        assert_eq!([0, 1, 2].map(|i| weights.value(i)), [0.75, 0.0, 3.0]);
+        assert!(Weights::new::<f32>(&[]).expect("valid").is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "another number of pairs")]
+    fn a_budget_for_other_pairs_is_refused() {
+        let budget = Keep::Fraction(0.3).of(0).expect("nothing of nothing");
+        Weights::new(&[1.0]).expect("valid").threshold(budget);
+    }
 }

@@ -1,7 +1,8 @@
 //! Each design beside a naive version of itself: a sort instead of the threshold, recursion instead of levels, searches
-//! in 128-bit prefix sums instead of sweeps. Selections must be equal to the bit.
+//! in 128-bit prefix sums instead of sweeps, draws one by one. Selections must be equal to the bit.
 
 use proptest::prelude::*;
+use wtacrs_core::alias::AliasTable;
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::verify::strategies;
 use wtacrs_core::{Budget, Keep, Selection, Weights, philox};
@@ -112,6 +113,46 @@ fn stratified(fixed: &[u64], budget: usize, seed: u64, offset: u64) -> Selection
     selection(fixed, &tail, &counts)
 }
 
+/// Pairs drawn one by one from an alias table of `masses`, whose law its own tests prove.
+fn independent(masses: &[u64], draws: u128, seed: u64, offset: u64) -> Vec<u32> {
+    let mut counts = vec![0; masses.len()];
+    for draw in 0..draws {
+        counts[AliasTable::new(masses).pick(bits(seed, offset, draw as u64))] += 1;
+    }
+    counts
+}
+
+fn iid(fixed: &[u64], budget: usize, seed: u64, offset: u64) -> Selection {
+    let tail = split(fixed, budget);
+    let masses: Vec<u64> = fixed.iter().zip(&tail.winner).map(|(&q, &wins)| if wins { 0 } else { q }).collect();
+    let draws = if tail.unit > 0 { tail.places } else { 0 };
+    let mut counts = independent(&masses, draws, seed, offset);
+    counts.iter_mut().zip(&tail.winner).for_each(|(count, &wins)| *count += u32::from(wins));
+    selection(fixed, &tail, &counts)
+}
+
+fn crs(fixed: &[u64], budget: usize, seed: u64, offset: u64) -> Selection {
+    let total: u64 = fixed.iter().sum();
+    let counts = independent(fixed, budget as u128, seed, offset);
+    let kept: Vec<u32> = (0..fixed.len() as u32).filter(|&i| counts[i as usize] > 0).collect();
+    let scale = |&i: &u32| f64::from(counts[i as usize]) * total as f64 / (budget as f64 * fixed[i as usize] as f64);
+    let scales = kept.iter().map(scale).collect();
+    Selection::new(fixed.len(), 0, kept, scales).expect("ascending")
+}
+
+/// Every pair in turn, with probability places left / pairs left.
+fn uniform(pairs: usize, budget: usize, seed: u64, offset: u64) -> Selection {
+    let mut kept = vec![];
+    for pair in 0..pairs {
+        let left = (budget - kept.len()) as u128;
+        if point(bits(seed, offset, pair as u64), (pairs - pair) as u128) < left {
+            kept.push(pair as u32);
+        }
+    }
+    let scales = vec![pairs as f64 / budget as f64; kept.len()];
+    Selection::new(pairs, if budget == pairs { pairs } else { 0 }, kept, scales).expect("ascending")
+}
+
 /// The k first in an order by weight, then index.
 fn top_k(fixed: &[u64], budget: usize) -> Selection {
     let mut order: Vec<u32> = (0..fixed.len() as u32).filter(|&i| fixed[i as usize] > 0).collect();
@@ -146,6 +187,10 @@ proptest! {
             select(BuiltIn::WtaStratified, &weights, budget, seed, offset),
             stratified(fixed, k, seed, offset)
         );
+        prop_assert_eq!(select(BuiltIn::WtaIid, &weights, budget, seed, offset), iid(fixed, k, seed, offset));
+        prop_assert_eq!(select(BuiltIn::Crs, &weights, budget, seed, offset), crs(fixed, k, seed, offset));
+        let naive = uniform(fixed.len(), k, seed, offset);
+        prop_assert_eq!(select(BuiltIn::Uniform, &weights, budget, seed, offset), naive);
         prop_assert_eq!(select(BuiltIn::TopK, &weights, budget, seed, offset), top_k(fixed, k));
     }
 }

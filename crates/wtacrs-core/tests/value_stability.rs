@@ -1,8 +1,8 @@
 //! Selections must never change unnoticed: testdata/vectors/selections.json holds, for every design, weights and a
 //! (seed, offset) with the indices and scales that follow. Clients in other languages run the same file.
 //!
-//! A change of drawn values is a release category of its own. To make it, run this test with WTACRS_BLESS=1, and say
-//! so in the changelog.
+//! A change of drawn values is a release category of its own. To make it, run
+//! `WTACRS_BLESS=1 cargo test -p wtacrs-core --test value_stability selections`, and say so in the changelog.
 
 mod support;
 
@@ -127,15 +127,17 @@ fn selections_are_what_they_were() {
     assert_eq!(designs.len(), BuiltIn::ALL.len(), "every design has vectors");
 }
 
-/// The file covers today's problems, so that a blessed file cannot have lost some.
+/// The file covers today's problems and cases, so that it cannot have lost some.
 #[test]
 fn the_file_is_complete() {
     let text = std::fs::read_to_string(support::testdata(FILE)).expect("the vectors");
-    let vectors: Vectors = serde_json::from_str(&text).expect("JSON");
-    let (expected, found) = (make(), vectors);
+    let found: Vectors = serde_json::from_str(&text).expect("JSON");
+    let expected = make();
     assert_eq!(expected.problems.len(), found.problems.len());
     for (expected, found) in expected.problems.iter().zip(&found.problems) {
-        assert_eq!((&expected.name, expected.cases.len()), (&found.name, found.cases.len()));
-        assert_eq!(expected.weights, found.weights, "{}", found.name);
+        assert_eq!((&expected.name, &expected.weights), (&found.name, &found.weights));
+        let of = |case: &Case| (case.design.clone(), case.budget, case.seed, case.offset, case.stream);
+        let cases = |problem: &Problem| problem.cases.iter().map(of).collect::<Vec<_>>();
+        assert_eq!(cases(expected), cases(found), "{}", found.name);
     }
 }

@@ -1,4 +1,4 @@
-use super::{Design, check_fit, independent_counts};
+use super::{Design, independent_counts};
 use crate::draws::Draws;
 use crate::{Budget, Selection, Weights};
 
@@ -33,7 +33,7 @@ impl Design for Crs {
     }
 
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
-        check_fit(weights, budget);
+        weights.check_fit(budget);
         let (fixed, places) = (weights.fixed(), budget.get());
         let total = weights.total() as f64;
         let counts = independent_counts(fixed, places, draws);

@@ -25,7 +25,6 @@ pub use self::{
 
 use crate::alias::AliasTable;
 use crate::draws::{Draws, PhiloxDraws};
-use crate::threshold::Threshold;
 use crate::{Budget, Selection, Weights};
 use core::fmt;
 use core::str::FromStr;
@@ -135,16 +134,6 @@ impl fmt::Display for BuiltIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
-}
-
-/// The threshold, after the check that every design owes its caller.
-fn checked_threshold(weights: &Weights, budget: Budget) -> Threshold {
-    check_fit(weights, budget);
-    weights.threshold(budget)
-}
-
-fn check_fit(weights: &Weights, budget: Budget) {
-    assert_eq!(budget.pairs(), weights.len(), "the budget was made for another number of pairs");
 }
 
 /// How often each pair is hit by `draws` independent draws with probability proportional to its mass.

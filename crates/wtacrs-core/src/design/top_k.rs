@@ -1,4 +1,4 @@
-use super::{Design, check_fit};
+use super::Design;
 use crate::draws::Draws;
 use crate::{Budget, Selection, Weights};
 use core::cmp::Reverse;
@@ -34,7 +34,7 @@ impl Design for TopK {
     }
 
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, _draws: &mut D) -> Selection {
-        check_fit(weights, budget);
+        weights.check_fit(budget);
         let fixed = weights.fixed();
         let mut order: Vec<u32> = (0..fixed.len() as u32).filter(|&i| fixed[i as usize] > 0).collect();
         let kept = budget.get().min(order.len());

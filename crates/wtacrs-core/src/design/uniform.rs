@@ -1,4 +1,4 @@
-use super::{Design, check_fit};
+use super::Design;
 use crate::draws::Draws;
 use crate::{Budget, Selection, Weights};
 
@@ -32,7 +32,7 @@ impl Design for Uniform {
     }
 
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
-        check_fit(weights, budget);
+        weights.check_fit(budget);
         let (pairs, places) = (budget.pairs(), budget.get());
         let scale = pairs as f64 / places as f64;
         let winners = if places == pairs { pairs } else { 0 };

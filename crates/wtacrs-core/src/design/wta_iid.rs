@@ -1,4 +1,4 @@
-use super::{Design, checked_threshold, independent_counts};
+use super::{Design, independent_counts};
 use crate::draws::Draws;
 use crate::{Budget, Selection, Weights};
 
@@ -36,7 +36,7 @@ impl Design for WtaIid {
     }
 
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
-        let threshold = checked_threshold(weights, budget);
+        let threshold = weights.threshold(budget);
         let fixed = weights.fixed();
         let tail: Vec<u64> = fixed.iter().map(|&w| if threshold.is_winner(w) { 0 } else { w }).collect();
         let counts = independent_counts(&tail, threshold.tail_places, draws);

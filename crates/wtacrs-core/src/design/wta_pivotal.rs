@@ -1,4 +1,4 @@
-use super::{Design, checked_threshold};
+use super::Design;
 use crate::draws::Draws;
 use crate::duel::Duel;
 use crate::{Budget, Selection, Weights};
@@ -46,7 +46,7 @@ impl Design for WtaPivotal {
     }
 
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
-        let threshold = checked_threshold(weights, budget);
+        let threshold = weights.threshold(budget);
         let fixed = weights.fixed();
         let unit = threshold.tail_mass;
         let mut kept: Vec<bool> = fixed.iter().map(|&w| threshold.is_winner(w)).collect();

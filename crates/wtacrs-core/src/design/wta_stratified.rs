@@ -1,4 +1,4 @@
-use super::{Design, checked_threshold};
+use super::Design;
 use crate::draws::Draws;
 use crate::{Budget, Selection, Weights};
 
@@ -34,7 +34,7 @@ impl Design for WtaStratified {
     }
 
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
-        let threshold = checked_threshold(weights, budget);
+        let threshold = weights.threshold(budget);
         let fixed = weights.fixed();
         let mut counts = vec![0_u8; fixed.len()];
         let mut strata = Strata::new(threshold.tail_mass);

@@ -33,7 +33,8 @@ pub fn gather_into<T: Element>(
     Ok(())
 }
 
-/// The kept rows of `x` times their scales, in the accumulator's type: kept × columns.
+/// The kept rows of `x` times their scales, in the accumulator's type: kept × columns. Scales are rounded to that type;
+/// a product beyond its range is infinite.
 ///
 /// # Errors
 ///

@@ -11,7 +11,7 @@ use crate::draws::Draws;
 use crate::{Budget, Selection, Weights};
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, ArrayView2};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Paths through a design's questions that an enumeration follows at most.
 const MOST_PATHS: usize = 500_000;
@@ -41,10 +41,17 @@ impl Law {
     ///
     /// # Panics
     ///
-    /// If the design asks other questions when it is given the same answers.
+    /// If the design asks other questions when it is given the same answers, asks two questions under one index, which
+    /// Philox would answer alike, or uses an index beyond its [`Design::draws`].
     pub fn enumerate<D: Design>(design: &D, weights: &Weights, budget: Budget) -> Result<Self, LawError> {
         let mut merged: BTreeMap<(Vec<u32>, Vec<u64>), (Selection, f64)> = BTreeMap::new();
-        let mut paths = Paths { forks: Vec::new(), depth: 0, probability: 1.0 };
+        let mut paths = Paths {
+            forks: Vec::new(),
+            depth: 0,
+            probability: 1.0,
+            asked: BTreeSet::new(),
+            draws: design.draws(budget),
+        };
         for _ in 0..MOST_PATHS {
             let selection = design.select(weights, budget, &mut paths);
             let key = (selection.indices().to_vec(), selection.scales().iter().map(|s| s.to_bits()).collect());
@@ -123,6 +130,9 @@ struct Paths {
     forks: Vec<Fork>,
     depth: usize,
     probability: f64,
+    /// Indices of randomness that this path has used, and how many there may be.
+    asked: BTreeSet<u64>,
+    draws: u64,
 }
 
 /// One question on the path: which of its possible answers is being followed.
@@ -149,8 +159,15 @@ impl Paths {
         fork.taken
     }
 
+    /// Marks an index of randomness as used.
+    fn use_index(&mut self, index: u64) {
+        assert!(index < self.draws, "index {index} is beyond the {} draws that the design speaks of", self.draws);
+        assert!(self.asked.insert(index), "two questions under index {index} would get the same random bits");
+    }
+
     /// Turns to the next path; false if there is none.
     fn advance(&mut self) -> bool {
+        self.asked.clear();
         self.depth = 0;
         self.probability = 1.0;
         while let Some(fork) = self.forks.last_mut() {
@@ -165,19 +182,22 @@ impl Paths {
 }
 
 impl Draws for Paths {
-    fn chance(&mut self, _index: u64, part: u64, whole: u64) -> bool {
+    fn chance(&mut self, index: u64, part: u64, whole: u64) -> bool {
+        self.use_index(index);
         let whole_f = whole as f64;
         self.follow(&[part as f64 / whole_f, (whole - part) as f64 / whole_f]) == 0
     }
 
-    fn category(&mut self, _index: u64, masses: &[u64]) -> usize {
+    fn category(&mut self, index: u64, masses: &[u64]) -> usize {
+        self.use_index(index);
         let total = masses.iter().sum::<u64>() as f64;
         let probabilities: Vec<f64> = masses.iter().map(|&mass| mass as f64 / total).collect();
         self.follow(&probabilities)
     }
 
     /// The counts are multinomial: entry after entry, binomial among the draws and the mass that are left.
-    fn counts(&mut self, _first_index: u64, draws: u32, table: &AliasTable) -> Vec<u32> {
+    fn counts(&mut self, first_index: u64, draws: u32, table: &AliasTable) -> Vec<u32> {
+        (0..draws).for_each(|draw| self.use_index(first_index + u64::from(draw)));
         let law = table.law();
         let mut mass_left: u128 = law.iter().sum();
         let mut draws_left = draws;
@@ -247,6 +267,50 @@ mod tests {
         let weights = Weights::new(&[1.0; 24]).expect("valid");
         let budget = weights.budget(Keep::Rows(12)).expect("fits");
         assert_eq!(Law::enumerate(&Uniform, &weights, budget).expect_err("too large"), LawError::TooManyPaths);
+    }
+
+    /// Two fair coins under one index, or under more indices than announced.
+    struct Coins {
+        second_index: u64,
+        draws: u64,
+    }
+
+    impl Design for Coins {
+        fn name(&self) -> &'static str {
+            "coins"
+        }
+
+        fn draws(&self, _budget: Budget) -> u64 {
+            self.draws
+        }
+
+        fn select<D: Draws>(&self, weights: &Weights, _budget: Budget, draws: &mut D) -> Selection {
+            let coins = [draws.chance(0, 1, 2), draws.chance(self.second_index, 1, 2)];
+            Selection::collect(weights.len(), 0, 2, |pair| coins[pair].then_some(2.0))
+        }
+    }
+
+    fn coins(second_index: u64, draws: u64) -> Law {
+        let weights = Weights::new(&[1.0; 2]).expect("valid");
+        let budget = weights.budget(Keep::Rows(1)).expect("fits");
+        Law::enumerate(&Coins { second_index, draws }, &weights, budget).expect("small")
+    }
+
+    #[test]
+    fn questions_with_indices_of_their_own() {
+        assert_eq!(coins(1, 2).outcomes().len(), 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "the same random bits")]
+    fn an_index_used_twice_is_refused() {
+        coins(0, 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond the 1 draws")]
+    fn an_index_that_was_not_announced_is_refused() {
+        coins(1, 1);
     }
 
     #[test]
