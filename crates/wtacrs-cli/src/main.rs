@@ -21,8 +21,11 @@ fn main() -> ExitCode {
             _ => return fail(&first_paragraph(&error.to_string())),
         },
     };
-    let Command::Compare(args) = cli.command;
-    match command::compare(&args) {
+    let done = match cli.command {
+        Command::Compare(args) => command::compare(&args),
+        Command::Replay(args) => command::replay(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("error: {error}")),
     }

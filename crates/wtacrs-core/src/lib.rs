@@ -53,6 +53,7 @@ with_std! {
     pub mod element;
     pub mod linear;
     pub mod norm_cache;
+    pub mod norm_predictor;
     pub mod product;
     mod selection;
     pub mod tensor_mul;

@@ -7,6 +7,7 @@
 
 use crate::design::{BuiltIn, Design};
 use crate::element::Element;
+use crate::norm_predictor::{NormPredictor, PredictorError};
 use crate::product::{self, ShapeError, Update, check_size};
 use crate::weights::DEFAULT_MIX;
 use crate::{BudgetError, Keep, Selection, Weights, WeightsError};
@@ -29,6 +30,9 @@ pub enum NormGuess<'a> {
     /// A guess for every token, taken as it is; with true norms the weights are exact. For layers that share H, the
     /// [joint norms](product::joint_norms).
     Norms(&'a [f32]),
+    /// What a norm predictor makes of H, in the same pass as H's norms: the guess to use unless there is a better one.
+    /// [`Saved::teach`] lets it learn from the step.
+    Predicted(&'a NormPredictor),
     /// What a [`NormCache`](crate::norm_cache::NormCache) remembers.
     Cached(&'a [Option<f32>]),
     /// Nothing: weights are ‖H_i‖.
@@ -58,6 +62,9 @@ pub enum ForwardError {
     /// A shape does not fit.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// The predictor is another layer's.
+    #[error(transparent)]
+    Predictor(#[from] PredictorError),
 }
 
 impl Linear {
@@ -108,7 +115,15 @@ impl<D: Design> Linear<D> {
         saved: &mut Saved<T>,
     ) -> Result<(), ForwardError> {
         let budget = self.keep.of(h.nrows())?;
-        let weights = weigh(&product::row_norms(h), guess, self.mix)?;
+        let weights = match guess {
+            NormGuess::Predicted(predictor) => {
+                let guess = predictor.guess(h)?;
+                Weights::from_norms(&guess.input_norms, &guess.dz_norms)?
+            }
+            NormGuess::Norms(norms) => Weights::from_norms(&product::row_norms(h), norms)?,
+            NormGuess::Cached(cached) => Weights::from_cache(&product::row_norms(h), cached, self.mix)?,
+            NormGuess::Unknown => Weights::from_input(&product::row_norms(h))?,
+        };
         let selection = self.design.select_seeded(&weights, budget, seed, offset);
         check_size("pairs of the design's selection", selection.pairs(), h.nrows())?;
         if saved.rows.dim() != (selection.len(), h.ncols()) {
@@ -145,11 +160,21 @@ impl<D: Design> Linear<D> {
     }
 }
 
-pub(crate) fn weigh(input_norms: &[f32], guess: NormGuess<'_>, mix: f64) -> Result<Weights, WeightsError> {
-    match guess {
-        NormGuess::Norms(norms) => Weights::from_norms(input_norms, norms),
-        NormGuess::Cached(cached) => Weights::from_cache(input_norms, cached, mix),
-        NormGuess::Unknown => Weights::from_input(input_norms),
+impl<T: Element> Saved<T> {
+    /// Lets a predictor learn from the kept rows, once the backward pass knows ‖dZ_i‖ of all tokens; for layers that
+    /// share H, their [joint norms](product::joint_norms).
+    ///
+    /// # Errors
+    ///
+    /// Not one norm for each token; a norm that is negative or not finite; another layer's predictor, which then has
+    /// learnt nothing.
+    pub fn teach(&self, predictor: &mut NormPredictor, dz_norms: &[f32]) -> Result<(), PredictorError> {
+        let (expected, found) = (self.selection.pairs(), dz_norms.len());
+        if found != expected {
+            return Err(PredictorError::LengthMismatch { what: "the norms of dZ", expected, found });
+        }
+        let kept: Vec<f32> = self.selection.indices().iter().map(|&i| dz_norms[i as usize]).collect();
+        predictor.update(self.rows.view(), &kept, self.selection.scales())
     }
 }
 
@@ -173,6 +198,7 @@ impl<T> Saved<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::norm_predictor::Settings;
     use half::bf16;
 
     fn layer() -> (Array2<f32>, Array2<f32>) {
@@ -213,6 +239,30 @@ mod tests {
         assert!((&dw - &alone).iter().all(|d| (d - 1.0).abs() < 1e-4));
         assert_eq!(layer.draws(64), Ok(64));
         assert_eq!(saved.bytes(), 16 * (20 * 2 + 12));
+    }
+
+    #[test]
+    fn a_predictor_guesses_and_learns() {
+        let (h, dz) = layer();
+        let linear = Linear::new(Keep::Rows(24));
+        let mut predictor = NormPredictor::new(20, Settings::default()).expect("valid");
+        let cold = linear.forward(h.view(), NormGuess::Predicted(&predictor), 5, 0).expect("fits");
+        assert_eq!(cold, linear.forward(h.view(), NormGuess::Unknown, 5, 0).expect("fits"), "it knows nothing yet");
+        let mut dw = Array2::zeros((20, 12));
+        let norms = linear.backward(&cold, dz.view(), dw.view_mut(), Update::Overwrite).expect("fits");
+        cold.teach(&mut predictor, &norms).expect("fits");
+
+        let guess = predictor.guess(h.view()).expect("fits");
+        let warm = linear.forward(h.view(), NormGuess::Predicted(&predictor), 5, 64).expect("fits");
+        let weights = Weights::from_norms(&guess.input_norms, &guess.dz_norms).expect("positive");
+        let budget = weights.budget(linear.keep).expect("fits");
+        assert_eq!(warm.selection(), &linear.design.select_seeded(&weights, budget, 5, 64));
+        assert_ne!(guess.dz_norms[0], guess.dz_norms[1], "it has learnt");
+
+        assert!(warm.teach(&mut predictor, &norms[1..]).is_err());
+        let other = NormPredictor::new(7, Settings::default()).expect("valid");
+        let error = linear.forward(h.view(), NormGuess::Predicted(&other), 5, 0).expect_err("refused");
+        assert_eq!(error.to_string(), "20 columns, but the layer has 7 input features");
     }
 
     #[test]

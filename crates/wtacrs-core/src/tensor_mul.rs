@@ -13,10 +13,10 @@
 use crate::design::{BuiltIn, Design};
 use crate::draws::PhiloxDraws;
 use crate::element::Element;
-use crate::linear::{ForwardError, NormGuess, weigh};
+use crate::linear::ForwardError;
 use crate::product::{self, ShapeError, Update, check_size};
 use crate::weights::DEFAULT_MIX;
-use crate::{BudgetError, Keep, Selection};
+use crate::{BudgetError, Keep, Selection, Weights};
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, s};
 use rayon::prelude::*;
 
@@ -38,7 +38,7 @@ pub struct TensorMul<D = BuiltIn> {
     pub left: Contraction,
     /// dB, which sums over the rows of A.
     pub right: Contraction,
-    /// The share λ of the operand's own norms in the weights, see [`Weights::from_cache`](crate::Weights::from_cache):
+    /// The share λ of the operand's own norms in the weights, see [`Weights::from_cache`]:
     /// guesses are those of an earlier step as a rule, and a pair guessed zero must stay possible. 0 for true norms.
     pub mix: f64,
 }
@@ -142,9 +142,11 @@ impl<D: Design + Sync> TensorMul<D> {
             let selection = match contraction {
                 Contraction::Exact => Selection::everything(pairs.nrows() as u32),
                 Contraction::Sampled(keep) => {
-                    let norms: Option<Vec<_>> = guess.map(|guess| guess.slice(s![at.0, at.1, ..]).mapv(Some).to_vec());
-                    let guess = norms.as_deref().map_or(NormGuess::Unknown, NormGuess::Cached);
-                    let weights = weigh(&product::row_norms(pairs), guess, self.mix)?;
+                    let norms = product::row_norms(pairs);
+                    let weights = match guess.map(|guess| guess.slice(s![at.0, at.1, ..]).mapv(Some).to_vec()) {
+                        Some(guess) => Weights::from_cache(&norms, &guess, self.mix)?,
+                        None => Weights::from_input(&norms)?,
+                    };
                     let budget = weights.budget(keep)?;
                     let mut draws = PhiloxDraws::with_stream(seed, offset, stream);
                     self.design.select(&weights, budget, &mut draws)

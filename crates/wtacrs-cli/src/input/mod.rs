@@ -1,13 +1,19 @@
-//! A layer's activations and gradients, from the bytes of safetensors or .npy files.
+//! A layer's activations and gradients, from the bytes of safetensors or .npy files; recorded steps, from files that
+//! need not fit in memory.
 //!
 //! Bytes come from anywhere: no sequence of them makes a reader panic, and what it returns has been checked. H is
 //! tokens × in_features, dZ is tokens × out_features, both finite and not empty; the previous norms, if there are any,
 //! are one finite number ≥ 0 for each token.
 
 mod npy;
+mod recording;
 mod safetensors;
 
-pub use self::{npy::read_npy, safetensors::read_safetensors};
+pub use self::{
+    npy::read_npy,
+    recording::{Recording, RecordingError, RecordingKeys, Step},
+    safetensors::read_safetensors,
+};
 
 use half::{bf16, f16};
 use ndarray::{Array2, ShapeBuilder};
@@ -179,6 +185,14 @@ fn listed(names: &[String]) -> String {
     }
 }
 
+impl InputError {
+    fn missing<N: ToString>(key: &str, present: impl IntoIterator<Item = N>) -> Self {
+        let mut present: Vec<String> = present.into_iter().map(|name| name.to_string()).collect();
+        present.sort();
+        Self::MissingTensor { key: key.to_owned(), present }
+    }
+}
+
 impl Matrix {
     /// Rows and columns.
     pub fn dim(&self) -> (usize, usize) {
@@ -198,6 +212,16 @@ enum Values {
     F32(Vec<f32>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
+}
+
+impl Values {
+    fn into_f32(self) -> Vec<f32> {
+        match self {
+            Self::F32(values) => values,
+            Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
+            Self::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
+        }
+    }
 }
 
 impl Tensor {
@@ -222,11 +246,7 @@ impl Tensor {
         if shape.len() != 1 {
             return Err(InputError::WrongShape { tensor: name, shape, expected: "one norm for each token" });
         }
-        let norms: Vec<f32> = match values {
-            Values::F32(values) => values,
-            Values::F16(values) => values.into_iter().map(f16::to_f32).collect(),
-            Values::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
-        };
+        let norms = values.into_f32();
         match norms.iter().position(|norm| !(norm.is_finite() && *norm >= 0.0)) {
             Some(token) => Err(InputError::InvalidNorm { tensor: name, token, value: norms[token] }),
             None => Ok(norms),

@@ -21,22 +21,25 @@ pub fn read_safetensors(bytes: &[u8], keys: &Keys) -> Result<Layer, InputError> 
 
 fn read_tensor(file: &SafeTensors<'_>, key: &str) -> Result<Tensor, InputError> {
     let Ok(view) = file.tensor(key) else {
-        let mut present: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
-        present.sort();
-        return Err(InputError::MissingTensor { key: key.to_owned(), present });
+        return Err(InputError::missing(key, file.names()));
     };
     let name = format!("tensor '{key}'");
-    let data = view.data();
-    let values = match view.dtype() {
-        Dtype::F32 => Values::F32(decode(data, f32::from_le_bytes)),
-        Dtype::F16 => Values::F16(decode(data, f16::from_le_bytes)),
-        Dtype::BF16 => Values::Bf16(decode(data, bf16::from_le_bytes)),
-        other => {
-            let found = other.to_string();
-            return Err(InputError::UnsupportedType { tensor: name, found, expected: "F32, F16 and BF16" });
-        }
-    };
+    let values = decode_values(view.data(), view.dtype(), &name)?;
     Ok(Tensor { name, shape: view.shape().to_vec(), column_major: false, values })
+}
+
+/// The values of a tensor in one of the types that are read.
+pub(super) fn decode_values(data: &[u8], dtype: Dtype, name: &str) -> Result<Values, InputError> {
+    match dtype {
+        Dtype::F32 => Ok(Values::F32(decode(data, f32::from_le_bytes))),
+        Dtype::F16 => Ok(Values::F16(decode(data, f16::from_le_bytes))),
+        Dtype::BF16 => Ok(Values::Bf16(decode(data, bf16::from_le_bytes))),
+        other => Err(unsupported(name.to_owned(), other)),
+    }
+}
+
+pub(super) fn unsupported(tensor: String, dtype: Dtype) -> InputError {
+    InputError::UnsupportedType { tensor, found: dtype.to_string(), expected: "F32, F16 and BF16" }
 }
 
 fn decode<T, const BYTES: usize>(data: &[u8], value: impl Fn([u8; BYTES]) -> T) -> Vec<T> {

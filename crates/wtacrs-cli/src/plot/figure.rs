@@ -1,16 +1,15 @@
-//! The figure's layout, in points, and its panels.
+//! The layout of figures, in points: rows of panels that share a y axis, and a legend at their right.
 
-use super::axis::LogAxis;
-use super::style::{AXIS, DesignStyle, FINE_GRID, FONT, GRID, TEXT, pixels};
+use super::axis::Axis;
+use super::style::{AXIS, FINE_GRID, FONT, GRID, LineStyle, SHADE, TEXT, pixels};
 use super::{PlotError, drawing_failed};
-use crate::numbers::significant;
-use crate::report::{DesignReport, LayerReport};
+use crate::numbers::{significant, to_digits};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::Path;
-use wtacrs_core::design::BuiltIn;
 
 const PANEL_WIDTH: u32 = 300;
 const PANEL_HEIGHT: u32 = 290;
@@ -21,52 +20,76 @@ const TITLE_HEIGHT: u32 = 30;
 const PANEL_TITLE_HEIGHT: u32 = 22;
 const X_LABELS_HEIGHT: u32 = 40;
 const Y_LABELS_WIDTH: u32 = 56;
+/// At the right of a panel, for the means of its lines.
+const MEANS_WIDTH: u32 = 34;
+const MEAN_LINE: u32 = 13;
 const LEGEND_WIDTH: u32 = 140;
 const LEGEND_LINE: u32 = 22;
+const LEGEND_NOTE_LINE: u32 = 15;
 const LEGEND_SAMPLE: u32 = 30;
 /// Centred text is drawn too high by this much in PNG files, and a little less in SVG files.
 const TEXT_SHIFT: u32 = 1;
-/// The width of a label on the x axis, with space around it, as a share of the panel.
-const X_LABEL_SHARE: f64 = 0.09;
 
-/// All layers' results, arranged.
-pub(super) struct Figure<'a> {
-    rows: Vec<Row<'a>>,
-    designs: Vec<BuiltIn>,
-    y_axis: LogAxis,
+/// A figure's content, arranged.
+pub(super) struct Figure {
+    pub(super) rows: Vec<Row>,
+    pub(super) y_axis: Axis,
+    pub(super) x_label: &'static str,
+    pub(super) y_label: &'static str,
+    pub(super) legend: Vec<LegendEntry>,
+    pub(super) legend_notes: &'static [&'static str],
 }
 
-struct Row<'a> {
-    layer: &'a LayerReport,
-    panels: Vec<&'a [DesignReport]>,
-    x_axis: LogAxis,
+/// Panels side by side, with a title above them all.
+pub(super) struct Row {
+    pub(super) title: String,
+    pub(super) panels: Vec<Panel>,
+    pub(super) x_axis: Axis,
+    /// How a tick on the x axis is labelled.
+    pub(super) x_label: fn(f64) -> String,
+    /// What the lines' means are taken over, to be shaded.
+    pub(super) averaged: Option<Range<f64>>,
 }
 
-impl<'a> Row<'a> {
-    fn new(layer: &'a LayerReport) -> Self {
-        let fractions: Vec<f64> = layer.results.iter().map(|result| result.fraction).collect();
-        Self {
-            layer,
-            panels: layer.results.chunk_by(|a, b| a.weights == b.weights).collect(),
-            x_axis: LogAxis::with_ticks_at(&fractions, X_LABEL_SHARE),
-        }
-    }
+/// Lines over one pair of axes; later ones are drawn over earlier ones.
+pub(super) struct Panel {
+    pub(super) title: String,
+    pub(super) lines: Vec<Line>,
 }
 
-impl<'a> Figure<'a> {
-    pub(super) fn new(layers: &'a [LayerReport]) -> Self {
-        let results = layers.iter().flat_map(|layer| &layer.results);
-        let designs = BuiltIn::ALL.into_iter().filter(|&design| results.clone().any(|r| r.design == design)).collect();
-        let errors: Vec<f64> = results.map(|result| result.rel_error).filter(|&error| error > 0.0).collect();
-        Self { rows: layers.iter().map(Row::new).collect(), designs, y_axis: LogAxis::with_round_ticks(&errors) }
-    }
+/// A line through points of positive y, with markers.
+pub(super) struct Line {
+    pub(super) style: LineStyle,
+    pub(super) points: Vec<(f64, f64)>,
+    pub(super) markers: Vec<(f64, f64)>,
+    /// Written at the right, at its own height.
+    pub(super) mean: Option<f64>,
+}
 
+pub(super) struct LegendEntry {
+    pub(super) name: String,
+    pub(super) style: LineStyle,
+}
+
+/// Where a panel goes, with its title and its axes.
+struct Place {
+    left: u32,
+    top: u32,
+    y_labels: u32,
+}
+
+impl Figure {
     /// Width and height in points.
     pub(super) fn size(&self) -> (u32, u32) {
         let columns = self.rows.iter().map(|row| row.panels.len()).max().unwrap_or(0) as u32;
-        let width = 2 * OUTER_MARGIN + Y_LABELS_WIDTH + columns * (PANEL_WIDTH + PANEL_GAP) + LEGEND_WIDTH;
+        let width = 2 * OUTER_MARGIN + Y_LABELS_WIDTH + columns * self.column_width() + LEGEND_WIDTH;
         let rows = self.rows.len() as u32;
         (width, 2 * OUTER_MARGIN + rows * row_height() + rows.saturating_sub(1) * ROW_GAP)
+    }
+
+    fn column_width(&self) -> u32 {
+        let has_means = self.rows.iter().any(|row| row.averaged.is_some());
+        PANEL_WIDTH + PANEL_GAP + if has_means { MEANS_WIDTH } else { 0 }
     }
 
     /// Draws onto an area of that size times `SCALE`.
@@ -83,20 +106,18 @@ impl<'a> Figure<'a> {
     fn draw_row<DB: DrawingBackend>(
         &self,
         root: &DrawingArea<DB, Shift>,
-        row: &Row<'_>,
+        row: &Row,
         top: u32,
     ) -> Result<(), PlotError> {
-        let LayerReport { file, tokens, in_features, out_features, .. } = row.layer;
         let mut left = OUTER_MARGIN + Y_LABELS_WIDTH;
-        let title = format!("{}: {tokens} tokens, {in_features} → {out_features}", short_name(file));
         let style = text_style(15.0, FontStyle::Bold);
-        let title = fitted(root, title, self.size().0 - OUTER_MARGIN - left, &style)?;
+        let title = fitted(root, row.title.clone(), self.size().0 - OUTER_MARGIN - left, &style)?;
         write_text(root, &title, (left, top), style)?;
-        for (column, results) in row.panels.iter().enumerate() {
+        for (column, panel) in row.panels.iter().enumerate() {
             let y_labels = if column == 0 { Y_LABELS_WIDTH } else { 0 };
-            let area = Panel { left: left - y_labels, top: top + TITLE_HEIGHT, y_labels };
-            self.draw_panel(root, &area, results, &row.x_axis)?;
-            left += PANEL_WIDTH + PANEL_GAP;
+            let place = Place { left: left - y_labels, top: top + TITLE_HEIGHT, y_labels };
+            self.draw_panel(root, &place, panel, row)?;
+            left += self.column_width();
         }
         Ok(())
     }
@@ -104,13 +125,12 @@ impl<'a> Figure<'a> {
     fn draw_panel<DB: DrawingBackend>(
         &self,
         root: &DrawingArea<DB, Shift>,
+        place: &Place,
         panel: &Panel,
-        results: &[DesignReport],
-        x_axis: &LogAxis,
+        row: &Row,
     ) -> Result<(), PlotError> {
-        let Panel { left, top, y_labels } = *panel;
-        let weights = results.first().map(|result| format!("{} weights", result.weights)).unwrap_or_default();
-        write_text(root, &weights, (left + y_labels, top), text_style(13.0, FontStyle::Normal))?;
+        let Place { left, top, y_labels } = *place;
+        write_text(root, &panel.title, (left + y_labels, top), text_style(13.0, FontStyle::Normal))?;
 
         let top = top + PANEL_TITLE_HEIGHT;
         let (right, bottom) = (left + y_labels + PANEL_WIDTH, top + PANEL_HEIGHT + X_LABELS_HEIGHT);
@@ -118,8 +138,12 @@ impl<'a> Figure<'a> {
         let mut chart = ChartBuilder::on(&area)
             .set_label_area_size(LabelAreaPosition::Left, pixels(y_labels))
             .set_label_area_size(LabelAreaPosition::Bottom, pixels(X_LABELS_HEIGHT))
-            .build_cartesian_2d(x_axis.coordinates(), self.y_axis.coordinates())
+            .build_cartesian_2d(row.x_axis.clone(), self.y_axis.clone())
             .map_err(drawing_failed)?;
+        if let Some(Range { start, end }) = row.averaged {
+            let corners = [(start, self.y_axis.range.start), (end, self.y_axis.range.end)];
+            chart.plotting_area().draw(&Rectangle::new(corners, SHADE.filled())).map_err(drawing_failed)?;
+        }
         let tick = if y_labels > 0 { pixels(4) } else { 0 };
         chart
             .configure_mesh()
@@ -128,54 +152,79 @@ impl<'a> Figure<'a> {
             .light_line_style(FINE_GRID.stroke_width(pixels(0.8) as u32))
             .label_style(text_style(11.5, FontStyle::Normal))
             .axis_desc_style(text_style(12.5, FontStyle::Normal))
-            .x_label_formatter(&|fraction| significant(*fraction, 2))
+            .x_label_formatter(&|value| (row.x_label)(*value))
             .y_label_formatter(&|error| significant(*error, 2))
             .y_label_offset(pixels(TEXT_SHIFT))
             .set_tick_mark_size(LabelAreaPosition::Bottom, pixels(4))
             .set_tick_mark_size(LabelAreaPosition::Left, tick)
-            .x_desc("budget k/n")
-            .y_desc(if y_labels > 0 { "relative error of dW, ‖ĝ − g‖ / ‖g‖" } else { "" })
+            .x_desc(self.x_label)
+            .y_desc(if y_labels > 0 { self.y_label } else { "" })
             .draw()
             .map_err(drawing_failed)?;
 
-        for &design in &self.designs {
-            let style = DesignStyle::of(design);
-            let mut line: Vec<&DesignReport> =
-                results.iter().filter(|result| result.design == design && result.rel_error > 0.0).collect();
-            line.sort_by_key(|result| result.budget);
-            let points: Vec<(i32, i32)> =
-                line.iter().map(|result| chart.backend_coord(&(result.fraction, result.rel_error))).collect();
-            style.draw_line(root, points.clone())?;
-            for point in points {
-                style.draw_marker(root, point)?;
+        for line in &panel.lines {
+            let on_screen =
+                |points: &[(f64, f64)]| points.iter().map(|point| chart.backend_coord(point)).collect::<Vec<_>>();
+            line.style.draw_line(root, on_screen(&line.points))?;
+            for marker in on_screen(&line.markers) {
+                line.style.draw_marker(root, marker)?;
             }
         }
-        Ok(())
+        let height_of = |mean: f64| chart.backend_coord(&(row.x_axis.range.end, mean)).1;
+        draw_means(root, right, &panel.lines, height_of)
     }
 
     /// One for all panels, to the right of the first row.
     fn draw_legend<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Result<(), PlotError> {
         let left = self.size().0 - OUTER_MARGIN - LEGEND_WIDTH;
         let mut middle = OUTER_MARGIN + TITLE_HEIGHT + PANEL_TITLE_HEIGHT + LEGEND_LINE / 2;
-        for &design in &self.designs {
-            let style = DesignStyle::of(design);
+        let centred = |size| text_style(size, FontStyle::Normal).pos(Pos::new(HPos::Left, VPos::Center));
+        for LegendEntry { name, style } in &self.legend {
             let at = |x: u32| (pixels(x), pixels(middle));
             style.draw_line(root, vec![at(left), at(left + LEGEND_SAMPLE)])?;
             style.draw_marker(root, at(left + LEGEND_SAMPLE / 2))?;
-            let name = if design.is_unbiased() { design.to_string() } else { format!("{design} (biased)") };
-            let text = text_style(12.5, FontStyle::Normal).pos(Pos::new(HPos::Left, VPos::Center));
-            write_text(root, &name, (left + LEGEND_SAMPLE + 8, middle + TEXT_SHIFT), text)?;
+            write_text(root, name, (left + LEGEND_SAMPLE + 8, middle + TEXT_SHIFT), centred(12.5))?;
             middle += LEGEND_LINE;
+        }
+        for note in self.legend_notes {
+            write_text(root, note, (left, middle + TEXT_SHIFT), centred(11.5))?;
+            middle += LEGEND_NOTE_LINE;
         }
         Ok(())
     }
 }
 
-/// Where a panel's title, labels and axes go.
-struct Panel {
-    left: u32,
-    top: u32,
-    y_labels: u32,
+/// Writes every line's mean beside the panel at the mean's height, or as near to it as the others allow.
+fn draw_means<DB: DrawingBackend>(
+    root: &DrawingArea<DB, Shift>,
+    panel_right: u32,
+    lines: &[Line],
+    height_of: impl Fn(f64) -> i32,
+) -> Result<(), PlotError> {
+    let mut means: Vec<(i32, f64, LineStyle)> =
+        lines.iter().filter_map(|line| line.mean.map(|mean| (height_of(mean), mean, line.style))).collect();
+    means.sort_by_key(|&(height, ..)| height);
+    let mut heights: Vec<i32> = means.iter().map(|&(height, ..)| height).collect();
+    spread(&mut heights, pixels(MEAN_LINE));
+    for ((_, mean, style), height) in means.into_iter().zip(heights) {
+        let text = text_style(11.5, FontStyle::Normal).color(&style.color).pos(Pos::new(HPos::Left, VPos::Center));
+        let at = (pixels(panel_right + 5), height + pixels(TEXT_SHIFT));
+        root.draw(&Text::new(to_digits(mean, 3), at, text)).map_err(drawing_failed)?;
+    }
+    Ok(())
+}
+
+/// Moves ascending places apart until neighbours have a distance, groups staying centred where they were.
+fn spread(places: &mut [i32], apart: i32) {
+    for _ in 0..places.len() {
+        for at in 1..places.len() {
+            let lacking = apart - (places[at] - places[at - 1]);
+            if lacking > 0 {
+                places[at - 1] -= lacking / 2;
+                places[at] += lacking - lacking / 2;
+            }
+        }
+    }
 }
 
 fn row_height() -> u32 {
@@ -196,7 +245,7 @@ fn write_text<DB: DrawingBackend>(
 }
 
 /// File names without directories and endings.
-fn short_name(file: &str) -> String {
+pub(super) fn short_name(file: &str) -> String {
     let stem = |path| Path::new(path).file_stem().unwrap_or(OsStr::new(path)).to_string_lossy();
     file.split(" + ").map(stem).collect::<Vec<_>>().join(" + ")
 }
@@ -215,4 +264,26 @@ fn fitted<DB: DrawingBackend>(
         shown = format!("…{}", rest.as_str());
     }
     Ok(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_spread() {
+        let spread = |mut places: Vec<i32>| {
+            super::spread(&mut places, 10);
+            places
+        };
+        assert_eq!(spread(vec![0, 10, 30]), [0, 10, 30]);
+        assert_eq!(spread(vec![20, 20]), [15, 25]);
+        assert!(spread(vec![0, 3, 6]).is_sorted_by(|a, b| b - a >= 7));
+        assert!(spread(vec![]).is_empty());
+    }
+
+    #[test]
+    fn names_of_files() {
+        assert_eq!(short_name("a/b.npy + c/d.npy"), "b + d");
+    }
 }

@@ -1,14 +1,17 @@
-//! The figure of a comparison, as SVG or PNG.
+//! The figures of comparisons and replays, as SVG or PNG.
 //!
 //! Both are drawn by the same code at `SCALE` times the size they are meant for, since drawing backends place
 //! everything on whole pixels; the PNG is then averaged down, which smooths its edges.
 
 mod axis;
+mod comparison;
 mod figure;
+mod replay;
 mod style;
 
 use self::figure::Figure;
-use crate::report::LayerReport;
+use crate::compare::report::LayerReport;
+use crate::replay::report::RecordingReport;
 use ndarray::ArrayView3;
 use plotters::prelude::*;
 use std::fmt::Display;
@@ -90,17 +93,29 @@ impl PlotFile {
 /// # Errors
 ///
 /// See [`PlotError`].
-pub fn draw(layers: &[LayerReport], file: &PlotFile) -> Result<(), PlotError> {
+pub fn draw_comparison(layers: &[LayerReport], file: &PlotFile) -> Result<(), PlotError> {
+    draw(&comparison::figure(layers), file)
+}
+
+/// Draws error against step: a row of panels for each recording, a panel for each budget.
+///
+/// # Errors
+///
+/// See [`PlotError`].
+pub fn draw_replay(recordings: &[RecordingReport], file: &PlotFile) -> Result<(), PlotError> {
+    draw(&replay::figure(recordings), file)
+}
+
+fn draw(figure: &Figure, file: &PlotFile) -> Result<(), PlotError> {
     style::register_font()?;
-    let figure = Figure::new(layers);
     let bytes = match file.format {
-        PlotFormat::Svg => svg(&figure)?.into_bytes(),
-        PlotFormat::Png => png(&figure)?,
+        PlotFormat::Svg => svg(figure)?.into_bytes(),
+        PlotFormat::Png => png(figure)?,
     };
     fs::write(&file.path, bytes).map_err(|source| PlotError::Write { path: file.path.clone(), source })
 }
 
-fn svg(figure: &Figure<'_>) -> Result<String, PlotError> {
+fn svg(figure: &Figure) -> Result<String, PlotError> {
     let (width, height) = figure.size();
     let (drawn_width, drawn_height) = (width * SCALE, height * SCALE);
     let mut text = String::new();
@@ -109,7 +124,7 @@ fn svg(figure: &Figure<'_>) -> Result<String, PlotError> {
     Ok(text.replacen(&drawn, &format!(r#"width="{width}" height="{height}" viewBox"#), 1))
 }
 
-fn png(figure: &Figure<'_>) -> Result<Vec<u8>, PlotError> {
+fn png(figure: &Figure) -> Result<Vec<u8>, PlotError> {
     let (width, height) = figure.size();
     let (drawn_width, drawn_height) = (width * SCALE, height * SCALE);
     let mut drawn = vec![0; drawn_width as usize * drawn_height as usize * RGB];

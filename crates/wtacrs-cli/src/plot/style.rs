@@ -1,8 +1,9 @@
-//! How the figure looks: its font, and a colour, a marker and a line for each design.
+//! How figures look: their font, and a colour, a marker and a line for each design and each source of weights.
 //!
-//! Colours are Okabe and Ito's, told apart with any colour vision; markers tell the designs apart without colours.
+//! Colours are Okabe and Ito's, told apart with any colour vision; markers tell lines apart without colours.
 
 use super::{PlotError, SCALE, drawing_failed};
+use crate::replay::report::Source;
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
@@ -16,14 +17,15 @@ pub(super) const TEXT: RGBColor = RGBColor(40, 40, 40);
 pub(super) const AXIS: RGBColor = RGBColor(110, 110, 110);
 pub(super) const GRID: RGBColor = RGBColor(224, 224, 224);
 pub(super) const FINE_GRID: RGBColor = RGBColor(241, 241, 241);
+pub(super) const SHADE: RGBColor = RGBColor(246, 247, 250);
 
 const LINE_WIDTH: f64 = 1.6;
 const RIM_WIDTH: f64 = 1.0;
 
-/// How a design is drawn. Biased designs are dashed.
+/// How a line is drawn. Those of biased designs are dashed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DesignStyle {
-    color: RGBColor,
+pub(super) struct LineStyle {
+    pub(super) color: RGBColor,
     marker: Marker,
     filled: bool,
     dashed: bool,
@@ -57,8 +59,8 @@ pub(super) fn register_font() -> Result<(), PlotError> {
     register(FONT, FontStyle::Bold, dejavu::sans::bold()).map_err(bad_font)
 }
 
-impl DesignStyle {
-    pub(super) fn of(design: BuiltIn) -> Self {
+impl LineStyle {
+    pub(super) fn of_design(design: BuiltIn) -> Self {
         let (red_green_blue, marker) = match design {
             BuiltIn::Uniform => ((130, 130, 130), SQUARE),
             BuiltIn::Crs => ((230, 159, 0), TRIANGLE),
@@ -76,6 +78,15 @@ impl DesignStyle {
             filled: design != BuiltIn::WtaStratified,
             dashed: !design.is_unbiased(),
         }
+    }
+
+    pub(super) fn of_source(source: Source) -> Self {
+        let (color, marker) = match source {
+            Source::Exact => (RGBColor(0, 90, 160), CIRCLE),
+            Source::Predictor => (RGBColor(0, 158, 115), DIAMOND),
+            Source::Input => (RGBColor(230, 159, 0), TRIANGLE),
+        };
+        Self { color, marker, filled: true, dashed: false }
     }
 
     /// A line through these pixels.

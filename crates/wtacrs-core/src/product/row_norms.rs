@@ -8,7 +8,9 @@ use rayon::prelude::*;
 /// Partial sums kept side by side: fixed, so that every machine adds in the same order.
 const LANES: usize = 32;
 /// Elements widened at a time; a multiple of `LANES`, so that cutting a row changes no sum.
-const BLOCK: usize = 256;
+const BLOCK: usize = 512;
+/// Lanes of both sums that are summed over a block at a time: all of them at once would not fit 16 vector registers.
+const GROUP: usize = 8;
 
 /// Squares below this lose digits to underflow, so that such a row is summed again in f64.
 const LEAST_SAFE_SUM: f64 = 1e-30;
@@ -55,53 +57,112 @@ pub fn joint_norms(layers: &[&[f32]]) -> Result<Vec<f32>, ShapeError> {
     Ok((0..rows).map(|i| joint(i) as f32).collect())
 }
 
+/// `‖x[i,:]‖₂`, and a function of it and of `x[i,:]·direction`, for every row, in one pass over `x`. The norms are those
+/// of [`row_norms`] to the bit; the dot products are as precise as they are, relative to the product of both norms.
+pub(crate) fn row_norms_and_dots<T: Element>(
+    x: ArrayView2<'_, T>,
+    direction: &[T::Accumulator],
+    of: impl Fn(f32, f64) -> f64 + Sync,
+) -> Vec<(f32, f64)> {
+    debug_assert_eq!(x.ncols(), direction.len());
+    let mut found = vec![(0.0, 0.0); x.nrows()];
+    for_each_row(x, &mut found, |row, buffer| {
+        let zero = T::Accumulator::ZERO;
+        let mut sums = SquaresAndDots { squares: [zero; LANES], dots: [zero; LANES], direction };
+        add_row(row, buffer, &mut sums);
+        let (squares, dot) = (halve(sums.squares).to_f64(), halve(sums.dots).to_f64());
+        if is_safe(squares) {
+            let norm = squares.sqrt() as f32;
+            return (norm, of(norm, dot));
+        }
+        let dot = row.iter().zip(direction).map(|(v, d)| v.widen().to_f64() * d.to_f64()).sum();
+        let norm = rescued_norm(row, squares);
+        (norm, of(norm, dot))
+    });
+    found
+}
+
 fn fill<T: Element>(x: ArrayView2<'_, T>, norms: &mut [f32]) {
+    for_each_row(x, norms, |row, buffer| {
+        let mut squares = [T::Accumulator::ZERO; LANES];
+        add_row(row, buffer, &mut squares);
+        let sum = halve(squares).to_f64();
+        if is_safe(sum) { sum.sqrt() as f32 } else { rescued_norm(row, sum) }
+    });
+}
+
+fn for_each_row<T: Element, R: Send>(
+    x: ArrayView2<'_, T>,
+    results: &mut [R],
+    of: impl Fn(ArrayView1<'_, T>, &mut [T::Accumulator; BLOCK]) -> R + Sync,
+) {
     let rows = rows_per_task(x.ncols());
-    norms.par_chunks_mut(rows).enumerate().for_each(|(task, norms)| {
-        for (i, norm) in norms.iter_mut().enumerate() {
-            *norm = row_norm(x.index_axis(Axis(0), task * rows + i));
+    results.par_chunks_mut(rows).enumerate().for_each(|(task, results)| {
+        let mut buffer = [T::Accumulator::ZERO; BLOCK];
+        for (i, result) in results.iter_mut().enumerate() {
+            *result = of(x.index_axis(Axis(0), task * rows + i), &mut buffer);
         }
     });
 }
 
-fn row_norm<T: Element>(row: ArrayView1<'_, T>) -> f32 {
-    let sum = sum_of_squares(row).to_f64();
-    let sum = if (LEAST_SAFE_SUM..f64::INFINITY).contains(&sum) || sum == 0.0 && row.iter().all(|&v| v == T::ZERO) {
-        sum
-    } else {
-        row.iter().map(|v| v.widen().to_f64()).map(|v| v * v).sum()
-    };
-    sum.sqrt() as f32
+fn is_safe(sum_of_squares: f64) -> bool {
+    (LEAST_SAFE_SUM..f64::INFINITY).contains(&sum_of_squares)
 }
 
-fn sum_of_squares<T: Element>(row: ArrayView1<'_, T>) -> T::Accumulator {
-    let zero = T::Accumulator::ZERO;
-    let mut lanes = [zero; LANES];
-    let mut widened = [zero; BLOCK];
-    match row.as_slice() {
-        Some(row) => {
-            for block in row.chunks(BLOCK) {
-                add_squares(&mut lanes, T::widen_block(block, &mut widened));
+/// The norm of a row whose sum of squares has left the accumulator's safe range.
+fn rescued_norm<T: Element>(row: ArrayView1<'_, T>, sum: f64) -> f32 {
+    if sum == 0.0 && row.iter().all(|&v| v == T::ZERO) {
+        return 0.0;
+    }
+    row.iter().map(|v| v.widen().to_f64()).map(|v| v * v).sum::<f64>().sqrt() as f32
+}
+
+/// Sums that a row's elements are added to, lane by lane.
+trait LaneSums<A> {
+    /// Adds the elements from column `first` on; a multiple of `LANES` of them, except at the end of a row.
+    fn add(&mut self, first: usize, values: &[A]);
+}
+
+impl<A: Accumulator> LaneSums<A> for [A; LANES] {
+    #[inline]
+    fn add(&mut self, _first: usize, values: &[A]) {
+        add_squares(self, values);
+    }
+}
+
+struct SquaresAndDots<'a, A> {
+    squares: [A; LANES],
+    dots: [A; LANES],
+    direction: &'a [A],
+}
+
+impl<A: Accumulator> LaneSums<A> for SquaresAndDots<'_, A> {
+    #[inline]
+    fn add(&mut self, first: usize, values: &[A]) {
+        let direction = &self.direction[first..first + values.len()];
+        for first_lane in (0..LANES).step_by(GROUP) {
+            let lanes = first_lane..first_lane + GROUP;
+            let (mut squares, mut dots) = ([A::ZERO; GROUP], [A::ZERO; GROUP]);
+            squares.copy_from_slice(&self.squares[lanes.clone()]);
+            dots.copy_from_slice(&self.dots[lanes.clone()]);
+            for (values, direction) in values.chunks_exact(LANES).zip(direction.chunks_exact(LANES)) {
+                let (values, direction) = (&values[lanes.clone()], &direction[lanes.clone()]);
+                for lane in 0..GROUP {
+                    let value = values[lane];
+                    squares[lane] += value * value;
+                    dots[lane] += value * direction[lane];
+                }
             }
+            self.squares[lanes.clone()].copy_from_slice(&squares);
+            self.dots[lanes].copy_from_slice(&dots);
         }
-        None => {
-            for block in row.axis_chunks_iter(Axis(0), BLOCK) {
-                let widened = &mut widened[..block.len()];
-                widened.iter_mut().zip(block).for_each(|(to, from)| *to = from.widen());
-                add_squares(&mut lanes, widened);
-            }
+        let whole = values.len() / LANES * LANES;
+        let lanes = self.squares.iter_mut().zip(&mut self.dots);
+        for ((square, dot), (&value, &direction)) in lanes.zip(values[whole..].iter().zip(&direction[whole..])) {
+            *square += value * value;
+            *dot += value * direction;
         }
     }
-    // Pairwise, halving.
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for lane in 0..width {
-            let other = lanes[lane + width];
-            lanes[lane] += other;
-        }
-    }
-    lanes[0]
 }
 
 #[inline]
@@ -115,6 +176,40 @@ fn add_squares<A: Accumulator>(lanes: &mut [A; LANES], values: &[A]) {
     for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
         *lane += value * value;
     }
+}
+
+fn add_row<T: Element>(
+    row: ArrayView1<'_, T>,
+    buffer: &mut [T::Accumulator; BLOCK],
+    sums: &mut impl LaneSums<T::Accumulator>,
+) {
+    match row.as_slice() {
+        Some(row) => {
+            for (i, block) in row.chunks(BLOCK).enumerate() {
+                sums.add(i * BLOCK, T::widen_block(block, buffer));
+            }
+        }
+        None => {
+            for (i, block) in row.axis_chunks_iter(Axis(0), BLOCK).enumerate() {
+                let widened = &mut buffer[..block.len()];
+                widened.iter_mut().zip(block).for_each(|(to, from)| *to = from.widen());
+                sums.add(i * BLOCK, widened);
+            }
+        }
+    }
+}
+
+/// The lanes' sum: pairwise, halving.
+fn halve<A: Accumulator>(mut lanes: [A; LANES]) -> A {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            let other = lanes[lane + width];
+            lanes[lane] += other;
+        }
+    }
+    lanes[0]
 }
 
 #[cfg(test)]
@@ -147,6 +242,25 @@ mod tests {
         assert_eq!(row_norms(wide.slice(s![..;2, ..;2])), found);
         let flipped = single.slice(s![..;-1, ..]);
         assert_eq!(row_norms(flipped), found.iter().rev().copied().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn dots_come_with_the_same_norms() {
+        let x = Array2::from_shape_fn((9, 301), |(i, j)| ((i * 31 + j * 17) % 23) as f32 / 8.0 - 1.0);
+        let direction: Vec<f32> = (0..301).map(|j| (j % 7) as f32 - 3.0).collect();
+        let expected = x.dot(&ndarray::ArrayView1::from(&direction));
+        let found = row_norms_and_dots(x.view(), &direction, |_, dot| dot);
+        assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), row_norms(x.view()));
+        // Integers over eight: every order of summation gives the same.
+        assert_eq!(found.iter().map(|f| f.1 as f32).collect::<Vec<_>>(), expected.to_vec());
+        assert_eq!(row_norms_and_dots(x.mapv(bf16::from_f32).view(), &direction, |_, dot| dot), found);
+        let transposed = x.t().to_owned();
+        assert_eq!(row_norms_and_dots(transposed.t(), &direction, |_, dot| dot), found);
+
+        let extreme = ndarray::array![[3e30_f32, 4e30], [3e-30, 4e-30], [0.0, 0.0]];
+        let found = row_norms_and_dots(extreme.view(), &[1e10, -1.0], |_, dot| dot);
+        assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), row_norms(extreme.view()));
+        assert!((found[0].1 / 3e40 - 1.0).abs() < 1e-6 && (found[1].1 / 3e-20 - 1.0).abs() < 1e-6);
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! The arguments of `wtacrs replay`.
+
+use super::RunArgs;
+use crate::input::RecordingKeys;
+use crate::replay::report::{Source, UnknownSource};
+use clap::Args;
+use std::path::PathBuf;
+use std::str::FromStr;
+use wtacrs_core::Keep;
+use wtacrs_core::norm_predictor::Settings;
+
+const EXAMPLES: &str = "\
+Examples:
+  wtacrs replay
+  wtacrs replay --budget 0.3,0.2,0.1 layer2.safetensors layer4.safetensors
+  wtacrs replay --source exact,predictor --features 128 --plot errors.svg layer2.safetensors
+  wtacrs replay --h-key x --format csv recorded.safetensors";
+
+const JSON_FORMAT: &str = "\
+JSON: an array with one object for each file,
+  {file, steps, tokens, in_features, results: [{source, fraction, features, mean_error_second_half, errors: […]}]}
+  source                  exact, predictor or input
+  fraction                tokens kept / tokens
+  features                of the predictor, as set; null for the other sources
+  errors                  √(Σ (1/π_i − 1) ‖h_i‖² ‖dz_i‖²) / ‖dW‖_F of every step, from the first on
+  mean_error_second_half  the mean of errors[⌊steps/2⌋…]
+CSV has the same errors, one line for each step.
+
+Exit code: 0, or 2 if anything was wrong with the arguments or the files.";
+
+/// Arguments of `wtacrs replay`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{JSON_FORMAT}"))]
+pub struct ReplayArgs {
+    /// safetensors files with recorded steps; without any, a real recording that comes with the command
+    ///
+    /// Each has H (steps × tokens × in_features), the norms of dZ's rows (steps × tokens) and ‖dW‖_F (steps), in f32,
+    /// f16 or bf16. Files are read step by step, and may be larger than memory.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// How many tokens to keep at each step, as fractions (0.3) or counts (128)
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
+    pub budget: Vec<Keep>,
+
+    /// What weights are made from: exact (‖h‖·‖dz‖), predictor (‖h‖ and a guess of ‖dz‖), input (‖h‖ alone), or all
+    #[arg(long, value_name = "NAME,…", default_value = "all")]
+    pub source: Sources,
+
+    /// Settings of the predictor.
+    #[command(flatten)]
+    pub predictor: PredictorArgs,
+
+    /// Threads and format.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Draw error against step into FILE.svg or FILE.png
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+
+    /// Name of H
+    #[arg(long, value_name = "KEY", default_value = "h")]
+    pub h_key: String,
+
+    /// Name of the norms of dZ's rows
+    #[arg(long, value_name = "KEY", default_value = "dz_norm")]
+    pub dz_norm_key: String,
+
+    /// Name of ‖dW‖_F
+    #[arg(long, value_name = "KEY", default_value = "g_norm")]
+    pub g_norm_key: String,
+}
+
+/// Settings of the norm predictor.
+#[derive(Clone, Debug, Args)]
+pub struct PredictorArgs {
+    /// The predictor's features, random projections of h; of no use beyond in_features rounded up to a power of two
+    #[arg(long, value_name = "R", default_value_t = Settings::default().features)]
+    pub features: usize,
+
+    /// How much of what the predictor knew it keeps from one step to the next, at most 1
+    #[arg(long, value_name = "SHARE", default_value_t = Settings::default().forgetting)]
+    pub forgetting: f64,
+
+    /// The predictor's ridge, as a share of the mean diagonal
+    #[arg(long, value_name = "SHARE", default_value_t = Settings::default().ridge)]
+    pub ridge: f64,
+
+    /// How far a guess of log ‖dz‖ may lie from the mean guess
+    #[arg(long, value_name = "BOUND", default_value_t = Settings::default().clamp)]
+    pub clamp: f64,
+
+    /// How many kept rows the predictor learns from at each step, at most
+    #[arg(long, value_name = "N", default_value_t = Settings::default().rows_per_update)]
+    pub rows_per_update: usize,
+
+    /// Seed of the predictor's projections, and of the rows kept for it
+    #[arg(long, value_name = "N", default_value_t = Settings::default().seed)]
+    pub seed: u64,
+}
+
+/// Sources of weights by name, or all of them; in the order of tables, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources(pub Vec<Source>);
+
+impl ReplayArgs {
+    /// The names of the tensors.
+    pub fn keys(&self) -> RecordingKeys {
+        RecordingKeys { h: self.h_key.clone(), dz_norm: self.dz_norm_key.clone(), g_norm: self.g_norm_key.clone() }
+    }
+}
+
+impl PredictorArgs {
+    /// The settings, as yet unchecked.
+    pub fn settings(&self) -> Settings {
+        let &Self { features, forgetting, ridge, clamp, rows_per_update, seed } = self;
+        Settings { features, forgetting, ridge, clamp, rows_per_update, seed }
+    }
+}
+
+impl FromStr for Sources {
+    type Err = UnknownSource;
+
+    fn from_str(names: &str) -> Result<Self, UnknownSource> {
+        if names == "all" {
+            return Ok(Self(Source::ALL.to_vec()));
+        }
+        let named = names.split(',').map(str::parse).collect::<Result<Vec<Source>, _>>()?;
+        Ok(Self(Source::ALL.into_iter().filter(|source| named.contains(source)).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_by_name() {
+        assert_eq!("all".parse(), Ok(Sources(Source::ALL.to_vec())));
+        assert_eq!("input,exact,input".parse(), Ok(Sources(vec![Source::Exact, Source::Input])));
+        assert_eq!("exact,best".parse::<Sources>(), Err(UnknownSource { name: "best".to_owned() }));
+        assert!("".parse::<Sources>().is_err());
+    }
+}

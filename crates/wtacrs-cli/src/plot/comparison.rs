@@ -1,0 +1,58 @@
+//! The figure of a comparison: relative error against budget, a line for each design.
+
+use super::axis::Axis;
+use super::figure::{Figure, LegendEntry, Line, Panel, Row, short_name};
+use super::style::LineStyle;
+use crate::compare::report::{DesignReport, LayerReport};
+use crate::numbers::significant;
+use wtacrs_core::design::BuiltIn;
+
+/// The width of a label on the x axis, with space around it, as a share of the panel.
+const X_LABEL_SHARE: f64 = 0.09;
+
+/// A row for each layer, a panel for each source of weights.
+pub(super) fn figure(layers: &[LayerReport]) -> Figure {
+    let results = layers.iter().flat_map(|layer| &layer.results);
+    let is_drawn = |design: &BuiltIn| results.clone().any(|result| result.design == *design);
+    let designs: Vec<BuiltIn> = BuiltIn::ALL.into_iter().filter(is_drawn).collect();
+    let errors: Vec<f64> = results.clone().map(|result| result.rel_error).filter(|&error| error > 0.0).collect();
+    Figure {
+        rows: layers.iter().map(|layer| row(layer, &designs)).collect(),
+        y_axis: Axis::with_round_ticks(&errors),
+        x_label: "budget k/n",
+        y_label: "relative error of dW, ‖ĝ − g‖ / ‖g‖",
+        legend: designs.into_iter().map(legend_entry).collect(),
+        legend_notes: &[],
+    }
+}
+
+fn row(layer: &LayerReport, designs: &[BuiltIn]) -> Row {
+    let LayerReport { file, tokens, in_features, out_features, results, .. } = layer;
+    let fractions: Vec<f64> = results.iter().map(|result| result.fraction).collect();
+    Row {
+        title: format!("{}: {tokens} tokens, {in_features} → {out_features}", short_name(file)),
+        panels: results.chunk_by(|a, b| a.weights == b.weights).map(|results| panel(results, designs)).collect(),
+        x_axis: Axis::with_ticks_at(&fractions, X_LABEL_SHARE),
+        x_label: |fraction| significant(fraction, 2),
+        averaged: None,
+    }
+}
+
+fn panel(results: &[DesignReport], designs: &[BuiltIn]) -> Panel {
+    let line = |&design: &BuiltIn| {
+        let mut line: Vec<&DesignReport> =
+            results.iter().filter(|result| result.design == design && result.rel_error > 0.0).collect();
+        line.sort_by_key(|result| result.budget);
+        let points: Vec<(f64, f64)> = line.iter().map(|result| (result.fraction, result.rel_error)).collect();
+        Line { style: LineStyle::of_design(design), markers: points.clone(), points, mean: None }
+    };
+    Panel {
+        title: results.first().map(|result| format!("{} weights", result.weights)).unwrap_or_default(),
+        lines: designs.iter().map(line).collect(),
+    }
+}
+
+fn legend_entry(design: BuiltIn) -> LegendEntry {
+    let name = if design.is_unbiased() { design.to_string() } else { format!("{design} (biased)") };
+    LegendEntry { name, style: LineStyle::of_design(design) }
+}

@@ -1,0 +1,70 @@
+//! The figure of a replay: error against step, a line for each source of weights.
+
+use super::axis::Axis;
+use super::figure::{Figure, LegendEntry, Line, Panel, Row, short_name};
+use super::style::LineStyle;
+use crate::numbers::significant;
+use crate::replay::report::{RecordingReport, Source, SourceReport};
+
+/// Lines of many steps have a marker now and then only.
+const MARKERS: usize = 10;
+
+/// A row for each recording, a panel for each budget.
+pub(super) fn figure(recordings: &[RecordingReport]) -> Figure {
+    let results = recordings.iter().flat_map(|recording| &recording.results);
+    let is_drawn = |source: &Source| results.clone().any(|result| result.source == *source);
+    let sources = Source::ALL.into_iter().filter(is_drawn);
+    let errors: Vec<f64> =
+        results.clone().flat_map(|result| result.errors.iter().copied()).filter(|&error| error > 0.0).collect();
+    Figure {
+        rows: recordings.iter().map(row).collect(),
+        y_axis: Axis::with_round_ticks(&errors),
+        x_label: "training step",
+        y_label: "error of dW, as a share of ‖dW‖",
+        legend: sources.map(legend_entry).collect(),
+        legend_notes: &["numbers: mean over", "the shaded half"],
+    }
+}
+
+fn row(recording: &RecordingReport) -> Row {
+    let RecordingReport { file, steps, tokens, in_features, results } = recording;
+    let last = steps.saturating_sub(1) as f64;
+    Row {
+        title: format!("{}: {tokens} tokens, {in_features} features", short_name(file)),
+        panels: results.chunk_by(|a, b| a.budget == b.budget).map(panel).collect(),
+        x_axis: Axis::counting(*steps),
+        x_label: |step| format!("{step:.0}"),
+        averaged: Some((steps / 2) as f64..last),
+    }
+}
+
+fn panel(results: &[SourceReport]) -> Panel {
+    Panel {
+        title: results.first().map(|result| format!("budget {}", significant(result.fraction, 2))).unwrap_or_default(),
+        // The best line last, on top of the others.
+        lines: results.iter().rev().map(line).collect(),
+    }
+}
+
+fn line(result: &SourceReport) -> Line {
+    let points: Vec<(f64, f64)> = result.errors.iter().enumerate().map(|(step, &error)| (step as f64, error)).collect();
+    let apart = points.len().div_ceil(MARKERS).max(1);
+    // Every source at other steps, so that lines close to each other do not hide their markers.
+    let first = (result.source as usize * apart).div_ceil(Source::ALL.len()).min(points.len().saturating_sub(1));
+    let seen = |points: &(f64, f64)| points.1 > 0.0;
+    Line {
+        style: LineStyle::of_source(result.source),
+        markers: points.iter().copied().skip(first).step_by(apart).filter(seen).collect(),
+        mean: Some(result.mean_error_second_half).filter(|&mean| mean > 0.0),
+        points: points.into_iter().filter(seen).collect(),
+    }
+}
+
+fn legend_entry(source: Source) -> LegendEntry {
+    let name = match source {
+        Source::Exact => "exact norms",
+        Source::Predictor => "predictor",
+        Source::Input => "input alone",
+    };
+    LegendEntry { name: name.to_owned(), style: LineStyle::of_source(source) }
+}

@@ -1,0 +1,205 @@
+//! The sums that one step adds to what a predictor knows.
+//!
+//! Over the step's kept rows, with weight ω, features x in R^r and y = log‖dZ‖, they are Σω, Σωy, Σωx, Σωyx and
+//! Σωxxᵀ, and Σω, Σωx once more for the rows whose norm vanishes, as their y is known only when the step's mean is.
+//! So the sums of several ranks add up to those of all their rows.
+
+use super::{PredictorError, blend, check_len};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2, s};
+use rayon::prelude::*;
+
+/// Σω of the rows with a logarithm.
+const PRESENT: usize = 0;
+/// Σωy over them.
+const LOG_SUM: usize = 1;
+/// Σω of the rows whose norm vanishes.
+const VANISHED: usize = 2;
+/// Σω of those among them whose norm is small but not zero.
+const FAINT: usize = 3;
+/// Σω‖x‖².
+const TRACE: usize = 4;
+/// The sums of [`blend`].
+const BLEND: usize = 5;
+const SCALARS: usize = BLEND + blend::SUMS;
+
+/// One step's sums, to be added over ranks before [`NormPredictor::apply`](super::NormPredictor::apply).
+///
+/// An all-reduce may add [`Self::sums`] in place: every entry is a plain sum over rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepStatistics {
+    features: usize,
+    /// The scalars above, then Σωx (present), Σωx (vanished), Σωyx, then Σωxxᵀ (features × features).
+    sums: Vec<f64>,
+}
+
+/// One kept row: its weight and what is known of its ‖dZ‖.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) weight: f64,
+    pub(super) target: Target,
+    /// The cached log-norm less the guess, and the true one less the guess.
+    pub(super) blend: Option<(f64, f64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Target {
+    Log(f64),
+    /// Too small beside the others for its logarithm to mean anything.
+    Faint,
+    Zero,
+}
+
+impl StepStatistics {
+    /// `x` holds the rows' features times √ω, rows × features.
+    pub(super) fn new(features: usize, x: &[f64], rows: &[Row]) -> Self {
+        let mut sums = vec![0.0; Self::len(features)];
+        let (head, square) = sums.split_at_mut(SCALARS + 3 * features);
+        rayon::join(|| add_rows(features, x, rows, head), || square_of(features, x, square));
+        Self { features, sums }
+    }
+
+    /// Adds another rank's sums of the same step.
+    ///
+    /// # Errors
+    ///
+    /// If the other counts another number of features.
+    pub fn add(&mut self, other: &Self) -> Result<(), PredictorError> {
+        check_len("the other rank's sums", other.sums.len(), self.sums.len())?;
+        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, other)| *sum += other);
+        Ok(())
+    }
+
+    /// How many sums there are for a number of features.
+    pub(super) fn len(features: usize) -> usize {
+        SCALARS + 3 * features + features * features
+    }
+
+    /// All sums, for an all-reduce; their order is a private matter.
+    pub fn sums(&self) -> &[f64] {
+        &self.sums
+    }
+
+    /// All sums, to be written by an all-reduce.
+    pub fn sums_mut(&mut self) -> &mut [f64] {
+        &mut self.sums
+    }
+
+    pub(super) fn check(&self) -> Result<(), PredictorError> {
+        let is_valid = |sum: &f64| sum.abs() <= LARGEST_SUM;
+        // Whole chunks without an early exit, so that the check runs on vectors.
+        if self.sums.chunks(64).all(|chunk| chunk.iter().fold(true, |all, sum| all & is_valid(sum))) {
+            return Ok(());
+        }
+        match self.sums.iter().enumerate().find(|(_, sum)| !is_valid(sum)) {
+            Some((index, &value)) => Err(PredictorError::InvalidStatistics { index, value }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn has_present(&self) -> bool {
+        self.sums[PRESENT] > 0.0
+    }
+
+    pub(super) fn has_faint(&self) -> bool {
+        self.sums[FAINT] > 0.0
+    }
+
+    pub(super) fn trace(&self) -> f64 {
+        self.sums[TRACE]
+    }
+
+    pub(super) fn blend(&self) -> &[f64] {
+        &self.sums[BLEND..SCALARS]
+    }
+
+    /// The centred step; some row is present. A vanished row counts as `clamp` below the mean of the others.
+    pub(super) fn centred(&self, clamp: f64) -> Centred<'_> {
+        let r = self.features;
+        let vector = |i: usize| &self.sums[SCALARS + i * r..][..r];
+        let (present, vanished, moment) = (vector(0), vector(1), vector(2));
+        let level = self.sums[LOG_SUM] / self.sums[PRESENT];
+        let floor = level - clamp;
+        let weight = self.sums[PRESENT] + self.sums[VANISHED];
+        let mean_log = (self.sums[LOG_SUM] + floor * self.sums[VANISHED]) / weight;
+        let sum: Vec<f64> = present.iter().zip(vanished).map(|(a, b)| a + b).collect();
+        let moment = (0..r).map(|i| moment[i] + floor * vanished[i] - mean_log * sum[i]).collect();
+        let mean = sum.iter().map(|s| s / weight).collect();
+        Centred { level, mean_log, mean, sum, moment, square: &self.sums[SCALARS + 3 * r..] }
+    }
+}
+
+/// Far beyond the sums of any rows, and far from an overflow.
+const LARGEST_SUM: f64 = 1e100;
+
+/// Rows of the square that are one task.
+const BAND: usize = 64;
+
+/// The sums without products of features.
+fn add_rows(features: usize, x: &[f64], rows: &[Row], head: &mut [f64]) {
+    let (scalars, vectors) = head.split_at_mut(SCALARS);
+    let (present, rest) = vectors.split_at_mut(features);
+    let (vanished, moment) = rest.split_at_mut(features);
+    let add = |sums: &mut [f64], factor: f64, x: &[f64]| {
+        sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += factor * x);
+    };
+    for (x, row) in x.chunks_exact(features).zip(rows) {
+        let root = row.weight.sqrt();
+        scalars[TRACE] += x.iter().map(|x| x * x).sum::<f64>();
+        match row.target {
+            Target::Log(log) => {
+                scalars[PRESENT] += row.weight;
+                scalars[LOG_SUM] += row.weight * log;
+                add(present, root, x);
+                add(moment, root * log, x);
+            }
+            Target::Faint | Target::Zero => {
+                scalars[VANISHED] += row.weight;
+                scalars[FAINT] += if row.target == Target::Faint { row.weight } else { 0.0 };
+                add(vanished, root, x);
+            }
+        }
+        if let Some((distance, error)) = row.blend {
+            blend::add(&mut scalars[BLEND..], row.weight, distance, error);
+        }
+    }
+}
+
+/// `square` ← xᵀx: the upper triangle by bands, the rest its mirror image.
+fn square_of(features: usize, x: &[f64], square: &mut [f64]) {
+    let Ok(x) = ArrayView2::from_shape((x.len() / features, features), x) else { return };
+    square.par_chunks_mut(BAND * features).enumerate().for_each(|(band, rows)| {
+        let (first, count) = (band * BAND, rows.len() / features);
+        if let Ok(rows) = ArrayViewMut2::from_shape((count, features), rows) {
+            let left = x.slice(s![.., first..first + count]);
+            general_mat_mul(1.0, &left.t(), &x.slice(s![.., first..]), 0.0, &mut rows.slice_move(s![.., first..]));
+        }
+    });
+    // Tile by tile, so that the columns read stay in cache.
+    for first in (0..features).step_by(TILE) {
+        for i in first..features {
+            for j in first..(first + TILE).min(i) {
+                square[i * features + j] = square[j * features + i];
+            }
+        }
+    }
+}
+
+/// Columns mirrored at a time.
+const TILE: usize = 8;
+
+/// A step's statistics about its own means.
+pub(super) struct Centred<'a> {
+    /// Mean log‖dZ‖ of the rows that have one.
+    pub(super) level: f64,
+    /// The same with the vanished rows at their floor.
+    pub(super) mean_log: f64,
+    /// Mean features.
+    pub(super) mean: Vec<f64>,
+    /// Σωx.
+    pub(super) sum: Vec<f64>,
+    /// Σω(x − x̄)(y − ȳ).
+    pub(super) moment: Vec<f64>,
+    /// Σωxxᵀ, not centred, row by row.
+    pub(super) square: &'a [f64],
+}
