@@ -10,7 +10,7 @@ use wtacrs_benches::{Case, interleaved, layer_like, ms, read_bandwidth, test_mod
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::linear::{Linear, NormGuess, Saved};
 use wtacrs_core::norm_predictor::{NormPredictor, Settings};
-use wtacrs_core::product::{self, Update};
+use wtacrs_core::product::{self, Scratch, Update};
 use wtacrs_core::{Keep, Weights};
 
 const TOKENS: usize = 4096;
@@ -70,9 +70,11 @@ impl Layer {
     }
 
     /// Forward and backward of an estimated layer, into memory that lives from step to step.
-    fn estimate(&self, layer: &Linear, saved: &mut Saved<f32>, dw: &mut Array2<f32>, offset: u64) {
+    fn estimate(&self, layer: &Linear, memory: &mut (Saved<f32>, Scratch<f32>), dw: &mut Array2<f32>, offset: u64) {
+        let (saved, scratch) = memory;
         layer.forward_into(self.h.view(), NormGuess::Norms(&self.dz_norms), 1, offset, saved).expect("fits");
-        black_box(layer.backward(saved, self.dz.view(), dw.view_mut(), Update::Overwrite).expect("fits"));
+        let dw = dw.view_mut();
+        black_box(layer.backward_with(saved, self.dz.view(), dw, Update::Overwrite, scratch).expect("fits"));
     }
 
     fn weights(&self) -> Weights {
@@ -90,12 +92,13 @@ fn criterion_groups(criterion: &mut Criterion) {
         group.bench_function("exact, crate gemm", |bencher| bencher.iter(|| layer.exact_by_gemm(&mut dw)));
         for fraction in FRACTIONS {
             let linear = Linear::new(Keep::Fraction(fraction));
-            let mut saved = linear.forward(layer.h.view(), NormGuess::Unknown, 0, 0).expect("fits");
+            let saved = linear.forward(layer.h.view(), NormGuess::Unknown, 0, 0).expect("fits");
+            let mut memory = (saved, Scratch::new());
             let mut offset = 0;
             group.bench_function(BenchmarkId::new("wta-pivotal", fraction), |bencher| {
                 bencher.iter(|| {
                     offset += TOKENS as u64;
-                    layer.estimate(&linear, &mut saved, &mut dw, offset);
+                    layer.estimate(&linear, &mut memory, &mut dw, offset);
                 });
             });
         }
@@ -121,19 +124,21 @@ fn ratios() {
             let kept = product::gather(layer.h.view(), &selection).expect("fits");
             let (dense_h, dense_dz) = (kept.clone(), layer.dz.slice(s![..kept.nrows(), ..]));
             let h_norms = product::row_norms(layer.h.view());
-            let mut saved = linear.forward(layer.h.view(), NormGuess::Unknown, 0, 0).expect("fits");
+            let saved = linear.forward(layer.h.view(), NormGuess::Unknown, 0, 0).expect("fits");
+            let mut memory = (saved, Scratch::new());
             let mut gathered = kept.clone();
             let mut buffers: [Array2<f32>; 5] = std::array::from_fn(|_| layer.dw());
             let [of_exact, of_gemm, of_estimate, of_dense, of_product] = &mut buffers;
             let mut norms = [vec![0.0; TOKENS], vec![0.0; TOKENS]];
             let [norms_of_h, norms_of_dz] = &mut norms;
+            let mut scratch = Scratch::new();
             let mut offset = 0;
             let mut cases = [
                 Case::new("exact", || layer.exact(of_exact)),
                 Case::new("exact, crate gemm", || layer.exact_by_gemm(of_gemm)),
                 Case::new("estimate", || {
                     offset += TOKENS as u64;
-                    layer.estimate(&linear, &mut saved, of_estimate, offset);
+                    layer.estimate(&linear, &mut memory, of_estimate, offset);
                 }),
                 Case::new("dense product of k rows", || {
                     let dw = of_dense.view_mut();
@@ -150,8 +155,15 @@ fn ratios() {
                 }),
                 Case::new("product", || {
                     let dw = of_product.view_mut();
-                    product::weight_gradient_into(kept.view(), layer.dz.view(), &selection, dw, Update::Overwrite)
-                        .expect("fits");
+                    product::weight_gradient_into(
+                        kept.view(),
+                        layer.dz.view(),
+                        &selection,
+                        dw,
+                        Update::Overwrite,
+                        &mut scratch,
+                    )
+                    .expect("fits");
                 }),
             ];
             let times = interleaved(&mut cases, rounds);

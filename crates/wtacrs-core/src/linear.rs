@@ -8,7 +8,7 @@
 use crate::design::{BuiltIn, Design};
 use crate::element::Element;
 use crate::norm_predictor::{NormPredictor, PredictorError};
-use crate::product::{self, ShapeError, Update, check_size};
+use crate::product::{self, Scratch, ShapeError, Update, check_size};
 use crate::weights::DEFAULT_MIX;
 use crate::{BudgetError, Keep, Selection, Weights, WeightsError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
@@ -151,9 +151,29 @@ impl<D: Design> Linear<D> {
         T: Element,
         U: Element<Accumulator = T::Accumulator>,
     {
+        self.backward_with(saved, dz, dw, update, &mut Scratch::new())
+    }
+
+    /// [`Self::backward`] with scratch memory that lives from step to step.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::backward`].
+    pub fn backward_with<T, U>(
+        &self,
+        saved: &Saved<T>,
+        dz: ArrayView2<'_, U>,
+        dw: ArrayViewMut2<'_, T::Accumulator>,
+        update: Update,
+        scratch: &mut Scratch<T::Accumulator>,
+    ) -> Result<Vec<f32>, ShapeError>
+    where
+        T: Element,
+        U: Element<Accumulator = T::Accumulator>,
+    {
         // The product waits for the cores, the norms for memory: side by side they take less time than in turn.
         let (written, norms) = rayon::join(
-            || product::weight_gradient_into(saved.rows.view(), dz, &saved.selection, dw, update),
+            || product::weight_gradient_into(saved.rows.view(), dz, &saved.selection, dw, update, scratch),
             || product::row_norms(dz),
         );
         written.map(|()| norms)

@@ -14,7 +14,7 @@ use crate::design::{BuiltIn, Design};
 use crate::draws::PhiloxDraws;
 use crate::element::Element;
 use crate::linear::ForwardError;
-use crate::product::{self, ShapeError, Update, check_size};
+use crate::product::{self, Scratch, ShapeError, Update, check_size};
 use crate::weights::DEFAULT_MIX;
 use crate::{BudgetError, Keep, Selection, Weights};
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, s};
@@ -205,10 +205,11 @@ impl<D: Design + Sync> TensorMul<D> {
         let tasks: Vec<_> = saved.items.iter().zip(outputs).enumerate().collect();
         tasks.into_par_iter().try_for_each(|(item, (saved, (((da, db), mut by_row), mut by_column)))| {
             let g = g.slice(s![item / heads, item % heads, .., ..]);
+            let mut scratch = Scratch::new();
             let (kept, selection) = &saved.left;
-            product::weight_gradient_into(kept.view(), g.t(), selection, da.reversed_axes(), Update::Overwrite)?;
+            product::weight_gradient_into(kept.view(), g.t(), selection, da.reversed_axes(), Update::Overwrite, &mut scratch)?;
             let (kept, selection) = &saved.right;
-            product::weight_gradient_into(kept.view(), g, selection, db, Update::Overwrite)?;
+            product::weight_gradient_into(kept.view(), g, selection, db, Update::Overwrite, &mut scratch)?;
             by_row.assign(&ndarray::aview1(&product::row_norms(g)));
             by_column.assign(&ndarray::aview1(&product::column_norms(g)));
             Ok(())

@@ -15,7 +15,7 @@ use ndarray::{Array2, ArrayView2, s};
 use std::time::{Duration, Instant};
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::element::Element;
-use wtacrs_core::product::{self, ShapeError, Update};
+use wtacrs_core::product::{self, Scratch, ShapeError, Update};
 use wtacrs_core::theory::{self, OuterProducts};
 use wtacrs_core::weights::DEFAULT_MIX;
 use wtacrs_core::{Budget, BudgetError, Keep, Weights, WeightsError};
@@ -180,6 +180,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'
         let rounds = if draws == 0 { plan.trials.min(FEWEST_TIMINGS) } else { plan.trials };
         let mut kept_rows = Array2::from_elem((budget.get(), self.h.ncols()), T::ZERO);
         let mut estimate = Array2::zeros((self.h.ncols(), self.dz.ncols()));
+        let mut scratch = Scratch::new();
         let mut errors = Errors::new(&self.reference);
         let (mut winners, mut kept) = (0, Vec::new());
         let (mut select, mut gather, mut product) = (Vec::new(), Vec::new(), Vec::new());
@@ -192,7 +193,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'
             timed(&mut gather, || product::gather_into(self.h, &selection, rows.view_mut()))?;
             timed(&mut product, || {
                 let (rows, target) = (rows.view(), estimate.view_mut());
-                product::weight_gradient_into(rows, self.dz, &selection, target, Update::Overwrite)
+                product::weight_gradient_into(rows, self.dz, &selection, target, Update::Overwrite, &mut scratch)
             })?;
             errors.add(estimate.view());
             winners = selection.winners();

@@ -12,7 +12,7 @@ pub(crate) use self::gather::widened;
 pub use self::row_norms::{column_norms, joint_norms, row_norms, row_norms_into};
 pub(crate) use self::row_norms::row_norms_and_dots;
 pub(crate) use self::weight_gradient::multiply;
-pub use self::weight_gradient::{Update, exact_weight_gradient, weight_gradient, weight_gradient_into};
+pub use self::weight_gradient::{Scratch, Update, exact_weight_gradient, weight_gradient, weight_gradient_into};
 
 /// Shapes that do not fit one another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
