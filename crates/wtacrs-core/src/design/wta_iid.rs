@@ -10,7 +10,8 @@ use crate::{Budget, Selection, Weights};
 ///
 /// # Guarantee
 ///
-/// Unbiased; less variance than [`Crs`](super::Crs) if the winners hold more than their share, P_C > |C|/k (theorem 2).
+/// Unbiased; for exact weights, no more variance than [`Crs`](super::Crs) if the winners hold more than their share,
+/// P_C > |C|/k (theorem 2).
 ///
 /// # Cost
 ///
