@@ -6,7 +6,7 @@
 //!
 //! **Idea.** Start with no winner. Every pair with (k − |C|) · w_i ≥ Σ_tail w must be one; let it in, and look again:
 //! the bound only falls, so C only grows, and it ends at the least fixed point. No weights need more than
-//! 3 + (62 + 3 log2 k)/2.75 passes (proof there as well); power laws take 2 to 10, the worst weights found 28.
+//! 3 + (62 + 3 log2 k)/2.75 passes (proof there as well).
 //!
 //! All of it is integer arithmetic on fixed-point weights, so every device finds the same winners. Equal weights are
 //! winners together or not at all.
