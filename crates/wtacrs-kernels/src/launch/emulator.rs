@@ -1,0 +1,36 @@
+//! Kernels on the CPU, with every mistake named.
+
+use super::{Kernel, Launcher, Shape};
+use wtacrs_simt::emulator::{Fault, Launch, launch};
+
+/// Runs kernels on the emulator of [`wtacrs_simt`], one after another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Emulator {
+    /// Of the order in which ready threads run.
+    pub seed: u64,
+}
+
+/// Arguments that many emulated threads read.
+struct Shared<'a, A>(&'a A);
+
+// SAFETY: the threads only read the arguments; what their pointers lead to is the kernel's business, whose rules for
+// concurrent access are those of the device.
+unsafe impl<A> Sync for Shared<'_, A> {}
+
+impl<A> Shared<'_, A> {
+    fn get(&self) -> &A {
+        self.0
+    }
+}
+
+impl Launcher for Emulator {
+    type Error = Fault;
+
+    unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), Fault> {
+        let Shape { grid, block, shared_bytes, cooperative } = shape;
+        let args = Shared(args);
+        let shape = Launch { grid, block, shared_bytes, cooperative, seed: self.seed };
+        // SAFETY: the caller keeps the kernel's promises.
+        launch(shape, &|| unsafe { (kernel.body)(args.get()) })
+    }
+}

@@ -1,0 +1,91 @@
+//! Atomic operations, relaxed unless their name says otherwise, in the scope of the device (global) or block (shared).
+//!
+//! Only integers: sums of floats in an order that changes would give bits that change.
+
+use crate::body;
+use crate::memory::Word;
+use crate::shared::Shared;
+
+/// An integer that atomics work on: u32, u64.
+pub trait Integer: Word + Ord + body::atomic::Atomic {}
+
+impl Integer for u32 {}
+impl Integer for u64 {}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            ///
+            /// `at` is aligned, readable and writable global memory that is accessed atomically only.
+            #[inline(always)]
+            pub unsafe fn $name<T: Integer>(at: *mut T, value: T) -> T {
+                // SAFETY: the caller's promise.
+                unsafe { body::atomic::global::$name(at, value) }
+            }
+        )*
+
+        impl<T: Integer> Shared<T> {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Safety
+                ///
+                /// As for [`Shared::read`], except that other threads may access the element atomically.
+                #[inline(always)]
+                pub unsafe fn $name(self, i: u32, value: T) -> T {
+                    // SAFETY: the caller's promise.
+                    unsafe { body::atomic::shared::$name(self.address(i), self.limit(), value) }
+                }
+            )*
+        }
+    };
+}
+
+operations! {
+    /// Adds, wrapping; the value before.
+    atomic_add;
+    /// Keeps the larger; the value before.
+    atomic_max;
+    /// Keeps the smaller; the value before.
+    atomic_min;
+    /// Sets the value's bits; the value before.
+    atomic_or;
+    /// Replaces; the value before.
+    atomic_exchange;
+}
+
+/// Replaces `expected` by `value`; the value before, whether replaced or not.
+///
+/// # Safety
+///
+/// `at` is aligned, readable and writable global memory that is accessed atomically only.
+#[inline(always)]
+pub unsafe fn compare_exchange<T: Integer>(at: *mut T, expected: T, value: T) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { body::atomic::global::compare_exchange(at, expected, value) }
+}
+
+/// Loads; what the storing thread wrote before its [`store_release`] of the value is visible afterwards.
+///
+/// # Safety
+///
+/// `at` is aligned, readable global memory that is accessed atomically only.
+#[inline(always)]
+pub unsafe fn load_acquire<T: Integer>(at: *const T) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { body::atomic::global::load_acquire(at) }
+}
+
+/// Stores, after everything that this thread wrote before.
+///
+/// # Safety
+///
+/// `at` is aligned, writable global memory that is accessed atomically only.
+#[inline(always)]
+pub unsafe fn store_release<T: Integer>(at: *mut T, value: T) {
+    // SAFETY: the caller's promise.
+    unsafe { body::atomic::global::store_release(at, value) }
+}

@@ -1,0 +1,61 @@
+//! Global memory, by pointers and in accesses of 1 to 16 bytes.
+//!
+//! A plain `*pointer` works on both bodies as well; these functions say which instruction is meant, and the emulator
+//! checks the alignment that a GPU demands.
+
+use crate::body;
+
+/// A type that one instruction loads or stores: u8, u16, u32, u64, f32, f64, [`U32x2`], [`U32x4`].
+pub trait Word: Copy + 'static + body::memory::Access {}
+
+/// Two words of 8 bytes together.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct U32x2(pub [u32; 2]);
+
+/// Four words, 16 bytes together: the widest access there is.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct U32x4(pub [u32; 4]);
+
+impl Word for u8 {}
+impl Word for u16 {}
+impl Word for u32 {}
+impl Word for u64 {}
+impl Word for f32 {}
+impl Word for f64 {}
+impl Word for U32x2 {}
+impl Word for U32x4 {}
+
+/// Loads from global memory.
+///
+/// # Safety
+///
+/// `from` is aligned to its type and readable.
+#[inline(always)]
+pub unsafe fn load<T: Word>(from: *const T) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { body::memory::load(from) }
+}
+
+/// Loads through the read-only path from global memory that nobody writes while the kernel runs.
+///
+/// # Safety
+///
+/// `from` is aligned to its type and readable, and no thread of the launch writes it.
+#[inline(always)]
+pub unsafe fn load_constant<T: Word>(from: *const T) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { body::memory::load_constant(from) }
+}
+
+/// Stores to global memory.
+///
+/// # Safety
+///
+/// `to` is aligned to its type and writable, and no other thread accesses it without an ordering between.
+#[inline(always)]
+pub unsafe fn store<T: Word>(to: *mut T, value: T) {
+    // SAFETY: the caller's promise.
+    unsafe { body::memory::store(to, value) }
+}

@@ -1,0 +1,98 @@
+//! A block's dynamic shared memory, in typed windows.
+//!
+//! A launch gives every block so many bytes, aligned to 1024 and of undefined content. A kernel cuts them into windows:
+//!
+//! ```text
+//! let sums = Shared::<f32>::new(0, 32);
+//! let flags = Shared::<u32>::new(sums.end(), 64);
+//! ```
+//!
+//! The emulator checks every access against its window, the launch's bytes, its alignment, and copies not yet landed.
+
+use crate::body;
+use crate::memory::Word;
+use core::marker::PhantomData;
+
+/// `len` elements of T in shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<T> {
+    /// In bytes, from the block's first byte.
+    offset: u32,
+    len: u32,
+    element: PhantomData<*mut T>,
+}
+
+/// A place in shared memory, for instructions that take addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub(crate) u32);
+
+impl Address {
+    /// The place so many bytes further.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(self, further: u32) -> Self {
+        Self(self.0 + further)
+    }
+}
+
+impl<T: Word> Shared<T> {
+    /// The window of `len` elements that begins `offset` bytes into the block's shared memory; `offset` is a multiple
+    /// of T's alignment.
+    #[inline(always)]
+    pub const fn new(offset: u32, len: u32) -> Self {
+        Self { offset, len, element: PhantomData }
+    }
+
+    /// How many elements it has.
+    #[inline(always)]
+    pub const fn len(self) -> u32 {
+        self.len
+    }
+
+    /// Whether it has none.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// The first byte after it, rounded up to 16: where a next window may begin.
+    #[inline(always)]
+    pub const fn end(self) -> u32 {
+        (self.offset + self.len * size_of::<T>() as u32).next_multiple_of(16)
+    }
+
+    /// Element `i`.
+    ///
+    /// # Safety
+    ///
+    /// `i` < `len`; the window lies in the launch's shared memory; no other thread writes the element without a
+    /// barrier between.
+    #[inline(always)]
+    pub unsafe fn read(self, i: u32) -> T {
+        // SAFETY: the caller's promise.
+        unsafe { body::shared::read(self.address(i), self.limit()) }
+    }
+
+    /// Element `i` becomes `value`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::read`], and no other thread reads the element without a barrier between.
+    #[inline(always)]
+    pub unsafe fn write(self, i: u32, value: T) {
+        // SAFETY: the caller's promise.
+        unsafe { body::shared::write(self.address(i), self.limit(), value) }
+    }
+
+    /// Where element `i` lies.
+    #[inline(always)]
+    pub fn address(self, i: u32) -> Address {
+        Address(body::shared::base() + self.offset + i * size_of::<T>() as u32)
+    }
+
+    /// The first byte after the window's last element.
+    #[inline(always)]
+    pub(crate) fn limit(self) -> Address {
+        self.address(self.len)
+    }
+}
