@@ -35,7 +35,6 @@ pub use self::settings::Settings;
 pub use self::statistics::StepStatistics;
 
 use self::blend::SUMS;
-use self::bounds::bounded;
 use self::error::{check_cached, check_len, check_norms};
 use self::features::Projection;
 use self::statistics::{Row, Target};
@@ -166,8 +165,7 @@ impl NormPredictor {
     /// If H has another number of columns.
     pub fn guess<T: Element>(&self, h: ArrayView2<'_, T>) -> Result<Guess, PredictorError> {
         self.check_columns(h)?;
-        let (input_norms, logs) = self.pass(h);
-        Ok(Guess { input_norms, dz_norms: bounded(&logs, self.settings.clamp) })
+        Ok(self.bounded(self.pass(h)))
     }
 
     /// [`Self::guess`] with the norms that a [`NormCache`](crate::norm_cache::NormCache) remembers, as far as it does.
@@ -182,14 +180,15 @@ impl NormPredictor {
     ) -> Result<Guess, PredictorError> {
         self.check_columns(h)?;
         check_cached(cached, h.nrows())?;
-        let (input_norms, mut logs) = self.pass(h);
+        let mut logs = self.pass(h);
         let (shift, slope) = blend::solve(&self.blend, self.settings.ridge);
-        for (log, cached) in logs.iter_mut().zip(cached) {
+        for (log, cached) in logs.dz_norms.iter_mut().zip(cached) {
             if let Some(cached) = *cached {
-                *log += shift + slope * blend::distance(cached, *log, self.settings.clamp);
+                let guess = self.intercept + f64::from(*log);
+                *log += (shift + slope * blend::distance(cached, guess, self.settings.clamp)) as f32;
             }
         }
-        Ok(Guess { input_norms, dz_norms: bounded(&logs, self.settings.clamp) })
+        Ok(self.bounded(logs))
     }
 
     /// Learns from kept rows of H, unscaled (kept × in_features), their exact ‖dZ‖, and their scales 1/π.
@@ -306,17 +305,22 @@ impl NormPredictor {
         Ok(())
     }
 
-    /// ‖h_i‖ and θ·h_i/‖h_i‖ + b.
-    fn pass<T: Element>(&self, h: ArrayView2<'_, T>) -> (Vec<f32>, Vec<f64>) {
-        if !self.has_learned() {
-            return (product::row_norms(h), vec![0.0; h.nrows()]);
+    /// ‖h_i‖, and in place of ‖dZ_i‖ the log-norm less b, θ·h_i/‖h_i‖.
+    fn pass<T: Element>(&self, h: ArrayView2<'_, T>) -> Guess {
+        let (mut input_norms, mut logs) = (vec![0.0; h.nrows()], vec![0.0; h.nrows()]);
+        if self.has_learned() {
+            let theta: Vec<T::Accumulator> = self.theta.iter().map(|&t| T::Accumulator::from_f64(t)).collect();
+            product::row_norms_and_components(h, &theta, &mut input_norms, &mut logs);
+        } else {
+            input_norms = product::row_norms(h);
         }
-        let theta: Vec<T::Accumulator> = self.theta.iter().map(|&t| T::Accumulator::from_f64(t)).collect();
-        let log = |norm: f32, dot: f64| {
-            let direction = if norm > 0.0 { dot / f64::from(norm) } else { 0.0 };
-            self.intercept + if direction.is_finite() { direction } else { 0.0 }
-        };
-        product::row_norms_and_dots(h, &theta, log).into_iter().unzip()
+        Guess { input_norms, dz_norms: logs }
+    }
+
+    /// The guess, from what [`Self::pass`] found.
+    fn bounded(&self, mut logs: Guess) -> Guess {
+        bounds::bound(&mut logs.dz_norms, self.intercept, self.settings.clamp);
+        logs
     }
 
     /// What one kept row teaches, and `x` ← √ω·P(h/‖h‖); ‖h‖ itself if it is not finite.
