@@ -11,11 +11,18 @@ const STYLE: TableStyle = TableStyle::new()
 
 /// An empty table whose first columns hold words, and the others numbers.
 pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS], words: usize) -> Table {
-    let mut table = Table::new();
-    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    let mut table = table_of(header.map(str::to_owned));
     for column in table.column_iter_mut().skip(words) {
         column.set_cell_alignment(CellAlignment::Right);
     }
+    table
+}
+
+/// An empty table with a header of any length, all columns to the left.
+pub(crate) fn table_of(header: impl IntoIterator<Item = String>) -> Table {
+    let mut table = Table::new();
+    let header: Vec<String> = header.into_iter().collect();
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     table
 }
 

@@ -6,6 +6,7 @@ mod columns;
 pub mod command;
 pub mod compare;
 pub mod input;
+pub mod memory;
 mod numbers;
 pub mod plot;
 pub mod replay;

@@ -1,11 +1,14 @@
 //! The built `wtacrs compare`, from its arguments to its exit code.
 
+#[path = "support/files.rs"]
+mod files;
 mod support;
 
+use files::{scratch, text};
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Stdio};
-use support::{scratch, stdout, text};
+use support::stdout;
 
 const DESIGNS: [&str; 6] = ["uniform", "crs", "top-k", "wta-iid", "wta-stratified", "wta-pivotal"];
 

@@ -1,13 +1,16 @@
 //! The built `wtacrs replay`, from its arguments to its exit code.
 
+#[path = "support/files.rs"]
+mod files;
 mod support;
 
+use files::{scratch, text};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
-use support::{scratch, stdout, text};
+use support::stdout;
 
 const SOURCES: [&str; 3] = ["exact", "predictor", "input"];
 

@@ -84,6 +84,18 @@ impl<D: Design> Linear<D> {
         Ok(self.design.draws(self.keep.of(tokens)?))
     }
 
+    /// Bytes that live from the forward to the backward pass over tokens × in_features elements of `element_bytes`: the
+    /// rows of the budget, with an index and a scale each. [`Saved::bytes`] tells those of a selection, which may have
+    /// fewer rows.
+    ///
+    /// # Errors
+    ///
+    /// If the budget does not fit.
+    pub fn saved_bytes(&self, tokens: usize, in_features: usize, element_bytes: usize) -> Result<u64, BudgetError> {
+        let row = in_features as u64 * element_bytes as u64 + Selection::BYTES_PER_PAIR as u64;
+        Ok(self.keep.of(tokens)?.get() as u64 * row)
+    }
+
     /// Chooses the tokens of H (tokens × in_features) to keep, and copies them.
     ///
     /// # Errors
@@ -259,6 +271,7 @@ mod tests {
         assert!((&dw - &alone).iter().all(|d| (d - 1.0).abs() < 1e-4));
         assert_eq!(layer.draws(64), Ok(64));
         assert_eq!(saved.bytes(), 16 * (20 * 2 + 12));
+        assert_eq!(layer.saved_bytes(64, 20, 2), Ok(16 * (20 * 2 + 12)));
     }
 
     #[test]

@@ -137,9 +137,12 @@ impl Selection {
         &self.scales
     }
 
+    /// Bytes of an index and a scale.
+    pub const BYTES_PER_PAIR: usize = size_of::<u32>() + size_of::<f64>();
+
     /// Bytes of the indices and scales.
     pub fn bytes(&self) -> usize {
-        self.len() * (size_of::<u32>() + size_of::<f64>())
+        self.len() * Self::BYTES_PER_PAIR
     }
 
     /// Kept pairs with their scales.

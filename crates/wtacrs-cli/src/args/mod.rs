@@ -1,10 +1,12 @@
 //! The command line of `wtacrs`.
 
 mod compare;
+mod memory;
 mod replay;
 
 pub use self::{
     compare::{CompareArgs, Designs},
+    memory::{Dtype, MemoryArgs},
     replay::{PredictorArgs, ReplayArgs, Sources},
 };
 
@@ -26,6 +28,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Replay recorded training steps: how well exact norms, a norm predictor and the input alone choose what to keep
     Replay(ReplayArgs),
+    /// Tell what a layer or a transformer saves from the forward to the backward pass, exactly and at each budget
+    Memory(MemoryArgs),
 }
 
 /// How to run, and how to print what comes out.

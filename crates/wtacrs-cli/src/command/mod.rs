@@ -1,14 +1,16 @@
 //! The subcommands of `wtacrs` from their arguments to their output.
 
 mod compare;
+mod memory;
 mod progress;
 mod replay;
 
-pub use self::{compare::compare, replay::replay};
+pub use self::{compare::compare, memory::memory, replay::replay};
 
 use self::progress::Progress;
 use crate::compare::CompareError;
 use crate::input::{InputError, RecordingError};
+use crate::memory::MemoryError;
 use crate::plot::PlotError;
 use crate::replay::ReplayError;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
@@ -79,6 +81,9 @@ pub enum CommandError {
         /// What is wrong with it.
         source: ReplayError,
     },
+    /// Memory that cannot be told.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// No figure.
     #[error(transparent)]
     Plot(#[from] PlotError),

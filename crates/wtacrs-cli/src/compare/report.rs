@@ -6,6 +6,7 @@
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
+use wtacrs_core::Selection;
 use wtacrs_core::design::BuiltIn;
 
 /// One layer's results: an object of the JSON array.
@@ -104,7 +105,7 @@ impl DesignReport {
     /// all of H.
     pub fn memory_share(&self, layer: &LayerReport) -> f64 {
         let row = (layer.in_features * layer.element_bytes) as f64;
-        let kept_row = row + (size_of::<u32>() + size_of::<f64>()) as f64;
+        let kept_row = row + Selection::BYTES_PER_PAIR as f64;
         self.kept * kept_row / (layer.tokens as f64 * row)
     }
 }

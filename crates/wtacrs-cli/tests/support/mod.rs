@@ -1,8 +1,7 @@
 //! Running the built command.
 
-use std::path::{Path, PathBuf};
+use std::env;
 use std::process::{Command, Output};
-use std::{env, fs};
 
 fn wtacrs(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wtacrs")).args(arguments).output().expect("the command starts")
@@ -13,19 +12,6 @@ pub(crate) fn stdout(arguments: &[&str]) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "nothing on stderr that is no terminal");
     String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-/// A new file for one test.
-pub(crate) fn scratch(name: &str) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("command");
-    fs::create_dir_all(&directory).expect("a writable directory");
-    let path = directory.join(name);
-    let _ = fs::remove_file(&path);
-    path
-}
-
-pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// Exit code 2, nothing on stdout, and one line on stderr with all of `parts` in it.
