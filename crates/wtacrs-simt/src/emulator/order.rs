@@ -57,7 +57,7 @@ impl Order {
 
     /// Whether a thread shall pause where it need not.
     pub(super) fn pauses(&mut self) -> bool {
-        self.temper == Temper::Even && self.next() % 4 == 0
+        self.temper == Temper::Even && self.next().is_multiple_of(4)
     }
 
     fn bit(&mut self, ready: u32) -> u32 {

@@ -16,7 +16,7 @@ pub(crate) unsafe fn copy<const BYTES: u32>(to: Address, from: *const u8, valid:
     }
     let block = thread.block();
     let to = place_of(thread, to.0, SHARED_BASE + block.shared_bytes, BYTES, place);
-    if valid != 0 || from as usize % BYTES as usize != 0 {
+    if valid != 0 || !(from as usize).is_multiple_of(BYTES as usize) {
         memory::check(from as usize, BYTES as usize);
     }
     block.in_flight.set(block.in_flight.get() + 1);
