@@ -7,6 +7,7 @@ pub mod column_norms;
 pub mod gather_columns;
 pub mod gather_gemm;
 pub mod gather_rows;
+pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
 
@@ -61,4 +62,23 @@ kernels! {
     gather_columns_f16 GATHER_COLUMNS_F16 = gather_columns::gather_columns::<F16>, gather_columns::Args;
     /// [`gather_columns`] of bf16.
     gather_columns_bf16 GATHER_COLUMNS_BF16 = gather_columns::gather_columns::<Bf16>, gather_columns::Args;
+    /// [`gather_rows`] of f32.
+    gather_rows_f32 GATHER_ROWS_F32 = gather_rows::gather_rows::<F32>, gather_rows::Args;
+    /// [`gather_rows`] of f16.
+    gather_rows_f16 GATHER_ROWS_F16 = gather_rows::gather_rows::<F16>, gather_rows::Args;
+    /// [`gather_rows`] of bf16.
+    gather_rows_bf16 GATHER_ROWS_BF16 = gather_rows::gather_rows::<Bf16>, gather_rows::Args;
+    /// The first launch of [`predictor_update`], for rows of f32.
+    predictor_features_f32 PREDICTOR_FEATURES_F32 =
+        predictor_update::predictor_features::<F32>, predictor_update::Args;
+    /// The first launch of [`predictor_update`], for rows of f16.
+    predictor_features_f16 PREDICTOR_FEATURES_F16 =
+        predictor_update::predictor_features::<F16>, predictor_update::Args;
+    /// The first launch of [`predictor_update`], for rows of bf16.
+    predictor_features_bf16 PREDICTOR_FEATURES_BF16 =
+        predictor_update::predictor_features::<Bf16>, predictor_update::Args;
+    /// The second launch of [`predictor_update`].
+    predictor_sums PREDICTOR_SUMS = predictor_update::predictor_sums, predictor_update::Args;
+    /// The third launch of [`predictor_update`].
+    predictor_apply PREDICTOR_APPLY = predictor_update::predictor_apply, predictor_update::Args;
 }
