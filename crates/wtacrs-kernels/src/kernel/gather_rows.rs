@@ -52,7 +52,12 @@ pub fn shape(rows: u32, columns: u32, batch: u32, bytes: u32) -> Shape {
     let vectors = columns.div_ceil(vector::BYTES / bytes);
     let team = RowTeam::of_lanes(vectors);
     let parts = vectors.div_ceil(UNROLL * team.threads()).clamp(1, 65535);
-    Shape { grid: [rows.div_ceil(team.rows()).max(1), parts, batch], block: THREADS, shared_bytes: 0, cooperative: false }
+    Shape {
+        grid: [rows.div_ceil(team.rows()).max(1), parts, batch],
+        block: THREADS,
+        shared_bytes: 0,
+        cooperative: false,
+    }
 }
 
 /// Copies and scales rows.
@@ -73,7 +78,8 @@ pub unsafe fn gather_rows<E: Packed>(args: &Args) {
     let at = matrix as usize * args.rows as usize + row as usize;
     // SAFETY: there is an entry for each row of each matrix; an index within the count is a row of `x`.
     unsafe {
-        let count = if args.count.is_null() { args.rows } else { memory::load_constant(args.count.add(matrix as usize)) };
+        let count =
+            if args.count.is_null() { args.rows } else { memory::load_constant(args.count.add(matrix as usize)) };
         let is_kept = row < count;
         let (mut from, mut scale) = (u64::from(matrix) * args.batch_stride, 1.0);
         if is_kept {

@@ -77,7 +77,13 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
         // A power of two brings the row near length one, exactly, so that sums of extreme elements stay finite.
         let norm_f64 = f64::from(norm);
         let exponent = 1023 - (norm_f64.to_bits() >> 52) as i32;
-        let exponent = if exponent < -126 { -126 } else if exponent > 126 { 126 } else { exponent };
+        let exponent = if exponent < -126 {
+            -126
+        } else if exponent > 126 {
+            126
+        } else {
+            exponent
+        };
         let prescale = f32::from_bits(((exponent + 127) as u32) << 23);
         let columns = if is_row_invalid || norm == 0.0 { 0 } else { columns };
         fold(args, element, prescale, columns, folded);
@@ -105,7 +111,9 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
                 let other = least.read(warp);
                 invalid = if other < invalid { other } else { invalid };
             }
-            let level = memory::load(at::<f64>(args.state, State::new(args.in_features, args.features).scalars).add(numbers::LEVEL));
+            let level = memory::load(
+                at::<f64>(args.state, State::new(args.in_features, args.features).scalars).add(numbers::LEVEL),
+            );
             let log = match Target::new(dz_norm, ln(dz_norm), level, args.clamp) {
                 Target::Log(log) => log,
                 Target::Faint => FAINT,

@@ -11,7 +11,12 @@ use wtacrs_core::predictor_rules::{numbers, sums as order};
 pub fn features_shape(budget: u32, rows_per_update: u32, in_features: u32, features: u32) -> Shape {
     let width = Projection::new(in_features, features).width;
     let shared_bytes = SCRATCH_BYTES + 4 * width;
-    Shape { grid: [budget.min(rows_per_update).max(1), 1, 1], block: row_team::THREADS, shared_bytes, cooperative: false }
+    Shape {
+        grid: [budget.min(rows_per_update).max(1), 1, 1],
+        block: row_team::THREADS,
+        shared_bytes,
+        cooperative: false,
+    }
 }
 
 /// The launch of `predictor_sums`.
