@@ -76,7 +76,14 @@ pub unsafe fn load<E: Packed, const ALIGNED: bool>(from: *const u8) -> U32x4 {
         return unsafe { memory::load_constant(from.cast::<U32x4>()) };
     }
     // SAFETY: the words lie within the vector.
-    unsafe { U32x4([load_word::<E>(from), load_word::<E>(from.add(4)), load_word::<E>(from.add(8)), load_word::<E>(from.add(12))]) }
+    unsafe {
+        U32x4([
+            load_word::<E>(from),
+            load_word::<E>(from.add(4)),
+            load_word::<E>(from.add(8)),
+            load_word::<E>(from.add(12)),
+        ])
+    }
 }
 
 /// The word of one or two elements at `from`.
