@@ -8,7 +8,9 @@
 //! `gather_scaled` of wtacrs-core do: equal to the bit (but for which NaN a NaN becomes). A warp takes part of a row, or
 //! of as many narrow rows as it has lanes for, in vectors of 16 bytes, four of them in flight in each lane.
 
-use crate::block::row_team::{RowTeam, THREADS};
+use crate::block::row_team::RowTeam;
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::block::row_team::THREADS;
 use crate::block::vector::{self, Packed};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
@@ -128,21 +130,27 @@ impl Job {
         let place = |v: u32| v as usize * vector::BYTES as usize;
         let mut first = part * UNROLL * lanes + team.member();
         while first < vectors {
-            let mut loaded = [U32x4([0; 4]); UNROLL as usize];
-            for (k, loaded) in loaded.iter_mut().enumerate() {
-                let v = first + k as u32 * lanes;
+            // Written out, as an array would be kept in local memory.
+            let (v1, v2, v3) = (first + lanes, first + 2 * lanes, first + 3 * lanes);
+            let load = |v: u32| {
                 if is_kept && v < vectors {
                     // SAFETY: the vector lies within the row.
-                    *loaded = unsafe { vector::load::<E, ALIGNED>(x.add(place(v))) };
+                    unsafe { vector::load::<E, ALIGNED>(x.add(place(v))) }
+                } else {
+                    U32x4([0; 4])
                 }
-            }
-            for (k, &loaded) in loaded.iter().enumerate() {
-                let v = first + k as u32 * lanes;
+            };
+            let store = |v: u32, vector: U32x4| {
                 if v < vectors {
                     // SAFETY: as above, for `out`.
-                    unsafe { vector::store::<E, OUT_ALIGNED>(out.add(place(v)), scaled::<E>(loaded, scale)) };
+                    unsafe { vector::store::<E, OUT_ALIGNED>(out.add(place(v)), scaled::<E>(vector, scale)) };
                 }
-            }
+            };
+            let (a, b, c, d) = (load(first), load(v1), load(v2), load(v3));
+            store(first, a);
+            store(v1, b);
+            store(v2, c);
+            store(v3, d);
             first += parts * UNROLL * lanes;
         }
         let mut j = vectors * E::PER_VECTOR + team.member();

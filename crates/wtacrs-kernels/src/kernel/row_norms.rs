@@ -4,7 +4,7 @@
 //! norms[i] = √(Σ_j x[i,j]²),   directions[i] = Σ_j x[i,j]·θ_j / norms[i]        x (rows × columns), θ (columns)
 //! ```
 //!
-//! Threads take vectors of 16 bytes, four at a time, so that many loads are in flight; which thread adds what depends
+//! Threads take vectors of 16 bytes, four at a time (two beside θ), so that many loads are in flight; which thread adds what depends
 //! on the columns and their type alone ([`RowTeam`]), so that neither alignment nor geometry changes a bit.
 //!
 //! # Error
@@ -20,8 +20,11 @@
 //!
 //! A sum below 10⁻³⁰, whose terms may have lost digits to underflow, or beyond f32 is taken again in f64.
 
-use crate::block::row_team::{RowTeam, THREADS};
+use crate::block::row_team::RowTeam;
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::block::row_team::THREADS;
 use crate::block::vector::{self, Packed};
+use crate::element::F32;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
 use wtacrs_simt::index::{block, block_warps};
@@ -55,9 +58,6 @@ pub struct Args {
 
 /// Squares below this lose digits to underflow.
 const LEAST_SAFE_SUM: f32 = 1e-30;
-
-/// Vectors that a thread has in flight.
-const UNROLL: u32 = 4;
 
 /// The launch for a batch of matrices of elements of so many bytes (2 or 4); at most 65535 matrices.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -96,11 +96,11 @@ pub unsafe fn row_norms<E: Packed>(args: &Args) {
     let bytes = u64::from(E::BYTES);
     let offset = u64::from(matrix) * args.batch_stride + if is_row { u64::from(row) * args.leading } else { 0 };
     let theta = args.theta;
-    let stride = (args.leading | args.batch_stride) * bytes | theta.addr() as u64;
+    let stride = (args.leading | args.batch_stride) * bytes;
     // SAFETY: the row begins here, if there is one, and has so many columns; both sums' scratch is theirs alone.
     unsafe {
         let x = args.x.add((offset * bytes) as usize);
-        let sums = match (vector::is_aligned(args.x, stride), theta.is_null()) {
+        let sums = match (vector::is_aligned(args.x, stride | theta.addr() as u64), theta.is_null()) {
             (true, true) => add_row::<E, true, false>(team, x, theta, columns),
             (true, false) => add_row::<E, true, true>(team, x, theta, columns),
             (false, true) => add_row::<E, false, false>(team, x, theta, columns),
@@ -111,7 +111,7 @@ pub unsafe fn row_norms<E: Packed>(args: &Args) {
         let norm = sqrt_f32(squares);
         let mut found = Found { norm, direction: dot / norm };
         // A row of no columns has a sum of 0, and nothing to add again.
-        let is_safe = columns == 0 || (squares >= LEAST_SAFE_SUM && squares < f32::INFINITY);
+        let is_safe = columns == 0 || (LEAST_SAFE_SUM..f32::INFINITY).contains(&squares);
         if warp::any(FULL, !is_safe) {
             let columns = if is_safe { 0 } else { columns };
             let again = rescue::<E>(team, x, theta, columns);
@@ -150,59 +150,96 @@ unsafe fn add_row<E: Packed, const ALIGNED: bool, const DOT: bool>(
 ) -> Sums {
     let (vectors, threads) = (columns / E::PER_VECTOR, team.threads());
     let (mut squares, mut dots) = ([0.0_f32; 4], [0.0_f32; 4]);
-    let mut add = |i: usize, value: f32, theta: f32| {
-        squares[i] = fma_f32(value, value, squares[i]);
-        if DOT {
-            dots[i] = fma_f32(value, theta, dots[i]);
-        }
-    };
     let mut first = team.member();
     while first < vectors {
-        // Adding zeros in place of vectors beyond the row changes no sum.
-        let mut loaded = [U32x4([0; 4]); UNROLL as usize];
-        for (k, loaded) in loaded.iter_mut().enumerate() {
-            let v = first + k as u32 * threads;
+        // Vectors beyond the row are zeros: adding them changes no sum.
+        let load = |k: u32| {
+            let v = first + k * threads;
             if v < vectors {
                 // SAFETY: the vector lies within the row.
-                *loaded = unsafe { vector::load::<E, ALIGNED>(x.add(v as usize * vector::BYTES as usize)) };
+                unsafe { vector::load::<E, ALIGNED>(x.add(v as usize * vector::BYTES as usize)) }
+            } else {
+                U32x4([0; 4])
             }
-        }
-        for (k, loaded) in loaded.iter().enumerate() {
-            let v = first + k as u32 * threads;
-            let mut thetas = [U32x4([0; 4]); 2];
+        };
+        let mut add = |k: u32, vector: U32x4| {
+            add_squares::<E>(&mut squares, vector);
+            let v = first + k * threads;
             if DOT && v < vectors {
                 // SAFETY: θ has as many elements as the row has columns.
-                unsafe {
-                    let from = theta.add((v * E::PER_VECTOR) as usize).cast::<u8>();
-                    thetas[0] = vector::load::<crate::element::F32, ALIGNED>(from);
-                    if E::PER_WORD == 2 {
-                        thetas[1] = vector::load::<crate::element::F32, ALIGNED>(from.add(16));
-                    }
-                }
+                unsafe { add_dots::<E, ALIGNED>(&mut dots, vector, theta.add((v * E::PER_VECTOR) as usize).cast()) };
             }
-            let [U32x4([t0, t1, t2, t3]), U32x4([t4, t5, t6, t7])] = thetas;
-            let thetas = if E::PER_WORD == 2 {
-                [[t0, t1], [t2, t3], [t4, t5], [t6, t7]]
-            } else {
-                [[t0, 0], [t1, 0], [t2, 0], [t3, 0]]
-            };
-            for (i, (&word, [low, high])) in loaded.0.iter().zip(thetas).enumerate() {
-                E::for_each(word, |half, value| add(i, value, f32::from_bits(if half == 0 { low } else { high })));
-            }
+        };
+        if ALIGNED && !DOT {
+            let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+            add(0, a);
+            add(1, b);
+            add(2, c);
+            add(3, d);
+            first += 4 * threads;
+        } else if ALIGNED {
+            let (a, b) = (load(0), load(1));
+            add(0, a);
+            add(1, b);
+            first += 2 * threads;
+        } else {
+            add(0, load(0));
+            first += threads;
         }
-        first += UNROLL * threads;
     }
     let mut j = vectors * E::PER_VECTOR + team.member();
     while j < columns {
         // SAFETY: the element lies within the row.
         unsafe {
             let value = vector::value::<E>(vector::load_element::<E>(x.add(j as usize * E::BYTES as usize)));
-            add(0, value, if DOT { memory::load_constant(theta.add(j as usize)) } else { 0.0 });
+            squares[0] = fma_f32(value, value, squares[0]);
+            if DOT {
+                dots[0] = fma_f32(value, memory::load_constant(theta.add(j as usize)), dots[0]);
+            }
         }
         j += threads;
     }
     let join = |[a, b, c, d]: [f32; 4]| (a + b) + (c + d);
     Sums { squares: join(squares), dot: join(dots) }
+}
+
+/// Each word into a sum of its own.
+#[inline(always)]
+fn add_squares<E: Packed>(sums: &mut [f32; 4], U32x4([a, b, c, d]): U32x4) {
+    let [s0, s1, s2, s3] = sums;
+    let add = |sum: &mut f32, word: u32| E::for_each(word, |_, value| *sum = fma_f32(value, value, *sum));
+    add(s0, a);
+    add(s1, b);
+    add(s2, c);
+    add(s3, d);
+}
+
+/// The same with the elements of θ at `theta`.
+#[inline(always)]
+unsafe fn add_dots<E: Packed, const ALIGNED: bool>(sums: &mut [f32; 4], U32x4([a, b, c, d]): U32x4, theta: *const u8) {
+    let [s0, s1, s2, s3] = sums;
+    let add = |sum: &mut f32, word: u32, low: u32, high: u32| {
+        E::for_each(word, |half, value| {
+            let theta = f32::from_bits(if half == 0 { low } else { high });
+            *sum = fma_f32(value, theta, *sum);
+        });
+    };
+    // SAFETY: the caller's promise: as many elements as the vector has.
+    unsafe {
+        let U32x4([t0, t1, t2, t3]) = vector::load::<F32, ALIGNED>(theta);
+        if E::PER_WORD == 1 {
+            add(s0, a, t0, 0);
+            add(s1, b, t1, 0);
+            add(s2, c, t2, 0);
+            add(s3, d, t3, 0);
+        } else {
+            let U32x4([t4, t5, t6, t7]) = vector::load::<F32, ALIGNED>(theta.add(16));
+            add(s0, a, t0, t1);
+            add(s1, b, t2, t3);
+            add(s2, c, t4, t5);
+            add(s3, d, t6, t7);
+        }
+    }
 }
 
 /// The row once more, in f64: slow, and rarely needed.

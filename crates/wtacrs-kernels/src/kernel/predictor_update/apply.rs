@@ -20,8 +20,9 @@ use wtacrs_simt::sync::barrier;
 use wtacrs_simt::warp::{FULL, shuffle_xor};
 
 /// Threads of the block.
-pub(super) const THREADS: u32 = 1024;
+pub(super) const THREADS: u32 = 512;
 /// A number for each thread twice, one for each warp.
+#[cfg(not(target_arch = "nvptx64"))]
 pub(super) const SHARED_BYTES: u32 = 8 * (2 * THREADS + THREADS / WARP);
 
 /// Learns from a step's sums.
@@ -39,15 +40,15 @@ pub unsafe fn predictor_apply(args: &Args) {
         let mut bad = 0.0;
         let mut i = thread() as usize;
         while i < sums::len(r as usize) {
-            if !(memory::load(args.sums.add(i)).abs() <= LARGEST_SUM) {
-                bad = 1.0;
-            }
+            let is_sum = memory::load(args.sums.add(i)).abs() <= LARGEST_SUM;
+            bad += if is_sum { 0.0 } else { 1.0 };
             i += THREADS as usize;
         }
         let is_refused = block.sum(bad) > 0.0;
         let sum = |i: usize| memory::load(args.sums.add(i));
         let scalars = at::<f64>(args.state, state.scalars);
-        if is_refused || !(sum(PRESENT) > 0.0) {
+        // A number that is none is refused, so this comparison is one of numbers.
+        if is_refused || sum(PRESENT) <= 0.0 {
             if thread() == 0 {
                 let mut outcome = if is_refused { Outcome::Refused } else { Outcome::Nothing };
                 if !is_refused && sum(FAINT) > 0.0 {
@@ -224,7 +225,7 @@ impl System {
             let mut size = self.block.sum(residual * residual);
             let enough = TOLERANCE * self.block.sum(right * right);
             let mut iteration = 0;
-            while iteration < ITERATIONS && !(size <= enough) {
+            while iteration < ITERATIONS && size > enough {
                 let image = self.apply(direction);
                 let step = size / self.block.sum(direction * image);
                 // Rounding alone can make the curvature zero, negative or too small: there is nothing left to gain.

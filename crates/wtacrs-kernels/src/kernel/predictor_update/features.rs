@@ -57,13 +57,13 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
             j += THREADS;
         }
         let norm = sqrt_f64(team.sum(squares, norm_sums)) as f32;
-        let is_row_invalid = !(norm < f32::INFINITY);
+        let is_row_invalid = !norm.is_finite();
 
         let mut invalid = if is_row_invalid { row as u32 } else { u32::MAX };
         let mut i = at_row * THREADS + thread();
         while i < given {
             let (dz_norm, scale) = facts(args, i);
-            let is_valid = dz_norm >= 0.0 && dz_norm < f32::INFINITY && scale >= 0.0 && scale <= LARGEST_VALID_SCALE;
+            let is_valid = (0.0..f32::INFINITY).contains(&dz_norm) && (0.0..=LARGEST_VALID_SCALE).contains(&scale);
             if !is_valid && i < invalid {
                 invalid = i;
             }
@@ -77,13 +77,7 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
         // A power of two brings the row near length one, exactly, so that sums of extreme elements stay finite.
         let norm_f64 = f64::from(norm);
         let exponent = 1023 - (norm_f64.to_bits() >> 52) as i32;
-        let exponent = if exponent < -126 {
-            -126
-        } else if exponent > 126 {
-            126
-        } else {
-            exponent
-        };
+        let exponent = exponent.clamp(-126, 126);
         let prescale = f32::from_bits(((exponent + 127) as u32) << 23);
         let columns = if is_row_invalid || norm == 0.0 { 0 } else { columns };
         fold(args, element, prescale, columns, folded);

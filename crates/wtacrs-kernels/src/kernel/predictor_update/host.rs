@@ -1,7 +1,7 @@
 //! The predictor's launches and memory, from the host's side.
 
 use super::features::SCRATCH_BYTES;
-use super::{Args, MOST_FEATURES, Projection, Scratch, State, apply, sums};
+use super::{MOST_FEATURES, Projection, Scratch, State, apply, sums};
 use crate::block::row_team;
 use crate::launch::Shape;
 use wtacrs_core::norm_predictor::{NormPredictor, PredictorError};
@@ -31,18 +31,18 @@ pub fn apply_shape() -> Shape {
     Shape { grid: [1, 1, 1], block: apply::THREADS, shared_bytes: apply::SHARED_BYTES, cooperative: false }
 }
 
-/// Bytes of [`Args::scratch`].
+/// Bytes of `Args::scratch`.
 pub fn scratch_bytes(budget: u32, rows_per_update: u32, in_features: u32, features: u32) -> u64 {
     let blocks = budget.min(rows_per_update).max(1);
-    Scratch::new(blocks, Projection::new(in_features, features).features).bytes
+    Scratch::new(blocks, Projection::new(in_features, features).features).invalid + 4 * u64::from(blocks)
 }
 
-/// How many numbers [`Args::sums`] has: as many as `StepStatistics::sums` of wtacrs-core.
+/// How many numbers `Args::sums` has: as many as `StepStatistics::sums` of wtacrs-core.
 pub fn sums_len(in_features: u32, features: u32) -> usize {
     order::len(Projection::new(in_features, features).features as usize)
 }
 
-/// Bytes of [`Args::sums`].
+/// Bytes of `Args::sums`.
 pub fn sums_bytes(in_features: u32, features: u32) -> u64 {
     8 * sums_len(in_features, features) as u64
 }

@@ -37,7 +37,7 @@ use wtacrs_core::predictor_rules::numbers;
 use wtacrs_simt::memory;
 
 /// The most features that a GPU's predictor has: the solution's vectors are held by one block.
-pub const MOST_FEATURES: u32 = 1024;
+pub const MOST_FEATURES: u32 = 512;
 
 /// What the three launches are given, the same to each.
 #[repr(C)]
@@ -161,7 +161,6 @@ struct Scratch {
     traces: u64,
     /// For each block the least invalid row that it found, or `u32::MAX`.
     invalid: u64,
-    bytes: u64,
 }
 
 /// In place of a logarithm: too small for one.
@@ -176,7 +175,7 @@ impl Scratch {
         let weights = 8 * rows * features as u64;
         let (logs, traces) = (weights + 8 * rows, weights + 16 * rows);
         let invalid = traces + 8 * rows;
-        Self { x: 0, weights, logs, traces, invalid, bytes: invalid + 4 * rows }
+        Self { x: 0, weights, logs, traces, invalid }
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) const THREADS: u32 = 64;
 /// Threads along a side of a tile. A thread's numbers are as far apart, so that lanes read neighbours.
 const SIDE: u32 = 8;
 /// Two tiles of rows.
+#[cfg(not(target_arch = "nvptx64"))]
 pub(super) const SHARED_BYTES: u32 = 2 * 8 * TILE * TILE;
 
 /// The sums of the rows in scratch; the number of rows with a logarithm becomes NaN if some row is invalid, so that all
@@ -54,7 +55,8 @@ unsafe fn add_tile(args: &Args, top: u32, left: u32) {
     let rows = Shared::<f64>::new(0, TILE * TILE);
     let columns = Shared::<f64>::new(rows.end(), TILE * TILE);
     let (y, x) = (thread() / SIDE, thread() % SIDE);
-    let mut totals = [[0.0_f64; 4]; 4];
+    // Written out, as an array that is indexed would be kept in local memory.
+    let (mut t0, mut t1, mut t2, mut t3) = ([0.0; 4], [0.0; 4], [0.0; 4], [0.0; 4]);
     // SAFETY: rows are those chosen, features are less than r; writes and reads of shared memory have a barrier between.
     unsafe {
         let (_, chosen) = args.rows_given_and_chosen();
@@ -80,27 +82,39 @@ unsafe fn add_tile(args: &Args, top: u32, left: u32) {
                     let at = |n: u32| window.read(k * TILE + place + n * SIDE);
                     [at(0), at(1), at(2), at(3)]
                 };
-                let (a, b) = (part(rows, y), part(columns, x));
-                for (totals, a) in totals.iter_mut().zip(a) {
-                    for (total, b) in totals.iter_mut().zip(b) {
-                        *total = fma_f64(a, b, *total);
-                    }
-                }
+                let ([a0, a1, a2, a3], b) = (part(rows, y), part(columns, x));
+                t0 = add(t0, a0, b);
+                t1 = add(t1, a1, b);
+                t2 = add(t2, a2, b);
+                t3 = add(t3, a3, b);
             }
             barrier();
             first += TILE;
         }
         let square = args.sums.add(SCALARS + 3 * r as usize);
-        for (n, totals) in totals.iter().enumerate() {
-            let i = top + y + n as u32 * SIDE;
-            for (m, &total) in totals.iter().enumerate() {
-                let j = left + x + m as u32 * SIDE;
-                if i < r && j < r {
-                    memory::store(square.add(i as usize * r as usize + j as usize), total);
-                }
+        let store = |n: u32, m: u32, total: f64| {
+            let (i, j) = (top + y + n * SIDE, left + x + m * SIDE);
+            if i < r && j < r {
+                memory::store(square.add(i as usize * r as usize + j as usize), total);
             }
-        }
+        };
+        let store_row = |n: u32, [a, b, c, d]: [f64; 4]| {
+            store(n, 0, a);
+            store(n, 1, b);
+            store(n, 2, c);
+            store(n, 3, d);
+        };
+        store_row(0, t0);
+        store_row(1, t1);
+        store_row(2, t2);
+        store_row(3, t3);
     }
+}
+
+/// t + a·b.
+#[inline(always)]
+fn add([t0, t1, t2, t3]: [f64; 4], a: f64, [b0, b1, b2, b3]: [f64; 4]) -> [f64; 4] {
+    [fma_f64(a, b0, t0), fma_f64(a, b1, t1), fma_f64(a, b2, t2), fma_f64(a, b3, t3)]
 }
 
 /// Σωx of the rows with a logarithm, Σωx of those without, Σωyx, for the features from `first` on: one for each thread.
