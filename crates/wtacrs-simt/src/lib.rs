@@ -31,6 +31,8 @@ use emulator::body;
 use nvptx as body;
 
 pub mod atomic;
+#[doc(hidden)]
+pub mod checks;
 pub mod cp_async;
 pub mod index;
 pub mod math;
