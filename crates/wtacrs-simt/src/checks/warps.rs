@@ -107,13 +107,13 @@ pub(super) unsafe fn votes(args: &Args) {
     unsafe {
         let value = take(args, thread);
         let row = 7 * thread;
-        put(args, row, ballot(FULL, value % 3 == 0));
-        put(args, row + 1, u32::from(any(FULL, value % 8 == 0)));
+        put(args, row, ballot(FULL, value.is_multiple_of(3)));
+        put(args, row + 1, u32::from(any(FULL, value.is_multiple_of(8))));
         put(args, row + 2, u32::from(any(FULL, lane == 32)));
         put(args, row + 3, u32::from(all(FULL, lane < 32)));
         put(args, row + 4, u32::from(all(FULL, lane != 9)));
         if MIDDLE >> lane & 1 != 0 {
-            put(args, row + 5, ballot(MIDDLE, value % 2 == 0));
+            put(args, row + 5, ballot(MIDDLE, value.is_multiple_of(2)));
             put(args, row + 6, u32::from(all(MIDDLE, lane < 24)));
         }
     }
@@ -146,7 +146,7 @@ pub(super) unsafe fn reductions(args: &Args) {
         put(args, row + 1, reduce_min(FULL, value));
         put(args, row + 2, reduce_max(FULL, value));
         put(args, row + 3, reduce_or(FULL, value & 0x1111));
-        if thread % 2 == 0 {
+        if thread.is_multiple_of(2) {
             put(args, row + 4, reduce_add(EVEN, value));
             put(args, row + 5, reduce_min(EVEN, value));
             put(args, row + 6, reduce_max(EVEN, value));
