@@ -70,6 +70,7 @@ fn a_barrier_that_some_threads_miss_in_a_warp_s_operation() {
 }
 
 #[test]
+#[expect(clippy::if_same_then_else, reason = "the same call at two places")]
 fn barriers_at_different_places() {
     let found = faults(SHAPE, &["threads 0-31 at barrier", "threads 32-63 at barrier"], || {
         if index::warp() == 0 {
@@ -319,7 +320,7 @@ fn what_another_block_wrote_is_not_there() {
     let found = faults(shape, &["never written"], || {
         // SAFETY: half of the blocks do not write; the emulator refuses it.
         unsafe {
-            if index::block()[0] % 2 == 0 {
+            if index::block()[0].is_multiple_of(2) {
                 Shared::<u32>::new(0, 64).write(index::thread(), 1);
             }
             Shared::<u32>::new(0, 64).read(index::thread());
