@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Without the default feature `std`, only the integer arithmetic remains that a GPU kernel shares with the CPU:
-//! [`philox`], [`fixed_point`], [`threshold`], [`duel`].
+//! [`philox`], [`fixed_point`], [`threshold`], [`duel`], [`predictor_rules`].
 #![cfg_attr(not(feature = "std"), no_std)]
 // Not `forbid`: the expansion of ndarray's `s!` allows it for itself.
 #![deny(unsafe_code)]
@@ -31,6 +31,7 @@
 pub mod duel;
 pub mod fixed_point;
 pub mod philox;
+pub mod predictor_rules;
 pub mod threshold;
 
 #[cfg(feature = "std")]
