@@ -13,6 +13,8 @@ mod warps;
 
 use crate::index;
 
+crate::shared_memory!();
+
 /// Of every check.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
