@@ -28,6 +28,7 @@ pub struct Address(pub(crate) u32);
 
 impl Address {
     /// The place so many bytes further.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     #[inline(always)]
     #[must_use]
     pub const fn bytes(self, further: u32) -> Self {
@@ -67,6 +68,7 @@ impl<T: Word> Shared<T> {
     ///
     /// `i` < `len`; the window lies in the launch's shared memory; no other thread writes the element without a
     /// barrier between.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     #[inline(always)]
     pub unsafe fn read(self, i: u32) -> T {
         // SAFETY: the caller's promise.
@@ -78,6 +80,7 @@ impl<T: Word> Shared<T> {
     /// # Safety
     ///
     /// As for [`Self::read`], and no other thread reads the element without a barrier between.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     #[inline(always)]
     pub unsafe fn write(self, i: u32, value: T) {
         // SAFETY: the caller's promise.

@@ -1,0 +1,61 @@
+//! Barriers, fences, and waiting for other blocks.
+
+use crate::emulator::fault::{Fault, Operation, Place};
+use crate::emulator::machine::{Status, current};
+use crate::emulator::rendezvous::meet;
+use std::panic::Location;
+use std::sync::atomic::{Ordering::SeqCst, fence};
+
+#[track_caller]
+pub(crate) fn barrier() {
+    let place = Place(Location::caller());
+    let thread = current();
+    let block = thread.block();
+    let arrived = block.at_barrier.get() + 1;
+    if (arrived as usize) < block.threads.len() {
+        block.at_barrier.set(arrived);
+        thread.pause(Status::Barrier(place));
+        return;
+    }
+    let same = |other: &crate::emulator::machine::Thread| {
+        other.index == thread.index || other.status.get() == Status::Barrier(place)
+    };
+    if !block.threads.iter().all(same) {
+        thread.status.set(Status::Barrier(place));
+        thread.fail(Fault::BarrierDivergence { block: block.index, stands: block.stands() });
+    }
+    block.at_barrier.set(0);
+    for warp in 0..block.warps.len() as u32 {
+        let own = if warp == thread.index / 32 { 1 << thread.lane() } else { 0 };
+        block.wake(warp, !own);
+    }
+}
+
+#[track_caller]
+pub(crate) fn warp_barrier(mask: u32) {
+    meet(Operation::WarpBarrier, mask, [0; 10], |_, _| Ok(()));
+}
+
+pub(crate) fn device_fence() {
+    fence(SeqCst);
+}
+
+#[track_caller]
+pub(crate) fn spin() {
+    let place = Place(Location::caller());
+    let thread = current();
+    let block = thread.block();
+    if !block.cooperative {
+        thread.fail(Fault::Spin { culprit: thread.culprit(place) });
+    }
+    let spinning = &thread.warp().spinning;
+    spinning.set(spinning.get() | 1 << thread.lane());
+    block.spinning.set(block.spinning.get() + 1);
+    thread.pause(Status::Spinning(place));
+}
+
+#[track_caller]
+pub(crate) fn trap() -> ! {
+    let thread = current();
+    thread.fail(Fault::Trap { culprit: thread.culprit(Place(Location::caller())) })
+}
