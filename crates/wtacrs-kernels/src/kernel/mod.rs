@@ -3,10 +3,12 @@
 //!
 //! A new kernel is a file and a line of the table.
 
+pub mod alias;
 pub mod gather_gemm;
 pub mod gather_rows;
 pub mod row_norms;
 pub mod select;
+mod team;
 
 use crate::element::{Bf16, F16, F32};
 #[cfg(not(target_arch = "nvptx64"))]
@@ -47,4 +49,10 @@ kernels! {
     row_norms_f16 ROW_NORMS_F16 = row_norms::row_norms::<F16>, row_norms::Args;
     /// [`row_norms`] of bf16.
     row_norms_bf16 ROW_NORMS_BF16 = row_norms::row_norms::<Bf16>, row_norms::Args;
+    /// [`select`]: every source and design.
+    select SELECT = select::select, select::Args;
+    /// [`alias`]: builds tables.
+    alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
+    /// [`alias`]: draws from them.
+    alias_sample ALIAS_SAMPLE = alias::alias_sample, alias::SampleArgs;
 }

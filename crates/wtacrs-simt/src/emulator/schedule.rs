@@ -1,11 +1,11 @@
 //! Runs blocks: resumes one ready thread after another until all have ended, or nobody can go on.
 
+use super::Launch;
 use super::fault::{Doing, Fault, MaskMisuse};
 use super::machine::{Block, Status, Thread, enter};
 use super::order::Order;
 use super::rendezvous::lanes;
 use super::stack::{Colored, MOST, Stacks};
-use super::Launch;
 use corosensei::{Coroutine, CoroutineResult};
 use rayon::prelude::*;
 use std::any::Any;
@@ -105,20 +105,14 @@ fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) ->
     result
 }
 
-fn drive(
-    residents: &mut [Resident],
-    stacks: &mut Stacks,
-    mut order: Order,
-    kernel: Kernel<'_>,
-) -> Result<(), Fault> {
+fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kernel: Kernel<'_>) -> Result<(), Fault> {
     let mut at = 0;
     let mut idle = 0;
     let mut changes = 0;
     loop {
         let from = order.below(residents.len());
-        let ready = (0..residents.len())
-            .map(|i| (from + i) % residents.len())
-            .find(|&i| residents[i].block.ready.get() != 0);
+        let ready =
+            (0..residents.len()).map(|i| (from + i) % residents.len()).find(|&i| residents[i].block.ready.get() != 0);
         if let Some(next) = ready {
             at = next;
             run_some(&mut residents[at], stacks, kernel)?;
@@ -229,7 +223,10 @@ fn message(payload: &(dyn Any + Send)) -> String {
 
 /// Nobody can go on: why?
 fn diagnose(residents: &[Resident]) -> Fault {
-    let stuck = residents.iter().map(|resident| &resident.block).filter(|block| block.finished.get() as usize != block.threads.len());
+    let stuck = residents
+        .iter()
+        .map(|resident| &resident.block)
+        .filter(|block| block.finished.get() as usize != block.threads.len());
     let mut first = None;
     for block in stuck {
         if let Some(fault) = misused_mask(block) {

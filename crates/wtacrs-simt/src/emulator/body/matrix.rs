@@ -91,8 +91,7 @@ fn multiply(operation: Operation, a: [u32; 4], b: [u32; 2], c: [f32; 4], work: f
 fn accumulate<const K: usize>(slots: &mut [Slot; 32], a: &[[f32; K]; 16], b: &[[f32; 8]; K]) {
     for (row, a) in a.iter().enumerate() {
         let (g, upper) = (row % 8, 6 + row / 8 * 2);
-        let mut sums: [f32; 8] =
-            std::array::from_fn(|j| f32::from_bits(slots[4 * g + j / 2].load[upper + j % 2]));
+        let mut sums: [f32; 8] = std::array::from_fn(|j| f32::from_bits(slots[4 * g + j / 2].load[upper + j % 2]));
         for (&a, b) in a.iter().zip(b) {
             for (sum, &b) in sums.iter_mut().zip(b) {
                 *sum += a * b;
