@@ -5,6 +5,7 @@ use super::shared::place_of;
 use crate::emulator::fault::{Fault, Operation, Place};
 use crate::emulator::machine::{SHARED_BASE, current};
 use crate::emulator::rendezvous::{Slot, meet};
+use crate::emulator::shadow::Access;
 use crate::math::bf16_to_f32;
 use crate::shared::Address;
 use crate::warp::FULL;
@@ -17,7 +18,8 @@ fn load(operation: Operation, row: Address, matrices: u32, transposed: bool) -> 
     let place = Place(Location::caller());
     let thread = current();
     if thread.lane() < 8 * matrices {
-        place_of(thread, row.0, SHARED_BASE + thread.block().shared_bytes, 16, place);
+        let offset = place_of(thread, row.0, SHARED_BASE + thread.block().shared_bytes, 16, place);
+        thread.block().shadow.access(thread, offset, 16, Access::Read, place);
     }
     meet(operation, FULL, [0, 0, 0, 0, 0, 0, 0, 0, 0, row.0], |slots, _| {
         deal(slots, matrices, transposed);
@@ -91,8 +93,7 @@ fn multiply(operation: Operation, a: [u32; 4], b: [u32; 2], c: [f32; 4], work: f
 fn accumulate<const K: usize>(slots: &mut [Slot; 32], a: &[[f32; K]; 16], b: &[[f32; 8]; K]) {
     for (row, a) in a.iter().enumerate() {
         let (g, upper) = (row % 8, 6 + row / 8 * 2);
-        let mut sums: [f32; 8] =
-            std::array::from_fn(|j| f32::from_bits(slots[4 * g + j / 2].load[upper + j % 2]));
+        let mut sums: [f32; 8] = std::array::from_fn(|j| f32::from_bits(slots[4 * g + j / 2].load[upper + j % 2]));
         for (&a, b) in a.iter().zip(b) {
             for (sum, &b) in sums.iter_mut().zip(b) {
                 *sum += a * b;

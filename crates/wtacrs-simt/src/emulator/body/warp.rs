@@ -44,9 +44,8 @@ type Source = fn(lane: u32, by: u32) -> u32;
 #[inline(always)]
 fn exchange<T: Shuffle>(operation: Operation, mask: u32, value: T, by: u32, source: Source) -> T {
     let [low, high] = value.to_bits();
-    let load = meet(operation, mask, [low, high, by, 0, 0, 0, 0, 0, 0, 0], |slots, mask| {
-        deal(slots, mask, operation, source)
-    });
+    let load =
+        meet(operation, mask, [low, high, by, 0, 0, 0, 0, 0, 0, 0], |slots, mask| deal(slots, mask, operation, source));
     T::from_bits([load[0], load[1]])
 }
 
@@ -57,8 +56,7 @@ fn deal(slots: &mut [Slot; 32], mask: u32, operation: Operation, source: Source)
         let by = slot.load[2];
         let refuse = |misuse| {
             let thread = current();
-            let culprit =
-                Culprit { thread: thread.index - thread.lane() + lane, ..thread.culprit(slot.place) };
+            let culprit = Culprit { thread: thread.index - thread.lane() + lane, ..thread.culprit(slot.place) };
             Err(Fault::LaneMask { culprit, operation, misuse })
         };
         if operation != Operation::Shuffle && by >= 32 {
