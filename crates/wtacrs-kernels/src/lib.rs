@@ -11,6 +11,8 @@
 #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx, asm_experimental_arch))]
 
 pub mod block;
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod device;
 pub mod element;
 pub mod kernel;
 #[cfg(not(target_arch = "nvptx64"))]

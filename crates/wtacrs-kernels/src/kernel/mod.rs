@@ -3,6 +3,8 @@
 //!
 //! A new kernel is a file and a line of the table.
 
+pub mod column_norms;
+pub mod gather_columns;
 pub mod gather_gemm;
 pub mod gather_rows;
 pub mod row_norms;
@@ -47,4 +49,16 @@ kernels! {
     row_norms_f16 ROW_NORMS_F16 = row_norms::row_norms::<F16>, row_norms::Args;
     /// [`row_norms`] of bf16.
     row_norms_bf16 ROW_NORMS_BF16 = row_norms::row_norms::<Bf16>, row_norms::Args;
+    /// [`column_norms`] of f32.
+    column_norms_f32 COLUMN_NORMS_F32 = column_norms::column_norms::<F32>, column_norms::Args;
+    /// [`column_norms`] of f16.
+    column_norms_f16 COLUMN_NORMS_F16 = column_norms::column_norms::<F16>, column_norms::Args;
+    /// [`column_norms`] of bf16.
+    column_norms_bf16 COLUMN_NORMS_BF16 = column_norms::column_norms::<Bf16>, column_norms::Args;
+    /// [`gather_columns`] of f32.
+    gather_columns_f32 GATHER_COLUMNS_F32 = gather_columns::gather_columns::<F32>, gather_columns::Args;
+    /// [`gather_columns`] of f16.
+    gather_columns_f16 GATHER_COLUMNS_F16 = gather_columns::gather_columns::<F16>, gather_columns::Args;
+    /// [`gather_columns`] of bf16.
+    gather_columns_bf16 GATHER_COLUMNS_BF16 = gather_columns::gather_columns::<Bf16>, gather_columns::Args;
 }
