@@ -1,2 +1,6 @@
 //! What kernels are built from. Every piece is called by all threads of a block (or warp) together, states what it
 //! costs and which shared memory it uses, and has tests of its own.
+
+pub mod output;
+pub mod repeat;
+pub mod tile;
