@@ -7,3 +7,6 @@ pub mod vector;
 pub mod reduce;
 pub mod scan;
 pub mod words;
+pub mod output;
+pub mod repeat;
+pub mod tile;
