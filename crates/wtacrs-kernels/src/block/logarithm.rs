@@ -33,8 +33,10 @@ pub fn ln(x: f32) -> f64 {
     let s = (m - 1.0) / (m + 1.0);
     let square = s * s;
     let mut series = 0.0;
-    for term in SERIES {
-        series = fma_f64(series, square, term);
+    let mut i = 0;
+    while i < SERIES.len() {
+        series = fma_f64(series, square, SERIES[i]);
+        i += 1;
     }
     // 2s + 2s·s²·series, the large part added last.
     let small = fma_f64(exponent, LN_2_LOWER, 2.0 * s * square * series);
