@@ -134,7 +134,8 @@ fn check_gather<T: Tested>(machine: &mut Machine, case: Case, kept: usize, count
 #[test]
 fn norms_of_every_type() {
     for_each_machine(|machine| {
-        for (rows, columns, gap, batch) in [(1, 1, 0, 1), (1, 70, 3, 2), (70, 1, 1, 3), (33, 64, 0, 1), (100, 37, 5, 2)] {
+        for (rows, columns, gap, batch) in [(1, 1, 0, 1), (1, 70, 3, 2), (70, 1, 1, 3), (33, 64, 0, 1), (100, 37, 5, 2)]
+        {
             let case = Case { rows, columns, gap, batch, seed: 0 };
             check_norms::<f32>(machine, case);
             check_norms::<f16>(machine, case);

@@ -4,7 +4,9 @@ use super::data_type::{DataType, Precision};
 use super::error::PlanError;
 use super::product::ProductSettings;
 use crate::device::Device;
-use crate::kernel::{self, column_norms, gather_columns, gather_gemm, gather_rows, row_norms, select};
+use crate::kernel::{
+    self, column_norms, gather_columns, gather_gemm, gather_rows, predictor_update, row_norms, select,
+};
 use crate::launch::{Kernel, Launcher, Shape};
 use wtacrs_core::design::BuiltIn;
 
@@ -40,6 +42,20 @@ pub(super) fn gather_rows(of: DataType, rows: u32, columns: u32, batch: u32) -> 
 pub(super) fn gather_columns(of: DataType, kept: u32, rows: u32, batch: u32) -> Ready<gather_columns::Args> {
     let kernel = by_type!(of, GATHER_COLUMNS_F32, GATHER_COLUMNS_F16, GATHER_COLUMNS_BF16);
     (kernel, gather_columns::shape(kept, rows, batch))
+}
+
+pub(super) fn predictor_features(of: DataType, args: &predictor_update::Args) -> Ready<predictor_update::Args> {
+    let kernel = by_type!(of, PREDICTOR_FEATURES_F32, PREDICTOR_FEATURES_F16, PREDICTOR_FEATURES_BF16);
+    let &predictor_update::Args { budget, rows_per_update, in_features, features, .. } = args;
+    (kernel, predictor_update::features_shape(budget, rows_per_update, in_features, features))
+}
+
+pub(super) fn predictor_sums(args: &predictor_update::Args) -> Ready<predictor_update::Args> {
+    (&kernel::PREDICTOR_SUMS, predictor_update::sums_shape(args.in_features, args.features))
+}
+
+pub(super) fn predictor_apply() -> Ready<predictor_update::Args> {
+    (&kernel::PREDICTOR_APPLY, predictor_update::apply_shape())
 }
 
 /// The design as the kernel knows it.
