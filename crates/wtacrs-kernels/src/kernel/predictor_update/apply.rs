@@ -21,9 +21,11 @@ use wtacrs_simt::warp::{FULL, shuffle_xor};
 
 /// Threads of the block.
 pub(super) const THREADS: u32 = 512;
+/// Its warps, a power of two.
+const WARPS: u32 = THREADS / WARP;
 /// A number for each thread twice, one for each warp.
 #[cfg(not(target_arch = "nvptx64"))]
-pub(super) const SHARED_BYTES: u32 = 8 * (2 * THREADS + THREADS / WARP);
+pub(super) const SHARED_BYTES: u32 = 8 * (2 * THREADS + WARPS);
 
 /// Learns from a step's sums.
 ///
@@ -132,7 +134,7 @@ impl Block {
         let shift = if r <= 1 { 0 } else { u32::BITS - (r - 1).leading_zeros() };
         let (vector, columns) = (Shared::new(0, THREADS), 1 << shift);
         let partials = Shared::new(vector.end(), THREADS);
-        let warp_sums = Shared::new(partials.end(), THREADS / WARP);
+        let warp_sums = Shared::new(partials.end(), WARPS);
         let (column, group) = (thread() & (columns - 1), thread() >> shift);
         Self { r, columns, column, group, groups: THREADS >> shift, vector, partials, warp_sums }
     }
@@ -140,23 +142,23 @@ impl Block {
     /// The sum over all threads, the same bits in each: over lanes, then over warps.
     #[inline(always)]
     unsafe fn sum(self, value: f64) -> f64 {
-        let butterfly = |mut sum: f64| {
-            let mut flip = WARP / 2;
+        let butterfly = |mut sum: f64, lanes: u32| {
+            let mut flip = lanes / 2;
             while flip > 0 {
                 sum += shuffle_xor(FULL, sum, flip);
                 flip /= 2;
             }
             sum
         };
-        let sum = butterfly(value);
-        // SAFETY: there are as many warps as lanes; the barriers keep this sum from the one before.
+        let sum = butterfly(value, WARP);
+        // SAFETY: there is an entry for each warp; the barriers keep this sum from the one before.
         unsafe {
             barrier();
             if lane() == 0 {
                 self.warp_sums.write(warp(), sum);
             }
             barrier();
-            butterfly(self.warp_sums.read(lane()))
+            butterfly(self.warp_sums.read(lane() & (WARPS - 1)), WARPS)
         }
     }
 
