@@ -73,11 +73,12 @@ pub(super) fn design(design: BuiltIn) -> Result<select::Design, PlanError> {
 
 /// Bytes that a problem's selection needs while it runs.
 pub(super) fn select_scratch_bytes(design: select::Design, pairs: u32, budget: u32) -> u64 {
-    u64::from(pairs) * 64
+    select::scratch_bytes(pairs, budget, design)
 }
 
-pub(super) fn select(design: select::Design, pairs: u32, budget: u32, batch: u32) -> Ready<select::Args> {
-    (&SELECT, Shape { grid: [1, 1, batch], block: 1024, shared_bytes: 0, cooperative: false })
+/// One launch on a device that holds at least so many blocks of the largest size at once.
+pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_blocks: u32) -> Ready<select::Args> {
+    (&kernel::SELECT, select::shape(pairs, batch, design, resident_blocks))
 }
 
 /// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.
@@ -119,5 +120,4 @@ pub(super) unsafe fn multiply<L: Launcher>(
 }
 
 unsafe fn nothing<A>(_: &A) {}
-static SELECT: Kernel<select::Args> = Kernel::new("select", nothing);
 static GEMM: Kernel<gather_gemm::Args> = Kernel::new("gather_gemm", nothing);

@@ -89,6 +89,7 @@ pub fn run(batch: &Batch<'_>, design: Design, Geometry(blocks, threads, seed): G
         offset: batch.offset,
         further_offset: batch.further_offset.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         first_stream: batch.first_stream,
+        stream_step: 2,
         indices: indices.as_mut_ptr(),
         scales: scales.as_mut_ptr(),
         count: count.as_mut_ptr(),
@@ -124,7 +125,7 @@ pub fn check(batch: &Batch<'_>, weights: &[Weights], design: (Design, BuiltIn), 
     let found = run(batch, design.0, geometry);
     for (problem, (found, weights)) in found.iter().zip(weights).enumerate() {
         let offset = batch.offset.wrapping_add(batch.further_offset.unwrap_or(0));
-        let stream = batch.first_stream.wrapping_add(problem as u32);
+        let stream = batch.first_stream.wrapping_add(2 * problem as u32);
         let expected = by_core(weights, batch.budget, design.1, batch.seed, offset, stream);
         assert_eq!(
             (&found.indices, found.status),

@@ -106,13 +106,12 @@ fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) ->
 }
 
 fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kernel: Kernel<'_>) -> Result<(), Fault> {
-    let mut at = 0;
+    let count = residents.len();
     let mut idle = 0;
     let mut changes = 0;
     loop {
-        let from = order.below(residents.len());
-        let ready =
-            (0..residents.len()).map(|i| (from + i) % residents.len()).find(|&i| residents[i].block.ready.get() != 0);
+        let from = order.below(count);
+        let ready = (0..count).map(|i| (from + i) % count).find(|&i| residents[i].block.ready.get() != 0);
         if let Some(next) = ready {
             run_some(&mut residents[next], stacks, kernel, || count > 1 && order.leaves())?;
             continue;
@@ -227,12 +226,13 @@ fn message(payload: &(dyn Any + Send)) -> String {
 
 /// Nobody can go on: why? A block in which nobody spins says most, since others may wait for it.
 fn diagnose(residents: &[Resident]) -> Fault {
-    let stuck = residents
-        .iter()
-        .map(|resident| &resident.block)
-        .filter(|block| block.finished.get() as usize != block.threads.len());
-    let mut first = None;
-    for block in stuck {
+    let stuck = residents.iter().map(|resident| &*resident.block).filter(|block| !block.is_finished());
+    let faults = stuck.map(|block| {
+        let (stands, block_index) = (block.stands(), block.index);
+        let any = |what: fn(&Doing) -> bool| stands.iter().any(|stand| what(&stand.doing));
+        if any(|doing| matches!(doing, Doing::Spinning(_))) {
+            return Fault::Deadlock { block: block_index, stands };
+        }
         if let Some(fault) = misused_mask(block) {
             return fault;
         }

@@ -88,8 +88,10 @@ pub struct Args {
     /// A number in device memory that is added to `offset`, so that a captured graph can be replayed with new bits; or
     /// null.
     pub further_offset: *const u64,
-    /// The stream of the batch's first problem; the others follow.
+    /// The stream of the batch's first problem.
     pub first_stream: u32,
+    /// From one problem's stream to the next.
+    pub stream_step: u32,
     /// batch × budget indices, ascending; entries from `count` on are not written.
     pub indices: *mut u32,
     /// batch × budget scales 1/π, as above.
