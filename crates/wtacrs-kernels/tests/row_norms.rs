@@ -34,6 +34,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], theta: Option<&[f3
         theta: theta.as_ref().map_or(std::ptr::null(), |theta| theta.pointer()),
         norms: norms.pointer(),
         directions: directions.pointer(),
+        meeting: std::ptr::null_mut(),
     };
     let shape = shape(rows as u32, columns as u32, items.len() as u32, T::BYTES);
     // SAFETY: the buffers have the sizes that the arguments tell.

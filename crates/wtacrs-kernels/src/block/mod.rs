@@ -4,3 +4,6 @@
 pub mod logarithm;
 pub mod row_team;
 pub mod vector;
+pub mod reduce;
+pub mod scan;
+pub mod words;

@@ -5,11 +5,13 @@
 
 pub mod column_norms;
 pub mod gather_columns;
+pub mod alias;
 pub mod gather_gemm;
 pub mod gather_rows;
 pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
+mod team;
 
 use crate::element::{Bf16, F16, F32};
 #[cfg(not(target_arch = "nvptx64"))]
@@ -81,4 +83,10 @@ kernels! {
     predictor_sums PREDICTOR_SUMS = predictor_update::predictor_sums, predictor_update::Args;
     /// The third launch of [`predictor_update`].
     predictor_apply PREDICTOR_APPLY = predictor_update::predictor_apply, predictor_update::Args;
+    /// [`select`]: every source and design.
+    select SELECT = select::select, select::Args;
+    /// [`alias`]: builds tables.
+    alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
+    /// [`alias`]: draws from them.
+    alias_sample ALIAS_SAMPLE = alias::alias_sample, alias::SampleArgs;
 }

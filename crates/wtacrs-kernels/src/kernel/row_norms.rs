@@ -27,7 +27,7 @@ use crate::block::vector::{self, Packed};
 use crate::element::F32;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
-use wtacrs_simt::index::{block, block_warps};
+use wtacrs_simt::index::{block, block_warps, thread};
 use wtacrs_simt::math::{fma_f32, fma_f64, sqrt_f32, sqrt_f64};
 use wtacrs_simt::memory::{self, U32x4};
 use wtacrs_simt::shared::Shared;
@@ -54,6 +54,8 @@ pub struct Args {
     /// batch × rows dot products divided by the row's norm (0 where the norm is 0 or the quotient not finite); not
     /// written if `theta` is null.
     pub directions: *mut f32,
+    /// Two words for each matrix that become zero, or null: what blocks of a kernel behind this one meet by.
+    pub meeting: *mut u32,
 }
 
 /// Squares below this lose digits to underflow.
@@ -89,6 +91,10 @@ pub fn error_bound(columns: u32, bytes: u32) -> f64 {
 pub unsafe fn row_norms<E: Packed>(args: &Args) {
     let team = RowTeam::new(args.columns.div_ceil(E::PER_VECTOR));
     let [first, _, matrix] = block();
+    if !args.meeting.is_null() && first == 0 && thread() < 2 {
+        // SAFETY: two words for each matrix, which nobody else accesses now.
+        unsafe { memory::store(args.meeting.wrapping_add((2 * matrix + thread()) as usize), 0) };
+    }
     let row = first * team.rows() + team.row();
     let is_row = row < args.rows;
     // A thread without a row takes part in the sums with nothing to add.

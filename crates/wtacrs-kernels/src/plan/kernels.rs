@@ -4,7 +4,9 @@ use super::data_type::{DataType, Precision};
 use super::error::PlanError;
 use super::product::ProductSettings;
 use crate::device::Device;
-use crate::kernel::{self, column_norms, gather_columns, gather_gemm, gather_rows, row_norms, select};
+use crate::kernel::{
+    self, column_norms, gather_columns, gather_gemm, gather_rows, predictor_update, row_norms, select,
+};
 use crate::launch::{Kernel, Launcher, Shape};
 use wtacrs_core::design::BuiltIn;
 
@@ -42,6 +44,20 @@ pub(super) fn gather_columns(of: DataType, kept: u32, rows: u32, batch: u32) -> 
     (kernel, gather_columns::shape(kept, rows, batch))
 }
 
+pub(super) fn predictor_features(of: DataType, args: &predictor_update::Args) -> Ready<predictor_update::Args> {
+    let kernel = by_type!(of, PREDICTOR_FEATURES_F32, PREDICTOR_FEATURES_F16, PREDICTOR_FEATURES_BF16);
+    let &predictor_update::Args { budget, rows_per_update, in_features, features, .. } = args;
+    (kernel, predictor_update::features_shape(budget, rows_per_update, in_features, features))
+}
+
+pub(super) fn predictor_sums(args: &predictor_update::Args) -> Ready<predictor_update::Args> {
+    (&kernel::PREDICTOR_SUMS, predictor_update::sums_shape(args.in_features, args.features))
+}
+
+pub(super) fn predictor_apply() -> Ready<predictor_update::Args> {
+    (&kernel::PREDICTOR_APPLY, predictor_update::apply_shape())
+}
+
 /// The design as the kernel knows it.
 pub(super) fn design(design: BuiltIn) -> Result<select::Design, PlanError> {
     Ok(match design {
@@ -57,11 +73,12 @@ pub(super) fn design(design: BuiltIn) -> Result<select::Design, PlanError> {
 
 /// Bytes that a problem's selection needs while it runs.
 pub(super) fn select_scratch_bytes(design: select::Design, pairs: u32, budget: u32) -> u64 {
-    u64::from(pairs) * 64
+    select::scratch_bytes(pairs, budget, design)
 }
 
-pub(super) fn select(design: select::Design, pairs: u32, budget: u32, batch: u32) -> Ready<select::Args> {
-    (&SELECT, Shape { grid: [1, 1, batch], block: 1024, shared_bytes: 0, cooperative: false })
+/// One launch on a device that holds at least so many blocks of the largest size at once.
+pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_blocks: u32) -> Ready<select::Args> {
+    (&kernel::SELECT, select::shape(pairs, batch, design, resident_blocks))
 }
 
 /// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.
@@ -103,5 +120,4 @@ pub(super) unsafe fn multiply<L: Launcher>(
 }
 
 unsafe fn nothing<A>(_: &A) {}
-static SELECT: Kernel<select::Args> = Kernel::new("select", nothing);
 static GEMM: Kernel<gather_gemm::Args> = Kernel::new("gather_gemm", nothing);

@@ -67,6 +67,7 @@ impl LinearPlan {
                 streams,
             },
             ["the number of tokens", "the number of input features", "the batch"],
+            device,
         )?;
         check_size("the number of output features", out_features)?;
         let dz = Matrices::new(
@@ -192,6 +193,7 @@ impl LinearPlan {
                 theta: ptr::null(),
                 norms: gradient_norms,
                 directions: ptr::null_mut(),
+                meeting: ptr::null_mut(),
             };
             let (kernel, shape) = kernels::row_norms(self.settings.gradient, rows, columns, batch);
             // SAFETY: the caller's promise.

@@ -99,6 +99,7 @@ impl MatmulPlan {
                     streams: Streams { first: 0, step: 2 },
                 },
                 ["the number of columns", "the inner size", what],
+                device,
             )?;
             let g = Matrices::new(
                 Called { matrix: "G", rows: "the rows of G", matrices: "the matrices G" },

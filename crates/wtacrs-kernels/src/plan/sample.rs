@@ -5,6 +5,7 @@ use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, Memory, Part, check_pointer};
 use super::settings::{Called, Matrices, Strides, WeightSource};
+use crate::device::Device;
 use crate::kernel::{gather_rows, row_norms, select};
 use crate::launch::Launcher;
 use core::ptr;
@@ -43,6 +44,8 @@ pub(super) struct Streams {
 pub(super) struct SamplePlan {
     pub(super) settings: SampleSettings,
     design: select::Design,
+    /// At least so many blocks run side by side.
+    resident_blocks: u32,
     pub(super) budget: Budget,
     pub(super) saved: SavedParts,
     pub(super) scratch: SampleScratch,
@@ -54,6 +57,7 @@ pub(super) struct SamplePlan {
 pub(super) struct SampleScratch {
     pub(super) norms: Part,
     directions: Part,
+    meeting: Part,
     select: Part,
     pub(super) bytes: u64,
 }
@@ -126,7 +130,11 @@ fn check_most(what: &'static str, found: usize, most: usize) -> Result<(), PlanE
 
 impl SamplePlan {
     /// `sizes` names the pairs, the columns and the batch.
-    pub(super) fn new(settings: SampleSettings, [pairs, columns, batch]: [&'static str; 3]) -> Result<Self, PlanError> {
+    pub(super) fn new(
+        settings: SampleSettings,
+        [pairs, columns, batch]: [&'static str; 3],
+        device: &Device,
+    ) -> Result<Self, PlanError> {
         check_size(pairs, settings.pairs)?;
         check_size(columns, settings.columns)?;
         check_most(batch, settings.batch, MOST_OF_A_BATCH)?;
@@ -137,7 +145,7 @@ impl SamplePlan {
         let design = kernels::design(settings.design)?;
         let saved = SavedParts::new(&settings, budget)?;
         let scratch = SampleScratch::new(&settings, design, budget)?;
-        Ok(Self { settings, design, budget, saved, scratch, matrices })
+        Ok(Self { settings, design, resident_blocks: device.multiprocessors, budget, saved, scratch, matrices })
     }
 
     pub(super) fn draws(&self) -> u64 {
@@ -173,6 +181,7 @@ impl SamplePlan {
         let is_predicted = matches!(weights, WeightSource::Predicted { .. });
         let norms = scratch.of::<f32>(self.scratch.norms);
         let directions = scratch.of::<f32>(self.scratch.directions);
+        let meeting = scratch.of::<u32>(self.scratch.meeting);
         let Matrices { row: leading, matrix: batch_stride } = self.matrices;
         let args = row_norms::Args {
             x: input,
@@ -183,6 +192,7 @@ impl SamplePlan {
             theta: if is_predicted { guess } else { ptr::null() },
             norms,
             directions: if is_predicted { directions } else { ptr::null_mut() },
+            meeting,
         };
         let (kernel, shape) = kernels::row_norms(data_type, pairs, columns, batch);
         // SAFETY: the caller's buffers are as large as the plan told; the norms are a part of the scratch.
@@ -215,8 +225,9 @@ impl SamplePlan {
             count,
             status: saved.of(self.saved.status),
             scratch: scratch.of(self.scratch.select),
+            meeting,
         };
-        let (kernel, shape) = kernels::select(self.design, pairs, kept, batch);
+        let (kernel, shape) = kernels::select(self.design, pairs, batch, self.resident_blocks);
         // SAFETY: as above; indices, scales, counts and status are parts of the saved memory.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
 
@@ -272,6 +283,7 @@ impl SampleScratch {
         Ok(Self {
             norms: layout.part("the norms", &[batch, pairs, 4])?,
             directions: layout.part("the guesses", &[u64::from(is_predicted), batch, pairs, 4])?,
+            meeting: layout.part("the scratch of the selection", &[batch, 8])?,
             select: layout.part("the scratch of the selection", &[batch, select])?,
             bytes: layout.bytes(),
         })
