@@ -49,8 +49,18 @@ kernels! {
     row_norms_f16 ROW_NORMS_F16 = row_norms::row_norms::<F16>, row_norms::Args;
     /// [`row_norms`] of bf16.
     row_norms_bf16 ROW_NORMS_BF16 = row_norms::row_norms::<Bf16>, row_norms::Args;
-    /// [`select`]: every source and design.
-    select SELECT = select::select, select::Args;
+    /// [`select`] by `Uniform`.
+    select_uniform SELECT_UNIFORM = select::select::<{ select::Design::Uniform as u32 }>, select::Args;
+    /// [`select`] by `Crs`.
+    select_crs SELECT_CRS = select::select::<{ select::Design::Crs as u32 }>, select::Args;
+    /// [`select`] by `TopK`.
+    select_top_k SELECT_TOP_K = select::select::<{ select::Design::TopK as u32 }>, select::Args;
+    /// [`select`] by `WtaIid`.
+    select_wta_iid SELECT_WTA_IID = select::select::<{ select::Design::WtaIid as u32 }>, select::Args;
+    /// [`select`] by `WtaStratified`.
+    select_wta_stratified SELECT_WTA_STRATIFIED = select::select::<{ select::Design::WtaStratified as u32 }>, select::Args;
+    /// [`select`] by `WtaPivotal`.
+    select_wta_pivotal SELECT_WTA_PIVOTAL = select::select::<{ select::Design::WtaPivotal as u32 }>, select::Args;
     /// [`alias`]: builds tables.
     alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
     /// [`alias`]: draws from them.

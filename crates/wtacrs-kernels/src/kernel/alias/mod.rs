@@ -55,6 +55,7 @@ pub struct SampleArgs {
 }
 
 /// Scratch that [`alias_build`] needs for each table.
+#[inline(always)]
 pub const fn scratch_bytes(entries: u32) -> u64 {
     prefixes::bytes(entries)
 }

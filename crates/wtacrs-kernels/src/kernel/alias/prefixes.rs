@@ -75,6 +75,7 @@ pub(crate) struct Prefixes {
 }
 
 /// Bytes of the prefix sums of so many entries.
+#[inline(always)]
 pub(crate) const fn bytes(entries: u32) -> u64 {
     32 * entries as u64
 }

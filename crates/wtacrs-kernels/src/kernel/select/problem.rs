@@ -25,9 +25,9 @@ impl Problem {
     ///
     /// The promises of [`super::select`].
     #[inline(always)]
-    pub(super) unsafe fn new(args: &Args) -> Self {
+    pub(super) unsafe fn new(args: &Args, design: u32) -> Self {
         let problem = block()[2];
-        let bytes = layout::bytes(args.pairs, args.budget, args.design);
+        let bytes = layout::bytes(args.pairs, args.budget, design);
         let layout = Layout::new(args.scratch, args.pairs, problem, bytes);
         let team = Team::new(args.pairs, layout.exchange, args.meeting.wrapping_add(2 * problem as usize));
         let further = if args.further_offset.is_null() {
@@ -44,7 +44,11 @@ impl Problem {
             layout,
             run: team.run(),
             team,
-            stream: Stream::new(args.seed, args.offset.wrapping_add(further), args.first_stream.wrapping_add(problem)),
+            stream: Stream::new(
+                args.seed,
+                args.offset.wrapping_add(further),
+                args.first_stream.wrapping_add(problem.wrapping_mul(args.stream_step)),
+            ),
         }
     }
 
