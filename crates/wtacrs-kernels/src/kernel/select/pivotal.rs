@@ -119,7 +119,10 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
     let layout = problem.layout;
     let (first, end) = problem.team.bounds();
     if threshold.tail_places == 0 {
-        problem.run.for_each(|pair| layout.set_count(pair, u32::from(threshold.is_winner(layout.weight(pair)))));
+        problem.run.for_each(
+            |pair| layout.weight(pair),
+            |pair, weight| layout.set_count(pair, u32::from(threshold.is_winner(weight))),
+        );
         return;
     }
     let rules = Rules {

@@ -64,12 +64,14 @@ impl Problem {
             }
             let cut = search.cut();
             split = [0, 0];
-            self.run.for_each(|pair| {
-                let weight = self.layout.weight(pair);
-                let wins = u64::from(weight >= cut);
-                split[0] += wins;
-                split[1] = split[1].wrapping_add(weight & wins.wrapping_sub(1));
-            });
+            self.run.for_each(
+                |pair| self.layout.weight(pair),
+                |_, weight| {
+                    let wins = u64::from(weight >= cut);
+                    split[0] += wins;
+                    split[1] = split[1].wrapping_add(weight & wins.wrapping_sub(1));
+                },
+            );
             split = self.team.reduce(split, [0; 2], |a, b| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]);
         }
     }
