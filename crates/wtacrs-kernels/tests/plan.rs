@@ -343,7 +343,7 @@ fn attention() {
         ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16", "column_norms_bf16", "gather_columns_bf16"]
     );
     assert!(found[5].starts_with("gather_gemm_bf16") && found.len() <= 7, "{found:?}");
-    let all_items = |shape: Shape| shape.grid[2] % 6 == 0;
+    let all_items = |shape: Shape| shape.grid[2].is_multiple_of(6);
     assert!(list.launches().iter().all(|launch| all_items(launch.shape)), "one launch for all (batch, head)");
 
     let context = MatmulSettings { left: None, ..scores.clone() };
