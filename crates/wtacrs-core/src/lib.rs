@@ -23,7 +23,8 @@
 //! ```
 //!
 //! Without the default feature `std`, only the arithmetic remains that a GPU kernel shares with the CPU: [`weighing`],
-//! [`fixed_point`], [`threshold`], [`philox`], [`chance`], [`duel`], [`alias_slot`], [`scales`].
+//! [`fixed_point`], [`threshold`], [`philox`], [`chance`], [`duel`], [`alias_slot`], [`scales`],
+//! [`predictor_rules`].
 #![cfg_attr(not(feature = "std"), no_std)]
 // Not `forbid`: the expansion of ndarray's `s!` allows it for itself.
 #![deny(unsafe_code)]
@@ -33,6 +34,7 @@ pub mod chance;
 pub mod duel;
 pub mod fixed_point;
 pub mod philox;
+pub mod predictor_rules;
 pub mod scales;
 pub mod threshold;
 pub mod weighing;
@@ -55,6 +57,7 @@ with_std! {
     pub mod design;
     pub mod draws;
     pub mod element;
+    mod lanes;
     pub mod linear;
     pub mod norm_cache;
     pub mod norm_predictor;

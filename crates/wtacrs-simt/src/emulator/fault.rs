@@ -4,8 +4,16 @@ use std::fmt;
 use std::panic::Location;
 
 /// Where in the source an operation was called.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Eq)]
 pub struct Place(pub &'static Location<'static>);
+
+impl PartialEq for Place {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        // One place may have several locations, but mostly has one.
+        std::ptr::eq(self.0, other.0) || self.0 == other.0
+    }
+}
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,8 +40,8 @@ pub struct Culprit {
 
 impl fmt::Display for Culprit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { block: [x, y, z], thread, place } = self;
-        write!(f, "block ({x}, {y}, {z}), thread {thread} (warp {}, lane {}), at {place}", thread / 32, thread % 32)
+        let Self { block, thread, place } = self;
+        write!(f, "{}, thread {thread} (warp {}, lane {}), at {place}", named(*block), thread / 32, thread % 32)
     }
 }
 
@@ -144,6 +152,10 @@ impl fmt::Display for Ranges<'_> {
     }
 }
 
+fn named([x, y, z]: [u32; 3]) -> String {
+    format!("block ({x}, {y}, {z})")
+}
+
 fn listed(stands: &[Stand]) -> String {
     let each: Vec<_> = stands.iter().map(Stand::to_string).collect();
     each.join("; ")
@@ -209,7 +221,7 @@ pub enum Fault {
         reason: String,
     },
     /// Not all threads of a block come to the same barrier.
-    #[error("block {block:?}: threads part at a barrier: {}", listed(stands))]
+    #[error("{}: threads part at a barrier: {}", named(*block), listed(stands))]
     BarrierDivergence {
         /// The block.
         block: [u32; 3],
@@ -217,7 +229,7 @@ pub enum Fault {
         stands: Vec<Stand>,
     },
     /// Not all lanes of a mask come to the same operation.
-    #[error("block {block:?}: lanes part at a warp's operation: {}", listed(stands))]
+    #[error("{}: lanes part at a warp's operation: {}", named(*block), listed(stands))]
     WarpDivergence {
         /// The block.
         block: [u32; 3],
@@ -225,7 +237,7 @@ pub enum Fault {
         stands: Vec<Stand>,
     },
     /// Nobody can go on, or all that go on wait for something that nobody will do.
-    #[error("block {block:?}: deadlock: {}", listed(stands))]
+    #[error("{}: deadlock: {}", named(*block), listed(stands))]
     Deadlock {
         /// The block.
         block: [u32; 3],
@@ -331,7 +343,7 @@ pub enum Fault {
         culprit: Culprit,
     },
     /// The kernel panicked.
-    #[error("block {block:?}, thread {thread}: panic: {message}")]
+    #[error("{}, thread {thread}: panic: {message}", named(*block))]
     Panic {
         /// The block.
         block: [u32; 3],

@@ -3,10 +3,12 @@
 use super::fault::{Culprit, Doing, Fault, Operation, Place, Stand};
 use super::order::Order;
 use super::rendezvous::Slot;
+use super::shadow::Shadow;
 use corosensei::Yielder;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
+use std::panic::Location;
 use std::ptr::null;
 
 /// Where shared memory begins: not at 0, as on a GPU, whose system keeps the first bytes.
@@ -40,6 +42,8 @@ pub(super) struct Thread {
     pub(super) status: Cell<Status>,
     pub(super) flights: RefCell<VecDeque<Flight>>,
     pub(super) commits: Cell<u64>,
+    /// As the shadow counts it.
+    pub(super) clock: Cell<u32>,
     /// The last address polled, what was there, and how often.
     pub(super) polls: Cell<(usize, u64, u32)>,
 }
@@ -50,6 +54,8 @@ pub(super) struct Warp {
     /// Lanes that wait in a collective operation.
     pub(super) meeting: Cell<u32>,
     pub(super) slots: UnsafeCell<[Slot; 32]>,
+    /// What each lane knows of the others' clocks; made at the first barrier of the warp.
+    pub(super) known: RefCell<Option<Box<[[u32; 32]; 32]>>>,
 }
 
 pub(super) struct Block {
@@ -62,15 +68,16 @@ pub(super) struct Block {
     /// Warps that have ready lanes.
     pub(super) ready: Cell<u32>,
     pub(super) at_barrier: Cell<u32>,
+    /// Where the first thread waits, and whether all others wait there.
+    pub(super) barrier: Cell<(Place, bool)>,
     pub(super) finished: Cell<u32>,
     pub(super) spinning: Cell<u32>,
     /// Counts what a spinning thread could wait for.
     pub(super) changes: Cell<u64>,
-    /// Copies of all threads that have not landed.
-    pub(super) in_flight: Cell<u32>,
     pub(super) order: RefCell<Order>,
     pub(super) faulty: Cell<bool>,
     pub(super) fault: RefCell<Option<Fault>>,
+    pub(super) shadow: Shadow,
     shared: Bytes,
 }
 
@@ -112,13 +119,14 @@ impl Block {
             warps: Vec::new(),
             ready: Cell::new(0),
             at_barrier: Cell::new(0),
+            barrier: Cell::new((Place(Location::caller()), true)),
             finished: Cell::new(0),
             spinning: Cell::new(0),
             changes: Cell::new(0),
-            in_flight: Cell::new(0),
             order: RefCell::new(order),
             faulty: Cell::new(false),
             fault: RefCell::new(None),
+            shadow: Shadow::new(shape.shared_bytes),
             shared: Bytes::new(shape.shared_bytes),
         });
         let this: *const Self = &raw const *block;
@@ -130,6 +138,7 @@ impl Block {
                 status: Cell::new(Status::Ready),
                 flights: RefCell::default(),
                 commits: Cell::new(0),
+                clock: Cell::new(1),
                 polls: Cell::new((0, 0, 0)),
             })
             .collect();
@@ -139,6 +148,7 @@ impl Block {
                 spinning: Cell::new(0),
                 meeting: Cell::new(0),
                 slots: UnsafeCell::new([const { Slot::new() }; 32]),
+                known: RefCell::new(None),
             })
             .collect();
         block.ready.set((u64::MAX >> (64 - shape.block / 32)) as u32);
@@ -172,6 +182,10 @@ impl Block {
     #[inline(always)]
     pub(super) fn changed(&self) {
         self.changes.set(self.changes.get() + 1);
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.get() as usize == self.threads.len()
     }
 
     /// Who does what, threads that do the same together.

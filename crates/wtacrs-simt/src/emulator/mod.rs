@@ -11,6 +11,7 @@ mod machine;
 mod order;
 mod rendezvous;
 mod schedule;
+mod shadow;
 mod stack;
 
 pub use fault::{Culprit, Doing, Fault, MaskMisuse, Operation, Place, Stand};

@@ -55,9 +55,14 @@ impl Order {
         }
     }
 
+    /// Whether another block shall go on before this one must wait.
+    pub(super) fn leaves(&mut self) -> bool {
+        self.temper == Temper::Even && self.next().is_multiple_of(64)
+    }
+
     /// Whether a thread shall pause where it need not.
     pub(super) fn pauses(&mut self) -> bool {
-        self.temper == Temper::Even && self.next() % 4 == 0
+        self.temper == Temper::Even && self.next().is_multiple_of(4)
     }
 
     fn bit(&mut self, ready: u32) -> u32 {

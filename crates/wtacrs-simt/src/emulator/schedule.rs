@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 const SHARED_MOST: u32 = 227 * 1024;
 
 /// Rounds in which only spinning threads run and nothing changes, after which nothing will.
-const IDLE_ROUNDS: u32 = 10_000;
+const IDLE_ROUNDS: u32 = 1000;
 
 type Kernel<'a> = &'a (dyn Fn() + Sync);
 
@@ -106,19 +106,17 @@ fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) ->
 }
 
 fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kernel: Kernel<'_>) -> Result<(), Fault> {
-    let mut at = 0;
+    let count = residents.len();
     let mut idle = 0;
     let mut changes = 0;
     loop {
-        let from = order.below(residents.len());
-        let ready =
-            (0..residents.len()).map(|i| (from + i) % residents.len()).find(|&i| residents[i].block.ready.get() != 0);
+        let from = order.below(count);
+        let ready = (0..count).map(|i| (from + i) % count).find(|&i| residents[i].block.ready.get() != 0);
         if let Some(next) = ready {
-            at = next;
-            run_some(&mut residents[at], stacks, kernel)?;
+            run_some(&mut residents[next], stacks, kernel, || count > 1 && order.leaves())?;
             continue;
         }
-        if residents.iter().all(|resident| resident.block.finished.get() as usize == resident.block.threads.len()) {
+        if residents.iter().all(|resident| resident.block.is_finished()) {
             return Ok(());
         }
         let now: u64 = residents.iter().map(|resident| resident.block.changes.get()).sum();
@@ -126,7 +124,6 @@ fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kern
         changes = now;
         let spinning = residents.iter().any(|resident| resident.block.spinning.get() != 0);
         if !spinning || idle > IDLE_ROUNDS {
-            let _ = at;
             return Err(diagnose(residents));
         }
         for resident in &*residents {
@@ -135,9 +132,14 @@ fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kern
     }
 }
 
-/// Runs threads of one block until none is ready.
-fn run_some(resident: &mut Resident, stacks: &mut Stacks, kernel: Kernel<'_>) -> Result<(), Fault> {
-    loop {
+/// Runs threads of one block until none is ready, or another block is due.
+fn run_some(
+    resident: &mut Resident,
+    stacks: &mut Stacks,
+    kernel: Kernel<'_>,
+    mut leaves: impl FnMut() -> bool,
+) -> Result<(), Fault> {
+    while !leaves() {
         let block = &*resident.block;
         let ready = block.ready.get();
         if ready == 0 {
@@ -179,12 +181,13 @@ fn run_some(resident: &mut Resident, stacks: &mut Stacks, kernel: Kernel<'_>) ->
                 return Err(Fault::Panic { block: block.index, thread: thread.index, message });
             }
         }
-        if block.faulty.get() {
-            if let Some(fault) = block.fault.borrow_mut().take() {
-                return Err(fault);
-            }
+        if block.faulty.get()
+            && let Some(fault) = block.fault.borrow_mut().take()
+        {
+            return Err(fault);
         }
     }
+    Ok(())
 }
 
 fn start(thread: &Thread, stacks: &mut Stacks, kernel: Kernel<'_>, block: &Block) -> Result<Routine, Fault> {
@@ -221,31 +224,29 @@ fn message(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Nobody can go on: why?
+/// Nobody can go on: why? A block in which nobody spins says most, since others may wait for it.
 fn diagnose(residents: &[Resident]) -> Fault {
-    let stuck = residents
-        .iter()
-        .map(|resident| &resident.block)
-        .filter(|block| block.finished.get() as usize != block.threads.len());
-    let mut first = None;
-    for block in stuck {
+    let stuck = residents.iter().map(|resident| &*resident.block).filter(|block| !block.is_finished());
+    let faults = stuck.map(|block| {
+        let (stands, block_index) = (block.stands(), block.index);
+        let any = |what: fn(&Doing) -> bool| stands.iter().any(|stand| what(&stand.doing));
+        if any(|doing| matches!(doing, Doing::Spinning(_))) {
+            return Fault::Deadlock { block: block_index, stands };
+        }
         if let Some(fault) = misused_mask(block) {
             return fault;
         }
-        let stands = block.stands();
-        let index = block.index;
-        let spins = stands.iter().any(|stand| matches!(stand.doing, Doing::Spinning(_)));
-        let barrier = stands.iter().any(|stand| matches!(stand.doing, Doing::Barrier(_)));
-        let fault = if spins {
-            Fault::Deadlock { block: index, stands }
-        } else if barrier {
-            return Fault::BarrierDivergence { block: index, stands };
-        } else {
-            return Fault::WarpDivergence { block: index, stands };
-        };
-        first.get_or_insert(fault);
+        if any(|doing| matches!(doing, Doing::Barrier(_))) {
+            return Fault::BarrierDivergence { block: block_index, stands };
+        }
+        Fault::WarpDivergence { block: block_index, stands }
+    });
+    let faults: Vec<_> = faults.collect();
+    let says_most = faults.iter().position(|fault| !matches!(fault, Fault::Deadlock { .. })).unwrap_or(0);
+    match faults.into_iter().nth(says_most) {
+        Some(fault) => fault,
+        None => unreachable!("asked of blocks that are stuck"),
     }
-    first.unwrap_or(Fault::Deadlock { block: [0; 3], stands: Vec::new() })
 }
 
 /// A lane that waits for one that has ended, or for one whose mask differs.

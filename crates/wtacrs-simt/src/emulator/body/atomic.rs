@@ -3,12 +3,13 @@
 use super::{memory, shared as bytes};
 use crate::emulator::fault::{Fault, Place};
 use crate::emulator::machine::{Thread, current};
+use crate::emulator::shadow::Access;
 use crate::shared::Address;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Polls of one place that find the same value with no pause between, after which a thread hangs.
-const POLLS: u32 = 1 << 20;
+const POLLS: u32 = 1 << 16;
 
 /// An integer with an atomic twin.
 pub trait Atomic: Copy + Eq + Ord {
@@ -111,7 +112,7 @@ macro_rules! operations {
                 };
                 if changes {
                     thread.block().changed();
-                } else {
+                } else if matches!(change, Change::CompareExchange(..)) {
                     polled(thread, at as usize, before.widened(), place);
                 }
                 before
@@ -142,6 +143,7 @@ macro_rules! operations {
                 thread.breathe();
                 // SAFETY: the caller's promise.
                 let value = unsafe { T::load_acquire(at) };
+                thread.block().shadow.lift();
                 polled(thread, at as usize, value.widened(), place);
                 value
             }
@@ -153,6 +155,7 @@ macro_rules! operations {
                 let thread = current();
                 thread.breathe();
                 thread.block().changed();
+                thread.block().shadow.lift();
                 // SAFETY: the caller's promise.
                 unsafe { T::store_release(at, value) };
             }
@@ -171,6 +174,7 @@ macro_rules! operations {
                     let offset = bytes::place_of(thread, address.0, limit.0, size_of::<T>() as u32, place);
                     let block = thread.block();
                     block.changed();
+                    block.shadow.access(thread, offset, size_of::<T>() as u32, Access::Atomic, place);
                     // SAFETY: within the block's bytes and aligned, as checked.
                     unsafe { T::apply(block.shared().add(offset as usize).cast(), Change::$change(value)) }
                 }

@@ -15,11 +15,12 @@ pub(crate) unsafe fn copy<const BYTES: u32>(to: Address, from: *const u8, valid:
         thread.fail(Fault::CopySize { culprit: thread.culprit(place), bytes: BYTES, valid });
     }
     let block = thread.block();
+    block.changed();
     let to = place_of(thread, to.0, SHARED_BASE + block.shared_bytes, BYTES, place);
-    if valid != 0 || from as usize % BYTES as usize != 0 {
+    if valid != 0 || !(from as usize).is_multiple_of(BYTES as usize) {
         memory::check(from as usize, BYTES as usize);
     }
-    block.in_flight.set(block.in_flight.get() + 1);
+    block.shadow.depart(thread, to, BYTES, place);
     let flight = Flight { to, from, bytes: BYTES, valid, group: thread.commits.get(), place };
     thread.flights.borrow_mut().push_back(flight);
 }
@@ -42,7 +43,7 @@ pub(crate) fn wait<const PENDING: u32>() {
 
 fn land(thread: &Thread, flight: &Flight) {
     let block = thread.block();
-    block.in_flight.set(block.in_flight.get() - 1);
+    block.shadow.land(thread, flight.to, flight.bytes, flight.place);
     let (bytes, valid) = (flight.bytes as usize, flight.valid as usize);
     // SAFETY: the destination is within the block's bytes, as checked; the issuer promised that the source is readable.
     unsafe {

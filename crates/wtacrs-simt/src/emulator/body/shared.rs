@@ -1,8 +1,9 @@
 //! Shared memory: bytes of the block, every access checked.
 
-use super::memory::Access;
+use super::memory;
 use crate::emulator::fault::{Fault, Place};
 use crate::emulator::machine::{SHARED_BASE, Thread, current};
+use crate::emulator::shadow::Access;
 use crate::shared::Address;
 use std::panic::Location;
 
@@ -36,24 +37,26 @@ fn refuse(thread: &Thread, address: u32, end: u32, bytes: u32, fits: bool, place
 
 #[track_caller]
 #[inline(always)]
-pub(crate) unsafe fn read<T: Copy + Access>(address: Address, limit: Address) -> T {
+pub(crate) unsafe fn read<T: Copy + memory::Access>(address: Address, limit: Address) -> T {
     let place = Place(Location::caller());
     let thread = current();
     let bytes = size_of::<T>() as u32;
     let offset = place_of(thread, address.0, limit.0, bytes, place);
+    thread.block().shadow.access(thread, offset, bytes, Access::Read, place);
     // SAFETY: within the block's bytes and aligned, as checked.
     unsafe { thread.block().shared().add(offset as usize).cast::<T>().read() }
 }
 
 #[track_caller]
 #[inline(always)]
-pub(crate) unsafe fn write<T: Copy + Access>(address: Address, limit: Address, value: T) {
+pub(crate) unsafe fn write<T: Copy + memory::Access>(address: Address, limit: Address, value: T) {
     let place = Place(Location::caller());
     let thread = current();
     let bytes = size_of::<T>() as u32;
     let offset = place_of(thread, address.0, limit.0, bytes, place);
     let block = thread.block();
     block.changed();
+    block.shadow.access(thread, offset, bytes, Access::Write, place);
     // SAFETY: within the block's bytes and aligned, as checked.
     unsafe { block.shared().add(offset as usize).cast::<T>().write(value) };
 }

@@ -12,19 +12,20 @@ pub(crate) fn barrier() {
     let thread = current();
     let block = thread.block();
     let arrived = block.at_barrier.get() + 1;
+    let (first, same) = if arrived == 1 { (place, true) } else { block.barrier.get() };
+    let same = same && first == place;
     if (arrived as usize) < block.threads.len() {
         block.at_barrier.set(arrived);
+        block.barrier.set((first, same));
         thread.pause(Status::Barrier(place));
         return;
     }
-    let same = |other: &crate::emulator::machine::Thread| {
-        other.index == thread.index || other.status.get() == Status::Barrier(place)
-    };
-    if !block.threads.iter().all(same) {
+    if !same {
         thread.status.set(Status::Barrier(place));
         thread.fail(Fault::BarrierDivergence { block: block.index, stands: block.stands() });
     }
     block.at_barrier.set(0);
+    block.shadow.lift();
     for warp in 0..block.warps.len() as u32 {
         let own = if warp == thread.index / 32 { 1 << thread.lane() } else { 0 };
         block.wake(warp, !own);
@@ -33,11 +34,16 @@ pub(crate) fn barrier() {
 
 #[track_caller]
 pub(crate) fn warp_barrier(mask: u32) {
-    meet(Operation::WarpBarrier, mask, [0; 10], |_, _| Ok(()));
+    meet(Operation::WarpBarrier, mask, [0; 10], |_, mask| {
+        let thread = current();
+        thread.block().shadow.join(thread, mask);
+        Ok(())
+    });
 }
 
 pub(crate) fn device_fence() {
     fence(SeqCst);
+    current().block().shadow.lift();
 }
 
 #[track_caller]
