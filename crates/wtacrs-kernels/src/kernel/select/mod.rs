@@ -198,8 +198,8 @@ pub fn shape(pairs: u32, batch: u32, design: Design, resident_blocks: u32) -> Sh
     shape_with(pairs, batch, design, wanted.min(most), threads)
 }
 
-/// The launch with so many blocks for each problem, of so many threads: any multiple of 32 up to 1024. More blocks than
-/// there is work for are brought down.
+/// The launch with so many blocks for each problem, of so many threads, a multiple of 32. More blocks than there is work
+/// for, and more threads than 512, are brought down.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn shape_with(pairs: u32, batch: u32, design: Design, blocks: u32, threads: u32) -> Shape {
     let blocks = blocks.clamp(1, layout::most_blocks(pairs).max(1));
