@@ -17,6 +17,8 @@ pub mod element;
 pub mod kernel;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod launch;
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod plan;
 
 wtacrs_simt::shared_memory!();
 

@@ -22,7 +22,7 @@
     target_arch = "nvptx64",
     no_std,
     expect(internal_features, reason = "LLVM's intrinsics are the only convergent way to the collective instructions"),
-    feature(abi_unadjusted, asm_experimental_arch, core_float_math, link_llvm_intrinsics, stdarch_nvptx)
+    feature(abi_ptx, abi_unadjusted, asm_experimental_arch, core_float_math, link_llvm_intrinsics, stdarch_nvptx)
 )]
 
 #[cfg(not(target_arch = "nvptx64"))]
@@ -36,6 +36,8 @@ use emulator::body;
 use nvptx as body;
 
 pub mod atomic;
+#[doc(hidden)]
+pub mod checks;
 pub mod cp_async;
 pub mod index;
 pub mod math;

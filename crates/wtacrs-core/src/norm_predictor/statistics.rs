@@ -5,23 +5,11 @@
 //! So the sums of several ranks add up to those of all their rows.
 
 use super::{PredictorError, blend, check_len};
+use crate::predictor_rules::sums::{self, BLEND, FAINT, LOG_SUM, PRESENT, SCALARS, TRACE, VANISHED};
+use crate::predictor_rules::{LARGEST_SUM, Target};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
-
-/// Σω of the rows with a logarithm.
-const PRESENT: usize = 0;
-/// Σωy over them.
-const LOG_SUM: usize = 1;
-/// Σω of the rows whose norm vanishes.
-const VANISHED: usize = 2;
-/// Σω of those among them whose norm is small but not zero.
-const FAINT: usize = 3;
-/// Σω‖x‖².
-const TRACE: usize = 4;
-/// The sums of [`blend`].
-const BLEND: usize = 5;
-const SCALARS: usize = BLEND + blend::SUMS;
 
 /// One step's sums, to be added over ranks before [`NormPredictor::apply`](super::NormPredictor::apply).
 ///
@@ -40,14 +28,6 @@ pub(super) struct Row {
     pub(super) target: Target,
     /// The cached log-norm less the guess, and the true one less the guess.
     pub(super) blend: Option<(f64, f64)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Target {
-    Log(f64),
-    /// Too small beside the others for its logarithm to mean anything.
-    Faint,
-    Zero,
 }
 
 impl StepStatistics {
@@ -72,7 +52,7 @@ impl StepStatistics {
 
     /// How many sums there are for a number of features.
     pub(super) fn len(features: usize) -> usize {
-        SCALARS + 3 * features + features * features
+        sums::len(features)
     }
 
     /// All sums, for an all-reduce; their order is a private matter.
@@ -128,9 +108,6 @@ impl StepStatistics {
         Centred { level, mean_log, mean, sum, moment, square: &self.sums[SCALARS + 3 * r..] }
     }
 }
-
-/// Far beyond the sums of any rows, and far from an overflow.
-const LARGEST_SUM: f64 = 1e100;
 
 /// Rows of the square that are one task.
 const BAND: usize = 64;

@@ -91,7 +91,9 @@ pub unsafe fn column_norms<E: Element>(args: &Args) {
     if is_inside && index::warp() == 0 {
         let norm = math::sqrt_f64(if is_safe { total } else { exact }) as f32;
         // SAFETY: one thread for each column of each item.
-        unsafe { memory::store(args.norms.add((u64::from(item) * u64::from(args.columns)) as usize + column as usize), norm) };
+        unsafe {
+            memory::store(args.norms.add((u64::from(item) * u64::from(args.columns)) as usize + column as usize), norm)
+        };
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 const SHARED_MOST: u32 = 227 * 1024;
 
 /// Rounds in which only spinning threads run and nothing changes, after which nothing will.
-const IDLE_ROUNDS: u32 = 10_000;
+const IDLE_ROUNDS: u32 = 1000;
 
 type Kernel<'a> = &'a (dyn Fn() + Sync);
 

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Polls of one place that find the same value with no pause between, after which a thread hangs.
-const POLLS: u32 = 1 << 20;
+const POLLS: u32 = 1 << 16;
 
 /// An integer with an atomic twin.
 pub trait Atomic: Copy + Eq + Ord {
@@ -112,7 +112,7 @@ macro_rules! operations {
                 };
                 if changes {
                     thread.block().changed();
-                } else {
+                } else if matches!(change, Change::CompareExchange(..)) {
                     polled(thread, at as usize, before.widened(), place);
                 }
                 before
