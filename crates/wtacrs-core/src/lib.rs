@@ -57,6 +57,7 @@ with_std! {
     pub mod design;
     pub mod draws;
     pub mod element;
+    mod lanes;
     pub mod linear;
     pub mod norm_cache;
     pub mod norm_predictor;

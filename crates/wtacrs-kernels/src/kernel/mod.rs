@@ -3,16 +3,16 @@
 //!
 //! A new kernel is a file and a line of the table.
 
-pub mod alias;
 pub mod column_norms;
 pub mod gather_columns;
+pub mod alias;
 pub mod gather_gemm;
 pub mod gather_rows;
 pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
-pub mod split_reduce;
 mod team;
+pub mod split_reduce;
 
 use crate::element::{Bf16, F16, F32};
 #[cfg(not(target_arch = "nvptx64"))]
@@ -66,6 +66,31 @@ kernels! {
     gather_columns_f16 GATHER_COLUMNS_F16 = gather_columns::gather_columns::<F16>, gather_columns::Args;
     /// [`gather_columns`] of bf16.
     gather_columns_bf16 GATHER_COLUMNS_BF16 = gather_columns::gather_columns::<Bf16>, gather_columns::Args;
+    /// [`gather_rows`] of f32.
+    gather_rows_f32 GATHER_ROWS_F32 = gather_rows::gather_rows::<F32>, gather_rows::Args;
+    /// [`gather_rows`] of f16.
+    gather_rows_f16 GATHER_ROWS_F16 = gather_rows::gather_rows::<F16>, gather_rows::Args;
+    /// [`gather_rows`] of bf16.
+    gather_rows_bf16 GATHER_ROWS_BF16 = gather_rows::gather_rows::<Bf16>, gather_rows::Args;
+    /// The first launch of [`predictor_update`], for rows of f32.
+    predictor_features_f32 PREDICTOR_FEATURES_F32 =
+        predictor_update::predictor_features::<F32>, predictor_update::Args;
+    /// The first launch of [`predictor_update`], for rows of f16.
+    predictor_features_f16 PREDICTOR_FEATURES_F16 =
+        predictor_update::predictor_features::<F16>, predictor_update::Args;
+    /// The first launch of [`predictor_update`], for rows of bf16.
+    predictor_features_bf16 PREDICTOR_FEATURES_BF16 =
+        predictor_update::predictor_features::<Bf16>, predictor_update::Args;
+    /// The second launch of [`predictor_update`].
+    predictor_sums PREDICTOR_SUMS = predictor_update::predictor_sums, predictor_update::Args;
+    /// The third launch of [`predictor_update`].
+    predictor_apply PREDICTOR_APPLY = predictor_update::predictor_apply, predictor_update::Args;
+    /// [`select`]: every source and design.
+    select SELECT = select::select, select::Args;
+    /// [`alias`]: builds tables.
+    alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
+    /// [`alias`]: draws from them.
+    alias_sample ALIAS_SAMPLE = alias::alias_sample, alias::SampleArgs;
     /// [`gather_gemm`] of bf16, 128 × 256.
     gather_gemm_bf16_wide GATHER_GEMM_BF16_WIDE =
         gather_gemm::gather_gemm::<Half<Bf16, 256, 256>, true>, gather_gemm::Args;
@@ -94,29 +119,4 @@ kernels! {
     gather_gemm_tf32_any GATHER_GEMM_TF32_ANY = gather_gemm::gather_gemm::<Tf32, false>, gather_gemm::Args;
     /// [`split_reduce`].
     split_reduce SPLIT_REDUCE = split_reduce::split_reduce, split_reduce::Args;
-    /// [`gather_rows`] of f32.
-    gather_rows_f32 GATHER_ROWS_F32 = gather_rows::gather_rows::<F32>, gather_rows::Args;
-    /// [`gather_rows`] of f16.
-    gather_rows_f16 GATHER_ROWS_F16 = gather_rows::gather_rows::<F16>, gather_rows::Args;
-    /// [`gather_rows`] of bf16.
-    gather_rows_bf16 GATHER_ROWS_BF16 = gather_rows::gather_rows::<Bf16>, gather_rows::Args;
-    /// The first launch of [`predictor_update`], for rows of f32.
-    predictor_features_f32 PREDICTOR_FEATURES_F32 =
-        predictor_update::predictor_features::<F32>, predictor_update::Args;
-    /// The first launch of [`predictor_update`], for rows of f16.
-    predictor_features_f16 PREDICTOR_FEATURES_F16 =
-        predictor_update::predictor_features::<F16>, predictor_update::Args;
-    /// The first launch of [`predictor_update`], for rows of bf16.
-    predictor_features_bf16 PREDICTOR_FEATURES_BF16 =
-        predictor_update::predictor_features::<Bf16>, predictor_update::Args;
-    /// The second launch of [`predictor_update`].
-    predictor_sums PREDICTOR_SUMS = predictor_update::predictor_sums, predictor_update::Args;
-    /// The third launch of [`predictor_update`].
-    predictor_apply PREDICTOR_APPLY = predictor_update::predictor_apply, predictor_update::Args;
-    /// [`select`]: every source and design.
-    select SELECT = select::select, select::Args;
-    /// [`alias`]: builds tables.
-    alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
-    /// [`alias`]: draws from them.
-    alias_sample ALIAS_SAMPLE = alias::alias_sample, alias::SampleArgs;
 }

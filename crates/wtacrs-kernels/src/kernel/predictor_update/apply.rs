@@ -13,7 +13,7 @@ use super::{Args, Outcome, State, at};
 use wtacrs_core::predictor_rules::sums::{self, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
 use wtacrs_core::predictor_rules::{ITERATIONS, LARGEST_SUM, TOLERANCE, numbers};
 use wtacrs_simt::index::{WARP, lane, thread, warp};
-use wtacrs_simt::math::{fma_f64, sqrt_f64};
+use wtacrs_simt::math::fma_f64;
 use wtacrs_simt::memory;
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::sync::barrier;
@@ -74,13 +74,19 @@ pub unsafe fn predictor_apply(args: &Args) {
         let new_moment = own(2) + floor * own(1) - mean_log * added;
 
         let (forgetting, covariance) = (args.forgetting, at::<f64>(args.state, state.covariance));
-        block.share(mean);
-        let square = args.sums.add(SCALARS + 3 * r as usize);
-        let mut row = block.group;
+        block.share_two(mean, added);
+        let (mut row, mut diagonal) = (block.group, 0.0);
         while row < r && column < r {
-            let place = row as usize * r as usize + column as usize;
-            let centred = memory::load(square.add(place)) - block.shared(row) * added;
-            memory::store(covariance.add(place), forgetting * memory::load(covariance.add(place)) + centred);
+            // The sums are of the upper triangle; each entry below it is its mirror image, to the bit.
+            let (centre, square) = if row <= column {
+                (block.shared(row) * added, sum(sums::triangle(r as usize, row as usize) + (column - row) as usize))
+            } else {
+                let square = sum(sums::triangle(r as usize, column as usize) + (row - column) as usize);
+                (mean * block.partials.read(row), square)
+            };
+            diagonal += if row == column { square } else { 0.0 };
+            let entry = covariance.add(row as usize * r as usize + column as usize);
+            memory::store(entry, forgetting * memory::load(entry) + (square - centre));
             row += block.groups;
         }
 
@@ -93,7 +99,7 @@ pub unsafe fn predictor_apply(args: &Args) {
             solution = memory::load(coefficient_at);
             memory::store(moment_at, moment);
         }
-        let trace = forgetting * memory::load(scalars.add(numbers::TRACE)) + sum(sums::TRACE);
+        let trace = forgetting * memory::load(scalars.add(numbers::TRACE)) + block.sum(diagonal);
         let system = System { block, covariance, ridge: args.ridge * trace / f64::from(r) };
         let solution = system.improve(moment, solution);
         if has_element {
@@ -173,7 +179,19 @@ impl Block {
         barrier();
     }
 
-    /// Element i < columns of that vector.
+    /// The same, and further values become the vector in `partials`.
+    #[inline(always)]
+    unsafe fn share_two(self, value: f64, further: f64) {
+        // SAFETY: the window has an entry for each thread; nobody reads it before the barrier.
+        unsafe {
+            if self.group == 0 {
+                self.partials.write(self.column, further);
+            }
+            self.share(value);
+        }
+    }
+
+    /// Element i < columns of the shared vector.
     #[inline(always)]
     unsafe fn shared(self, i: u32) -> f64 {
         // SAFETY: it was written before the last barrier.
@@ -267,11 +285,10 @@ unsafe fn combine(args: &Args, state: &State, block: Block, coefficient: f64) {
             barrier();
             half *= 2;
         }
-        let scale = 1.0 / sqrt_f64(f64::from(width));
         let mut j = thread();
         while j < args.in_features {
             let word = memory::load_constant(at::<u32>(args.state, state.signs).add(j as usize / 32));
-            let value = scale * spread.read(j & (width - 1));
+            let value = spread.read(j & (width - 1));
             let signed = if word >> (j % 32) & 1 == 0 { value } else { -value };
             memory::store(at::<f32>(args.state, state.theta).add(j as usize), signed as f32);
             j += THREADS;

@@ -1,15 +1,15 @@
 //! The features of the rows that a step learns from, and what is known of their ‖dZ‖: a block for each row.
 //!
 //! P (r × in_features) = W · F · D as in wtacrs-core: D flips signs, F folds column j onto place j mod n, W is the first r
-//! rows of the orthonormal Walsh-Hadamard matrix. A thread folds its places in the order of columns, so that sums have
+//! rows of the Walsh-Hadamard matrix. A thread folds its places in the order of columns, so that sums have
 //! the CPU's bits; the transform's n log₂ n additions are the same in any order.
 
 use super::{Args, FAINT, Scratch, State, VANISHED, at};
 use crate::block::logarithm::ln;
 use crate::block::row_team::{RowTeam, THREADS, WARP_VECTORS};
 use crate::block::vector::{self, Packed};
-use wtacrs_core::predictor_rules::{LARGEST_VALID_SCALE, Target, chosen_row, numbers, squared_weight};
-use wtacrs_simt::index::{WARP, block, grid, lane, thread, warp};
+use wtacrs_core::predictor_rules::{LARGEST_VALID_SCALE, Target, chosen_row, grid, numbers, squared_weight};
+use wtacrs_simt::index::{self, WARP, block, lane, thread, warp};
 use wtacrs_simt::math::{fma_f64, sqrt_f64};
 use wtacrs_simt::memory;
 use wtacrs_simt::shared::Shared;
@@ -19,10 +19,10 @@ use wtacrs_simt::warp::{FULL, reduce_min};
 /// Warps of a block.
 const WARPS: u32 = THREADS / WARP;
 
-/// Room for the norm's sum, the trace's sum, and the least invalid row of each warp.
-pub(super) const SCRATCH_BYTES: u32 = (8 + 8 + 4) * WARPS;
+/// Room for the norm's sum and the least invalid row of each warp.
+pub(super) const SCRATCH_BYTES: u32 = (8 + 4) * WARPS;
 
-/// x ← √ω·P(h/‖h‖) of a row, its ω and target; and a look at all kept rows for scales and norms that are none.
+/// √ω·P(h/‖h‖) of a row on the grid, its √ω and target; and a look at all kept rows for scales and norms that are none.
 ///
 /// # Safety
 ///
@@ -30,14 +30,13 @@ pub(super) const SCRATCH_BYTES: u32 = (8 + 8 + 4) * WARPS;
 /// documentation says.
 #[inline(always)]
 pub unsafe fn predictor_features<E: Packed>(args: &Args) {
-    let ([at_row, _, _], [blocks, _, _]) = (block(), grid());
+    let ([at_row, _, _], [blocks, _, _]) = (block(), index::grid());
     let projection = args.projection();
     let (r, width) = (projection.features, projection.width);
     let scratch = Scratch::new(args.blocks(), r);
     let team = RowTeam::new(WARP_VECTORS + 1);
     let norm_sums = Shared::<f64>::new(0, WARPS);
-    let trace_sums = Shared::<f64>::new(norm_sums.end(), WARPS);
-    let least = Shared::<u32>::new(trace_sums.end(), WARPS);
+    let least = Shared::<u32>::new(norm_sums.end(), WARPS);
     let folded = Shared::<f32>::new(SCRATCH_BYTES, width);
     // SAFETY: the chosen row is one of those given, so that everything of its index exists; blocks write what is theirs
     // in scratch, threads what is theirs in shared memory, between barriers that all of them reach.
@@ -84,40 +83,32 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
         walsh_hadamard(folded);
 
         let (dz_norm, scale) = if has_row { facts(args, row as u32) } else { (0.0, 0.0) };
-        // Before the division: scales are finite, or the step is refused.
         let share = if has_row { f64::from(given) / f64::from(chosen) } else { 1.0 };
-        let weight = sqrt_f64(squared_weight(share * scale));
-        let root = sqrt_f64(weight);
-        let unit = 1.0 / (norm_f64 * f64::from(prescale) * sqrt_f64(f64::from(width)));
-        let x = at::<f64>(args.scratch, scratch.x).add(at_row as usize * r as usize);
-        let mut trace = 0.0;
+        let root = grid::root(sqrt_f64(sqrt_f64(squared_weight(share * scale))));
+        let unit = 1.0 / (norm_f64 * f64::from(prescale));
+        let x = at::<u32>(args.scratch, scratch.x).add(at_row as usize * r as usize);
         let mut i = thread();
         while i < r {
-            let feature = if columns > 0 { f64::from(folded.read(i)) * unit * root } else { 0.0 };
-            memory::store(x.add(i as usize), feature);
-            trace = fma_f64(feature, feature, trace);
+            let feature = if columns > 0 { f64::from(folded.read(i)) * unit } else { 0.0 };
+            memory::store(x.add(i as usize), grid::units(feature, root) as u32);
             i += THREADS;
         }
-        let trace = team.sum(trace, trace_sums);
         if thread() == 0 {
             let mut invalid = u32::MAX;
             for warp in 0..WARPS {
                 let other = least.read(warp);
                 invalid = if other < invalid { other } else { invalid };
             }
-            let level = memory::load(
-                at::<f64>(args.state, State::new(args.in_features, args.features).scalars).add(numbers::LEVEL),
-            );
-            let log = match Target::new(dz_norm, ln(dz_norm), level, args.clamp) {
-                Target::Log(log) => log,
+            let scalars = at::<f64>(args.state, State::new(args.in_features, args.features).scalars);
+            let level = memory::load(scalars.add(numbers::LEVEL));
+            let target = match Target::new(dz_norm, ln(dz_norm), level, args.clamp) {
+                Target::Log(log) => grid::target(log, root),
                 Target::Faint => FAINT,
                 Target::Zero => VANISHED,
             };
-            let place = at_row as usize;
-            memory::store(at::<f64>(args.scratch, scratch.weights).add(place), weight);
-            memory::store(at::<f64>(args.scratch, scratch.logs).add(place), log);
-            memory::store(at::<f64>(args.scratch, scratch.traces).add(place), trace);
-            memory::store(at::<u32>(args.scratch, scratch.invalid).add(place), invalid);
+            memory::store(at::<f64>(args.scratch, scratch.roots).add(at_row as usize), root);
+            memory::store(at::<f64>(args.scratch, scratch.targets).add(at_row as usize), target);
+            memory::store(at::<u32>(args.scratch, scratch.invalid).add(at_row as usize), invalid);
         }
     }
 }

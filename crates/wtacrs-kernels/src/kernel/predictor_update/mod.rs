@@ -2,12 +2,12 @@
 //!
 //! | launch | blocks | does |
 //! |---|---|---|
-//! | [`predictor_features`] | one for each row learned from | x ← √ω·P(h/‖h‖), and what is known of the row's ‖dZ‖ |
-//! | [`predictor_sums`] | one for each tile of 32 × 32 of Σωxxᵀ, and one for each 32 features | the step's sums |
+//! | [`predictor_features`] | one for each row learned from | √ω·P(h/‖h‖) on the grid, and what is known of the row's ‖dZ‖ |
+//! | [`predictor_sums`] | one for each tile of 32 × 32 of Σωxxᵀ's upper triangle, and one for each 32 features | the step's sums |
 //! | [`predictor_apply`] | one | C, m ← decayed, plus the centred sums; c by conjugate gradients; θ ← Pᵀc, b, level |
 //!
 //! The sums lie in a buffer of their own, in the order of wtacrs-core's `StepStatistics::sums`: a framework may add those
-//! of all ranks between the second launch and the third, some of them from CPUs.
+//! of all ranks between the second launch and the third, some of them from CPUs. They are exact, as wtacrs-core's are.
 //!
 //! Saved rows may carry their scale 1/π: features are those of h/‖h‖, from which every factor is divided out, so that
 //! they differ by the rounding of the scaled elements only.
@@ -15,9 +15,11 @@
 //! # Differences from the CPU
 //!
 //! Elements are folded and transformed in f32 in the CPU's order, to its bits. A row's norm is summed in f64 here and in
-//! f32 there, so that features differ by a relative `row_norms::error_bound` of the CPU's lanes at most, in units of
-//! the row; sums and the solution are in f64 on both sides, in different orders. Cached norms are not learned from:
-//! the sums for them are zero.
+//! lanes of f32 there: where both round to the same f32 (as they do unless its last bits differ) features are equal,
+//! otherwise within a relative (in_features/32 + 6)·2⁻²⁴, and then rounding to the grid of 2⁻⁶ takes a few of them to
+//! the neighbouring unit. Sums of equal units are equal to the bit, and so are C, m and the level; the solution's dot
+//! products are in f64 on both sides, in different orders. Logarithms are within 4 units in the last place before they
+//! are rounded to 2⁻¹⁰. Cached norms are not learned from: the sums for them are zero.
 
 mod apply;
 mod features;
@@ -151,14 +153,12 @@ impl Projection {
 /// Where scratch lies, in bytes from its first.
 #[derive(Clone, Copy, Debug)]
 struct Scratch {
-    /// Features times √ω: chosen × r.
+    /// √ω·x in units of the grid: chosen × r.
     x: u64,
-    /// ω for each row.
-    weights: u64,
-    /// log‖dZ‖ for each row, or one of [`FAINT`] and [`VANISHED`].
-    logs: u64,
-    /// ω‖x‖² for each row.
-    traces: u64,
+    /// √ω for each row.
+    roots: u64,
+    /// √ω·log‖dZ‖ for each row, or one of [`FAINT`] and [`VANISHED`].
+    targets: u64,
     /// For each block the least invalid row that it found, or `u32::MAX`.
     invalid: u64,
 }
@@ -172,10 +172,9 @@ impl Scratch {
     #[inline(always)]
     const fn new(blocks: u32, features: u32) -> Self {
         let rows = blocks as u64;
-        let weights = 8 * rows * features as u64;
-        let (logs, traces) = (weights + 8 * rows, weights + 16 * rows);
-        let invalid = traces + 8 * rows;
-        Self { x: 0, weights, logs, traces, invalid }
+        let roots = (4 * rows * features as u64).next_multiple_of(8);
+        let targets = roots + 8 * rows;
+        Self { x: 0, roots, targets, invalid: targets + 8 * rows }
     }
 }
 

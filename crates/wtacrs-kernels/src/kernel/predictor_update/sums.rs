@@ -4,27 +4,30 @@
 //! Σωxxᵀ = XᵀX        X (chosen × r), whose rows are √ω·x
 //! ```
 //!
-//! A block has a tile of 32 × 32 of it, a thread 4 × 4 numbers of the tile; rows come through shared memory 32 at a time
-//! and are added in their order. A last row of blocks has the vectors, and its first block the scalars.
+//! On the grid X is of integers whose products add up within 32 bits for 64 rows, and within f64 for all: exactly, in any
+//! order. A block has a tile of 32 × 32 of the upper triangle, a thread 4 × 4 numbers of the tile; rows come through
+//! shared memory 64 at a time. A last row of blocks has the vectors, and its first block the scalars.
 
 use super::{Args, FAINT, Scratch, VANISHED, at};
-use wtacrs_core::predictor_rules::sums::{self, LOG_SUM, PRESENT, SCALARS, TRACE};
-use wtacrs_simt::index::{WARP, block, grid, thread};
-use wtacrs_simt::math::{fma_f64, sqrt_f64};
+use wtacrs_core::predictor_rules::grid::{self, ROWS_IN_I32, SQUARE_UNIT};
+use wtacrs_core::predictor_rules::sums::{self, LOG_SUM, PRESENT, SCALARS};
+use wtacrs_simt::index::{self, WARP, block, thread};
 use wtacrs_simt::memory;
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::sync::barrier;
 use wtacrs_simt::warp::{FULL, reduce_min};
 
-/// Features of a tile's side, and rows that are in shared memory at a time.
+/// Features of a tile's side.
 pub(super) const TILE: u32 = 32;
 /// Threads of a block: 8 × 8.
 pub(super) const THREADS: u32 = 64;
 /// Threads along a side of a tile. A thread's numbers are as far apart, so that lanes read neighbours.
 const SIDE: u32 = 8;
-/// Two tiles of rows.
+/// Rows that are in shared memory at a time.
+const ROWS: u32 = ROWS_IN_I32 as u32;
+/// So many rows of two tiles.
 #[cfg(not(target_arch = "nvptx64"))]
-pub(super) const SHARED_BYTES: u32 = 2 * 8 * TILE * TILE;
+pub(super) const SHARED_BYTES: u32 = 2 * 4 * ROWS * TILE;
 
 /// The sums of the rows in scratch; the number of rows with a logarithm becomes NaN if some row is invalid, so that all
 /// ranks that add these sums refuse the step.
@@ -34,11 +37,13 @@ pub(super) const SHARED_BYTES: u32 = 2 * 8 * TILE * TILE;
 /// The launch has the shape `sums_shape` of these arguments and follows that of `predictor_features`.
 #[inline(always)]
 pub unsafe fn predictor_sums(args: &Args) {
-    let ([column, row, _], [tiles, _, _]) = (block(), grid());
+    let ([column, row, _], [tiles, _, _]) = (block(), index::grid());
     // SAFETY: this launch's promise; what is read was written by the launch before.
     unsafe {
         if row < tiles {
-            add_tile(args, row * TILE, column * TILE);
+            if row <= column {
+                add_tile(args, row * TILE, column * TILE);
+            }
         } else {
             add_vectors(args, column * TILE);
             if column == 0 {
@@ -52,50 +57,56 @@ pub unsafe fn predictor_sums(args: &Args) {
 #[inline(always)]
 unsafe fn add_tile(args: &Args, top: u32, left: u32) {
     let r = args.projection().features;
-    let rows = Shared::<f64>::new(0, TILE * TILE);
-    let columns = Shared::<f64>::new(rows.end(), TILE * TILE);
+    let rows = Shared::<u32>::new(0, ROWS * TILE);
+    let columns = Shared::<u32>::new(rows.end(), ROWS * TILE);
     let (y, x) = (thread() / SIDE, thread() % SIDE);
     // Written out, as an array that is indexed would be kept in local memory.
     let (mut t0, mut t1, mut t2, mut t3) = ([0.0; 4], [0.0; 4], [0.0; 4], [0.0; 4]);
     // SAFETY: rows are those chosen, features are less than r; writes and reads of shared memory have a barrier between.
     unsafe {
         let (_, chosen) = args.rows_given_and_chosen();
-        let features = at::<f64>(args.scratch, Scratch::new(args.blocks(), r).x);
+        let features = at::<u32>(args.scratch, Scratch::new(args.blocks(), r).x);
         let feature = |row: u32, i: u32| {
             if row < chosen && i < r {
                 memory::load_constant(features.add(row as usize * r as usize + i as usize))
             } else {
-                0.0
+                0
             }
         };
         let mut first = 0;
         while first < chosen {
             let mut i = thread();
-            while i < TILE * TILE {
+            while i < ROWS * TILE {
                 rows.write(i, feature(first + i / TILE, top + i % TILE));
                 columns.write(i, feature(first + i / TILE, left + i % TILE));
                 i += THREADS;
             }
             barrier();
-            for k in 0..TILE {
-                let part = |window: Shared<f64>, place: u32| {
-                    let at = |n: u32| window.read(k * TILE + place + n * SIDE);
+            let (mut u0, mut u1, mut u2, mut u3) = ([0; 4], [0; 4], [0; 4], [0; 4]);
+            let mut k = 0;
+            while k < ROWS {
+                let part = |window: Shared<u32>, place: u32| {
+                    let at = |n: u32| window.read(k * TILE + place + n * SIDE) as i32;
                     [at(0), at(1), at(2), at(3)]
                 };
                 let ([a0, a1, a2, a3], b) = (part(rows, y), part(columns, x));
-                t0 = add(t0, a0, b);
-                t1 = add(t1, a1, b);
-                t2 = add(t2, a2, b);
-                t3 = add(t3, a3, b);
+                u0 = add_products(u0, a0, b);
+                u1 = add_products(u1, a1, b);
+                u2 = add_products(u2, a2, b);
+                u3 = add_products(u3, a3, b);
+                k += 1;
             }
+            t0 = add_units(t0, u0);
+            t1 = add_units(t1, u1);
+            t2 = add_units(t2, u2);
+            t3 = add_units(t3, u3);
             barrier();
-            first += TILE;
+            first += ROWS;
         }
-        let square = args.sums.add(SCALARS + 3 * r as usize);
         let store = |n: u32, m: u32, total: f64| {
             let (i, j) = (top + y + n * SIDE, left + x + m * SIDE);
-            if i < r && j < r {
-                memory::store(square.add(i as usize * r as usize + j as usize), total);
+            if i <= j && j < r {
+                memory::store(args.sums.add(sums::triangle(r as usize, i as usize) + (j - i) as usize), total);
             }
         };
         let store_row = |n: u32, [a, b, c, d]: [f64; 4]| {
@@ -111,10 +122,17 @@ unsafe fn add_tile(args: &Args, top: u32, left: u32) {
     }
 }
 
-/// t + a·b.
+/// u + a·b.
 #[inline(always)]
-fn add([t0, t1, t2, t3]: [f64; 4], a: f64, [b0, b1, b2, b3]: [f64; 4]) -> [f64; 4] {
-    [fma_f64(a, b0, t0), fma_f64(a, b1, t1), fma_f64(a, b2, t2), fma_f64(a, b3, t3)]
+fn add_products([u0, u1, u2, u3]: [i32; 4], a: i32, [b0, b1, b2, b3]: [i32; 4]) -> [i32; 4] {
+    [u0 + a * b0, u1 + a * b1, u2 + a * b2, u3 + a * b3]
+}
+
+/// t + what so many units of products count.
+#[inline(always)]
+fn add_units([t0, t1, t2, t3]: [f64; 4], [u0, u1, u2, u3]: [i32; 4]) -> [f64; 4] {
+    let count = |units: i32| f64::from(units) * SQUARE_UNIT;
+    [t0 + count(u0), t1 + count(u1), t2 + count(u2), t3 + count(u3)]
 }
 
 /// Σωx of the rows with a logarithm, Σωx of those without, Σωyx, for the features from `first` on: one for each thread.
@@ -129,16 +147,16 @@ unsafe fn add_vectors(args: &Args, first: u32) {
     // SAFETY: rows are those chosen, i < r.
     unsafe {
         let (_, chosen) = args.rows_given_and_chosen();
-        let features = at::<f64>(args.scratch, scratch.x).add(i as usize);
+        let features = at::<u32>(args.scratch, scratch.x).add(i as usize);
         for row in 0..chosen as usize {
-            let x = memory::load_constant(features.add(row * r as usize));
-            let root = sqrt_f64(memory::load_constant(at::<f64>(args.scratch, scratch.weights).add(row)));
-            let log = memory::load_constant(at::<f64>(args.scratch, scratch.logs).add(row));
-            if log == FAINT || log == VANISHED {
+            let x = grid::feature(memory::load_constant(features.add(row * r as usize)) as i32);
+            let root = memory::load_constant(at::<f64>(args.scratch, scratch.roots).add(row));
+            let target = memory::load_constant(at::<f64>(args.scratch, scratch.targets).add(row));
+            if target == FAINT || target == VANISHED {
                 vanished += root * x;
             } else {
                 present += root * x;
-                moment += root * log * x;
+                moment += target * x;
             }
         }
         let vectors = args.sums.add(SCALARS + i as usize);
@@ -170,17 +188,16 @@ unsafe fn add_scalars(args: &Args) {
             return;
         }
         let (_, chosen) = args.rows_given_and_chosen();
-        let (mut present, mut log_sum, mut vanished, mut faint, mut trace) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut present, mut log_sum, mut vanished, mut faint) = (0.0, 0.0, 0.0, 0.0);
         for row in 0..chosen as usize {
-            let weight = memory::load_constant(at::<f64>(args.scratch, scratch.weights).add(row));
-            let log = memory::load_constant(at::<f64>(args.scratch, scratch.logs).add(row));
-            trace += memory::load_constant(at::<f64>(args.scratch, scratch.traces).add(row));
-            if log == FAINT || log == VANISHED {
-                vanished += weight;
-                faint += if log == FAINT { weight } else { 0.0 };
+            let root = memory::load_constant(at::<f64>(args.scratch, scratch.roots).add(row));
+            let target = memory::load_constant(at::<f64>(args.scratch, scratch.targets).add(row));
+            if target == FAINT || target == VANISHED {
+                vanished += root * root;
+                faint += if target == FAINT { root * root } else { 0.0 };
             } else {
-                present += weight;
-                log_sum += weight * log;
+                present += root * root;
+                log_sum += root * target;
             }
         }
         let is_valid = invalid == u32::MAX;
@@ -188,7 +205,6 @@ unsafe fn add_scalars(args: &Args) {
         memory::store(args.sums.add(LOG_SUM), log_sum);
         memory::store(args.sums.add(sums::VANISHED), vanished);
         memory::store(args.sums.add(sums::FAINT), faint);
-        memory::store(args.sums.add(TRACE), trace);
         for blend in sums::BLEND..SCALARS {
             memory::store(args.sums.add(blend), 0.0);
         }

@@ -1,6 +1,8 @@
 //! What the norm predictor of the CPU and the one of the GPU must agree on: which rows are learned from, what they
 //! count, how their targets are classed, where a step's sums and a predictor's numbers lie.
 
+pub mod grid;
+
 /// The i-th of `count` rows that are evenly spaced over those given; i < count ≤ given.
 #[inline(always)]
 pub const fn chosen_row(i: u64, given: u64, count: u64) -> u64 {
@@ -59,7 +61,7 @@ pub const ITERATIONS: u32 = 8;
 pub const TOLERANCE: f64 = 1e-20;
 
 /// Where a step's sums lie: scalars, then Σωx of the rows that have a logarithm, Σωx of those that vanish, Σωyx (r
-/// each), then Σωxxᵀ (r × r).
+/// each), then the upper triangle of Σωxxᵀ, row by row.
 pub mod sums {
     /// Σω of the rows with a logarithm.
     pub const PRESENT: usize = 0;
@@ -69,10 +71,8 @@ pub mod sums {
     pub const VANISHED: usize = 2;
     /// Σω of those among them whose norm is small but not zero.
     pub const FAINT: usize = 3;
-    /// Σω‖x‖².
-    pub const TRACE: usize = 4;
     /// The first of the sums that tell how far to trust cached norms.
-    pub const BLEND: usize = 5;
+    pub const BLEND: usize = 4;
     /// How many those are.
     pub const BLEND_SUMS: usize = 5;
     /// How many scalars there are.
@@ -81,7 +81,13 @@ pub mod sums {
     /// How many sums there are for a number of features.
     #[inline(always)]
     pub const fn len(features: usize) -> usize {
-        SCALARS + 3 * features + features * features
+        triangle(features, features)
+    }
+
+    /// Where row i of the triangle begins, with its entry (i, i).
+    #[inline(always)]
+    pub const fn triangle(features: usize, i: usize) -> usize {
+        SCALARS + 3 * features + i * features - (i * i - i) / 2
     }
 }
 
