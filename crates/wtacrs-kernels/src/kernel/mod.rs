@@ -3,16 +3,16 @@
 //!
 //! A new kernel is a file and a line of the table.
 
+pub mod alias;
 pub mod column_norms;
 pub mod gather_columns;
-pub mod alias;
 pub mod gather_gemm;
 pub mod gather_rows;
 pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
-mod team;
 pub mod split_reduce;
+mod team;
 
 use crate::element::{Bf16, F16, F32};
 #[cfg(not(target_arch = "nvptx64"))]

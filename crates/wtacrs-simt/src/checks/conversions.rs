@@ -2,8 +2,7 @@
 
 use super::{Args, global_thread, put, put_wide, take};
 use crate::math::{
-    bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_tf32, fma_f32, fma_f64, multiply_wide, sqrt_f32,
-    sqrt_f64,
+    bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_tf32, fma_f32, fma_f64, multiply_wide, sqrt_f32, sqrt_f64,
 };
 
 /// Finite floats of all magnitudes, ties of every conversion, and what overflows or vanishes in 16 bits.
