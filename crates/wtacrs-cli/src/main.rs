@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Compare(args) => command::compare(&args),
         Command::Replay(args) => command::replay(&args),
+        Command::Doctor(args) => command::doctor(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! The number types that matrices come in, and the type that sums over them are taken in.
 
+use crate::lanes::Lanes;
 use core::ops::AddAssign;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -24,7 +25,7 @@ pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
 }
 
 /// A type that products and sums are taken in.
-pub trait Accumulator: Element<Accumulator = Self> + LinalgScalar + AddAssign {
+pub trait Accumulator: Element<Accumulator = Self> + LinalgScalar + AddAssign + Lanes + Default {
     /// From f64, rounded.
     fn from_f64(value: f64) -> Self;
     /// To f64, exactly.

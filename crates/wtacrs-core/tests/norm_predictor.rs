@@ -149,17 +149,20 @@ fn halves_add_up_to_the_whole() {
         whole.statistics(batch.h.slice(s![from..to, ..]), &batch.dz_norms[from..to], &scales[from..to], cached)
     };
     let together = part(0, 100).expect("valid");
-    for cut in [0, 1, 37, 50, 100] {
-        let mut sum = part(0, cut).expect("valid");
-        sum.add(&part(cut, 100).expect("valid")).expect("of one kind");
-        for (found, expected) in sum.sums().iter().zip(together.sums()) {
-            assert!((found - expected).abs() <= 1e-12 * (1.0 + expected.abs()), "{cut}: {found} {expected}");
+    // Exact, so that neither the cuts nor the order shows.
+    for cuts in [vec![0, 100], vec![1, 0, 100], vec![37, 100], vec![100, 50, 3, 99]] {
+        let mut cuts = [cuts, vec![0, 100]].concat();
+        cuts.sort_unstable();
+        let parts = cuts.windows(2).map(|cut| part(cut[0], cut[1]).expect("valid"));
+        for parts in [parts.clone().collect::<Vec<_>>(), parts.rev().collect()] {
+            let mut sum = parts[0].clone();
+            parts[1..].iter().for_each(|part| sum.add(part).expect("of one kind"));
+            assert!(sum.sums().iter().zip(together.sums()).all(|(a, b)| a.to_bits() == b.to_bits()), "{cuts:?}");
+            let (mut one, mut other) = (whole.clone(), whole.clone());
+            one.apply(&together).expect("fits");
+            other.apply(&sum).expect("fits");
+            assert_eq!(one.to_bytes(), other.to_bytes());
         }
-        let (mut one, mut other) = (whole.clone(), whole.clone());
-        one.apply(&together).expect("fits");
-        other.apply(&sum).expect("fits");
-        let (a, b) = (one.guess(batch.h.view()).expect("fits"), other.guess(batch.h.view()).expect("fits"));
-        assert!(a.dz_norms.iter().zip(&b.dz_norms).all(|(a, b)| (a / b - 1.0).abs() < 1e-5));
     }
     let small = NormPredictor::new(4, Settings::default()).expect("valid");
     let other = small.statistics(Array2::<f32>::ones((1, 4)).view(), &[1.0], &[1.0], None).expect("valid");
@@ -203,8 +206,8 @@ fn damaged_bytes_are_refused() {
         assert!(NormPredictor::from_bytes(&bytes[..at]).is_err(), "cut at {at}");
     }
     let mut newer = bytes.clone();
-    newer[8] = 2;
-    assert_eq!(NormPredictor::from_bytes(&newer).err(), Some(PredictorError::Version { expected: 1, found: 2 }));
+    newer[8] = 3;
+    assert_eq!(NormPredictor::from_bytes(&newer).err(), Some(PredictorError::Version { expected: 2, found: 3 }));
     let longer = [&bytes[..], &[0]].concat();
     assert!(matches!(NormPredictor::from_bytes(&longer), Err(PredictorError::Corrupted { .. })));
 }
@@ -427,7 +430,8 @@ fn tiny_batches() {
         let batch = layer.batch(1, step);
         predictor.update(batch.h.view(), &batch.dz_norms, &[4.0]).expect("valid");
         let guess = predictor.guess(batch.h.view()).expect("fits").dz_norms;
-        assert!((guess[0] / batch.dz_norms[0] - 1.0).abs() < 1e-4, "{step}: {guess:?} {:?}", batch.dz_norms);
+        // As fine as the grid on which log-norms are counted.
+        assert!((guess[0] / batch.dz_norms[0] - 1.0).abs() < 1e-3, "{step}: {guess:?} {:?}", batch.dz_norms);
     }
     // Within one row there is nothing to compare.
     assert!(all_equal(&predictor.guess(layer.batch(9, 30).h.view()).expect("fits").dz_norms));

@@ -11,10 +11,14 @@
 #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx, asm_experimental_arch))]
 
 pub mod block;
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod device;
 pub mod element;
 pub mod kernel;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod launch;
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod plan;
 
 wtacrs_simt::shared_memory!();
 

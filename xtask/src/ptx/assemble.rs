@@ -1,6 +1,6 @@
 //! ptxas: what it says of each kernel on each architecture.
 
-use super::finding::Finding;
+use super::finding::{Architectures, Finding};
 use super::manifest::Resources;
 use crate::error::Error;
 use crate::report;
@@ -18,23 +18,44 @@ pub(super) struct Assembly {
     pub(super) messages: Vec<String>,
 }
 
-impl Assembly {
-    /// What is wrong.
-    pub(super) fn findings(&self, file: &str, architecture: u32) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        for (kernel, resources) in &self.kernels {
-            let (file, kernel) = (file.to_owned(), kernel.clone());
-            if resources.spill_bytes > 0 {
-                findings.push(Finding::Spill { file, kernel, architecture, bytes: resources.spill_bytes });
-            } else if resources.stack_bytes > 0 {
-                findings.push(Finding::StackFrame { file, kernel, architecture, bytes: resources.stack_bytes });
-            }
+/// What is wrong with a file, each thing once.
+pub(super) fn findings(file: &str, assemblies: &BTreeMap<u32, Assembly>) -> Vec<Finding> {
+    let mut spills: BTreeMap<&str, (Vec<u32>, u32)> = BTreeMap::new();
+    let mut frames = spills.clone();
+    let mut messages: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (&architecture, assembly) in assemblies {
+        for (kernel, resources) in &assembly.kernels {
+            let (place, bytes) = match resources {
+                Resources { spill_bytes: bytes @ 1.., .. } => (&mut spills, *bytes),
+                Resources { stack_bytes: bytes @ 1.., .. } => (&mut frames, *bytes),
+                _ => continue,
+            };
+            let (architectures, most) = place.entry(kernel).or_default();
+            architectures.push(architecture);
+            *most = bytes.max(*most);
         }
-        let message =
-            |message: &String| Finding::Assembler { file: file.into(), architecture, message: message.clone() };
-        findings.extend(self.messages.iter().map(message));
-        findings
+        for message in &assembly.messages {
+            messages.entry(message).or_default().push(architecture);
+        }
     }
+    let spills = spills.into_iter().map(|(kernel, (architectures, bytes))| Finding::Spill {
+        file: file.into(),
+        kernel: kernel.into(),
+        architectures: Architectures(architectures),
+        bytes,
+    });
+    let frames = frames.into_iter().map(|(kernel, (architectures, bytes))| Finding::StackFrame {
+        file: file.into(),
+        kernel: kernel.into(),
+        architectures: Architectures(architectures),
+        bytes,
+    });
+    let messages = messages.into_iter().map(|(message, architectures)| Finding::Assembler {
+        file: file.into(),
+        architectures: Architectures(architectures),
+        message: message.into(),
+    });
+    spills.chain(frames).chain(messages).collect()
 }
 
 /// Assembles a file for each architecture, side by side.
@@ -137,7 +158,7 @@ ptxas info    : Compile time = 1.311 ms
         let select = Resources { registers: 40, barriers: 1, shared_bytes: 4096, ..Resources::default() };
         let norms = Resources { registers: 10, ..Resources::default() };
         assert_eq!(assembly.kernels, BTreeMap::from([("select".into(), select), ("row_norms_f32".into(), norms)]));
-        assert_eq!(assembly.findings("f", 80), []);
+        assert_eq!(findings("f", &BTreeMap::from([(80, assembly)])), []);
     }
 
     #[test]
@@ -147,15 +168,17 @@ ptxas info    : Compile time = 1.311 ms
             "32 bytes stack frame, 24 bytes spill stores, 40",
             1,
         );
-        let expected = Finding::Spill { file: "f".into(), kernel: "select".into(), architecture: 86, bytes: 64 };
-        assert_eq!(parse(&text).findings("f", 86), [expected]);
+        let assemblies = BTreeMap::from([(80, parse(&text)), (86, parse(&text)), (90, parse(GOOD))]);
+        let text: Vec<String> = findings("f", &assemblies).iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["f: select spills 64 bytes on sm_80, sm_86"]);
     }
 
     #[test]
     fn a_stack_frame_without_spills_is_an_array_in_local_memory() {
         let text = GOOD.replacen("0 bytes stack", "16 bytes stack", 1);
-        let expected = Finding::StackFrame { file: "f".into(), kernel: "select".into(), architecture: 80, bytes: 16 };
-        assert_eq!(parse(&text).findings("f", 80), [expected]);
+        let text: Vec<String> =
+            findings("f", &BTreeMap::from([(80, parse(&text))])).iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["f: select has a stack frame of 16 bytes on sm_80"]);
     }
 
     #[test]

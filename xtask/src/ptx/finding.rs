@@ -9,11 +9,11 @@ pub(crate) enum Finding {
     /// The text shows it.
     Text { file: String, problem: Problem },
     /// Values do not fit the registers.
-    Spill { file: String, kernel: String, architecture: u32, bytes: u32 },
+    Spill { file: String, kernel: String, architectures: Architectures, bytes: u32 },
     /// An array lives in local memory.
-    StackFrame { file: String, kernel: String, architecture: u32, bytes: u32 },
+    StackFrame { file: String, kernel: String, architectures: Architectures, bytes: u32 },
     /// ptxas says something.
-    Assembler { file: String, architecture: u32, message: String },
+    Assembler { file: String, architectures: Architectures, message: String },
     /// The committed text is not what the sources give.
     Stale { file: String, kernel: Option<String> },
     /// The manifest was made of other sources.
@@ -22,6 +22,17 @@ pub(crate) enum Finding {
     Missing { what: String, built: bool },
     /// A number differs from the manifest's.
     Changed { kernel: String, architecture: String, what: &'static str, was: u32, is: u32 },
+}
+
+/// Where something was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Architectures(pub(super) Vec<u32>);
+
+impl fmt::Display for Architectures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(|architecture| format!("sm_{architecture}")).collect();
+        write!(f, "{}", names.join(", "))
+    }
 }
 
 impl Finding {
@@ -37,13 +48,13 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text { file, problem } => write!(f, "{file}: {problem}"),
-            Self::Spill { file, kernel, architecture, bytes } => {
-                write!(f, "{file}: {kernel} spills {bytes} bytes on sm_{architecture}")
+            Self::Spill { file, kernel, architectures, bytes } => {
+                write!(f, "{file}: {kernel} spills {bytes} bytes on {architectures}")
             }
-            Self::StackFrame { file, kernel, architecture, bytes } => {
-                write!(f, "{file}: {kernel} has a stack frame of {bytes} bytes on sm_{architecture}")
+            Self::StackFrame { file, kernel, architectures, bytes } => {
+                write!(f, "{file}: {kernel} has a stack frame of {bytes} bytes on {architectures}")
             }
-            Self::Assembler { file, architecture, message } => write!(f, "{file}: sm_{architecture}: {message}"),
+            Self::Assembler { file, architectures, message } => write!(f, "{file}: {architectures}: {message}"),
             Self::Stale { file, kernel: Some(kernel) } => {
                 write!(f, "{file} is not what the sources give, from {kernel} on: {REBUILD}")
             }

@@ -72,7 +72,7 @@ pub(crate) fn run(check: bool) -> Result<(), Error> {
         fs::write(&path, &module.text).map_err(Error::file(&path))?;
         let architectures = ARCHITECTURES.iter().copied().filter(|architecture| architecture >= capability);
         let assemblies = assemble::assemble(&assembler, &path, architectures)?;
-        findings.extend(assemblies.iter().flat_map(|(&architecture, assembly)| assembly.findings(name, architecture)));
+        findings.extend(assemble::findings(name, &assemblies));
         files.insert(name.clone(), file(module, &assemblies));
     }
     let built = Manifest { compiler: compiler.version, assembler: assembler.version, sources: hasher.finish(), files };

@@ -1,10 +1,12 @@
 //! The command line of `wtacrs`.
 
 mod compare;
+mod doctor;
 mod replay;
 
 pub use self::{
     compare::{CompareArgs, Designs},
+    doctor::{DoctorArgs, DoctorFormat},
     replay::{PredictorArgs, ReplayArgs, Sources},
 };
 
@@ -26,6 +28,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Replay recorded training steps: how well exact norms, a norm predictor and the input alone choose what to keep
     Replay(ReplayArgs),
+    /// Say what this machine can run on: its GPUs, driver and kernels, which of CPU and GPU it will be, and why
+    Doctor(DoctorArgs),
 }
 
 /// How to run, and how to print what comes out.

@@ -1,10 +1,11 @@
 //! The subcommands of `wtacrs` from their arguments to their output.
 
 mod compare;
+mod doctor;
 mod progress;
 mod replay;
 
-pub use self::{compare::compare, replay::replay};
+pub use self::{compare::compare, doctor::doctor, replay::replay};
 
 use self::progress::Progress;
 use crate::compare::CompareError;

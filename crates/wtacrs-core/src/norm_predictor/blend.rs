@@ -5,16 +5,17 @@
 //! where a column more in the statistics would need a made-up value for such rows.
 
 /// n, Σd, Σe, Σd², Σde, with d = c − g, e = log‖dZ‖ − g, each row counted with its weight.
-pub(super) const SUMS: usize = 5;
+pub(super) const SUMS: usize = crate::predictor_rules::sums::BLEND_SUMS;
 
 /// The cached log-norm less the guess, bounded: a remembered zero is a very small norm, not an infinite distance.
 pub(super) fn distance(cached: f32, guess: f64, clamp: f64) -> f64 {
     (f64::from(cached).ln() - guess).clamp(-clamp, clamp)
 }
 
-pub(super) fn add(sums: &mut [f64], weight: f64, distance: f64, error: f64) {
-    let terms = [1.0, distance, error, distance * distance, distance * error];
-    sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += weight * term);
+/// One row, its distance and error times its `root`, of which the weight is the square.
+pub(super) fn add(sums: &mut [f64], root: f64, distance: f64, error: f64) {
+    let terms = [root * root, root * distance, root * error, distance * distance, distance * error];
+    sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
 }
 
 /// α and β; nothing moves where nothing was learned. β lies in [0, 1]: between the guess and the cache.
@@ -38,7 +39,7 @@ mod tests {
         assert_eq!(solve(&sums, 0.01), (0.0, 0.0));
         for i in 0..100 {
             let d = f64::from(i % 13) - 6.0;
-            add(&mut sums, 2.0, d, 0.7 * d + 0.2);
+            add(&mut sums, 2.0, 2.0 * d, 2.0 * (0.7 * d + 0.2));
         }
         let (shift, slope) = solve(&sums, 0.0);
         assert!((shift - 0.2).abs() < 1e-9 && (slope - 0.7).abs() < 1e-9);

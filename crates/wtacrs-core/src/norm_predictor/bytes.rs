@@ -3,7 +3,7 @@
 use super::{NormPredictor, PredictorError, Settings};
 
 const MAGIC: &[u8; 8] = b"wtacrsNP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 impl NormPredictor {
     /// Its whole state. [`Self::from_bytes`] gives a predictor that continues to the same bits.

@@ -1,9 +1,10 @@
 //! Random sign projections of a row, r numbers for in_features, without a stored matrix.
 //!
 //! P (r × in_features) = W · F · D: D flips signs at random, F folds column j onto place j mod n (n = r rounded up to a
-//! power of two), and W is the first r rows of the orthonormal n × n Walsh-Hadamard matrix. These are the first r rows
-//! of the Walsh-Hadamard transform of all columns, at the cost of one fold and a transform of n: n log₂ n additions.
-//! With r ≥ in_features nothing is folded, and no information is lost.
+//! power of two), and W is the first r rows of the n × n Walsh-Hadamard matrix of entries 1 and −1. These are the first
+//! r rows of the Walsh-Hadamard transform of all columns, at the cost of one fold and a transform of n: n log₂ n
+//! additions. With r ≥ in_features nothing is folded, and no information is lost. A feature of a row of length one is
+//! of the size of one, whatever the sizes: the signs' standard deviation.
 
 use crate::element::{Accumulator, Element};
 use crate::philox;
@@ -41,6 +42,11 @@ impl Projection {
         self.features
     }
 
+    /// One for each column of H: 1 or −1.
+    pub(super) fn signs(&self) -> &[f32] {
+        &self.signs
+    }
+
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.signs)
     }
@@ -69,7 +75,7 @@ impl Projection {
             }
         }
         walsh_hadamard(&mut folded);
-        let scale = 1.0 / (f64::from(norm) * unit * (self.width as f64).sqrt());
+        let scale = 1.0 / (f64::from(norm) * unit);
         for (feature, &sum) in features.iter_mut().zip(&folded) {
             *feature = sum.to_f64() * scale;
         }
@@ -80,8 +86,7 @@ impl Projection {
         let mut spread = vec![0.0; self.width];
         spread[..self.features].copy_from_slice(coefficients);
         walsh_hadamard(&mut spread);
-        let scale = 1.0 / (self.width as f64).sqrt();
-        self.signs.iter().enumerate().map(|(j, &sign)| f64::from(sign) * scale * spread[j % self.width]).collect()
+        self.signs.iter().enumerate().map(|(j, &sign)| f64::from(sign) * spread[j % self.width]).collect()
     }
 }
 
@@ -125,18 +130,18 @@ mod tests {
             let naive = |i: usize| {
                 let walsh = |j: usize| 1.0 - 2.0 * f64::from((i & (j % projection.width)).count_ones() % 2);
                 let sum: f64 = (0..in_features).map(|j| walsh(j) * f64::from(projection.signs[j] * row[j])).sum();
-                sum / (f64::from(norm(&row)) * (projection.width as f64).sqrt())
+                sum / f64::from(norm(&row))
             };
             for (i, &feature) in found.iter().enumerate() {
-                assert!((feature - naive(i)).abs() < 1e-5, "{in_features} {features} {i}: {feature} {}", naive(i));
+                assert!((feature - naive(i)).abs() < 1e-4, "{in_features} {features} {i}: {feature} {}", naive(i));
             }
             // θ·h is the same number as coefficients·(P·h).
             let coefficients: Vec<f64> = (0..r).map(|i| (i % 5) as f64 - 2.0).collect();
             let theta = projection.combine(&coefficients);
             let wide: Vec<f64> = row.iter().map(|&v| f64::from(v / norm(&row))).collect();
-            assert!((dot(&theta, &wide) - dot(&coefficients, &found)).abs() < 1e-4);
+            assert!((dot(&theta, &wide) - dot(&coefficients, &found)).abs() < 1e-3);
             if features >= in_features {
-                assert!((dot(&found, &found) - 1.0).abs() < 1e-5, "lossless");
+                assert!((dot(&found, &found) / projection.width as f64 - 1.0).abs() < 1e-5, "lossless");
             }
         }
     }
@@ -151,7 +156,7 @@ mod tests {
             let scaled = &row * factor;
             let mut found = vec![0.0; 64];
             projection.project(scaled.view(), norm(&scaled), &mut found);
-            assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{factor}");
+            assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{factor}");
         }
         let mut found = vec![0.0; 64];
         projection.project(row.mapv(bf16::from_f32).view(), norm(&row), &mut found);

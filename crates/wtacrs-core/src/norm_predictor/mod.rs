@@ -26,8 +26,10 @@ mod bounds;
 mod bytes;
 mod error;
 mod features;
+mod numbers;
 mod settings;
 mod solve;
+mod square;
 mod statistics;
 
 pub use self::error::PredictorError;
@@ -35,20 +37,17 @@ pub use self::settings::Settings;
 pub use self::statistics::StepStatistics;
 
 use self::blend::SUMS;
-use self::bounds::bounded;
 use self::error::{check_cached, check_len, check_norms};
 use self::features::Projection;
-use self::statistics::{Row, Target};
+use self::statistics::Row;
 use crate::element::{Accumulator, Element};
+use crate::predictor_rules::{LARGEST_VALID_SCALE, Target, chosen_row, grid, squared_weight};
 use crate::product;
 use ndarray::{ArrayView1, ArrayView2, Axis, aview1};
 use rayon::prelude::*;
 
 /// Kept rows whose features are computed by one task.
 const ROWS_PER_TASK: usize = 16;
-
-/// Scales count as no more than this: a few rows that were kept against all odds must not outweigh all that is known.
-const LARGEST_SCALE: f64 = 4096.0;
 
 /// What is known of a batch's tokens in the forward pass, one entry each.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -166,8 +165,7 @@ impl NormPredictor {
     /// If H has another number of columns.
     pub fn guess<T: Element>(&self, h: ArrayView2<'_, T>) -> Result<Guess, PredictorError> {
         self.check_columns(h)?;
-        let (input_norms, logs) = self.pass(h);
-        Ok(Guess { input_norms, dz_norms: bounded(&logs, self.settings.clamp) })
+        Ok(self.bounded(self.pass(h)))
     }
 
     /// [`Self::guess`] with the norms that a [`NormCache`](crate::norm_cache::NormCache) remembers, as far as it does.
@@ -182,14 +180,15 @@ impl NormPredictor {
     ) -> Result<Guess, PredictorError> {
         self.check_columns(h)?;
         check_cached(cached, h.nrows())?;
-        let (input_norms, mut logs) = self.pass(h);
+        let mut logs = self.pass(h);
         let (shift, slope) = blend::solve(&self.blend, self.settings.ridge);
-        for (log, cached) in logs.iter_mut().zip(cached) {
+        for (log, cached) in logs.dz_norms.iter_mut().zip(cached) {
             if let Some(cached) = *cached {
-                *log += shift + slope * blend::distance(cached, *log, self.settings.clamp);
+                let guess = self.intercept + f64::from(*log);
+                *log += (shift + slope * blend::distance(cached, guess, self.settings.clamp)) as f32;
             }
         }
-        Ok(Guess { input_norms, dz_norms: bounded(&logs, self.settings.clamp) })
+        Ok(self.bounded(logs))
     }
 
     /// Learns from kept rows of H, unscaled (kept × in_features), their exact ‖dZ‖, and their scales 1/π.
@@ -226,8 +225,9 @@ impl NormPredictor {
 
     /// The sums that one rank's rows bring to a step: `update` is `statistics`, added over ranks, then [`Self::apply`].
     ///
-    /// Ranks whose predictors are equal, and which apply the same added sums, stay equal. The sums of two halves add
-    /// up to those of the whole, up to the rounding of f64, as long as neither exceeds [`Settings::rows_per_update`].
+    /// Ranks whose predictors are equal, and which apply the same added sums, stay equal. Sums are exact: those of any
+    /// parts, added in any order, are those of the whole to the bit, as long as no part exceeds
+    /// [`Settings::rows_per_update`] and all of them 2^20 rows.
     ///
     /// # Errors
     ///
@@ -247,22 +247,23 @@ impl NormPredictor {
         if let Some(cached) = cached {
             check_cached(cached, given)?;
         }
-        let largest = 2.0_f64.powi(64);
-        if let Some((index, &value)) = scales.iter().enumerate().find(|(_, s)| !(0.0..=largest).contains(*s)) {
+        if let Some((index, &value)) = scales.iter().enumerate().find(|(_, s)| !(0.0..=LARGEST_VALID_SCALE).contains(*s)) {
             return Err(PredictorError::InvalidScale { index, value });
         }
 
         let count = given.min(self.settings.rows_per_update);
-        let chosen: Vec<usize> = (0..count).map(|i| (2 * i + 1) * given / (2 * count)).collect();
+        let chosen: Vec<usize> = (0..count).map(|i| chosen_row(i as u64, given as u64, count as u64) as usize).collect();
         let share = if count > 0 { given as f64 / count as f64 } else { 1.0 };
         let r = self.projection.features();
-        let mut x = vec![0.0; count * r];
-        let learn = |x: &mut [f64], i: usize| {
+        let stride = square::stride(r);
+        let mut x = vec![0; count * stride];
+        let learn = |features: &mut Vec<f64>, (x, &i): (&mut [i32], &usize)| {
             let cached = cached.and_then(|cached| cached[i]);
-            self.row(rows.index_axis(Axis(0), i), dz_norms[i], share * scales[i], cached, x)
+            features.fill(0.0);
+            self.row(rows.index_axis(Axis(0), i), dz_norms[i], share * scales[i], cached, features, x)
         };
-        let facts: Vec<Result<Row, f32>> =
-            x.par_chunks_mut(r).zip(&chosen).with_min_len(ROWS_PER_TASK).map(|(x, &i)| learn(x, i)).collect();
+        let tasks = x.par_chunks_mut(stride).zip(&chosen).with_min_len(ROWS_PER_TASK);
+        let facts: Vec<Result<Row, f32>> = tasks.map_init(|| vec![0.0; r], learn).collect();
         let named = |(fact, &index): (Result<Row, f32>, &usize)| {
             fact.map_err(|value| PredictorError::InvalidNorm { what: "the norm of H's row", index, value })
         };
@@ -288,12 +289,15 @@ impl NormPredictor {
         }
         let Settings { forgetting, ridge, clamp, .. } = self.settings;
         let centred = step.centred(clamp);
-        let rows = self.covariance.chunks_exact_mut(r).zip(centred.square.chunks_exact(r));
-        for ((row, squares), mean) in rows.zip(&centred.mean) {
-            for ((entry, square), sum) in row.iter_mut().zip(squares).zip(&centred.sum) {
+        let mut squares = centred.square;
+        for (i, (row, mean)) in self.covariance.chunks_exact_mut(r).zip(&centred.mean).enumerate() {
+            let (of_row, rest) = squares.split_at(r - i);
+            squares = rest;
+            for ((entry, square), sum) in row[i..].iter_mut().zip(of_row).zip(&centred.sum[i..]) {
                 *entry = forgetting * *entry + (square - mean * sum);
             }
         }
+        square::mirror(r, &mut self.covariance);
         decay_and_add(&mut self.moment, forgetting, &centred.moment);
         decay_and_add(&mut self.blend, forgetting, step.blend());
         self.trace = forgetting * self.trace + step.trace();
@@ -306,55 +310,59 @@ impl NormPredictor {
         Ok(())
     }
 
-    /// ‖h_i‖ and θ·h_i/‖h_i‖ + b.
-    fn pass<T: Element>(&self, h: ArrayView2<'_, T>) -> (Vec<f32>, Vec<f64>) {
-        if !self.has_learned() {
-            return (product::row_norms(h), vec![0.0; h.nrows()]);
+    /// ‖h_i‖, and in place of ‖dZ_i‖ the log-norm less b, θ·h_i/‖h_i‖.
+    fn pass<T: Element>(&self, h: ArrayView2<'_, T>) -> Guess {
+        let (mut input_norms, mut logs) = (vec![0.0; h.nrows()], vec![0.0; h.nrows()]);
+        if self.has_learned() {
+            let theta: Vec<T::Accumulator> = self.theta.iter().map(|&t| T::Accumulator::from_f64(t)).collect();
+            product::row_norms_and_components(h, &theta, &mut input_norms, &mut logs);
+        } else {
+            input_norms = product::row_norms(h);
         }
-        let theta: Vec<T::Accumulator> = self.theta.iter().map(|&t| T::Accumulator::from_f64(t)).collect();
-        let log = |norm: f32, dot: f64| {
-            let direction = if norm > 0.0 { dot / f64::from(norm) } else { 0.0 };
-            self.intercept + if direction.is_finite() { direction } else { 0.0 }
-        };
-        product::row_norms_and_dots(h, &theta, log).into_iter().unzip()
+        Guess { input_norms, dz_norms: logs }
     }
 
-    /// What one kept row teaches, and `x` ← √ω·P(h/‖h‖); ‖h‖ itself if it is not finite.
+    /// The guess, from what [`Self::pass`] found.
+    fn bounded(&self, mut logs: Guess) -> Guess {
+        bounds::bound(&mut logs.dz_norms, self.intercept, self.settings.clamp);
+        logs
+    }
+
+    /// What one kept row teaches, and `x` ← √ω·P(h/‖h‖) on the grid; ‖h‖ itself if it is not finite. `features`, all
+    /// zero, is scratch.
     fn row<T: Element>(
         &self,
         h: ArrayView1<'_, T>,
         dz_norm: f32,
         scale: f64,
         cached: Option<f32>,
-        x: &mut [f64],
+        features: &mut [f64],
+        x: &mut [i32],
     ) -> Result<Row, f32> {
         let norm = product::row_norms(h.insert_axis(Axis(0)))[0];
         if !norm.is_finite() {
             return Err(norm);
         }
         if norm > 0.0 {
-            self.projection.project(h, norm, x);
+            self.projection.project(h, norm, features);
         }
+        let root = grid::root(squared_weight(scale).sqrt().sqrt());
+        x.iter_mut().zip(&*features).for_each(|(units, &feature)| *units = grid::units(feature, root));
         let target = self.target(dz_norm);
         let blend = match (target, cached) {
             (Target::Log(log), Some(cached)) if self.has_learned() => {
-                let guess = self.intercept + aview1(&self.coefficients).dot(&aview1(x));
-                Some((blend::distance(cached, guess, self.settings.clamp), log - guess))
+                let guess = self.intercept + aview1(&self.coefficients).dot(&aview1(features));
+                let distance = blend::distance(cached, guess, self.settings.clamp);
+                Some((grid::distance(distance, root), grid::distance(log - guess, root)))
             }
             _ => None,
         };
-        let weight = scale.min(LARGEST_SCALE).sqrt();
-        x.iter_mut().for_each(|x| *x *= weight.sqrt());
-        Ok(Row { weight, target, blend })
+        Ok(Row { root, target, blend })
     }
 
     fn target(&self, dz_norm: f32) -> Target {
-        let log = f64::from(dz_norm).ln();
-        match self.level {
-            _ if dz_norm == 0.0 => Target::Zero,
-            Some(level) if log < level - self.settings.clamp => Target::Faint,
-            _ => Target::Log(log),
-        }
+        let level = self.level.unwrap_or(f64::NAN);
+        Target::new(dz_norm, f64::from(dz_norm).ln(), level, self.settings.clamp)
     }
 
     fn has_learned(&self) -> bool {

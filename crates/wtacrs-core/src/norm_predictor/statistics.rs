@@ -2,60 +2,37 @@
 //!
 //! Over the step's kept rows, with weight ω, features x in R^r and y = log‖dZ‖, they are Σω, Σωy, Σωx, Σωyx and
 //! Σωxxᵀ, and Σω, Σωx once more for the rows whose norm vanishes, as their y is known only when the step's mean is.
-//! So the sums of several ranks add up to those of all their rows.
+//! So the sums of several ranks add up to those of all their rows, and exactly so, as [`grid`] says.
 
-use super::{PredictorError, blend, check_len};
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2, s};
-use rayon::prelude::*;
-
-/// Σω of the rows with a logarithm.
-const PRESENT: usize = 0;
-/// Σωy over them.
-const LOG_SUM: usize = 1;
-/// Σω of the rows whose norm vanishes.
-const VANISHED: usize = 2;
-/// Σω of those among them whose norm is small but not zero.
-const FAINT: usize = 3;
-/// Σω‖x‖².
-const TRACE: usize = 4;
-/// The sums of [`blend`].
-const BLEND: usize = 5;
-const SCALARS: usize = BLEND + blend::SUMS;
+use super::{PredictorError, blend, check_len, square};
+use crate::predictor_rules::sums::{self, BLEND, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
+use crate::predictor_rules::{LARGEST_SUM, Target, grid};
 
 /// One step's sums, to be added over ranks before [`NormPredictor::apply`](super::NormPredictor::apply).
 ///
-/// An all-reduce may add [`Self::sums`] in place: every entry is a plain sum over rows.
+/// An all-reduce may add [`Self::sums`] in place: every entry is a plain sum over rows, and exact for up to 2^20 rows over all ranks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepStatistics {
     features: usize,
-    /// The scalars above, then Σωx (present), Σωx (vanished), Σωyx, then Σωxxᵀ (features × features).
+    /// The scalars above, then Σωx (present), Σωx (vanished), Σωyx, then the upper triangle of Σωxxᵀ, row by row.
     sums: Vec<f64>,
 }
 
-/// One kept row: its weight and what is known of its ‖dZ‖.
+/// One kept row: √ω, and what is known of its ‖dZ‖.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
-    pub(super) weight: f64,
+    pub(super) root: f64,
     pub(super) target: Target,
-    /// The cached log-norm less the guess, and the true one less the guess.
+    /// The cached log-norm less the guess, and the true one less the guess, both times √ω.
     pub(super) blend: Option<(f64, f64)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Target {
-    Log(f64),
-    /// Too small beside the others for its logarithm to mean anything.
-    Faint,
-    Zero,
-}
-
 impl StepStatistics {
-    /// `x` holds the rows' features times √ω, rows × features.
-    pub(super) fn new(features: usize, x: &[f64], rows: &[Row]) -> Self {
+    /// `x` holds the rows' features times √ω on the grid, rows × [`square::stride`].
+    pub(super) fn new(features: usize, x: &[i32], rows: &[Row]) -> Self {
         let mut sums = vec![0.0; Self::len(features)];
-        let (head, square) = sums.split_at_mut(SCALARS + 3 * features);
-        rayon::join(|| add_rows(features, x, rows, head), || square_of(features, x, square));
+        let (head, triangle) = sums.split_at_mut(SCALARS + 3 * features);
+        rayon::join(|| add_rows(features, x, rows, head), || square::upper_triangle(features, x, triangle));
         Self { features, sums }
     }
 
@@ -72,7 +49,7 @@ impl StepStatistics {
 
     /// How many sums there are for a number of features.
     pub(super) fn len(features: usize) -> usize {
-        SCALARS + 3 * features + features * features
+        sums::len(features)
     }
 
     /// All sums, for an all-reduce; their order is a private matter.
@@ -105,8 +82,11 @@ impl StepStatistics {
         self.sums[FAINT] > 0.0
     }
 
+    /// Σω‖x‖²: the diagonal's sum.
     pub(super) fn trace(&self) -> f64 {
-        self.sums[TRACE]
+        let r = self.features;
+        let triangle = &self.sums[SCALARS + 3 * r..];
+        (0..r).scan(0, |at, i| Some(std::mem::replace(at, *at + r - i))).map(|at| triangle[at]).sum()
     }
 
     pub(super) fn blend(&self) -> &[f64] {
@@ -129,64 +109,36 @@ impl StepStatistics {
     }
 }
 
-/// Far beyond the sums of any rows, and far from an overflow.
-const LARGEST_SUM: f64 = 1e100;
-
-/// Rows of the square that are one task.
-const BAND: usize = 64;
 
 /// The sums without products of features.
-fn add_rows(features: usize, x: &[f64], rows: &[Row], head: &mut [f64]) {
+fn add_rows(features: usize, x: &[i32], rows: &[Row], head: &mut [f64]) {
     let (scalars, vectors) = head.split_at_mut(SCALARS);
     let (present, rest) = vectors.split_at_mut(features);
     let (vanished, moment) = rest.split_at_mut(features);
-    let add = |sums: &mut [f64], factor: f64, x: &[f64]| {
-        sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += factor * x);
+    let add = |sums: &mut [f64], factor: f64, x: &[i32]| {
+        sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += factor * grid::feature(x));
     };
-    for (x, row) in x.chunks_exact(features).zip(rows) {
-        let root = row.weight.sqrt();
-        scalars[TRACE] += x.iter().map(|x| x * x).sum::<f64>();
+    for (x, row) in x.chunks_exact(square::stride(features)).zip(rows) {
+        let weight = row.root * row.root;
         match row.target {
             Target::Log(log) => {
-                scalars[PRESENT] += row.weight;
-                scalars[LOG_SUM] += row.weight * log;
-                add(present, root, x);
-                add(moment, root * log, x);
+                let log = grid::target(log, row.root);
+                scalars[PRESENT] += weight;
+                scalars[LOG_SUM] += row.root * log;
+                add(present, row.root, x);
+                add(moment, log, x);
             }
             Target::Faint | Target::Zero => {
-                scalars[VANISHED] += row.weight;
-                scalars[FAINT] += if row.target == Target::Faint { row.weight } else { 0.0 };
-                add(vanished, root, x);
+                scalars[VANISHED] += weight;
+                scalars[FAINT] += if row.target == Target::Faint { weight } else { 0.0 };
+                add(vanished, row.root, x);
             }
         }
         if let Some((distance, error)) = row.blend {
-            blend::add(&mut scalars[BLEND..], row.weight, distance, error);
+            blend::add(&mut scalars[BLEND..], row.root, distance, error);
         }
     }
 }
-
-/// `square` ← xᵀx: the upper triangle by bands, the rest its mirror image.
-fn square_of(features: usize, x: &[f64], square: &mut [f64]) {
-    let Ok(x) = ArrayView2::from_shape((x.len() / features, features), x) else { return };
-    square.par_chunks_mut(BAND * features).enumerate().for_each(|(band, rows)| {
-        let (first, count) = (band * BAND, rows.len() / features);
-        if let Ok(rows) = ArrayViewMut2::from_shape((count, features), rows) {
-            let left = x.slice(s![.., first..first + count]);
-            general_mat_mul(1.0, &left.t(), &x.slice(s![.., first..]), 0.0, &mut rows.slice_move(s![.., first..]));
-        }
-    });
-    // Tile by tile, so that the columns read stay in cache.
-    for first in (0..features).step_by(TILE) {
-        for i in first..features {
-            for j in first..(first + TILE).min(i) {
-                square[i * features + j] = square[j * features + i];
-            }
-        }
-    }
-}
-
-/// Columns mirrored at a time.
-const TILE: usize = 8;
 
 /// A step's statistics about its own means.
 pub(super) struct Centred<'a> {
@@ -200,6 +152,6 @@ pub(super) struct Centred<'a> {
     pub(super) sum: Vec<f64>,
     /// Σω(x − x̄)(y − ȳ).
     pub(super) moment: Vec<f64>,
-    /// Σωxxᵀ, not centred, row by row.
+    /// The upper triangle of Σωxxᵀ, not centred, row by row.
     pub(super) square: &'a [f64],
 }

@@ -10,7 +10,7 @@ mod weight_gradient;
 pub use self::gather::{gather, gather_into, gather_scaled, gather_scaled_into};
 pub(crate) use self::gather::widened;
 pub use self::row_norms::{column_norms, joint_norms, row_norms, row_norms_into};
-pub(crate) use self::row_norms::row_norms_and_dots;
+pub(crate) use self::row_norms::row_norms_and_components;
 pub(crate) use self::weight_gradient::multiply;
 pub use self::weight_gradient::{Scratch, Update, exact_weight_gradient, weight_gradient, weight_gradient_into};
 

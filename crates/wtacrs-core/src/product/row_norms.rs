@@ -2,15 +2,15 @@
 
 use super::{ShapeError, check_size, rows_per_task};
 use crate::element::{Accumulator, Element};
-use ndarray::{ArrayView1, ArrayView2, Axis};
+use crate::lanes::{Chunk, LANES, Sums, add_to_sums, chunks, on_widest_vectors};
+use ndarray::{ArrayView1, ArrayView2, Axis, s};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Partial sums kept side by side: fixed, so that every machine adds in the same order.
-const LANES: usize = 32;
 /// Elements widened at a time; a multiple of `LANES`, so that cutting a row changes no sum.
-const BLOCK: usize = 512;
-/// Lanes of both sums that are summed over a block at a time: all of them at once would not fit 16 vector registers.
-const GROUP: usize = 8;
+const BLOCK: usize = 2048;
+/// Rows whose lanes are summed before any of them is reduced to its norm, so that reading need not wait for reducing.
+const STRIP: usize = 16;
 
 /// Squares below this lose digits to underflow, so that such a row is summed again in f64.
 const LEAST_SAFE_SUM: f64 = 1e-30;
@@ -57,59 +57,101 @@ pub fn joint_norms(layers: &[&[f32]]) -> Result<Vec<f32>, ShapeError> {
     Ok((0..rows).map(|i| joint(i) as f32).collect())
 }
 
-/// `‖x[i,:]‖₂`, and a function of it and of `x[i,:]·direction`, for every row, in one pass over `x`. The norms are those
-/// of [`row_norms`] to the bit; the dot products are as precise as they are, relative to the product of both norms.
-pub(crate) fn row_norms_and_dots<T: Element>(
+/// `norms` ← `‖x[i,:]‖₂` and `components` ← `x[i,:]·direction/‖x[i,:]‖₂` for every row, in one pass over `x`; a component
+/// that would not be finite is 0. The norms are those of [`row_norms`] to the bit; the components are as precise as
+/// they are, relative to `direction`'s norm. Both outputs have one entry for each row.
+pub(crate) fn row_norms_and_components<T: Element>(
     x: ArrayView2<'_, T>,
     direction: &[T::Accumulator],
-    of: impl Fn(f32, f64) -> f64 + Sync,
-) -> Vec<(f32, f64)> {
+    norms: &mut [f32],
+    components: &mut [f32],
+) {
     debug_assert_eq!(x.ncols(), direction.len());
-    let mut found = vec![(0.0, 0.0); x.nrows()];
-    for_each_row(x, &mut found, |row, buffer| {
-        let zero = T::Accumulator::ZERO;
-        let mut sums = SquaresAndDots { squares: [zero; LANES], dots: [zero; LANES], direction };
-        add_row(row, buffer, &mut sums);
-        let (squares, dot) = (halve(sums.squares).to_f64(), halve(sums.dots).to_f64());
-        if is_safe(squares) {
-            let norm = squares.sqrt() as f32;
-            return (norm, of(norm, dot));
-        }
-        let dot = row.iter().zip(direction).map(|(v, d)| v.widen().to_f64() * d.to_f64()).sum();
-        let norm = rescued_norm(row, squares);
-        (norm, of(norm, dot))
+    let direction = &chunks(direction.iter().copied());
+    let rows = rows_per_task(x.ncols());
+    let outputs = norms.par_chunks_mut(rows).zip(components.par_chunks_mut(rows));
+    outputs.enumerate().for_each(|(task, (norms, components))| {
+        let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
+        on_widest_vectors(NormsAndComponents { x, direction, norms, components });
     });
-    found
 }
 
 fn fill<T: Element>(x: ArrayView2<'_, T>, norms: &mut [f32]) {
-    for_each_row(x, norms, |row, buffer| {
-        let mut squares = [T::Accumulator::ZERO; LANES];
-        add_row(row, buffer, &mut squares);
-        let sum = halve(squares).to_f64();
-        if is_safe(sum) { sum.sqrt() as f32 } else { rescued_norm(row, sum) }
+    let rows = rows_per_task(x.ncols());
+    norms.par_chunks_mut(rows).enumerate().for_each(|(task, norms)| {
+        let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
+        on_widest_vectors(Norms { x, norms });
     });
 }
 
-fn for_each_row<T: Element, R: Send>(
-    x: ArrayView2<'_, T>,
-    results: &mut [R],
-    of: impl Fn(ArrayView1<'_, T>, &mut [T::Accumulator; BLOCK]) -> R + Sync,
-) {
-    let rows = rows_per_task(x.ncols());
-    results.par_chunks_mut(rows).enumerate().for_each(|(task, results)| {
+/// One task of [`row_norms`].
+struct Norms<'a, T> {
+    x: ArrayView2<'a, T>,
+    norms: &'a mut [f32],
+}
+
+impl<T: Element> WithSimd for Norms<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
         let mut buffer = [T::Accumulator::ZERO; BLOCK];
-        for (i, result) in results.iter_mut().enumerate() {
-            *result = of(x.index_axis(Axis(0), task * rows + i), &mut buffer);
+        let mut sums = [[[T::Accumulator::ZERO; LANES]; 1]; STRIP];
+        for (x, norms) in self.x.axis_chunks_iter(Axis(0), STRIP).zip(self.norms.chunks_mut(STRIP)) {
+            for (row, sums) in x.outer_iter().zip(&mut sums) {
+                sum_row(simd, row, &[], &mut buffer, sums);
+            }
+            for (i, (norm, [squares])) in norms.iter_mut().zip(&sums).enumerate() {
+                *norm = norm_of(&x, i, halve(squares).to_f64());
+            }
         }
-    });
+    }
+}
+
+/// One task of [`row_norms_and_components`].
+struct NormsAndComponents<'a, T: Element> {
+    x: ArrayView2<'a, T>,
+    direction: &'a [Chunk<T::Accumulator>],
+    norms: &'a mut [f32],
+    components: &'a mut [f32],
+}
+
+impl<T: Element> WithSimd for NormsAndComponents<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, direction, norms, components } = self;
+        let mut buffer = [T::Accumulator::ZERO; BLOCK];
+        let mut sums = [[[T::Accumulator::ZERO; LANES]; 2]; STRIP];
+        let outputs = norms.chunks_mut(STRIP).zip(components.chunks_mut(STRIP));
+        for (x, (norms, components)) in x.axis_chunks_iter(Axis(0), STRIP).zip(outputs) {
+            for (row, sums) in x.outer_iter().zip(&mut sums) {
+                sum_row(simd, row, direction, &mut buffer, sums);
+            }
+            let outputs = norms.iter_mut().zip(components);
+            for (i, ((norm, component), [squares, dots])) in outputs.zip(&sums).enumerate() {
+                let squares = halve(squares).to_f64();
+                *norm = norm_of(&x, i, squares);
+                let dot = if is_safe(squares) { halve(dots).to_f64() } else { rescued_dot(x.row(i), direction) };
+                let found = (dot / f64::from(*norm)) as f32;
+                *component = if found.is_finite() { found } else { 0.0 };
+            }
+        }
+    }
 }
 
 fn is_safe(sum_of_squares: f64) -> bool {
     (LEAST_SAFE_SUM..f64::INFINITY).contains(&sum_of_squares)
 }
 
+#[inline(always)]
+fn norm_of<T: Element>(x: &ArrayView2<'_, T>, row: usize, sum_of_squares: f64) -> f32 {
+    if is_safe(sum_of_squares) { sum_of_squares.sqrt() as f32 } else { rescued_norm(x.row(row), sum_of_squares) }
+}
+
 /// The norm of a row whose sum of squares has left the accumulator's safe range.
+#[cold]
 fn rescued_norm<T: Element>(row: ArrayView1<'_, T>, sum: f64) -> f32 {
     if sum == 0.0 && row.iter().all(|&v| v == T::ZERO) {
         return 0.0;
@@ -117,106 +159,76 @@ fn rescued_norm<T: Element>(row: ArrayView1<'_, T>, sum: f64) -> f32 {
     row.iter().map(|v| v.widen().to_f64()).map(|v| v * v).sum::<f64>().sqrt() as f32
 }
 
-/// Sums that a row's elements are added to, lane by lane.
-trait LaneSums<A> {
-    /// Adds the elements from column `first` on; a multiple of `LANES` of them, except at the end of a row.
-    fn add(&mut self, first: usize, values: &[A]);
+/// The dot product of such a row.
+#[cold]
+fn rescued_dot<T: Element>(row: ArrayView1<'_, T>, direction: &[Chunk<T::Accumulator>]) -> f64 {
+    row.iter().zip(direction.iter().flat_map(|chunk| chunk.0)).map(|(v, d)| v.widen().to_f64() * d.to_f64()).sum()
 }
 
-impl<A: Accumulator> LaneSums<A> for [A; LANES] {
-    #[inline]
-    fn add(&mut self, _first: usize, values: &[A]) {
-        add_squares(self, values);
-    }
-}
-
-struct SquaresAndDots<'a, A> {
-    squares: [A; LANES],
-    dots: [A; LANES],
-    direction: &'a [A],
-}
-
-impl<A: Accumulator> LaneSums<A> for SquaresAndDots<'_, A> {
-    #[inline]
-    fn add(&mut self, first: usize, values: &[A]) {
-        let direction = &self.direction[first..first + values.len()];
-        for first_lane in (0..LANES).step_by(GROUP) {
-            let lanes = first_lane..first_lane + GROUP;
-            let (mut squares, mut dots) = ([A::ZERO; GROUP], [A::ZERO; GROUP]);
-            squares.copy_from_slice(&self.squares[lanes.clone()]);
-            dots.copy_from_slice(&self.dots[lanes.clone()]);
-            for (values, direction) in values.chunks_exact(LANES).zip(direction.chunks_exact(LANES)) {
-                let (values, direction) = (&values[lanes.clone()], &direction[lanes.clone()]);
-                for lane in 0..GROUP {
-                    let value = values[lane];
-                    squares[lane] += value * value;
-                    dots[lane] += value * direction[lane];
-                }
-            }
-            self.squares[lanes.clone()].copy_from_slice(&squares);
-            self.dots[lanes].copy_from_slice(&dots);
-        }
-        let whole = values.len() / LANES * LANES;
-        let lanes = self.squares.iter_mut().zip(&mut self.dots);
-        for ((square, dot), (&value, &direction)) in lanes.zip(values[whole..].iter().zip(&direction[whole..])) {
-            *square += value * value;
-            *dot += value * direction;
-        }
-    }
-}
-
-#[inline]
-fn add_squares<A: Accumulator>(lanes: &mut [A; LANES], values: &[A]) {
-    let mut chunks = values.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane += value * value;
-        }
-    }
-    for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane += value * value;
-    }
-}
-
-fn add_row<T: Element>(
+/// `sums` ← Σ v², and with two of them Σ v·direction, of a row's elements v, lane by lane.
+#[inline(always)]
+fn sum_row<S: Simd, T: Element, const COUNT: usize>(
+    simd: S,
     row: ArrayView1<'_, T>,
+    direction: &[Chunk<T::Accumulator>],
     buffer: &mut [T::Accumulator; BLOCK],
-    sums: &mut impl LaneSums<T::Accumulator>,
+    sums: &mut Sums<T::Accumulator, COUNT>,
 ) {
+    if row.is_empty() {
+        sums.fill([T::Accumulator::ZERO; LANES]);
+    }
     match row.as_slice() {
         Some(row) => {
             for (i, block) in row.chunks(BLOCK).enumerate() {
-                sums.add(i * BLOCK, T::widen_block(block, buffer));
+                sum_block(simd, i, T::widen_block(block, buffer), direction, sums);
             }
         }
         None => {
             for (i, block) in row.axis_chunks_iter(Axis(0), BLOCK).enumerate() {
                 let widened = &mut buffer[..block.len()];
                 widened.iter_mut().zip(block).for_each(|(to, from)| *to = from.widen());
-                sums.add(i * BLOCK, widened);
+                sum_block(simd, i, widened, direction, sums);
             }
         }
     }
 }
 
+#[inline(always)]
+fn sum_block<S: Simd, A: Accumulator, const COUNT: usize>(
+    simd: S,
+    index: usize,
+    values: &[A],
+    direction: &[Chunk<A>],
+    sums: &mut Sums<A, COUNT>,
+) {
+    let direction = if COUNT > 1 { &direction[index * BLOCK / LANES..] } else { direction };
+    add_to_sums(simd, sums, index == 0, values, direction);
+}
+
 /// The lanes' sum: pairwise, halving.
-fn halve<A: Accumulator>(mut lanes: [A; LANES]) -> A {
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for lane in 0..width {
-            let other = lanes[lane + width];
-            lanes[lane] += other;
-        }
+#[inline(always)]
+fn halve<A: Accumulator>(lanes: &[A; LANES]) -> A {
+    let lanes: [A; LANES / 2] = fold_in_half(lanes);
+    let lanes: [A; LANES / 4] = fold_in_half(&lanes);
+    let lanes: [A; LANES / 8] = fold_in_half(&lanes);
+    let lanes: [A; LANES / 16] = fold_in_half(&lanes);
+    lanes[0] + lanes[1]
+}
+
+#[inline(always)]
+fn fold_in_half<A: Accumulator, const N: usize, const HALF: usize>(lanes: &[A; N]) -> [A; HALF] {
+    let mut sums = [A::ZERO; HALF];
+    for lane in 0..HALF {
+        sums[lane] = lanes[lane] + lanes[lane + HALF];
     }
-    lanes[0]
+    sums
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use half::{bf16, f16};
-    use ndarray::{Array2, s};
+    use ndarray::Array2;
 
     fn close(found: f32, expected: f64) {
         assert!((f64::from(found) - expected).abs() <= 1e-6 * expected, "{found} {expected}");
@@ -244,23 +256,49 @@ mod tests {
         assert_eq!(row_norms(flipped), found.iter().rev().copied().collect::<Vec<_>>());
     }
 
+    fn found<T: Element>(x: ArrayView2<'_, T>, direction: &[T::Accumulator]) -> (Vec<f32>, Vec<f32>) {
+        let mut outputs = (vec![0.0; x.nrows()], vec![0.0; x.nrows()]);
+        row_norms_and_components(x, direction, &mut outputs.0, &mut outputs.1);
+        outputs
+    }
+
     #[test]
-    fn dots_come_with_the_same_norms() {
+    fn components_come_with_the_same_norms() {
         let x = Array2::from_shape_fn((9, 301), |(i, j)| ((i * 31 + j * 17) % 23) as f32 / 8.0 - 1.0);
         let direction: Vec<f32> = (0..301).map(|j| (j % 7) as f32 - 3.0).collect();
-        let expected = x.dot(&ndarray::ArrayView1::from(&direction));
-        let found = row_norms_and_dots(x.view(), &direction, |_, dot| dot);
-        assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), row_norms(x.view()));
+        let (norms, components) = found(x.view(), &direction);
+        assert_eq!(norms, row_norms(x.view()));
         // Integers over eight: every order of summation gives the same.
-        assert_eq!(found.iter().map(|f| f.1 as f32).collect::<Vec<_>>(), expected.to_vec());
-        assert_eq!(row_norms_and_dots(x.mapv(bf16::from_f32).view(), &direction, |_, dot| dot), found);
+        let dots = x.dot(&ndarray::ArrayView1::from(&direction));
+        let expected = dots.iter().zip(&norms).map(|(&dot, &norm)| (f64::from(dot) / f64::from(norm)) as f32);
+        assert_eq!(components, expected.collect::<Vec<_>>());
+        assert_eq!(found(x.mapv(bf16::from_f32).view(), &direction), (norms.clone(), components.clone()));
         let transposed = x.t().to_owned();
-        assert_eq!(row_norms_and_dots(transposed.t(), &direction, |_, dot| dot), found);
+        assert_eq!(found(transposed.t(), &direction), (norms, components));
 
-        let extreme = ndarray::array![[3e30_f32, 4e30], [3e-30, 4e-30], [0.0, 0.0]];
-        let found = row_norms_and_dots(extreme.view(), &[1e10, -1.0], |_, dot| dot);
-        assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), row_norms(extreme.view()));
-        assert!((found[0].1 / 3e40 - 1.0).abs() < 1e-6 && (found[1].1 / 3e-20 - 1.0).abs() < 1e-6);
+        let extreme = ndarray::array![[3e30_f32, 4e30], [3e-30, 4e-30], [0.0, 0.0], [f32::INFINITY, 0.0]];
+        let (norms, components) = found(extreme.view(), &[1e10, -1.0]);
+        assert_eq!(norms, row_norms(extreme.view()));
+        assert!(components[..2].iter().all(|component| (component / 6e9 - 1.0).abs() < 1e-6), "{components:?}");
+        assert_eq!(components[2..], [0.0; 2]);
+    }
+
+    #[test]
+    fn every_width_of_vectors_gives_the_same_bits() {
+        let x = Array2::from_shape_fn((7, 1101), |(i, j)| (((i * 31 + j * 17) % 23) as f32 - 9.7).exp2());
+        let direction: Vec<f32> = (0..1101).map(|j| ((j % 13) as f32 - 5.3) / 3.0).collect();
+        let expected = found(x.view(), &direction);
+        let padded = chunks(direction.iter().copied());
+        let narrow = |simd| {
+            let mut outputs = (vec![0.0; 7], vec![0.0; 7]);
+            let (norms, components) = (&mut outputs.0[..], &mut outputs.1[..]);
+            NormsAndComponents { x: x.view(), direction: &padded, norms, components }.with_simd(simd);
+            outputs
+        };
+        assert_eq!(narrow(pulp::Scalar128b), expected);
+        let mut norms = vec![0.0; 7];
+        Norms { x: x.view(), norms: &mut norms }.with_simd(pulp::Scalar);
+        assert_eq!(norms, expected.0);
     }
 
     #[test]

@@ -1,2 +1,9 @@
 //! What kernels are built from. Every piece is called by all threads of a block (or warp) together, states what it
 //! costs and which shared memory it uses, and has tests of its own.
+
+pub mod logarithm;
+pub mod row_team;
+pub mod vector;
+pub mod reduce;
+pub mod scan;
+pub mod words;

@@ -3,10 +3,15 @@
 //!
 //! A new kernel is a file and a line of the table.
 
+pub mod column_norms;
+pub mod gather_columns;
+pub mod alias;
 pub mod gather_gemm;
 pub mod gather_rows;
+pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
+mod team;
 
 use crate::element::{Bf16, F16, F32};
 #[cfg(not(target_arch = "nvptx64"))]
@@ -47,4 +52,41 @@ kernels! {
     row_norms_f16 ROW_NORMS_F16 = row_norms::row_norms::<F16>, row_norms::Args;
     /// [`row_norms`] of bf16.
     row_norms_bf16 ROW_NORMS_BF16 = row_norms::row_norms::<Bf16>, row_norms::Args;
+    /// [`column_norms`] of f32.
+    column_norms_f32 COLUMN_NORMS_F32 = column_norms::column_norms::<F32>, column_norms::Args;
+    /// [`column_norms`] of f16.
+    column_norms_f16 COLUMN_NORMS_F16 = column_norms::column_norms::<F16>, column_norms::Args;
+    /// [`column_norms`] of bf16.
+    column_norms_bf16 COLUMN_NORMS_BF16 = column_norms::column_norms::<Bf16>, column_norms::Args;
+    /// [`gather_columns`] of f32.
+    gather_columns_f32 GATHER_COLUMNS_F32 = gather_columns::gather_columns::<F32>, gather_columns::Args;
+    /// [`gather_columns`] of f16.
+    gather_columns_f16 GATHER_COLUMNS_F16 = gather_columns::gather_columns::<F16>, gather_columns::Args;
+    /// [`gather_columns`] of bf16.
+    gather_columns_bf16 GATHER_COLUMNS_BF16 = gather_columns::gather_columns::<Bf16>, gather_columns::Args;
+    /// [`gather_rows`] of f32.
+    gather_rows_f32 GATHER_ROWS_F32 = gather_rows::gather_rows::<F32>, gather_rows::Args;
+    /// [`gather_rows`] of f16.
+    gather_rows_f16 GATHER_ROWS_F16 = gather_rows::gather_rows::<F16>, gather_rows::Args;
+    /// [`gather_rows`] of bf16.
+    gather_rows_bf16 GATHER_ROWS_BF16 = gather_rows::gather_rows::<Bf16>, gather_rows::Args;
+    /// The first launch of [`predictor_update`], for rows of f32.
+    predictor_features_f32 PREDICTOR_FEATURES_F32 =
+        predictor_update::predictor_features::<F32>, predictor_update::Args;
+    /// The first launch of [`predictor_update`], for rows of f16.
+    predictor_features_f16 PREDICTOR_FEATURES_F16 =
+        predictor_update::predictor_features::<F16>, predictor_update::Args;
+    /// The first launch of [`predictor_update`], for rows of bf16.
+    predictor_features_bf16 PREDICTOR_FEATURES_BF16 =
+        predictor_update::predictor_features::<Bf16>, predictor_update::Args;
+    /// The second launch of [`predictor_update`].
+    predictor_sums PREDICTOR_SUMS = predictor_update::predictor_sums, predictor_update::Args;
+    /// The third launch of [`predictor_update`].
+    predictor_apply PREDICTOR_APPLY = predictor_update::predictor_apply, predictor_update::Args;
+    /// [`select`]: every source and design.
+    select SELECT = select::select, select::Args;
+    /// [`alias`]: builds tables.
+    alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
+    /// [`alias`]: draws from them.
+    alias_sample ALIAS_SAMPLE = alias::alias_sample, alias::SampleArgs;
 }

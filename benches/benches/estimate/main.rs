@@ -1,7 +1,9 @@
 //! The whole estimate of dW beside the exact product, on the same cores: norms of H and of dZ, selection, gather,
 //! product. The target is k/n + 0.06 of the exact product's time.
 //!
-//! `cargo bench -p wtacrs-benches --bench estimate` prints criterion's times and then a table of ratios.
+//! `cargo bench -p wtacrs-benches --bench estimate` prints criterion's times and then tables of ratios.
+
+mod predictor;
 
 use criterion::{BenchmarkId, Criterion};
 use ndarray::{Array2, s};
@@ -9,7 +11,6 @@ use std::hint::black_box;
 use wtacrs_benches::{Case, interleaved, layer_like, ms, read_bandwidth, test_mode};
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::linear::{Linear, NormGuess, Saved};
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
 use wtacrs_core::product::{self, Scratch, Update};
 use wtacrs_core::{Keep, Weights};
 
@@ -186,57 +187,11 @@ fn ratios() {
     }
 }
 
-/// What the norm predictor adds: the guess to the norms' pass, the update to the step.
-fn predictor_ratios() {
-    let Settings { features, rows_per_update, .. } = Settings::default();
-    println!("\nThe norm predictor, {features} features, learning from at most {rows_per_update} kept rows a step\n");
-    println!(
-        "| layer | guess and norms / norms | target | update / exact | target | update of 1229 kept rows / of 512 |"
-    );
-    println!("|---|---|---|---|---|---|");
-    let rounds = if test_mode() { 1 } else { 41 };
-    for shape in SHAPES {
-        let layer = Layer::new(shape);
-        let kept = |rows: usize| {
-            let weights = layer.weights();
-            let budget = weights.budget(Keep::Rows(rows)).expect("fits");
-            let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 1, 0);
-            let norms: Vec<f32> = selection.indices().iter().map(|&i| layer.dz_norms[i as usize]).collect();
-            (product::gather(layer.h.view(), &selection).expect("fits"), norms, selection)
-        };
-        let (few, many) = (kept(512), kept(1229));
-        let mut learnt = NormPredictor::new(shape.0, Settings::default()).expect("valid");
-        learnt.update(few.0.view(), &few.1, few.2.scales()).expect("valid");
-        let mut predictors = [learnt.clone(), learnt.clone()];
-        let [of_few, of_many] = &mut predictors;
-        let mut dw = layer.dw();
-        let mut cases = [
-            Case::new("exact", || layer.exact(&mut dw)),
-            Case::new("norms", || {
-                black_box(product::row_norms(layer.h.view()));
-            }),
-            Case::new("guess", || {
-                black_box(learnt.guess(layer.h.view()).expect("fits"));
-            }),
-            Case::new("update", || of_few.update(few.0.view(), &few.1, few.2.scales()).expect("valid")),
-            Case::new("update, more rows", || of_many.update(many.0.view(), &many.1, many.2.scales()).expect("valid")),
-        ];
-        let t: Vec<f64> = interleaved(&mut cases, rounds).into_iter().map(ms).collect();
-        println!(
-            "| {}→{} | **{:.3}** | 1.10 | **{:.3}** | 0.02 | {:.2} |",
-            shape.0,
-            shape.1,
-            t[2] / t[1],
-            t[3] / t[0],
-            t[4] / t[3],
-        );
-    }
-}
-
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     criterion_groups(&mut criterion);
+    predictor::criterion_groups(&mut criterion);
     criterion.final_summary();
     ratios();
-    predictor_ratios();
+    predictor::ratios();
 }

@@ -1,0 +1,133 @@
+//! What the norm predictor adds: the guess to the norms' pass, the update to the step. The targets are 10 % of the pass,
+//! and 2 % of the exact product.
+
+use super::{Layer, SHAPES, TOKENS};
+use criterion::Criterion;
+use ndarray::Array2;
+use std::cell::RefCell;
+use std::hint::black_box;
+use wtacrs_benches::{Case, interleaved, ms, test_mode};
+use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+use wtacrs_core::{Keep, Selection, product};
+
+/// Kept rows of H, with what the backward pass knows of them.
+struct Kept {
+    rows: Array2<f32>,
+    dz_norms: Vec<f32>,
+    selection: Selection,
+}
+
+impl Kept {
+    fn new(layer: &Layer, rows: usize) -> Self {
+        let weights = layer.weights();
+        let budget = weights.budget(Keep::Rows(rows)).expect("fits");
+        let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 1, 0);
+        let dz_norms = selection.indices().iter().map(|&i| layer.dz_norms[i as usize]).collect();
+        Self { rows: product::gather(layer.h.view(), &selection).expect("fits"), dz_norms, selection }
+    }
+
+    fn teach(&self, predictor: &mut NormPredictor) {
+        predictor.update(self.rows.view(), &self.dz_norms, self.selection.scales()).expect("valid");
+    }
+}
+
+fn taught(layer: &Layer, kept: &Kept) -> NormPredictor {
+    let mut predictor = NormPredictor::new(layer.h.ncols(), Settings::default()).expect("valid");
+    kept.teach(&mut predictor);
+    predictor
+}
+
+pub(crate) fn criterion_groups(criterion: &mut Criterion) {
+    for shape in SHAPES {
+        let layer = Layer::new(shape);
+        let (few, many) = (Kept::new(&layer, 512), Kept::new(&layer, 1229));
+        let predictor = taught(&layer, &few);
+        let mut learning = predictor.clone();
+        let mut dw = layer.dw();
+        let mut group = criterion.benchmark_group(format!("norm predictor/{TOKENS}x{}->{}", shape.0, shape.1));
+        group.sample_size(20);
+        group.bench_function("norms", |bencher| bencher.iter(|| product::row_norms(layer.h.view())));
+        group.bench_function("norms and guess", |bencher| bencher.iter(|| predictor.guess(layer.h.view())));
+        group.bench_function("update, 512 kept rows", |bencher| bencher.iter(|| few.teach(&mut learning)));
+        group.bench_function("update, 1229 kept rows", |bencher| bencher.iter(|| many.teach(&mut learning)));
+        group.bench_function("exact", |bencher| bencher.iter(|| layer.exact(&mut dw)));
+        group.finish();
+    }
+}
+
+pub(crate) fn ratios() {
+    let Settings { features, rows_per_update, .. } = Settings::default();
+    println!("\nThe norm predictor, {features} features, learning from at most {rows_per_update} kept rows a step\n");
+    println!(
+        "| layer | norms ms | guess and norms / norms | the same, H past the cache | target | update / exact | target | update of 1229 kept rows / of 512 |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for shape in SHAPES {
+        let layer = Layer::new(shape);
+        let (few, many) = (Kept::new(&layer, 512), Kept::new(&layer, 1229));
+        let predictor = taught(&layer, &few);
+        let [norms, guess] = just_written(&layer, &predictor);
+        let [far_norms, far_guess] = past_the_cache(&layer, &predictor);
+        let mut learning = [predictor.clone(), predictor];
+        let [of_few, of_many] = &mut learning;
+        let mut dw = layer.dw();
+        let mut cases = [
+            Case::new("exact", || layer.exact(&mut dw)),
+            Case::new("update", || few.teach(of_few)),
+            Case::new("update, more rows", || many.teach(of_many)),
+        ];
+        let t = interleaved(&mut cases, rounds(41)).into_iter().map(ms).collect::<Vec<f64>>();
+        println!(
+            "| {}→{} | {norms:.3} | **{:.3}** | **{:.3}** | 1.10 | **{:.3}** | 0.02 | {:.2} |",
+            shape.0,
+            shape.1,
+            guess / norms,
+            far_guess / far_norms,
+            t[1] / t[0],
+            t[2] / t[1],
+        );
+    }
+}
+
+/// Milliseconds of the norms, and of norms and guess, of an H that was written immediately before, as the layer before
+/// this one does: as much of it is in cache as fits.
+fn just_written(layer: &Layer, predictor: &NormPredictor) -> [f64; 2] {
+    let h = RefCell::new(layer.h.clone());
+    let write = || h.borrow_mut().assign(&layer.h);
+    let mut cases = [
+        Case::new("write H", write),
+        Case::new("norms", || {
+            black_box(product::row_norms(h.borrow().view()));
+        }),
+        Case::new("write H", write),
+        Case::new("norms and guess", || {
+            black_box(predictor.guess(h.borrow().view()).expect("fits"));
+        }),
+    ];
+    let times = interleaved(&mut cases, rounds(201));
+    [ms(times[1]), ms(times[3])]
+}
+
+/// The same of matrices that are read in turn, many enough that none is in a cache any more.
+fn past_the_cache(layer: &Layer, predictor: &NormPredictor) -> [f64; 2] {
+    let count = (1_usize << 28).div_ceil(size_of::<f32>() * layer.h.len());
+    let matrices = vec![layer.h.clone(); if test_mode() { 2 } else { count }];
+    let mut in_turn = matrices.iter().cycle();
+    let turns = RefCell::new(&mut in_turn);
+    let next = || turns.borrow_mut().next().expect("a cycle has no end").view();
+    let mut cases = [
+        Case::new("norms", || {
+            black_box(product::row_norms(next()));
+        }),
+        Case::new("norms and guess", || {
+            black_box(predictor.guess(next()).expect("fits"));
+        }),
+    ];
+    let times = interleaved(&mut cases, rounds(201));
+    [ms(times[0]), ms(times[1])]
+}
+
+fn rounds(many: usize) -> usize {
+    if test_mode() { 1 } else { many }
+}

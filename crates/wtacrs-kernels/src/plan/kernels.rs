@@ -1,0 +1,123 @@
+//! The kernels by element types, and their launches by sizes.
+
+use super::data_type::{DataType, Precision};
+use super::error::PlanError;
+use super::product::ProductSettings;
+use crate::device::Device;
+use crate::kernel::{
+    self, column_norms, gather_columns, gather_gemm, gather_rows, predictor_update, row_norms, select,
+};
+use crate::launch::{Kernel, Launcher, Shape};
+use wtacrs_core::design::BuiltIn;
+
+/// The kernel of a type, from the constants of its three types.
+macro_rules! by_type {
+    ($of:expr, $f32:ident, $f16:ident, $bf16:ident) => {
+        match $of {
+            DataType::F32 => &kernel::$f32,
+            DataType::F16 => &kernel::$f16,
+            DataType::Bf16 => &kernel::$bf16,
+        }
+    };
+}
+
+/// A kernel and its launch.
+type Ready<A> = (&'static Kernel<A>, Shape);
+
+pub(super) fn row_norms(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<row_norms::Args> {
+    let kernel = by_type!(of, ROW_NORMS_F32, ROW_NORMS_F16, ROW_NORMS_BF16);
+    (kernel, row_norms::shape(rows, columns, batch, of.bytes() as u32))
+}
+
+pub(super) fn column_norms(of: DataType, columns: u32, batch: u32) -> Ready<column_norms::Args> {
+    let kernel = by_type!(of, COLUMN_NORMS_F32, COLUMN_NORMS_F16, COLUMN_NORMS_BF16);
+    (kernel, column_norms::shape(columns, batch))
+}
+
+pub(super) fn gather_rows(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<gather_rows::Args> {
+    let kernel = by_type!(of, GATHER_ROWS_F32, GATHER_ROWS_F16, GATHER_ROWS_BF16);
+    (kernel, gather_rows::shape(rows, columns, batch, of.bytes() as u32))
+}
+
+pub(super) fn gather_columns(of: DataType, kept: u32, rows: u32, batch: u32) -> Ready<gather_columns::Args> {
+    let kernel = by_type!(of, GATHER_COLUMNS_F32, GATHER_COLUMNS_F16, GATHER_COLUMNS_BF16);
+    (kernel, gather_columns::shape(kept, rows, batch))
+}
+
+pub(super) fn predictor_features(of: DataType, args: &predictor_update::Args) -> Ready<predictor_update::Args> {
+    let kernel = by_type!(of, PREDICTOR_FEATURES_F32, PREDICTOR_FEATURES_F16, PREDICTOR_FEATURES_BF16);
+    let &predictor_update::Args { budget, rows_per_update, in_features, features, .. } = args;
+    (kernel, predictor_update::features_shape(budget, rows_per_update, in_features, features))
+}
+
+pub(super) fn predictor_sums(args: &predictor_update::Args) -> Ready<predictor_update::Args> {
+    (&kernel::PREDICTOR_SUMS, predictor_update::sums_shape(args.in_features, args.features))
+}
+
+pub(super) fn predictor_apply() -> Ready<predictor_update::Args> {
+    (&kernel::PREDICTOR_APPLY, predictor_update::apply_shape())
+}
+
+/// The design as the kernel knows it.
+pub(super) fn design(design: BuiltIn) -> Result<select::Design, PlanError> {
+    Ok(match design {
+        BuiltIn::Uniform => select::Design::Uniform,
+        BuiltIn::Crs => select::Design::Crs,
+        BuiltIn::TopK => select::Design::TopK,
+        BuiltIn::WtaIid => select::Design::WtaIid,
+        BuiltIn::WtaStratified => select::Design::WtaStratified,
+        BuiltIn::WtaPivotal => select::Design::WtaPivotal,
+        _ => return Err(PlanError::Unsupported { what: "this design: no kernel selects by it" }),
+    })
+}
+
+/// Bytes that a problem's selection needs while it runs.
+pub(super) fn select_scratch_bytes(design: select::Design, pairs: u32, budget: u32) -> u64 {
+    select::scratch_bytes(pairs, budget, design)
+}
+
+/// One launch on a device that holds at least so many blocks of the largest size at once.
+pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_blocks: u32) -> Ready<select::Args> {
+    (&kernel::SELECT, select::shape(pairs, batch, design, resident_blocks))
+}
+
+/// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Multiplication {
+    pub(super) splits: u32,
+    shape: Shape,
+}
+
+impl Multiplication {
+    pub(super) fn new(settings: &ProductSettings, device: &Device) -> Result<Self, PlanError> {
+        let &ProductSettings { batch, rows, left, right, types: [input, gradient, product], precision } = settings;
+        let tiles = left.div_ceil(128) * right.div_ceil(128) * batch;
+        let splits = (device.multiprocessors as usize / tiles).clamp(1, rows.div_ceil(256)) as u32;
+        let grid = [right.div_ceil(128) as u32, left.div_ceil(128) as u32, batch as u32 * splits];
+        if input != gradient || !(product == DataType::F32 || product == input) {
+            let allowed = "H and dZ must be of one type, and dW of that or f32";
+            return Err(PlanError::DataTypes { input, gradient, product, allowed });
+        }
+        Ok(Self { splits, shape: Shape { grid, block: 256, shared_bytes: 0, cooperative: false } })
+    }
+}
+
+/// The launches of a product.
+///
+/// # Safety
+///
+/// The arguments keep the promises of the kernel.
+pub(super) unsafe fn multiply<L: Launcher>(
+    multiplication: &Multiplication,
+    launcher: &mut L,
+    args: &gather_gemm::Args,
+) -> Result<(), L::Error> {
+    unsafe { launcher.launch(&GEMM, multiplication.shape, args) }?;
+    if multiplication.splits > 1 {
+        unsafe { launcher.launch(&GEMM, multiplication.shape, args) }?;
+    }
+    Ok(())
+}
+
+unsafe fn nothing<A>(_: &A) {}
+static GEMM: Kernel<gather_gemm::Args> = Kernel::new("gather_gemm", nothing);

@@ -1,0 +1,2 @@
+//! What the tests of kernels share.
+pub mod select;
