@@ -7,3 +7,6 @@ pub mod row_team;
 pub mod scan;
 pub mod vector;
 pub mod words;
+pub mod output;
+pub mod repeat;
+pub mod tile;

@@ -8,6 +8,7 @@ use corosensei::Yielder;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
+use std::panic::Location;
 use std::ptr::null;
 
 /// Where shared memory begins: not at 0, as on a GPU, whose system keeps the first bytes.
@@ -67,6 +68,8 @@ pub(super) struct Block {
     /// Warps that have ready lanes.
     pub(super) ready: Cell<u32>,
     pub(super) at_barrier: Cell<u32>,
+    /// Where the first thread waits, and whether all others wait there.
+    pub(super) barrier: Cell<(Place, bool)>,
     pub(super) finished: Cell<u32>,
     pub(super) spinning: Cell<u32>,
     /// Counts what a spinning thread could wait for.
@@ -116,6 +119,7 @@ impl Block {
             warps: Vec::new(),
             ready: Cell::new(0),
             at_barrier: Cell::new(0),
+            barrier: Cell::new((Place(Location::caller()), true)),
             finished: Cell::new(0),
             spinning: Cell::new(0),
             changes: Cell::new(0),

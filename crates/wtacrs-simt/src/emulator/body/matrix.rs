@@ -89,19 +89,28 @@ fn multiply(operation: Operation, a: [u32; 4], b: [u32; 2], c: [f32; 4], work: f
     [load[6], load[7], load[8], load[9]].map(f32::from_bits)
 }
 
-/// D = C + A·B, in which row i of C is spread over lanes 4i to 4i + 3.
+/// D = C + A·B, of which every lane has two pairs of elements.
+#[inline(always)]
 fn accumulate<const K: usize>(slots: &mut [Slot; 32], a: &[[f32; K]; 16], b: &[[f32; 8]; K]) {
-    for (row, a) in a.iter().enumerate() {
-        let (g, upper) = (row % 8, 6 + row / 8 * 2);
-        let mut sums: [f32; 8] = std::array::from_fn(|j| f32::from_bits(slots[4 * g + j / 2].load[upper + j % 2]));
-        for (&a, b) in a.iter().zip(b) {
-            for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum += a * b;
+    let mut sums = [[0.0f32; 8]; 16];
+    for (lane, slot) in slots.iter().enumerate() {
+        let (g, t) = (lane / 4, lane % 4);
+        let [.., c0, c1, c2, c3] = slot.load.map(f32::from_bits);
+        [sums[g][2 * t], sums[g][2 * t + 1], sums[g + 8][2 * t], sums[g + 8][2 * t + 1]] = [c0, c1, c2, c3];
+    }
+    for row in 0..16 {
+        let mut row_sums = sums[row];
+        for k in 0..K {
+            for column in 0..8 {
+                row_sums[column] += a[row][k] * b[k][column];
             }
         }
-        for (j, sum) in sums.into_iter().enumerate() {
-            slots[4 * g + j / 2].load[upper + j % 2] = sum.to_bits();
-        }
+        sums[row] = row_sums;
+    }
+    for (lane, slot) in slots.iter_mut().enumerate() {
+        let (g, t) = (lane / 4, lane % 4);
+        let d = [sums[g][2 * t], sums[g][2 * t + 1], sums[g + 8][2 * t], sums[g + 8][2 * t + 1]];
+        slot.load[6..].copy_from_slice(&d.map(f32::to_bits));
     }
 }
 

@@ -12,15 +12,15 @@ pub(crate) fn barrier() {
     let thread = current();
     let block = thread.block();
     let arrived = block.at_barrier.get() + 1;
+    let (first, same) = if arrived == 1 { (place, true) } else { block.barrier.get() };
+    let same = same && first == place;
     if (arrived as usize) < block.threads.len() {
         block.at_barrier.set(arrived);
+        block.barrier.set((first, same));
         thread.pause(Status::Barrier(place));
         return;
     }
-    let same = |other: &crate::emulator::machine::Thread| {
-        other.index == thread.index || other.status.get() == Status::Barrier(place)
-    };
-    if !block.threads.iter().all(same) {
+    if !same {
         thread.status.set(Status::Barrier(place));
         thread.fail(Fault::BarrierDivergence { block: block.index, stands: block.stands() });
     }
