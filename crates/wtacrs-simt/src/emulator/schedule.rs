@@ -77,8 +77,8 @@ struct Resident {
 fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) -> Result<(), Fault> {
     let [x, y, _] = launch.grid.map(u64::from);
     let threads = (range.end - range.start) * u64::from(launch.block);
-    if threads > 4 * MOST as u64 {
-        let reason = "too many for one cooperative launch on a CPU".into();
+    if threads > MOST as u64 {
+        let reason = format!("a cooperative launch may have {MOST}");
         return Err(Fault::Stacks { threads, reason });
     }
     let mut stacks = Stacks::reserve(threads as usize);
