@@ -254,10 +254,10 @@ fn a_predictor_learns_and_guesses() {
         for step in 0..3 {
             let h = made_up(TOKENS, IN, 20 + step);
             // What there is to learn: gradients grow with the first feature's share of a row.
-            let shares: Vec<f32> =
-                h.rows().into_iter().map(|row| row[0] / row.dot(&row).sqrt()).collect();
+            let shares: Vec<f32> = h.rows().into_iter().map(|row| row[0] / row.dot(&row).sqrt()).collect();
             let noise = made_up(TOKENS, 16, 40 + step);
-            let dz = Array2::from_shape_fn((TOKENS, 16), |(i, j)| (3.0 * shares[i]).exp() * (1.0 + 0.1 * noise[[i, j]]));
+            let dz =
+                Array2::from_shape_fn((TOKENS, 16), |(i, j)| (3.0 * shares[i]).exp() * (1.0 + 0.1 * noise[[i, j]]));
             let mut given = Given::new(h.view(), dz.view(), &[], Randomness::new(1, 1000 * step));
             given.theta = Some(state.bytes().wrapping_add(plan.theta().offset as usize).cast());
             given.then = Some(&|machine: &mut Machine, saved, dz_norms| {
@@ -338,11 +338,8 @@ fn attention_s_scores() {
     for_each_machine(|machine| {
         let plan = MatmulPlan::new(&settings, machine.device()).expect("valid");
         assert_eq!(plan.draws(), core.draws(rows, columns).expect("fits"));
-        let right = run(
-            machine,
-            plan.right().expect("sampled"),
-            &Given::new(q.view(), g.view(), &[], Randomness::new(8, 64)),
-        );
+        let right =
+            run(machine, plan.right().expect("sampled"), &Given::new(q.view(), g.view(), &[], Randomness::new(8, 64)));
         let left = run_columns(
             machine,
             plan.left().expect("sampled"),

@@ -94,7 +94,8 @@ fn three_launches_forward_and_at_most_three_backward() {
                 let mut list = LaunchList::default();
                 // SAFETY: nothing runs.
                 unsafe { plan.forward(&mut list, &forward_buffers(), Randomness::new(1, 2)) }.expect("fits");
-                let forward = [format!("row_norms_{data_type}"), "select".to_owned(), format!("gather_rows_{data_type}")];
+                let forward =
+                    [format!("row_norms_{data_type}"), "select".to_owned(), format!("gather_rows_{data_type}")];
                 assert_eq!(names(&list), forward);
 
                 let mut list = LaunchList::default();
@@ -210,13 +211,22 @@ fn what_is_no_plan() {
     assert_eq!(refused(|s| s.batch = 0), PlanError::Zero { what: "the batch" });
     assert_eq!(message(|s| s.batch = 70_000), "the batch is 70000: at most 65535 are possible");
     assert_eq!(message(|s| s.tokens = 1 << 31), "the number of tokens is 2147483648: at most 2147483647 are possible");
-    assert_eq!(message(|s| s.in_features = usize::MAX), format!("the number of input features is {}: at most 2147483647 are possible", usize::MAX));
-    assert_eq!(refused(|s| s.keep = Keep::Rows(101)), PlanError::Budget(BudgetError::TooLarge { budget: 101, pairs: 100 }));
+    assert_eq!(
+        message(|s| s.in_features = usize::MAX),
+        format!("the number of input features is {}: at most 2147483647 are possible", usize::MAX)
+    );
+    assert_eq!(
+        refused(|s| s.keep = Keep::Rows(101)),
+        PlanError::Budget(BudgetError::TooLarge { budget: 101, pairs: 100 })
+    );
     assert_eq!(refused(|s| s.keep = Keep::Rows(0)), PlanError::Budget(BudgetError::Zero));
     let absurd = refused(|s| (s.tokens, s.in_features, s.batch) = ((1 << 31) - 1, (1 << 31) - 1, 65_535));
     assert_eq!(absurd, PlanError::Overflow { what: "H" });
     assert_eq!(absurd.to_string(), "H would be larger than any memory");
-    assert_eq!(refused(|s| (s.in_features, s.out_features) = (1 << 30, (1 << 31) - 1)).to_string(), "H would be larger than any memory".replace('H', "dW"));
+    assert_eq!(
+        refused(|s| (s.in_features, s.out_features) = (1 << 30, (1 << 31) - 1)).to_string(),
+        "H would be larger than any memory".replace('H', "dW")
+    );
     assert_eq!(
         message(|s| s.input_strides = Some(Strides { row: 29, matrix: 0 })),
         "the rows of H are 29 elements apart, and have 30"
@@ -225,7 +235,10 @@ fn what_is_no_plan() {
         message(|s| (s.batch, s.weight_gradient_strides) = (2, Some(Strides { row: 20, matrix: 19 }))),
         "the matrices dW are 19 elements apart, and have 20"
     );
-    assert!(matches!(refused(|s| s.gradient_strides = Some(Strides { row: 1 << 62, matrix: 0 })), PlanError::Overflow { what: "dZ" }));
+    assert!(matches!(
+        refused(|s| s.gradient_strides = Some(Strides { row: 1 << 62, matrix: 0 })),
+        PlanError::Overflow { what: "dZ" }
+    ));
     assert_eq!(
         message(|s| s.gradient = DataType::F16),
         "no kernel multiplies bf16 with f16 into f32: both must be of one type, and the product of that or f32"
@@ -249,7 +262,8 @@ fn what_is_not_executed() {
     let odd = ptr::without_provenance_mut::<u8>(0x1_0001);
     let small = |bytes: u64| Memory { bytes: bytes - 1, ..anywhere() };
     // SAFETY: nothing runs.
-    let mut forward = |buffers| unsafe { plan.forward(&mut list, &buffers, Randomness::new(0, 0)) }.expect_err("refused");
+    let mut forward =
+        |buffers| unsafe { plan.forward(&mut list, &buffers, Randomness::new(0, 0)) }.expect_err("refused");
     let ok = forward_buffers();
     assert_eq!(forward(ForwardBuffers { input: ptr::null(), ..ok }), ExecuteError::Null { what: "the input" });
     assert_eq!(
@@ -320,7 +334,10 @@ fn attention() {
         left.backward(&mut list, &backward_buffers()).expect("fits");
     }
     let found = names(&list);
-    assert_eq!(&found[..5], ["row_norms_bf16", "select", "gather_rows_bf16", "column_norms_bf16", "gather_columns_bf16"]);
+    assert_eq!(
+        &found[..5],
+        ["row_norms_bf16", "select", "gather_rows_bf16", "column_norms_bf16", "gather_columns_bf16"]
+    );
     assert!(found[5].starts_with("gather_gemm_bf16") && found.len() <= 7, "{found:?}");
     let all_items = |shape: Shape| shape.grid[2] % 6 == 0;
     assert!(list.launches().iter().all(|launch| all_items(launch.shape)), "one launch for all (batch, head)");
@@ -331,7 +348,10 @@ fn attention() {
     let refused = |settings: &MatmulSettings| MatmulPlan::new(settings, &h100()).expect_err("refused").to_string();
     let predicted = MatmulSettings { weights: WeightSource::Predicted { clamp: 6.0 }, ..scores.clone() };
     assert_eq!(refused(&predicted), "there is no plan for a norm predictor for products of attention");
-    assert_eq!(refused(&MatmulSettings { heads: 0, ..scores.clone() }), "the number of heads is 0: there is nothing to estimate");
+    assert_eq!(
+        refused(&MatmulSettings { heads: 0, ..scores.clone() }),
+        "the number of heads is 0: there is nothing to estimate"
+    );
     let many = MatmulSettings { batch: 4096, heads: 4096, ..scores };
     assert_eq!(refused(&many), "the number of (batch, head) pairs is 16777216: at most 65535 are possible");
 }
@@ -344,7 +364,10 @@ fn a_predictor_s_plan() {
     assert!(plan.state_bytes() > plan.theta().offset && plan.sums_len() > 0);
     let refused = |settings| PredictorPlan::new(&layer, settings).expect_err("refused").to_string();
     let ok = Settings::default();
-    assert_eq!(refused(Settings { features: 0, ..ok }), "the number of a predictor's features is 0: there is nothing to estimate");
+    assert_eq!(
+        refused(Settings { features: 0, ..ok }),
+        "the number of a predictor's features is 0: there is nothing to estimate"
+    );
     assert!(refused(Settings { features: 1 << 13, ..ok }).contains("at most 1024 are possible"));
     assert!(refused(Settings { forgetting: 1.5, ..ok }).starts_with("the forgetting is 1.5"));
     assert!(refused(Settings { rows_per_update: 0, ..ok }).starts_with("the number of rows"));

@@ -2,8 +2,8 @@
 //! costs and which shared memory it uses, and has tests of its own.
 
 pub mod logarithm;
-pub mod row_team;
-pub mod vector;
 pub mod reduce;
+pub mod row_team;
 pub mod scan;
+pub mod vector;
 pub mod words;

@@ -3,9 +3,9 @@
 //!
 //! A new kernel is a file and a line of the table.
 
+pub mod alias;
 pub mod column_norms;
 pub mod gather_columns;
-pub mod alias;
 pub mod gather_gemm;
 pub mod gather_rows;
 pub mod predictor_update;
