@@ -260,7 +260,7 @@ fn a_predictor_learns_and_guesses() {
                 Array2::from_shape_fn((TOKENS, 16), |(i, j)| (3.0 * shares[i]).exp() * (1.0 + 0.1 * noise[[i, j]]));
             let mut given = Given::new(h.view(), dz.view(), &[], Randomness::new(1, 1000 * step));
             given.theta = Some(state.bytes().wrapping_add(plan.theta().offset as usize).cast());
-            given.then = Some(&|machine: &mut Machine, saved, dz_norms| {
+            let learn = |machine: &mut Machine, saved: Memory, dz_norms: *const f32| {
                 let buffers = UpdateBuffers {
                     saved,
                     gradient_norms: dz_norms,
@@ -271,7 +271,8 @@ fn a_predictor_learns_and_guesses() {
                 };
                 // SAFETY: all buffers have the plan's sizes.
                 unsafe { plan.update(machine, &buffers) }.expect("launches");
-            });
+            };
+            given.then = Some(&learn);
             let outcome = &run(machine, &layer, &given)[0];
             assert_eq!(machine.download(&status), [predictor_update::Outcome::Learned as u32, 0], "{machine:?}");
 

@@ -11,6 +11,7 @@ use wtacrs_core::norm_predictor::Settings;
 use wtacrs_core::product::Update;
 use wtacrs_core::{BudgetError, Keep};
 use wtacrs_kernels::device::Device;
+use wtacrs_kernels::kernel::predictor_update::MOST_FEATURES;
 use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
 use wtacrs_kernels::launch::{Launcher, Shape};
 use wtacrs_kernels::plan::{
@@ -220,11 +221,11 @@ fn what_is_no_plan() {
         PlanError::Budget(BudgetError::TooLarge { budget: 101, pairs: 100 })
     );
     assert_eq!(refused(|s| s.keep = Keep::Rows(0)), PlanError::Budget(BudgetError::Zero));
-    let absurd = refused(|s| (s.tokens, s.in_features, s.batch) = ((1 << 31) - 1, (1 << 31) - 1, 65_535));
+    let absurd = refused(|s| (s.tokens, s.in_features, s.batch) = ((1 << 31) - 1, 1 << 30, 65_535));
     assert_eq!(absurd, PlanError::Overflow { what: "H" });
     assert_eq!(absurd.to_string(), "H would be larger than any memory");
     assert_eq!(
-        refused(|s| (s.in_features, s.out_features) = (1 << 30, (1 << 31) - 1)).to_string(),
+        refused(|s| (s.tokens, s.in_features, s.out_features) = (1, 1 << 29, 1 << 29)).to_string(),
         "H would be larger than any memory".replace('H', "dW")
     );
     assert_eq!(
@@ -237,7 +238,7 @@ fn what_is_no_plan() {
     );
     assert!(matches!(
         refused(|s| s.gradient_strides = Some(Strides { row: 1 << 62, matrix: 0 })),
-        PlanError::Overflow { what: "dZ" }
+        PlanError::TooLarge { what: "the length of a row of dZ", .. }
     ));
     assert_eq!(
         message(|s| s.gradient = DataType::F16),
@@ -368,7 +369,7 @@ fn a_predictor_s_plan() {
         refused(Settings { features: 0, ..ok }),
         "the number of a predictor's features is 0: there is nothing to estimate"
     );
-    assert!(refused(Settings { features: 1 << 13, ..ok }).contains("at most 1024 are possible"));
+    assert!(refused(Settings { features: MOST_FEATURES as usize + 1, ..ok }).ends_with(&format!("at most {MOST_FEATURES} are possible")));
     assert!(refused(Settings { forgetting: 1.5, ..ok }).starts_with("the forgetting is 1.5"));
     assert!(refused(Settings { rows_per_update: 0, ..ok }).starts_with("the number of rows"));
     let batch = LinearPlan::new(LinearSettings { batch: 2, ..settings(100, 30, 20) }, &h100()).expect("valid");

@@ -11,11 +11,13 @@ pub mod gather_rows;
 pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
+pub mod split_reduce;
 mod team;
 
 use crate::element::{Bf16, F16, F32};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Kernel;
+use gather_gemm::{Full, Half, Tf32};
 
 /// `entry_point CONSTANT = body, arguments;`
 macro_rules! kernels {
@@ -89,4 +91,32 @@ kernels! {
     alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
     /// [`alias`]: draws from them.
     alias_sample ALIAS_SAMPLE = alias::alias_sample, alias::SampleArgs;
+    /// [`gather_gemm`] of bf16, 128 × 256.
+    gather_gemm_bf16_wide GATHER_GEMM_BF16_WIDE =
+        gather_gemm::gather_gemm::<Half<Bf16, 256, 256>, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of bf16, 128 × 128.
+    gather_gemm_bf16_square GATHER_GEMM_BF16_SQUARE =
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 128>, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of bf16, any alignment.
+    gather_gemm_bf16_any GATHER_GEMM_BF16_ANY =
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 256>, false>, gather_gemm::Args;
+    /// [`gather_gemm`] of f16, 128 × 256.
+    gather_gemm_f16_wide GATHER_GEMM_F16_WIDE =
+        gather_gemm::gather_gemm::<Half<F16, 256, 256>, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of f16, 128 × 128.
+    gather_gemm_f16_square GATHER_GEMM_F16_SQUARE =
+        gather_gemm::gather_gemm::<Half<F16, 128, 128>, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of f16, any alignment.
+    gather_gemm_f16_any GATHER_GEMM_F16_ANY =
+        gather_gemm::gather_gemm::<Half<F16, 128, 256>, false>, gather_gemm::Args;
+    /// [`gather_gemm`] of f32.
+    gather_gemm_f32 GATHER_GEMM_F32 = gather_gemm::gather_gemm::<Full, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of f32, of any alignment.
+    gather_gemm_f32_any GATHER_GEMM_F32_ANY = gather_gemm::gather_gemm::<Full, false>, gather_gemm::Args;
+    /// [`gather_gemm`] of f32 by tf32.
+    gather_gemm_tf32 GATHER_GEMM_TF32 = gather_gemm::gather_gemm::<Tf32, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of f32 by tf32, of any alignment.
+    gather_gemm_tf32_any GATHER_GEMM_TF32_ANY = gather_gemm::gather_gemm::<Tf32, false>, gather_gemm::Args;
+    /// [`split_reduce`].
+    split_reduce SPLIT_REDUCE = split_reduce::split_reduce, split_reduce::Args;
 }

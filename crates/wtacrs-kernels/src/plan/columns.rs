@@ -63,7 +63,7 @@ impl ColumnsPlan {
         let row = (rows as u64).next_multiple_of(16 / gradient.bytes());
         let mut layout = Layout::default();
         let gathered = layout.part("the kept columns of G", &[batch as u64, kept as u64, row, gradient.bytes()])?;
-        let partials = layout.part("the partial products", &product.partial_sizes())?;
+        let partials = layout.part("the partial products", &[product.partial_bytes()])?;
         let gathered_matrices = Matrices { row, matrix: row * kept as u64 };
         let backward_bytes = layout.bytes();
         Ok(Self {

@@ -3,7 +3,9 @@
 use super::data_type::{DataType, Precision};
 use super::error::PlanError;
 use super::product::ProductSettings;
+use crate::block::output::Output;
 use crate::device::Device;
+use crate::kernel::gather_gemm::{Multiplier, Sizes, Tiling, tiling};
 use crate::kernel::{
     self, column_norms, gather_columns, gather_gemm, gather_rows, predictor_update, row_norms, select,
 };
@@ -84,40 +86,53 @@ pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_bl
 /// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.
 #[derive(Clone, Debug)]
 pub(super) struct Multiplication {
-    pub(super) splits: u32,
-    shape: Shape,
+    pub(super) tiling: Tiling,
+    output: Output,
+    element_bytes: u32,
 }
 
 impl Multiplication {
     pub(super) fn new(settings: &ProductSettings, device: &Device) -> Result<Self, PlanError> {
         let &ProductSettings { batch, rows, left, right, types: [input, gradient, product], precision } = settings;
-        let tiles = left.div_ceil(128) * right.div_ceil(128) * batch;
-        let splits = (device.multiprocessors as usize / tiles).clamp(1, rows.div_ceil(256)) as u32;
-        let grid = [right.div_ceil(128) as u32, left.div_ceil(128) as u32, batch as u32 * splits];
+        let multiplier = match (input, precision) {
+            (DataType::F32, Precision::Exact) => Multiplier::F32,
+            (DataType::F32, Precision::Tf32) => Multiplier::Tf32,
+            (DataType::F16, _) => Multiplier::F16,
+            (DataType::Bf16, _) => Multiplier::Bf16,
+        };
         if input != gradient || !(product == DataType::F32 || product == input) {
-            let allowed = "H and dZ must be of one type, and dW of that or f32";
+            let allowed = "both must be of one type, and the product of that or f32";
             return Err(PlanError::DataTypes { input, gradient, product, allowed });
         }
-        Ok(Self { splits, shape: Shape { grid, block: 256, shared_bytes: 0, cooperative: false } })
+        let output = match product {
+            DataType::F32 => Output::F32,
+            DataType::F16 => Output::F16,
+            DataType::Bf16 => Output::Bf16,
+        };
+        // All were checked to fit.
+        let [in_features, out_features, rows, batch] = [left, right, rows, batch].map(|size| size as u32);
+        let tiling = tiling(multiplier, Sizes { in_features, out_features, rows, batch }, device.multiprocessors);
+        Ok(Self { tiling, output, element_bytes: input.bytes() as u32 })
+    }
+
+    /// The element type of the product, as kernels know it.
+    pub(super) fn output(&self) -> u32 {
+        self.output as u32
+    }
+
+    /// The launches of a product.
+    ///
+    /// # Safety
+    ///
+    /// The arguments keep the promises of the kernel.
+    pub(super) unsafe fn run<L: Launcher>(&self, launcher: &mut L, args: &gather_gemm::Args) -> Result<(), L::Error> {
+        let (kernel, shape) = self.tiling.launch(args.aligned(self.element_bytes));
+        // SAFETY: the caller's promise.
+        unsafe { launcher.launch(kernel, shape, args) }?;
+        match self.tiling.reduce {
+            // SAFETY: as above.
+            Some(shape) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &args.reduce()) },
+            None => Ok(()),
+        }
     }
 }
-
-/// The launches of a product.
-///
-/// # Safety
-///
-/// The arguments keep the promises of the kernel.
-pub(super) unsafe fn multiply<L: Launcher>(
-    multiplication: &Multiplication,
-    launcher: &mut L,
-    args: &gather_gemm::Args,
-) -> Result<(), L::Error> {
-    unsafe { launcher.launch(&GEMM, multiplication.shape, args) }?;
-    if multiplication.splits > 1 {
-        unsafe { launcher.launch(&GEMM, multiplication.shape, args) }?;
-    }
-    Ok(())
-}
-
-unsafe fn nothing<A>(_: &A) {}
-static GEMM: Kernel<gather_gemm::Args> = Kernel::new("gather_gemm", nothing);

@@ -62,7 +62,12 @@ impl LinearPlan {
                 weights: settings.weights,
                 data_type: settings.input,
                 batch,
-                called: Called { matrix: "H", rows: "the rows of H", matrices: "the matrices H" },
+                called: Called {
+                    matrix: "H",
+                    rows: "the rows of H",
+                    row: "the length of a row of H",
+                    matrices: "the matrices H",
+                },
                 strides: settings.input_strides,
                 streams,
             },
@@ -71,13 +76,23 @@ impl LinearPlan {
         )?;
         check_size("the number of output features", out_features)?;
         let dz = Matrices::new(
-            Called { matrix: "dZ", rows: "the rows of dZ", matrices: "the matrices dZ" },
+            Called {
+                matrix: "dZ",
+                rows: "the rows of dZ",
+                row: "the length of a row of dZ",
+                matrices: "the matrices dZ",
+            },
             [batch, tokens, out_features],
             settings.gradient.bytes(),
             settings.gradient_strides,
         )?;
         let dw = Matrices::new(
-            Called { matrix: "dW", rows: "the rows of dW", matrices: "the matrices dW" },
+            Called {
+                matrix: "dW",
+                rows: "the rows of dW",
+                row: "the length of a row of dW",
+                matrices: "the matrices dW",
+            },
             [batch, in_features, out_features],
             settings.weight_gradient.bytes(),
             settings.weight_gradient_strides,
@@ -94,7 +109,7 @@ impl LinearPlan {
             device,
         )?;
         let mut layout = Layout::default();
-        let partials = layout.part("the partial products", &product.partial_sizes())?;
+        let partials = layout.part("the partial products", &[product.partial_bytes()])?;
         Ok(Self { settings, sample, dz, dw, product, partials, backward_bytes: layout.bytes() })
     }
 

@@ -94,7 +94,12 @@ impl MatmulPlan {
                     weights,
                     data_type: settings.input,
                     batch: items,
-                    called: Called { matrix: "B", rows: "the columns of B", matrices: "the matrices B" },
+                    called: Called {
+                        matrix: "B",
+                        rows: "the columns of B",
+                        row: "the length of a column of B",
+                        matrices: "the matrices B",
+                    },
                     strides: settings.b_transposed_strides,
                     streams: Streams { first: 0, step: 2 },
                 },
@@ -102,13 +107,23 @@ impl MatmulPlan {
                 device,
             )?;
             let g = Matrices::new(
-                Called { matrix: "G", rows: "the rows of G", matrices: "the matrices G" },
+                Called {
+                    matrix: "G",
+                    rows: "the rows of G",
+                    row: "the length of a row of G",
+                    matrices: "the matrices G",
+                },
                 [items, rows, columns],
                 settings.gradient.bytes(),
                 settings.gradient_strides,
             )?;
             let da = Matrices::new(
-                Called { matrix: "dA", rows: "the rows of dA", matrices: "the matrices dA" },
+                Called {
+                    matrix: "dA",
+                    rows: "the rows of dA",
+                    row: "the length of a row of dA",
+                    matrices: "the matrices dA",
+                },
                 [items, rows, inner],
                 settings.result.bytes(),
                 None,

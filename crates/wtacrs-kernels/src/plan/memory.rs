@@ -5,6 +5,9 @@ use super::error::{ExecuteError, PlanError};
 /// What parts, and the memory itself, are aligned to: what a GPU's allocators give, and its widest accesses want.
 pub const ALIGNMENT: u64 = 256;
 
+/// More memory than there is: 32 TiB. Below it, the tiles of a matrix can be counted in 31 bits.
+pub(super) const MOST_BYTES: u64 = 1 << 45;
+
 /// A part of a plan's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Part {
@@ -35,8 +38,7 @@ impl Layout {
         let bytes = product(what, sizes)?;
         let part = Part { offset: self.end, bytes };
         let end = self.end.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
-        // Addresses are signed in Rust, and on no GPU are there more.
-        self.end = end.filter(|&end| end <= i64::MAX as u64).ok_or(PlanError::Overflow { what })?;
+        self.end = end.filter(|&end| end <= MOST_BYTES).ok_or(PlanError::Overflow { what })?;
         Ok(part)
     }
 
@@ -77,10 +79,10 @@ pub(super) fn check_pointer<T, E>(what: &'static str, at: *const T, alignment: u
     }
 }
 
-/// The product of sizes, if an address can be as large.
+/// The product of sizes in bytes, if memory can be as large.
 pub(super) fn product(what: &'static str, sizes: &[u64]) -> Result<u64, PlanError> {
     let product = sizes.iter().try_fold(1_u64, |product, &size| product.checked_mul(size));
-    product.filter(|&bytes| bytes <= i64::MAX as u64).ok_or(PlanError::Overflow { what })
+    product.filter(|&bytes| bytes <= MOST_BYTES).ok_or(PlanError::Overflow { what })
 }
 
 #[cfg(test)]
@@ -95,7 +97,7 @@ mod tests {
         assert_eq!(layout.part("b", &[1]), Ok(Part { offset: 512, bytes: 1 }));
         assert_eq!(layout.bytes(), 768);
         assert_eq!(layout.part("c", &[1 << 40, 1 << 40]), Err(PlanError::Overflow { what: "c" }));
-        assert_eq!(layout.part("d", &[i64::MAX as u64]), Err(PlanError::Overflow { what: "d" }));
+        assert_eq!(layout.part("d", &[MOST_BYTES]), Err(PlanError::Overflow { what: "d" }));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::data_type::{DataType, Precision};
 use super::error::{ExecuteError, PlanError};
-use super::kernels::{self, Multiplication};
+use super::kernels::Multiplication;
 use super::memory::Memory;
 use super::settings::Matrices;
 use crate::device::Device;
@@ -72,14 +72,12 @@ impl ProductPlan {
 
     /// Into how many ranges of rows it is cut.
     pub(super) fn splits(&self) -> u32 {
-        self.multiplication.splits
+        self.multiplication.tiling.splits
     }
 
-    /// The sizes whose product is the bytes of the partial products.
-    pub(super) fn partial_sizes(&self) -> [u64; 5] {
-        let splits = if self.splits() > 1 { u64::from(self.splits()) } else { 0 };
-        let ProductSettings { batch, left, right, .. } = self.settings;
-        [splits, batch as u64, left as u64, right as u64, 4]
+    /// Bytes of the partial products.
+    pub(super) fn partial_bytes(&self) -> u64 {
+        self.multiplication.tiling.partial_bytes
     }
 
     /// # Safety
@@ -103,14 +101,15 @@ impl ProductPlan {
             rows: rows as u32,
             in_features: left as u32,
             out_features: right as u32,
-            splits: self.multiplication.splits,
+            splits: self.multiplication.tiling.splits,
             accumulate: u32::from(factors.update == Update::Accumulate),
+            output: self.multiplication.output(),
             dw: factors.product,
             dw_leading: factors.product_matrices.row,
             dw_batch_stride: factors.product_matrices.matrix,
             partials: factors.partials,
         };
         // SAFETY: the caller's promise.
-        unsafe { kernels::multiply(&self.multiplication, launcher, &args) }.map_err(ExecuteError::Launch)
+        unsafe { self.multiplication.run(launcher, &args) }.map_err(ExecuteError::Launch)
     }
 }

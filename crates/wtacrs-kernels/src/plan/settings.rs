@@ -2,7 +2,7 @@
 
 use super::data_type::{DataType, Precision};
 use super::error::PlanError;
-use super::memory::product;
+use super::memory::{MOST_BYTES, product};
 use crate::kernel::select::Source;
 use wtacrs_core::Keep;
 use wtacrs_core::design::BuiltIn;
@@ -136,13 +136,14 @@ pub(super) struct Matrices {
 pub(super) struct Called {
     pub(super) matrix: &'static str,
     pub(super) rows: &'static str,
+    pub(super) row: &'static str,
     pub(super) matrices: &'static str,
 }
 
 impl Matrices {
     /// The strides given, or those of dense matrices; rows and matrices must not overlap, nor end beyond any address.
     pub(super) fn new(
-        Called { matrix: what, rows: of_rows, matrices: of_matrices }: Called,
+        Called { matrix: what, rows: of_rows, matrices: of_matrices, row: of_rows_apart }: Called,
         [batch, rows, columns]: [usize; 3],
         element_bytes: u64,
         strides: Option<Strides>,
@@ -150,6 +151,11 @@ impl Matrices {
         let dense = product(what, &[rows as u64, columns as u64, element_bytes])?;
         let Strides { row, matrix } =
             strides.unwrap_or(Strides { row: columns, matrix: (dense / element_bytes) as usize });
+        // Kernels count the bytes of a row, rounded up to 16, in 32 bits.
+        let most = (u32::MAX as u64 / element_bytes) as usize - 16;
+        if row.max(columns) > most {
+            return Err(PlanError::TooLarge { what: of_rows_apart, found: row.max(columns), most });
+        }
         if rows > 1 && row < columns {
             return Err(PlanError::Overlap { what: of_rows, found: row, needed: columns });
         }
@@ -160,7 +166,7 @@ impl Matrices {
         }
         let behind = product(what, &[batch as u64 - 1, matrix as u64, element_bytes])?;
         let end = behind.checked_add(product(what, &[extent, element_bytes])?);
-        end.filter(|&end| end <= i64::MAX as u64).ok_or(PlanError::Overflow { what })?;
+        end.filter(|&end| end <= MOST_BYTES).ok_or(PlanError::Overflow { what })?;
         Ok(Self { row: row as u64, matrix: matrix as u64 })
     }
 }

@@ -5,11 +5,6 @@
 #[derive(Clone, Copy)]
 pub(super) struct Four<T>(pub(super) T, pub(super) T, pub(super) T, pub(super) T);
 
-/// Two registers of a fragment.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct Two(pub(super) u32, pub(super) u32);
-
 unsafe extern "unadjusted" {
     #[link_name = "llvm.nvvm.bar.warp.sync"]
     pub(super) fn bar_warp_sync(mask: u32);
@@ -34,15 +29,6 @@ unsafe extern "unadjusted" {
     pub(super) fn reduce_max(value: u32, mask: u32) -> u32;
     #[link_name = "llvm.nvvm.redux.sync.or"]
     pub(super) fn reduce_or(value: u32, mask: u32) -> u32;
-
-    #[link_name = "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.b16.p0"]
-    pub(super) fn ldmatrix_x4(row: *const u8) -> Four<u32>;
-    #[link_name = "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.trans.b16.p0"]
-    pub(super) fn ldmatrix_x4_trans(row: *const u8) -> Four<u32>;
-    #[link_name = "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x2.b16.p0"]
-    pub(super) fn ldmatrix_x2(row: *const u8) -> Two;
-    #[link_name = "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x2.trans.b16.p0"]
-    pub(super) fn ldmatrix_x2_trans(row: *const u8) -> Two;
 
     #[link_name = "llvm.nvvm.mma.m16n8k16.row.col.bf16"]
     pub(super) fn mma_bf16(

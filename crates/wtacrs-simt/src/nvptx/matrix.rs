@@ -1,36 +1,63 @@
 //! ldmatrix and mma.sync.
 
-use super::llvm::{self, Four, Two};
-use super::shared::generic;
+use super::llvm::{self, Four};
 use crate::shared::Address;
 use core::arch::asm;
 
+/// One ldmatrix of four or two matrices. Inline PTX, since LLVM's intrinsics take generic addresses, which cost moves.
+///
+/// Not `pure`: then it could be moved into a branch.
+macro_rules! ldmatrix {
+    ($instruction:literal, $row:expr, x4) => {{
+        let (a, b, c, d): (u32, u32, u32, u32);
+        // SAFETY: the caller of the function around this promises aligned rows in shared memory, and that all lanes come.
+        unsafe {
+            asm!(
+                concat!($instruction, ".shared.b16 {{{0}, {1}, {2}, {3}}}, [{4}];"),
+                out(reg32) a,
+                out(reg32) b,
+                out(reg32) c,
+                out(reg32) d,
+                in(reg32) $row.0,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
+    }};
+    ($instruction:literal, $row:expr, x2) => {{
+        let (a, b): (u32, u32);
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                concat!($instruction, ".shared.b16 {{{0}, {1}}}, [{2}];"),
+                out(reg32) a,
+                out(reg32) b,
+                in(reg32) $row.0,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b]
+    }};
+}
+
 #[inline(always)]
 pub(crate) unsafe fn load_x4(row: Address) -> [u32; 4] {
-    // SAFETY: the caller's promise.
-    let Four(a, b, c, d) = unsafe { llvm::ldmatrix_x4(generic(row)) };
-    [a, b, c, d]
+    ldmatrix!("ldmatrix.sync.aligned.m8n8.x4", row, x4)
 }
 
 #[inline(always)]
 pub(crate) unsafe fn load_x4_transposed(row: Address) -> [u32; 4] {
-    // SAFETY: the caller's promise.
-    let Four(a, b, c, d) = unsafe { llvm::ldmatrix_x4_trans(generic(row)) };
-    [a, b, c, d]
+    ldmatrix!("ldmatrix.sync.aligned.m8n8.x4.trans", row, x4)
 }
 
 #[inline(always)]
 pub(crate) unsafe fn load_x2(row: Address) -> [u32; 2] {
-    // SAFETY: the caller's promise.
-    let Two(a, b) = unsafe { llvm::ldmatrix_x2(generic(row)) };
-    [a, b]
+    ldmatrix!("ldmatrix.sync.aligned.m8n8.x2", row, x2)
 }
 
 #[inline(always)]
 pub(crate) unsafe fn load_x2_transposed(row: Address) -> [u32; 2] {
-    // SAFETY: the caller's promise.
-    let Two(a, b) = unsafe { llvm::ldmatrix_x2_trans(generic(row)) };
-    [a, b]
+    ldmatrix!("ldmatrix.sync.aligned.m8n8.x2.trans", row, x2)
 }
 
 #[inline(always)]

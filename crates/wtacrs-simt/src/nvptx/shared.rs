@@ -26,19 +26,3 @@ pub(crate) unsafe fn write<T: Word>(to: Address, _limit: Address, value: T) {
     // SAFETY: the caller's promise.
     unsafe { T::write(to.0, value) }
 }
-
-/// The generic address of a place in shared memory, which LLVM's intrinsics take. ptxas sees through it.
-#[inline(always)]
-pub(super) fn generic(address: Address) -> *const u8 {
-    let pointer: *const u8;
-    // SAFETY: arithmetic.
-    unsafe {
-        asm!(
-            "cvta.shared.u64 {0}, {1};",
-            out(reg64) pointer,
-            in(reg64) u64::from(address.0),
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    pointer
-}
