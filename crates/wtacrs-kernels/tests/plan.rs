@@ -95,8 +95,11 @@ fn three_launches_forward_and_at_most_three_backward() {
                 let mut list = LaunchList::default();
                 // SAFETY: nothing runs.
                 unsafe { plan.forward(&mut list, &forward_buffers(), Randomness::new(1, 2)) }.expect("fits");
-                let forward =
-                    [format!("row_norms_{data_type}"), "select".to_owned(), format!("gather_rows_{data_type}")];
+                let forward = [
+                    format!("row_norms_{data_type}"),
+                    "select_wta_pivotal".to_owned(),
+                    format!("gather_rows_{data_type}"),
+                ];
                 assert_eq!(names(&list), forward);
 
                 let mut list = LaunchList::default();
@@ -337,10 +340,10 @@ fn attention() {
     let found = names(&list);
     assert_eq!(
         &found[..5],
-        ["row_norms_bf16", "select", "gather_rows_bf16", "column_norms_bf16", "gather_columns_bf16"]
+        ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16", "column_norms_bf16", "gather_columns_bf16"]
     );
     assert!(found[5].starts_with("gather_gemm_bf16") && found.len() <= 7, "{found:?}");
-    let all_items = |shape: Shape| shape.grid[2] % 6 == 0;
+    let all_items = |shape: Shape| shape.grid[2].is_multiple_of(6);
     assert!(list.launches().iter().all(|launch| all_items(launch.shape)), "one launch for all (batch, head)");
 
     let context = MatmulSettings { left: None, ..scores.clone() };
@@ -369,7 +372,10 @@ fn a_predictor_s_plan() {
         refused(Settings { features: 0, ..ok }),
         "the number of a predictor's features is 0: there is nothing to estimate"
     );
-    assert!(refused(Settings { features: MOST_FEATURES as usize + 1, ..ok }).ends_with(&format!("at most {MOST_FEATURES} are possible")));
+    assert!(
+        refused(Settings { features: MOST_FEATURES as usize + 1, ..ok })
+            .ends_with(&format!("at most {MOST_FEATURES} are possible"))
+    );
     assert!(refused(Settings { forgetting: 1.5, ..ok }).starts_with("the forgetting is 1.5"));
     assert!(refused(Settings { rows_per_update: 0, ..ok }).starts_with("the number of rows"));
     let batch = LinearPlan::new(LinearSettings { batch: 2, ..settings(100, 30, 20) }, &h100()).expect("valid");

@@ -99,7 +99,7 @@ fn any_budget(pairs: usize, choice: u64) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_weights_in_any_geometry(
@@ -173,7 +173,7 @@ fn more_than_one_block_takes_by_default() {
     let norms = weights(pairs, 9);
     let valid = Weights::new(&norms).expect("valid");
     let default = shape(pairs as u32, 1, Design::WtaPivotal, 132);
-    assert_eq!((default.grid, default.block, default.cooperative), ([2, 1, 1], 1024, true));
+    assert_eq!((default.grid, default.block, default.cooperative), ([2, 1, 1], 512, true));
     for geometry in [Geometry(2, 1024, 0), Geometry(1, 1024, 0)] {
         check(&Batch::of(&norms, pairs / 10), std::slice::from_ref(&valid), DESIGNS[5], geometry);
     }
@@ -195,7 +195,7 @@ fn a_batch_has_a_stream_for_each_problem() {
     let valid: Vec<Weights> = norms.chunks(pairs).map(|norms| Weights::new(norms).expect("valid")).collect();
     for design in DESIGNS {
         for geometry in [Geometry(1, 64, 8), Geometry(2, 32, 9)] {
-            let batch = Batch { problems, further_offset: Some(1 << 40), ..Batch::of(&norms, 40) };
+            let batch = Batch { problems, further_offset: Some(1 << 40), stream_step: 2, ..Batch::of(&norms, 40) };
             check(&batch, &valid, design, geometry);
         }
     }
@@ -274,5 +274,47 @@ fn invalid_weights_are_named_by_the_first_index() {
                 assert_eq!(found.status, expected, "{value} {source:?}");
             }
         }
+    }
+}
+
+/// The norms that a predictor of wtacrs-core makes of log-norms, in f64: within e^±clamp of their geometric mean.
+fn norms_of(logs: &[f32], clamp: f64) -> Vec<f64> {
+    let residual = |centre: f64| logs.iter().map(|&log| (f64::from(log) - centre).clamp(-clamp, clamp)).sum::<f64>();
+    let (mut low, mut high) = (-1e4, 1e4);
+    for _ in 0..200 {
+        let middle = f64::midpoint(low, high);
+        if residual(middle) > 0.0 { low = middle } else { high = middle }
+    }
+    logs.iter().map(|&log| (f64::from(log) - high).clamp(-clamp, clamp).exp()).collect()
+}
+
+#[test]
+fn guesses_become_norms_within_bounds() {
+    let pairs = 256;
+    let input: Vec<f32> = weights(pairs, 4).iter().map(|w| w + 0.5).collect();
+    let logs = |spread: f32| -> Vec<f32> { weights(pairs, 8).iter().map(|w| spread * (w - 8.0) + 3.0).collect() };
+    // Two units of 2^−16 in the centre if something is clamped, and 2^−21 for e^x and the products in f32.
+    for (spread, clamp, bound) in
+        [(0.005, 6.0, 1e-6), (0.3, 6.0, 4e-5), (40.0, 6.0, 4e-5), (1.0, 0.5, 4e-5), (0.0, 6.0, 1e-6)]
+    {
+        let logs = logs(spread);
+        let expected: Vec<f64> =
+            norms_of(&logs, clamp).iter().zip(&input).map(|(guess, &h)| guess * f64::from(h)).collect();
+        let sum: f64 = expected.iter().sum();
+        // A draw from all pairs has the scale count · Σw / (k · w).
+        for (geometry, offset) in [(Geometry(1, 64, 0), 0), (Geometry(3, 32, 1), 1000)] {
+            let batch = Batch { other: &logs, source: Source::Predicted, clamp, offset, ..Batch::of(&input, pairs) };
+            let found = run(&batch, Design::Crs, geometry).remove(0);
+            assert!(found.indices.len() > 20, "{spread}");
+            for (&pair, &scale) in found.indices.iter().zip(&found.scales) {
+                let per_draw = sum / (pairs as f64 * expected[pair as usize]);
+                let count = (scale / per_draw).round();
+                assert!(count >= 1.0 && (scale / (count * per_draw) - 1.0).abs() < bound, "{spread}: {pair} {scale}");
+            }
+        }
+        let batch = Batch { other: &logs, source: Source::Predicted, clamp, ..Batch::of(&input, 80) };
+        let one = run(&batch, Design::WtaPivotal, Geometry(1, 64, 2));
+        assert_eq!(one, run(&batch, Design::WtaPivotal, Geometry(4, 32, 3)), "the geometry does not matter");
+        assert_eq!(one[0].indices.len(), 80);
     }
 }

@@ -85,8 +85,18 @@ kernels! {
     predictor_sums PREDICTOR_SUMS = predictor_update::predictor_sums, predictor_update::Args;
     /// The third launch of [`predictor_update`].
     predictor_apply PREDICTOR_APPLY = predictor_update::predictor_apply, predictor_update::Args;
-    /// [`select`]: every source and design.
-    select SELECT = select::select, select::Args;
+    /// [`select`] by `Uniform`.
+    select_uniform SELECT_UNIFORM = select::select::<{ select::Design::Uniform as u32 }>, select::Args;
+    /// [`select`] by `Crs`.
+    select_crs SELECT_CRS = select::select::<{ select::Design::Crs as u32 }>, select::Args;
+    /// [`select`] by `TopK`.
+    select_top_k SELECT_TOP_K = select::select::<{ select::Design::TopK as u32 }>, select::Args;
+    /// [`select`] by `WtaIid`.
+    select_wta_iid SELECT_WTA_IID = select::select::<{ select::Design::WtaIid as u32 }>, select::Args;
+    /// [`select`] by `WtaStratified`.
+    select_wta_stratified SELECT_WTA_STRATIFIED = select::select::<{ select::Design::WtaStratified as u32 }>, select::Args;
+    /// [`select`] by `WtaPivotal`.
+    select_wta_pivotal SELECT_WTA_PIVOTAL = select::select::<{ select::Design::WtaPivotal as u32 }>, select::Args;
     /// [`alias`]: builds tables.
     alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
     /// [`alias`]: draws from them.

@@ -26,7 +26,7 @@ pub(crate) const ROOMS: u32 = 2 * 8 * reduce::room(EXCHANGE_WORDS);
 pub(crate) struct Run {
     first: u32,
     end: u32,
-    /// The same for all warps of a block.
+    /// The same for all lanes of a warp; 0 if the run is empty.
     pub(crate) rows: u32,
 }
 
@@ -48,17 +48,31 @@ impl Run {
         self.first
     }
 
-    /// Calls `look` for each of this lane's pairs.
+    /// Calls `look` for every row with this lane's pair, whether it is in the run, and what `load` gave for it: four loads
+    /// at a time, which are then under way together. In place of pairs beyond the run, its last is loaded again.
     #[inline(always)]
-    pub(crate) fn for_each(self, mut look: impl FnMut(u32)) {
+    pub(crate) fn rows<T: Copy>(self, load: impl Fn(u32) -> T, mut look: impl FnMut(u32, bool, T)) {
+        let last = self.end.wrapping_sub(1);
         let mut row = 0;
         while row < self.rows {
-            let pair = self.pair(row);
-            if self.holds(pair) {
-                look(pair);
-            }
-            row += 1;
+            let [a, b, c, d] = [self.pair(row), self.pair(row + 1), self.pair(row + 2), self.pair(row + 3)];
+            let loaded = [load(a.min(last)), load(b.min(last)), load(c.min(last)), load(d.min(last))];
+            look(a, self.holds(a), loaded[0]);
+            look(b, self.holds(b), loaded[1]);
+            look(c, self.holds(c), loaded[2]);
+            look(d, self.holds(d), loaded[3]);
+            row += 4;
         }
+    }
+
+    /// [`Self::rows`] for the pairs in the run alone.
+    #[inline(always)]
+    pub(crate) fn for_each<T: Copy>(self, load: impl Fn(u32) -> T, mut look: impl FnMut(u32, T)) {
+        self.rows(load, |pair, held, loaded| {
+            if held {
+                look(pair, loaded);
+            }
+        });
     }
 }
 
@@ -107,8 +121,10 @@ impl Team {
     pub(crate) fn run(&self) -> Run {
         let (first, end) = self.bounds();
         let warps = block_warps();
-        let rows = ((end - first).div_ceil(WARP) + warps - 1).checked_div(warps).unwrap_or(0);
-        Run { first: first + warp() * rows * WARP, end, rows }
+        let pairs = ((end - first).div_ceil(WARP) + warps - 1).checked_div(warps).unwrap_or(0) * WARP;
+        let first = (first + warp() * pairs).min(end);
+        let end = end.min(first + pairs);
+        Run { first, end, rows: (end - first).div_ceil(WARP) }
     }
 
     /// This thread's index in the team, and how many threads the team has.

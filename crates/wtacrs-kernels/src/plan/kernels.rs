@@ -80,7 +80,7 @@ pub(super) fn select_scratch_bytes(design: select::Design, pairs: u32, budget: u
 
 /// One launch on a device that holds at least so many blocks of the largest size at once.
 pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_blocks: u32) -> Ready<select::Args> {
-    (&kernel::SELECT, select::shape(pairs, batch, design, resident_blocks))
+    (select::kernel(design), select::shape(pairs, batch, design, resident_blocks))
 }
 
 /// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.

@@ -210,7 +210,6 @@ impl SamplePlan {
                 WeightSource::Norms | WeightSource::Cached { .. } => guess,
             },
             source: source as u32,
-            design: self.design as u32,
             pairs,
             budget: kept,
             mix,

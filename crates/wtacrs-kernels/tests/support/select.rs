@@ -4,7 +4,6 @@
 use wtacrs_core::design::{BuiltIn, Design as _};
 use wtacrs_core::draws::PhiloxDraws;
 use wtacrs_core::{Keep, Selection, Weights};
-use wtacrs_kernels::kernel::SELECT;
 use wtacrs_kernels::kernel::select::{self, Args, Design, Source};
 use wtacrs_kernels::launch::{Emulator, Launcher};
 
@@ -31,6 +30,7 @@ pub struct Batch<'a> {
     pub offset: u64,
     pub further_offset: Option<u64>,
     pub first_stream: u32,
+    pub stream_step: u32,
 }
 
 impl<'a> Batch<'a> {
@@ -48,6 +48,7 @@ impl<'a> Batch<'a> {
             offset: 77,
             further_offset: None,
             first_stream: 3,
+            stream_step: 1,
         }
     }
 
@@ -80,7 +81,6 @@ pub fn run(batch: &Batch<'_>, design: Design, Geometry(blocks, threads, seed): G
         input_norms: batch.input_norms.as_ptr(),
         other: if batch.other.is_empty() { std::ptr::null() } else { batch.other.as_ptr() },
         source: batch.source as u32,
-        design: design as u32,
         pairs,
         budget,
         mix: batch.mix,
@@ -89,7 +89,7 @@ pub fn run(batch: &Batch<'_>, design: Design, Geometry(blocks, threads, seed): G
         offset: batch.offset,
         further_offset: batch.further_offset.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         first_stream: batch.first_stream,
-        stream_step: 2,
+        stream_step: batch.stream_step,
         indices: indices.as_mut_ptr(),
         scales: scales.as_mut_ptr(),
         count: count.as_mut_ptr(),
@@ -99,7 +99,7 @@ pub fn run(batch: &Batch<'_>, design: Design, Geometry(blocks, threads, seed): G
     };
     let shape = select::shape_with(pairs, problems as u32, design, blocks, threads);
     // SAFETY: memory of the sizes that `Args` tells.
-    let launched = unsafe { Emulator { seed }.launch(&SELECT, shape, &args) };
+    let launched = unsafe { Emulator { seed }.launch(select::kernel(design), shape, &args) };
     launched.unwrap_or_else(|fault| panic!("{design:?}, {shape:?}, seed {seed}: {fault}"));
     assert!(meeting.iter().all(|&word| word == 0), "the words of the meetings are zero again");
     (0..problems)
@@ -125,7 +125,7 @@ pub fn check(batch: &Batch<'_>, weights: &[Weights], design: (Design, BuiltIn), 
     let found = run(batch, design.0, geometry);
     for (problem, (found, weights)) in found.iter().zip(weights).enumerate() {
         let offset = batch.offset.wrapping_add(batch.further_offset.unwrap_or(0));
-        let stream = batch.first_stream.wrapping_add(2 * problem as u32);
+        let stream = batch.first_stream.wrapping_add(problem as u32 * batch.stream_step);
         let expected = by_core(weights, batch.budget, design.1, batch.seed, offset, stream);
         assert_eq!(
             (&found.indices, found.status),

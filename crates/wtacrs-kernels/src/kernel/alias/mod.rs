@@ -55,6 +55,7 @@ pub struct SampleArgs {
 }
 
 /// Scratch that [`alias_build`] needs for each table.
+#[inline(always)]
 pub const fn scratch_bytes(entries: u32) -> u64 {
     prefixes::bytes(entries)
 }
@@ -76,14 +77,14 @@ pub unsafe fn alias_build(args: &BuildArgs) {
     let mut team = Team::new(args.entries, core::ptr::null_mut(), core::ptr::null_mut());
     let run = team.run();
     let mut total = 0_u64;
-    run.for_each(|entry| total = total.wrapping_add(mass(entry)));
+    run.for_each(mass, |_, mass| total = total.wrapping_add(mass));
     total = team.reduce(total, 0, u64::wrapping_add);
     let scratch = args.scratch.wrapping_add(table * scratch_bytes(args.entries) as usize);
     let prefixes = Prefixes::new(scratch, Shares::new(total, args.entries));
     prefixes.fill(run, &mut team, mass);
     team.meet();
-    run.for_each(|entry| {
-        let Slot { own, alias } = prefixes.slot(entry, mass(entry));
+    run.for_each(mass, |entry, mass| {
+        let Slot { own, alias } = prefixes.slot(entry, mass);
         // SAFETY: the slot's own places.
         unsafe {
             store(args.own.wrapping_add(first + entry as usize), own);

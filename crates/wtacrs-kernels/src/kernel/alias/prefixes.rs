@@ -75,6 +75,7 @@ pub(crate) struct Prefixes {
 }
 
 /// Bytes of the prefix sums of so many entries.
+#[inline(always)]
 pub(crate) const fn bytes(entries: u32) -> u64 {
     32 * entries as u64
 }
@@ -91,7 +92,7 @@ impl Prefixes {
     #[inline(always)]
     pub(crate) fn fill(&self, run: Run, team: &mut Team, mass: impl Fn(u32) -> u64) {
         let mut own = [0; 4];
-        run.for_each(|entry| own = add(own, self.shares.sums(mass(entry))));
+        run.for_each(&mass, |_, mass| own = add(own, self.shares.sums(mass)));
         let mut before = team.scan(warp_reduce(own, add), [0; 4], add).before;
         let mut row = 0;
         while row < run.rows {

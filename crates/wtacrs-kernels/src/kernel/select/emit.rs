@@ -39,24 +39,19 @@ impl Scaling {
 pub(super) fn emit(problem: &mut Problem, args: &Args, scaling: &Scaling) {
     let run = problem.run;
     let first = block()[2] as usize * args.budget as usize;
+    let layout = problem.layout;
+    let load = |pair: u32| layout.count(pair);
     let mut kept = 0;
-    let mut row = 0;
-    while row < run.rows {
-        kept += u64::from(ballot(FULL, counted(problem, run.pair(row)) > 0).count_ones());
-        row += 1;
-    }
+    run.rows(load, |_, held, count| kept += u64::from(ballot(FULL, held && count > 0).count_ones()));
     let found = problem.team.scan(kept, 0, u64::wrapping_add);
     if problem.team.rank == 0 && thread() == 0 {
         // SAFETY: the problem's own place.
         unsafe { store(args.count.wrapping_add(block()[2] as usize), found.total as u32) };
     }
     let mut place = first + found.before as usize;
-    row = 0;
-    while row < run.rows {
-        let pair = run.pair(row);
-        let count = counted(problem, pair);
-        let keeps = ballot(FULL, count > 0);
-        if count > 0 {
+    run.rows(load, |pair, held, count| {
+        let keeps = ballot(FULL, held && count > 0);
+        if held && count > 0 {
             let at = place + (keeps & ((1 << lane()) - 1)).count_ones() as usize;
             // SAFETY: no design selects more pairs than the budget.
             unsafe {
@@ -65,11 +60,5 @@ pub(super) fn emit(problem: &mut Problem, args: &Args, scaling: &Scaling) {
             }
         }
         place += keeps.count_ones() as usize;
-        row += 1;
-    }
-}
-
-#[inline(always)]
-fn counted(problem: &Problem, pair: u32) -> u32 {
-    if problem.run.holds(pair) { problem.layout.count(pair) } else { 0 }
+    });
 }

@@ -42,10 +42,11 @@ impl Centre {
     pub(super) fn find(self, problem: &mut Problem, weigher: &Weigher) -> Self {
         let run = problem.run;
         let clamp = (self.clamp * f64::from(UNITS)) as i64;
-        let units = |pair: u32| (weigher.other(pair).max(-FARTHEST).min(FARTHEST) * UNITS) as i64;
+        let load = |pair: u32| weigher.load(pair).other;
+        let units = |log: f32| (log.max(-FARTHEST).min(FARTHEST) * UNITS) as i64;
         let mut found = [0, ordered(i64::MIN), ordered(i64::MIN)];
-        run.for_each(|pair| {
-            let log = units(pair);
+        run.for_each(load, |_, log| {
+            let log = units(log);
             found = widen(found, [log as u64, ordered(log), ordered(-log)]);
         });
         found = problem.team.reduce(found, [0, ordered(i64::MIN), ordered(i64::MIN)], widen);
@@ -61,8 +62,8 @@ impl Centre {
             let at = if newton && low < next && next < high { next } else { low + (high - low) / 2 };
             newton = !newton;
             let mut sums = [0_u64; 2];
-            run.for_each(|pair| {
-                let distance = units(pair) - at;
+            run.for_each(load, |_, log| {
+                let distance = units(log) - at;
                 let clamped = distance.max(-clamp).min(clamp);
                 sums = [sums[0].wrapping_add(clamped as u64), sums[1] + u64::from(clamped == distance)];
             });

@@ -13,7 +13,7 @@ use wtacrs_simt::atomic::atomic_add;
 #[inline(always)]
 pub(super) fn select(problem: &mut Problem, draws: u64, total: u64, certain: impl Fn(u64) -> bool) {
     let (run, layout) = (problem.run, problem.layout);
-    run.for_each(|pair| layout.set_count(pair, u32::from(certain(layout.weight(pair)))));
+    run.for_each(|pair| layout.weight(pair), |pair, weight| layout.set_count(pair, u32::from(certain(weight))));
     if draws == 0 {
         return;
     }

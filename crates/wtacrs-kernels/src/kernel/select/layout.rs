@@ -62,19 +62,23 @@ impl Layout {
 
 /// The most blocks that a problem may have: none of them has less than a warp's pairs, and the tree above them lies in
 /// shared memory.
+#[inline(always)]
 pub(super) const fn most_blocks(pairs: u32) -> u32 {
     let blocks = pairs.div_ceil(32);
     if blocks < 2 * SHARED_NODES { blocks } else { 2 * SHARED_NODES }
 }
 
+#[inline(always)]
 const fn weights_at(pairs: u32) -> u64 {
     2 * 8 * (EXCHANGE_WORDS * most_blocks(pairs)) as u64
 }
 
+#[inline(always)]
 const fn counts_at(pairs: u32) -> u64 {
     weights_at(pairs) + align(8 * pairs as u64)
 }
 
+#[inline(always)]
 const fn own_at(pairs: u32) -> u64 {
     counts_at(pairs) + align(4 * pairs as u64)
 }
@@ -97,6 +101,7 @@ pub(super) const fn bytes(pairs: u32, budget: u32, design: u32) -> u64 {
     own_at(pairs) + align(own)
 }
 
+#[inline(always)]
 const fn align(bytes: u64) -> u64 {
     bytes.next_multiple_of(16)
 }

@@ -24,7 +24,7 @@ use self::problem::Problem;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::kernel::team;
 #[cfg(not(target_arch = "nvptx64"))]
-use crate::launch::Shape;
+use crate::launch::{Kernel, Shape};
 use wtacrs_core::threshold::Threshold;
 use wtacrs_simt::index::{block, thread};
 use wtacrs_simt::memory::store;
@@ -43,7 +43,7 @@ pub enum Source {
     Predicted = 3,
 }
 
-/// Which rule selects: the value of [`Args::design`]; the designs of wtacrs-core.
+/// Which rule selects: the designs of wtacrs-core. Each has a kernel of its own, see [`kernel`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Design {
@@ -71,8 +71,6 @@ pub struct Args {
     pub other: *const f32,
     /// A [`Source`].
     pub source: u32,
-    /// A [`Design`].
-    pub design: u32,
     /// Pairs of each problem: 1 to 2^31.
     pub pairs: u32,
     /// Pairs to keep: 1 ≤ budget ≤ pairs.
@@ -115,9 +113,9 @@ pub struct Args {
 ///
 /// A launch of a [`Shape`] of [`shape`] or [`shape_with`], and memory as [`Args`] says.
 #[inline(always)]
-pub unsafe fn select(args: &Args) {
+pub unsafe fn select<const DESIGN: u32>(args: &Args) {
     // SAFETY: the caller's promise.
-    let mut problem = unsafe { Problem::new(args) };
+    let mut problem = unsafe { Problem::new(args, DESIGN) };
     let weighed = weights::weigh(&mut problem);
     if problem.team.rank == 0 && thread() == 0 {
         let at = block()[2] as usize;
@@ -130,8 +128,8 @@ pub unsafe fn select(args: &Args) {
         }
     }
     if let Ok(total) = weighed {
-        let threshold = choose(&mut problem, args.design, total);
-        emit(&mut problem, args, &Scaling { design: args.design, threshold, total });
+        let threshold = choose(&mut problem, DESIGN, total);
+        emit(&mut problem, args, &Scaling { design: DESIGN, threshold, total });
     }
     problem.team.leave();
 }
@@ -162,7 +160,21 @@ fn choose(problem: &mut Problem, design: u32, total: u64) -> Threshold {
     threshold
 }
 
+/// The kernel of a design.
+#[cfg(not(target_arch = "nvptx64"))]
+pub fn kernel(design: Design) -> &'static Kernel<Args> {
+    match design {
+        Design::Uniform => &super::SELECT_UNIFORM,
+        Design::Crs => &super::SELECT_CRS,
+        Design::TopK => &super::SELECT_TOP_K,
+        Design::WtaIid => &super::SELECT_WTA_IID,
+        Design::WtaStratified => &super::SELECT_WTA_STRATIFIED,
+        Design::WtaPivotal => &super::SELECT_WTA_PIVOTAL,
+    }
+}
+
 /// Bytes of scratch that each problem needs, a multiple of 16.
+#[inline(always)]
 pub const fn scratch_bytes(pairs: u32, budget: u32, design: Design) -> u64 {
     layout::bytes(pairs, budget, design as u32)
 }
@@ -171,12 +183,16 @@ pub const fn scratch_bytes(pairs: u32, budget: u32, design: Design) -> u64 {
 #[cfg(not(target_arch = "nvptx64"))]
 const ONE_BLOCK: u32 = 1 << 16;
 
-/// The launch for so many problems. `resident_blocks` is how many blocks of 1024 threads the device holds at once, at
+/// Threads of a block at most, so that each may have 128 registers.
+#[cfg(not(target_arch = "nvptx64"))]
+const MOST_THREADS: u32 = 512;
+
+/// The launch for so many problems. `resident_blocks` is how many blocks of 512 threads the device holds at once, at
 /// least 1; no more than that wait for one another.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn shape(pairs: u32, batch: u32, design: Design, resident_blocks: u32) -> Shape {
     // Four pairs a thread keep most of them busy; many small problems share a multiprocessor.
-    let threads = pairs.div_ceil(4).next_power_of_two().clamp(32, 1024);
+    let threads = pairs.div_ceil(4).next_power_of_two().clamp(32, MOST_THREADS);
     let wanted = pairs.div_ceil(ONE_BLOCK);
     let most = (resident_blocks / batch.max(1)).max(1);
     shape_with(pairs, batch, design, wanted.min(most), threads)

@@ -6,7 +6,7 @@
 
 use super::layout::SHARED_NODES;
 use super::problem::Problem;
-use crate::kernel::team::ROOMS;
+use crate::kernel::team::{ROOMS, Team};
 use wtacrs_core::chance::{Stream, happens};
 use wtacrs_core::duel::Duel;
 use wtacrs_core::threshold::Threshold;
@@ -119,7 +119,10 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
     let layout = problem.layout;
     let (first, end) = problem.team.bounds();
     if threshold.tail_places == 0 {
-        problem.run.for_each(|pair| layout.set_count(pair, u32::from(threshold.is_winner(layout.weight(pair)))));
+        problem.run.for_each(
+            |pair| layout.weight(pair),
+            |pair, weight| layout.set_count(pair, u32::from(threshold.is_winner(weight))),
+        );
         return;
     }
     let rules = Rules {
@@ -128,59 +131,65 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
         leaves: u64::from(problem.pairs).next_power_of_two(),
     };
     let places = Places::new(problem, first);
-    let leaf = |j: u32| {
-        let weight = layout.weight(first + j);
-        let wins = threshold.is_winner(weight);
-        layout.set_count(first + j, u32::from(wins));
-        Node { mass: if wins { 0 } else { threshold.mass(weight) }, pair: first + j }
-    };
-    let count = |pair: u32| {
+    let selects = |pair: u32| {
         if first <= pair && pair < end {
             layout.set_count(pair, 1);
         }
     };
-    let range = problem.team.range;
-    let root = play(&rules, places, 0, first, end - first, leaf, count);
-    if problem.team.blocks > 1 {
-        problem.team.tell([root.mass, u64::from(root.pair)]);
-        let team = &problem.team;
-        let root = |j: u32| {
-            let [mass, pair] = team.told(j, [0; 2]);
-            Node { mass, pair: pair as u32 }
+    // One loop for both trees, so that there is one copy of the code of a duel.
+    let mut tree = Tree { base: 0, first, nodes: end - first };
+    loop {
+        let node = |team: &Team, j: u32| {
+            if tree.base > 0 {
+                let [mass, pair] = team.told(j, [0; 2]);
+                return Node { mass, pair: pair as u32 };
+            }
+            let pair = first + j;
+            let weight = layout.weight(pair);
+            let wins = threshold.is_winner(weight);
+            layout.set_count(pair, u32::from(wins));
+            Node { mass: if wins { 0 } else { threshold.mass(weight) }, pair }
         };
-        play(&rules, places, range.trailing_zeros(), 0, problem.team.blocks, root, count);
+        let root = play(&rules, &places, tree, |j| node(&problem.team, j), selects);
+        if tree.base > 0 || problem.team.blocks == 1 {
+            return;
+        }
+        problem.team.tell([root.mass, u64::from(root.pair)]);
+        tree = Tree { base: problem.team.range.trailing_zeros(), first: 0, nodes: problem.team.blocks };
     }
 }
 
-/// The winner of the tree over `count` nodes of a level, of which the first covers the pairs from `first` on.
-#[inline(always)]
-fn play(
-    rules: &Rules,
-    places: Places,
+/// A part of the whole tree: over so many nodes of level `base`, of which the first covers the pairs from `first` on.
+#[derive(Clone, Copy)]
+struct Tree {
     base: u32,
     first: u32,
-    mut count: u32,
-    node: impl Fn(u32) -> Node,
-    selects: impl Fn(u32),
-) -> Node {
-    let (mut level, mut first_duel) = (0, (rules.leaves + u64::from(first)) >> base);
+    nodes: u32,
+}
+
+/// Plays all duels of a tree; the node that is left.
+#[inline(always)]
+fn play(rules: &Rules, places: &Places, tree: Tree, node: impl Fn(u32) -> Node, selects: impl Fn(u32)) -> Node {
+    let mut count = tree.nodes;
+    let mut level = 0;
+    let mut first_duel = (rules.leaves + u64::from(tree.first)) >> tree.base;
     loop {
         let below = count;
         count = below.div_ceil(2);
         first_duel /= 2;
+        let read = |j: u32| {
+            if j >= below {
+                NOBODY
+            } else if level == 0 {
+                node(j)
+            } else {
+                places.read(level - 1, below, j)
+            }
+        };
         let mut j = thread();
         while j < count {
-            let read = |j: u32| {
-                if j >= below {
-                    NOBODY
-                } else if level == 0 {
-                    node(j)
-                } else {
-                    places.read(level - 1, below, j)
-                }
-            };
-            let (a, b) = (read(2 * j), read(2 * j + 1));
-            places.write(level, count, j, duel(rules, first_duel + u64::from(j), a, b, &selects));
+            let index = first_duel + u64::from(j);
+            places.write(level, count, j, duel(rules, index, read(2 * j), read(2 * j + 1), &selects));
             j += block_threads();
         }
         barrier();

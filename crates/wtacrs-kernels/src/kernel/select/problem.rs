@@ -25,9 +25,9 @@ impl Problem {
     ///
     /// The promises of [`super::select`].
     #[inline(always)]
-    pub(super) unsafe fn new(args: &Args) -> Self {
+    pub(super) unsafe fn new(args: &Args, design: u32) -> Self {
         let problem = block()[2];
-        let bytes = layout::bytes(args.pairs, args.budget, args.design);
+        let bytes = layout::bytes(args.pairs, args.budget, design);
         let layout = Layout::new(args.scratch, args.pairs, problem, bytes);
         let team = Team::new(args.pairs, layout.exchange, args.meeting.wrapping_add(2 * problem as usize));
         let further = if args.further_offset.is_null() {
@@ -36,7 +36,6 @@ impl Problem {
             // SAFETY: a number in device memory.
             unsafe { load_constant(args.further_offset) }
         };
-        let stream = args.first_stream.wrapping_add(problem.wrapping_mul(args.stream_step));
         Self {
             pairs: args.pairs,
             budget: args.budget,
@@ -45,7 +44,11 @@ impl Problem {
             layout,
             run: team.run(),
             team,
-            stream: Stream::new(args.seed, args.offset.wrapping_add(further), stream),
+            stream: Stream::new(
+                args.seed,
+                args.offset.wrapping_add(further),
+                args.first_stream.wrapping_add(problem.wrapping_mul(args.stream_step)),
+            ),
         }
     }
 
@@ -61,12 +64,14 @@ impl Problem {
             }
             let cut = search.cut();
             split = [0, 0];
-            self.run.for_each(|pair| {
-                let weight = self.layout.weight(pair);
-                let wins = u64::from(weight >= cut);
-                split[0] += wins;
-                split[1] = split[1].wrapping_add(weight & wins.wrapping_sub(1));
-            });
+            self.run.for_each(
+                |pair| self.layout.weight(pair),
+                |_, weight| {
+                    let wins = u64::from(weight >= cut);
+                    split[0] += wins;
+                    split[1] = split[1].wrapping_add(weight & wins.wrapping_sub(1));
+                },
+            );
             split = self.team.reduce(split, [0; 2], |a, b| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]);
         }
     }

@@ -29,13 +29,12 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
         [a[0] + b[0] + u64::from(carry), if carry { place - size } else { place }]
     };
     let (run, layout) = (problem.run, problem.layout);
-    let mass = |pair: u32| {
-        let weight = layout.weight(pair);
+    let mass = |weight: u64| {
         if threshold.is_winner(weight) { 0 } else { threshold.mass(weight) }
     };
     let mut own = [0; 2];
     if size > 0 {
-        run.for_each(|pair| own = add(own, [0, mass(pair)]));
+        run.for_each(|pair| layout.weight(pair), |_, weight| own = add(own, [0, mass(weight)]));
     }
     let of_warp = crate::block::reduce::warp_reduce(own, add);
     // Meets as well: all points are there afterwards.
@@ -44,7 +43,8 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
     while row < run.rows {
         let pair = run.pair(row);
         let held = run.holds(pair);
-        let mass = if held && size > 0 { mass(pair) } else { 0 };
+        let weight = if held { layout.weight(pair) } else { 0 };
+        let mass = if held && size > 0 { mass(weight) } else { 0 };
         let Prefix { before, total } = warp_scan([0, mass], [0; 2], add);
         let [stratum, place] = add(at, before);
         at = add(at, total);
@@ -60,8 +60,7 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
             }
         }
         if held {
-            let wins = threshold.is_winner(layout.weight(pair));
-            layout.set_count(pair, if wins { 1 } else { hits });
+            layout.set_count(pair, if threshold.is_winner(weight) { 1 } else { hits });
         }
         row += 1;
     }

@@ -12,6 +12,8 @@ use wtacrs_simt::warp::{FULL, ballot};
 pub(super) fn select(problem: &mut Problem) {
     let budget = u64::from(problem.budget);
     let run = problem.run;
+    let layout = problem.layout;
+    let load = |pair: u32| layout.weight(pair);
     let add = |a: [u64; 2], b: [u64; 2]| [a[0] + b[0], a[1] + b[1]];
 
     // The largest weight that at least `budget` pairs reach; 0 if fewer are positive.
@@ -21,8 +23,8 @@ pub(super) fn select(problem: &mut Problem) {
         shift -= 2;
         // Pairs are fewer than 2^32, so one word counts for two bounds.
         let mut reached = [0; 2];
-        run.for_each(|pair| {
-            let digits = problem.layout.weight(pair) >> shift;
+        run.for_each(load, |_, weight| {
+            let digits = weight >> shift;
             let least = least >> shift;
             reached[0] += u64::from(digits > least) | u64::from(digits > least + 1) << 32;
             reached[1] += u64::from(digits > least + 2);
@@ -37,8 +39,7 @@ pub(super) fn select(problem: &mut Problem) {
     // Heavier pairs are kept all, equal ones in order of their index as long as places are left.
     let mut heavier = 0_u64;
     let mut equal = 0_u64;
-    run.for_each(|pair| {
-        let weight = problem.layout.weight(pair);
+    run.for_each(load, |_, weight| {
         heavier += u64::from(weight > least);
         equal += u64::from(weight == least);
     });
@@ -46,16 +47,12 @@ pub(super) fn select(problem: &mut Problem) {
     let found = problem.team.scan(of_warp, [0; 2], add);
     let places = if least == 0 { 0 } else { budget - found.total[0] };
     let mut ties = found.before[1];
-    let mut row = 0;
-    while row < run.rows {
-        let pair = run.pair(row);
-        let weight = if run.holds(pair) { problem.layout.weight(pair) } else { 0 };
-        let tied = ballot(FULL, run.holds(pair) && weight == least);
+    run.rows(load, |pair, held, weight| {
+        let tied = ballot(FULL, held && weight == least);
         let rank = ties + u64::from((tied & ((1 << lane()) - 1)).count_ones());
         ties += u64::from(tied.count_ones());
-        if run.holds(pair) {
-            problem.layout.set_count(pair, u32::from(weight > least || (weight == least && rank < places)));
+        if held {
+            layout.set_count(pair, u32::from(weight > least || (weight == least && rank < places)));
         }
-        row += 1;
-    }
+    });
 }

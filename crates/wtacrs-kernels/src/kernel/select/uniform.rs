@@ -16,11 +16,14 @@ use wtacrs_simt::warp::{FULL, ballot};
 pub(super) fn select(problem: &mut Problem) {
     let points: *mut u32 = problem.layout.own.cast();
     let run = problem.run;
-    run.for_each(|pair| {
-        let point = point_below(problem.stream.bits(u64::from(pair)), u64::from(problem.pairs - pair));
-        // SAFETY: a place for each pair, which its own thread alone reads.
-        unsafe { store(points.wrapping_add(pair as usize), point as u32) };
-    });
+    run.for_each(
+        |_| (),
+        |pair, ()| {
+            let point = point_below(problem.stream.bits(u64::from(pair)), u64::from(problem.pairs - pair));
+            // SAFETY: a place for each pair, which its own thread alone reads.
+            unsafe { store(points.wrapping_add(pair as usize), point as u32) };
+        },
+    );
 
     let places = u64::from(problem.budget);
     let after = u64::from(problem.pairs.saturating_sub(run.first()));
@@ -28,18 +31,15 @@ pub(super) fn select(problem: &mut Problem) {
     let mut taken_before = u64::MAX;
     loop {
         let mut taken = 0;
-        let mut row = 0;
-        while row < run.rows {
-            let pair = run.pair(row);
-            // SAFETY: as above.
-            let point = if run.holds(pair) { unsafe { load(points.wrapping_add(pair as usize)) } } else { u32::MAX };
-            let takes = take(u64::from(point), left.saturating_sub(taken));
+        // SAFETY: as above.
+        let load = |pair: u32| unsafe { load(points.wrapping_add(pair as usize)) };
+        run.rows(load, |pair, held, point| {
+            let takes = take(if held { u64::from(point) } else { u64::MAX }, left.saturating_sub(taken));
             taken += u64::from(takes.count_ones());
-            if run.holds(pair) {
+            if held {
                 problem.layout.set_count(pair, takes >> lane() & 1);
             }
-            row += 1;
-        }
+        });
         let changed = u64::from(taken != taken_before);
         taken_before = taken;
         let found = problem.team.scan([taken, changed], [0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
@@ -57,7 +57,7 @@ fn take(point: u64, left: u64) -> u32 {
     let mut takes = ballot(FULL, point < left);
     loop {
         let before = u64::from((takes & below).count_ones());
-        let next = ballot(FULL, point + before < left);
+        let next = ballot(FULL, point.saturating_add(before) < left);
         if next == takes {
             return takes;
         }

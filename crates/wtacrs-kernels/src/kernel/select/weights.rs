@@ -9,7 +9,7 @@ use wtacrs_core::fixed_point::FixedPoint;
 use wtacrs_core::weighing::{CacheMix, product};
 use wtacrs_simt::memory::{load_constant, store};
 
-/// A valid weight's bits without the sign of −0: their order is the weights' order.
+/// All bits but the sign.
 const MAGNITUDE: u64 = !(1 << 63);
 
 /// What a pair's weight is made of.
@@ -42,69 +42,70 @@ impl Weigher {
     }
 
     #[inline(always)]
-    fn input_norm(&self, pair: u32) -> f32 {
+    pub(super) fn load(&self, pair: u32) -> Norms {
         // SAFETY: one norm for each pair.
-        unsafe { load_constant(self.input_norms.wrapping_add(pair as usize)) }
-    }
-
-    #[inline(always)]
-    pub(super) fn other(&self, pair: u32) -> f32 {
-        // SAFETY: one number for each pair, unless weights are of the input alone.
-        unsafe { load_constant(self.other.wrapping_add(pair as usize)) }
-    }
-
-    #[inline(always)]
-    fn cached(&self, pair: u32) -> Option<f32> {
-        let norm = self.other(pair);
-        if norm < 0.0 { None } else { Some(norm) }
-    }
-
-    #[inline(always)]
-    fn is_valid(&self, pair: u32) -> bool {
-        let valid = is_norm(self.input_norm(pair));
-        if self.is(Source::Input) {
-            return valid;
-        }
-        let other = self.other(pair);
-        let other_valid = if self.is(Source::Norms) {
-            is_norm(other)
-        } else if self.is(Source::Cached) {
-            other < 0.0 || is_norm(other)
+        let input = unsafe { load_constant(self.input_norms.wrapping_add(pair as usize)) };
+        let other = if self.is(Source::Input) {
+            0.0
         } else {
-            is_norm(other.abs())
+            // SAFETY: one number for each pair.
+            unsafe { load_constant(self.other.wrapping_add(pair as usize)) }
         };
-        valid & other_valid
+        Norms { input, other }
     }
 
     #[inline(always)]
-    fn weight(&self, pair: u32) -> f64 {
-        let input_norm = self.input_norm(pair);
-        if self.is(Source::Input) {
-            f64::from(input_norm)
-        } else if self.is(Source::Norms) {
-            product(input_norm, self.other(pair))
-        } else if self.is(Source::Cached) {
-            self.mix.weight(input_norm, self.cached(pair))
+    fn is_valid(&self, norms: Norms) -> bool {
+        let other_valid = if self.is(Source::Cached) {
+            norms.other < 0.0 || is_norm(norms.other)
+        } else if self.is(Source::Predicted) {
+            is_norm(norms.other.abs())
         } else {
-            product(input_norm, self.centre.norm(self.other(pair)))
+            is_norm(norms.other)
+        };
+        is_norm(norms.input) & other_valid
+    }
+
+    /// The weight's bits without the sign of −0: their order is the weights' order.
+    #[inline(always)]
+    fn magnitude(&self, norms: Norms) -> u64 {
+        self.weight(norms).to_bits() & MAGNITUDE
+    }
+
+    #[inline(always)]
+    fn weight(&self, norms: Norms) -> f64 {
+        if self.is(Source::Input) {
+            f64::from(norms.input)
+        } else if self.is(Source::Norms) {
+            product(norms.input, norms.other)
+        } else if self.is(Source::Cached) {
+            self.mix.weight(norms.input, norms.cached())
+        } else {
+            product(norms.input, self.centre.norm(norms.other))
         }
+    }
+}
+
+/// A pair's two numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Norms {
+    input: f32,
+    pub(super) other: f32,
+}
+
+impl Norms {
+    #[inline(always)]
+    fn cached(self) -> Option<f32> {
+        if self.other < 0.0 { None } else { Some(self.other) }
     }
 
     /// ‖H_i‖ · ‖dZ_i‖_cached and ‖H_i‖ of a warm pair.
     #[inline(always)]
-    fn warm(&self, pair: u32) -> [f64; 2] {
-        match self.cached(pair) {
-            Some(norm) => {
-                let input_norm = self.input_norm(pair);
-                [product(input_norm, norm), f64::from(input_norm)]
-            }
+    fn warm(self) -> [f64; 2] {
+        match self.cached() {
+            Some(norm) => [product(self.input, norm), f64::from(self.input)],
             None => [0.0; 2],
         }
-    }
-
-    #[inline(always)]
-    fn magnitude(&self, pair: u32) -> u64 {
-        self.weight(pair).to_bits() & MAGNITUDE
     }
 }
 
@@ -121,12 +122,13 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
     let mut first_invalid = u64::MAX;
     let mut largest = 0;
     let by_pair = weigher.is(Source::Input) | weigher.is(Source::Norms);
-    run.for_each(|pair| {
-        if !weigher.is_valid(pair) {
+    let load = |pair: u32| weigher.load(pair);
+    run.for_each(load, |pair, norms| {
+        if !weigher.is_valid(norms) {
             first_invalid = first_invalid.min(u64::from(pair));
         }
         if by_pair {
-            largest = largest.max(weigher.magnitude(pair));
+            largest = largest.max(weigher.magnitude(norms));
         }
     });
     let found = problem.team.reduce([first_invalid, largest], [u64::MAX, 0], |a, b| [a[0].min(b[0]), a[1].max(b[1])]);
@@ -140,18 +142,21 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
         } else {
             weigher.centre = weigher.centre.find(problem, &weigher);
         }
-        run.for_each(|pair| largest = largest.max(weigher.magnitude(pair)));
+        run.for_each(|pair| weigher.load(pair), |_, norms| largest = largest.max(weigher.magnitude(norms)));
         largest = problem.team.reduce(largest, 0, Ord::max);
     }
 
     let scale = FixedPoint::new(f64::from_bits(largest), pairs);
     let mut sum = 0_u64;
-    run.for_each(|pair| {
-        let weight = if largest == 0 { 1 } else { scale.quantize(weigher.weight(pair)) };
-        sum = sum.wrapping_add(weight);
-        // SAFETY: the pair's own place.
-        unsafe { store(problem.layout.weights.wrapping_add(pair as usize), weight) };
-    });
+    run.for_each(
+        |pair| weigher.load(pair),
+        |pair, norms| {
+            let weight = if largest == 0 { 1 } else { scale.quantize(weigher.weight(norms)) };
+            sum = sum.wrapping_add(weight);
+            // SAFETY: the pair's own place.
+            unsafe { store(problem.layout.weights.wrapping_add(pair as usize), weight) };
+        },
+    );
     Ok(problem.team.reduce(sum, 0, u64::wrapping_add))
 }
 
@@ -160,25 +165,31 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
 fn mix_cache(problem: &mut Problem, weigher: &mut Weigher) {
     let run = problem.run;
     let mut largest = [0_u64; 2];
-    run.for_each(|pair| {
-        let warm = weigher.warm(pair);
-        largest[0] = largest[0].max(warm[0].to_bits() & MAGNITUDE);
-        largest[1] = largest[1].max(warm[1].to_bits() & MAGNITUDE);
-    });
+    run.for_each(
+        |pair| weigher.load(pair),
+        |_, norms| {
+            let warm = norms.warm();
+            largest[0] = largest[0].max(warm[0].to_bits() & MAGNITUDE);
+            largest[1] = largest[1].max(warm[1].to_bits() & MAGNITUDE);
+        },
+    );
     largest = problem.team.reduce(largest, [0; 2], |a, b| [a[0].max(b[0]), a[1].max(b[1])]);
     let products = FixedPoint::new(f64::from_bits(largest[0]), problem.pairs);
-    let norms = FixedPoint::new(f64::from_bits(largest[1]), problem.pairs);
+    let inputs = FixedPoint::new(f64::from_bits(largest[1]), problem.pairs);
     let mut sums = [0_u64; 2];
-    run.for_each(|pair| {
-        let warm = weigher.warm(pair);
-        sums[0] = sums[0].wrapping_add(products.quantize(warm[0]));
-        sums[1] = sums[1].wrapping_add(norms.quantize(warm[1]));
-    });
+    run.for_each(
+        |pair| weigher.load(pair),
+        |_, norms| {
+            let warm = norms.warm();
+            sums[0] = sums[0].wrapping_add(products.quantize(warm[0]));
+            sums[1] = sums[1].wrapping_add(inputs.quantize(warm[1]));
+        },
+    );
     sums = problem.team.reduce(sums, [0; 2], |a, b| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]);
     if sums[0] == 0 {
         // Nothing is warm, or all that is remembered is zero.
         weigher.source = Source::Input as u32;
     } else {
-        weigher.mix = CacheMix::new(problem.mix, products.value(sums[0]), norms.value(sums[1]));
+        weigher.mix = CacheMix::new(problem.mix, products.value(sums[0]), inputs.value(sums[1]));
     }
 }
