@@ -44,10 +44,9 @@ pub(super) unsafe fn between_branches(args: &Args) {
         }
         // A·0 + C.
         let sums = matrix::mma_f16([0x3c00_3c00; 4], [0; 2], [sum; 4]);
-        if is_low {
-            put(args, 4 * thread + 2, sums[0] as u32);
-        } else {
-            put(args, 4 * thread + 2, sums[1] as u32 * 2);
+        match first {
+            Some(low) => put(args, 4 * low + 2, sums[0] as u32),
+            None => put(args, 4 * thread + 2, sums[1] as u32 * 2),
         }
         let sums = matrix::mma_bf16([0x3f80_3f80; 4], [0; 2], [sum; 4]);
         if is_low {
@@ -73,10 +72,10 @@ pub(super) fn between_branches_expected(input: &[u32]) -> Vec<u32> {
         let warp = thread / 32 * 32;
         let even = (0..32).filter(|lane| value(warp + lane) % 2 == 0).fold(0, |bits, lane| bits | 1 << lane);
         let (neighbour, own) = (value(thread ^ 1), value(thread));
-        if thread < limit {
-            [neighbour, if thread > 7 { !even } else { even }, own + 1, own + 1]
-        } else {
-            [5 * neighbour, !even, 2 * own, 3 * own]
+        match (thread < limit, thread > 7) {
+            (true, false) => [neighbour, even, own + 1, own + 1],
+            (true, true) => [neighbour, !even, 2 * (own + 1), own + 1],
+            (false, _) => [5 * neighbour, !even, 2 * own, 3 * own],
         }
     };
     (0..64).flat_map(output).collect()
