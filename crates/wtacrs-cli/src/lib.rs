@@ -5,6 +5,7 @@ pub mod args;
 mod columns;
 pub mod command;
 pub mod compare;
+pub mod doctor;
 pub mod input;
 pub mod memory;
 mod numbers;

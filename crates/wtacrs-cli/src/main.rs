@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => command::compare(&args),
         Command::Replay(args) => command::replay(&args),
         Command::Memory(args) => command::memory(&args),
+        Command::Doctor(args) => command::doctor(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,14 +10,7 @@
 //!
 //! Sources: Vose, IEEE TSE 17 (1991); Hübschle-Schneider and Sanders, "Parallel weighted random sampling", ESA 2019.
 
-/// One slot of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot {
-    /// Of `total`, the mass that stays with the slot's own entry.
-    own: u64,
-    /// The entry that the rest goes to.
-    alias: u32,
-}
+use crate::alias_slot::{Slot, most_light, slot_of};
 
 /// Masses prepared for independent draws.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +31,7 @@ impl AliasTable {
         let total: u64 = masses.iter().sum();
         assert!(total > 0, "an alias table needs a positive mass");
         let entries = masses.len() as u64;
-        // A mass is light if entries · mass ≤ total.
-        let most_light = total / entries;
+        let most_light = most_light(total, entries);
         let mut slots: Vec<Slot> = vec![Slot { own: total, alias: 0 }; masses.len()];
 
         let (lights, heavies) = partition(masses, most_light);
@@ -61,6 +53,11 @@ impl AliasTable {
         Self { slots, total }
     }
 
+    /// The slots, one for each entry.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
     /// How many entries the table has.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -74,10 +71,8 @@ impl AliasTable {
     /// The entry that 128 random bits pick: the high half chooses the slot, the low half whether its own entry stays.
     #[inline]
     pub fn pick(&self, bits: u128) -> usize {
-        let slot = (((bits >> 64) * self.slots.len() as u128) >> 64) as usize;
-        let Slot { own, alias } = self.slots[slot];
-        let point = ((u128::from(bits as u64) * u128::from(self.total)) >> 64) as u64;
-        if point < own { slot } else { alias as usize }
+        let slot = slot_of(bits, self.slots.len() as u64);
+        self.slots[slot as usize].pick(bits, slot as u32, self.total) as usize
     }
 
     /// The exact law of a draw: entry i has probability `law[i] / (len · total)`, computed from the slots.

@@ -9,7 +9,7 @@
 //! so that answers depend neither on order nor on threads; [`RngDraws`] ignores it.
 
 use crate::alias::AliasTable;
-use crate::philox;
+use crate::chance::{Stream, happens, point_below};
 use rand_core::Rng;
 
 /// A source of answers to the questions a design asks.
@@ -37,7 +37,7 @@ pub trait Bits {
 impl<B: Bits> Draws for B {
     #[inline]
     fn chance(&mut self, index: u64, part: u64, whole: u64) -> bool {
-        point_below(self.bits(index), whole) < part
+        happens(self.bits(index), part, whole)
     }
 
     #[inline]
@@ -61,25 +61,12 @@ impl<B: Bits> Draws for B {
     }
 }
 
-/// ⌊bits / 2^128 · bound⌋: uniform on the integers below `bound`.
-#[inline]
-fn point_below(bits: u128, bound: u64) -> u64 {
-    let bound = u128::from(bound);
-    let low = (bits as u64 as u128 * bound) >> 64;
-    (((bits >> 64) * bound + low) >> 64) as u64
-}
-
-/// Bits as a pure function of (seed, offset, stream, index): Philox4x32-10 under key `seed` with the counter
-/// (offset + index, stream, tag).
+/// Bits as a pure function of (seed, offset, stream, index): see [`Stream`].
 ///
-/// A plan that asked for d draws (see [`crate::design::Design::draws`]) leaves `offset + d` to the next. Streams are
-/// for the items of a batch, which share one offset. The tag in the counter's top word keeps these bits apart from
-/// those of other users of the same seed, such as a framework's dropout.
+/// A plan that asked for d draws (see [`crate::design::Design::draws`]) leaves `offset + d` to the next.
 #[derive(Clone, Debug)]
 pub struct PhiloxDraws {
-    seed: u64,
-    offset: u64,
-    high: u64,
+    stream: Stream,
     /// The blocks of the aligned run of counters last asked for.
     run: [u128; RUN],
     run_index: u64,
@@ -87,8 +74,6 @@ pub struct PhiloxDraws {
 
 /// Counters computed at a time, which compilers turn into vector code.
 const RUN: usize = 8;
-/// "wtac", in ASCII.
-const TAG: u64 = 0x7774_6163;
 
 impl PhiloxDraws {
     /// The draws of `seed` from block `offset` on.
@@ -98,15 +83,8 @@ impl PhiloxDraws {
 
     /// The draws of one item of a batch.
     pub fn with_stream(seed: u64, offset: u64, stream: u32) -> Self {
-        let mut draws =
-            Self { seed, offset, high: TAG << 32 | u64::from(stream), run: [0; RUN], run_index: 0 };
-        draws.fill(0);
-        draws
-    }
-
-    fn fill(&mut self, run_index: u64) {
-        self.run_index = run_index;
-        self.run = philox::run(self.high, self.offset.wrapping_add(run_index * RUN as u64), self.seed);
+        let stream = Stream::new(seed, offset, stream);
+        Self { stream, run: stream.run(0), run_index: 0 }
     }
 }
 
@@ -115,7 +93,8 @@ impl Bits for PhiloxDraws {
     fn bits(&mut self, index: u64) -> u128 {
         let run_index = index / RUN as u64;
         if run_index != self.run_index {
-            self.fill(run_index);
+            self.run_index = run_index;
+            self.run = self.stream.run(run_index * RUN as u64);
         }
         self.run[index as usize % RUN]
     }
@@ -157,36 +136,6 @@ mod tests {
         assert_eq!(most.category(0, &[0, 1 << 61, 1, 0]), 2);
     }
 
-    /// bits · bound / 2^128 by schoolbook multiplication of 32-bit digits.
-    fn by_digits(bits: u128, bound: u64) -> u64 {
-        let digit = |x: u128, i: usize| (x >> (32 * i)) & 0xffff_ffff;
-        let mut product = [0_u128; 7];
-        for i in 0..4 {
-            for j in 0..2 {
-                product[i + j] += digit(bits, i) * digit(bound.into(), j);
-            }
-        }
-        for i in 0..6 {
-            product[i + 1] += product[i] >> 32;
-            product[i] &= 0xffff_ffff;
-        }
-        (product[4] | product[5] << 32) as u64
-    }
-
-    #[test]
-    fn points_are_the_exact_product() {
-        let mut draws = PhiloxDraws::new(3, 0);
-        let edges = [0, 1, u128::MAX, (1 << 64) - 1, 1 << 64, 7 << 64 | u128::from(u64::MAX)];
-        let random: Vec<u128> = (0..1000).map(|i| draws.bits(i)).collect();
-        for bits in edges.into_iter().chain(random) {
-            for bound in [1, 2, 3, 40_503, (1 << 62) - 57, 1 << 62, u64::MAX - 58, u64::MAX] {
-                assert_eq!(point_below(bits, bound), by_digits(bits, bound), "{bits} {bound}");
-            }
-        }
-        // A case in which the low half carries into the result.
-        assert_eq!(point_below(1 << 127 | u128::from(u64::MAX), u64::MAX), by_digits(1 << 127 | u128::from(u64::MAX), u64::MAX));
-    }
-
     #[test]
     fn bits_depend_on_the_index_alone() {
         let mut forward = PhiloxDraws::with_stream(9, 5, 2);
@@ -197,6 +146,5 @@ mod tests {
         }
         assert_eq!(PhiloxDraws::with_stream(9, 0, 2).bits(5), ahead[0]);
         assert_ne!(PhiloxDraws::with_stream(9, 5, 3).bits(0), ahead[0]);
-        assert_eq!(ahead[0], philox::bits(0x7774_6163_0000_0002_0000_0000_0000_0005, 9));
     }
 }

@@ -22,16 +22,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Without the default feature `std`, only the integer arithmetic remains that a GPU kernel shares with the CPU:
-//! [`philox`], [`fixed_point`], [`threshold`], [`duel`].
+//! Without the default feature `std`, only the arithmetic remains that a GPU kernel shares with the CPU: [`weighing`],
+//! [`fixed_point`], [`threshold`], [`philox`], [`chance`], [`duel`], [`alias_slot`], [`scales`],
+//! [`predictor_rules`].
 #![cfg_attr(not(feature = "std"), no_std)]
 // Not `forbid`: the expansion of ndarray's `s!` allows it for itself.
 #![deny(unsafe_code)]
 
+pub mod alias_slot;
+pub mod chance;
 pub mod duel;
 pub mod fixed_point;
 pub mod philox;
+pub mod predictor_rules;
+pub mod scales;
 pub mod threshold;
+pub mod weighing;
 
 #[cfg(feature = "std")]
 pub use crate::{

@@ -40,21 +40,15 @@ impl Threshold {
     /// The threshold, and how many passes over the weights it took.
     fn saturate(weights: &[u64], budget: usize) -> (Self, u32) {
         assert!(budget > 0, "the budget is 0");
-        let mut cut = u64::MAX;
-        let (mut winners, mut tail_mass) = split(weights, cut);
-        let mut passes = 1;
-        while tail_mass > 0 {
-            // Positive: c winners weigh at least c/k of all, so c = k would leave nothing to the tail.
-            let tail_places = budget - winners;
-            cut = tail_mass.div_ceil(tail_places as u64);
-            let next = split(weights, cut);
+        let mut search = Saturation::new(budget);
+        let mut passes = 0;
+        loop {
+            let (winners, tail_mass) = split(weights, search.cut());
             passes += 1;
-            if next.0 == winners {
-                return (Self { cut, winners, tail_mass, tail_places }, passes);
+            if let Some(found) = search.learn(winners, tail_mass) {
+                return (found, passes);
             }
-            (winners, tail_mass) = next;
         }
-        (Self { cut: 1, winners, tail_mass: 0, tail_places: 0 }, passes)
     }
 
     /// Whether a pair of this integer weight is always kept.
@@ -86,6 +80,51 @@ impl Threshold {
         } else {
             self.mass(weight) as f64 / self.tail_mass as f64
         }
+    }
+}
+
+/// The search for a threshold, for whoever makes the passes over the weights: split them by [`Self::cut`], tell
+/// [`Self::learn`] what that gave, and go on until it knows the threshold.
+#[derive(Clone, Copy, Debug)]
+pub struct Saturation {
+    budget: usize,
+    cut: u64,
+    winners: usize,
+    tail_places: usize,
+}
+
+impl Saturation {
+    /// For a budget of at least one pair.
+    #[inline]
+    pub const fn new(budget: usize) -> Self {
+        Self { budget, cut: u64::MAX, winners: usize::MAX, tail_places: 0 }
+    }
+
+    /// Weights from here on count as winners in the next pass: nobody in the first.
+    #[inline]
+    pub const fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    /// Takes in how many weights reach the cut and what the others weigh.
+    #[inline]
+    pub const fn learn(&mut self, winners: usize, tail_mass: u64) -> Option<Threshold> {
+        if tail_mass == 0 {
+            return Some(Threshold { cut: 1, winners, tail_mass: 0, tail_places: 0 });
+        }
+        // Positive: c winners weigh at least c/k of all, so c = k would leave nothing to the tail.
+        let tail_places = self.budget - winners;
+        if winners == self.winners {
+            return Some(Threshold { cut: self.cut, winners, tail_mass, tail_places: self.tail_places });
+        }
+        self.winners = winners;
+        self.tail_places = tail_places;
+        // ⌈tail_mass / tail_places⌉, in a form that has no way to panic.
+        self.cut = match (tail_mass - 1).checked_div(tail_places as u64) {
+            Some(quotient) => quotient + 1,
+            None => u64::MAX,
+        };
+        None
     }
 }
 

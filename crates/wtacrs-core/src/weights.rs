@@ -10,6 +10,7 @@
 use crate::budget::{Budget, BudgetError, Keep};
 use crate::fixed_point::FixedPoint;
 use crate::threshold::Threshold;
+use crate::weighing::{CacheMix, product};
 
 /// Valid weights of n ≥ 0 pairs, in fixed point (see [`crate::fixed_point`]).
 ///
@@ -82,7 +83,7 @@ impl Weights {
         check("input norm", x)?;
         check_len("the other side's norms", y.len(), x.len())?;
         check("the other side's norm", y)?;
-        Self::from_valid(x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)))
+        Self::from_valid(x.iter().zip(y).map(|(&x, &y)| product(x, y)))
     }
 
     /// w_i = ‖H_i‖: all that is known in a first forward pass without a predictor.
@@ -137,18 +138,15 @@ impl Weights {
         if !(0.0..=1.0).contains(&mix) {
             return Err(WeightsError::InvalidMix { mix });
         }
-        let known = |i: usize| cached[i].map(|norm| f64::from(input_norms[i]) * f64::from(norm));
+        let known = |i: usize| cached[i].map(|norm| product(input_norms[i], norm));
         let pairs = 0..input_norms.len();
         let weight_sum = exact_sum(pairs.clone().map(|i| known(i).unwrap_or(0.0)));
         let norm_sum = exact_sum(pairs.clone().map(|i| if cached[i].is_some() { input_norms[i].into() } else { 0.0 }));
         if weight_sum == 0.0 {
             return Self::from_input(input_norms);
         }
-        let ratio = weight_sum / norm_sum;
-        Self::from_valid(pairs.map(|i| {
-            let by_input = f64::from(input_norms[i]) * ratio;
-            known(i).map_or(by_input, |w| (1.0 - mix) * w + mix * by_input)
-        }))
+        let mixed = CacheMix::new(mix, weight_sum, norm_sum);
+        Self::from_valid(pairs.map(|i| mixed.weight(input_norms[i], cached[i])))
     }
 
     /// What every design owes its caller before it selects.

@@ -8,13 +8,19 @@
 //! | `plan` | which kernels a layer needs, in which order, with how much memory |
 //!
 //! docs/kernels.md tells each kernel's idea, its memory traffic and its limit.
-#![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx))]
+#![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx, asm_experimental_arch))]
 
 pub mod block;
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod device;
 pub mod element;
 pub mod kernel;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod launch;
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod plan;
+
+wtacrs_simt::shared_memory!();
 
 #[cfg(target_arch = "nvptx64")]
 #[panic_handler]

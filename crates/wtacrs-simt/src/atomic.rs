@@ -20,6 +20,7 @@ macro_rules! operations {
             /// # Safety
             ///
             /// `at` is aligned, readable and writable global memory that is accessed atomically only.
+            #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
             #[inline(always)]
             pub unsafe fn $name<T: Integer>(at: *mut T, value: T) -> T {
                 // SAFETY: the caller's promise.
@@ -34,6 +35,7 @@ macro_rules! operations {
                 /// # Safety
                 ///
                 /// As for [`Shared::read`], except that other threads may access the element atomically.
+                #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
                 #[inline(always)]
                 pub unsafe fn $name(self, i: u32, value: T) -> T {
                     // SAFETY: the caller's promise.
@@ -62,6 +64,7 @@ operations! {
 /// # Safety
 ///
 /// `at` is aligned, readable and writable global memory that is accessed atomically only.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn compare_exchange<T: Integer>(at: *mut T, expected: T, value: T) -> T {
     // SAFETY: the caller's promise.
@@ -73,6 +76,7 @@ pub unsafe fn compare_exchange<T: Integer>(at: *mut T, expected: T, value: T) ->
 /// # Safety
 ///
 /// `at` is aligned, readable global memory that is accessed atomically only.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn load_acquire<T: Integer>(at: *const T) -> T {
     // SAFETY: the caller's promise.
@@ -84,6 +88,7 @@ pub unsafe fn load_acquire<T: Integer>(at: *const T) -> T {
 /// # Safety
 ///
 /// `at` is aligned, writable global memory that is accessed atomically only.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn store_release<T: Integer>(at: *mut T, value: T) {
     // SAFETY: the caller's promise.

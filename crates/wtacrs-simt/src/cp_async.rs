@@ -13,6 +13,7 @@ use crate::shared::Address;
 ///
 /// `to` and `from` are aligned to BYTES; `valid` ≤ BYTES bytes of `from` are readable; BYTES bytes of `to` lie in the
 /// launch's shared memory and are not accessed before the copy has landed.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn copy<const BYTES: u32>(to: Address, from: *const u8, valid: u32) {
     // SAFETY: the caller's promise.

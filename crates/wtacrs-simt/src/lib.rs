@@ -18,7 +18,12 @@
 //! | [`math`] | rounding conversions and fused operations that mean the same on both bodies |
 //!
 //! Blocks are one-dimensional and have a whole number of warps; grids have up to three dimensions.
-#![cfg_attr(target_arch = "nvptx64", no_std, feature(asm_experimental_arch, stdarch_nvptx, core_float_math))]
+#![cfg_attr(
+    target_arch = "nvptx64",
+    no_std,
+    expect(internal_features, reason = "LLVM's intrinsics are the only convergent way to the collective instructions"),
+    feature(abi_ptx, abi_unadjusted, asm_experimental_arch, core_float_math, link_llvm_intrinsics, stdarch_nvptx)
+)]
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod emulator;
@@ -31,6 +36,8 @@ use emulator::body;
 use nvptx as body;
 
 pub mod atomic;
+#[doc(hidden)]
+pub mod checks;
 pub mod cp_async;
 pub mod index;
 pub mod math;
@@ -39,3 +46,12 @@ pub mod memory;
 pub mod shared;
 pub mod sync;
 pub mod warp;
+
+/// Declares a block's dynamic shared memory, once in every crate that has entry points. Nothing on hosts.
+#[macro_export]
+macro_rules! shared_memory {
+    () => {
+        #[cfg(target_arch = "nvptx64")]
+        core::arch::global_asm!(".extern .shared .align 1024 .b8 wtacrs_shared[];");
+    };
+}

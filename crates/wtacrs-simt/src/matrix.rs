@@ -20,6 +20,7 @@ use crate::shared::Address;
 /// # Safety
 ///
 /// All addresses are aligned to 16 and lie in the launch's shared memory, written and landed before.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn load_x4(row: Address) -> [u32; 4] {
     // SAFETY: the caller's promise.
@@ -31,6 +32,7 @@ pub unsafe fn load_x4(row: Address) -> [u32; 4] {
 /// # Safety
 ///
 /// As for [`load_x4`].
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn load_x4_transposed(row: Address) -> [u32; 4] {
     // SAFETY: the caller's promise.
@@ -42,6 +44,7 @@ pub unsafe fn load_x4_transposed(row: Address) -> [u32; 4] {
 /// # Safety
 ///
 /// As for [`load_x4`], for lanes 0 to 15.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn load_x2(row: Address) -> [u32; 2] {
     // SAFETY: the caller's promise.
@@ -53,6 +56,7 @@ pub unsafe fn load_x2(row: Address) -> [u32; 2] {
 /// # Safety
 ///
 /// As for [`load_x2`].
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn load_x2_transposed(row: Address) -> [u32; 2] {
     // SAFETY: the caller's promise.
@@ -60,18 +64,21 @@ pub unsafe fn load_x2_transposed(row: Address) -> [u32; 2] {
 }
 
 /// C + A·B for bf16 A (16 × 16) and B (16 × 8), in f32.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub fn mma_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
     body::matrix::mma_bf16(a, b, c)
 }
 
 /// C + A·B for f16 A (16 × 16) and B (16 × 8), in f32.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub fn mma_f16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
     body::matrix::mma_f16(a, b, c)
 }
 
 /// C + A·B for tf32 A (16 × 8) and B (8 × 8), in f32. Operands are f32 bits whose low 13 bits are ignored.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub fn mma_tf32(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
     body::matrix::mma_tf32(a, b, c)

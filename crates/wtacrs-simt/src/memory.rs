@@ -32,6 +32,7 @@ impl Word for U32x4 {}
 /// # Safety
 ///
 /// `from` is aligned to its type and readable.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn load<T: Word>(from: *const T) -> T {
     // SAFETY: the caller's promise.
@@ -43,6 +44,7 @@ pub unsafe fn load<T: Word>(from: *const T) -> T {
 /// # Safety
 ///
 /// `from` is aligned to its type and readable, and no thread of the launch writes it.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn load_constant<T: Word>(from: *const T) -> T {
     // SAFETY: the caller's promise.
@@ -54,6 +56,7 @@ pub unsafe fn load_constant<T: Word>(from: *const T) -> T {
 /// # Safety
 ///
 /// `to` is aligned to its type and writable, and no other thread accesses it without an ordering between.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn store<T: Word>(to: *mut T, value: T) {
     // SAFETY: the caller's promise.

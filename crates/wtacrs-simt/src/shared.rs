@@ -28,10 +28,19 @@ pub struct Address(pub(crate) u32);
 
 impl Address {
     /// The place so many bytes further.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     #[inline(always)]
     #[must_use]
     pub const fn bytes(self, further: u32) -> Self {
         Self(self.0 + further)
+    }
+
+    /// The place so many bytes further, or back. A place that moves around a ring is kept by moving it, which leaves the
+    /// constant parts of what is accessed around it to the instructions.
+    #[inline(always)]
+    #[must_use]
+    pub const fn moved(self, bytes: i32) -> Self {
+        Self(self.0.wrapping_add_signed(bytes))
     }
 }
 
@@ -67,6 +76,7 @@ impl<T: Word> Shared<T> {
     ///
     /// `i` < `len`; the window lies in the launch's shared memory; no other thread writes the element without a
     /// barrier between.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     #[inline(always)]
     pub unsafe fn read(self, i: u32) -> T {
         // SAFETY: the caller's promise.
@@ -78,10 +88,35 @@ impl<T: Word> Shared<T> {
     /// # Safety
     ///
     /// As for [`Self::read`], and no other thread reads the element without a barrier between.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     #[inline(always)]
     pub unsafe fn write(self, i: u32, value: T) {
         // SAFETY: the caller's promise.
         unsafe { body::shared::write(self.address(i), self.limit(), value) }
+    }
+
+    /// The element at a place in the window.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::read`]; `at` is aligned to T and lies in the window.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    #[inline(always)]
+    pub unsafe fn read_at(self, at: Address) -> T {
+        // SAFETY: the caller's promise.
+        unsafe { body::shared::read(at, self.limit()) }
+    }
+
+    /// The element at a place in the window becomes `value`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::write`]; `at` is aligned to T and lies in the window.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    #[inline(always)]
+    pub unsafe fn write_at(self, at: Address, value: T) {
+        // SAFETY: the caller's promise.
+        unsafe { body::shared::write(at, self.limit(), value) }
     }
 
     /// Where element `i` lies.

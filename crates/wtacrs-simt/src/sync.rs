@@ -4,12 +4,14 @@ use crate::body;
 
 /// Waits for all threads of the block (bar.sync 0); what they wrote to shared and global memory before is then visible
 /// to the block. All threads of the block call it, from the same place.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub fn barrier() {
     body::sync::barrier();
 }
 
 /// Waits for the lanes of `mask`, which all name the same mask and are in it, and orders their memory accesses.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub fn warp_barrier(mask: u32) {
     body::sync::warp_barrier(mask);
@@ -23,12 +25,14 @@ pub fn device_fence() {
 
 /// Called in a loop that waits for another block: lets others run. Only a launch whose blocks are all resident may wait
 /// so; the emulator refuses it elsewhere.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub fn spin() {
     body::sync::spin();
 }
 
 /// Ends the kernel with an error.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub fn trap() -> ! {
     body::sync::trap()

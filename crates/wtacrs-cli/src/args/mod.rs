@@ -1,11 +1,13 @@
 //! The command line of `wtacrs`.
 
 mod compare;
+mod doctor;
 mod memory;
 mod replay;
 
 pub use self::{
     compare::{CompareArgs, Designs},
+    doctor::{DoctorArgs, DoctorFormat},
     memory::{Dtype, MemoryArgs},
     replay::{PredictorArgs, ReplayArgs, Sources},
 };
@@ -30,6 +32,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Tell what a layer or a transformer saves from the forward to the backward pass, exactly and at each budget
     Memory(MemoryArgs),
+    /// Say what this machine can run on: its GPUs, driver and kernels, which of CPU and GPU it will be, and why
+    Doctor(DoctorArgs),
 }
 
 /// How to run, and how to print what comes out.

@@ -1,11 +1,12 @@
 //! The subcommands of `wtacrs` from their arguments to their output.
 
 mod compare;
+mod doctor;
 mod memory;
 mod progress;
 mod replay;
 
-pub use self::{compare::compare, memory::memory, replay::replay};
+pub use self::{compare::compare, doctor::doctor, memory::memory, replay::replay};
 
 use self::progress::Progress;
 use crate::compare::CompareError;

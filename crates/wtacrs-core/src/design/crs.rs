@@ -1,5 +1,6 @@
 use super::{Design, independent_counts};
 use crate::draws::Draws;
+use crate::scales;
 use crate::{Budget, Selection, Weights};
 
 /// Column-row sampling: k independent draws with probabilities p_i = w_i / Σw, with replacement.
@@ -35,11 +36,11 @@ impl Design for Crs {
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
         weights.check_fit(budget);
         let (fixed, places) = (weights.fixed(), budget.get());
-        let total = weights.total() as f64;
+        let total = weights.total();
         let counts = independent_counts(fixed, places, draws);
         Selection::collect(fixed.len(), 0, places, |pair| {
             let count = counts[pair];
-            (count > 0).then(|| f64::from(count) * total / (places as f64 * fixed[pair] as f64))
+            (count > 0).then(|| scales::crs(count, total, places, fixed[pair]))
         })
     }
 }

@@ -1,5 +1,6 @@
 use super::Design;
 use crate::draws::Draws;
+use crate::scales;
 use crate::{Budget, Selection, Weights};
 
 /// Simple random sampling: k distinct pairs, every set of k equally likely, the weights ignored.
@@ -34,7 +35,7 @@ impl Design for Uniform {
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
         weights.check_fit(budget);
         let (pairs, places) = (budget.pairs(), budget.get());
-        let scale = pairs as f64 / places as f64;
+        let scale = scales::uniform(pairs, places);
         let winners = if places == pairs { pairs } else { 0 };
         let mut left = places as u64;
         Selection::collect(pairs, winners, places, |pair| {

@@ -1,5 +1,6 @@
 use super::{Design, independent_counts};
 use crate::draws::Draws;
+use crate::scales;
 use crate::{Budget, Selection, Weights};
 
 /// Winner-take-all column-row sampling as published: winners always, the rest of the budget drawn independently from
@@ -47,7 +48,7 @@ impl Design for WtaIid {
                 return Some(1.0);
             }
             let count = counts[pair];
-            (count > 0).then(|| f64::from(count) * threshold.scale(weight))
+            (count > 0).then(|| scales::repeated(count, &threshold, weight))
         })
     }
 }

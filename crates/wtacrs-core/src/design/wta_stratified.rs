@@ -1,5 +1,6 @@
 use super::Design;
 use crate::draws::Draws;
+use crate::scales;
 use crate::{Budget, Selection, Weights};
 
 /// Winners always, and one draw from each of the k − |C| equal strata of the tail's cumulative weights, in pair order.
@@ -36,7 +37,7 @@ impl Design for WtaStratified {
     fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
         let threshold = weights.threshold(budget);
         let fixed = weights.fixed();
-        let mut counts = vec![0_u8; fixed.len()];
+        let mut counts = vec![0_u32; fixed.len()];
         let mut strata = Strata::new(threshold.tail_mass);
         for (pair, &weight) in fixed.iter().enumerate() {
             if weight == 0 || threshold.is_winner(weight) {
@@ -49,7 +50,7 @@ impl Design for WtaStratified {
         }
         Selection::collect(fixed.len(), threshold.winners, budget.get(), |pair| match counts[pair] {
             0 => threshold.is_winner(fixed[pair]).then_some(1.0),
-            count => Some(f64::from(count) * threshold.scale(fixed[pair])),
+            count => Some(scales::repeated(count, &threshold, fixed[pair])),
         })
     }
 }

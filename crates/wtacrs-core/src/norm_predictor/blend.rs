@@ -5,7 +5,7 @@
 //! where a column more in the statistics would need a made-up value for such rows.
 
 /// n, Σd, Σe, Σd², Σde, with d = c − g, e = log‖dZ‖ − g, each row counted with its weight.
-pub(super) const SUMS: usize = 5;
+pub(super) const SUMS: usize = crate::predictor_rules::sums::BLEND_SUMS;
 
 /// The cached log-norm less the guess, bounded: a remembered zero is a very small norm, not an infinite distance.
 pub(super) fn distance(cached: f32, guess: f64, clamp: f64) -> f64 {

@@ -42,6 +42,11 @@ impl Projection {
         self.features
     }
 
+    /// One for each column of H: 1 or −1.
+    pub(super) fn signs(&self) -> &[f32] {
+        &self.signs
+    }
+
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.signs)
     }

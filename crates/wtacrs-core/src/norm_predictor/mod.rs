@@ -26,7 +26,7 @@ mod bounds;
 mod bytes;
 mod error;
 mod features;
-mod grid;
+mod numbers;
 mod settings;
 mod solve;
 mod square;
@@ -39,17 +39,15 @@ pub use self::statistics::StepStatistics;
 use self::blend::SUMS;
 use self::error::{check_cached, check_len, check_norms};
 use self::features::Projection;
-use self::statistics::{Row, Target};
+use self::statistics::Row;
 use crate::element::{Accumulator, Element};
+use crate::predictor_rules::{LARGEST_VALID_SCALE, Target, chosen_row, grid, squared_weight};
 use crate::product;
 use ndarray::{ArrayView1, ArrayView2, Axis, aview1};
 use rayon::prelude::*;
 
 /// Kept rows whose features are computed by one task.
 const ROWS_PER_TASK: usize = 16;
-
-/// Scales count as no more than this: a few rows that were kept against all odds must not outweigh all that is known.
-const LARGEST_SCALE: f64 = 4096.0;
 
 /// What is known of a batch's tokens in the forward pass, one entry each.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -249,13 +247,12 @@ impl NormPredictor {
         if let Some(cached) = cached {
             check_cached(cached, given)?;
         }
-        let largest = 2.0_f64.powi(64);
-        if let Some((index, &value)) = scales.iter().enumerate().find(|(_, s)| !(0.0..=largest).contains(*s)) {
+        if let Some((index, &value)) = scales.iter().enumerate().find(|(_, s)| !(0.0..=LARGEST_VALID_SCALE).contains(*s)) {
             return Err(PredictorError::InvalidScale { index, value });
         }
 
         let count = given.min(self.settings.rows_per_update);
-        let chosen: Vec<usize> = (0..count).map(|i| (2 * i + 1) * given / (2 * count)).collect();
+        let chosen: Vec<usize> = (0..count).map(|i| chosen_row(i as u64, given as u64, count as u64) as usize).collect();
         let share = if count > 0 { given as f64 / count as f64 } else { 1.0 };
         let r = self.projection.features();
         let stride = square::stride(r);
@@ -349,8 +346,8 @@ impl NormPredictor {
         if norm > 0.0 {
             self.projection.project(h, norm, features);
         }
-        let root = grid::root(scale.min(LARGEST_SCALE).sqrt());
-        grid::features(features, root, x);
+        let root = grid::root(squared_weight(scale).sqrt().sqrt());
+        x.iter_mut().zip(&*features).for_each(|(units, &feature)| *units = grid::units(feature, root));
         let target = self.target(dz_norm);
         let blend = match (target, cached) {
             (Target::Log(log), Some(cached)) if self.has_learned() => {
@@ -364,12 +361,8 @@ impl NormPredictor {
     }
 
     fn target(&self, dz_norm: f32) -> Target {
-        let log = f64::from(dz_norm).ln();
-        match self.level {
-            _ if dz_norm == 0.0 => Target::Zero,
-            Some(level) if log < level - self.settings.clamp => Target::Faint,
-            _ => Target::Log(log),
-        }
+        let level = self.level.unwrap_or(f64::NAN);
+        Target::new(dz_norm, f64::from(dz_norm).ln(), level, self.settings.clamp)
     }
 
     fn has_learned(&self) -> bool {

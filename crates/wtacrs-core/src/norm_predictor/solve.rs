@@ -3,12 +3,8 @@
 //! One step changes the statistics by a few per cent, so a few iterations of 2r² operations do where a Cholesky
 //! factorisation takes r³/3. What they leave out are directions of small eigenvalue, which the ridge damps anyway.
 
+use crate::predictor_rules::{ITERATIONS, TOLERANCE};
 use ndarray::aview1;
-
-/// More did not lower the tail error on recorded steps (docs/norm-predictor.md).
-const ITERATIONS: usize = 8;
-/// Squared residual, relative to b's, at which the solution is exact for our purpose.
-const TOLERANCE: f64 = 1e-20;
 
 /// Moves `solution` towards (matrix + ridge·I)⁻¹ · right. The matrix, row by row, is symmetric and not negative.
 pub(super) fn improve(matrix: &[f64], ridge: f64, right: &[f64], solution: &mut [f64]) {

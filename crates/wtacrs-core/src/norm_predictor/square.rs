@@ -1,6 +1,6 @@
 //! Σωxxᵀ of rows on the grid: products of integers, so that no order of summation matters, and the upper triangle alone.
 
-use super::grid::{ROWS_IN_I32, SQUARE_UNIT};
+use crate::predictor_rules::grid::{ROWS_IN_I32, SQUARE_UNIT};
 use crate::lanes::on_widest_vectors;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;

@@ -4,19 +4,9 @@
 //! Σωxxᵀ, and Σω, Σωx once more for the rows whose norm vanishes, as their y is known only when the step's mean is.
 //! So the sums of several ranks add up to those of all their rows, and exactly so, as [`grid`] says.
 
-use super::{PredictorError, blend, check_len, grid, square};
-
-/// Σω of the rows with a logarithm.
-const PRESENT: usize = 0;
-/// Σωy over them.
-const LOG_SUM: usize = 1;
-/// Σω of the rows whose norm vanishes.
-const VANISHED: usize = 2;
-/// Σω of those among them whose norm is small but not zero.
-const FAINT: usize = 3;
-/// The sums of [`blend`].
-const BLEND: usize = 4;
-const SCALARS: usize = BLEND + blend::SUMS;
+use super::{PredictorError, blend, check_len, square};
+use crate::predictor_rules::sums::{self, BLEND, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
+use crate::predictor_rules::{LARGEST_SUM, Target, grid};
 
 /// One step's sums, to be added over ranks before [`NormPredictor::apply`](super::NormPredictor::apply).
 ///
@@ -35,14 +25,6 @@ pub(super) struct Row {
     pub(super) target: Target,
     /// The cached log-norm less the guess, and the true one less the guess, both times √ω.
     pub(super) blend: Option<(f64, f64)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Target {
-    Log(f64),
-    /// Too small beside the others for its logarithm to mean anything.
-    Faint,
-    Zero,
 }
 
 impl StepStatistics {
@@ -67,7 +49,7 @@ impl StepStatistics {
 
     /// How many sums there are for a number of features.
     pub(super) fn len(features: usize) -> usize {
-        SCALARS + 3 * features + features * (features + 1) / 2
+        sums::len(features)
     }
 
     /// All sums, for an all-reduce; their order is a private matter.
@@ -127,8 +109,6 @@ impl StepStatistics {
     }
 }
 
-/// Far beyond the sums of any rows, and far from an overflow.
-const LARGEST_SUM: f64 = 1e100;
 
 /// The sums without products of features.
 fn add_rows(features: usize, x: &[i32], rows: &[Row], head: &mut [f64]) {

@@ -1,5 +1,6 @@
 //! Who runs a kernel: the [`Emulator`], or the CUDA driver.
 
+pub mod driver;
 mod emulator;
 
 pub use self::emulator::Emulator;

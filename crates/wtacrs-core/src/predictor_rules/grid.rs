@@ -20,10 +20,10 @@ const DISTANCE: f64 = 256.0;
 const LARGEST_DISTANCE: f64 = 32.0;
 
 /// Rows whose products of features add up within an i32: a product is at most (8·8·64)² = 2^24 units.
-pub(super) const ROWS_IN_I32: usize = 64;
+pub const ROWS_IN_I32: usize = 64;
 
 /// What one unit of a product of two features counts.
-pub(super) const SQUARE_UNIT: f64 = 1.0 / (FEATURE * FEATURE);
+pub const SQUARE_UNIT: f64 = 1.0 / (FEATURE * FEATURE);
 
 /// The nearest whole number to a number of magnitude below 2^31, even in doubt, as the lowest bits of a sum: this
 /// vectorises on every machine.
@@ -39,31 +39,32 @@ fn on_grid(value: f64, units: f64, largest: f64) -> f64 {
 }
 
 /// s, on the grid; s² is the weight ω that the row counts with.
-pub(super) fn root(weight: f64) -> f64 {
-    on_grid(weight.sqrt(), ROOT, LARGEST_ROOT)
+#[inline(always)]
+pub fn root(root: f64) -> f64 {
+    on_grid(root, ROOT, LARGEST_ROOT)
 }
 
 /// s·feature in units of the grid.
-pub(super) fn features(features: &[f64], root: f64, units: &mut [i32]) {
-    let (bound, scale) = (LARGEST_FEATURE, root * FEATURE);
-    for (unit, feature) in units.iter_mut().zip(features) {
-        *unit = nearest(feature.clamp(-bound, bound) * scale);
-    }
+#[inline(always)]
+pub fn units(feature: f64, root: f64) -> i32 {
+    nearest(feature.clamp(-LARGEST_FEATURE, LARGEST_FEATURE) * (root * FEATURE))
 }
 
 /// A feature times s, from its units.
 #[inline(always)]
-pub(super) fn feature(units: i32) -> f64 {
+pub fn feature(units: i32) -> f64 {
     f64::from(units) / FEATURE
 }
 
 /// s·log‖dZ‖.
-pub(super) fn target(log: f64, root: f64) -> f64 {
+#[inline(always)]
+pub fn target(log: f64, root: f64) -> f64 {
     on_grid(log.clamp(-LARGEST_TARGET, LARGEST_TARGET) * root, TARGET, LARGEST_TARGET * LARGEST_ROOT)
 }
 
 /// s times a difference of logarithms.
-pub(super) fn distance(difference: f64, root: f64) -> f64 {
+#[inline(always)]
+pub fn distance(difference: f64, root: f64) -> f64 {
     let bound = LARGEST_DISTANCE;
     on_grid(difference.clamp(-bound, bound) * root, DISTANCE, bound * LARGEST_ROOT)
 }
@@ -77,10 +78,8 @@ mod tests {
         for (value, expected) in [(0.0, 0), (0.5, 0), (1.5, 2), (-2.5, -2), (-7.6, -8), (4096.4, 4096)] {
             assert_eq!(nearest(value), expected);
         }
-        assert_eq!((root(0.0), root(1.0), root(64.0), root(1e9)), (0.0, 1.0, 8.0, 8.0));
-        let mut units = [0; 3];
-        features(&[1.0, -100.0, 0.01], 8.0, &mut units);
-        assert_eq!(units, [512, -4096, 5]);
+        assert_eq!((root(0.0), root(1.0), root(8.0), root(1e4)), (0.0, 1.0, 8.0, 8.0));
+        assert_eq!([1.0, -100.0, 0.01].map(|feature| units(feature, 8.0)), [512, -4096, 5]);
         assert_eq!((target(-1e3, 1.0), distance(1e9, 2.0)), (-128.0, 64.0));
     }
 

@@ -1,0 +1,231 @@
+//! Which kernel computes a product, how many blocks it has, and into how many ranges the rows are cut.
+//!
+//! The choice depends on sizes and the number of multiprocessors alone, never on time or addresses, so that equal calls
+//! give equal bits.
+
+use super::{Args, Engine, Full, Half, Tf32, partial_leading};
+use crate::block::tile::Layout;
+use crate::element::Bf16;
+use crate::kernel::{self, split_reduce};
+use crate::launch::{Kernel, Shape};
+
+/// What multiplies: the operands' element type, and for f32 how precisely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Multiplier {
+    /// bf16 operands, sums in f32.
+    Bf16,
+    /// f16 operands, sums in f32.
+    F16,
+    /// f32 operands, products and sums in f32.
+    F32,
+    /// f32 operands rounded to tf32 (relative error 2⁻¹¹), sums in f32.
+    Tf32,
+}
+
+/// How large a product is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows of dw.
+    pub in_features: u32,
+    /// Columns of dw.
+    pub out_features: u32,
+    /// Kept rows, which are summed over.
+    pub rows: u32,
+    /// Products.
+    pub batch: u32,
+}
+
+/// How a product is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiling {
+    multiplier: Multiplier,
+    sizes: Sizes,
+    /// Whether tiles are 128 × 256.
+    wide: bool,
+    /// [`Args::splits`].
+    pub splits: u32,
+    /// Bytes of [`Args::partials`]; 0 if there is one split.
+    pub partial_bytes: u64,
+    /// The shape of [`SPLIT_REDUCE`](kernel::SPLIT_REDUCE)'s launch, which follows if there is more than one split.
+    pub reduce: Option<Shape>,
+}
+
+/// Bytes that a GPU moves between memory and its multiprocessors in the time of one mma step of all tensor cores: an
+/// estimate, like all numbers below, that only decides between ways to compute the same.
+const BYTES_PER_CYCLE: f64 = 1500.0;
+/// Cycles of one tile of 128 × 256 × 32 on one multiprocessor.
+const WIDE_CYCLES: f64 = 1024.0;
+/// Of 128 × 128 × 32, when two blocks share a multiprocessor: a little more than half, as both load more.
+const SQUARE_CYCLES: f64 = 600.0;
+/// Cycles from a block's start to its first multiplication, and from its last to its end.
+const BLOCK_CYCLES: f64 = 4000.0;
+/// Cycles of a launch more.
+const LAUNCH_CYCLES: f64 = 4000.0;
+/// Most ranges of rows.
+const MAX_SPLITS: u32 = 16;
+/// Most blocks along grid.z.
+const MAX_GRID_Z: u32 = 65_535;
+
+/// Chooses tiles and splits for a product.
+pub fn tiling(multiplier: Multiplier, sizes: Sizes, multiprocessors: u32) -> Tiling {
+    let half = matches!(multiplier, Multiplier::Bf16 | Multiplier::F16);
+    let mut best = (f64::INFINITY, false, 1);
+    for wide in [true, false] {
+        if wide && !half {
+            continue;
+        }
+        for splits in 1..=MAX_SPLITS {
+            if splits > 1 && (splits > sizes.rows.div_ceil(32) || sizes.batch.saturating_mul(splits) > MAX_GRID_Z) {
+                break;
+            }
+            let cycles = cycles(sizes, multiprocessors.max(1), wide, splits);
+            if cycles < best.0 {
+                best = (cycles, wide, splits);
+            }
+        }
+    }
+    let (_, wide, splits) = best;
+    Tiling::new(multiplier, sizes, wide, splits)
+}
+
+/// About how long it takes.
+fn cycles(sizes: Sizes, multiprocessors: u32, wide: bool, splits: u32) -> f64 {
+    let Sizes { in_features, out_features, rows, batch } = sizes;
+    let columns = if wide { 256 } else { 128 };
+    let tiles = u64::from(in_features.div_ceil(128)) * u64::from(out_features.div_ceil(columns));
+    let blocks = tiles * u64::from(batch) * u64::from(splits);
+    let depth = f64::from(rows.div_ceil(32).div_ceil(splits));
+    // Two blocks of the smaller tile run at half the speed each.
+    let (resident, tile_cycles) = if wide { (1, WIDE_CYCLES) } else { (2, 2.0 * SQUARE_CYCLES) };
+    let waves = blocks.div_ceil(u64::from(multiprocessors) * resident) as f64;
+    let alone = !wide && blocks <= u64::from(multiprocessors);
+    let tile_cycles = if alone { SQUARE_CYCLES } else { tile_cycles };
+    let product = waves * (BLOCK_CYCLES + depth * tile_cycles);
+    if splits == 1 {
+        return product;
+    }
+    let sums = f64::from(in_features) * f64::from(out_features) * f64::from(batch) * 4.0;
+    product + LAUNCH_CYCLES + sums * (2.0 * f64::from(splits) + 1.0) / BYTES_PER_CYCLE
+}
+
+impl Tiling {
+    /// A choice of one's own: for tests, and for measuring what [`tiling`] should choose. `wide` is for 16-bit elements.
+    pub fn new(multiplier: Multiplier, sizes: Sizes, wide: bool, splits: u32) -> Self {
+        let wide = wide && matches!(multiplier, Multiplier::Bf16 | Multiplier::F16);
+        let leading = partial_leading(sizes.out_features);
+        let partials = u64::from(splits) * u64::from(sizes.batch) * u64::from(sizes.in_features) * leading;
+        let reduce = Shape {
+            grid: [(leading / 4).div_ceil(256).max(1) as u32, sizes.in_features.clamp(1, 65_535), sizes.batch.max(1)],
+            block: 256,
+            shared_bytes: 0,
+            cooperative: false,
+        };
+        Self {
+            multiplier,
+            sizes,
+            wide,
+            splits,
+            partial_bytes: if splits > 1 { 4 * partials } else { 0 },
+            reduce: (splits > 1).then_some(reduce),
+        }
+    }
+
+    /// The kernel and its shape, for operands that are [`Args::aligned`] or not. Nothing else depends on that.
+    pub fn launch(&self, aligned: bool) -> (&'static Kernel<Args>, Shape) {
+        type Wide = Half<Bf16, 256, 256>;
+        type Square = Half<Bf16, 128, 128>;
+        type Any = Half<Bf16, 128, 256>;
+        let half = match (aligned, self.wide) {
+            (true, true) => self.shape::<Wide>(),
+            (true, false) => self.shape::<Square>(),
+            (false, _) => self.shape::<Any>(),
+        };
+        match (self.multiplier, aligned, self.wide) {
+            (Multiplier::Bf16, true, true) => (&kernel::GATHER_GEMM_BF16_WIDE, half),
+            (Multiplier::Bf16, true, false) => (&kernel::GATHER_GEMM_BF16_SQUARE, half),
+            (Multiplier::Bf16, false, _) => (&kernel::GATHER_GEMM_BF16_ANY, half),
+            (Multiplier::F16, true, true) => (&kernel::GATHER_GEMM_F16_WIDE, half),
+            (Multiplier::F16, true, false) => (&kernel::GATHER_GEMM_F16_SQUARE, half),
+            (Multiplier::F16, false, _) => (&kernel::GATHER_GEMM_F16_ANY, half),
+            (Multiplier::F32, true, _) => (&kernel::GATHER_GEMM_F32, self.shape::<Full>()),
+            (Multiplier::F32, false, _) => (&kernel::GATHER_GEMM_F32_ANY, self.shape::<Full>()),
+            (Multiplier::Tf32, true, _) => (&kernel::GATHER_GEMM_TF32, self.shape::<Tf32>()),
+            (Multiplier::Tf32, false, _) => (&kernel::GATHER_GEMM_TF32_ANY, self.shape::<Tf32>()),
+        }
+    }
+
+    fn shape<E: Engine>(&self) -> Shape {
+        let Sizes { in_features, out_features, batch, .. } = self.sizes;
+        let tiles = in_features.div_ceil(E::M).max(1) * out_features.div_ceil(E::N).max(1);
+        let stages = E::STAGES * (E::Left::BYTES + E::Right::BYTES);
+        Shape {
+            grid: [tiles, 1, batch.max(1) * self.splits],
+            block: E::THREADS,
+            shared_bytes: stages.max(4 * E::PART_ROWS * E::PITCH),
+            cooperative: false,
+        }
+    }
+}
+
+impl Args {
+    /// Whether operands of `element_bytes` are aligned as the faster kernels want them.
+    pub fn aligned(&self, element_bytes: u32) -> bool {
+        let elements = self.saved_leading
+            | self.saved_batch_stride
+            | self.dz_leading
+            | self.dz_batch_stride
+            | u64::from(self.in_features | self.out_features);
+        let addresses = self.saved.addr() | self.dz.addr();
+        (elements * u64::from(element_bytes)).is_multiple_of(16) && addresses.is_multiple_of(16)
+    }
+
+    /// The reduction that follows, if there is more than one split.
+    pub fn reduce(&self) -> split_reduce::Args {
+        split_reduce::Args {
+            partials: self.partials,
+            splits: self.splits,
+            in_features: self.in_features,
+            out_features: self.out_features,
+            accumulate: self.accumulate,
+            output: self.output,
+            dw: self.dw,
+            dw_leading: self.dw_leading,
+            dw_batch_stride: self.dw_batch_stride,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_h100(in_features: u32, out_features: u32, rows: u32) -> Tiling {
+        tiling(Multiplier::Bf16, Sizes { in_features, out_features, rows, batch: 1 }, 132)
+    }
+
+    #[test]
+    fn large_products_are_not_cut_and_small_ones_fill_the_gpu() {
+        assert_eq!(on_h100(4096, 16384, 4915).splits, 1);
+        assert!(on_h100(4096, 4096, 4915).splits <= 2);
+        let small = on_h100(1024, 1024, 4915);
+        assert!(small.splits > 1, "{small:?}");
+        let (_, shape) = small.launch(true);
+        assert!(shape.grid.iter().product::<u32>() >= 100, "{shape:?}");
+        assert_eq!(small.partial_bytes, u64::from(small.splits) * 1024 * 1024 * 4);
+        assert_eq!(on_h100(1024, 1024, 20).splits, 1);
+    }
+
+    #[test]
+    fn every_shape_fits_every_gpu() {
+        for multiplier in [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32] {
+            for wide in [true, false] {
+                for aligned in [true, false] {
+                    let sizes = Sizes { in_features: 0, out_features: 3000, rows: 0, batch: 2 };
+                    let (_, shape) = Tiling::new(multiplier, sizes, wide, 3).launch(aligned);
+                    assert!(shape.shared_bytes <= 99 << 10, "{shape:?}");
+                    assert_eq!(shape.grid[2], 6);
+                }
+            }
+        }
+    }
+}

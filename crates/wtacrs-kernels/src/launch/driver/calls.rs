@@ -1,0 +1,97 @@
+//! The few calls of the CUDA driver that are used here, as a trait: what a test can put a recorder in the place of.
+
+use super::error::DriverError;
+use crate::launch::Shape;
+use core::ffi::c_void;
+
+macro_rules! handles {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+            pub struct $name(pub usize);
+        )*
+    };
+}
+
+handles! {
+    /// A CUcontext.
+    Context;
+    /// A CUmodule.
+    Module;
+    /// A CUfunction.
+    Function;
+}
+
+/// A CUdevice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceHandle(pub i32);
+
+/// A CUstream of somebody else's (a cudaStream_t is the same); null is the default stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream(pub *mut c_void);
+
+/// Which number to ask of a device: the value of its CUdevice_attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Attribute {
+    /// Multiprocessors.
+    Multiprocessors = 16,
+    /// Bytes of the L2 cache.
+    L2Bytes = 38,
+    /// The compute capability before the point.
+    ComputeMajor = 75,
+    /// And behind it.
+    ComputeMinor = 76,
+    /// The most shared memory that a block can be given.
+    SharedBytes = 97,
+}
+
+/// What is asked of the CUDA driver, call by call; every failure names the call.
+///
+/// [`Self::launch`] is the only one between the beginning and the end of a plan's execution.
+pub trait Calls {
+    /// cuInit.
+    fn init(&self) -> Result<(), DriverError>;
+    /// cuDriverGetVersion.
+    fn driver_version(&self) -> Result<u32, DriverError>;
+    /// cuDeviceGetCount.
+    fn device_count(&self) -> Result<u32, DriverError>;
+    /// cuDeviceGet.
+    fn device(&self, ordinal: u32) -> Result<DeviceHandle, DriverError>;
+    /// cuDeviceGetName.
+    fn device_name(&self, device: DeviceHandle) -> Result<String, DriverError>;
+    /// cuDeviceTotalMem.
+    fn device_memory(&self, device: DeviceHandle) -> Result<u64, DriverError>;
+    /// cuDeviceGetAttribute.
+    fn device_attribute(&self, device: DeviceHandle, attribute: Attribute) -> Result<u32, DriverError>;
+    /// cuDevicePrimaryCtxRetain.
+    fn retain_primary(&self, device: DeviceHandle) -> Result<Context, DriverError>;
+    /// cuCtxGetCurrent.
+    fn current_context(&self) -> Result<Option<Context>, DriverError>;
+    /// cuCtxSetCurrent.
+    fn set_current(&self, context: Context) -> Result<(), DriverError>;
+    /// cuCtxGetDevice: the current context's.
+    fn current_device(&self) -> Result<DeviceHandle, DriverError>;
+    /// cuCtxGetId: unique where a destroyed context's handle may be used again; 0 where the driver has no such call.
+    fn context_id(&self, context: Context) -> Result<u64, DriverError>;
+    /// cuModuleLoadDataEx, of PTX that ends with a NUL.
+    fn load_module(&self, ptx: &str) -> Result<Module, DriverError>;
+    /// cuModuleGetFunction.
+    fn function(&self, module: Module, name: &'static str) -> Result<Function, DriverError>;
+    /// cuFuncSetAttribute of the most dynamic shared memory.
+    fn allow_shared_bytes(&self, function: Function, bytes: u32) -> Result<(), DriverError>;
+    /// cuLaunchKernel, or cuLaunchCooperativeKernel.
+    ///
+    /// # Safety
+    ///
+    /// `arguments` points to the kernel's one argument, which keeps its promises; the stream lives and belongs to the
+    /// function's context.
+    unsafe fn launch(
+        &self,
+        function: Function,
+        shape: Shape,
+        stream: Stream,
+        arguments: *const c_void,
+    ) -> Result<(), DriverError>;
+}

@@ -1,0 +1,271 @@
+//! The real driver: libcuda.so, loaded when it is first asked for.
+
+use super::calls::{Attribute, Calls, Context, DeviceHandle, Function, Module, Stream};
+use super::error::DriverError;
+use crate::launch::Shape;
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::ptr;
+use cudarc::driver::sys;
+
+/// Calls come with their numbers, not as `sys`'s enum of them: a driver newer than the enum may return others, and an
+/// enum must not hold those.
+type Code = c_uint;
+
+const SUCCESS: Code = 0;
+const NO_DEVICE: Code = 100;
+const NOT_FOUND: Code = 500;
+/// CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.
+const MOST_DYNAMIC_SHARED_BYTES: c_int = 8;
+/// CU_JIT_ERROR_LOG_BUFFER and CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES.
+const ERROR_LOG: [c_uint; 2] = [5, 6];
+
+macro_rules! table {
+    ($($symbol:ident($($argument:ty),*);)*) => {
+        /// The driver's functions by their symbols; all of them are older than CUDA 11.
+        #[allow(non_snake_case)]
+        struct Table {
+            $($symbol: unsafe extern "C" fn($($argument),*) -> Code,)*
+            /// CUDA 12 and later.
+            cuCtxGetId: Option<unsafe extern "C" fn(sys::CUcontext, *mut u64) -> Code>,
+        }
+
+        impl Table {
+            fn load() -> Result<Self, DriverError> {
+                // SAFETY: loading the vendor's driver runs its initialisers, which is what a user of CUDA wants. It
+                // cannot panic, for a library was just found.
+                let library = unsafe {
+                    if !sys::is_culib_present() {
+                        return Err(DriverError::NoLibrary);
+                    }
+                    sys::culib()
+                };
+                // SAFETY: the types are those of cuda.h; on all 64-bit targets, handles are pointers, CUdevice is an
+                // int, and enums are unsigned ints.
+                unsafe {
+                    Ok(Self {
+                        $($symbol: *library
+                            .get(concat!(stringify!($symbol), "\0").as_bytes())
+                            .map_err(|_| DriverError::MissingCall { call: stringify!($symbol) })?,)*
+                        cuCtxGetId: library.get(b"cuCtxGetId\0").ok().map(|symbol| *symbol),
+                    })
+                }
+            }
+        }
+    };
+}
+
+table! {
+    cuInit(c_uint);
+    cuGetErrorName(Code, *mut *const c_char);
+    cuDriverGetVersion(*mut c_int);
+    cuDeviceGetCount(*mut c_int);
+    cuDeviceGet(*mut sys::CUdevice, c_int);
+    cuDeviceGetName(*mut c_char, c_int, sys::CUdevice);
+    cuDeviceTotalMem_v2(*mut usize, sys::CUdevice);
+    cuDeviceGetAttribute(*mut c_int, c_int, sys::CUdevice);
+    cuDevicePrimaryCtxRetain(*mut sys::CUcontext, sys::CUdevice);
+    cuCtxGetCurrent(*mut sys::CUcontext);
+    cuCtxSetCurrent(sys::CUcontext);
+    cuCtxGetDevice(*mut sys::CUdevice);
+    cuModuleLoadDataEx(*mut sys::CUmodule, *const c_void, c_uint, *const c_uint, *mut *mut c_void);
+    cuModuleGetFunction(*mut sys::CUfunction, sys::CUmodule, *const c_char);
+    cuFuncSetAttribute(sys::CUfunction, c_int, c_int);
+    cuLaunchKernel(
+        sys::CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, sys::CUstream, *mut *mut c_void,
+        *mut *mut c_void
+    );
+    cuLaunchCooperativeKernel(
+        sys::CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, sys::CUstream, *mut *mut c_void
+    );
+}
+
+/// The CUDA driver of this machine.
+pub struct Cuda {
+    table: Table,
+}
+
+impl Cuda {
+    /// Loads the driver's library.
+    ///
+    /// # Errors
+    ///
+    /// [`DriverError::NoLibrary`] where there is none.
+    pub(super) fn load() -> Result<Self, DriverError> {
+        Table::load().map(|table| Self { table })
+    }
+
+    fn check(&self, call: &'static str, code: Code) -> Result<(), DriverError> {
+        match code {
+            SUCCESS => Ok(()),
+            NO_DEVICE => Err(DriverError::NoDevice),
+            _ => Err(DriverError::Cuda { call, kernel: None, code, name: self.name(code), detail: String::new() }),
+        }
+    }
+
+    fn name(&self, code: Code) -> String {
+        let mut name = ptr::null();
+        // SAFETY: the driver writes a pointer to a text of its own, or null, and needs no initialisation for it.
+        let found = unsafe { (self.table.cuGetErrorName)(code, &mut name) };
+        if found != SUCCESS || name.is_null() {
+            return "an unknown error".to_owned();
+        }
+        // SAFETY: the driver's texts end with a NUL and live as long as its library, which is never unloaded.
+        unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+    }
+}
+
+impl core::fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Cuda").finish_non_exhaustive()
+    }
+}
+
+/// Calls a function of the table, and names it if it fails.
+macro_rules! call {
+    ($self:ident.$symbol:ident($($argument:expr),*)) => {
+        // SAFETY: the arguments are of the function's types; what they point to lives here, or the caller vouches for.
+        $self.check(stringify!($symbol), unsafe { ($self.table.$symbol)($($argument),*) })
+    };
+}
+
+impl Calls for Cuda {
+    fn init(&self) -> Result<(), DriverError> {
+        call!(self.cuInit(0))
+    }
+
+    fn driver_version(&self) -> Result<u32, DriverError> {
+        let mut version = 0;
+        call!(self.cuDriverGetVersion(&mut version))?;
+        Ok(version.unsigned_abs())
+    }
+
+    fn device_count(&self) -> Result<u32, DriverError> {
+        let mut count = 0;
+        call!(self.cuDeviceGetCount(&mut count))?;
+        Ok(count.unsigned_abs())
+    }
+
+    fn device(&self, ordinal: u32) -> Result<DeviceHandle, DriverError> {
+        let mut device = 0;
+        call!(self.cuDeviceGet(&mut device, ordinal as c_int))?;
+        Ok(DeviceHandle(device))
+    }
+
+    fn device_name(&self, device: DeviceHandle) -> Result<String, DriverError> {
+        let mut name = [0_u8; 256];
+        call!(self.cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as c_int, device.0))?;
+        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        Ok(String::from_utf8_lossy(&name[..end]).into_owned())
+    }
+
+    fn device_memory(&self, device: DeviceHandle) -> Result<u64, DriverError> {
+        let mut bytes = 0;
+        call!(self.cuDeviceTotalMem_v2(&mut bytes, device.0))?;
+        Ok(bytes as u64)
+    }
+
+    fn device_attribute(&self, device: DeviceHandle, attribute: Attribute) -> Result<u32, DriverError> {
+        let mut value = 0;
+        call!(self.cuDeviceGetAttribute(&mut value, attribute as c_int, device.0))?;
+        Ok(value.unsigned_abs())
+    }
+
+    fn retain_primary(&self, device: DeviceHandle) -> Result<Context, DriverError> {
+        let mut context: sys::CUcontext = ptr::null_mut();
+        call!(self.cuDevicePrimaryCtxRetain(&mut context, device.0))?;
+        Ok(Context(context as usize))
+    }
+
+    fn current_context(&self) -> Result<Option<Context>, DriverError> {
+        let mut context: sys::CUcontext = ptr::null_mut();
+        call!(self.cuCtxGetCurrent(&mut context))?;
+        Ok((!context.is_null()).then_some(Context(context as usize)))
+    }
+
+    fn set_current(&self, context: Context) -> Result<(), DriverError> {
+        call!(self.cuCtxSetCurrent(context.0 as sys::CUcontext))
+    }
+
+    fn current_device(&self) -> Result<DeviceHandle, DriverError> {
+        let mut device = 0;
+        call!(self.cuCtxGetDevice(&mut device))?;
+        Ok(DeviceHandle(device))
+    }
+
+    fn context_id(&self, context: Context) -> Result<u64, DriverError> {
+        let mut id = 0;
+        if let Some(get) = self.table.cuCtxGetId {
+            // SAFETY: the context is one that the driver gave.
+            self.check("cuCtxGetId", unsafe { get(context.0 as sys::CUcontext, &mut id) })?;
+        }
+        Ok(id)
+    }
+
+    fn load_module(&self, ptx: &str) -> Result<Module, DriverError> {
+        assert!(ptx.ends_with('\0'), "the driver looks for a NUL");
+        let mut module: sys::CUmodule = ptr::null_mut();
+        let mut log = [0_u8; 4096];
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
+        let loaded = call!(self.cuModuleLoadDataEx(
+            &mut module,
+            ptx.as_ptr().cast(),
+            ERROR_LOG.len() as c_uint,
+            ERROR_LOG.as_ptr(),
+            values.as_mut_ptr()
+        ));
+        loaded.map_err(|error| match error {
+            DriverError::Cuda { call, kernel, code, name, .. } => {
+                let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+                let log = String::from_utf8_lossy(&log[..end]);
+                let detail = log.lines().next().map(|line| format!(": {line}")).unwrap_or_default();
+                DriverError::Cuda { call, kernel, code, name, detail }
+            }
+            other => other,
+        })?;
+        Ok(Module(module as usize))
+    }
+
+    fn function(&self, module: Module, name: &'static str) -> Result<Function, DriverError> {
+        let mut function: sys::CUfunction = ptr::null_mut();
+        let symbol: Vec<u8> = name.bytes().chain([0]).collect();
+        let found = call!(self.cuModuleGetFunction(&mut function, module.0 as sys::CUmodule, symbol.as_ptr().cast()));
+        found.map_err(|error| match error {
+            DriverError::Cuda { code: NOT_FOUND, .. } => DriverError::NoKernel { kernel: name },
+            other => other.of(name),
+        })?;
+        Ok(Function(function as usize))
+    }
+
+    fn allow_shared_bytes(&self, function: Function, bytes: u32) -> Result<(), DriverError> {
+        call!(self.cuFuncSetAttribute(function.0 as sys::CUfunction, MOST_DYNAMIC_SHARED_BYTES, bytes as c_int))
+    }
+
+    unsafe fn launch(
+        &self,
+        function: Function,
+        shape: Shape,
+        stream: Stream,
+        arguments: *const c_void,
+    ) -> Result<(), DriverError> {
+        let Shape { grid: [x, y, z], block, shared_bytes, cooperative } = shape;
+        let (function, stream) = (function.0 as sys::CUfunction, stream.0.cast());
+        // The driver copies the arguments and writes to none.
+        let mut arguments = [arguments.cast_mut()];
+        let arguments = arguments.as_mut_ptr();
+        if cooperative {
+            return call!(self.cuLaunchCooperativeKernel(
+                function,
+                x,
+                y,
+                z,
+                block,
+                1,
+                1,
+                shared_bytes,
+                stream,
+                arguments
+            ));
+        }
+        call!(self.cuLaunchKernel(function, x, y, z, block, 1, 1, shared_bytes, stream, arguments, ptr::null_mut()))
+    }
+}

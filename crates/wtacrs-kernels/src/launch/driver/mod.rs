@@ -1,0 +1,289 @@
+//! Kernels on a GPU, by the CUDA driver: loaded at run time, in the caller's context, on the caller's stream.
+//!
+//! ```no_run
+//! use wtacrs_kernels::launch::driver::{Driver, Stream};
+//!
+//! let driver = Driver::open(0)?; // or Driver::current(), in a framework's context
+//! // SAFETY: null is the context's default stream.
+//! let mut launcher = unsafe { driver.on(Stream(std::ptr::null_mut())) };
+//! // plan.forward(&mut launcher, &buffers)
+//! # Ok::<(), wtacrs_kernels::launch::driver::DriverError>(())
+//! ```
+//!
+//! Opening may take a second, for the driver compiles the kernels for its GPU, once for each context; it keeps the
+//! result in a cache on disk. From then on only launches happen: nothing is allocated, copied or waited for, and all of
+//! it can be captured in a CUDA graph. `tests/driver.rs` proves it with a driver that writes every call down.
+
+mod calls;
+mod cuda;
+mod error;
+mod ptx;
+
+pub use self::calls::{Attribute, Calls, Context, DeviceHandle, Function, Module, Stream};
+pub use self::cuda::Cuda;
+pub use self::error::DriverError;
+pub use self::ptx::{Ptx, Version};
+
+use super::{Kernel, Launcher, Shape};
+use crate::device::Device;
+use crate::kernel::ENTRY_POINTS;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// A driver that was loaded, with the kernels that each context has got so far.
+///
+/// One for the process, unless a test makes its own. `Send` and `Sync` if its calls are.
+#[derive(Debug)]
+pub struct Installation<C = Cuda> {
+    calls: C,
+    version: Version,
+    /// Kernels stay until the process ends, as do the primary contexts that were retained: both are few.
+    contexts: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    primary: HashMap<DeviceHandle, Context>,
+    /// By a context's handle and id, since handles are used again.
+    kernels: HashMap<(Context, u64), Arc<Kernels>>,
+}
+
+/// The kernels in a context.
+#[derive(Debug)]
+struct Kernels {
+    functions: HashMap<&'static str, Function>,
+    device: Device,
+}
+
+/// The kernels, ready to run in one context. Cheap to clone.
+#[derive(Debug)]
+pub struct Driver<C = Cuda> {
+    installation: Arc<Installation<C>>,
+    kernels: Arc<Kernels>,
+    context: Context,
+}
+
+/// Launches kernels on one stream, which it borrows.
+#[derive(Debug)]
+pub struct OnStream<'a, C = Cuda> {
+    driver: &'a Driver<C>,
+    stream: Stream,
+}
+
+impl Installation {
+    /// The driver of this machine.
+    ///
+    /// # Errors
+    ///
+    /// There is none; it is too old for the kernels' PTX; it finds no GPU.
+    pub fn find() -> Result<Arc<Self>, DriverError> {
+        static FOUND: OnceLock<Result<Arc<Installation>, DriverError>> = OnceLock::new();
+        FOUND.get_or_init(|| Self::new(Cuda::load()?).map(Arc::new)).clone()
+    }
+
+    /// The CUDA version of this machine's driver; there may be no GPU, and it may be too old.
+    ///
+    /// # Errors
+    ///
+    /// There is no driver.
+    pub fn driver_version() -> Result<Version, DriverError> {
+        Ok(Version::of_cuda(Cuda::load()?.driver_version()?))
+    }
+}
+
+impl<C: Calls> Installation<C> {
+    /// A driver by its calls.
+    ///
+    /// # Errors
+    ///
+    /// It is too old for the kernels' PTX, or finds no GPU.
+    pub fn new(calls: C) -> Result<Self, DriverError> {
+        let (ptx, found) = (Ptx::bundled(), Version::of_cuda(calls.driver_version()?));
+        let needed = ptx.needed_driver();
+        if found < needed {
+            return Err(DriverError::TooOld { needed, found, ptx: ptx.version });
+        }
+        calls.init()?;
+        if calls.device_count()? == 0 {
+            return Err(DriverError::NoDevice);
+        }
+        Ok(Self { calls, version: found, contexts: Mutex::default() })
+    }
+
+    /// The CUDA version of the driver.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// How many GPUs it finds.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn device_count(&self) -> Result<u32, DriverError> {
+        self.calls.device_count()
+    }
+
+    /// What a GPU is.
+    ///
+    /// # Errors
+    ///
+    /// There is no such GPU.
+    pub fn device(&self, ordinal: u32) -> Result<Device, DriverError> {
+        self.describe(self.handle(ordinal)?)
+    }
+
+    /// The calls themselves.
+    pub fn calls(&self) -> &C {
+        &self.calls
+    }
+
+    fn handle(&self, ordinal: u32) -> Result<DeviceHandle, DriverError> {
+        let count = self.calls.device_count()?;
+        if ordinal >= count {
+            return Err(DriverError::NoSuchDevice { ordinal, count });
+        }
+        self.calls.device(ordinal)
+    }
+
+    fn describe(&self, device: DeviceHandle) -> Result<Device, DriverError> {
+        let number = |attribute| self.calls.device_attribute(device, attribute);
+        Ok(Device {
+            name: self.calls.device_name(device)?,
+            compute_capability: (number(Attribute::ComputeMajor)?, number(Attribute::ComputeMinor)?),
+            multiprocessors: number(Attribute::Multiprocessors)?,
+            memory_bytes: self.calls.device_memory(device)?,
+            l2_bytes: number(Attribute::L2Bytes)?.into(),
+            shared_bytes: number(Attribute::SharedBytes)?,
+        })
+    }
+
+    /// The kernels in the current context, which is `context`.
+    fn kernels(&self, context: Context) -> Result<Arc<Kernels>, DriverError> {
+        let key = (context, self.calls.context_id(context)?);
+        let mut known = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernels) = known.kernels.get(&key) {
+            return Ok(Arc::clone(kernels));
+        }
+        let device = self.describe(self.calls.current_device()?)?;
+        let ptx = Ptx::bundled();
+        let found = Version::new(device.compute_capability.0, device.compute_capability.1);
+        if found < ptx.target {
+            return Err(DriverError::DeviceTooOld { name: device.name, needed: ptx.target, found });
+        }
+        let module = self.calls.load_module(ptx.text)?;
+        let mut functions = HashMap::with_capacity(ENTRY_POINTS.len());
+        for &name in ENTRY_POINTS {
+            let function = self.calls.function(module, name)?;
+            // Now and for every kernel, so that no launch has to; a limit takes nothing from anyone. It also makes a
+            // driver that loads functions lazily load this one.
+            self.calls.allow_shared_bytes(function, device.shared_bytes).map_err(|error| error.of(name))?;
+            functions.insert(name, function);
+        }
+        let kernels = Arc::new(Kernels { functions, device });
+        known.kernels.insert(key, Arc::clone(&kernels));
+        Ok(kernels)
+    }
+}
+
+impl Driver {
+    /// The kernels in a GPU's primary context, which is the one that the CUDA runtime and frameworks use. It becomes
+    /// the calling thread's current one.
+    ///
+    /// # Errors
+    ///
+    /// No driver, one too old, no such GPU, a GPU too old, or what the driver says.
+    pub fn open(ordinal: u32) -> Result<Self, DriverError> {
+        Self::open_with(Installation::find()?, ordinal)
+    }
+
+    /// The kernels in the calling thread's current context.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::open`], or there is no such context.
+    pub fn current() -> Result<Self, DriverError> {
+        Self::current_with(Installation::find()?)
+    }
+}
+
+impl<C: Calls> Driver<C> {
+    /// [`Driver::open`] by another driver's calls.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Driver::open`].
+    pub fn open_with(installation: Arc<Installation<C>>, ordinal: u32) -> Result<Self, DriverError> {
+        let device = installation.handle(ordinal)?;
+        {
+            let mut known = installation.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+            let context = match known.primary.get(&device) {
+                Some(&context) => context,
+                None => {
+                    let context = installation.calls.retain_primary(device)?;
+                    known.primary.insert(device, context);
+                    context
+                }
+            };
+            installation.calls.set_current(context)?;
+        }
+        Self::current_with(installation)
+    }
+
+    /// [`Driver::current`] by another driver's calls.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Driver::current`].
+    pub fn current_with(installation: Arc<Installation<C>>) -> Result<Self, DriverError> {
+        let context = installation.calls.current_context()?.ok_or(DriverError::NoContext)?;
+        let kernels = installation.kernels(context)?;
+        Ok(Self { installation, kernels, context })
+    }
+
+    /// The GPU.
+    pub fn device(&self) -> &Device {
+        &self.kernels.device
+    }
+
+    /// The driver that the kernels are loaded by.
+    pub fn installation(&self) -> &Installation<C> {
+        &self.installation
+    }
+
+    /// The context that the kernels are in.
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    /// A launcher on a stream of this context. Kernels run in the order of their launches; nobody waits for them here.
+    ///
+    /// # Safety
+    ///
+    /// The stream lives as long as the launcher, and belongs to this driver's [context](Self::context), which is
+    /// current on the thread that launches.
+    pub unsafe fn on(&self, stream: Stream) -> OnStream<'_, C> {
+        OnStream { driver: self, stream }
+    }
+}
+
+impl<C> Clone for Driver<C> {
+    fn clone(&self) -> Self {
+        let Self { installation, kernels, context } = self;
+        Self { installation: Arc::clone(installation), kernels: Arc::clone(kernels), context: *context }
+    }
+}
+
+impl<C: Calls> Launcher for OnStream<'_, C> {
+    type Error = DriverError;
+
+    unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), DriverError> {
+        let name = kernel.name();
+        let Driver { installation, kernels, .. } = self.driver;
+        let function = *kernels.functions.get(name).ok_or(DriverError::NoKernel { kernel: name })?;
+        // SAFETY: the kernel's one argument is of type A, and the caller keeps its promises; those about the stream
+        // were made when this was.
+        let launched = unsafe { installation.calls.launch(function, shape, self.stream, (&raw const *args).cast()) };
+        launched.map_err(|error| error.of(name))
+    }
+}

@@ -1,0 +1,100 @@
+//! The kernels as PTX text, built into this library, and which drivers and GPUs understand it.
+
+use core::fmt;
+
+/// Runs on sm_80 and everything later.
+const SM80: &str = concat!(include_str!("../../../../../kernels-ptx/wtacrs_sm80.ptx"), "\0");
+
+/// A version: of CUDA, of PTX, or a compute capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// Before the point.
+    pub major: u32,
+    /// Behind it.
+    pub minor: u32,
+}
+
+/// PTX text with what its head says.
+#[derive(Clone, Copy, Debug)]
+pub struct Ptx {
+    /// The text, ending with a NUL.
+    pub(super) text: &'static str,
+    /// The version of its language (`.version`).
+    pub version: Version,
+    /// The least compute capability that runs it (`.target`).
+    pub target: Version,
+}
+
+impl Ptx {
+    /// The kernels that come with this library.
+    pub fn bundled() -> Self {
+        Self::parse(SM80).expect("the bundled PTX says its version and target")
+    }
+
+    /// The first CUDA version whose drivers load it.
+    ///
+    /// Source: PTX ISA, "Release Notes".
+    pub fn needed_driver(&self) -> Version {
+        let Version { major, minor } = self.version;
+        match (major, minor) {
+            (..=6, _) => Version::new(11, 0),
+            (7, minor) => Version::new(11, minor),
+            (8, minor @ 0..=5) => Version::new(12, minor),
+            (8, minor) => Version::new(12, minor + 1),
+            (major, minor) => Version::new(major + 4, minor),
+        }
+    }
+
+    fn parse(text: &'static str) -> Option<Self> {
+        let of = |directive: &str| text.lines().find_map(|line| line.trim().strip_prefix(directive)).map(str::trim);
+        let (major, minor) = of(".version")?.split_once('.')?;
+        let version = Version::new(major.parse().ok()?, minor.trim().parse().ok()?);
+        let digits = of(".target")?.strip_prefix("sm_")?;
+        let digits = &digits[..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())];
+        let number: u32 = digits.parse().ok()?;
+        Some(Self { text, version, target: Version::new(number / 10, number % 10) })
+    }
+}
+
+impl Version {
+    /// A version by its parts.
+    pub const fn new(major: u32, minor: u32) -> Self {
+        Self { major, minor }
+    }
+
+    /// From CUDA's way to write 12.4: 12040.
+    pub(super) const fn of_cuda(number: u32) -> Self {
+        Self::new(number / 1000, number % 1000 / 10)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_head_says() {
+        let ptx = |text| Ptx::parse(text).map(|ptx| (ptx.version, ptx.target, ptx.needed_driver()));
+        let v = Version::new;
+        assert_eq!(ptx("//\n.version 7.0\n.target sm_80\n"), Some((v(7, 0), v(8, 0), v(11, 0))));
+        assert_eq!(ptx(".version 7.4\n.target sm_86, debug\n"), Some((v(7, 4), v(8, 6), v(11, 4))));
+        assert_eq!(ptx(".version 8.7\n.target sm_120a\n"), Some((v(8, 7), v(12, 0), v(12, 8))));
+        assert_eq!(ptx(".version 9.0\n.target sm_100\n").map(|of| of.2), Some(v(13, 0)));
+        assert_eq!(ptx(".target sm_80\n"), None);
+        assert_eq!(Version::of_cuda(11040), v(11, 4));
+    }
+
+    #[test]
+    fn the_bundled_kernels_load_on_old_drivers() {
+        let ptx = Ptx::bundled();
+        assert!(ptx.needed_driver() <= Version::new(11, 4), "PTX {}", ptx.version);
+        assert_eq!(ptx.target, Version::new(8, 0));
+        assert!(ptx.text.ends_with('\0') && !ptx.text[..ptx.text.len() - 1].contains('\0'));
+    }
+}

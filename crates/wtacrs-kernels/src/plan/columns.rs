@@ -1,0 +1,205 @@
+//! The plan of a sum over columns: dA = G·Bᵀ, of which few columns of G and of B are used.
+
+use super::data_type::DataType;
+use super::error::{ExecuteError, PlanError};
+use super::kernels;
+use super::memory::{Layout, Part, check_pointer};
+use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
+use super::sample::{ForwardBuffers, Randomness, SamplePlan, SavedParts};
+use super::settings::Matrices;
+use crate::device::Device;
+use crate::kernel::{column_norms, gather_columns};
+use crate::launch::Launcher;
+use core::ptr;
+
+/// How dA = G·Bᵀ (rows × inner) is estimated for every problem of a batch, with the columns of G (rows × columns) and of
+/// B (inner × columns) as pairs.
+///
+/// B is given as its transpose, columns × inner, as attention has it: for scores = Q·Kᵀ it is K. Kept columns of G become
+/// rows in the scratch, and the product is then one over rows.
+///
+/// Immutable, `Send` and `Sync`, as [`super::LinearPlan`].
+#[derive(Clone, Debug)]
+pub struct ColumnsPlan {
+    sample: SamplePlan,
+    rows: usize,
+    gradient: DataType,
+    result: DataType,
+    g: Matrices,
+    da: Matrices,
+    product: ProductPlan,
+    gathered: Part,
+    gathered_matrices: Matrices,
+    partials: Part,
+    backward_bytes: u64,
+}
+
+/// What a plan of a sum over columns is made from, besides what is sampled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ColumnsSettings {
+    pub(super) rows: usize,
+    pub(super) gradient: DataType,
+    pub(super) result: DataType,
+    pub(super) g: Matrices,
+    pub(super) da: Matrices,
+    pub(super) precision: super::Precision,
+}
+
+impl ColumnsPlan {
+    pub(super) fn new(sample: SamplePlan, settings: &ColumnsSettings, device: &Device) -> Result<Self, PlanError> {
+        let &ColumnsSettings { rows, gradient, result, g, da, precision } = settings;
+        let (batch, kept) = (sample.settings.batch, sample.budget.get());
+        let product = ProductPlan::new(
+            ProductSettings {
+                batch,
+                rows: kept,
+                left: rows,
+                right: sample.settings.columns,
+                types: [gradient, sample.settings.data_type, result],
+                precision,
+            },
+            device,
+        )?;
+        let row = (rows as u64).next_multiple_of(16 / gradient.bytes());
+        let mut layout = Layout::default();
+        let gathered = layout.part("the kept columns of G", &[batch as u64, kept as u64, row, gradient.bytes()])?;
+        let partials = layout.part("the partial products", &[product.partial_bytes()])?;
+        let gathered_matrices = Matrices { row, matrix: row * kept as u64 };
+        let backward_bytes = layout.bytes();
+        Ok(Self {
+            sample,
+            rows,
+            gradient,
+            result,
+            g,
+            da,
+            product,
+            gathered,
+            gathered_matrices,
+            partials,
+            backward_bytes,
+        })
+    }
+
+    /// k: how many columns are kept for each problem.
+    pub fn kept_columns(&self) -> usize {
+        self.sample.budget.get()
+    }
+
+    /// How far a forward pass advances the offset of its randomness.
+    pub fn draws(&self) -> u64 {
+        self.sample.draws()
+    }
+
+    /// What the saved memory holds, and where; [`SavedParts::bytes`] is its size.
+    pub fn saved(&self) -> &SavedParts {
+        &self.sample.saved
+    }
+
+    /// Bytes that a forward pass needs while it runs.
+    pub fn forward_scratch_bytes(&self) -> u64 {
+        self.sample.scratch.bytes
+    }
+
+    /// Where a forward pass leaves the norms of B's columns (batch × columns, f32) in its scratch.
+    pub fn input_norms(&self) -> Part {
+        self.sample.scratch.norms
+    }
+
+    /// Bytes that a backward pass needs while it runs.
+    pub fn backward_scratch_bytes(&self) -> u64 {
+        self.backward_bytes
+    }
+
+    /// Chooses the columns of B to keep, and saves them as rows: three launches.
+    ///
+    /// # Errors
+    ///
+    /// As for [`super::LinearPlan::forward`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`super::LinearPlan::forward`], with Bᵀ as input.
+    pub unsafe fn forward<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &ForwardBuffers,
+        randomness: Randomness,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.sample.forward(launcher, buffers, randomness) }
+    }
+
+    /// Writes or adds the estimate of dA, and the norms of G's columns if they are wanted: at most four launches.
+    ///
+    /// # Errors
+    ///
+    /// As for [`super::LinearPlan::backward`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`super::LinearPlan::backward`], with G as gradient, the norms of its columns (batch × columns), and dA as
+    /// weight gradient.
+    pub unsafe fn backward<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &BackwardBuffers,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, update, scratch } = buffers;
+        check_pointer("G", gradient, self.gradient.bytes())?;
+        check_pointer("dA", weight_gradient.cast_const(), self.result.bytes())?;
+        saved.check("the saved memory", self.sample.saved.bytes)?;
+        scratch.check("the scratch of the backward pass", self.backward_bytes)?;
+        let sample = &self.sample.settings;
+        let [batch, rows, columns] = [sample.batch, self.rows, sample.pairs].map(|size| size as u32);
+        let kept = self.sample.budget.get() as u32;
+        if !gradient_norms.is_null() {
+            check_pointer("the norms of G's columns", gradient_norms.cast_const(), 4)?;
+            let args = column_norms::Args {
+                x: gradient,
+                leading: self.g.row,
+                batch_stride: self.g.matrix,
+                rows,
+                columns,
+                norms: gradient_norms,
+            };
+            let (kernel, shape) = kernels::column_norms(self.gradient, columns, batch);
+            // SAFETY: the caller's promise.
+            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        }
+        let parts = &self.sample.saved;
+        let count = saved.of::<u32>(parts.count);
+        let gathered = scratch.of::<u8>(self.gathered);
+        let args = gather_columns::Args {
+            x: gradient,
+            leading: self.g.row,
+            batch_stride: self.g.matrix,
+            rows,
+            kept,
+            indices: saved.of(parts.indices),
+            // The saved columns of B have them.
+            scales: ptr::null(),
+            count,
+            out: gathered,
+            out_leading: self.gathered_matrices.row,
+            out_batch_stride: self.gathered_matrices.matrix,
+        };
+        let (kernel, shape) = kernels::gather_columns(self.gradient, kept, rows, batch);
+        // SAFETY: the caller's promise; the saved indices lie within G's columns, what is gathered within the scratch.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        let factors = Factors {
+            left: gathered,
+            left_matrices: self.gathered_matrices,
+            right: saved.of(parts.rows),
+            right_matrices: parts.matrices(self.sample.budget),
+            indices: ptr::null(),
+            count,
+            product: weight_gradient,
+            product_matrices: self.da,
+            update,
+            partials: scratch.of(self.partials),
+        };
+        // SAFETY: as above.
+        unsafe { self.product.run(launcher, &factors) }
+    }
+}

@@ -1,0 +1,138 @@
+//! The kernels by element types, and their launches by sizes.
+
+use super::data_type::{DataType, Precision};
+use super::error::PlanError;
+use super::product::ProductSettings;
+use crate::block::output::Output;
+use crate::device::Device;
+use crate::kernel::gather_gemm::{Multiplier, Sizes, Tiling, tiling};
+use crate::kernel::{
+    self, column_norms, gather_columns, gather_gemm, gather_rows, predictor_update, row_norms, select,
+};
+use crate::launch::{Kernel, Launcher, Shape};
+use wtacrs_core::design::BuiltIn;
+
+/// The kernel of a type, from the constants of its three types.
+macro_rules! by_type {
+    ($of:expr, $f32:ident, $f16:ident, $bf16:ident) => {
+        match $of {
+            DataType::F32 => &kernel::$f32,
+            DataType::F16 => &kernel::$f16,
+            DataType::Bf16 => &kernel::$bf16,
+        }
+    };
+}
+
+/// A kernel and its launch.
+type Ready<A> = (&'static Kernel<A>, Shape);
+
+pub(super) fn row_norms(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<row_norms::Args> {
+    let kernel = by_type!(of, ROW_NORMS_F32, ROW_NORMS_F16, ROW_NORMS_BF16);
+    (kernel, row_norms::shape(rows, columns, batch, of.bytes() as u32))
+}
+
+pub(super) fn column_norms(of: DataType, columns: u32, batch: u32) -> Ready<column_norms::Args> {
+    let kernel = by_type!(of, COLUMN_NORMS_F32, COLUMN_NORMS_F16, COLUMN_NORMS_BF16);
+    (kernel, column_norms::shape(columns, batch))
+}
+
+pub(super) fn gather_rows(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<gather_rows::Args> {
+    let kernel = by_type!(of, GATHER_ROWS_F32, GATHER_ROWS_F16, GATHER_ROWS_BF16);
+    (kernel, gather_rows::shape(rows, columns, batch, of.bytes() as u32))
+}
+
+pub(super) fn gather_columns(of: DataType, kept: u32, rows: u32, batch: u32) -> Ready<gather_columns::Args> {
+    let kernel = by_type!(of, GATHER_COLUMNS_F32, GATHER_COLUMNS_F16, GATHER_COLUMNS_BF16);
+    (kernel, gather_columns::shape(kept, rows, batch))
+}
+
+pub(super) fn predictor_features(of: DataType, args: &predictor_update::Args) -> Ready<predictor_update::Args> {
+    let kernel = by_type!(of, PREDICTOR_FEATURES_F32, PREDICTOR_FEATURES_F16, PREDICTOR_FEATURES_BF16);
+    let &predictor_update::Args { budget, rows_per_update, in_features, features, .. } = args;
+    (kernel, predictor_update::features_shape(budget, rows_per_update, in_features, features))
+}
+
+pub(super) fn predictor_sums(args: &predictor_update::Args) -> Ready<predictor_update::Args> {
+    (&kernel::PREDICTOR_SUMS, predictor_update::sums_shape(args.in_features, args.features))
+}
+
+pub(super) fn predictor_apply() -> Ready<predictor_update::Args> {
+    (&kernel::PREDICTOR_APPLY, predictor_update::apply_shape())
+}
+
+/// The design as the kernel knows it.
+pub(super) fn design(design: BuiltIn) -> Result<select::Design, PlanError> {
+    Ok(match design {
+        BuiltIn::Uniform => select::Design::Uniform,
+        BuiltIn::Crs => select::Design::Crs,
+        BuiltIn::TopK => select::Design::TopK,
+        BuiltIn::WtaIid => select::Design::WtaIid,
+        BuiltIn::WtaStratified => select::Design::WtaStratified,
+        BuiltIn::WtaPivotal => select::Design::WtaPivotal,
+        _ => return Err(PlanError::Unsupported { what: "this design: no kernel selects by it" }),
+    })
+}
+
+/// Bytes that a problem's selection needs while it runs.
+pub(super) fn select_scratch_bytes(design: select::Design, pairs: u32, budget: u32) -> u64 {
+    select::scratch_bytes(pairs, budget, design)
+}
+
+/// One launch on a device that holds at least so many blocks of the largest size at once.
+pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_blocks: u32) -> Ready<select::Args> {
+    (select::kernel(design), select::shape(pairs, batch, design, resident_blocks))
+}
+
+/// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Multiplication {
+    pub(super) tiling: Tiling,
+    output: Output,
+    element_bytes: u32,
+}
+
+impl Multiplication {
+    pub(super) fn new(settings: &ProductSettings, device: &Device) -> Result<Self, PlanError> {
+        let &ProductSettings { batch, rows, left, right, types: [input, gradient, product], precision } = settings;
+        let multiplier = match (input, precision) {
+            (DataType::F32, Precision::Exact) => Multiplier::F32,
+            (DataType::F32, Precision::Tf32) => Multiplier::Tf32,
+            (DataType::F16, _) => Multiplier::F16,
+            (DataType::Bf16, _) => Multiplier::Bf16,
+        };
+        if input != gradient || !(product == DataType::F32 || product == input) {
+            let allowed = "both must be of one type, and the product of that or f32";
+            return Err(PlanError::DataTypes { input, gradient, product, allowed });
+        }
+        let output = match product {
+            DataType::F32 => Output::F32,
+            DataType::F16 => Output::F16,
+            DataType::Bf16 => Output::Bf16,
+        };
+        // All were checked to fit.
+        let [in_features, out_features, rows, batch] = [left, right, rows, batch].map(|size| size as u32);
+        let tiling = tiling(multiplier, Sizes { in_features, out_features, rows, batch }, device.multiprocessors);
+        Ok(Self { tiling, output, element_bytes: input.bytes() as u32 })
+    }
+
+    /// The element type of the product, as kernels know it.
+    pub(super) fn output(&self) -> u32 {
+        self.output as u32
+    }
+
+    /// The launches of a product.
+    ///
+    /// # Safety
+    ///
+    /// The arguments keep the promises of the kernel.
+    pub(super) unsafe fn run<L: Launcher>(&self, launcher: &mut L, args: &gather_gemm::Args) -> Result<(), L::Error> {
+        let (kernel, shape) = self.tiling.launch(args.aligned(self.element_bytes));
+        // SAFETY: the caller's promise.
+        unsafe { launcher.launch(kernel, shape, args) }?;
+        match self.tiling.reduce {
+            // SAFETY: as above.
+            Some(shape) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &args.reduce()) },
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The plan of a linear layer, or of a batch of them.
+
+use super::error::{ExecuteError, PlanError};
+use super::kernels;
+use super::memory::{Layout, Part, check_pointer};
+use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
+use super::sample::{ForwardBuffers, Randomness, SamplePlan, SampleSettings, SavedParts, Streams, check_size};
+use super::settings::{Called, LinearSettings, Matrices};
+use crate::device::Device;
+use crate::kernel::row_norms;
+use crate::launch::Launcher;
+use core::ptr;
+
+/// How dW = Hᵀ dZ is estimated: which launches, with how much memory.
+///
+/// Layers that share H share one forward pass and its saved memory: every plan with the same tokens, input features,
+/// budget, batch and input type reads it.
+///
+/// Immutable, `Send` and `Sync`; any number of calls may be in flight, each with memory of its own.
+///
+/// # Example
+///
+/// ```
+/// use wtacrs_core::Keep;
+/// use wtacrs_kernels::device::Device;
+/// use wtacrs_kernels::plan::{LinearPlan, LinearSettings};
+///
+/// let plan = LinearPlan::new(LinearSettings::new(16384, 4096, 4096, Keep::Fraction(0.1)), &Device::emulated())?;
+/// assert_eq!((plan.kept_rows(), plan.draws()), (1638, 16384));
+/// assert_eq!(plan.saved().rows.bytes, 1638 * 4096 * 2);
+/// # Ok::<(), wtacrs_kernels::plan::PlanError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LinearPlan {
+    settings: LinearSettings,
+    sample: SamplePlan,
+    dz: Matrices,
+    dw: Matrices,
+    product: ProductPlan,
+    partials: Part,
+    backward_bytes: u64,
+}
+
+impl LinearPlan {
+    /// The plan for some settings on a device.
+    ///
+    /// # Errors
+    ///
+    /// A size that is zero or too large, a budget that does not fit, rows that overlap, types that no kernel multiplies.
+    pub fn new(settings: LinearSettings, device: &Device) -> Result<Self, PlanError> {
+        Self::with_streams(settings, device, Streams { first: 0, step: 1 })
+    }
+
+    pub(super) fn with_streams(settings: LinearSettings, device: &Device, streams: Streams) -> Result<Self, PlanError> {
+        let &LinearSettings { tokens, in_features, out_features, batch, .. } = &settings;
+        let sample = SamplePlan::new(
+            SampleSettings {
+                pairs: tokens,
+                columns: in_features,
+                keep: settings.keep,
+                design: settings.design,
+                weights: settings.weights,
+                data_type: settings.input,
+                batch,
+                called: Called {
+                    matrix: "H",
+                    rows: "the rows of H",
+                    row: "the length of a row of H",
+                    matrices: "the matrices H",
+                },
+                strides: settings.input_strides,
+                streams,
+            },
+            ["the number of tokens", "the number of input features", "the batch"],
+            device,
+        )?;
+        check_size("the number of output features", out_features)?;
+        let dz = Matrices::new(
+            Called {
+                matrix: "dZ",
+                rows: "the rows of dZ",
+                row: "the length of a row of dZ",
+                matrices: "the matrices dZ",
+            },
+            [batch, tokens, out_features],
+            settings.gradient.bytes(),
+            settings.gradient_strides,
+        )?;
+        let dw = Matrices::new(
+            Called {
+                matrix: "dW",
+                rows: "the rows of dW",
+                row: "the length of a row of dW",
+                matrices: "the matrices dW",
+            },
+            [batch, in_features, out_features],
+            settings.weight_gradient.bytes(),
+            settings.weight_gradient_strides,
+        )?;
+        let product = ProductPlan::new(
+            ProductSettings {
+                batch,
+                rows: sample.budget.get(),
+                left: in_features,
+                right: out_features,
+                types: [settings.input, settings.gradient, settings.weight_gradient],
+                precision: settings.precision,
+            },
+            device,
+        )?;
+        let mut layout = Layout::default();
+        let partials = layout.part("the partial products", &[product.partial_bytes()])?;
+        Ok(Self { settings, sample, dz, dw, product, partials, backward_bytes: layout.bytes() })
+    }
+
+    /// What the plan was made from.
+    pub fn settings(&self) -> &LinearSettings {
+        &self.settings
+    }
+
+    /// k: how many rows are saved for each problem.
+    pub fn kept_rows(&self) -> usize {
+        self.sample.budget.get()
+    }
+
+    /// How far a forward pass advances the offset of its randomness.
+    pub fn draws(&self) -> u64 {
+        self.sample.draws()
+    }
+
+    /// What the saved memory holds, and where; [`SavedParts::bytes`] is its size.
+    pub fn saved(&self) -> &SavedParts {
+        &self.sample.saved
+    }
+
+    /// Bytes that a forward pass needs while it runs.
+    pub fn forward_scratch_bytes(&self) -> u64 {
+        self.sample.scratch.bytes
+    }
+
+    /// Where a forward pass leaves the norms of H's rows (batch × tokens, f32) in its scratch.
+    pub fn input_norms(&self) -> Part {
+        self.sample.scratch.norms
+    }
+
+    /// Bytes that a backward pass needs while it runs.
+    pub fn backward_scratch_bytes(&self) -> u64 {
+        self.backward_bytes
+    }
+
+    /// Into how many ranges of kept rows, added in a fixed order, the product is cut.
+    pub fn splits(&self) -> u32 {
+        self.product.splits()
+    }
+
+    /// Chooses the tokens of H to keep, and saves their rows: three launches.
+    ///
+    /// # Errors
+    ///
+    /// A pointer or a size that will not do, before anything is launched; or the launcher's error. A weight that is no
+    /// number is told in the saved [status](SavedParts::status).
+    ///
+    /// # Safety
+    ///
+    /// The pointers lead to memory of the launcher's device, as large as [`ForwardBuffers`] and the plan tell, alive
+    /// and otherwise unused until the launches have run; `further_offset` is null or such a pointer. Saved memory,
+    /// scratch and input do not overlap.
+    pub unsafe fn forward<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &ForwardBuffers,
+        randomness: Randomness,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.sample.forward(launcher, buffers, randomness) }
+    }
+
+    /// Writes or adds the estimate of dW, and the norms of dZ's rows if they are wanted: at most three launches.
+    ///
+    /// # Errors
+    ///
+    /// A pointer or a size that will not do, before anything is launched; or the launcher's error.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::forward`], with [`BackwardBuffers`]; the saved memory is what a forward pass of such a plan wrote
+    /// earlier on the same stream, or on one that this one waits for.
+    pub unsafe fn backward<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &BackwardBuffers,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, update, scratch } = buffers;
+        let &LinearSettings { tokens, out_features, batch, .. } = &self.settings;
+        check_pointer("dZ", gradient, self.settings.gradient.bytes())?;
+        check_pointer("dW", weight_gradient.cast_const(), self.settings.weight_gradient.bytes())?;
+        saved.check("the saved memory", self.sample.saved.bytes)?;
+        scratch.check("the scratch of the backward pass", self.backward_bytes)?;
+        if !gradient_norms.is_null() {
+            check_pointer("the norms of dZ", gradient_norms.cast_const(), 4)?;
+            let [batch, rows, columns] = [batch, tokens, out_features].map(|size| size as u32);
+            let args = row_norms::Args {
+                x: gradient,
+                leading: self.dz.row,
+                batch_stride: self.dz.matrix,
+                rows,
+                columns,
+                theta: ptr::null(),
+                norms: gradient_norms,
+                directions: ptr::null_mut(),
+                meeting: ptr::null_mut(),
+            };
+            let (kernel, shape) = kernels::row_norms(self.settings.gradient, rows, columns, batch);
+            // SAFETY: the caller's promise.
+            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        }
+        let parts = &self.sample.saved;
+        let factors = Factors {
+            left: saved.of(parts.rows),
+            left_matrices: parts.matrices(self.sample.budget),
+            right: gradient,
+            right_matrices: self.dz,
+            indices: saved.of(parts.indices),
+            count: saved.of(parts.count),
+            product: weight_gradient,
+            product_matrices: self.dw,
+            update,
+            partials: scratch.of(self.partials),
+        };
+        // SAFETY: the caller's promise; the saved parts lie within the saved memory, and their indices within dZ.
+        unsafe { self.product.run(launcher, &factors) }
+    }
+}

@@ -1,0 +1,173 @@
+//! The plan of C = A·B for every (batch, head): attention's two products, see `TensorMul` of wtacrs-core.
+
+use super::columns::{ColumnsPlan, ColumnsSettings};
+use super::data_type::{DataType, Precision};
+use super::error::PlanError;
+use super::linear::LinearPlan;
+use super::sample::{SamplePlan, SampleSettings, Streams, check_size};
+use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
+use crate::device::Device;
+use wtacrs_core::Keep;
+use wtacrs_core::design::BuiltIn;
+
+/// C = A·B (rows × inner, inner × columns) for every (batch, head), with gradients from G = dC.
+///
+/// | gradient | sums over | plan |
+/// |---|---|---|
+/// | dA = G·Bᵀ | columns | [`MatmulPlan::left`] |
+/// | dB = Aᵀ·G | rows | [`MatmulPlan::right`] |
+///
+/// A gradient that is not sampled is the framework's own product. Heads of one layer lie one behind the other, at any
+/// distance that is the same from every (batch, head) to the next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatmulSettings {
+    /// Samples of a batch.
+    pub batch: usize,
+    /// Heads of a sample.
+    pub heads: usize,
+    /// Rows of A and C.
+    pub rows: usize,
+    /// Columns of A, rows of B.
+    pub inner: usize,
+    /// Columns of B and C.
+    pub columns: usize,
+    /// How many columns to keep for dA; none: dA is not this plan's.
+    pub left: Option<Keep>,
+    /// How many rows to keep for dB; none: dB is not this plan's.
+    pub right: Option<Keep>,
+    /// Which rule selects them.
+    pub design: BuiltIn,
+    /// What the weights of both are made from, besides the norms of A's rows or B's columns.
+    pub weights: WeightSource,
+    /// The type of A and B.
+    pub input: DataType,
+    /// The type of G.
+    pub gradient: DataType,
+    /// The type of dA and dB: f32, or that of A, B and G.
+    pub result: DataType,
+    /// How f32 matrices are multiplied.
+    pub precision: Precision,
+    /// Where A's rows lie, if it is not dense.
+    pub a_strides: Option<Strides>,
+    /// Where the rows of B's transpose (columns × inner) lie, if it is not dense.
+    pub b_transposed_strides: Option<Strides>,
+    /// Where G's rows lie, if it is not dense.
+    pub gradient_strides: Option<Strides>,
+}
+
+/// Which launches estimate the gradients of attention's products, all (batch, head) at a time.
+///
+/// Each gradient has a threshold and draws of its own for every (batch, head): item i of dA draws from stream 2i, of dB
+/// from stream 2i + 1, both at the same offset.
+#[derive(Clone, Debug)]
+pub struct MatmulPlan {
+    left: Option<ColumnsPlan>,
+    right: Option<LinearPlan>,
+    draws: u64,
+}
+
+impl MatmulPlan {
+    /// The plan for some settings on a device.
+    ///
+    /// # Errors
+    ///
+    /// A size that is zero or too large, a budget that does not fit, rows that overlap, types that no kernel multiplies.
+    pub fn new(settings: &MatmulSettings, device: &Device) -> Result<Self, PlanError> {
+        let &MatmulSettings { batch, heads, rows, inner, columns, design, weights, .. } = settings;
+        check_size("the batch", batch)?;
+        check_size("the number of heads", heads)?;
+        check_size("the number of rows", rows)?;
+        check_size("the inner size", inner)?;
+        check_size("the number of columns", columns)?;
+        if matches!(weights, WeightSource::Predicted { .. }) {
+            return Err(PlanError::Unsupported { what: "a norm predictor for products of attention" });
+        }
+        let what = "the number of (batch, head) pairs";
+        let items = batch.checked_mul(heads).ok_or(PlanError::Overflow { what })?;
+        let left = settings.left.map(|keep| {
+            let sample = SamplePlan::new(
+                SampleSettings {
+                    pairs: columns,
+                    columns: inner,
+                    keep,
+                    design,
+                    weights,
+                    data_type: settings.input,
+                    batch: items,
+                    called: Called {
+                        matrix: "B",
+                        rows: "the columns of B",
+                        row: "the length of a column of B",
+                        matrices: "the matrices B",
+                    },
+                    strides: settings.b_transposed_strides,
+                    streams: Streams { first: 0, step: 2 },
+                },
+                ["the number of columns", "the inner size", what],
+                device,
+            )?;
+            let g = Matrices::new(
+                Called {
+                    matrix: "G",
+                    rows: "the rows of G",
+                    row: "the length of a row of G",
+                    matrices: "the matrices G",
+                },
+                [items, rows, columns],
+                settings.gradient.bytes(),
+                settings.gradient_strides,
+            )?;
+            let da = Matrices::new(
+                Called {
+                    matrix: "dA",
+                    rows: "the rows of dA",
+                    row: "the length of a row of dA",
+                    matrices: "the matrices dA",
+                },
+                [items, rows, inner],
+                settings.result.bytes(),
+                None,
+            )?;
+            let &MatmulSettings { gradient, result, precision, .. } = settings;
+            ColumnsPlan::new(sample, &ColumnsSettings { rows, gradient, result, g, da, precision }, device)
+        });
+        let right = settings.right.map(|keep| {
+            let settings = LinearSettings {
+                tokens: rows,
+                in_features: inner,
+                out_features: columns,
+                keep,
+                design,
+                weights,
+                input: settings.input,
+                gradient: settings.gradient,
+                weight_gradient: settings.result,
+                precision: settings.precision,
+                batch: items,
+                input_strides: settings.a_strides,
+                gradient_strides: settings.gradient_strides,
+                weight_gradient_strides: None,
+            };
+            LinearPlan::with_streams(settings, device, Streams { first: 1, step: 2 })
+        });
+        let (left, right) = (left.transpose()?, right.transpose()?);
+        let of_left = left.as_ref().map_or(0, ColumnsPlan::draws);
+        let draws = of_left.max(right.as_ref().map_or(0, LinearPlan::draws));
+        Ok(Self { left, right, draws })
+    }
+
+    /// dA, if it is sampled: its forward pass takes Bᵀ (batch × heads × columns × inner).
+    pub fn left(&self) -> Option<&ColumnsPlan> {
+        self.left.as_ref()
+    }
+
+    /// dB, if it is sampled: its forward pass takes A (batch × heads × rows × inner).
+    pub fn right(&self) -> Option<&LinearPlan> {
+        self.right.as_ref()
+    }
+
+    /// How far the forward passes of both, at one offset, advance it.
+    pub fn draws(&self) -> u64 {
+        self.draws
+    }
+}

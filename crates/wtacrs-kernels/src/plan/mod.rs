@@ -1,0 +1,37 @@
+//! Which kernels a layer needs, in which order, with how much memory: made once, then run on any launcher.
+//!
+//! ```text
+//! forward    H ── row_norms ── select ── gather_rows ── saved                          3 launches
+//! backward   dZ ── row_norms        saved, dZ ── gather_gemm ── split_reduce ── dW     3 launches at most
+//! update     saved, norms of dZ ── predictor_features ── predictor_sums ── predictor_apply  3 launches
+//! ```
+//!
+//! A plan is immutable, `Send` and `Sync`; scratch and saved memory are the caller's, one of each for every call in
+//! flight. What is scratch is dead when the launches of one call have run; what is saved lives from forward to backward.
+//! [`LinearPlan`] is for a layer Z = H·W, [`MatmulPlan`] for the products of attention, [`PredictorPlan`]
+//! for what guesses ‖dZ‖.
+
+mod columns;
+mod data_type;
+mod error;
+mod kernels;
+mod linear;
+mod list;
+mod matmul;
+mod memory;
+mod predictor;
+mod product;
+mod sample;
+mod settings;
+
+pub use self::columns::ColumnsPlan;
+pub use self::data_type::{DataType, Precision};
+pub use self::error::{ExecuteError, PlanError};
+pub use self::linear::LinearPlan;
+pub use self::list::{LaunchList, ListedLaunch};
+pub use self::matmul::{MatmulPlan, MatmulSettings};
+pub use self::memory::{ALIGNMENT, Memory, Part};
+pub use self::predictor::{PredictorPlan, UpdateBuffers};
+pub use self::product::BackwardBuffers;
+pub use self::sample::{ForwardBuffers, Randomness, SavedParts};
+pub use self::settings::{LinearSettings, Strides, WeightSource};

@@ -1,0 +1,219 @@
+//! The plan by which a norm predictor learns from a step's kept rows.
+
+use super::data_type::DataType;
+use super::error::{ExecuteError, PlanError};
+use super::kernels;
+use super::linear::LinearPlan;
+use super::memory::{Layout, Memory, Part, check_pointer};
+use super::sample::SavedParts;
+use crate::kernel::predictor_update::{self, State};
+use crate::launch::Launcher;
+use wtacrs_core::norm_predictor::Settings;
+
+/// How a layer's norm predictor learns: which launches, with how much memory.
+///
+/// Its state lies in device memory, begins as `predictor_update::state_bytes` of a predictor of wtacrs-core, and moves
+/// with every step; its θ ([`Self::theta`]) is the guess of a forward pass whose weights are
+/// [`Predicted`](super::WeightSource::Predicted).
+///
+/// Immutable, `Send` and `Sync`; a state belongs to one call at a time.
+#[derive(Clone, Debug)]
+pub struct PredictorPlan {
+    settings: Settings,
+    in_features: u32,
+    budget: u32,
+    input: DataType,
+    saved: SavedParts,
+    state: State,
+    scratch: Part,
+    scratch_bytes: u64,
+    sums_bytes: u64,
+}
+
+/// What an update reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct UpdateBuffers {
+    /// What the forward pass saved.
+    pub saved: Memory,
+    /// The norms of all rows of dZ, from the backward pass.
+    pub gradient_norms: *const f32,
+    /// The predictor's state.
+    pub state: Memory,
+    /// The step's sums: [`PredictorPlan::sums_len`] numbers (f64), which may be added over ranks between
+    /// [`PredictorPlan::sum`] and [`PredictorPlan::apply`].
+    pub sums: Memory,
+    /// Two words (u32) that tell what came of it: see `status` of [`predictor_update::Args`].
+    pub status: *mut u32,
+    /// As many bytes as the plan needs.
+    pub scratch: Memory,
+}
+
+impl PredictorPlan {
+    /// The plan for a layer's predictor.
+    ///
+    /// # Errors
+    ///
+    /// A batch of layers; more features than the kernels hold; settings out of range.
+    pub fn new(layer: &LinearPlan, settings: Settings) -> Result<Self, PlanError> {
+        if layer.settings().batch != 1 {
+            return Err(PlanError::Unsupported { what: "a norm predictor for a batch of layers" });
+        }
+        let most = predictor_update::MOST_FEATURES as usize;
+        match settings.features {
+            0 => return Err(PlanError::Zero { what: "the number of a predictor's features" }),
+            found if found > most => {
+                return Err(PlanError::TooLarge { what: "the number of a predictor's features", found, most });
+            }
+            _ => {}
+        }
+        if settings.rows_per_update == 0 {
+            return Err(PlanError::Zero { what: "the number of rows that a predictor learns from" });
+        }
+        for (what, found, is_allowed, allowed) in [
+            (
+                "the forgetting",
+                settings.forgetting,
+                settings.forgetting > 0.0 && settings.forgetting <= 1.0,
+                "above 0 and at most 1",
+            ),
+            ("the ridge", settings.ridge, settings.ridge > 0.0 && settings.ridge.is_finite(), "positive and finite"),
+            ("the clamp", settings.clamp, settings.clamp > 0.0 && settings.clamp <= 20.0, "above 0 and at most 20"),
+        ] {
+            if !is_allowed {
+                return Err(PlanError::OutOfRange { what, found, allowed });
+            }
+        }
+        // The layer's plan has checked that they fit.
+        let (in_features, budget) = (layer.settings().in_features as u32, layer.kept_rows() as u32);
+        let features = settings.features as u32;
+        let rows = settings.rows_per_update.min(budget as usize) as u32;
+        let mut layout = Layout::default();
+        let scratch_bytes = predictor_update::scratch_bytes(budget, rows, in_features, features);
+        let scratch = layout.part("the scratch of a predictor's update", &[scratch_bytes])?;
+        Ok(Self {
+            settings,
+            in_features,
+            budget,
+            input: layer.settings().input,
+            saved: *layer.saved(),
+            state: State::new(in_features, features),
+            scratch,
+            scratch_bytes: layout.bytes(),
+            sums_bytes: predictor_update::sums_bytes(in_features, features),
+        })
+    }
+
+    /// Bytes of the state.
+    pub fn state_bytes(&self) -> u64 {
+        self.state.bytes
+    }
+
+    /// Where in the state θ lies (in_features numbers, f32).
+    pub fn theta(&self) -> Part {
+        Part { offset: self.state.theta, bytes: 4 * u64::from(self.in_features) }
+    }
+
+    /// How many numbers a step's sums are.
+    pub fn sums_len(&self) -> u64 {
+        self.sums_bytes / 8
+    }
+
+    /// Bytes that an update needs while it runs.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.scratch_bytes
+    }
+
+    /// Learns from a step: three launches.
+    ///
+    /// # Errors
+    ///
+    /// A pointer or a size that will not do, before anything is launched; or the launcher's error.
+    ///
+    /// # Safety
+    ///
+    /// As for [`LinearPlan::backward`], with [`UpdateBuffers`]; the saved memory and the norms are those of the same step.
+    pub unsafe fn update<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &UpdateBuffers,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.sum(launcher, buffers)?;
+            self.apply(launcher, buffers)
+        }
+    }
+
+    /// The first two launches: this rank's sums.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::update`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::update`].
+    pub unsafe fn sum<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &UpdateBuffers,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let args = self.args(buffers)?;
+        let (kernel, shape) = kernels::predictor_features(self.input, &args);
+        // SAFETY: the caller's promise; the saved parts lie within the saved memory.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        let (kernel, shape) = kernels::predictor_sums(&args);
+        // SAFETY: as above.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+    }
+
+    /// The last launch: the state moves by the sums, of this rank or of all of them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::update`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::update`], after [`Self::sum`].
+    pub unsafe fn apply<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &UpdateBuffers,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let args = self.args(buffers)?;
+        let (kernel, shape) = kernels::predictor_apply();
+        // SAFETY: the caller's promise.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+    }
+
+    fn args<E>(&self, buffers: &UpdateBuffers) -> Result<predictor_update::Args, ExecuteError<E>> {
+        let &UpdateBuffers { saved, gradient_norms, state, sums, status, scratch } = buffers;
+        saved.check("the saved memory", self.saved.bytes)?;
+        check_pointer("the norms of dZ", gradient_norms, 4)?;
+        state.check("the predictor's state", self.state.bytes)?;
+        sums.check("the predictor's sums", self.sums_bytes)?;
+        check_pointer("the predictor's status", status.cast_const(), 4)?;
+        scratch.check("the scratch of a predictor's update", self.scratch_bytes)?;
+        let Settings { features, forgetting, ridge, clamp, rows_per_update, seed: _ } = self.settings;
+        Ok(predictor_update::Args {
+            rows: saved.of(self.saved.rows),
+            leading: self.saved.row_elements,
+            in_features: self.in_features,
+            features: features as u32,
+            budget: self.budget,
+            rows_per_update: rows_per_update.min(self.budget as usize) as u32,
+            count: saved.of(self.saved.count),
+            indices: saved.of(self.saved.indices),
+            dz_norms: gradient_norms,
+            scales: saved.of(self.saved.scales),
+            forgetting,
+            ridge,
+            clamp,
+            state: state.at,
+            scratch: scratch.of(self.scratch),
+            sums: sums.at.cast(),
+            status,
+        })
+    }
+}

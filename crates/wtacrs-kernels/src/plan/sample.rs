@@ -1,0 +1,290 @@
+//! The forward half of every plan: which rows of a matrix are kept, and the kept rows side by side.
+
+use super::data_type::DataType;
+use super::error::{ExecuteError, PlanError};
+use super::kernels;
+use super::memory::{Layout, Memory, Part, check_pointer};
+use super::settings::{Called, Matrices, Strides, WeightSource};
+use crate::device::Device;
+use crate::kernel::{gather_rows, row_norms, select};
+use crate::launch::Launcher;
+use core::ptr;
+use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::{Budget, Keep};
+
+/// The most matrices of a batch: the third dimension of a grid.
+const MOST_OF_A_BATCH: usize = 65_535;
+/// The most of anything that kernels count in 32 bits, with room to round up to a tile.
+const MOST: usize = (1 << 31) - 1;
+
+/// What is to be sampled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SampleSettings {
+    pub(super) pairs: usize,
+    pub(super) columns: usize,
+    pub(super) keep: Keep,
+    pub(super) design: BuiltIn,
+    pub(super) weights: WeightSource,
+    pub(super) data_type: DataType,
+    pub(super) batch: usize,
+    pub(super) called: Called,
+    pub(super) strides: Option<Strides>,
+    pub(super) streams: Streams,
+}
+
+/// Problem b of a batch draws from stream `first` + b · `step`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Streams {
+    pub(super) first: u32,
+    pub(super) step: u32,
+}
+
+/// norms → selection → kept rows.
+#[derive(Clone, Debug)]
+pub(super) struct SamplePlan {
+    pub(super) settings: SampleSettings,
+    design: select::Design,
+    /// At least so many blocks run side by side.
+    resident_blocks: u32,
+    pub(super) budget: Budget,
+    pub(super) saved: SavedParts,
+    pub(super) scratch: SampleScratch,
+    matrices: Matrices,
+}
+
+/// What a forward pass needs while it runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SampleScratch {
+    pub(super) norms: Part,
+    directions: Part,
+    meeting: Part,
+    select: Part,
+    pub(super) bytes: u64,
+}
+
+/// What lives from forward to backward, and where in the saved memory it lies; for each problem of the batch in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedParts {
+    /// batch × kept rows of [`Self::row_elements`] elements of the input's type: first the row, times its scale.
+    pub rows: Part,
+    /// From one saved row to the next: the row's length rounded up to 16 bytes.
+    pub row_elements: u64,
+    /// batch × kept indices (u32), ascending; only the first `count` are written.
+    pub indices: Part,
+    /// batch × kept scales 1/π (f64), as above.
+    pub scales: Part,
+    /// How many rows each problem kept (u32): the budget, or less for a design that draws with replacement or weights
+    /// that are zero.
+    pub count: Part,
+    /// Per problem (u32), 0, or 1 + the index of the first row whose norm or guess is no weight (negative or not
+    /// finite): then nothing is kept and the gradient is zero.
+    pub status: Part,
+    /// Of all parts.
+    pub bytes: u64,
+}
+
+/// What a forward pass reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardBuffers {
+    /// The batch × tokens × in_features elements of H.
+    pub input: *const u8,
+    /// batch × tokens norms (`Norms`, `Cached`) or in_features numbers θ (`Predicted`) in f32; null for `Input`.
+    pub guess: *const f32,
+    /// As many bytes as the plan saves.
+    pub saved: Memory,
+    /// As many bytes as the plan's forward pass needs.
+    pub scratch: Memory,
+}
+
+/// Where a forward pass takes its bits from.
+#[derive(Clone, Copy, Debug)]
+pub struct Randomness {
+    /// The generator's key.
+    pub seed: u64,
+    /// The first block of its counter; the next call may begin at `offset` + the plan's `draws`.
+    pub offset: u64,
+    /// A number in device memory that is added to `offset` when the kernel runs, so that a captured graph draws anew at
+    /// each replay; null for none.
+    pub further_offset: *const u64,
+}
+
+impl Randomness {
+    /// The bits of a seed from an offset on.
+    pub fn new(seed: u64, offset: u64) -> Self {
+        Self { seed, offset, further_offset: ptr::null() }
+    }
+}
+
+/// Refuses a size that is zero, or more than kernels count.
+pub(super) fn check_size(what: &'static str, found: usize) -> Result<(), PlanError> {
+    check_most(what, found, MOST)
+}
+
+fn check_most(what: &'static str, found: usize, most: usize) -> Result<(), PlanError> {
+    match found {
+        0 => Err(PlanError::Zero { what }),
+        _ if found > most => Err(PlanError::TooLarge { what, found, most }),
+        _ => Ok(()),
+    }
+}
+
+impl SamplePlan {
+    /// `sizes` names the pairs, the columns and the batch.
+    pub(super) fn new(
+        settings: SampleSettings,
+        [pairs, columns, batch]: [&'static str; 3],
+        device: &Device,
+    ) -> Result<Self, PlanError> {
+        check_size(pairs, settings.pairs)?;
+        check_size(columns, settings.columns)?;
+        check_most(batch, settings.batch, MOST_OF_A_BATCH)?;
+        settings.weights.check()?;
+        let budget = settings.keep.of(settings.pairs)?;
+        let sizes = [settings.batch, settings.pairs, settings.columns];
+        let matrices = Matrices::new(settings.called, sizes, settings.data_type.bytes(), settings.strides)?;
+        let design = kernels::design(settings.design)?;
+        let saved = SavedParts::new(&settings, budget)?;
+        let scratch = SampleScratch::new(&settings, design, budget)?;
+        Ok(Self { settings, design, resident_blocks: device.multiprocessors, budget, saved, scratch, matrices })
+    }
+
+    pub(super) fn draws(&self) -> u64 {
+        self.settings.design.draws(self.budget)
+    }
+
+    /// Launches the three kernels of a forward pass.
+    ///
+    /// # Safety
+    ///
+    /// As for [`super::LinearPlan::forward`].
+    pub(super) unsafe fn forward<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &ForwardBuffers,
+        randomness: Randomness,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let &ForwardBuffers { input, guess, saved, scratch } = buffers;
+        let &SampleSettings { weights, data_type, batch, .. } = &self.settings;
+        check_pointer("the input", input, data_type.bytes())?;
+        if weights != WeightSource::Input {
+            check_pointer("the guess", guess, 4)?;
+        }
+        if !randomness.further_offset.is_null() {
+            check_pointer("the further offset", randomness.further_offset, 8)?;
+        }
+        saved.check("the saved memory", self.saved.bytes)?;
+        scratch.check("the scratch of the forward pass", self.scratch.bytes)?;
+
+        // They were checked to fit when the plan was made.
+        let [batch, pairs, columns] = [batch, self.settings.pairs, self.settings.columns].map(|size| size as u32);
+        let kept = self.budget.get() as u32;
+        let is_predicted = matches!(weights, WeightSource::Predicted { .. });
+        let norms = scratch.of::<f32>(self.scratch.norms);
+        let directions = scratch.of::<f32>(self.scratch.directions);
+        let meeting = scratch.of::<u32>(self.scratch.meeting);
+        let Matrices { row: leading, matrix: batch_stride } = self.matrices;
+        let args = row_norms::Args {
+            x: input,
+            leading,
+            batch_stride,
+            rows: pairs,
+            columns,
+            theta: if is_predicted { guess } else { ptr::null() },
+            norms,
+            directions: if is_predicted { directions } else { ptr::null_mut() },
+            meeting,
+        };
+        let (kernel, shape) = kernels::row_norms(data_type, pairs, columns, batch);
+        // SAFETY: the caller's buffers are as large as the plan told; the norms are a part of the scratch.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+
+        let (source, mix, clamp) = weights.parts();
+        let indices = saved.of::<u32>(self.saved.indices);
+        let scales = saved.of::<f64>(self.saved.scales);
+        let count = saved.of::<u32>(self.saved.count);
+        let args = select::Args {
+            input_norms: norms,
+            other: match weights {
+                WeightSource::Input => ptr::null(),
+                WeightSource::Predicted { .. } => directions,
+                WeightSource::Norms | WeightSource::Cached { .. } => guess,
+            },
+            source: source as u32,
+            pairs,
+            budget: kept,
+            mix,
+            clamp,
+            seed: randomness.seed,
+            offset: randomness.offset,
+            further_offset: randomness.further_offset,
+            first_stream: self.settings.streams.first,
+            stream_step: self.settings.streams.step,
+            indices,
+            scales,
+            count,
+            status: saved.of(self.saved.status),
+            scratch: scratch.of(self.scratch.select),
+            meeting,
+        };
+        let (kernel, shape) = kernels::select(self.design, pairs, batch, self.resident_blocks);
+        // SAFETY: as above; indices, scales, counts and status are parts of the saved memory.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+
+        let args = gather_rows::Args {
+            x: input,
+            leading,
+            batch_stride,
+            columns,
+            rows: kept,
+            indices,
+            scales,
+            count,
+            out: saved.of(self.saved.rows),
+            out_leading: self.saved.row_elements,
+            out_batch_stride: self.saved.matrices(self.budget).matrix,
+        };
+        let (kernel, shape) = kernels::gather_rows(data_type, kept, columns, batch);
+        // SAFETY: as above; the selection's indices lie within the input, and the rows are a part of the saved memory.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+    }
+}
+
+impl SavedParts {
+    fn new(settings: &SampleSettings, budget: Budget) -> Result<Self, PlanError> {
+        let (batch, kept) = (settings.batch as u64, budget.get() as u64);
+        let element = settings.data_type.bytes();
+        // So that every row can be loaded in the widest accesses, whatever the input's width.
+        let row_elements = (settings.columns as u64).next_multiple_of(16 / element);
+        let mut layout = Layout::default();
+        Ok(Self {
+            rows: layout.part("the saved rows", &[batch, kept, row_elements, element])?,
+            row_elements,
+            indices: layout.part("the saved indices", &[batch, kept, 4])?,
+            scales: layout.part("the saved scales", &[batch, kept, 8])?,
+            count: layout.part("the counts", &[batch, 4])?,
+            status: layout.part("the status", &[batch, 4])?,
+            bytes: layout.bytes(),
+        })
+    }
+
+    /// Where the saved rows lie.
+    pub(super) fn matrices(&self, budget: Budget) -> Matrices {
+        Matrices { row: self.row_elements, matrix: self.row_elements * budget.get() as u64 }
+    }
+}
+
+impl SampleScratch {
+    fn new(settings: &SampleSettings, design: select::Design, budget: Budget) -> Result<Self, PlanError> {
+        let (batch, pairs) = (settings.batch as u64, settings.pairs as u64);
+        let is_predicted = matches!(settings.weights, WeightSource::Predicted { .. });
+        let select = kernels::select_scratch_bytes(design, settings.pairs as u32, budget.get() as u32);
+        let mut layout = Layout::default();
+        Ok(Self {
+            norms: layout.part("the norms", &[batch, pairs, 4])?,
+            directions: layout.part("the guesses", &[u64::from(is_predicted), batch, pairs, 4])?,
+            meeting: layout.part("the scratch of the selection", &[batch, 8])?,
+            select: layout.part("the scratch of the selection", &[batch, select])?,
+            bytes: layout.bytes(),
+        })
+    }
+}

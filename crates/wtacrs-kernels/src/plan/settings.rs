@@ -1,0 +1,172 @@
+//! What a plan for a linear layer is made from.
+
+use super::data_type::{DataType, Precision};
+use super::error::PlanError;
+use super::memory::{MOST_BYTES, product};
+use crate::kernel::select::Source;
+use wtacrs_core::Keep;
+use wtacrs_core::design::BuiltIn;
+
+/// A linear layer Z = H·W, or a batch of them, whose weight gradient dW = Hᵀ dZ is to be estimated.
+///
+/// H is tokens × in_features, dZ tokens × out_features, dW in_features × out_features; each in row-major order, with
+/// strides of their own if they are not dense.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinearSettings {
+    /// Rows of H and dZ: n.
+    pub tokens: usize,
+    /// Columns of H, rows of dW.
+    pub in_features: usize,
+    /// Columns of dZ and dW.
+    pub out_features: usize,
+    /// How many tokens to keep: k.
+    pub keep: Keep,
+    /// Which rule selects them.
+    pub design: BuiltIn,
+    /// What the weights are made from.
+    pub weights: WeightSource,
+    /// The type of H, and of the rows that are saved.
+    pub input: DataType,
+    /// The type of dZ.
+    pub gradient: DataType,
+    /// The type of dW: f32, or that of H and dZ.
+    pub weight_gradient: DataType,
+    /// How f32 matrices are multiplied.
+    pub precision: Precision,
+    /// How many problems there are, each with matrices, a threshold and draws of its own: problem b draws from stream
+    /// b.
+    pub batch: usize,
+    /// Where H's rows lie, if it is not dense.
+    pub input_strides: Option<Strides>,
+    /// Where dZ's rows lie, if it is not dense.
+    pub gradient_strides: Option<Strides>,
+    /// Where dW's rows lie, if it is not dense.
+    pub weight_gradient_strides: Option<Strides>,
+}
+
+/// What a forward pass makes its weights from, besides the norms of H's rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WeightSource {
+    /// Nothing: w = ‖h‖.
+    Input,
+    /// A norm of dZ for each token, taken as it is: w = ‖h‖ · norm.
+    Norms,
+    /// The norms that a cache remembers, negative where it does not; see `Weights::from_cache` of wtacrs-core.
+    Cached {
+        /// λ in [0, 1], the share of the input's own norms.
+        mix: f64,
+    },
+    /// A norm predictor's θ: w = ‖h‖ · e^(θ·h/‖h‖).
+    Predicted {
+        /// Guesses stay within e^±clamp of their geometric mean; in (0, 20].
+        clamp: f64,
+    },
+}
+
+/// Where the rows of a batch of matrices lie, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strides {
+    /// From one row to the next.
+    pub row: usize,
+    /// From one matrix of the batch to the next.
+    pub matrix: usize,
+}
+
+impl LinearSettings {
+    /// A single dense layer of bf16 matrices with dW in f32, the default design, weights from the input alone.
+    pub fn new(tokens: usize, in_features: usize, out_features: usize, keep: Keep) -> Self {
+        Self {
+            tokens,
+            in_features,
+            out_features,
+            keep,
+            design: BuiltIn::default(),
+            weights: WeightSource::Input,
+            input: DataType::Bf16,
+            gradient: DataType::Bf16,
+            weight_gradient: DataType::F32,
+            precision: Precision::default(),
+            batch: 1,
+            input_strides: None,
+            gradient_strides: None,
+            weight_gradient_strides: None,
+        }
+    }
+
+    /// The same for matrices of one type all three.
+    #[must_use]
+    pub fn of_type(self, data_type: DataType) -> Self {
+        Self { input: data_type, gradient: data_type, weight_gradient: data_type, ..self }
+    }
+}
+
+impl WeightSource {
+    /// As the kernel knows it, with its mix and clamp.
+    pub(super) fn parts(self) -> (Source, f64, f64) {
+        match self {
+            Self::Input => (Source::Input, 0.0, 0.0),
+            Self::Norms => (Source::Norms, 0.0, 0.0),
+            Self::Cached { mix } => (Source::Cached, mix, 0.0),
+            Self::Predicted { clamp } => (Source::Predicted, 0.0, clamp),
+        }
+    }
+
+    pub(super) fn check(self) -> Result<(), PlanError> {
+        match self {
+            Self::Cached { mix } if !(0.0..=1.0).contains(&mix) => {
+                Err(PlanError::OutOfRange { what: "the mix", found: mix, allowed: "between 0 and 1" })
+            }
+            Self::Predicted { clamp } if !(clamp > 0.0 && clamp <= 20.0) => {
+                Err(PlanError::OutOfRange { what: "the clamp", found: clamp, allowed: "above 0 and at most 20" })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where the elements of a batch of matrices in the caller's memory lie: strides that were checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Matrices {
+    pub(super) row: u64,
+    pub(super) matrix: u64,
+}
+
+/// What a batch of matrices is called in errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Called {
+    pub(super) matrix: &'static str,
+    pub(super) rows: &'static str,
+    pub(super) row: &'static str,
+    pub(super) matrices: &'static str,
+}
+
+impl Matrices {
+    /// The strides given, or those of dense matrices; rows and matrices must not overlap, nor end beyond any address.
+    pub(super) fn new(
+        Called { matrix: what, rows: of_rows, matrices: of_matrices, row: of_rows_apart }: Called,
+        [batch, rows, columns]: [usize; 3],
+        element_bytes: u64,
+        strides: Option<Strides>,
+    ) -> Result<Self, PlanError> {
+        let dense = product(what, &[rows as u64, columns as u64, element_bytes])?;
+        let Strides { row, matrix } =
+            strides.unwrap_or(Strides { row: columns, matrix: (dense / element_bytes) as usize });
+        // Kernels count the bytes of a row, rounded up to 16, in 32 bits.
+        let most = (u32::MAX as u64 / element_bytes) as usize - 16;
+        if row.max(columns) > most {
+            return Err(PlanError::TooLarge { what: of_rows_apart, found: row.max(columns), most });
+        }
+        if rows > 1 && row < columns {
+            return Err(PlanError::Overlap { what: of_rows, found: row, needed: columns });
+        }
+        let extent = product(what, &[rows as u64 - 1, row as u64, element_bytes])? / element_bytes + columns as u64;
+        // Matrices may interleave, as the heads of attention do, but not be the same.
+        if batch > 1 && (matrix as u64) < columns as u64 {
+            return Err(PlanError::Overlap { what: of_matrices, found: matrix, needed: columns });
+        }
+        let behind = product(what, &[batch as u64 - 1, matrix as u64, element_bytes])?;
+        let end = behind.checked_add(product(what, &[extent, element_bytes])?);
+        end.filter(|&end| end <= MOST_BYTES).ok_or(PlanError::Overflow { what })?;
+        Ok(Self { row: row as u64, matrix: matrix as u64 })
+    }
+}

@@ -1,0 +1,185 @@
+//! A CUDA driver that runs nothing and writes every call down.
+#![allow(dead_code, unreachable_pub)]
+
+use std::ffi::c_void;
+use std::sync::Mutex;
+use wtacrs_kernels::kernel::ENTRY_POINTS;
+use wtacrs_kernels::launch::Shape;
+use wtacrs_kernels::launch::driver::{
+    Attribute, Calls, Context, DeviceHandle, Driver, DriverError, Function, Module, Stream,
+};
+
+/// A call with what matters of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Any that only asks.
+    Ask(&'static str),
+    Retain(DeviceHandle),
+    SetCurrent(Context),
+    Load {
+        context: Context,
+    },
+    Function(&'static str),
+    Allow {
+        kernel: &'static str,
+        bytes: u32,
+    },
+    Launch {
+        kernel: &'static str,
+        stream: usize,
+        shape: Shape,
+        context: Context,
+    },
+}
+
+/// Two GPUs of compute capability 8.6, unless told otherwise.
+#[derive(Debug)]
+pub struct Fake {
+    pub version: u32,
+    pub devices: u32,
+    pub capability: (u32, u32),
+    /// A call that fails.
+    pub fails: Option<&'static str>,
+    pub state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    calls: Vec<Call>,
+    current: Option<(Context, u64)>,
+    /// The contexts of the modules, whose handles are indices here.
+    modules: Vec<Context>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self { version: 12_040, devices: 2, capability: (8, 6), fails: None, state: Mutex::default() }
+    }
+}
+
+impl Fake {
+    pub fn of(driver: &Driver<Self>) -> &Self {
+        driver.installation().calls()
+    }
+
+    pub fn list(&self) -> Vec<Call> {
+        self.state.lock().expect("no panic").calls.clone()
+    }
+
+    pub fn forget(&self) {
+        self.state.lock().expect("no panic").calls.clear();
+    }
+
+    /// Makes a context current that somebody else made.
+    pub fn enter(&self, context: Context, id: u64) {
+        self.state.lock().expect("no panic").current = Some((context, id));
+    }
+
+    fn note<T>(&self, name: &'static str, call: Call, answer: impl FnOnce(&mut State) -> T) -> Result<T, DriverError> {
+        let mut state = self.state.lock().expect("no panic");
+        state.calls.push(call);
+        if self.fails == Some(name) {
+            let (name_of_error, detail) = ("CUDA_ERROR_FAKE".to_owned(), String::new());
+            return Err(DriverError::Cuda { call: name, kernel: None, code: 999, name: name_of_error, detail });
+        }
+        Ok(answer(&mut state))
+    }
+
+    fn ask<T>(&self, name: &'static str, answer: impl FnOnce(&mut State) -> T) -> Result<T, DriverError> {
+        self.note(name, Call::Ask(name), answer)
+    }
+}
+
+/// A function's handle tells its module and its kernel.
+fn kernel_of(function: Function) -> (usize, &'static str) {
+    (function.0 / ENTRY_POINTS.len(), ENTRY_POINTS[function.0 % ENTRY_POINTS.len()])
+}
+
+impl Calls for Fake {
+    fn init(&self) -> Result<(), DriverError> {
+        self.ask("cuInit", |_| ())
+    }
+
+    fn driver_version(&self) -> Result<u32, DriverError> {
+        self.ask("cuDriverGetVersion", |_| self.version)
+    }
+
+    fn device_count(&self) -> Result<u32, DriverError> {
+        self.ask("cuDeviceGetCount", |_| self.devices)
+    }
+
+    fn device(&self, ordinal: u32) -> Result<DeviceHandle, DriverError> {
+        self.ask("cuDeviceGet", |_| DeviceHandle(ordinal as i32))
+    }
+
+    fn device_name(&self, device: DeviceHandle) -> Result<String, DriverError> {
+        self.ask("cuDeviceGetName", |_| format!("Fake {}", device.0))
+    }
+
+    fn device_memory(&self, _: DeviceHandle) -> Result<u64, DriverError> {
+        self.ask("cuDeviceTotalMem_v2", |_| 24 << 30)
+    }
+
+    fn device_attribute(&self, _: DeviceHandle, attribute: Attribute) -> Result<u32, DriverError> {
+        self.ask("cuDeviceGetAttribute", |_| match attribute {
+            Attribute::Multiprocessors => 84,
+            Attribute::L2Bytes => 6 << 20,
+            Attribute::ComputeMajor => self.capability.0,
+            Attribute::ComputeMinor => self.capability.1,
+            Attribute::SharedBytes => 99 << 10,
+        })
+    }
+
+    fn retain_primary(&self, device: DeviceHandle) -> Result<Context, DriverError> {
+        self.note("cuDevicePrimaryCtxRetain", Call::Retain(device), |_| Context(0x1000 + device.0 as usize))
+    }
+
+    fn current_context(&self) -> Result<Option<Context>, DriverError> {
+        self.ask("cuCtxGetCurrent", |state| state.current.map(|(context, _)| context))
+    }
+
+    fn set_current(&self, context: Context) -> Result<(), DriverError> {
+        self.note("cuCtxSetCurrent", Call::SetCurrent(context), |state| state.current = Some((context, 1)))
+    }
+
+    fn current_device(&self) -> Result<DeviceHandle, DriverError> {
+        self.ask("cuCtxGetDevice", |_| DeviceHandle(0))
+    }
+
+    fn context_id(&self, _: Context) -> Result<u64, DriverError> {
+        self.ask("cuCtxGetId", |state| state.current.map_or(0, |(_, id)| id))
+    }
+
+    fn load_module(&self, ptx: &str) -> Result<Module, DriverError> {
+        assert!(ptx.contains(".version"), "PTX");
+        let context = self.state.lock().expect("no panic").current.expect("a current context").0;
+        self.note("cuModuleLoadDataEx", Call::Load { context }, |state| {
+            state.modules.push(context);
+            Module(state.modules.len() - 1)
+        })
+    }
+
+    fn function(&self, module: Module, name: &'static str) -> Result<Function, DriverError> {
+        let place = ENTRY_POINTS.iter().position(|&entry| entry == name).expect("an entry point");
+        let function = Function(module.0 * ENTRY_POINTS.len() + place);
+        self.note("cuModuleGetFunction", Call::Function(name), |_| function)
+    }
+
+    fn allow_shared_bytes(&self, function: Function, bytes: u32) -> Result<(), DriverError> {
+        self.note("cuFuncSetAttribute", Call::Allow { kernel: kernel_of(function).1, bytes }, |_| ())
+    }
+
+    unsafe fn launch(
+        &self,
+        function: Function,
+        shape: Shape,
+        stream: Stream,
+        arguments: *const c_void,
+    ) -> Result<(), DriverError> {
+        assert!(!arguments.is_null(), "arguments");
+        let (module, kernel) = kernel_of(function);
+        let context = self.state.lock().expect("no panic").modules[module];
+        let call = Call::Launch { kernel, stream: stream.0 as usize, shape, context };
+        self.note(if shape.cooperative { "cuLaunchCooperativeKernel" } else { "cuLaunchKernel" }, call, |_| ())
+    }
+}

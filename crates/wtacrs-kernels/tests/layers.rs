@@ -1,0 +1,364 @@
+//! Plans run: whole layers forward and backward, on the emulator and on a GPU, against wtacrs-core on the CPU.
+
+mod common;
+mod steps;
+
+use common::{Machine, for_each_machine};
+use half::{bf16, f16};
+use ndarray::{Array2, Array4, ArrayView2, s};
+use safetensors::SafeTensors;
+use std::path::PathBuf;
+use steps::{Data, Given, Outcome, run, run_columns};
+use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::draws::PhiloxDraws;
+use wtacrs_core::linear::{Linear, NormGuess};
+use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+use wtacrs_core::product::{self, Update};
+use wtacrs_core::tensor_mul::{TensorGuess, TensorMul};
+use wtacrs_core::{Keep, Selection, Weights};
+use wtacrs_kernels::kernel::predictor_update;
+use wtacrs_kernels::plan::{
+    DataType, LinearPlan, LinearSettings, MatmulPlan, MatmulSettings, Memory, Precision, PredictorPlan, Randomness,
+    Strides, UpdateBuffers, WeightSource,
+};
+
+fn tensors(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+struct Layer {
+    h: Array2<f32>,
+    dz: Array2<f32>,
+    previous_norms: Vec<f32>,
+}
+
+/// 1024 tokens, 384 features on both sides.
+fn real_layer() -> Layer {
+    let bytes = tensors("minilm_l3_value_imdb_1024.safetensors");
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let values = |key: &str| -> Vec<f32> {
+        let (words, _) = file.tensor(key).expect(key).data().as_chunks::<4>();
+        words.iter().map(|word| f32::from_le_bytes(*word)).collect()
+    };
+    let matrix = |key| Array2::from_shape_vec((1024, 384), values(key)).expect("the shape of the data");
+    Layer { h: matrix("h"), dz: matrix("dz"), previous_norms: values("dz_norm_prev") }
+}
+
+/// Numbers without a pattern in [-1, 1), rows of very different sizes.
+fn made_up(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
+    let unit = |index: u64| {
+        let bits = wtacrs_core::philox::bits(u128::from(index), seed) as u64;
+        (bits >> 40) as f32 / (1 << 24) as f32
+    };
+    Array2::from_shape_fn((rows, columns), |(i, j)| {
+        let size = (4.0 * unit(i as u64) - 2.0).exp();
+        size * (2.0 * unit((1 << 40) + (i * columns + j) as u64) - 1.0)
+    })
+}
+
+/// ‖found − expected‖ / ‖expected‖, Frobenius.
+fn relative_error(found: &[f32], expected: ArrayView2<'_, f32>) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let (mut error, mut size) = (0.0, 0.0);
+    for (&found, &expected) in found.iter().zip(expected) {
+        error += f64::from(found - expected).powi(2);
+        size += f64::from(expected).powi(2);
+    }
+    (error / size).sqrt()
+}
+
+/// That what was kept is what core keeps with these weights, to the bit.
+fn assert_selected(outcome: &Outcome, expected: &Selection, what: &str) {
+    assert_eq!((outcome.status, outcome.count as usize), (0, expected.len()), "{what}");
+    assert_eq!(outcome.indices, expected.indices(), "{what}");
+    let bits = |scales: &[f64]| scales.iter().map(|scale| scale.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&outcome.scales), bits(expected.scales()), "{what}");
+}
+
+/// The layer in type T, with the norms of the samples' last visit as guess.
+fn check_real_layer<T: Data>(machine: &mut Machine, layer: &Layer, precision: Precision, bound: f64) {
+    let (h, dz) = (layer.h.mapv(T::from_number), layer.dz.mapv(T::from_number));
+    let settings = LinearSettings {
+        weights: WeightSource::Norms,
+        weight_gradient: DataType::F32,
+        precision,
+        ..LinearSettings::new(1024, 384, 384, Keep::Fraction(0.3)).of_type(T::TYPE)
+    };
+    let settings = LinearSettings { weight_gradient: DataType::F32, ..settings };
+    let plan = LinearPlan::new(settings, machine.device()).expect("valid");
+    let given = Given::new(h.view(), dz.view(), &layer.previous_norms, Randomness::new(11, 1 << 40));
+    let outcome = &run(machine, &plan, &given)[0];
+    let what = format!("{:?}, {:?}, {precision:?}", machine, T::TYPE);
+
+    let weights = Weights::from_norms(&outcome.input_norms, &layer.previous_norms).expect("valid");
+    let budget = weights.budget(Keep::Fraction(0.3)).expect("fits");
+    let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 11, 1 << 40);
+    assert_selected(outcome, &selection, &what);
+    // The CPU's own norms may differ in the last bit, and then the scales do; the rows are the same.
+    let linear = Linear::new(Keep::Fraction(0.3));
+    let cpu = linear.forward(h.view(), NormGuess::Norms(&layer.previous_norms), 11, 1 << 40).expect("fits");
+    assert_eq!(outcome.indices, cpu.selection().indices(), "{what}");
+    for (found, expected) in outcome.scales.iter().zip(cpu.selection().scales()) {
+        assert!((found / expected - 1.0).abs() < 1e-5, "{what}: {found} {expected}");
+    }
+    let mut expected = Array2::zeros((384, 384));
+    let norms = linear.backward(&cpu, dz.view(), expected.view_mut(), Update::Overwrite).expect("fits");
+    let error = relative_error(&outcome.dw, expected.view());
+    assert!(error < bound, "{what}: {error}");
+    assert!(outcome.dz_norms.iter().zip(&norms).all(|(found, norm)| (found - norm).abs() <= 1e-6 * norm), "{what}");
+}
+
+#[test]
+fn a_real_layer_in_f32() {
+    let layer = real_layer();
+    for_each_machine(|machine| check_real_layer::<f32>(machine, &layer, Precision::Exact, 1e-5));
+}
+
+#[test]
+fn a_real_layer_in_tf32() {
+    let layer = real_layer();
+    for_each_machine(|machine| check_real_layer::<f32>(machine, &layer, Precision::Tf32, 1e-3));
+}
+
+#[test]
+fn a_real_layer_in_half_precision() {
+    let layer = real_layer();
+    for_each_machine(|machine| {
+        check_real_layer::<bf16>(machine, &layer, Precision::Exact, 1e-2);
+        check_real_layer::<f16>(machine, &layer, Precision::Exact, 2e-3);
+    });
+}
+
+#[test]
+fn a_batch_of_odd_sizes_between_other_data() {
+    // Each problem's matrices are parts of wider ones; dW's old values are added to.
+    const BATCH: usize = 3;
+    const TOKENS: usize = 77;
+    const IN: usize = 13;
+    const OUT: usize = 9;
+    let settings = LinearSettings {
+        weights: WeightSource::Cached { mix: 0.25 },
+        design: BuiltIn::WtaStratified,
+        batch: BATCH,
+        input_strides: Some(Strides { row: 17, matrix: TOKENS * 17 + 5 }),
+        gradient_strides: Some(Strides { row: OUT, matrix: TOKENS * OUT + 1 }),
+        weight_gradient_strides: Some(Strides { row: 11, matrix: IN * 11 + 3 }),
+        ..LinearSettings::new(TOKENS, IN, OUT, Keep::Rows(20)).of_type(DataType::F32)
+    };
+    let h = made_up(BATCH, TOKENS * 17 + 5, 1);
+    let dz = made_up(BATCH, TOKENS * OUT + 1, 2);
+    let matrix = |of: &Array2<f32>, b: usize, rows: usize, stride: usize, columns: usize| {
+        Array2::from_shape_fn((rows, columns), |(i, j)| of[[b, i * stride + j]])
+    };
+    let cached: Vec<f32> =
+        (0..BATCH * TOKENS).map(|i| if i % 5 == 0 { -1.0 } else { 1.0 / (1 + i % 7) as f32 }).collect();
+    for_each_machine(|machine| {
+        let plan = LinearPlan::new(settings.clone(), machine.device()).expect("valid");
+        let mut given = Given::new(h.view(), dz.view(), &cached, Randomness::new(5, 1000));
+        given.old_dw = 2.5;
+        let outcomes = run(machine, &plan, &given);
+        for (b, outcome) in outcomes.iter().enumerate() {
+            let what = format!("{machine:?}, problem {b}");
+            let (h, dz) = (matrix(&h, b, TOKENS, 17, IN), matrix(&dz, b, TOKENS, OUT, OUT));
+            let of_problem = &cached[b * TOKENS..][..TOKENS];
+            let known: Vec<Option<f32>> = of_problem.iter().map(|&norm| (norm >= 0.0).then_some(norm)).collect();
+            let weights = Weights::from_cache(&outcome.input_norms, &known, 0.25).expect("valid");
+            let budget = weights.budget(Keep::Rows(20)).expect("fits");
+            let mut draws = PhiloxDraws::with_stream(5, 1000, b as u32);
+            let selection = BuiltIn::WtaStratified.select(&weights, budget, &mut draws);
+            assert_selected(outcome, &selection, &what);
+            let kept = product::gather(h.view(), &selection).expect("fits");
+            let expected = product::weight_gradient(kept.view(), dz.view(), &selection).expect("fits") + 2.5;
+            assert!(relative_error(&outcome.dw, expected.view()) < 1e-5, "{what}");
+            assert!(outcome.dw_between.iter().all(|&value| value == 2.5), "{what}: only dW is written");
+        }
+    });
+}
+
+#[test]
+fn every_design_and_the_least_sizes() {
+    let (h, dz) = (made_up(40, 6, 3), made_up(40, 5, 4));
+    for_each_machine(|machine| {
+        for design in BuiltIn::ALL {
+            for (tokens, kept) in [(1, 1), (40, 1), (40, 40), (37, 12)] {
+                let settings = LinearSettings {
+                    design,
+                    ..LinearSettings::new(tokens, 6, 5, Keep::Rows(kept)).of_type(DataType::F32)
+                };
+                let plan = LinearPlan::new(settings, machine.device()).expect("valid");
+                let (h, dz) = (h.slice(s![..tokens, ..]), dz.slice(s![..tokens, ..]));
+                let given = Given::new(h, dz, &[], Randomness::new(9, 77));
+                let outcome = &run(machine, &plan, &given)[0];
+                let weights = Weights::from_input(&outcome.input_norms).expect("valid");
+                let budget = weights.budget(Keep::Rows(kept)).expect("fits");
+                let selection = design.select_seeded(&weights, budget, 9, 77);
+                let what = format!("{machine:?}, {design}, {kept} of {tokens}");
+                assert_selected(outcome, &selection, &what);
+                let rows = product::gather(h, &selection).expect("fits");
+                let expected = product::weight_gradient(rows.view(), dz, &selection).expect("fits");
+                assert!(relative_error(&outcome.dw, expected.view()) < 1e-5, "{what}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_row_that_is_no_number_is_told_and_keeps_nothing() {
+    let (mut h, dz) = (made_up(50, 8, 5), made_up(50, 8, 6));
+    h[[17, 3]] = f32::NAN;
+    for_each_machine(|machine| {
+        let settings = LinearSettings::new(50, 8, 8, Keep::Rows(10)).of_type(DataType::F32);
+        let plan = LinearPlan::new(settings, machine.device()).expect("valid");
+        let outcome = &run(machine, &plan, &Given::new(h.view(), dz.view(), &[], Randomness::new(0, 0)))[0];
+        assert_eq!((outcome.status, outcome.count), (18, 0), "{machine:?}");
+        assert!(outcome.dw.iter().all(|&value| value == 0.0), "{machine:?}");
+    });
+}
+
+#[test]
+fn more_tokens_than_a_block_has_and_an_offset_in_device_memory() {
+    const TOKENS: usize = 70_000;
+    let (h, dz) = (made_up(TOKENS, 4, 7), made_up(TOKENS, 4, 8));
+    for_each_machine(|machine| {
+        let settings = LinearSettings::new(TOKENS, 4, 4, Keep::Rows(500)).of_type(DataType::F32);
+        let plan = LinearPlan::new(settings, machine.device()).expect("valid");
+        let further = machine.upload(&[(1_u64 << 33) + 5]);
+        let randomness = Randomness { further_offset: further.pointer(), ..Randomness::new(3, 7) };
+        let outcome = &run(machine, &plan, &Given::new(h.view(), dz.view(), &[], randomness))[0];
+        let weights = Weights::from_input(&outcome.input_norms).expect("valid");
+        let budget = weights.budget(Keep::Rows(500)).expect("fits");
+        let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 3, (1 << 33) + 12);
+        assert_selected(outcome, &selection, &format!("{machine:?}"));
+    });
+}
+
+#[test]
+fn a_predictor_learns_and_guesses() {
+    const TOKENS: usize = 96;
+    const IN: usize = 24;
+    let settings = LinearSettings {
+        weights: WeightSource::Predicted { clamp: Settings::default().clamp },
+        ..LinearSettings::new(TOKENS, IN, 16, Keep::Rows(32)).of_type(DataType::F32)
+    };
+    for_each_machine(|machine| {
+        let layer = LinearPlan::new(settings.clone(), machine.device()).expect("valid");
+        let plan = PredictorPlan::new(&layer, Settings::default()).expect("valid");
+        let mut cpu = NormPredictor::new(IN, Settings::default()).expect("valid");
+        let state = machine.upload(&predictor_update::state_bytes(&cpu).expect("few features"));
+        assert_eq!(state.len() as u64, plan.state_bytes());
+        let sums = machine.filled::<f64>(plan.sums_len() as usize, 0xff);
+        let scratch = machine.filled::<u8>(plan.scratch_bytes() as usize, 0xff);
+        let status = machine.filled::<u32>(2, 0xff);
+        let memory = |at: *mut u8, bytes: usize| Memory { at, bytes: bytes as u64 };
+        for step in 0..3 {
+            let h = made_up(TOKENS, IN, 20 + step);
+            // What there is to learn: gradients grow with the first feature's share of a row.
+            let shares: Vec<f32> = h.rows().into_iter().map(|row| row[0] / row.dot(&row).sqrt()).collect();
+            let noise = made_up(TOKENS, 16, 40 + step);
+            let dz =
+                Array2::from_shape_fn((TOKENS, 16), |(i, j)| (3.0 * shares[i]).exp() * (1.0 + 0.1 * noise[[i, j]]));
+            let mut given = Given::new(h.view(), dz.view(), &[], Randomness::new(1, 1000 * step));
+            given.theta = Some(state.bytes().wrapping_add(plan.theta().offset as usize).cast());
+            let learn = |machine: &mut Machine, saved: Memory, dz_norms: *const f32| {
+                let buffers = UpdateBuffers {
+                    saved,
+                    gradient_norms: dz_norms,
+                    state: memory(state.bytes(), state.len()),
+                    sums: memory(sums.bytes(), 8 * sums.len()),
+                    status: status.pointer(),
+                    scratch: memory(scratch.bytes(), scratch.len()),
+                };
+                // SAFETY: all buffers have the plan's sizes.
+                unsafe { plan.update(machine, &buffers) }.expect("launches");
+            };
+            given.then = Some(&learn);
+            let outcome = &run(machine, &layer, &given)[0];
+            assert_eq!(machine.download(&status), [predictor_update::Outcome::Learned as u32, 0], "{machine:?}");
+
+            // The CPU's predictor, taught the same rows, has learned the same.
+            let selection = Selection::new(TOKENS, 0, outcome.indices.clone(), outcome.scales.clone()).expect("valid");
+            let kept = product::gather(h.view(), &selection).expect("fits");
+            let kept_norms: Vec<f32> = outcome.indices.iter().map(|&i| outcome.dz_norms[i as usize]).collect();
+            cpu.update(kept.view(), &kept_norms, &outcome.scales).expect("valid");
+            let mut gpu = cpu.clone();
+            predictor_update::load_state(&mut gpu, &machine.download(&state)).expect("finite");
+            let (on_cpu, on_gpu) = (cpu.guess(h.view()).expect("fits"), gpu.guess(h.view()).expect("fits"));
+            for (cpu, gpu) in on_cpu.dz_norms.iter().zip(&on_gpu.dz_norms) {
+                assert!((gpu / cpu - 1.0).abs() < 1e-3, "{machine:?}, step {step}: {gpu} {cpu}");
+            }
+        }
+    });
+}
+
+fn attention(key: &str) -> Array4<bf16> {
+    let bytes = tensors("minilm_attn2_imdb_1_bf16.safetensors");
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let tensor = file.tensor(key).expect(key);
+    let (words, _) = tensor.data().as_chunks::<2>();
+    let values: Vec<bf16> = words.iter().map(|word| bf16::from_le_bytes(*word)).collect();
+    let &[a, b, c, d] = tensor.shape() else { panic!("four axes") };
+    Array4::from_shape_vec((a, b, c, d), values).expect("the shape of the data")
+}
+
+/// Heads one below the other.
+fn flat(of: &Array4<bf16>) -> Array2<bf16> {
+    let (a, b, c, d) = of.dim();
+    of.to_shape((a * b, c * d)).expect("standard layout").to_owned()
+}
+
+#[test]
+fn attention_s_scores() {
+    let (q, k, g) = (attention("q"), attention("k"), attention("dscores"));
+    let (_, heads, rows, inner) = q.dim();
+    let columns = k.dim().2;
+    let keep = Keep::Fraction(0.3);
+    let settings = MatmulSettings {
+        batch: 1,
+        heads,
+        rows,
+        inner,
+        columns,
+        left: Some(keep),
+        right: Some(keep),
+        design: BuiltIn::default(),
+        weights: WeightSource::Input,
+        input: DataType::Bf16,
+        gradient: DataType::Bf16,
+        result: DataType::F32,
+        precision: Precision::Exact,
+        a_strides: None,
+        b_transposed_strides: None,
+        gradient_strides: None,
+    };
+    let core = TensorMul::scores(keep);
+    let transposed = k.view().permuted_axes([0, 1, 3, 2]);
+    let saved = core.forward(q.view(), transposed, TensorGuess::default(), 8, 64).expect("fits");
+    let expected = core.backward(&saved, g.view()).expect("fits");
+    let (q, k, g) = (flat(&q), flat(&k), flat(&g));
+    for_each_machine(|machine| {
+        let plan = MatmulPlan::new(&settings, machine.device()).expect("valid");
+        assert_eq!(plan.draws(), core.draws(rows, columns).expect("fits"));
+        let right =
+            run(machine, plan.right().expect("sampled"), &Given::new(q.view(), g.view(), &[], Randomness::new(8, 64)));
+        let left = run_columns(
+            machine,
+            plan.left().expect("sampled"),
+            &Given::new(k.view(), g.view(), &[], Randomness::new(8, 64)),
+            [heads, columns, rows * inner],
+        );
+        for head in 0..heads {
+            let what = format!("{machine:?}, head {head}");
+            let close = |outcome: &Outcome, selection: &Selection, gradient: ArrayView2<'_, f32>, norms: &[f32]| {
+                assert_eq!(outcome.indices, selection.indices(), "{what}");
+                assert!(relative_error(&outcome.dw, gradient) < 1e-2, "{what}");
+                let is_close = |(found, norm): (&f32, &f32)| (found - norm).abs() <= 1e-6 * norm;
+                assert!(outcome.dz_norms.iter().zip(norms).all(is_close), "{what}");
+            };
+            let norms = expected.row_norms.slice(s![0, head, ..]).to_vec();
+            close(&right[head], saved.right_selection(0, head), expected.right.slice(s![0, head, .., ..]), &norms);
+            let norms = expected.column_norms.slice(s![0, head, ..]).to_vec();
+            close(&left[head], saved.left_selection(0, head), expected.left.slice(s![0, head, .., ..]), &norms);
+        }
+    });
+}

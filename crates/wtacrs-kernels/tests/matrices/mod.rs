@@ -1,0 +1,117 @@
+//! Matrices of every element type, with gaps between rows and off alignment as a test wants them.
+#![allow(dead_code, unreachable_pub)]
+
+use crate::common::{Buffer, Machine};
+use half::{bf16, f16};
+use ndarray::Array2;
+use std::fmt::Debug;
+use wtacrs_core::element::Element;
+use wtacrs_kernels::kernel::{self, gather_rows, predictor_update, row_norms};
+use wtacrs_kernels::launch::Kernel;
+
+/// An element type with its kernels.
+pub trait Tested: Element<Accumulator = f32> + Debug {
+    const BYTES: u32 = size_of::<Self>() as u32;
+    const NORMS: Kernel<row_norms::Args>;
+    const GATHER: Kernel<gather_rows::Args>;
+    const FEATURES: Kernel<predictor_update::Args>;
+    fn from_f32(value: f32) -> Self;
+    /// The bits, to tell zeros and NaNs apart.
+    fn bits(self) -> u32;
+}
+
+macro_rules! tested {
+    ($type:ty, $from:expr, $norms:ident, $gather:ident, $features:ident) => {
+        impl Tested for $type {
+            const NORMS: Kernel<row_norms::Args> = kernel::$norms;
+            const GATHER: Kernel<gather_rows::Args> = kernel::$gather;
+            const FEATURES: Kernel<predictor_update::Args> = kernel::$features;
+            fn from_f32(value: f32) -> Self {
+                $from(value)
+            }
+            fn bits(self) -> u32 {
+                self.to_bits().into()
+            }
+        }
+    };
+}
+
+tested!(f32, std::convert::identity, ROW_NORMS_F32, GATHER_ROWS_F32, PREDICTOR_FEATURES_F32);
+tested!(f16, f16::from_f32, ROW_NORMS_F16, GATHER_ROWS_F16, PREDICTOR_FEATURES_F16);
+tested!(bf16, bf16::from_f32, ROW_NORMS_BF16, GATHER_ROWS_BF16, PREDICTOR_FEATURES_BF16);
+
+/// Where a batch of matrices lies: `offset` elements into its buffer, rows and items with gaps behind them.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub offset: usize,
+    pub row_gap: usize,
+    pub item_gap: usize,
+}
+
+impl Place {
+    pub const TIGHT: Self = Self { offset: 0, row_gap: 0, item_gap: 0 };
+    pub const ODD: Self = Self { offset: 1, row_gap: 3, item_gap: 1 };
+}
+
+/// A batch of matrices of one shape in a machine's memory.
+pub struct Uploaded<T> {
+    buffer: Buffer<T>,
+    place: Place,
+    rows: usize,
+    columns: usize,
+    batch: usize,
+}
+
+impl<T: Tested> Uploaded<T> {
+    /// Gaps hold `filler`.
+    pub fn new(machine: &Machine, items: &[Array2<T>], place: Place, filler: T) -> Self {
+        let (rows, columns) = items[0].dim();
+        let leading = columns + place.row_gap;
+        let stride = rows * leading + place.item_gap;
+        let mut values = vec![filler; place.offset + items.len() * stride];
+        for (b, item) in items.iter().enumerate() {
+            for ((i, j), &value) in item.indexed_iter() {
+                values[place.offset + b * stride + i * leading + j] = value;
+            }
+        }
+        Self { buffer: machine.upload(&values), place, rows, columns, batch: items.len() }
+    }
+
+    pub fn pointer(&self) -> *mut u8 {
+        self.buffer.pointer().wrapping_add(self.place.offset).cast()
+    }
+
+    pub fn leading(&self) -> u64 {
+        (self.columns + self.place.row_gap) as u64
+    }
+
+    pub fn stride(&self) -> u64 {
+        self.rows as u64 * self.leading() + self.place.item_gap as u64
+    }
+
+    /// The matrices, after a check that the gaps hold what they held.
+    pub fn download(&self, machine: &Machine, filler: T) -> Vec<Array2<T>> {
+        let values = machine.download(&self.buffer);
+        let (leading, stride) = (self.leading() as usize, self.stride() as usize);
+        let mut is_gap = vec![true; values.len()];
+        let items = (0..self.batch).map(|b| {
+            Array2::from_shape_fn((self.rows, self.columns), |(i, j)| {
+                let at = self.place.offset + b * stride + i * leading + j;
+                is_gap[at] = false;
+                values[at]
+            })
+        });
+        let items: Vec<_> = items.collect();
+        let gaps = values.iter().zip(&is_gap).filter(|(_, is_gap)| **is_gap);
+        assert!(gaps.into_iter().all(|(value, _)| value.bits() == filler.bits()), "gaps are nobody's to write");
+        items
+    }
+}
+
+/// Numbers that look random, of both signs, within ±1 and with many different bits.
+pub fn noise<T: Tested>(rows: usize, columns: usize, seed: u64) -> Array2<T> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| {
+        let bits = wtacrs_core::philox::bits((i as u128) << 64 | j as u128, seed) as u32;
+        T::from_f32((bits as f32 / 2.0_f32.powi(31) - 1.0).powi(3))
+    })
+}

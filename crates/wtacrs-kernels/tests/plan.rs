@@ -1,0 +1,388 @@
+//! Plans without running them: sizes, launches, and what is refused. That nothing but these launches happens is shown on
+//! a driver that writes every call down.
+
+mod fake;
+
+use fake::{Call, Fake};
+use std::ptr;
+use std::sync::Arc;
+use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::norm_predictor::Settings;
+use wtacrs_core::product::Update;
+use wtacrs_core::{BudgetError, Keep};
+use wtacrs_kernels::device::Device;
+use wtacrs_kernels::kernel::predictor_update::MOST_FEATURES;
+use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
+use wtacrs_kernels::launch::{Launcher, Shape};
+use wtacrs_kernels::plan::{
+    ALIGNMENT, BackwardBuffers, DataType, ExecuteError, ForwardBuffers, LaunchList, LinearPlan, LinearSettings,
+    MatmulPlan, MatmulSettings, Memory, PlanError, Precision, PredictorPlan, Randomness, Strides, UpdateBuffers,
+    WeightSource,
+};
+
+const SOURCES: [WeightSource; 4] = [
+    WeightSource::Input,
+    WeightSource::Norms,
+    WeightSource::Cached { mix: 0.01 },
+    WeightSource::Predicted { clamp: 6.0 },
+];
+
+fn h100() -> Device {
+    Device { multiprocessors: 132, ..Device::emulated() }
+}
+
+fn settings(tokens: usize, in_features: usize, out_features: usize) -> LinearSettings {
+    LinearSettings::new(tokens, in_features, out_features, Keep::Fraction(0.25))
+}
+
+/// Memory that is never touched.
+fn anywhere() -> Memory {
+    Memory { at: ptr::without_provenance_mut(1 << 20), bytes: 1 << 40 }
+}
+
+fn forward_buffers() -> ForwardBuffers {
+    let memory = anywhere();
+    ForwardBuffers { input: memory.at, guess: memory.at.cast(), saved: memory, scratch: memory }
+}
+
+fn backward_buffers() -> BackwardBuffers {
+    let memory = anywhere();
+    BackwardBuffers {
+        saved: memory,
+        gradient: memory.at,
+        gradient_norms: memory.at.cast(),
+        weight_gradient: memory.at,
+        update: Update::Overwrite,
+        scratch: memory,
+    }
+}
+
+fn update_buffers() -> UpdateBuffers {
+    let memory = anywhere();
+    UpdateBuffers {
+        saved: memory,
+        gradient_norms: memory.at.cast(),
+        state: memory,
+        sums: memory,
+        status: memory.at.cast(),
+        scratch: memory,
+    }
+}
+
+/// A whole step: forward, backward, and the predictor's update. How many launches each has.
+fn step<L: Launcher>(plan: &LinearPlan, launcher: &mut L) -> Result<(), ExecuteError<L::Error>> {
+    let predictor = PredictorPlan::new(plan, Settings::default()).expect("valid");
+    // SAFETY: no launcher here runs anything.
+    unsafe {
+        plan.forward(launcher, &forward_buffers(), Randomness::new(1, 2))?;
+        plan.backward(launcher, &backward_buffers())?;
+        predictor.update(launcher, &update_buffers())
+    }
+}
+
+fn names(list: &LaunchList) -> Vec<&'static str> {
+    list.launches().iter().map(|launch| launch.kernel).collect()
+}
+
+#[test]
+fn three_launches_forward_and_at_most_three_backward() {
+    let sizes = [(1, 1, 1), (7, 3, 5), (4096, 1024, 1024), (65_536, 4096, 16_384), (200_000, 64, 64)];
+    for (tokens, in_features, out_features) in sizes {
+        for weights in SOURCES {
+            for data_type in [DataType::F32, DataType::F16, DataType::Bf16] {
+                let settings = LinearSettings { weights, ..settings(tokens, in_features, out_features) };
+                let plan = LinearPlan::new(settings.of_type(data_type), &h100()).expect("valid");
+                let mut list = LaunchList::default();
+                // SAFETY: nothing runs.
+                unsafe { plan.forward(&mut list, &forward_buffers(), Randomness::new(1, 2)) }.expect("fits");
+                let forward = [
+                    format!("row_norms_{data_type}"),
+                    "select_wta_pivotal".to_owned(),
+                    format!("gather_rows_{data_type}"),
+                ];
+                assert_eq!(names(&list), forward);
+
+                let mut list = LaunchList::default();
+                // SAFETY: as above.
+                unsafe { plan.backward(&mut list, &backward_buffers()) }.expect("fits");
+                let found = names(&list);
+                assert_eq!(found[0], format!("row_norms_{data_type}"));
+                assert!(found[1].starts_with("gather_gemm_"), "{found:?}");
+                assert_eq!(&found[2..], if plan.splits() > 1 { vec!["split_reduce"] } else { vec![] });
+                let silent = BackwardBuffers { gradient_norms: ptr::null_mut(), ..backward_buffers() };
+                let mut fewer = LaunchList::default();
+                // SAFETY: as above.
+                unsafe { plan.backward(&mut fewer, &silent) }.expect("fits");
+                assert_eq!(fewer.launches(), &list.launches()[1..]);
+                for shape in list.launches().iter().map(|launch| launch.shape) {
+                    assert_fits(shape, &h100());
+                }
+            }
+        }
+    }
+    // Few tokens and features leave most multiprocessors idle, unless the sum is cut.
+    assert!(LinearPlan::new(settings(65_536, 256, 256), &h100()).expect("valid").splits() > 1);
+}
+
+fn assert_fits(shape: Shape, device: &Device) {
+    let Shape { grid: [x, y, z], block, shared_bytes, cooperative } = shape;
+    assert!(x > 0 && x <= i32::MAX as u32 && (1..=65_535).contains(&y) && (1..=65_535).contains(&z), "{shape:?}");
+    assert!(block % 32 == 0 && (32..=1024).contains(&block) && shared_bytes <= device.shared_bytes, "{shape:?}");
+    assert!(!cooperative || x * y * z <= device.multiprocessors, "{shape:?}");
+}
+
+#[test]
+fn a_driver_sees_the_launches_and_nothing_else() {
+    let installation = Arc::new(Installation::new(Fake::default()).expect("it will do"));
+    let driver = Driver::open_with(installation, 0).expect("opens");
+    for (tokens, batch) in [(1000, 1), (200_000, 1), (130, 6)] {
+        let settings = LinearSettings {
+            weights: WeightSource::Predicted { clamp: 6.0 },
+            batch,
+            ..settings(tokens, 96, 64).of_type(DataType::F32)
+        };
+        let plan = LinearPlan::new(settings, driver.device()).expect("valid");
+        Fake::of(&driver).forget();
+        let stream = Stream(ptr::without_provenance_mut(0x50));
+        let mut list = LaunchList::default();
+        // SAFETY: the fake knows no streams.
+        let mut launcher = unsafe { driver.on(stream) };
+        if batch == 1 {
+            step(&plan, &mut launcher).expect("launches");
+            step(&plan, &mut list).expect("lists");
+            assert!(list.launches().len() <= 9);
+        } else {
+            // SAFETY: as above.
+            unsafe {
+                plan.forward(&mut launcher, &forward_buffers(), Randomness::new(1, 2)).expect("launches");
+                plan.forward(&mut list, &forward_buffers(), Randomness::new(1, 2)).expect("lists");
+            }
+        }
+        let expected: Vec<Call> = list
+            .launches()
+            .iter()
+            .map(|launch| Call::Launch {
+                kernel: launch.kernel,
+                stream: 0x50,
+                shape: launch.shape,
+                context: driver.context(),
+            })
+            .collect();
+        assert_eq!(Fake::of(&driver).list(), expected);
+    }
+}
+
+#[test]
+fn sizes_are_known_before_there_is_memory() {
+    let settings = LinearSettings {
+        weights: WeightSource::Predicted { clamp: 6.0 },
+        batch: 3,
+        keep: Keep::Rows(10),
+        ..settings(100, 13, 64)
+    };
+    let plan = LinearPlan::new(settings, &h100()).expect("valid");
+    let saved = plan.saved();
+    // 13 bf16 are 26 bytes: rows lie 32 bytes apart.
+    assert_eq!((plan.kept_rows(), saved.row_elements), (10, 16));
+    let parts = [saved.rows, saved.indices, saved.scales, saved.count, saved.status];
+    assert_eq!(parts.map(|part| part.bytes), [3 * 10 * 32, 3 * 10 * 4, 3 * 10 * 8, 12, 12]);
+    for pair in parts.windows(2) {
+        assert!(pair[0].offset + pair[0].bytes <= pair[1].offset && pair[1].offset % ALIGNMENT == 0);
+    }
+    assert!(saved.status.offset + saved.status.bytes <= saved.bytes);
+    assert_eq!(plan.input_norms().bytes, 3 * 100 * 4);
+    assert!(plan.forward_scratch_bytes() >= 2 * 3 * 100 * 4);
+    for design in BuiltIn::ALL {
+        let plan = LinearPlan::new(LinearSettings { design, ..plan.settings().clone() }, &h100()).expect("valid");
+        assert_eq!(plan.draws(), design.draws(Keep::Rows(10).of(100).expect("fits")));
+    }
+    // Far more than 2³¹ elements.
+    let large = LinearPlan::new(self::settings(1 << 20, 1 << 14, 1 << 14), &h100()).expect("valid");
+    assert_eq!(large.saved().rows.bytes, (1 << 18) * (1 << 15));
+}
+
+#[test]
+fn what_is_no_plan() {
+    let refused = |change: fn(&mut LinearSettings)| {
+        let mut settings = settings(100, 30, 20);
+        change(&mut settings);
+        LinearPlan::new(settings, &h100()).expect_err("must be refused")
+    };
+    let message = |change| refused(change).to_string();
+    assert_eq!(refused(|s| s.tokens = 0), PlanError::Zero { what: "the number of tokens" });
+    assert_eq!(refused(|s| s.in_features = 0), PlanError::Zero { what: "the number of input features" });
+    assert_eq!(refused(|s| s.out_features = 0), PlanError::Zero { what: "the number of output features" });
+    assert_eq!(refused(|s| s.batch = 0), PlanError::Zero { what: "the batch" });
+    assert_eq!(message(|s| s.batch = 70_000), "the batch is 70000: at most 65535 are possible");
+    assert_eq!(message(|s| s.tokens = 1 << 31), "the number of tokens is 2147483648: at most 2147483647 are possible");
+    assert_eq!(
+        message(|s| s.in_features = usize::MAX),
+        format!("the number of input features is {}: at most 2147483647 are possible", usize::MAX)
+    );
+    assert_eq!(
+        refused(|s| s.keep = Keep::Rows(101)),
+        PlanError::Budget(BudgetError::TooLarge { budget: 101, pairs: 100 })
+    );
+    assert_eq!(refused(|s| s.keep = Keep::Rows(0)), PlanError::Budget(BudgetError::Zero));
+    let absurd = refused(|s| (s.tokens, s.in_features, s.batch) = ((1 << 31) - 1, 1 << 30, 65_535));
+    assert_eq!(absurd, PlanError::Overflow { what: "H" });
+    assert_eq!(absurd.to_string(), "H would be larger than any memory");
+    assert_eq!(
+        refused(|s| (s.tokens, s.in_features, s.out_features) = (1, 1 << 29, 1 << 29)).to_string(),
+        "H would be larger than any memory".replace('H', "dW")
+    );
+    assert_eq!(
+        message(|s| s.input_strides = Some(Strides { row: 29, matrix: 0 })),
+        "the rows of H are 29 elements apart, and have 30"
+    );
+    assert_eq!(
+        message(|s| (s.batch, s.weight_gradient_strides) = (2, Some(Strides { row: 20, matrix: 19 }))),
+        "the matrices dW are 19 elements apart, and have 20"
+    );
+    assert!(matches!(
+        refused(|s| s.gradient_strides = Some(Strides { row: 1 << 62, matrix: 0 })),
+        PlanError::TooLarge { what: "the length of a row of dZ", .. }
+    ));
+    assert_eq!(
+        message(|s| s.gradient = DataType::F16),
+        "no kernel multiplies bf16 with f16 into f32: both must be of one type, and the product of that or f32"
+    );
+    assert!(matches!(refused(|s| s.weight_gradient = DataType::F16), PlanError::DataTypes { .. }));
+    for mix in [-0.1, 1.1, f64::NAN] {
+        let with = LinearSettings { weights: WeightSource::Cached { mix }, ..settings(10, 3, 2) };
+        assert!(matches!(LinearPlan::new(with, &h100()), Err(PlanError::OutOfRange { what: "the mix", .. })));
+    }
+    for clamp in [0.0, 20.5, f64::NAN] {
+        let with = LinearSettings { weights: WeightSource::Predicted { clamp }, ..settings(10, 3, 2) };
+        assert!(matches!(LinearPlan::new(with, &h100()), Err(PlanError::OutOfRange { what: "the clamp", .. })));
+    }
+}
+
+#[test]
+fn what_is_not_executed() {
+    let with = LinearSettings { weights: WeightSource::Norms, ..settings(100, 30, 20) };
+    let plan = LinearPlan::new(with, &h100()).expect("valid");
+    let mut list = LaunchList::default();
+    let odd = ptr::without_provenance_mut::<u8>(0x1_0001);
+    let small = |bytes: u64| Memory { bytes: bytes - 1, ..anywhere() };
+    // SAFETY: nothing runs.
+    let mut forward =
+        |buffers| unsafe { plan.forward(&mut list, &buffers, Randomness::new(0, 0)) }.expect_err("refused");
+    let ok = forward_buffers();
+    assert_eq!(forward(ForwardBuffers { input: ptr::null(), ..ok }), ExecuteError::Null { what: "the input" });
+    assert_eq!(
+        forward(ForwardBuffers { input: odd, ..ok }).to_string(),
+        "the pointer to the input, 0x10001, is not aligned to 2 bytes"
+    );
+    assert_eq!(forward(ForwardBuffers { guess: ptr::null(), ..ok }), ExecuteError::Null { what: "the guess" });
+    let saved = plan.saved().bytes;
+    assert_eq!(
+        forward(ForwardBuffers { saved: small(saved), ..ok }),
+        ExecuteError::TooSmall { what: "the saved memory", needed: saved, found: saved - 1 }
+    );
+    let scratch = plan.forward_scratch_bytes();
+    assert_eq!(
+        forward(ForwardBuffers { scratch: small(scratch), ..ok }).to_string(),
+        format!("the scratch of the forward pass has {} bytes, and {scratch} are needed", scratch - 1)
+    );
+    let misaligned = Memory { at: ptr::without_provenance_mut(0x1_0080), ..anywhere() };
+    assert!(matches!(
+        forward(ForwardBuffers { scratch: misaligned, ..ok }),
+        ExecuteError::Misaligned { alignment: 256, address: 0x1_0080, .. }
+    ));
+    // SAFETY: nothing runs.
+    let mut backward = |buffers| unsafe { plan.backward(&mut list, &buffers) }.expect_err("refused");
+    let ok = backward_buffers();
+    assert_eq!(backward(BackwardBuffers { gradient: ptr::null(), ..ok }), ExecuteError::Null { what: "dZ" });
+    assert_eq!(backward(BackwardBuffers { weight_gradient: ptr::null_mut(), ..ok }), ExecuteError::Null { what: "dW" });
+    assert!(matches!(
+        backward(BackwardBuffers { gradient_norms: odd.cast(), ..ok }),
+        ExecuteError::Misaligned { what: "the norms of dZ", .. }
+    ));
+    assert!(matches!(
+        backward(BackwardBuffers { saved: small(saved), ..ok }),
+        ExecuteError::TooSmall { what: "the saved memory", .. }
+    ));
+    assert_eq!(list.launches(), [], "nothing is launched unless all is well");
+}
+
+#[test]
+fn attention() {
+    let scores = MatmulSettings {
+        batch: 2,
+        heads: 3,
+        rows: 128,
+        inner: 32,
+        columns: 96,
+        left: Some(Keep::Rows(20)),
+        right: Some(Keep::Fraction(0.5)),
+        design: BuiltIn::default(),
+        weights: WeightSource::Input,
+        input: DataType::Bf16,
+        gradient: DataType::Bf16,
+        result: DataType::F32,
+        precision: Precision::Exact,
+        a_strides: None,
+        b_transposed_strides: None,
+        gradient_strides: None,
+    };
+    let plan = MatmulPlan::new(&scores, &h100()).expect("valid");
+    let (left, right) = (plan.left().expect("sampled"), plan.right().expect("sampled"));
+    assert_eq!((left.kept_columns(), right.kept_rows(), plan.draws()), (20, 64, 128));
+    assert_eq!(left.saved().rows.bytes, 6 * 20 * 32 * 2);
+    assert_eq!(right.saved().rows.bytes, 6 * 64 * 32 * 2);
+    let mut list = LaunchList::default();
+    // SAFETY: nothing runs.
+    unsafe {
+        left.forward(&mut list, &forward_buffers(), Randomness::new(0, 0)).expect("fits");
+        left.backward(&mut list, &backward_buffers()).expect("fits");
+    }
+    let found = names(&list);
+    assert_eq!(
+        &found[..5],
+        ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16", "column_norms_bf16", "gather_columns_bf16"]
+    );
+    assert!(found[5].starts_with("gather_gemm_bf16") && found.len() <= 7, "{found:?}");
+    let all_items = |shape: Shape| shape.grid[2].is_multiple_of(6);
+    assert!(list.launches().iter().all(|launch| all_items(launch.shape)), "one launch for all (batch, head)");
+
+    let context = MatmulSettings { left: None, ..scores.clone() };
+    let plan = MatmulPlan::new(&context, &h100()).expect("valid");
+    assert!(plan.left().is_none() && plan.right().is_some());
+    let refused = |settings: &MatmulSettings| MatmulPlan::new(settings, &h100()).expect_err("refused").to_string();
+    let predicted = MatmulSettings { weights: WeightSource::Predicted { clamp: 6.0 }, ..scores.clone() };
+    assert_eq!(refused(&predicted), "there is no plan for a norm predictor for products of attention");
+    assert_eq!(
+        refused(&MatmulSettings { heads: 0, ..scores.clone() }),
+        "the number of heads is 0: there is nothing to estimate"
+    );
+    let many = MatmulSettings { batch: 4096, heads: 4096, ..scores };
+    assert_eq!(refused(&many), "the number of (batch, head) pairs is 16777216: at most 65535 are possible");
+}
+
+#[test]
+fn a_predictor_s_plan() {
+    let layer = LinearPlan::new(settings(100, 30, 20), &h100()).expect("valid");
+    let plan = PredictorPlan::new(&layer, Settings::default()).expect("valid");
+    assert_eq!((plan.theta().bytes, plan.theta().offset % 16), (120, 0));
+    assert!(plan.state_bytes() > plan.theta().offset && plan.sums_len() > 0);
+    let refused = |settings| PredictorPlan::new(&layer, settings).expect_err("refused").to_string();
+    let ok = Settings::default();
+    assert_eq!(
+        refused(Settings { features: 0, ..ok }),
+        "the number of a predictor's features is 0: there is nothing to estimate"
+    );
+    assert!(
+        refused(Settings { features: MOST_FEATURES as usize + 1, ..ok })
+            .ends_with(&format!("at most {MOST_FEATURES} are possible"))
+    );
+    assert!(refused(Settings { forgetting: 1.5, ..ok }).starts_with("the forgetting is 1.5"));
+    assert!(refused(Settings { rows_per_update: 0, ..ok }).starts_with("the number of rows"));
+    let batch = LinearPlan::new(LinearSettings { batch: 2, ..settings(100, 30, 20) }, &h100()).expect("valid");
+    assert!(PredictorPlan::new(&batch, ok).is_err());
+    let mut list = LaunchList::default();
+    let small = UpdateBuffers { sums: Memory { bytes: 8, ..anywhere() }, ..update_buffers() };
+    // SAFETY: nothing runs.
+    let error = unsafe { plan.update(&mut list, &small) }.expect_err("refused");
+    assert!(matches!(error, ExecuteError::TooSmall { what: "the predictor's sums", .. }));
+}

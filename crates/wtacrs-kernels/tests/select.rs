@@ -1,0 +1,321 @@
+//! The selection kernel equals the designs of wtacrs-core, bit by bit, for every launch geometry.
+
+mod common;
+mod selections;
+
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use selections::{Batch, DESIGNS, Geometry, check, run};
+use serde::Deserialize;
+use wtacrs_core::Weights;
+use wtacrs_kernels::kernel::select::{Design, Source, shape};
+
+fn testdata(name: &str) -> std::path::PathBuf {
+    std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)
+}
+
+#[derive(Deserialize)]
+struct Vectors {
+    problems: Vec<Problem>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    name: String,
+    weights: Vec<f32>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    design: String,
+    budget: usize,
+    seed: u64,
+    offset: u64,
+    stream: u32,
+    indices: Vec<u32>,
+    scales: Vec<f64>,
+}
+
+#[test]
+fn shared_vectors() {
+    let text = std::fs::read_to_string(testdata("vectors/selections.json")).expect("the vectors");
+    let vectors: Vectors = serde_json::from_str(&text).expect("JSON");
+    let mut cases = 0;
+    for problem in &vectors.problems {
+        for (at, case) in problem.cases.iter().enumerate() {
+            let design = DESIGNS.into_iter().find(|d| d.1.to_string() == case.design).expect("a design").0;
+            let batch = Batch {
+                seed: case.seed,
+                offset: case.offset,
+                first_stream: case.stream,
+                ..Batch::of(&problem.weights, case.budget)
+            };
+            let geometries = [Geometry(1, 32, 0), Geometry(1, 64, 1), Geometry(3, 32, 2), Geometry(2, 64, 3)];
+            for geometry in [geometries[at % 4], geometries[(at + 2) % 4]] {
+                let found = run(&batch, design, geometry).remove(0);
+                let name = format!("{}, {}, k = {}, {geometry:?}", problem.name, case.design, case.budget);
+                assert_eq!((found.status, found.indices), (0, case.indices.clone()), "{name}");
+                assert_eq!(found.scales, case.scales, "{name}");
+            }
+            cases += 1;
+        }
+    }
+    assert!(cases >= 200, "{cases}");
+}
+
+/// Weights of all kinds: of few values, of many magnitudes, with zeros.
+fn any_weights(pairs: impl Strategy<Value = usize>) -> impl Strategy<Value = Vec<f32>> {
+    let ties = prop_oneof![Just(0.0_f32), Just(1.0), Just(2.0), Just(0.5)];
+    let usual = 0.1_f32..3.0;
+    let extreme = prop_oneof![
+        (-40.0_f32..38.0).prop_map(|e| 10_f32.powf(e)),
+        Just(f32::MAX),
+        Just(1e-45_f32),
+        Just(-0.0_f32),
+        Just(0.0)
+    ];
+    (pairs, 0..4).prop_flat_map(move |(n, kind)| {
+        let one = match kind {
+            0 => ties.clone().boxed(),
+            1 => usual.clone().boxed(),
+            2 => extreme.clone().boxed(),
+            _ => prop_oneof![9 => usual.clone(), 1 => extreme.clone(), 1 => ties.clone()].boxed(),
+        };
+        prop::collection::vec(one, n)
+    })
+}
+
+fn any_geometry() -> impl Strategy<Value = Geometry> {
+    let blocks = prop_oneof![2 => Just(1_u32), 1 => 2_u32..6];
+    (blocks, prop::sample::select(vec![32_u32, 64, 96, 256]), any::<u64>()).prop_map(|(b, t, s)| Geometry(b, t, s))
+}
+
+fn any_budget(pairs: usize, choice: u64) -> usize {
+    match choice % 5 {
+        0 => 1,
+        1 => pairs,
+        _ => 1 + (choice / 5) as usize % pairs,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_weights_in_any_geometry(
+        weights in any_weights(1_usize..600),
+        choice in any::<u64>(),
+        geometry in any_geometry(),
+        seed in any::<u64>(),
+        offset in any::<u64>(),
+    ) {
+        let budget = any_budget(weights.len(), choice);
+        let valid = Weights::new(&weights).expect("valid");
+        let batch = Batch { seed, offset, ..Batch::of(&weights, budget) };
+        for design in DESIGNS {
+            check(&batch, std::slice::from_ref(&valid), design, geometry);
+        }
+    }
+
+    #[test]
+    fn norms_of_both_sides_and_of_caches(
+        input in any_weights(1_usize..200),
+        other in any_weights(Just(200)),
+        cold in prop::collection::vec(any::<bool>(), 200),
+        all_cold in any::<bool>(),
+        mix in prop_oneof![Just(0.0), Just(0.01), Just(1.0), 0.0..1.0_f64],
+        choice in any::<u64>(),
+        geometry in any_geometry(),
+    ) {
+        let n = input.len();
+        let other = &other[..n];
+        let batch = Batch { other, source: Source::Norms, ..Batch::of(&input, any_budget(n, choice)) };
+        check(&batch, &[Weights::from_norms(&input, other).expect("valid")], DESIGNS[5], geometry);
+
+        let cached: Vec<Option<f32>> =
+            other.iter().zip(&cold).map(|(&norm, cold)| (!cold && !all_cold).then_some(norm)).collect();
+        let coded: Vec<f32> = cached.iter().map(|norm| norm.unwrap_or(-1.0)).collect();
+        let batch = Batch { other: &coded, source: Source::Cached, mix, ..batch };
+        check(&batch, &[Weights::from_cache(&input, &cached, mix).expect("valid")], DESIGNS[5], geometry);
+    }
+}
+
+/// Pseudo-random weights with many magnitudes, without a generator's crate.
+fn weights(pairs: usize, salt: u64) -> Vec<f32> {
+    (0..pairs as u64)
+        .map(|i| {
+            let bits =
+                (i + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (bits >> 40) as f32 / (1 << 20) as f32 * if bits.is_multiple_of(64) { 40.0 } else { 1.0 }
+        })
+        .collect()
+}
+
+#[test]
+fn thousands_of_pairs() {
+    for (pairs, geometry) in [
+        (5000, Geometry(1, 512, 1)),
+        (5000, Geometry(4, 256, 2)),
+        (4096, Geometry(1, 256, 3)),
+        (9000, Geometry(3, 512, 4)),
+    ] {
+        let norms = weights(pairs, 5);
+        let valid = Weights::new(&norms).expect("valid");
+        for design in DESIGNS {
+            check(&Batch::of(&norms, 3 * pairs / 10), std::slice::from_ref(&valid), design, geometry);
+        }
+    }
+}
+
+#[test]
+fn more_than_one_block_takes_by_default() {
+    let pairs = 70_000;
+    let norms = weights(pairs, 9);
+    let valid = Weights::new(&norms).expect("valid");
+    let default = shape(pairs as u32, 1, Design::WtaPivotal, 132);
+    assert_eq!((default.grid, default.block, default.cooperative), ([2, 1, 1], 512, true));
+    for geometry in [Geometry(2, 512, 0), Geometry(1, 512, 0)] {
+        check(&Batch::of(&norms, pairs / 10), std::slice::from_ref(&valid), DESIGNS[5], geometry);
+    }
+}
+
+#[test]
+fn many_blocks_of_few_pairs() {
+    let norms = weights(2000, 1);
+    let valid = Weights::new(&norms).expect("valid");
+    for design in DESIGNS {
+        check(&Batch::of(&norms, 300), std::slice::from_ref(&valid), design, Geometry(63, 32, 5));
+    }
+}
+
+#[test]
+fn a_batch_has_a_stream_for_each_problem() {
+    let (problems, pairs) = (5, 130);
+    let norms = weights(problems * pairs, 3);
+    let valid: Vec<Weights> = norms.chunks(pairs).map(|norms| Weights::new(norms).expect("valid")).collect();
+    for design in DESIGNS {
+        for geometry in [Geometry(1, 64, 8), Geometry(2, 32, 9)] {
+            let batch = Batch { problems, further_offset: Some(1 << 40), stream_step: 2, ..Batch::of(&norms, 40) };
+            check(&batch, &valid, design, geometry);
+        }
+    }
+}
+
+#[test]
+fn the_order_of_threads_does_not_matter() {
+    let norms = weights(300, 7);
+    let valid = Weights::new(&norms).expect("valid");
+    for seed in 0..12 {
+        for design in DESIGNS {
+            check(
+                &Batch::of(&norms, 100),
+                std::slice::from_ref(&valid),
+                design,
+                Geometry(1 + seed as u32 % 2, 64, seed),
+            );
+        }
+    }
+}
+
+fn layer(name: &str) -> [Vec<f32>; 3] {
+    let bytes = std::fs::read(testdata(name)).expect("the layer");
+    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let values = |key: &str| -> (Vec<usize>, Vec<f32>) {
+        let tensor = tensors.tensor(key).expect(key);
+        let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")));
+        (tensor.shape().to_vec(), values.collect())
+    };
+    let norms = |key| {
+        let (shape, values) = values(key);
+        let rows = ndarray::Array2::from_shape_vec((shape[0], shape[1]), values).expect("the shape of the data");
+        wtacrs_core::product::row_norms(rows.view())
+    };
+    [norms("h"), norms("dz"), values("dz_norm_prev").1]
+}
+
+#[test]
+fn recorded_layers_exact_and_stale() {
+    for name in ["minilm_l3_value_imdb_1024.safetensors", "minilm_l3_value_padded_1024.safetensors"] {
+        let [h, dz, stale] = layer(name);
+        let cached: Vec<_> = stale.iter().copied().map(Some).collect();
+        let exact = Weights::from_norms(&h, &dz).expect("finite");
+        let by_cache = Weights::from_cache(&h, &cached, 0.01).expect("finite");
+        for design in DESIGNS {
+            for (budget, geometry) in [(307, Geometry(1, 512, 0)), (102, Geometry(2, 128, 1))] {
+                let batch = Batch { other: &dz, source: Source::Norms, ..Batch::of(&h, budget) };
+                check(&batch, std::slice::from_ref(&exact), design, geometry);
+                let batch = Batch { other: &stale, source: Source::Cached, ..batch };
+                check(&batch, std::slice::from_ref(&by_cache), design, geometry);
+            }
+        }
+    }
+}
+
+#[test]
+fn invalid_weights_are_named_by_the_first_index() {
+    let good = weights(100, 2);
+    for value in [f32::NAN, f32::INFINITY, -1.0, f32::NEG_INFINITY, -f32::NAN] {
+        for source in [Source::Input, Source::Norms, Source::Cached, Source::Predicted] {
+            for geometry in [Geometry(1, 32, 0), Geometry(2, 32, 1)] {
+                let mut bad = good.clone();
+                bad[41] = value;
+                bad[97] = f32::NAN;
+                let batch = Batch { source, other: &good, ..Batch::of(&bad, 10) };
+                let found = run(&batch, Design::WtaPivotal, geometry).remove(0);
+                assert_eq!((found.status, found.indices.len()), (42, 0), "{value} {source:?}");
+                let batch = Batch { source, other: &bad, ..Batch::of(&good, 10) };
+                let found = run(&batch, Design::WtaPivotal, geometry).remove(0);
+                let expected = match source {
+                    Source::Input => 0,
+                    Source::Cached if value < 0.0 => 98,
+                    Source::Predicted if value == -1.0 => 98,
+                    _ => 42,
+                };
+                assert_eq!(found.status, expected, "{value} {source:?}");
+            }
+        }
+    }
+}
+
+/// The norms that a predictor of wtacrs-core makes of log-norms, in f64: within e^±clamp of their geometric mean.
+fn norms_of(logs: &[f32], clamp: f64) -> Vec<f64> {
+    let residual = |centre: f64| logs.iter().map(|&log| (f64::from(log) - centre).clamp(-clamp, clamp)).sum::<f64>();
+    let (mut low, mut high) = (-1e4, 1e4);
+    for _ in 0..200 {
+        let middle = f64::midpoint(low, high);
+        if residual(middle) > 0.0 { low = middle } else { high = middle }
+    }
+    logs.iter().map(|&log| (f64::from(log) - high).clamp(-clamp, clamp).exp()).collect()
+}
+
+#[test]
+fn guesses_become_norms_within_bounds() {
+    let pairs = 256;
+    let input: Vec<f32> = weights(pairs, 4).iter().map(|w| w + 0.5).collect();
+    let logs = |spread: f32| -> Vec<f32> { weights(pairs, 8).iter().map(|w| spread * (w - 8.0) + 3.0).collect() };
+    // Two units of 2^−16 in the centre if something is clamped, and 2^−21 for e^x and the products in f32.
+    for (spread, clamp, bound) in
+        [(0.005, 6.0, 1e-6), (0.3, 6.0, 4e-5), (40.0, 6.0, 4e-5), (1.0, 0.5, 4e-5), (0.0, 6.0, 1e-6)]
+    {
+        let logs = logs(spread);
+        let expected: Vec<f64> =
+            norms_of(&logs, clamp).iter().zip(&input).map(|(guess, &h)| guess * f64::from(h)).collect();
+        let sum: f64 = expected.iter().sum();
+        // A draw from all pairs has the scale count · Σw / (k · w).
+        for (geometry, offset) in [(Geometry(1, 64, 0), 0), (Geometry(3, 32, 1), 1000)] {
+            let batch = Batch { other: &logs, source: Source::Predicted, clamp, offset, ..Batch::of(&input, pairs) };
+            let found = run(&batch, Design::Crs, geometry).remove(0);
+            assert!(found.indices.len() > 20, "{spread}");
+            for (&pair, &scale) in found.indices.iter().zip(&found.scales) {
+                let per_draw = sum / (pairs as f64 * expected[pair as usize]);
+                let count = (scale / per_draw).round();
+                assert!(count >= 1.0 && (scale / (count * per_draw) - 1.0).abs() < bound, "{spread}: {pair} {scale}");
+            }
+        }
+        let batch = Batch { other: &logs, source: Source::Predicted, clamp, ..Batch::of(&input, 80) };
+        let one = run(&batch, Design::WtaPivotal, Geometry(1, 64, 2));
+        assert_eq!(one, run(&batch, Design::WtaPivotal, Geometry(4, 32, 3)), "the geometry does not matter");
+        assert_eq!(one[0].indices.len(), 80);
+    }
+}

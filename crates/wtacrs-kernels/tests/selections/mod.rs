@@ -1,0 +1,157 @@
+//! Selections by the kernel, and the same by the CPU path of wtacrs-core.
+#![allow(dead_code, unreachable_pub)]
+
+use crate::common::Machine;
+use std::cell::RefCell;
+use wtacrs_core::design::{BuiltIn, Design as _};
+use wtacrs_core::draws::PhiloxDraws;
+use wtacrs_core::{Keep, Selection, Weights};
+use wtacrs_kernels::kernel::select::{self, Args, Design, Source};
+
+pub const DESIGNS: [(Design, BuiltIn); 6] = [
+    (Design::Uniform, BuiltIn::Uniform),
+    (Design::Crs, BuiltIn::Crs),
+    (Design::TopK, BuiltIn::TopK),
+    (Design::WtaIid, BuiltIn::WtaIid),
+    (Design::WtaStratified, BuiltIn::WtaStratified),
+    (Design::WtaPivotal, BuiltIn::WtaPivotal),
+];
+
+/// Problems of one launch, one after another in `input_norms` and `other`.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    pub input_norms: &'a [f32],
+    pub other: &'a [f32],
+    pub source: Source,
+    pub problems: usize,
+    pub budget: usize,
+    pub mix: f64,
+    pub clamp: f64,
+    pub seed: u64,
+    pub offset: u64,
+    pub further_offset: Option<u64>,
+    pub first_stream: u32,
+    pub stream_step: u32,
+}
+
+impl<'a> Batch<'a> {
+    /// One problem of ready weights.
+    pub fn of(weights: &'a [f32], budget: usize) -> Self {
+        Self {
+            input_norms: weights,
+            other: &[],
+            source: Source::Input,
+            problems: 1,
+            budget,
+            mix: 0.01,
+            clamp: 6.0,
+            seed: 0x0123_4567_89ab_cdef,
+            offset: 77,
+            further_offset: None,
+            first_stream: 3,
+            stream_step: 1,
+        }
+    }
+
+    pub fn pairs(&self) -> usize {
+        self.input_norms.len() / self.problems
+    }
+}
+
+/// Blocks of a problem, threads of a block, and the emulator's seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry(pub u32, pub u32, pub u64);
+
+/// What the kernel left: status, and indices with scales.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub status: u32,
+    pub indices: Vec<u32>,
+    pub scales: Vec<f64>,
+}
+
+/// Runs the kernel on the emulator, and, if there is a GPU, there as well, with the same result.
+pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
+    thread_local! {
+        static GPU: RefCell<Option<Machine>> = RefCell::new(Machine::gpu());
+    }
+    let found = run_on(&mut Machine::emulator(geometry.2), batch, design, geometry);
+    GPU.with_borrow_mut(|gpu| {
+        if let Some(gpu) = gpu {
+            assert_eq!(run_on(gpu, batch, design, geometry), found, "{design:?}, {geometry:?}");
+        }
+    });
+    found
+}
+
+/// Whatever the kernel must not read is filled with garbage.
+fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
+    let (problems, pairs, budget) = (batch.problems, batch.pairs() as u32, batch.budget as u32);
+    let scratch = machine.filled::<u8>(problems * select::scratch_bytes(pairs, budget, design) as usize, 0x91);
+    let indices = machine.filled::<u32>(problems * batch.budget, 0xff);
+    let scales = machine.filled::<f64>(problems * batch.budget, 0xff);
+    let (count, status) = (machine.filled::<u32>(problems, 0xff), machine.filled::<u32>(problems, 0xff));
+    let meeting = machine.filled::<u32>(2 * problems, 0);
+    let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
+    let further_offset = machine.upload(&[batch.further_offset.unwrap_or(0)]);
+    let args = Args {
+        input_norms: input_norms.pointer(),
+        other: if batch.other.is_empty() { std::ptr::null() } else { other.pointer() },
+        source: batch.source as u32,
+        pairs,
+        budget,
+        mix: batch.mix,
+        clamp: batch.clamp,
+        seed: batch.seed,
+        offset: batch.offset,
+        further_offset: batch.further_offset.map_or(std::ptr::null(), |_| further_offset.pointer()),
+        first_stream: batch.first_stream,
+        stream_step: batch.stream_step,
+        indices: indices.pointer(),
+        scales: scales.pointer(),
+        count: count.pointer(),
+        status: status.pointer(),
+        scratch: scratch.pointer(),
+        meeting: meeting.pointer(),
+    };
+    let shape = select::shape_with(pairs, problems as u32, design, geometry.0, geometry.1);
+    // SAFETY: memory of the sizes that `Args` tells.
+    unsafe { machine.run(select::kernel(design), shape, &args) };
+    assert!(machine.download(&meeting).iter().all(|&word| word == 0), "the words of the meetings are zero again");
+    let (indices, scales) = (machine.download(&indices), machine.download(&scales));
+    let (count, status) = (machine.download(&count), machine.download(&status));
+    (0..problems)
+        .map(|problem| {
+            let first = problem * batch.budget;
+            let kept = first..first + count[problem] as usize;
+            let rest = kept.end..first + batch.budget;
+            assert!(indices[rest.clone()].iter().all(|&i| i == u32::MAX) && scales[rest].iter().all(|s| s.is_nan()));
+            Found { status: status[problem], indices: indices[kept.clone()].to_vec(), scales: scales[kept].to_vec() }
+        })
+        .collect()
+}
+
+/// What wtacrs-core selects.
+pub fn by_core(weights: &Weights, budget: usize, design: BuiltIn, seed: u64, offset: u64, stream: u32) -> Found {
+    let budget = weights.budget(Keep::Rows(budget)).expect("fits");
+    let selection: Selection = design.select(weights, budget, &mut PhiloxDraws::with_stream(seed, offset, stream));
+    Found { status: 0, indices: selection.indices().to_vec(), scales: selection.scales().to_vec() }
+}
+
+/// The kernel's selections are those of core with these weights, one set for each problem.
+pub fn check(batch: &Batch<'_>, weights: &[Weights], design: (Design, BuiltIn), geometry: Geometry) {
+    let found = run(batch, design.0, geometry);
+    for (problem, (found, weights)) in found.iter().zip(weights).enumerate() {
+        let offset = batch.offset.wrapping_add(batch.further_offset.unwrap_or(0));
+        let stream = batch.first_stream.wrapping_add(problem as u32 * batch.stream_step);
+        let expected = by_core(weights, batch.budget, design.1, batch.seed, offset, stream);
+        assert_eq!(
+            (&found.indices, found.status),
+            (&expected.indices, 0),
+            "{}, {geometry:?}, problem {problem}: {batch:?}",
+            design.1
+        );
+        let bits = |scales: &[f64]| scales.iter().map(|s| s.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&found.scales), bits(&expected.scales), "{}, {geometry:?}, problem {problem}", design.1);
+    }
+}

@@ -1,0 +1,192 @@
+//! The host's atomics: blocks run on several OS threads.
+
+use super::{memory, shared as bytes};
+use crate::emulator::fault::{Fault, Place};
+use crate::emulator::machine::{Thread, current};
+use crate::emulator::shadow::Access;
+use crate::shared::Address;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Polls of one place that find the same value with no pause between, after which a thread hangs.
+const POLLS: u32 = 1 << 16;
+
+/// An integer with an atomic twin.
+pub trait Atomic: Copy + Eq + Ord {
+    unsafe fn apply(at: *mut Self, change: Change<Self>) -> Self;
+    unsafe fn load_acquire(at: *const Self) -> Self;
+    unsafe fn store_release(at: *mut Self, value: Self);
+    fn widened(self) -> u64;
+}
+
+/// What an operation does to the value.
+#[derive(Clone, Copy)]
+pub enum Change<T> {
+    Add(T),
+    Max(T),
+    Min(T),
+    Or(T),
+    Exchange(T),
+    CompareExchange(T, T),
+}
+
+macro_rules! atomics {
+    ($($integer:ty, $atomic:ty;)*) => {
+        $(
+            impl Atomic for $integer {
+                #[inline(always)]
+                unsafe fn apply(at: *mut Self, change: Change<Self>) -> Self {
+                    // SAFETY: aligned as checked; the caller promises the rest.
+                    let at = unsafe { <$atomic>::from_ptr(at) };
+                    match change {
+                        Change::Add(value) => at.fetch_add(value, Ordering::Relaxed),
+                        Change::Max(value) => at.fetch_max(value, Ordering::Relaxed),
+                        Change::Min(value) => at.fetch_min(value, Ordering::Relaxed),
+                        Change::Or(value) => at.fetch_or(value, Ordering::Relaxed),
+                        Change::Exchange(value) => at.swap(value, Ordering::Relaxed),
+                        Change::CompareExchange(expected, value) => {
+                            match at.compare_exchange(expected, value, Ordering::Relaxed, Ordering::Relaxed) {
+                                Ok(before) | Err(before) => before,
+                            }
+                        }
+                    }
+                }
+
+                #[inline(always)]
+                unsafe fn load_acquire(at: *const Self) -> Self {
+                    // SAFETY: aligned as checked; the caller promises the rest.
+                    unsafe { <$atomic>::from_ptr(at.cast_mut()) }.load(Ordering::Acquire)
+                }
+
+                #[inline(always)]
+                unsafe fn store_release(at: *mut Self, value: Self) {
+                    // SAFETY: aligned as checked; the caller promises the rest.
+                    unsafe { <$atomic>::from_ptr(at) }.store(value, Ordering::Release);
+                }
+
+                #[inline(always)]
+                fn widened(self) -> u64 {
+                    u64::from(self)
+                }
+            }
+        )*
+    };
+}
+
+atomics! {
+    u32, AtomicU32;
+    u64, AtomicU64;
+}
+
+/// Counts a poll that found the same as the last one; a thread that polls for ever without [`crate::sync::spin`] fails.
+#[inline(always)]
+fn polled(thread: &Thread, at: usize, value: u64, place: Place) {
+    let (last_at, last_value, count) = thread.polls.get();
+    let count = if (last_at, last_value) == (at, value) { count + 1 } else { 0 };
+    thread.polls.set((at, value, count));
+    if count >= POLLS {
+        thread.fail(Fault::Spin { culprit: thread.culprit(place) });
+    }
+}
+
+macro_rules! operations {
+    ($($name:ident, $change:ident;)*) => {
+        pub(crate) mod global {
+            use super::*;
+
+            #[track_caller]
+            #[inline(always)]
+            unsafe fn apply<T: Atomic>(at: *mut T, change: Change<T>) -> T {
+                let place = Place(Location::caller());
+                memory::check(at as usize, size_of::<T>());
+                let thread = current();
+                thread.breathe();
+                // SAFETY: the caller's promise.
+                let before = unsafe { T::apply(at, change) };
+                let changes = match change {
+                    Change::Add(value) | Change::Or(value) => value.widened() != 0,
+                    Change::Max(value) => value > before,
+                    Change::Min(value) => value < before,
+                    Change::Exchange(value) => value != before,
+                    Change::CompareExchange(expected, value) => before == expected && value != before,
+                };
+                if changes {
+                    thread.block().changed();
+                } else if matches!(change, Change::CompareExchange(..)) {
+                    polled(thread, at as usize, before.widened(), place);
+                }
+                before
+            }
+
+            $(
+                #[track_caller]
+                #[inline(always)]
+                pub(crate) unsafe fn $name<T: Atomic>(at: *mut T, value: T) -> T {
+                    // SAFETY: the caller's promise.
+                    unsafe { apply(at, Change::$change(value)) }
+                }
+            )*
+
+            #[track_caller]
+            #[inline(always)]
+            pub(crate) unsafe fn compare_exchange<T: Atomic>(at: *mut T, expected: T, value: T) -> T {
+                // SAFETY: the caller's promise.
+                unsafe { apply(at, Change::CompareExchange(expected, value)) }
+            }
+
+            #[track_caller]
+            #[inline(always)]
+            pub(crate) unsafe fn load_acquire<T: Atomic>(at: *const T) -> T {
+                let place = Place(Location::caller());
+                memory::check(at as usize, size_of::<T>());
+                let thread = current();
+                thread.breathe();
+                // SAFETY: the caller's promise.
+                let value = unsafe { T::load_acquire(at) };
+                thread.block().shadow.lift();
+                polled(thread, at as usize, value.widened(), place);
+                value
+            }
+
+            #[track_caller]
+            #[inline(always)]
+            pub(crate) unsafe fn store_release<T: Atomic>(at: *mut T, value: T) {
+                memory::check(at as usize, size_of::<T>());
+                let thread = current();
+                thread.breathe();
+                thread.block().changed();
+                thread.block().shadow.lift();
+                // SAFETY: the caller's promise.
+                unsafe { T::store_release(at, value) };
+            }
+        }
+
+        pub(crate) mod shared {
+            use super::*;
+
+            $(
+                #[track_caller]
+                #[inline(always)]
+                pub(crate) unsafe fn $name<T: Atomic>(address: Address, limit: Address, value: T) -> T {
+                    let place = Place(Location::caller());
+                    let thread = current();
+                    thread.breathe();
+                    let offset = bytes::place_of(thread, address.0, limit.0, size_of::<T>() as u32, place);
+                    let block = thread.block();
+                    block.changed();
+                    block.shadow.access(thread, offset, size_of::<T>() as u32, Access::Atomic, place);
+                    // SAFETY: within the block's bytes and aligned, as checked.
+                    unsafe { T::apply(block.shared().add(offset as usize).cast(), Change::$change(value)) }
+                }
+            )*
+        }
+    };
+}
+
+operations! {
+    atomic_add, Add;
+    atomic_max, Max;
+    atomic_min, Min;
+    atomic_or, Or;
+    atomic_exchange, Exchange;
+}

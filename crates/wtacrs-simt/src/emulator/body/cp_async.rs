@@ -1,0 +1,54 @@
+//! Copies that land at their wait: until then their bytes are in flight, and what they will bring is not yet read.
+
+use super::memory;
+use super::shared::place_of;
+use crate::emulator::fault::{Fault, Place};
+use crate::emulator::machine::{Flight, SHARED_BASE, Thread, current};
+use crate::shared::Address;
+use std::panic::Location;
+
+#[track_caller]
+pub(crate) unsafe fn copy<const BYTES: u32>(to: Address, from: *const u8, valid: u32) {
+    let place = Place(Location::caller());
+    let thread = current();
+    if !matches!(BYTES, 4 | 8 | 16) || valid > BYTES {
+        thread.fail(Fault::CopySize { culprit: thread.culprit(place), bytes: BYTES, valid });
+    }
+    let block = thread.block();
+    block.changed();
+    let to = place_of(thread, to.0, SHARED_BASE + block.shared_bytes, BYTES, place);
+    if valid != 0 || !(from as usize).is_multiple_of(BYTES as usize) {
+        memory::check(from as usize, BYTES as usize);
+    }
+    block.shadow.depart(thread, to, BYTES, place);
+    let flight = Flight { to, from, bytes: BYTES, valid, group: thread.commits.get(), place };
+    thread.flights.borrow_mut().push_back(flight);
+}
+
+pub(crate) fn commit() {
+    let commits = &current().commits;
+    commits.set(commits.get() + 1);
+}
+
+pub(crate) fn wait<const PENDING: u32>() {
+    let thread = current();
+    let landing = thread.commits.get().saturating_sub(u64::from(PENDING));
+    let mut flights = thread.flights.borrow_mut();
+    while flights.front().is_some_and(|flight| flight.group < landing) {
+        if let Some(flight) = flights.pop_front() {
+            land(thread, &flight);
+        }
+    }
+}
+
+fn land(thread: &Thread, flight: &Flight) {
+    let block = thread.block();
+    block.shadow.land(thread, flight.to, flight.bytes, flight.place);
+    let (bytes, valid) = (flight.bytes as usize, flight.valid as usize);
+    // SAFETY: the destination is within the block's bytes, as checked; the issuer promised that the source is readable.
+    unsafe {
+        let to = block.shared().add(flight.to as usize);
+        flight.from.copy_to_nonoverlapping(to, valid);
+        to.add(valid).write_bytes(0, bytes - valid);
+    }
+}

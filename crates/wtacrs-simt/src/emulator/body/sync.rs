@@ -1,0 +1,76 @@
+//! Barriers, fences, and waiting for other blocks.
+
+use crate::emulator::fault::{Fault, Operation, Place};
+use crate::emulator::machine::{Status, Thread, current};
+use crate::emulator::rendezvous::meet;
+use std::panic::Location;
+use std::sync::atomic::{Ordering::SeqCst, fence};
+
+#[track_caller]
+#[inline(always)]
+pub(crate) fn barrier() {
+    let place = Place(Location::caller());
+    let thread = current();
+    let block = thread.block();
+    let arrived = block.at_barrier.get() + 1;
+    let (first, same) = if arrived == 1 { (place, true) } else { block.barrier.get() };
+    let same = same && first == place;
+    if (arrived as usize) < block.threads.len() {
+        block.at_barrier.set(arrived);
+        block.barrier.set((first, same));
+        thread.pause(Status::Barrier(place));
+        return;
+    }
+    all_arrived(thread, same, place);
+}
+
+/// Lets the other threads go on.
+#[inline(never)]
+fn all_arrived(thread: &Thread, same: bool, place: Place) {
+    let block = thread.block();
+    if !same {
+        thread.status.set(Status::Barrier(place));
+        thread.fail(Fault::BarrierDivergence { block: block.index, stands: block.stands() });
+    }
+    block.at_barrier.set(0);
+    block.shadow.lift();
+    for warp in 0..block.warps.len() as u32 {
+        let own = if warp == thread.index / 32 { 1 << thread.lane() } else { 0 };
+        block.wake(warp, !own);
+    }
+}
+
+#[track_caller]
+#[inline(always)]
+pub(crate) fn warp_barrier(mask: u32) {
+    let [] = meet(Operation::WarpBarrier, mask, [], |_, mask| {
+        let thread = current();
+        thread.block().shadow.join(thread, mask);
+        Ok(())
+    });
+}
+
+pub(crate) fn device_fence() {
+    fence(SeqCst);
+    current().block().shadow.lift();
+}
+
+#[track_caller]
+pub(crate) fn spin() {
+    let place = Place(Location::caller());
+    let thread = current();
+    let block = thread.block();
+    if !block.cooperative {
+        thread.fail(Fault::Spin { culprit: thread.culprit(place) });
+    }
+    let spinning = &thread.warp().spinning;
+    spinning.set(spinning.get() | 1 << thread.lane());
+    block.spinning.set(block.spinning.get() + 1);
+    thread.pause(Status::Spinning(place));
+}
+
+#[track_caller]
+pub(crate) fn trap() -> ! {
+    let thread = current();
+    thread.fail(Fault::Trap { culprit: thread.culprit(Place(Location::caller())) })
+}

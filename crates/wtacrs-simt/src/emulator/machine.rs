@@ -1,0 +1,299 @@
+//! A block: its threads, warps and shared memory, and which of its threads is running.
+
+use super::fault::{Culprit, Doing, Fault, Operation, Place, Stand};
+use super::order::Order;
+use super::rendezvous::Slots;
+use super::shadow::Shadow;
+use corosensei::Yielder;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::VecDeque;
+use std::panic::Location;
+use std::ptr::null;
+
+/// Where shared memory begins: not at 0, as on a GPU, whose system keeps the first bytes.
+pub(super) const SHARED_BASE: u32 = 1024;
+
+/// What a thread waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Ready,
+    Barrier(Place),
+    Collective,
+    Spinning(Place),
+    Finished,
+}
+
+/// A copy that has not landed.
+pub(super) struct Flight {
+    pub(super) to: u32,
+    pub(super) from: *const u8,
+    pub(super) bytes: u32,
+    pub(super) valid: u32,
+    /// The number of commits before it.
+    pub(super) group: u64,
+    pub(super) place: Place,
+}
+
+pub(super) struct Thread {
+    pub(super) index: u32,
+    block: *const Block,
+    pub(super) yielder: Cell<*const Yielder<(), ()>>,
+    pub(super) status: Cell<Status>,
+    pub(super) flights: RefCell<VecDeque<Flight>>,
+    pub(super) commits: Cell<u64>,
+    /// As the shadow counts it.
+    pub(super) clock: Cell<u32>,
+    /// The last address polled, what was there, and how often.
+    pub(super) polls: Cell<(usize, u64, u32)>,
+}
+
+pub(super) struct Warp {
+    pub(super) ready: Cell<u32>,
+    pub(super) spinning: Cell<u32>,
+    /// Lanes that wait in a collective operation.
+    pub(super) meeting: Cell<u32>,
+    pub(super) slots: UnsafeCell<Slots>,
+    /// What each lane knows of the others' clocks; made at the first barrier of the warp.
+    pub(super) known: RefCell<Option<Box<[[u32; 32]; 32]>>>,
+}
+
+pub(super) struct Block {
+    pub(super) index: [u32; 3],
+    pub(super) grid: [u32; 3],
+    pub(super) shared_bytes: u32,
+    pub(super) cooperative: bool,
+    pub(super) threads: Vec<Thread>,
+    pub(super) warps: Vec<Warp>,
+    /// Warps that have ready lanes.
+    pub(super) ready: Cell<u32>,
+    pub(super) at_barrier: Cell<u32>,
+    /// Where the first thread waits, and whether all others wait there.
+    pub(super) barrier: Cell<(Place, bool)>,
+    pub(super) finished: Cell<u32>,
+    pub(super) spinning: Cell<u32>,
+    /// Counts what a spinning thread could wait for.
+    pub(super) changes: Cell<u64>,
+    pub(super) order: RefCell<Order>,
+    pub(super) faulty: Cell<bool>,
+    pub(super) fault: RefCell<Option<Fault>>,
+    pub(super) shadow: Shadow,
+    shared: Bytes,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const Thread> = const { Cell::new(null()) };
+}
+
+/// The thread that calls.
+#[inline(always)]
+pub(super) fn current<'a>() -> &'a Thread {
+    let thread = CURRENT.get();
+    if thread.is_null() {
+        outside();
+    }
+    // SAFETY: the scheduler sets it before it resumes a thread, and takes it back when the thread pauses; a block and
+    // its threads stay in place until all their coroutines are gone.
+    unsafe { &*thread }
+}
+
+/// Makes a thread the current one; returns who was.
+#[inline(always)]
+pub(super) fn enter(thread: *const Thread) -> *const Thread {
+    CURRENT.replace(thread)
+}
+
+#[cold]
+fn outside() -> ! {
+    panic!("a kernel's function was called outside of a launch")
+}
+
+impl Block {
+    pub(super) fn new(index: [u32; 3], shape: &super::Launch, order: Order) -> Box<Self> {
+        let mut block = Box::new(Self {
+            index,
+            grid: shape.grid,
+            shared_bytes: shape.shared_bytes,
+            cooperative: shape.cooperative,
+            threads: Vec::new(),
+            warps: Vec::new(),
+            ready: Cell::new(0),
+            at_barrier: Cell::new(0),
+            barrier: Cell::new((Place(Location::caller()), true)),
+            finished: Cell::new(0),
+            spinning: Cell::new(0),
+            changes: Cell::new(0),
+            order: RefCell::new(order),
+            faulty: Cell::new(false),
+            fault: RefCell::new(None),
+            shadow: Shadow::new(shape.shared_bytes),
+            shared: Bytes::new(shape.shared_bytes),
+        });
+        let this: *const Self = &raw const *block;
+        block.threads = (0..shape.block)
+            .map(|index| Thread {
+                index,
+                block: this,
+                yielder: Cell::new(null()),
+                status: Cell::new(Status::Ready),
+                flights: RefCell::default(),
+                commits: Cell::new(0),
+                clock: Cell::new(1),
+                polls: Cell::new((0, 0, 0)),
+            })
+            .collect();
+        block.warps = (0..shape.block / 32)
+            .map(|_| Warp {
+                ready: Cell::new(u32::MAX),
+                spinning: Cell::new(0),
+                meeting: Cell::new(0),
+                slots: UnsafeCell::new(Slots::new()),
+                known: RefCell::new(None),
+            })
+            .collect();
+        block.ready.set((u64::MAX >> (64 - shape.block / 32)) as u32);
+        block
+    }
+
+    /// The first byte of shared memory.
+    #[inline(always)]
+    pub(super) fn shared(&self) -> *mut u8 {
+        self.shared.start
+    }
+
+    /// Lets lanes of a warp go on.
+    #[inline(always)]
+    pub(super) fn wake(&self, warp: u32, lanes: u32) {
+        if lanes != 0 {
+            let ready = &self.warps[warp as usize].ready;
+            ready.set(ready.get() | lanes);
+            self.ready.set(self.ready.get() | 1 << warp);
+        }
+    }
+
+    /// Lets all spinning threads go on.
+    pub(super) fn wake_spinning(&self) {
+        for (index, warp) in self.warps.iter().enumerate() {
+            self.wake(index as u32, warp.spinning.replace(0));
+        }
+        self.spinning.set(0);
+    }
+
+    #[inline(always)]
+    pub(super) fn changed(&self) {
+        self.changes.set(self.changes.get() + 1);
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.get() as usize == self.threads.len()
+    }
+
+    /// Who does what, threads that do the same together.
+    pub(super) fn stands(&self) -> Vec<Stand> {
+        let mut stands: Vec<Stand> = Vec::new();
+        for thread in &self.threads {
+            let doing = match thread.status.get() {
+                Status::Barrier(place) => Doing::Barrier(place),
+                Status::Spinning(place) => Doing::Spinning(place),
+                Status::Collective => {
+                    let (operation, mask, place) = self.slot(thread.index);
+                    Doing::Collective(operation, mask, place)
+                }
+                Status::Ready | Status::Finished => Doing::Finished,
+            };
+            match stands.iter_mut().find(|stand| stand.doing == doing) {
+                Some(stand) => stand.threads.push(thread.index),
+                None => stands.push(Stand { threads: vec![thread.index], doing }),
+            }
+        }
+        stands
+    }
+
+    fn slot(&self, thread: u32) -> (Operation, u32, Place) {
+        // SAFETY: nobody holds the slots while threads wait.
+        let slots = unsafe { &*self.warps[(thread / 32) as usize].slots.get() };
+        let lane = (thread % 32) as usize;
+        (slots.operations[lane], slots.masks[lane], slots.places[lane])
+    }
+
+    pub(super) fn fail(&self, fault: Fault) {
+        self.faulty.set(true);
+        self.fault.borrow_mut().get_or_insert(fault);
+    }
+}
+
+impl Thread {
+    #[inline(always)]
+    pub(super) fn block(&self) -> &Block {
+        // SAFETY: a thread lives in its block.
+        unsafe { &*self.block }
+    }
+
+    #[inline(always)]
+    pub(super) fn lane(&self) -> u32 {
+        self.index % 32
+    }
+
+    #[inline(always)]
+    pub(super) fn warp(&self) -> &Warp {
+        &self.block().warps[(self.index / 32) as usize]
+    }
+
+    pub(super) fn culprit(&self, place: Place) -> Culprit {
+        Culprit { block: self.block().index, thread: self.index, place }
+    }
+
+    /// Lets others run until someone wakes this thread.
+    #[inline(always)]
+    pub(super) fn pause(&self, status: Status) {
+        self.status.set(status);
+        // SAFETY: this thread runs, so its coroutine has set the yielder, which lives on its stack.
+        unsafe { (*self.yielder.get()).suspend(()) };
+        self.status.set(Status::Ready);
+    }
+
+    /// Lets others run now and then, where the order of threads' accesses could matter.
+    #[inline(always)]
+    pub(super) fn breathe(&self) {
+        let block = self.block();
+        if block.order.borrow_mut().pauses() {
+            block.wake(self.index / 32, 1 << self.lane());
+            self.pause(Status::Ready);
+        }
+    }
+
+    /// Ends the launch.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn fail(&self, fault: Fault) -> ! {
+        self.block().fail(fault);
+        loop {
+            self.pause(Status::Finished);
+        }
+    }
+}
+
+/// Shared memory, aligned to 1024.
+struct Bytes {
+    start: *mut u8,
+    layout: Layout,
+}
+
+impl Bytes {
+    fn new(bytes: u32) -> Self {
+        let Ok(layout) = Layout::from_size_align(bytes.max(1) as usize, 1024) else { unreachable!("a small size") };
+        // SAFETY: the size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        if start.is_null() {
+            handle_alloc_error(layout);
+        }
+        Self { start, layout }
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout.
+        unsafe { dealloc(self.start, self.layout) };
+    }
+}

@@ -1,0 +1,287 @@
+//! Runs blocks: resumes one ready thread after another until all have ended, or nobody can go on.
+
+use super::Launch;
+use super::fault::{Doing, Fault, MaskMisuse};
+use super::machine::{Block, Status, Thread, enter};
+use super::order::Order;
+use super::rendezvous::lanes;
+use super::stack::{Colored, MOST, Stacks};
+use corosensei::{Coroutine, CoroutineResult};
+use rayon::prelude::*;
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Shared memory of a block on the largest GPUs of today.
+const SHARED_MOST: u32 = 227 * 1024;
+
+/// Rounds in which only spinning threads run and nothing changes, after which nothing will.
+const IDLE_ROUNDS: u32 = 1000;
+
+type Kernel<'a> = &'a (dyn Fn() + Sync);
+
+pub(super) fn run(launch: Launch, kernel: Kernel<'_>) -> Result<(), Fault> {
+    check(&launch)?;
+    let [x, y, z] = launch.grid;
+    let blocks = u64::from(x) * u64::from(y) * u64::from(z);
+    if launch.cooperative {
+        return together(&launch, 0..blocks, kernel);
+    }
+    if blocks == 1 {
+        return together(&launch, 0..1, kernel);
+    }
+    // The lowest faulty block's fault is the launch's, whichever was found first.
+    let lowest = AtomicU64::new(u64::MAX);
+    let found: Mutex<Option<(u64, Fault)>> = Mutex::new(None);
+    (0..blocks).into_par_iter().for_each(|index| {
+        if index > lowest.load(Relaxed) {
+            return;
+        }
+        if let Err(fault) = together(&launch, index..index + 1, kernel) {
+            lowest.fetch_min(index, Relaxed);
+            let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if found.as_ref().is_none_or(|(at, _)| index < *at) {
+                *found = Some((index, fault));
+            }
+        }
+    });
+    let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    found.map_or(Ok(()), |(_, fault)| Err(fault))
+}
+
+fn check(launch: &Launch) -> Result<(), Fault> {
+    let Launch { grid: [x, y, z], block, shared_bytes, .. } = *launch;
+    let wrong = if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > 65_535 || z > 65_535 {
+        format!("a grid of {x} × {y} × {z} blocks")
+    } else if block == 0 || block % 32 != 0 || block > 1024 {
+        format!("{block} threads in a block")
+    } else if shared_bytes > SHARED_MOST {
+        format!("{shared_bytes} bytes of shared memory in a block")
+    } else {
+        return Ok(());
+    };
+    Err(Fault::Shape(wrong))
+}
+
+type Routine = Coroutine<(), (), (), Colored>;
+
+/// A block and the stacks of its threads. The coroutines come first, so that they are gone before the block is.
+struct Resident {
+    routines: Vec<Option<Routine>>,
+    block: Box<Block>,
+    last_warp: u32,
+}
+
+/// Runs blocks that are resident together, on this OS thread.
+fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) -> Result<(), Fault> {
+    let [x, y, _] = launch.grid.map(u64::from);
+    let threads = (range.end - range.start) * u64::from(launch.block);
+    if threads > MOST as u64 {
+        let reason = format!("a cooperative launch may have {MOST}");
+        return Err(Fault::Stacks { threads, reason });
+    }
+    let mut stacks = Stacks::reserve(threads as usize);
+    let mut residents: Vec<_> = range
+        .map(|i| {
+            let index = [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32];
+            let block = Block::new(index, launch, Order::new(launch.seed, i));
+            let routines = (0..launch.block).map(|_| None).collect();
+            Resident { routines, block, last_warp: 0 }
+        })
+        .collect();
+    let outer = enter(std::ptr::null());
+    let result = drive(&mut residents, &mut stacks, Order::new(launch.seed, u64::MAX), kernel);
+    for resident in &mut residents {
+        for (thread, routine) in resident.block.threads.iter().zip(&mut resident.routines) {
+            if let Some(mut routine) = routine.take() {
+                enter(thread);
+                routine.force_unwind();
+                stacks.give(routine.into_stack());
+            }
+        }
+    }
+    enter(outer);
+    result
+}
+
+fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kernel: Kernel<'_>) -> Result<(), Fault> {
+    let count = residents.len();
+    let mut idle = 0;
+    let mut changes = 0;
+    loop {
+        let from = order.below(count);
+        let ready = (0..count).map(|i| (from + i) % count).find(|&i| residents[i].block.ready.get() != 0);
+        if let Some(next) = ready {
+            run_some(&mut residents[next], stacks, kernel, || count > 1 && order.leaves())?;
+            continue;
+        }
+        if residents.iter().all(|resident| resident.block.is_finished()) {
+            return Ok(());
+        }
+        let now: u64 = residents.iter().map(|resident| resident.block.changes.get()).sum();
+        idle = if now == changes { idle + 1 } else { 0 };
+        changes = now;
+        let spinning = residents.iter().any(|resident| resident.block.spinning.get() != 0);
+        if !spinning || idle > IDLE_ROUNDS {
+            return Err(diagnose(residents));
+        }
+        for resident in &*residents {
+            resident.block.wake_spinning();
+        }
+    }
+}
+
+/// Runs threads of one block until none is ready, or another block is due.
+fn run_some(
+    resident: &mut Resident,
+    stacks: &mut Stacks,
+    kernel: Kernel<'_>,
+    leaves: impl FnMut() -> bool,
+) -> Result<(), Fault> {
+    let running = Cell::new(0);
+    let outcome = catch_unwind(AssertUnwindSafe(|| step(resident, stacks, kernel, leaves, &running)));
+    outcome.unwrap_or_else(|payload| {
+        let index = running.get();
+        if let Some(done) = resident.routines[index].take() {
+            stacks.give(done.into_stack());
+        }
+        Err(Fault::Panic { block: resident.block.index, thread: index as u32, message: message(&*payload) })
+    })
+}
+
+/// As [`run_some`], and passes panics of threads on; which thread runs is told in `running`.
+fn step(
+    resident: &mut Resident,
+    stacks: &mut Stacks,
+    kernel: Kernel<'_>,
+    mut leaves: impl FnMut() -> bool,
+    running: &Cell<usize>,
+) -> Result<(), Fault> {
+    let block = &*resident.block;
+    let mut last = resident.last_warp;
+    while !leaves() {
+        let ready = block.ready.get();
+        if ready == 0 {
+            break;
+        }
+        let (warp, lane) = {
+            let mut order = block.order.borrow_mut();
+            let warp = order.warp(ready, last);
+            (warp, order.lane(block.warps[warp as usize].ready.get()))
+        };
+        last = warp;
+        let lanes = &block.warps[warp as usize].ready;
+        lanes.set(lanes.get() & !(1 << lane));
+        if lanes.get() == 0 {
+            block.ready.set(ready & !(1 << warp));
+        }
+        let index = (warp * 32 + lane) as usize;
+        let thread = &block.threads[index];
+        let routine = match &mut resident.routines[index] {
+            Some(routine) => routine,
+            empty => empty.insert(start(thread, stacks, kernel, block)?),
+        };
+        enter(thread);
+        running.set(index);
+        if let CoroutineResult::Return(()) = routine.resume(()) {
+            if let Some(done) = resident.routines[index].take() {
+                stacks.give(done.into_stack());
+            }
+            finish(thread);
+        }
+        if block.faulty.get()
+            && let Some(fault) = block.fault.borrow_mut().take()
+        {
+            return Err(fault);
+        }
+    }
+    resident.last_warp = last;
+    Ok(())
+}
+
+fn start(thread: &Thread, stacks: &mut Stacks, kernel: Kernel<'_>, block: &Block) -> Result<Routine, Fault> {
+    let stack = stacks
+        .take()
+        .map_err(|error| Fault::Stacks { threads: block.threads.len() as u64, reason: error.to_string() })?;
+    let thread: *const Thread = thread;
+    // SAFETY: the coroutine is driven to its end or unwound before `together` returns, during which the kernel and the
+    // block, with its threads, are borrowed or owned by `together`.
+    Ok(unsafe {
+        Coroutine::with_stack_unchecked(stack, move |yielder, ()| {
+            (*thread).yielder.set(yielder);
+            kernel();
+        })
+    })
+}
+
+fn finish(thread: &Thread) {
+    let block = thread.block();
+    thread.status.set(Status::Finished);
+    block.finished.set(block.finished.get() + 1);
+    if let Some(flight) = thread.flights.borrow().front() {
+        block.fail(Fault::CopyAbandoned { culprit: thread.culprit(flight.place) });
+    }
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "of an unknown type".to_owned()
+    }
+}
+
+/// Nobody can go on: why? A block in which nobody spins says most, since others may wait for it.
+fn diagnose(residents: &[Resident]) -> Fault {
+    let stuck = residents.iter().map(|resident| &*resident.block).filter(|block| !block.is_finished());
+    let faults = stuck.map(|block| {
+        let (stands, block_index) = (block.stands(), block.index);
+        let any = |what: fn(&Doing) -> bool| stands.iter().any(|stand| what(&stand.doing));
+        if any(|doing| matches!(doing, Doing::Spinning(_))) {
+            return Fault::Deadlock { block: block_index, stands };
+        }
+        if let Some(fault) = misused_mask(block) {
+            return fault;
+        }
+        if any(|doing| matches!(doing, Doing::Barrier(_))) {
+            return Fault::BarrierDivergence { block: block_index, stands };
+        }
+        Fault::WarpDivergence { block: block_index, stands }
+    });
+    let faults: Vec<_> = faults.collect();
+    let says_most = faults.iter().position(|fault| !matches!(fault, Fault::Deadlock { .. })).unwrap_or(0);
+    match faults.into_iter().nth(says_most) {
+        Some(fault) => fault,
+        None => unreachable!("asked of blocks that are stuck"),
+    }
+}
+
+/// A lane that waits for one that has ended, or for one whose mask differs.
+fn misused_mask(block: &Block) -> Option<Fault> {
+    for thread in &block.threads {
+        if thread.status.get() != Status::Collective {
+            continue;
+        }
+        // SAFETY: no thread runs.
+        let slots = unsafe { &*thread.warp().slots.get() };
+        let own = thread.lane() as usize;
+        let (mask, operation) = (slots.masks[own], slots.operations[own]);
+        for lane in lanes(mask) {
+            let other = &block.threads[(thread.index - thread.lane() + lane) as usize];
+            let (theirs, other_mask) = (slots.operations[lane as usize], slots.masks[lane as usize]);
+            let misuse = match other.status.get() {
+                Status::Finished => MaskMisuse::LaneFinished { mask, lane },
+                Status::Collective if theirs == operation && other_mask != mask => {
+                    MaskMisuse::Different { mask, lane, other: other_mask }
+                }
+                _ => continue,
+            };
+            return Some(Fault::LaneMask { culprit: thread.culprit(slots.places[own]), operation, misuse });
+        }
+    }
+    None
+}

@@ -1,0 +1,118 @@
+//! `cargo xtask gpu-bundle`: a folder to copy to a machine that has a GPU and no Rust.
+//!
+//! ```text
+//! out/bin/*       GPU tests and benches, stripped
+//! out/testdata/   what tests read
+//! out/run.sh      tests, the same under compute-sanitizer's tools, benches
+//! ```
+
+use crate::error::Error;
+use crate::report;
+use crate::workspace::{self, Artifact};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Packages all of whose integration tests run on a GPU where there is one.
+const TESTS: &[&str] = &["wtacrs-kernels"];
+
+/// Benches that need a GPU: package and name.
+const BENCHES: &[(&str, &str)] = &[("wtacrs-benches", "gpu")];
+
+/// The folder's limit.
+const LIMIT_MIB: u64 = 60;
+
+const SCRIPT: &str = include_str!("run.sh");
+
+/// Builds and fills the folder.
+pub(crate) fn run(out: &Path) -> Result<(), Error> {
+    let target = workspace::target()?.join("gpu-bundle");
+    let mut bundled = 0;
+    for package in TESTS {
+        report::step("Building", format_args!("the tests of {package}"));
+        let executables = build(&target, &["test", "--package", package, "--test", "*", "--release"])?;
+        bundled += copy_all(&executables, &out.join("bin/tests"))?;
+    }
+    for (package, bench) in BENCHES {
+        report::step("Building", format_args!("the bench {bench} of {package}"));
+        let executables = build(&target, &["bench", "--package", package, "--bench", bench])?;
+        bundled += copy_all(&executables, &out.join("bin/benches"))?;
+    }
+    if bundled == 0 {
+        return Err(Error::Empty);
+    }
+    copy_folder(&workspace::root().join("testdata"), &out.join("testdata"))?;
+    let script = out.join("run.sh");
+    fs::write(&script, SCRIPT).map_err(Error::file(&script))?;
+    make_executable(&script)?;
+
+    let found_mib = size(out)?.div_ceil(1 << 20);
+    if found_mib > LIMIT_MIB {
+        return Err(Error::Large { found_mib, limit_mib: LIMIT_MIB });
+    }
+    report::step("Bundled", format_args!("{bundled} executables, {found_mib} MiB, into {}", out.display()));
+    Ok(())
+}
+
+/// The executables that cargo builds for these arguments, with their targets' names.
+fn build(target: &Path, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
+    let mut command = Command::new(workspace::cargo());
+    command
+        .args(arguments)
+        .args(["--locked", "--no-run", "--message-format=json-render-diagnostics", "--target-dir"])
+        .arg(target)
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        .current_dir(workspace::root());
+    let messages = workspace::output(&mut command)?;
+    let wanted = |artifact: &Artifact| artifact.target.kind.iter().any(|kind| kind == "test" || kind == "bench");
+    let artifacts = Artifact::all(&messages).filter(wanted);
+    Ok(artifacts.filter_map(|artifact| Some((artifact.target.name, artifact.executable?))).collect())
+}
+
+/// Copies executables under their names into an otherwise empty folder; how many.
+fn copy_all(executables: &[(String, PathBuf)], folder: &Path) -> Result<usize, Error> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(Error::file(folder))?;
+    }
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    for (name, path) in executables {
+        fs::copy(path, folder.join(name)).map_err(Error::file(path))?;
+    }
+    Ok(executables.len())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::create_dir_all(to).map_err(Error::file(to))?;
+    for entry in fs::read_dir(from).map_err(Error::file(from))? {
+        let path = entry.map_err(Error::file(from))?.path();
+        let to = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy_folder(&path, &to)?;
+        } else {
+            fs::copy(&path, &to).map_err(Error::file(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of all files of a folder.
+fn size(folder: &Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).map_err(Error::file(folder))? {
+        let path = entry.map_err(Error::file(folder))?.path();
+        bytes += if path.is_dir() { size(&path)? } else { fs::metadata(&path).map_err(Error::file(&path))?.len() };
+    }
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn make_executable(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(Error::file(path))
+}
+
+#[cfg(not(unix))]
+fn make_executable(_path: &Path) -> Result<(), Error> {
+    Ok(())
+}

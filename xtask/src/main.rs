@@ -1,0 +1,55 @@
+//! `cargo xtask`: builds and checks the GPU code, and packs GPU tests for a machine that has no Rust.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`toolchain`] | where a compiler for NVPTX and ptxas are, and how to install what is missing |
+//! | [`ptx`] | kernels to PTX text, its checks, and the manifest |
+//! | [`bundle`] | GPU tests and benches as executables in a folder |
+
+mod bundle;
+mod error;
+mod ptx;
+mod report;
+mod toolchain;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build kernels-ptx/ from the kernels' sources, and check it
+    Ptx {
+        /// Write nothing; fail where kernels-ptx/ is not what the sources give
+        #[arg(long)]
+        check: bool,
+    },
+    /// Put GPU tests and benches, stripped, and a script that runs them into a folder
+    GpuBundle {
+        /// The folder, made if it is not there
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Ptx { check } => ptx::run(check),
+        Command::GpuBundle { out } => bundle::run(&out),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! kernels-ptx/manifest.json: what was built, with what, and what each kernel needs of a GPU.
+
+use super::finding::Finding;
+use crate::error::Error;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Manifest {
+    /// rustc's version and LLVM's. Only the same compiler makes the same text.
+    pub(super) compiler: String,
+    /// ptxas's version. Only the same one gives the same numbers.
+    pub(super) assembler: String,
+    /// SHA-256 of the sources that the compiler read for the GPU.
+    pub(super) sources: String,
+    pub(super) files: BTreeMap<String, File>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct File {
+    pub(super) sha256: String,
+    pub(super) kernels: BTreeMap<String, Kernel>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Kernel {
+    /// Barrier instructions in the text; one that an optimisation copied would show here.
+    pub(super) barriers_in_text: u32,
+    pub(super) architectures: BTreeMap<String, Resources>,
+}
+
+/// What a kernel needs on one architecture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Resources {
+    pub(super) registers: u32,
+    /// Static shared memory.
+    pub(super) shared_bytes: u32,
+    /// Hardware barriers.
+    pub(super) barriers: u32,
+    pub(super) stack_bytes: u32,
+    /// Stores and loads together.
+    pub(super) spill_bytes: u32,
+}
+
+impl Manifest {
+    /// The manifest in a file; none if there is no file.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, Error> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(path).map_err(Error::file(path))?;
+        serde_json::from_str(&text).map(Some).map_err(|source| Error::Json { path: path.into(), source })
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
+        let value = serde_json::to_value(self).map_err(|source| Error::Json { path: path.into(), source })?;
+        let mut text = String::new();
+        lay_out(&value, 0, &mut text);
+        text.push('\n');
+        fs::write(path, text).map_err(Error::file(path))
+    }
+
+    /// What differs between this manifest and a new build, and what could not be compared.
+    pub(super) fn compare(&self, built: &Self) -> (Vec<Finding>, Vec<String>) {
+        let mut findings = Vec::new();
+        let mut notes = Vec::new();
+        if self.sources != built.sources {
+            findings.push(Finding::Sources);
+        }
+        let same_compiler = self.compiler == built.compiler;
+        if !same_compiler {
+            let (was, is) = (&self.compiler, &built.compiler);
+            notes.push(format!("kernels-ptx/ was made by {was}, this is {is}: texts and registers are not compared"));
+        }
+        let same_assembler = self.assembler == built.assembler;
+        if !same_assembler {
+            let (was, is) = (&self.assembler, &built.assembler);
+            notes
+                .push(format!("the manifest has the numbers of ptxas {was}, this is {is}: registers are not compared"));
+        }
+        for (name, was, is) in pairs(&self.files, &built.files, &mut findings) {
+            for (kernel, was, is) in pairs(&was.kernels, &is.kernels, &mut findings) {
+                if same_compiler && was.barriers_in_text != is.barriers_in_text {
+                    findings.push(Finding::Changed {
+                        kernel: kernel.into(),
+                        architecture: name.into(),
+                        what: "barriers in the text",
+                        was: was.barriers_in_text,
+                        is: is.barriers_in_text,
+                    });
+                }
+                if same_compiler && same_assembler {
+                    for (architecture, was, is) in pairs(&was.architectures, &is.architectures, &mut findings) {
+                        findings.extend(was.differences(is, kernel, architecture));
+                    }
+                }
+            }
+        }
+        (findings, notes)
+    }
+}
+
+impl Resources {
+    fn differences(&self, built: &Self, kernel: &str, architecture: &str) -> Vec<Finding> {
+        let numbers = [
+            ("registers", self.registers, built.registers),
+            ("bytes of static shared memory", self.shared_bytes, built.shared_bytes),
+            ("barriers", self.barriers, built.barriers),
+            ("bytes of stack", self.stack_bytes, built.stack_bytes),
+            ("bytes spilled", self.spill_bytes, built.spill_bytes),
+        ];
+        let differing = numbers.into_iter().filter(|(_, was, is)| was != is);
+        let finding = |(what, was, is)| {
+            let (kernel, architecture) = (kernel.to_owned(), architecture.to_owned());
+            Finding::Changed { kernel, architecture, what, was, is }
+        };
+        differing.map(finding).collect()
+    }
+}
+
+/// What both maps have; what only one has becomes a finding.
+fn pairs<'a, T>(
+    was: &'a BTreeMap<String, T>,
+    is: &'a BTreeMap<String, T>,
+    findings: &mut Vec<Finding>,
+) -> Vec<(&'a str, &'a T, &'a T)> {
+    let missing = |what: &String, built| Finding::Missing { what: what.clone(), built };
+    findings.extend(was.keys().filter(|name| !is.contains_key(*name)).map(|name| missing(name, false)));
+    findings.extend(is.keys().filter(|name| !was.contains_key(*name)).map(|name| missing(name, true)));
+    was.iter().filter_map(|(name, was)| Some((name.as_str(), was, is.get(name)?))).collect()
+}
+
+/// How deep an object may lie and still have a line for each member.
+const DEEPEST_LINES: usize = 6;
+
+/// JSON with an architecture's numbers in one line, so that a changed number is a changed line.
+fn lay_out(value: &Value, depth: usize, text: &mut String) {
+    let Value::Object(members) = value else {
+        text.push_str(&value.to_string());
+        return;
+    };
+    let lines = depth < DEEPEST_LINES;
+    let indent = |depth: usize| if lines { format!("\n{:1$}", "", 2 * depth) } else { " ".into() };
+    text.push('{');
+    for (i, (name, member)) in members.iter().enumerate() {
+        text.push_str(if i > 0 { "," } else { "" });
+        text.push_str(&indent(depth + 1));
+        text.push_str(&format!("{}: ", Value::from(name.as_str())));
+        lay_out(member, depth + 1, text);
+    }
+    text.push_str(&indent(depth));
+    text.push('}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let resources = Resources { registers: 40, barriers: 1, ..Resources::default() };
+        let architectures = BTreeMap::from([("sm_80".into(), resources), ("sm_90".into(), resources)]);
+        let kernels = BTreeMap::from([("select".into(), Kernel { barriers_in_text: 9, architectures })]);
+        let files = BTreeMap::from([("wtacrs_sm80.ptx".into(), File { sha256: "00".into(), kernels })]);
+        let (compiler, assembler) = ("rustc 1.96.0, LLVM 22.1.8".into(), "V13.0.88".into());
+        Manifest { compiler, assembler, sources: "11".into(), files }
+    }
+
+    /// `manifest()` with sm_90's resources changed.
+    fn changed(change: impl FnOnce(&mut Resources)) -> Manifest {
+        let mut built = manifest();
+        let file = built.files.get_mut("wtacrs_sm80.ptx").expect("the file");
+        let kernel = file.kernels.get_mut("select").expect("the kernel");
+        change(kernel.architectures.get_mut("sm_90").expect("the architecture"));
+        built
+    }
+
+    #[test]
+    fn equal_builds_have_no_difference() {
+        assert_eq!(manifest().compare(&manifest()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_changed_number_names_kernel_and_architecture() {
+        let (findings, _) = manifest().compare(&changed(|resources| resources.registers = 42));
+        let text: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["select on sm_90: registers 42, the manifest says 40: run cargo xtask ptx"]);
+        let (findings, _) = manifest().compare(&changed(|resources| resources.spill_bytes = 8));
+        assert!(
+            matches!(findings[..], [Finding::Changed { what: "bytes spilled", was: 0, is: 8, .. }]),
+            "{findings:?}"
+        );
+    }
+
+    #[test]
+    fn another_compiler_is_said_and_its_numbers_are_not_compared() {
+        let mut built = changed(|resources| resources.registers = 42);
+        built.compiler = "rustc 1.97.0-nightly, LLVM 22.1.4".into();
+        let (findings, notes) = manifest().compare(&built);
+        assert_eq!(findings, []);
+        assert!(notes[0].contains("rustc 1.96.0, LLVM 22.1.8") && notes[0].contains("1.97.0"), "{notes:?}");
+        // What does not depend on the compiler is still compared.
+        built.sources = "22".into();
+        built.files.clear();
+        let (findings, _) = manifest().compare(&built);
+        assert_eq!(findings, [Finding::Sources, Finding::Missing { what: "wtacrs_sm80.ptx".into(), built: false }]);
+    }
+
+    #[test]
+    fn a_written_manifest_reads_back() {
+        let path = std::env::temp_dir().join(format!("wtacrs-manifest-{}.json", std::process::id()));
+        manifest().write(&path).expect("writes");
+        assert_eq!(Manifest::read(&path).expect("reads"), Some(manifest()));
+        let text = fs::read_to_string(&path).expect("reads");
+        assert!(text.lines().any(|line| line.contains("\"registers\": 40") && line.contains("sm_80")), "{text}");
+        fs::remove_file(&path).expect("removes");
+    }
+}

@@ -1,0 +1,142 @@
+//! `cargo xtask ptx`: kernels-ptx/ from the kernels' sources, or the proof that it is what they give.
+//!
+//! ```text
+//! sources ── rustc ── raw text ── text::clean ── kernels-ptx/*.ptx ── ptxas, each architecture ── manifest.json
+//! ```
+
+mod assemble;
+mod build;
+mod finding;
+mod manifest;
+mod text;
+
+use self::assemble::Assembly;
+use self::finding::Finding;
+use self::manifest::{File, Manifest};
+use crate::error::Error;
+use crate::toolchain::{Assembler, Compiler};
+use crate::{report, workspace};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// A crate whose entry points make one file for each target.
+struct Product {
+    package: &'static str,
+    /// The files' name before the target's.
+    stem: &'static str,
+}
+
+const PRODUCTS: &[Product] =
+    &[Product { package: "wtacrs-kernels", stem: "wtacrs" }, Product { package: "wtacrs-simt", stem: "checks" }];
+
+/// What instructions a file may use: a compute capability and a version of the PTX language. Drivers compile it for their
+/// GPU, so a further target is worth its room only where kernels gain from instructions that it adds.
+struct Target {
+    capability: u32,
+    /// Tenths: 70 is PTX 7.0, which drivers of CUDA 11.0 and later read.
+    ptx: u32,
+}
+
+const TARGETS: &[Target] = &[Target { capability: 80, ptx: 70 }];
+
+/// The GPUs that files are assembled for.
+const ARCHITECTURES: &[u32] = &[80, 86, 89, 90, 100, 120];
+
+/// Builds, and writes or compares.
+pub(crate) fn run(check: bool) -> Result<(), Error> {
+    let folder = workspace::root().join("kernels-ptx");
+    let committed = Manifest::read(&folder.join("manifest.json"))?;
+    let compiler = Compiler::find(committed.as_ref().map(|manifest| manifest.compiler.as_str()))?;
+    let assembler = Assembler::find()?;
+    report::step("Using", format_args!("{}; ptxas {}", compiler.version, assembler.version));
+
+    let mut findings = Vec::new();
+    let mut texts = BTreeMap::new();
+    let mut hasher = build::SourceHasher::default();
+    for product in PRODUCTS {
+        for target in TARGETS {
+            let name = format!("{}_sm{}.ptx", product.stem, target.capability);
+            let raw = build::build(&compiler, product, target, &mut hasher)?;
+            let module = text::clean(&raw);
+            findings.extend(module.problems.iter().map(|problem| Finding::text(&name, problem)));
+            texts.insert(name, (module, target.capability));
+        }
+    }
+
+    let scratch = workspace::target()?.join("ptx/assembled");
+    fs::create_dir_all(&scratch).map_err(Error::file(&scratch))?;
+    let mut files = BTreeMap::new();
+    for (name, (module, capability)) in &texts {
+        let path = scratch.join(name);
+        fs::write(&path, &module.text).map_err(Error::file(&path))?;
+        let architectures = ARCHITECTURES.iter().copied().filter(|architecture| architecture >= capability);
+        let assemblies = assemble::assemble(&assembler, &path, architectures)?;
+        findings.extend(assemble::findings(name, &assemblies));
+        files.insert(name.clone(), file(module, &assemblies));
+    }
+    let built = Manifest { compiler: compiler.version, assembler: assembler.version, sources: hasher.finish(), files };
+
+    if check {
+        let committed = committed.unwrap_or_default();
+        let (differences, notes) = committed.compare(&built);
+        notes.iter().for_each(report::note);
+        findings.extend(differences);
+        if committed.compiler == built.compiler {
+            findings.extend(differing_texts(&folder, texts.iter().map(|(name, (module, _))| (name, module)))?);
+        }
+    } else if findings.is_empty() {
+        write(&folder, &built, texts.iter().map(|(name, (module, _))| (name, module)))?;
+    }
+    findings.iter().for_each(report::finding);
+    if !findings.is_empty() {
+        return Err(Error::Findings { count: findings.len() });
+    }
+    let kernels: usize = built.files.values().map(|file| file.kernels.len()).sum();
+    let done = if check { "Checked" } else { "Wrote" };
+    report::step(done, format_args!("{} files, {kernels} kernels, {} architectures", texts.len(), ARCHITECTURES.len()));
+    Ok(())
+}
+
+/// The manifest's entry of a file.
+fn file(module: &text::Module, assemblies: &BTreeMap<u32, Assembly>) -> File {
+    let kernels = module.entries.iter().map(|entry| {
+        let resources = assemblies.iter().filter_map(|(architecture, assembly)| {
+            Some((format!("sm_{architecture}"), *assembly.kernels.get(&entry.name)?))
+        });
+        let kernel = manifest::Kernel { barriers_in_text: entry.barriers, architectures: resources.collect() };
+        (entry.name.clone(), kernel)
+    });
+    File { sha256: build::sha256(module.text.as_bytes()), kernels: kernels.collect() }
+}
+
+/// Files of the folder that are not what was built.
+fn differing_texts<'a>(
+    folder: &Path,
+    texts: impl Iterator<Item = (&'a String, &'a text::Module)>,
+) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    for (name, module) in texts {
+        let path = folder.join(name);
+        let committed =
+            if path.exists() { fs::read_to_string(&path).map_err(Error::file(&path))? } else { String::new() };
+        if committed != module.text {
+            findings
+                .push(Finding::Stale { file: name.clone(), kernel: text::first_difference(&committed, &module.text) });
+        }
+    }
+    Ok(findings)
+}
+
+fn write<'a>(
+    folder: &Path,
+    manifest: &Manifest,
+    texts: impl Iterator<Item = (&'a String, &'a text::Module)>,
+) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    for (name, module) in texts {
+        let path = folder.join(name);
+        fs::write(&path, &module.text).map_err(Error::file(&path))?;
+    }
+    manifest.write(&folder.join("manifest.json"))
+}
