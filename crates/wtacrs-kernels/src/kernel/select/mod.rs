@@ -6,7 +6,7 @@
 //!
 //! Indices and scales are those of the designs of wtacrs-core on its CPU path, bit by bit, for every number of threads and
 //! blocks: all that decides is arithmetic on integers whose order does not matter, or chance indexed by pair, stratum or
-//! tree node. A problem has one block, or several that meet ([`crate::kernel::team`]).
+//! tree node. A problem has one block, or several that meet through boards in scratch (`kernel::team`).
 
 mod emit;
 mod guess;
