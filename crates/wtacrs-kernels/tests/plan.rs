@@ -95,8 +95,11 @@ fn three_launches_forward_and_at_most_three_backward() {
                 let mut list = LaunchList::default();
                 // SAFETY: nothing runs.
                 unsafe { plan.forward(&mut list, &forward_buffers(), Randomness::new(1, 2)) }.expect("fits");
-                let forward =
-                    [format!("row_norms_{data_type}"), "select".to_owned(), format!("gather_rows_{data_type}")];
+                let forward = [
+                    format!("row_norms_{data_type}"),
+                    "select_wta_pivotal".to_owned(),
+                    format!("gather_rows_{data_type}"),
+                ];
                 assert_eq!(names(&list), forward);
 
                 let mut list = LaunchList::default();
@@ -337,10 +340,10 @@ fn attention() {
     let found = names(&list);
     assert_eq!(
         &found[..5],
-        ["row_norms_bf16", "select", "gather_rows_bf16", "column_norms_bf16", "gather_columns_bf16"]
+        ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16", "column_norms_bf16", "gather_columns_bf16"]
     );
     assert!(found[5].starts_with("gather_gemm_bf16") && found.len() <= 7, "{found:?}");
-    let all_items = |shape: Shape| shape.grid[2] % 6 == 0;
+    let all_items = |shape: Shape| shape.grid[2].is_multiple_of(6);
     assert!(list.launches().iter().all(|launch| all_items(launch.shape)), "one launch for all (batch, head)");
 
     let context = MatmulSettings { left: None, ..scores.clone() };

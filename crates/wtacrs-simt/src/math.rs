@@ -14,6 +14,12 @@ pub fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
     body::math::fma_f64(a, b, c)
 }
 
+/// a·b in 64 bits: one instruction also where a loop's constant factor was widened outside of the loop.
+#[inline(always)]
+pub fn multiply_wide(a: u32, b: u32) -> u64 {
+    body::math::multiply_wide(a, b)
+}
+
 /// √x.
 #[inline(always)]
 pub fn sqrt_f32(x: f32) -> f32 {

@@ -31,6 +31,8 @@ pub(crate) enum Problem {
     Local { kernel: String },
     /// ptxas may fuse this operation with another, and then it rounds otherwise than on the CPU.
     Fusible { kernel: String, instruction: String },
+    /// An instruction that lanes execute together is not there once.
+    Copied { kernel: String, instruction: String, count: usize },
     /// There is no kernel at all.
     NoEntry,
 }
@@ -52,6 +54,12 @@ impl fmt::Display for Problem {
             }
             Self::Fusible { kernel, instruction } => {
                 write!(f, "{kernel} has {instruction}, which ptxas may fuse and round otherwise than the CPU")
+            }
+            Self::Copied { kernel, instruction, count } => {
+                write!(
+                    f,
+                    "{kernel} has {instruction} {count} times: an optimisation copies what lanes execute together"
+                )
             }
             Self::NoEntry => write!(f, "there are no kernels"),
         }
@@ -159,7 +167,35 @@ fn problems(kernel: &str, text: &str) -> Vec<Problem> {
     if let Some(instruction) = opcodes.find(|opcode| fusible.contains(opcode)) {
         problems.push(Problem::Fusible { kernel: kernel.into(), instruction: instruction.into() });
     }
+    if kernel == BETWEEN_BRANCHES {
+        problems.extend(copied(kernel, text));
+    }
     problems
+}
+
+/// The kernel that has each of [`TOGETHER`] once, between branches on a condition that lanes answer differently.
+const BETWEEN_BRANCHES: &str = "check_between_branches";
+
+const TOGETHER: &[&str] = &[
+    "bar.sync",
+    "bar.warp.sync",
+    "shfl.sync",
+    "vote.sync",
+    "mma.sync.aligned.m16n8k16.row.col.f32.f16",
+    "mma.sync.aligned.m16n8k16.row.col.f32.bf16",
+];
+
+/// Whether the compiler copies instructions that lanes execute together; seen in the module that has a kernel for it.
+fn copied(kernel: &str, text: &str) -> Vec<Problem> {
+    let count = |instruction: &str| text.split_whitespace().filter(|word| word.starts_with(instruction)).count();
+    let counts = TOGETHER.iter().map(|instruction| (instruction, count(instruction)));
+    let copied = counts.filter(|&(_, count)| count != 1);
+    let problem = |(instruction, count): (&&str, usize)| Problem::Copied {
+        kernel: kernel.into(),
+        instruction: instruction.to_string(),
+        count,
+    };
+    copied.map(problem).collect()
 }
 
 fn is_barrier(line: &str) -> bool {
@@ -401,6 +437,19 @@ $L1:
         assert!(problems_with("mov.b64 	%SPL, __local_depot1;")[0].starts_with("first has an array in local memory"));
         assert!(problems_with("add.f32 	%r1, %r2, %r3;")[0].starts_with("first has add.f32"));
         assert_eq!(problems_with("add.rn.f32 	%r1, %r2, %r3;"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_copied_collective_is_a_problem() {
+        let problems = |barriers: usize| {
+            let mut body: String =
+                TOGETHER[1..].iter().map(|instruction| format!("\t{instruction} \t%r1;\n")).collect();
+            body.push_str(&"\tbar.sync \t0;\n".repeat(barriers));
+            clean(&format!(".version 7.0\n.visible .entry {BETWEEN_BRANCHES}()\n{{\n{body}}}\n")).problems
+        };
+        assert_eq!(problems(1), []);
+        let copied = Problem::Copied { kernel: BETWEEN_BRANCHES.into(), instruction: "bar.sync".into(), count: 2 };
+        assert_eq!(problems(2), [copied]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Destination {
     #[inline(always)]
     pub unsafe fn new(matrix: *mut u8, leading: u64, columns: u32, output: u32, accumulate: bool) -> Self {
         let bytes = if output == Output::F32 as u32 { 4 } else { 2 };
-        let aligned = (matrix.addr() as u64 | leading * bytes) % (4 * bytes) == 0;
+        let aligned = (matrix.addr() as u64 | (leading * bytes)).is_multiple_of(4 * bytes);
         Self { matrix, leading, columns, output, accumulate, aligned }
     }
 

@@ -105,3 +105,47 @@ fn butterfly<T: Exchange + Add<Output = T>>(value: T, lanes: u32) -> T {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use wtacrs_simt::emulator::{Launch, launch};
+
+    #[test]
+    fn rows_have_enough_threads_and_no_more() {
+        for vectors in 0..2 * WARP_VECTORS {
+            let team = RowTeam::new(vectors);
+            let expected = match vectors {
+                0 => 1,
+                1..=WARP => vectors.next_power_of_two(),
+                _ if vectors <= WARP_VECTORS => WARP,
+                _ => THREADS,
+            };
+            assert_eq!((team.threads(), team.rows()), (expected, THREADS / expected), "{vectors} vectors");
+            assert_eq!(RowTeam::of_lanes(vectors).threads(), expected.min(WARP));
+        }
+    }
+
+    #[test]
+    fn every_thread_has_its_rows_sum() {
+        for vectors in [1, 2, 3, 8, 32, WARP_VECTORS + 1] {
+            for seed in 0..3 {
+                let found = Mutex::new(vec![0.0; THREADS as usize]);
+                let shape = Launch { grid: [1; 3], block: THREADS, shared_bytes: 128, cooperative: false, seed };
+                let kernel = || {
+                    let team = RowTeam::new(vectors);
+                    // SAFETY: 8 warps have an entry each.
+                    let sum = unsafe { team.sum(f64::from(thread()), Shared::new(0, 8)) };
+                    found.lock().expect("nobody panicked")[thread() as usize] = sum;
+                };
+                launch(shape, &kernel).expect("no fault");
+                let threads = RowTeam::new(vectors).threads();
+                for (i, &sum) in found.lock().expect("nobody panicked").iter().enumerate() {
+                    let first = i as u32 / threads * threads;
+                    assert_eq!(sum, (first..first + threads).map(f64::from).sum::<f64>(), "{vectors} {seed}");
+                }
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@ use super::repeat::repeat;
 use core::marker::PhantomData;
 use wtacrs_simt::cp_async;
 use wtacrs_simt::index::thread;
+use wtacrs_simt::math::multiply_wide;
 use wtacrs_simt::memory::{U32x4, load};
 use wtacrs_simt::shared::{Address, Shared};
 
@@ -128,7 +129,7 @@ impl<L: Layout> Loader<L> {
     /// If `present`, the matrix has the row. No thread reads the stage before the copy has landed.
     #[inline(always)]
     pub unsafe fn copy<const ALIGNED: bool>(&self, pass: u32, source: u32, present: bool, element: u32) {
-        let from = self.from.wrapping_add((u64::from(source) * u64::from(self.leading)) as usize);
+        let from = self.from.wrapping_add(multiply_wide(source, self.leading) as usize);
         let to = self.to.bytes(pass * L::ROWS_PER_PASS * L::ROW_BYTES);
         let valid = if present { self.valid } else { 0 };
         // SAFETY: `valid` bytes from here on lie in the matrix's row, and the stage is this block's to write.

@@ -186,3 +186,61 @@ pub fn value<E: Packed>(word: u32) -> f32 {
 pub fn is_aligned(base: *const u8, stride: u64) -> bool {
     (base.addr() as u64 | stride) & u64::from(BYTES - 1) == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wtacrs_simt::emulator::{Launch, launch};
+
+    /// Elements of 16 bytes, low half first.
+    fn elements<E: Packed>(U32x4(words): U32x4) -> Vec<f32> {
+        let mut elements = Vec::new();
+        words.into_iter().for_each(|word| E::for_each(word, |_, value| elements.push(value)));
+        elements
+    }
+
+    fn check<E: Packed>(numbers: &[f32]) {
+        let bytes: Vec<u8> = numbers
+            .iter()
+            .flat_map(|&number| {
+                let word = E::map(if E::PER_WORD == 1 { number.to_bits() } else { 0 }, |_| number);
+                word.to_le_bytes()[..E::BYTES as usize].to_vec()
+            })
+            .collect();
+        let from = bytes.as_ptr().addr();
+        let mut room = [U32x4::default(); 3];
+        let to = room.as_mut_ptr().addr();
+        let kernel = || {
+            let (from, to) =
+                (std::ptr::with_exposed_provenance::<u8>(from), std::ptr::with_exposed_provenance_mut::<u8>(to));
+            // SAFETY: a vector is readable, and two are writable, one of them an element off alignment.
+            unsafe {
+                let vector = load::<E, false>(from);
+                assert_eq!(elements::<E>(vector), numbers);
+                store::<E, true>(to, vector);
+                assert_eq!(load::<E, true>(to), vector);
+                store::<E, false>(to.add(16 + E::BYTES as usize), vector);
+                assert_eq!(load::<E, false>(to.add(16 + E::BYTES as usize)), vector);
+                assert_eq!(value::<E>(load_element::<E>(from.add(E::BYTES as usize))), numbers[1]);
+            }
+        };
+        bytes.as_ptr().expose_provenance();
+        room.as_mut_ptr().expose_provenance();
+        // One thread of the warp would do: all of them write the same.
+        let shape = Launch { grid: [1; 3], block: 32, shared_bytes: 0, cooperative: false, seed: 0 };
+        launch(shape, &kernel).expect("no fault");
+    }
+
+    #[test]
+    fn both_ways_give_the_same_vector() {
+        check::<F32>(&[1.5, -2.0, 1e-40, f32::MAX]);
+        check::<F16>(&[1.5, -2.0, 6e-8, 65504.0, 0.0, -0.5, 3.0, 7.0].map(|v| F16::widen(F16::narrow(v))));
+        check::<Bf16>(&[1.5, -2.0, 1e30, -1e-30, 0.0, -0.5, 3.0, 7.0].map(|v| Bf16::widen(Bf16::narrow(v))));
+    }
+
+    #[test]
+    fn alignment_of_rows() {
+        let base = std::ptr::without_provenance::<u8>(4096);
+        assert!(is_aligned(base, 32) && !is_aligned(base, 24) && !is_aligned(base.wrapping_add(8), 32));
+    }
+}

@@ -4,8 +4,9 @@
 //! norms[i] = √(Σ_j x[i,j]²),   directions[i] = Σ_j x[i,j]·θ_j / norms[i]        x (rows × columns), θ (columns)
 //! ```
 //!
-//! Threads take vectors of 16 bytes, four at a time (two beside θ), so that many loads are in flight; which thread adds what depends
-//! on the columns and their type alone ([`RowTeam`]), so that neither alignment nor geometry changes a bit.
+//! Threads take vectors of 16 bytes, four at a time (one beside θ, for the sake of registers), so that many loads are in
+//! flight; which thread adds what depends on the columns and their type alone ([`RowTeam`]), so that neither alignment
+//! nor geometry changes a bit.
 //!
 //! # Error
 //!
@@ -183,11 +184,6 @@ unsafe fn add_row<E: Packed, const ALIGNED: bool, const DOT: bool>(
             add(2, c);
             add(3, d);
             first += 4 * threads;
-        } else if ALIGNED {
-            let (a, b) = (load(0), load(1));
-            add(0, a);
-            add(1, b);
-            first += 2 * threads;
         } else {
             add(0, load(0));
             first += threads;

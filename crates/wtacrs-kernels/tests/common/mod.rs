@@ -207,9 +207,10 @@ impl Launcher for Machine {
 
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), String> {
         match &mut self.kind {
-            // SAFETY: the caller's promise.
             Kind::Emulator(emulator) => {
-                unsafe { emulator.launch(kernel, shape, args) }.map_err(|fault| fault.to_string())
+                // SAFETY: the caller's promise.
+                let ran = unsafe { emulator.launch(kernel, shape, args) };
+                ran.map_err(|fault| fault.to_string())
             }
             Kind::Gpu { driver, stream } => {
                 // SAFETY: the stream is the default one, or a test's own, of the context that it opened.

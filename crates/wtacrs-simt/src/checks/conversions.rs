@@ -2,7 +2,7 @@
 
 use super::{Args, global_thread, put, put_wide, take};
 use crate::math::{
-    bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_tf32, fma_f32, fma_f64, sqrt_f32, sqrt_f64,
+    bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_tf32, fma_f32, fma_f64, multiply_wide, sqrt_f32, sqrt_f64,
 };
 
 /// Finite floats of all magnitudes, ties of every conversion, and what overflows or vanishes in 16 bits.
@@ -48,13 +48,13 @@ pub(super) fn rounding_input() -> Vec<u32> {
 #[inline(always)]
 pub(super) unsafe fn rounding(args: &Args) {
     let thread = global_thread();
-    // SAFETY: three words in and twelve out for every thread.
+    // SAFETY: three words in and fourteen out for every thread.
     unsafe {
         let bits = take(args, thread);
         let x = f32::from_bits(bits);
         let y = f32::from_bits(take(args, 256 + thread));
         let z = f32::from_bits(take(args, 512 + thread));
-        let row = 12 * thread;
+        let row = 14 * thread;
         put(args, row, u32::from(f32_to_bf16(x)));
         put(args, row + 1, u32::from(f32_to_f16(x)));
         put(args, row + 2, f32_to_tf32(x));
@@ -67,6 +67,7 @@ pub(super) unsafe fn rounding(args: &Args) {
         let magnitude = f32::from_bits(bits & 0x7FFF_FFFF);
         put_wide(args, row + 9, sqrt_f64(f64::from(magnitude) * 1.000_000_1).to_bits());
         put(args, row + 11, bits);
+        put_wide(args, row + 12, multiply_wide(bits, y.to_bits()));
     }
 }
 
@@ -77,6 +78,7 @@ pub(super) fn rounding_expected(input: &[u32]) -> Vec<u32> {
         let [x, y, z] = [bits, input[256 + i], input[512 + i]].map(f32::from_bits);
         let wide = |x: f32, y: f32| f64::from(x) * 1.000_000_000_000_1 + f64::from(y) * 1e-9;
         let fused = wide(y, z).mul_add(wide(z, y), wide(x, x)).to_bits();
+        let product = u64::from(bits) * u64::from(input[256 + i]);
         let root = (f64::from(x.abs()) * 1.000_000_1).sqrt().to_bits();
         [
             u32::from(half::bf16::from_f32(x).to_bits()),
@@ -91,6 +93,8 @@ pub(super) fn rounding_expected(input: &[u32]) -> Vec<u32> {
             root as u32,
             (root >> 32) as u32,
             bits,
+            product as u32,
+            (product >> 32) as u32,
         ]
     };
     (0..256).flat_map(row).collect()

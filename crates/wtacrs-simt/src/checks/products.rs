@@ -10,7 +10,12 @@ pub(super) fn matrix_loads_input() -> Vec<u32> {
     super::random(128, 5)
 }
 
-/// Four matrices of 8 × 8 halves, one row after another, loaded in every way.
+/// Which row of shared memory is row `i` of the matrices, in no simple order.
+const fn row_of(i: u32) -> u32 {
+    (5 * i + 3) % 32
+}
+
+/// Four matrices of 8 × 8 halves, their rows scattered, loaded in every way.
 #[inline(always)]
 pub(super) unsafe fn matrix_loads(args: &Args) {
     let lane = index::lane();
@@ -23,22 +28,22 @@ pub(super) unsafe fn matrix_loads(args: &Args) {
             i += 1;
         }
         sync::barrier();
-        let [a, b, c, d] = load_x4(words.address(4 * lane));
+        let [a, b, c, d] = load_x4(words.address(4 * row_of(lane)));
         let row = 12 * lane;
         put(args, row, a);
         put(args, row + 1, b);
         put(args, row + 2, c);
         put(args, row + 3, d);
-        let [a, b, c, d] = load_x4_transposed(words.address(4 * lane));
+        let [a, b, c, d] = load_x4_transposed(words.address(4 * row_of(lane)));
         put(args, row + 4, a);
         put(args, row + 5, b);
         put(args, row + 6, c);
         put(args, row + 7, d);
         // The addresses of the upper lanes are not used.
-        let [a, b] = load_x2(words.address(4 * (lane % 16)));
+        let [a, b] = load_x2(words.address(4 * row_of(lane % 16)));
         put(args, row + 8, a);
         put(args, row + 9, b);
-        let [a, b] = load_x2_transposed(words.address(4 * (lane % 16)));
+        let [a, b] = load_x2_transposed(words.address(4 * row_of(lane % 16)));
         put(args, row + 10, a);
         put(args, row + 11, b);
     }
@@ -47,7 +52,8 @@ pub(super) unsafe fn matrix_loads(args: &Args) {
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn matrix_loads_expected(input: &[u32]) -> Vec<u32> {
     let element = |matrix: usize, row: usize, column: usize| {
-        input[32 * matrix + 4 * row + column / 2] >> (16 * (column % 2)) & 0xFFFF
+        let row = row_of((8 * matrix + row) as u32) as usize;
+        input[4 * row + column / 2] >> (16 * (column % 2)) & 0xFFFF
     };
     let row = |lane: usize| {
         let (g, t) = (lane / 4, lane % 4);

@@ -2,7 +2,7 @@
 
 use super::fault::{Culprit, Doing, Fault, Operation, Place, Stand};
 use super::order::Order;
-use super::rendezvous::Slot;
+use super::rendezvous::Slots;
 use super::shadow::Shadow;
 use corosensei::Yielder;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -53,7 +53,7 @@ pub(super) struct Warp {
     pub(super) spinning: Cell<u32>,
     /// Lanes that wait in a collective operation.
     pub(super) meeting: Cell<u32>,
-    pub(super) slots: UnsafeCell<[Slot; 32]>,
+    pub(super) slots: UnsafeCell<Slots>,
     /// What each lane knows of the others' clocks; made at the first barrier of the warp.
     pub(super) known: RefCell<Option<Box<[[u32; 32]; 32]>>>,
 }
@@ -147,7 +147,7 @@ impl Block {
                 ready: Cell::new(u32::MAX),
                 spinning: Cell::new(0),
                 meeting: Cell::new(0),
-                slots: UnsafeCell::new([const { Slot::new() }; 32]),
+                slots: UnsafeCell::new(Slots::new()),
                 known: RefCell::new(None),
             })
             .collect();
@@ -212,8 +212,8 @@ impl Block {
     fn slot(&self, thread: u32) -> (Operation, u32, Place) {
         // SAFETY: nobody holds the slots while threads wait.
         let slots = unsafe { &*self.warps[(thread / 32) as usize].slots.get() };
-        let slot = &slots[(thread % 32) as usize];
-        (slot.operation, slot.mask, slot.place)
+        let lane = (thread % 32) as usize;
+        (slots.operations[lane], slots.masks[lane], slots.places[lane])
     }
 
     pub(super) fn fail(&self, fault: Fault) {

@@ -9,6 +9,7 @@ use super::stack::{Colored, MOST, Stacks};
 use corosensei::{Coroutine, CoroutineResult};
 use rayon::prelude::*;
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -77,8 +78,8 @@ struct Resident {
 fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) -> Result<(), Fault> {
     let [x, y, _] = launch.grid.map(u64::from);
     let threads = (range.end - range.start) * u64::from(launch.block);
-    if threads > 4 * MOST as u64 {
-        let reason = "too many for one cooperative launch on a CPU".into();
+    if threads > MOST as u64 {
+        let reason = format!("a cooperative launch may have {MOST}");
         return Err(Fault::Stacks { threads, reason });
     }
     let mut stacks = Stacks::reserve(threads as usize);
@@ -137,20 +138,40 @@ fn run_some(
     resident: &mut Resident,
     stacks: &mut Stacks,
     kernel: Kernel<'_>,
-    mut leaves: impl FnMut() -> bool,
+    leaves: impl FnMut() -> bool,
 ) -> Result<(), Fault> {
+    let running = Cell::new(0);
+    let outcome = catch_unwind(AssertUnwindSafe(|| step(resident, stacks, kernel, leaves, &running)));
+    outcome.unwrap_or_else(|payload| {
+        let index = running.get();
+        if let Some(done) = resident.routines[index].take() {
+            stacks.give(done.into_stack());
+        }
+        Err(Fault::Panic { block: resident.block.index, thread: index as u32, message: message(&*payload) })
+    })
+}
+
+/// As [`run_some`], and passes panics of threads on; which thread runs is told in `running`.
+fn step(
+    resident: &mut Resident,
+    stacks: &mut Stacks,
+    kernel: Kernel<'_>,
+    mut leaves: impl FnMut() -> bool,
+    running: &Cell<usize>,
+) -> Result<(), Fault> {
+    let block = &*resident.block;
+    let mut last = resident.last_warp;
     while !leaves() {
-        let block = &*resident.block;
         let ready = block.ready.get();
         if ready == 0 {
-            return Ok(());
+            break;
         }
         let (warp, lane) = {
             let mut order = block.order.borrow_mut();
-            let warp = order.warp(ready, resident.last_warp);
+            let warp = order.warp(ready, last);
             (warp, order.lane(block.warps[warp as usize].ready.get()))
         };
-        resident.last_warp = warp;
+        last = warp;
         let lanes = &block.warps[warp as usize].ready;
         lanes.set(lanes.get() & !(1 << lane));
         if lanes.get() == 0 {
@@ -158,28 +179,17 @@ fn run_some(
         }
         let index = (warp * 32 + lane) as usize;
         let thread = &block.threads[index];
-        let routine = &mut resident.routines[index];
-        if routine.is_none() {
-            *routine = Some(start(thread, stacks, kernel, block)?);
-        }
-        let Some(running) = routine else { unreachable!("just started") };
+        let routine = match &mut resident.routines[index] {
+            Some(routine) => routine,
+            empty => empty.insert(start(thread, stacks, kernel, block)?),
+        };
         enter(thread);
-        let outcome = catch_unwind(AssertUnwindSafe(|| running.resume(())));
-        match outcome {
-            Ok(CoroutineResult::Yield(())) => {}
-            Ok(CoroutineResult::Return(())) => {
-                if let Some(done) = routine.take() {
-                    stacks.give(done.into_stack());
-                }
-                finish(thread);
+        running.set(index);
+        if let CoroutineResult::Return(()) = routine.resume(()) {
+            if let Some(done) = resident.routines[index].take() {
+                stacks.give(done.into_stack());
             }
-            Err(payload) => {
-                if let Some(done) = routine.take() {
-                    stacks.give(done.into_stack());
-                }
-                let message = message(&*payload);
-                return Err(Fault::Panic { block: block.index, thread: thread.index, message });
-            }
+            finish(thread);
         }
         if block.faulty.get()
             && let Some(fault) = block.fault.borrow_mut().take()
@@ -187,6 +197,7 @@ fn run_some(
             return Err(fault);
         }
     }
+    resident.last_warp = last;
     Ok(())
 }
 
@@ -257,19 +268,19 @@ fn misused_mask(block: &Block) -> Option<Fault> {
         }
         // SAFETY: no thread runs.
         let slots = unsafe { &*thread.warp().slots.get() };
-        let slot = &slots[thread.lane() as usize];
-        let (mask, operation) = (slot.mask, slot.operation);
+        let own = thread.lane() as usize;
+        let (mask, operation) = (slots.masks[own], slots.operations[own]);
         for lane in lanes(mask) {
             let other = &block.threads[(thread.index - thread.lane() + lane) as usize];
-            let theirs = &slots[lane as usize];
+            let (theirs, other_mask) = (slots.operations[lane as usize], slots.masks[lane as usize]);
             let misuse = match other.status.get() {
                 Status::Finished => MaskMisuse::LaneFinished { mask, lane },
-                Status::Collective if theirs.operation == operation && theirs.mask != mask => {
-                    MaskMisuse::Different { mask, lane, other: theirs.mask }
+                Status::Collective if theirs == operation && other_mask != mask => {
+                    MaskMisuse::Different { mask, lane, other: other_mask }
                 }
                 _ => continue,
             };
-            return Some(Fault::LaneMask { culprit: thread.culprit(slot.place), operation, misuse });
+            return Some(Fault::LaneMask { culprit: thread.culprit(slots.places[own]), operation, misuse });
         }
     }
     None

@@ -13,6 +13,22 @@ pub(crate) fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
 }
 
 #[inline(always)]
+pub(crate) fn multiply_wide(a: u32, b: u32) -> u64 {
+    let product;
+    // SAFETY: arithmetic.
+    unsafe {
+        asm!(
+            "mul.wide.u32 {0}, {1}, {2};",
+            out(reg64) product,
+            in(reg32) a,
+            in(reg32) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    product
+}
+
+#[inline(always)]
 pub(crate) fn sqrt_f32(x: f32) -> f32 {
     core::f32::math::sqrt(x)
 }

@@ -175,8 +175,8 @@ impl Args {
             | self.dz_leading
             | self.dz_batch_stride
             | u64::from(self.in_features | self.out_features);
-        let bytes = elements * u64::from(element_bytes) | self.saved.addr() as u64 | self.dz.addr() as u64;
-        bytes % 16 == 0
+        let addresses = self.saved.addr() | self.dz.addr();
+        (elements * u64::from(element_bytes)).is_multiple_of(16) && addresses.is_multiple_of(16)
     }
 
     /// The reduction that follows, if there is more than one split.

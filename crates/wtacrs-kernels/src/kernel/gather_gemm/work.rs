@@ -2,6 +2,7 @@
 
 use super::{Args, Engine, partial_leading};
 use crate::block::output::{Destination, Output};
+use core::num::NonZeroU32;
 use wtacrs_simt::index::{block, grid, thread};
 use wtacrs_simt::memory::{U32x4, load_constant};
 use wtacrs_simt::shared::Shared;
@@ -115,7 +116,7 @@ impl Work {
 fn place(x: u32, rows: u32, columns: u32) -> (u32, u32) {
     let band = x / BAND / columns;
     let within = x - band * BAND * columns;
-    let height = (rows - band * BAND).min(BAND).max(1);
+    let height = NonZeroU32::new((rows - band * BAND).min(BAND)).unwrap_or(NonZeroU32::MIN);
     (band * BAND + within % height, within / height)
 }
 

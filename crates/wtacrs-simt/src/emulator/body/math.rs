@@ -3,6 +3,11 @@
 use half::{bf16, f16};
 
 #[inline(always)]
+pub(crate) fn multiply_wide(a: u32, b: u32) -> u64 {
+    u64::from(a) * u64::from(b)
+}
+
+#[inline(always)]
 pub(crate) fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
 }

@@ -4,7 +4,7 @@ use super::math::f16_to_f32;
 use super::shared::place_of;
 use crate::emulator::fault::{Fault, Operation, Place};
 use crate::emulator::machine::{SHARED_BASE, current};
-use crate::emulator::rendezvous::{Slot, meet};
+use crate::emulator::rendezvous::{Slots, meet};
 use crate::emulator::shadow::Access;
 use crate::math::bf16_to_f32;
 use crate::shared::Address;
@@ -14,37 +14,37 @@ use std::panic::Location;
 /// Loads `matrices` matrices of 8 × 8 elements of 16 bits.
 #[track_caller]
 #[inline(always)]
-fn load(operation: Operation, row: Address, matrices: u32, transposed: bool) -> [u32; 10] {
+fn load<const MATRICES: usize>(operation: Operation, row: Address, transposed: bool) -> [u32; MATRICES] {
     let place = Place(Location::caller());
     let thread = current();
-    if thread.lane() < 8 * matrices {
+    if thread.lane() < 8 * MATRICES as u32 {
         let offset = place_of(thread, row.0, SHARED_BASE + thread.block().shared_bytes, 16, place);
         thread.block().shadow.access(thread, offset, 16, Access::Read, place);
     }
-    meet(operation, FULL, [0, 0, 0, 0, 0, 0, 0, 0, 0, row.0], |slots, _| {
-        deal(slots, matrices, transposed);
+    meet(operation, FULL, [row.0], |slots, _| {
+        deal(slots, MATRICES, transposed);
         Ok::<_, Fault>(())
     })
 }
 
 /// Gives every lane its two elements of each matrix.
-fn deal(slots: &mut [Slot; 32], matrices: u32, transposed: bool) {
+fn deal(slots: &mut Slots, matrices: usize, transposed: bool) {
     let shared = current().block().shared();
-    for matrix in 0..matrices as usize {
+    let rows = slots.words[0];
+    for (matrix, rows) in rows.chunks(8).take(matrices).enumerate() {
         let mut elements = [[0u16; 8]; 8];
-        for (row, elements) in elements.iter_mut().enumerate() {
-            let offset = slots[8 * matrix + row].load[9] - SHARED_BASE;
+        for (elements, row) in elements.iter_mut().zip(rows) {
             // SAFETY: 16 bytes within the block's, aligned, as each lane has checked its own row.
-            *elements = unsafe { shared.add(offset as usize).cast::<[u16; 8]>().read() };
+            *elements = unsafe { shared.add((row - SHARED_BASE) as usize).cast::<[u16; 8]>().read() };
         }
-        for (lane, slot) in slots.iter_mut().enumerate() {
+        for (lane, word) in slots.words[matrix].iter_mut().enumerate() {
             let (g, t) = (lane / 4, lane % 4);
             let [low, high] = if transposed {
                 [elements[2 * t][g], elements[2 * t + 1][g]]
             } else {
                 [elements[g][2 * t], elements[g][2 * t + 1]]
             };
-            slot.load[matrix] = u32::from(high) << 16 | u32::from(low);
+            *word = u32::from(high) << 16 | u32::from(low);
         }
     }
 }
@@ -52,95 +52,94 @@ fn deal(slots: &mut [Slot; 32], matrices: u32, transposed: bool) {
 #[track_caller]
 #[inline(always)]
 pub(crate) unsafe fn load_x4(row: Address) -> [u32; 4] {
-    let [a, b, c, d, ..] = load(Operation::LoadX4, row, 4, false);
-    [a, b, c, d]
+    load(Operation::LoadX4, row, false)
 }
 
 #[track_caller]
 #[inline(always)]
 pub(crate) unsafe fn load_x4_transposed(row: Address) -> [u32; 4] {
-    let [a, b, c, d, ..] = load(Operation::LoadX4Transposed, row, 4, true);
-    [a, b, c, d]
+    load(Operation::LoadX4Transposed, row, true)
 }
 
 #[track_caller]
 #[inline(always)]
 pub(crate) unsafe fn load_x2(row: Address) -> [u32; 2] {
-    let [a, b, ..] = load(Operation::LoadX2, row, 2, false);
-    [a, b]
+    load(Operation::LoadX2, row, false)
 }
 
 #[track_caller]
 #[inline(always)]
 pub(crate) unsafe fn load_x2_transposed(row: Address) -> [u32; 2] {
-    let [a, b, ..] = load(Operation::LoadX2Transposed, row, 2, true);
-    [a, b]
+    load(Operation::LoadX2Transposed, row, true)
 }
 
 /// Meets with A, B and C, and takes D.
 #[track_caller]
 #[inline(always)]
-fn multiply(operation: Operation, a: [u32; 4], b: [u32; 2], c: [f32; 4], work: fn(&mut [Slot; 32])) -> [f32; 4] {
+fn multiply(operation: Operation, a: [u32; 4], b: [u32; 2], c: [f32; 4], work: fn(&mut Slots)) -> [f32; 4] {
     let [c0, c1, c2, c3] = c.map(f32::to_bits);
-    let load = meet(operation, FULL, [a[0], a[1], a[2], a[3], b[0], b[1], c0, c1, c2, c3], |slots, _| {
+    let words = [c0, c1, c2, c3, a[0], a[1], a[2], a[3], b[0], b[1]];
+    let sums: [u32; 4] = meet(operation, FULL, words, |slots, _| {
         work(slots);
         Ok(())
     });
-    [load[6], load[7], load[8], load[9]].map(f32::from_bits)
+    sums.map(f32::from_bits)
 }
 
-/// D = C + A·B, of which every lane has two pairs of elements.
+/// D = C + A·B, of which every lane has two pairs of elements, in words 0 to 3.
 #[inline(always)]
-fn accumulate<const K: usize>(slots: &mut [Slot; 32], a: &[[f32; K]; 16], b: &[[f32; 8]; K]) {
+fn accumulate<const K: usize>(slots: &mut Slots, a: &[[f32; K]; 16], b: &[[f32; 8]; K]) {
     let mut sums = [[0.0f32; 8]; 16];
-    for (lane, slot) in slots.iter().enumerate() {
+    for lane in 0..32 {
         let (g, t) = (lane / 4, lane % 4);
-        let [.., c0, c1, c2, c3] = slot.load.map(f32::from_bits);
-        [sums[g][2 * t], sums[g][2 * t + 1], sums[g + 8][2 * t], sums[g + 8][2 * t + 1]] = [c0, c1, c2, c3];
+        for i in 0..4 {
+            sums[g + i / 2 * 8][2 * t + i % 2] = f32::from_bits(slots.words[i][lane]);
+        }
     }
-    for row in 0..16 {
-        let mut row_sums = sums[row];
-        for k in 0..K {
-            for column in 0..8 {
-                row_sums[column] += a[row][k] * b[k][column];
+    for (sums, a) in sums.iter_mut().zip(a) {
+        let mut row = *sums;
+        for (a, b) in a.iter().zip(b) {
+            for (sum, b) in row.iter_mut().zip(b) {
+                *sum += a * b;
             }
         }
-        sums[row] = row_sums;
+        *sums = row;
     }
-    for (lane, slot) in slots.iter_mut().enumerate() {
+    for lane in 0..32 {
         let (g, t) = (lane / 4, lane % 4);
-        let d = [sums[g][2 * t], sums[g][2 * t + 1], sums[g + 8][2 * t], sums[g + 8][2 * t + 1]];
-        slot.load[6..].copy_from_slice(&d.map(f32::to_bits));
+        for i in 0..4 {
+            slots.words[i][lane] = sums[g + i / 2 * 8][2 * t + i % 2].to_bits();
+        }
     }
 }
 
 /// m16n8k16 of 16-bit elements.
 #[inline(always)]
-fn halves(slots: &mut [Slot; 32], widened: impl Fn(u16) -> f32) {
+fn halves(slots: &mut Slots, widened: impl Fn(u16) -> f32) {
     let mut a = [[0.0; 16]; 16];
     let mut b = [[0.0; 8]; 16];
-    for (lane, slot) in slots.iter().enumerate() {
+    for lane in 0..32 {
         let (g, t) = (lane / 4, lane % 4);
-        let pair = |i: usize| [widened(slot.load[i] as u16), widened((slot.load[i] >> 16) as u16)];
+        let pair = |word: u32| [widened(word as u16), widened((word >> 16) as u16)];
         for i in 0..4 {
             let (row, column) = (g + i % 2 * 8, 2 * t + i / 2 * 8);
-            [a[row][column], a[row][column + 1]] = pair(i);
+            [a[row][column], a[row][column + 1]] = pair(slots.words[4 + i][lane]);
         }
         for i in 0..2 {
             let row = 2 * t + i * 8;
-            [b[row][g], b[row + 1][g]] = pair(4 + i);
+            [b[row][g], b[row + 1][g]] = pair(slots.words[8 + i][lane]);
         }
     }
     accumulate(slots, &a, &b);
 }
 
 /// m16n8k8 of tf32.
-fn tf32(slots: &mut [Slot; 32]) {
+fn tf32(slots: &mut Slots) {
     let mut a = [[0.0; 8]; 16];
     let mut b = [[0.0; 8]; 8];
-    for (lane, slot) in slots.iter().enumerate() {
+    for lane in 0..32 {
         let (g, t) = (lane / 4, lane % 4);
-        let element = |i: usize| f32::from_bits(slot.load[i] & !0x1FFF);
+        let element = |i: usize| f32::from_bits(slots.words[4 + i][lane] & !0x1FFF);
         for i in 0..4 {
             a[g + i % 2 * 8][t + i / 2 * 4] = element(i);
         }

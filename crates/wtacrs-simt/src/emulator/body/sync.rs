@@ -1,12 +1,13 @@
 //! Barriers, fences, and waiting for other blocks.
 
 use crate::emulator::fault::{Fault, Operation, Place};
-use crate::emulator::machine::{Status, current};
+use crate::emulator::machine::{Status, Thread, current};
 use crate::emulator::rendezvous::meet;
 use std::panic::Location;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
 #[track_caller]
+#[inline(always)]
 pub(crate) fn barrier() {
     let place = Place(Location::caller());
     let thread = current();
@@ -20,6 +21,13 @@ pub(crate) fn barrier() {
         thread.pause(Status::Barrier(place));
         return;
     }
+    all_arrived(thread, same, place);
+}
+
+/// Lets the other threads go on.
+#[inline(never)]
+fn all_arrived(thread: &Thread, same: bool, place: Place) {
+    let block = thread.block();
     if !same {
         thread.status.set(Status::Barrier(place));
         thread.fail(Fault::BarrierDivergence { block: block.index, stands: block.stands() });
@@ -33,8 +41,9 @@ pub(crate) fn barrier() {
 }
 
 #[track_caller]
+#[inline(always)]
 pub(crate) fn warp_barrier(mask: u32) {
-    meet(Operation::WarpBarrier, mask, [0; 10], |_, mask| {
+    let [] = meet(Operation::WarpBarrier, mask, [], |_, mask| {
         let thread = current();
         thread.block().shadow.join(thread, mask);
         Ok(())

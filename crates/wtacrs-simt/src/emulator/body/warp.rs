@@ -2,7 +2,7 @@
 
 use crate::emulator::fault::{Culprit, Fault, MaskMisuse, Operation};
 use crate::emulator::machine::current;
-use crate::emulator::rendezvous::{Slot, lanes, meet};
+use crate::emulator::rendezvous::{Slots, lanes, meet};
 
 /// A value that fits two registers.
 pub trait Shuffle {
@@ -44,31 +44,38 @@ type Source = fn(lane: u32, by: u32) -> u32;
 #[inline(always)]
 fn exchange<T: Shuffle>(operation: Operation, mask: u32, value: T, by: u32, source: Source) -> T {
     let [low, high] = value.to_bits();
-    let load =
-        meet(operation, mask, [low, high, by, 0, 0, 0, 0, 0, 0, 0], |slots, mask| deal(slots, mask, operation, source));
-    T::from_bits([load[0], load[1]])
+    let wide = size_of::<T>() == 8;
+    T::from_bits(meet(operation, mask, [low, high, by], |slots, mask| deal(slots, mask, operation, wide, source)))
 }
 
-fn deal(slots: &mut [Slot; 32], mask: u32, operation: Operation, source: Source) -> Result<(), Fault> {
-    let given = slots.each_ref().map(|slot| [slot.load[0], slot.load[1]]);
+#[inline(always)]
+fn deal(slots: &mut Slots, mask: u32, operation: Operation, wide: bool, source: Source) -> Result<(), Fault> {
+    let [low, high, by, ..] = &slots.words;
+    let mut taken = [*low, *high];
     for lane in lanes(mask) {
-        let slot = &mut slots[lane as usize];
-        let by = slot.load[2];
-        let refuse = |misuse| {
-            let thread = current();
-            let culprit = Culprit { thread: thread.index - thread.lane() + lane, ..thread.culprit(slot.place) };
-            Err(Fault::LaneMask { culprit, operation, misuse })
-        };
-        if operation != Operation::Shuffle && by >= 32 {
-            return refuse(MaskMisuse::Distance { distance: by });
-        }
+        let by = by[lane as usize];
         let from = source(lane, by);
-        if mask >> from & 1 == 0 {
-            return refuse(MaskMisuse::SourceMissing { mask, lane: from });
+        if operation != Operation::Shuffle && by >= 32 {
+            return Err(refuse(slots, operation, lane, MaskMisuse::Distance { distance: by }));
         }
-        [slot.load[0], slot.load[1]] = given[from as usize];
+        if mask >> from & 1 == 0 {
+            return Err(refuse(slots, operation, lane, MaskMisuse::SourceMissing { mask, lane: from }));
+        }
+        taken[0][lane as usize] = low[from as usize % 32];
+        if wide {
+            taken[1][lane as usize] = high[from as usize % 32];
+        }
     }
+    [slots.words[0], slots.words[1]] = taken;
     Ok(())
+}
+
+#[cold]
+fn refuse(slots: &Slots, operation: Operation, lane: u32, misuse: MaskMisuse) -> Fault {
+    let thread = current();
+    let whose = thread.index - thread.lane() + lane;
+    let culprit = Culprit { thread: whose, ..thread.culprit(slots.places[lane as usize]) };
+    Fault::LaneMask { culprit, operation, misuse }
 }
 
 #[track_caller]
@@ -99,14 +106,14 @@ pub(crate) fn shuffle_down<T: Shuffle>(mask: u32, value: T, distance: u32) -> T 
 #[track_caller]
 #[inline(always)]
 fn fold(operation: Operation, mask: u32, value: u32, step: fn(u32, u32, u32) -> u32, start: u32) -> u32 {
-    let load = meet(operation, mask, [value, 0, 0, 0, 0, 0, 0, 0, 0, 0], |slots, mask| {
-        let all = lanes(mask).fold(start, |all, lane| step(all, lane, slots[lane as usize].load[0]));
+    let [all] = meet(operation, mask, [value], |slots, mask| {
+        let all = lanes(mask).fold(start, |all, lane| step(all, lane, slots.words[0][lane as usize]));
         for lane in lanes(mask) {
-            slots[lane as usize].load[0] = all;
+            slots.words[0][lane as usize] = all;
         }
         Ok(())
     });
-    load[0]
+    all
 }
 
 #[track_caller]

@@ -1,0 +1,82 @@
+//! Collectives between branches on one condition that lanes answer differently. An optimisation that knows nothing of
+//! lanes copies what lies between into both arms; `cargo xtask ptx` counts that each is there once.
+
+use super::{Args, put, take};
+use crate::warp::FULL;
+use crate::{index, matrix, sync, warp};
+
+/// The first word of the input: how many threads answer yes.
+#[inline(always)]
+pub(super) unsafe fn between_branches(args: &Args) {
+    let thread = index::thread();
+    // SAFETY: the input has a word for each thread, the output four.
+    unsafe {
+        let limit = take(args, 0);
+        let is_low = thread < limit;
+        let mut value = thread * 3;
+        if is_low {
+            value = take(args, thread) % 1024;
+        }
+        sync::barrier();
+        let neighbour = warp::shuffle_xor(FULL, value, 1);
+        if is_low {
+            put(args, 4 * thread, neighbour);
+        } else {
+            put(args, 4 * thread, neighbour * 5);
+        }
+
+        let mut first = if is_low { Some(thread) } else { None };
+        if let Some(low) = first {
+            if low > 7 {
+                first = None;
+            }
+        }
+        sync::warp_barrier(FULL);
+        let even = warp::ballot(FULL, value % 2 == 0);
+        match first {
+            Some(low) => put(args, 4 * low + 1, even),
+            None => put(args, 4 * thread + 1, !even),
+        }
+
+        let mut sum = value as f32;
+        if is_low {
+            sum += 1.0;
+        }
+        // A·0 + C.
+        let sums = matrix::mma_f16([0x3c00_3c00; 4], [0; 2], [sum; 4]);
+        match first {
+            Some(low) => put(args, 4 * low + 2, sums[0] as u32),
+            None => put(args, 4 * thread + 2, sums[1] as u32 * 2),
+        }
+        let sums = matrix::mma_bf16([0x3f80_3f80; 4], [0; 2], [sum; 4]);
+        if is_low {
+            put(args, 4 * thread + 3, sums[2] as u32);
+        } else {
+            put(args, 4 * thread + 3, sums[3] as u32 * 3);
+        }
+    }
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub(super) fn branches_input() -> Vec<u32> {
+    let mut input = super::random(64, 5);
+    input[0] = 21;
+    input
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub(super) fn between_branches_expected(input: &[u32]) -> Vec<u32> {
+    let limit = input[0] as usize;
+    let value = |thread: usize| if thread < limit { input[thread] % 1024 } else { 3 * thread as u32 };
+    let output = |thread: usize| {
+        let warp = thread / 32 * 32;
+        let even = (0..32).filter(|lane| value(warp + lane) % 2 == 0).fold(0, |bits, lane| bits | 1 << lane);
+        let (neighbour, own) = (value(thread ^ 1), value(thread));
+        match (thread < limit, thread > 7) {
+            (true, false) => [neighbour, even, own + 1, own + 1],
+            (true, true) => [neighbour, !even, 2 * (own + 1), own + 1],
+            (false, _) => [5 * neighbour, !even, 2 * own, 3 * own],
+        }
+    };
+    (0..64).flat_map(output).collect()
+}
