@@ -1,68 +1,64 @@
 //! Alias tables built in parallel are the tables of wtacrs-core, slot by slot, and draws from them its draws.
 
+mod common;
+
+use common::{Machine, for_each_machine};
 use proptest::prelude::*;
 use wtacrs_core::alias::AliasTable;
 use wtacrs_core::chance::Stream;
 use wtacrs_kernels::kernel::alias::{BuildArgs, SHARED_BYTES, SampleArgs, scratch_bytes};
 use wtacrs_kernels::kernel::{ALIAS_BUILD, ALIAS_SAMPLE};
-use wtacrs_kernels::launch::{Emulator, Launcher, Shape};
+use wtacrs_kernels::launch::Shape;
 
-/// Tables of equally many entries, one after another.
-struct Tables {
-    own: Vec<u64>,
-    alias: Vec<u32>,
-    totals: Vec<u64>,
+fn check(masses: &[u64], tables: usize, threads: u32, seed: u64) {
+    check_on(&mut Machine::emulator(seed), masses, tables, threads, seed);
 }
 
-fn build(masses: &[u64], tables: usize, threads: u32, seed: u64) -> Tables {
-    let entries = (masses.len() / tables) as u32;
-    let mut built = Tables { own: vec![7; masses.len()], alias: vec![7; masses.len()], totals: vec![7; tables] };
-    let mut scratch = vec![u128::MAX; tables * scratch_bytes(entries) as usize / 16];
+fn check_on(machine: &mut Machine, masses: &[u64], tables: usize, threads: u32, seed: u64) {
+    let entries = masses.len() / tables;
+    let core: Vec<AliasTable> = masses.chunks(entries).map(AliasTable::new).collect();
+
+    let (own, alias) = (machine.filled(masses.len(), 7), machine.filled(masses.len(), 7));
+    let (totals, from) = (machine.filled(tables, 7), machine.upload(masses));
+    let scratch = machine.filled::<u8>(tables * scratch_bytes(entries as u32) as usize, 0xff);
     let args = BuildArgs {
-        masses: masses.as_ptr(),
-        entries,
-        own: built.own.as_mut_ptr(),
-        alias: built.alias.as_mut_ptr(),
-        totals: built.totals.as_mut_ptr(),
-        scratch: scratch.as_mut_ptr().cast(),
+        masses: from.pointer(),
+        entries: entries as u32,
+        own: own.pointer(),
+        alias: alias.pointer(),
+        totals: totals.pointer(),
+        scratch: scratch.pointer(),
     };
     let grid = [1, 1, tables as u32];
     let shape = Shape { grid, block: threads, shared_bytes: SHARED_BYTES, cooperative: false };
     // SAFETY: memory of the sizes that the arguments tell.
-    unsafe { Emulator { seed }.launch(&ALIAS_BUILD, shape, &args) }.expect("no fault");
-    built
-}
-
-fn check(masses: &[u64], tables: usize, threads: u32, seed: u64) {
-    let entries = masses.len() / tables;
-    let built = build(masses, tables, threads, seed);
-    let core: Vec<AliasTable> = masses.chunks(entries).map(AliasTable::new).collect();
-    for (table, core) in core.iter().enumerate() {
-        assert_eq!(built.totals[table], masses[table * entries..][..entries].iter().sum::<u64>());
-        for (entry, slot) in core.slots().iter().enumerate() {
-            let at = table * entries + entry;
-            assert_eq!((built.own[at], built.alias[at]), (slot.own, slot.alias), "{entry}: {masses:?}");
-        }
+    unsafe { machine.run(&ALIAS_BUILD, shape, &args) };
+    let sums: Vec<u64> = masses.chunks(entries).map(|masses| masses.iter().sum()).collect();
+    assert_eq!(machine.download(&totals), sums);
+    let built = machine.download(&own).into_iter().zip(machine.download(&alias));
+    let slots = core.iter().flat_map(|table| table.slots());
+    for (entry, ((own, alias), slot)) in built.zip(slots).enumerate() {
+        assert_eq!((own, alias), (slot.own, slot.alias), "{entry}: {masses:?}");
     }
 
     let draws = 50;
-    let mut picks = vec![u32::MAX; tables * draws];
+    let picks = machine.filled::<u32>(tables * draws, 0xff);
     let args = SampleArgs {
-        own: built.own.as_ptr(),
-        alias: built.alias.as_ptr(),
-        totals: built.totals.as_ptr(),
+        own: own.pointer(),
+        alias: alias.pointer(),
+        totals: totals.pointer(),
         entries: entries as u32,
         draws: draws as u32,
         seed,
         offset: 11,
         first_stream: 2,
-        picks: picks.as_mut_ptr(),
+        picks: picks.pointer(),
     };
     let grid = [2, 1, tables as u32];
     let shape = Shape { grid, block: 32, shared_bytes: 0, cooperative: false };
     // SAFETY: memory of the sizes that the arguments tell.
-    unsafe { Emulator { seed }.launch(&ALIAS_SAMPLE, shape, &args) }.expect("no fault");
-    for (table, (picks, core)) in picks.chunks(draws).zip(&core).enumerate() {
+    unsafe { machine.run(&ALIAS_SAMPLE, shape, &args) };
+    for (table, (picks, core)) in machine.download(&picks).chunks(draws).zip(&core).enumerate() {
         let stream = Stream::new(seed, 11, 2 + table as u32);
         for (draw, &pick) in picks.iter().enumerate() {
             assert_eq!(pick as usize, core.pick(stream.bits(draw as u64)));
@@ -95,9 +91,11 @@ proptest! {
 
 #[test]
 fn equal_masses_and_a_giant() {
-    check(&[5; 70], 1, 64, 1);
     let mut masses = vec![1; 1000];
     masses[500] = 1 << 61;
-    check(&masses, 1, 256, 2);
-    check(&[3], 1, 32, 3);
+    for_each_machine(|machine| {
+        check_on(machine, &[5; 70], 1, 64, 1);
+        check_on(machine, &masses, 1, 256, 2);
+        check_on(machine, &[3], 1, 32, 3);
+    });
 }

@@ -1,11 +1,12 @@
 //! The selection kernel equals the designs of wtacrs-core, bit by bit, for every launch geometry.
 
-mod support;
+mod common;
+mod selections;
 
 use proptest::prelude::*;
 use safetensors::SafeTensors;
+use selections::{Batch, DESIGNS, Geometry, check, run};
 use serde::Deserialize;
-use support::select::{Batch, DESIGNS, Geometry, check, run};
 use wtacrs_core::Weights;
 use wtacrs_kernels::kernel::select::{Design, Source, shape};
 
@@ -154,7 +155,7 @@ fn weights(pairs: usize, salt: u64) -> Vec<f32> {
 #[test]
 fn thousands_of_pairs() {
     for (pairs, geometry) in [
-        (5000, Geometry(1, 1024, 1)),
+        (5000, Geometry(1, 512, 1)),
         (5000, Geometry(4, 256, 2)),
         (4096, Geometry(1, 256, 3)),
         (9000, Geometry(3, 512, 4)),
@@ -174,7 +175,7 @@ fn more_than_one_block_takes_by_default() {
     let valid = Weights::new(&norms).expect("valid");
     let default = shape(pairs as u32, 1, Design::WtaPivotal, 132);
     assert_eq!((default.grid, default.block, default.cooperative), ([2, 1, 1], 512, true));
-    for geometry in [Geometry(2, 1024, 0), Geometry(1, 1024, 0)] {
+    for geometry in [Geometry(2, 512, 0), Geometry(1, 512, 0)] {
         check(&Batch::of(&norms, pairs / 10), std::slice::from_ref(&valid), DESIGNS[5], geometry);
     }
 }
@@ -241,7 +242,7 @@ fn recorded_layers_exact_and_stale() {
         let exact = Weights::from_norms(&h, &dz).expect("finite");
         let by_cache = Weights::from_cache(&h, &cached, 0.01).expect("finite");
         for design in DESIGNS {
-            for (budget, geometry) in [(307, Geometry(1, 1024, 0)), (102, Geometry(2, 128, 1))] {
+            for (budget, geometry) in [(307, Geometry(1, 512, 0)), (102, Geometry(2, 128, 1))] {
                 let batch = Batch { other: &dz, source: Source::Norms, ..Batch::of(&h, budget) };
                 check(&batch, std::slice::from_ref(&exact), design, geometry);
                 let batch = Batch { other: &stale, source: Source::Cached, ..batch };

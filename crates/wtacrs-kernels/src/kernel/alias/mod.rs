@@ -1,6 +1,6 @@
 //! Alias tables, built in parallel, and independent draws from them: the sampler of the paper's eq. 5.
 //!
-//! The table is that of `AliasTable` in wtacrs-core, slot by slot: see [`prefixes`].
+//! The table is that of `AliasTable` in wtacrs-core, slot by slot; `prefixes` tells how.
 
 pub(crate) mod prefixes;
 

@@ -43,7 +43,7 @@ impl Centre {
         let run = problem.run;
         let clamp = (self.clamp * f64::from(UNITS)) as i64;
         let load = |pair: u32| weigher.load(pair).other;
-        let units = |log: f32| (log.max(-FARTHEST).min(FARTHEST) * UNITS) as i64;
+        let units = |log: f32| (log.clamp(-FARTHEST, FARTHEST) * UNITS) as i64;
         let mut found = [0, ordered(i64::MIN), ordered(i64::MIN)];
         run.for_each(load, |_, log| {
             let log = units(log);

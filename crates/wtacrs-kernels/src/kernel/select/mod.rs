@@ -6,7 +6,7 @@
 //!
 //! Indices and scales are those of the designs of wtacrs-core on its CPU path, bit by bit, for every number of threads and
 //! blocks: all that decides is arithmetic on integers whose order does not matter, or chance indexed by pair, stratum or
-//! tree node. A problem has one block, or several that meet ([`crate::kernel::team`]).
+//! tree node. A problem has one block, or several that meet through boards in scratch (`kernel::team`).
 
 mod emit;
 mod guess;
@@ -198,8 +198,8 @@ pub fn shape(pairs: u32, batch: u32, design: Design, resident_blocks: u32) -> Sh
     shape_with(pairs, batch, design, wanted.min(most), threads)
 }
 
-/// The launch with so many blocks for each problem, of so many threads: any multiple of 32 up to 1024. More blocks than
-/// there is work for are brought down.
+/// The launch with so many blocks for each problem, of so many threads, a multiple of 32. More blocks than there is work
+/// for, and more threads than 512, are brought down.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn shape_with(pairs: u32, batch: u32, design: Design, blocks: u32, threads: u32) -> Shape {
     let blocks = blocks.clamp(1, layout::most_blocks(pairs).max(1));

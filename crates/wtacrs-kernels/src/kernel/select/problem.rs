@@ -36,6 +36,7 @@ impl Problem {
             // SAFETY: a number in device memory.
             unsafe { load_constant(args.further_offset) }
         };
+        let stream = args.first_stream.wrapping_add(problem.wrapping_mul(args.stream_step));
         Self {
             pairs: args.pairs,
             budget: args.budget,
@@ -44,11 +45,7 @@ impl Problem {
             layout,
             run: team.run(),
             team,
-            stream: Stream::new(
-                args.seed,
-                args.offset.wrapping_add(further),
-                args.first_stream.wrapping_add(problem.wrapping_mul(args.stream_step)),
-            ),
+            stream: Stream::new(args.seed, args.offset.wrapping_add(further), stream),
         }
     }
 

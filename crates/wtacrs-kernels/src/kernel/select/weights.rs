@@ -111,7 +111,7 @@ impl Norms {
 
 #[inline(always)]
 fn is_norm(value: f32) -> bool {
-    value >= 0.0 && value < f32::INFINITY
+    (0.0..f32::INFINITY).contains(&value)
 }
 
 /// The problem's integer weights, in its scratch, and their sum; or the first pair whose norms are no weight.

@@ -1,11 +1,12 @@
-//! Selections by the kernel, on the emulator, and the same by the CPU path of wtacrs-core.
+//! Selections by the kernel, and the same by the CPU path of wtacrs-core.
 #![allow(dead_code, unreachable_pub)]
 
+use crate::common::Machine;
+use std::cell::RefCell;
 use wtacrs_core::design::{BuiltIn, Design as _};
 use wtacrs_core::draws::PhiloxDraws;
 use wtacrs_core::{Keep, Selection, Weights};
 use wtacrs_kernels::kernel::select::{self, Args, Design, Source};
-use wtacrs_kernels::launch::{Emulator, Launcher};
 
 pub const DESIGNS: [(Design, BuiltIn); 6] = [
     (Design::Uniform, BuiltIn::Uniform),
@@ -69,17 +70,33 @@ pub struct Found {
     pub scales: Vec<f64>,
 }
 
-/// Runs the kernel; whatever it must not read is filled with garbage.
-pub fn run(batch: &Batch<'_>, design: Design, Geometry(blocks, threads, seed): Geometry) -> Vec<Found> {
+/// Runs the kernel on the emulator, and, if there is a GPU, there as well, with the same result.
+pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
+    thread_local! {
+        static GPU: RefCell<Option<Machine>> = RefCell::new(Machine::gpu());
+    }
+    let found = run_on(&mut Machine::emulator(geometry.2), batch, design, geometry);
+    GPU.with_borrow_mut(|gpu| {
+        if let Some(gpu) = gpu {
+            assert_eq!(run_on(gpu, batch, design, geometry), found, "{design:?}, {geometry:?}");
+        }
+    });
+    found
+}
+
+/// Whatever the kernel must not read is filled with garbage.
+fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
     let (problems, pairs, budget) = (batch.problems, batch.pairs() as u32, batch.budget as u32);
-    let mut scratch = vec![u128::MAX / 7; problems * select::scratch_bytes(pairs, budget, design) as usize / 16];
-    let mut indices = vec![u32::MAX; problems * batch.budget];
-    let mut scales = vec![f64::NAN; problems * batch.budget];
-    let (mut count, mut status) = (vec![u32::MAX; problems], vec![u32::MAX; problems]);
-    let mut meeting = vec![0_u32; 2 * problems];
+    let scratch = machine.filled::<u8>(problems * select::scratch_bytes(pairs, budget, design) as usize, 0x91);
+    let indices = machine.filled::<u32>(problems * batch.budget, 0xff);
+    let scales = machine.filled::<f64>(problems * batch.budget, 0xff);
+    let (count, status) = (machine.filled::<u32>(problems, 0xff), machine.filled::<u32>(problems, 0xff));
+    let meeting = machine.filled::<u32>(2 * problems, 0);
+    let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
+    let further_offset = machine.upload(&[batch.further_offset.unwrap_or(0)]);
     let args = Args {
-        input_norms: batch.input_norms.as_ptr(),
-        other: if batch.other.is_empty() { std::ptr::null() } else { batch.other.as_ptr() },
+        input_norms: input_norms.pointer(),
+        other: if batch.other.is_empty() { std::ptr::null() } else { other.pointer() },
         source: batch.source as u32,
         pairs,
         budget,
@@ -87,21 +104,22 @@ pub fn run(batch: &Batch<'_>, design: Design, Geometry(blocks, threads, seed): G
         clamp: batch.clamp,
         seed: batch.seed,
         offset: batch.offset,
-        further_offset: batch.further_offset.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
+        further_offset: batch.further_offset.map_or(std::ptr::null(), |_| further_offset.pointer()),
         first_stream: batch.first_stream,
         stream_step: batch.stream_step,
-        indices: indices.as_mut_ptr(),
-        scales: scales.as_mut_ptr(),
-        count: count.as_mut_ptr(),
-        status: status.as_mut_ptr(),
-        scratch: scratch.as_mut_ptr().cast(),
-        meeting: meeting.as_mut_ptr(),
+        indices: indices.pointer(),
+        scales: scales.pointer(),
+        count: count.pointer(),
+        status: status.pointer(),
+        scratch: scratch.pointer(),
+        meeting: meeting.pointer(),
     };
-    let shape = select::shape_with(pairs, problems as u32, design, blocks, threads);
+    let shape = select::shape_with(pairs, problems as u32, design, geometry.0, geometry.1);
     // SAFETY: memory of the sizes that `Args` tells.
-    let launched = unsafe { Emulator { seed }.launch(select::kernel(design), shape, &args) };
-    launched.unwrap_or_else(|fault| panic!("{design:?}, {shape:?}, seed {seed}: {fault}"));
-    assert!(meeting.iter().all(|&word| word == 0), "the words of the meetings are zero again");
+    unsafe { machine.run(select::kernel(design), shape, &args) };
+    assert!(machine.download(&meeting).iter().all(|&word| word == 0), "the words of the meetings are zero again");
+    let (indices, scales) = (machine.download(&indices), machine.download(&scales));
+    let (count, status) = (machine.download(&count), machine.download(&status));
     (0..problems)
         .map(|problem| {
             let first = problem * batch.budget;

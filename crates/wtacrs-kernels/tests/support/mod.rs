@@ -1,2 +1,0 @@
-//! What the tests of kernels share.
-pub mod select;
