@@ -199,7 +199,7 @@ fn copied(kernel: &str, text: &str) -> Vec<Problem> {
 }
 
 fn is_barrier(line: &str) -> bool {
-    let opcode = line.trim_start().split_whitespace().find(|word| !word.starts_with('@')).unwrap_or("");
+    let opcode = line.split_whitespace().find(|word| !word.starts_with('@')).unwrap_or("");
     opcode.starts_with("bar.sync") || opcode.starts_with("barrier.sync")
 }
 
