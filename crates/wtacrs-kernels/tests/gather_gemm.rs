@@ -167,7 +167,6 @@ struct Matrices {
 }
 
 impl Matrices {
-    #[expect(clippy::too_many_arguments)]
     fn new(
         of: Type,
         [batch, rows, columns]: [usize; 3],
@@ -264,16 +263,16 @@ fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
 
     let found = machine.download(&buffers.2);
     let mut written = vec![false; dw.bytes.len() / to.bytes()];
-    for b in 0..batch {
-        let left = Array2::from_shape_fn((counts[b], in_features), |(r, c)| of.round(saved_value(b, r, c)));
-        let right = Array2::from_shape_fn((counts[b], out_features), |(r, c)| of.round(dz_value(b, index(b, r), c)));
+    for (b, &count) in counts.iter().enumerate() {
+        let left = Array2::from_shape_fn((count, in_features), |(r, c)| of.round(saved_value(b, r, c)));
+        let right = Array2::from_shape_fn((count, out_features), |(r, c)| of.round(dz_value(b, index(b, r), c)));
         let exact = left.t().dot(&right);
         let sizes = left.mapv(f64::abs).t().dot(&right.mapv(f64::abs));
         for ((i, j), &exact) in exact.indexed_iter() {
             let at = dw_shift + b * dw.stride + i * dw.leading + j;
             written[at] = true;
             let old = if case.accumulate { to.round(dw_value(b, i, j)) } else { 0.0 };
-            let sum = bound(case.multiplier, counts[b], case.splits) * sizes[[i, j]];
+            let sum = bound(case.multiplier, count, case.splits) * sizes[[i, j]];
             // Added to the old value in f32, then rounded to the output's type.
             let whole = (exact + old).abs() + sum;
             let allowed =
@@ -430,7 +429,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn equals_the_definition(case in cases(), seed in 0_u64..1000) {
