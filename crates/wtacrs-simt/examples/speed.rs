@@ -15,8 +15,12 @@ const CALLS: u32 = 65_536;
 
 /// The fastest of thirty runs.
 fn measure(name: &str, block: u32, kernel: impl Fn() + Sync) {
+    measure_in_order(0, name, block, kernel);
+}
+
+fn measure_in_order(seed: u64, name: &str, block: u32, kernel: impl Fn() + Sync) {
     let launched = || {
-        let shape = Launch { grid: [1, 1, 1], block, shared_bytes: 65_536, cooperative: false, seed: 0 };
+        let shape = Launch { grid: [1, 1, 1], block, shared_bytes: 65_536, cooperative: false, seed };
         let start = Instant::now();
         launch(shape, &kernel).expect("a kernel without faults");
         start.elapsed()
@@ -43,6 +47,10 @@ fn main() {
         measure("barrier", block, || times(|_| sync::barrier()));
         measure("warp_barrier", block, || times(|_| sync::warp_barrier(FULL)));
         measure("shuffle_xor", block, || times(|i| _ = black_box(warp::shuffle_xor(FULL, i, 1))));
+        measure_in_order(1, "barrier, random order", block, || times(|_| sync::barrier()));
+        measure_in_order(1, "shuffle_xor, random order", block, || {
+            times(|i| _ = black_box(warp::shuffle_xor(FULL, i, 1)));
+        });
         measure("reduce_add", block, || times(|i| _ = black_box(warp::reduce_add(FULL, i))));
         // SAFETY: every thread accesses its own elements.
         unsafe {

@@ -43,8 +43,9 @@
 //!
 //! # What it costs
 //!
-//! A thread's call of a barrier or a shuffle is two switches of stacks, 10 to 20 ns, and three times that under orders
-//! that leap from warp to warp; an access of shared memory is 5 to 20 ns, one of global memory 1 ns (`cargo run -p wtacrs-simt --example speed`).
+//! A thread's call of a barrier or a shuffle is two switches of stacks, 10 to 20 ns, and up to twice that under orders
+//! that leap from warp to warp; an access of shared memory is 5 to 20 ns, one of global memory 1 ns
+//! (`cargo run -p wtacrs-simt --example speed`).
 
 pub(crate) mod body;
 mod fault;
