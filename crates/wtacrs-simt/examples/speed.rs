@@ -10,23 +10,28 @@ use wtacrs_simt::shared::Shared;
 use wtacrs_simt::warp::FULL;
 use wtacrs_simt::{cp_async, index, matrix, memory, sync, warp};
 
-const CALLS: u32 = 2000;
+/// Of all threads together: a launch is over before the system lets another process run.
+const CALLS: u32 = 65_536;
 
-/// The fastest of five runs.
+/// The fastest of thirty runs.
 fn measure(name: &str, block: u32, kernel: impl Fn() + Sync) {
+    measure_in_order(0, name, block, kernel);
+}
+
+fn measure_in_order(seed: u64, name: &str, block: u32, kernel: impl Fn() + Sync) {
     let launched = || {
-        let shape = Launch { grid: [1, 1, 1], block, shared_bytes: 65_536, cooperative: false, seed: 0 };
+        let shape = Launch { grid: [1, 1, 1], block, shared_bytes: 65_536, cooperative: false, seed };
         let start = Instant::now();
         launch(shape, &kernel).expect("a kernel without faults");
         start.elapsed()
     };
-    let best = (0..5).map(|_| launched()).min().unwrap_or(Duration::ZERO);
-    let each = best.as_secs_f64() * 1e9 / f64::from(CALLS * block);
+    let best = (0..30).map(|_| launched()).min().unwrap_or(Duration::ZERO);
+    let each = best.as_secs_f64() * 1e9 / f64::from(CALLS);
     println!("{name:<32} {block:>5} threads {each:>8.1} ns");
 }
 
 fn times(mut call: impl FnMut(u32)) {
-    for i in 0..CALLS {
+    for i in 0..CALLS / index::block_threads() {
         call(i);
     }
 }
@@ -42,6 +47,10 @@ fn main() {
         measure("barrier", block, || times(|_| sync::barrier()));
         measure("warp_barrier", block, || times(|_| sync::warp_barrier(FULL)));
         measure("shuffle_xor", block, || times(|i| _ = black_box(warp::shuffle_xor(FULL, i, 1))));
+        measure_in_order(1, "barrier, random order", block, || times(|_| sync::barrier()));
+        measure_in_order(1, "shuffle_xor, random order", block, || {
+            times(|i| _ = black_box(warp::shuffle_xor(FULL, i, 1)));
+        });
         measure("reduce_add", block, || times(|i| _ = black_box(warp::reduce_add(FULL, i))));
         // SAFETY: every thread accesses its own elements.
         unsafe {

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::panic::Location;
 use std::ptr::null;
+use std::rc::Rc;
 
 /// Where shared memory begins: not at 0, as on a GPU, whose system keeps the first bytes.
 pub(super) const SHARED_BASE: u32 = 1024;
@@ -37,7 +38,7 @@ pub(super) struct Flight {
 
 pub(super) struct Thread {
     pub(super) index: u32,
-    block: *const Block,
+    block: Cell<*const Block>,
     pub(super) yielder: Cell<*const Yielder<(), ()>>,
     pub(super) status: Cell<Status>,
     pub(super) flights: RefCell<VecDeque<Flight>>,
@@ -109,15 +110,15 @@ fn outside() -> ! {
 }
 
 impl Block {
-    pub(super) fn new(index: [u32; 3], shape: &super::Launch, order: Order) -> Box<Self> {
-        let mut block = Box::new(Self {
+    pub(super) fn new(index: [u32; 3], shape: &super::Launch, order: Order) -> Rc<Self> {
+        let block = Rc::new(Self {
             index,
             grid: shape.grid,
             shared_bytes: shape.shared_bytes,
             cooperative: shape.cooperative,
-            threads: Vec::new(),
-            warps: Vec::new(),
-            ready: Cell::new(0),
+            threads: (0..shape.block).map(Thread::new).collect(),
+            warps: (0..shape.block / 32).map(|_| Warp::new()).collect(),
+            ready: Cell::new((u64::MAX >> (64 - shape.block / 32)) as u32),
             at_barrier: Cell::new(0),
             barrier: Cell::new((Place(Location::caller()), true)),
             finished: Cell::new(0),
@@ -129,29 +130,9 @@ impl Block {
             shadow: Shadow::new(shape.shared_bytes),
             shared: Bytes::new(shape.shared_bytes),
         });
-        let this: *const Self = &raw const *block;
-        block.threads = (0..shape.block)
-            .map(|index| Thread {
-                index,
-                block: this,
-                yielder: Cell::new(null()),
-                status: Cell::new(Status::Ready),
-                flights: RefCell::default(),
-                commits: Cell::new(0),
-                clock: Cell::new(1),
-                polls: Cell::new((0, 0, 0)),
-            })
-            .collect();
-        block.warps = (0..shape.block / 32)
-            .map(|_| Warp {
-                ready: Cell::new(u32::MAX),
-                spinning: Cell::new(0),
-                meeting: Cell::new(0),
-                slots: UnsafeCell::new(Slots::new()),
-                known: RefCell::new(None),
-            })
-            .collect();
-        block.ready.set((u64::MAX >> (64 - shape.block / 32)) as u32);
+        for thread in &block.threads {
+            thread.block.set(Rc::as_ptr(&block));
+        }
         block
     }
 
@@ -222,11 +203,37 @@ impl Block {
     }
 }
 
+impl Warp {
+    fn new() -> Self {
+        Self {
+            ready: Cell::new(u32::MAX),
+            spinning: Cell::new(0),
+            meeting: Cell::new(0),
+            slots: UnsafeCell::new(Slots::new()),
+            known: RefCell::new(None),
+        }
+    }
+}
+
 impl Thread {
+    /// Without a block, which it gets when that has its place.
+    fn new(index: u32) -> Self {
+        Self {
+            index,
+            block: Cell::new(null()),
+            yielder: Cell::new(null()),
+            status: Cell::new(Status::Ready),
+            flights: RefCell::default(),
+            commits: Cell::new(0),
+            clock: Cell::new(1),
+            polls: Cell::new((0, 0, 0)),
+        }
+    }
+
     #[inline(always)]
     pub(super) fn block(&self) -> &Block {
-        // SAFETY: a thread lives in its block.
-        unsafe { &*self.block }
+        // SAFETY: a thread lives in its block, which tells it where that is before anyone else sees the thread.
+        unsafe { &*self.block.get() }
     }
 
     #[inline(always)]

@@ -16,7 +16,8 @@
 //! - accessed no byte of shared memory from two threads, one of them writing, without a barrier of the block or a chain
 //!   of barriers of the warp between (shuffles and votes order nothing), atomic operations among themselves excepted;
 //! - loaded from and stored to global memory at addresses that the access's size divides;
-//! - waited for other blocks only where all blocks are resident, and for something that came.
+//! - waited for other blocks only where all blocks are resident, and for something that came: where only spinning
+//!   threads are left and nothing has changed for a thousand rounds, nothing will.
 //!
 //! What went wrong is a [`Fault`], which names the block, the threads and lanes, and the places in the source. The same
 //! seed gives the same order of a block's threads on every machine, and the same fault, unless blocks change what others
@@ -42,8 +43,9 @@
 //!
 //! # What it costs
 //!
-//! A thread's call of a barrier or a shuffle is two switches of stacks, 10 to 60 ns with what they do to caches; an
-//! access of shared memory is 5 to 30 ns, one of global memory 1 ns (`cargo run -p wtacrs-simt --example speed`).
+//! A thread's call of a barrier or a shuffle is two switches of stacks, 10 to 20 ns, and up to twice that under orders
+//! that leap from warp to warp; an access of shared memory is 5 to 20 ns, one of global memory 1 ns
+//! (`cargo run -p wtacrs-simt --example speed`).
 
 pub(crate) mod body;
 mod fault;

@@ -11,13 +11,14 @@ use rayon::prelude::*;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Shared memory of a block on the largest GPUs of today.
 const SHARED_MOST: u32 = 227 * 1024;
 
-/// Rounds in which only spinning threads run and nothing changes, after which nothing will.
+/// Rounds in which only spinning threads run and no store or atomic operation changes anything: nothing ever will.
 const IDLE_ROUNDS: u32 = 1000;
 
 type Kernel<'a> = &'a (dyn Fn() + Sync);
@@ -70,7 +71,7 @@ type Routine = Coroutine<(), (), (), Colored>;
 /// A block and the stacks of its threads. The coroutines come first, so that they are gone before the block is.
 struct Resident {
     routines: Vec<Option<Routine>>,
-    block: Box<Block>,
+    block: Rc<Block>,
     last_warp: u32,
 }
 

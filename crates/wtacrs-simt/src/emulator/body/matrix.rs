@@ -11,7 +11,7 @@ use crate::shared::Address;
 use crate::warp::FULL;
 use std::panic::Location;
 
-/// Loads `matrices` matrices of 8 × 8 elements of 16 bits.
+/// Loads matrices of 8 × 8 elements of 16 bits.
 #[track_caller]
 #[inline(always)]
 fn load<const MATRICES: usize>(operation: Operation, row: Address, transposed: bool) -> [u32; MATRICES] {
