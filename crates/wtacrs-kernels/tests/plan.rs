@@ -369,7 +369,10 @@ fn a_predictor_s_plan() {
         refused(Settings { features: 0, ..ok }),
         "the number of a predictor's features is 0: there is nothing to estimate"
     );
-    assert!(refused(Settings { features: MOST_FEATURES as usize + 1, ..ok }).ends_with(&format!("at most {MOST_FEATURES} are possible")));
+    assert!(
+        refused(Settings { features: MOST_FEATURES as usize + 1, ..ok })
+            .ends_with(&format!("at most {MOST_FEATURES} are possible"))
+    );
     assert!(refused(Settings { forgetting: 1.5, ..ok }).starts_with("the forgetting is 1.5"));
     assert!(refused(Settings { rows_per_update: 0, ..ok }).starts_with("the number of rows"));
     let batch = LinearPlan::new(LinearSettings { batch: 2, ..settings(100, 30, 20) }, &h100()).expect("valid");

@@ -2,11 +2,11 @@
 //! costs and which shared memory it uses, and has tests of its own.
 
 pub mod logarithm;
+pub mod output;
 pub mod reduce;
+pub mod repeat;
 pub mod row_team;
 pub mod scan;
+pub mod tile;
 pub mod vector;
 pub mod words;
-pub mod output;
-pub mod repeat;
-pub mod tile;

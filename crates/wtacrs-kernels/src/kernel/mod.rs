@@ -11,8 +11,8 @@ pub mod gather_rows;
 pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
-mod team;
 pub mod split_reduce;
+mod team;
 
 use crate::element::{Bf16, F16, F32};
 #[cfg(not(target_arch = "nvptx64"))]
