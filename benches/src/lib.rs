@@ -26,6 +26,12 @@ impl<'a> Case<'a> {
 
 /// Each case's median time over `rounds` rounds, after one round to warm up.
 pub fn interleaved(cases: &mut [Case<'_>], rounds: usize) -> Vec<Duration> {
+    interleaved_quantile(cases, rounds, 0.5)
+}
+
+/// The time that a share `quantile` of each case's rounds was faster than, after one round to warm up. A low quantile
+/// suits cases far shorter than a scheduler's time slice: other users of the machine only ever add to them.
+pub fn interleaved_quantile(cases: &mut [Case<'_>], rounds: usize, quantile: f64) -> Vec<Duration> {
     let mut times = vec![Vec::with_capacity(rounds); cases.len()];
     for round in 0..=rounds {
         for (case, times) in cases.iter_mut().zip(&mut times) {
@@ -40,7 +46,7 @@ pub fn interleaved(cases: &mut [Case<'_>], rounds: usize) -> Vec<Duration> {
         .into_iter()
         .map(|mut times| {
             times.sort_unstable();
-            times.get(times.len() / 2).copied().unwrap_or_default()
+            times.get((times.len() as f64 * quantile) as usize).copied().unwrap_or_default()
         })
         .collect()
 }

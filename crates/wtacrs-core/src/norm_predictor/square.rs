@@ -118,7 +118,10 @@ mod tests {
         for (rows, features) in [(0, 3), (1, 1), (5, 7), (130, 33), (200, 64), (64, 100)] {
             let stride = stride(features);
             // As large as the grid has them.
-            let entry = |i: usize, j: usize| if (i + j).is_multiple_of(5) { 4096 } else { ((i * 37 + j * 91) % 8191) as i32 - 4095 };
+            let entry = |i: usize, j: usize| match (i * 37 + j * 91) % 8191 {
+                _ if (i + j).is_multiple_of(5) => 4096,
+                unit => unit as i32 - 4095,
+            };
             let mut x = vec![0; rows * stride];
             for i in 0..rows {
                 (0..features).for_each(|j| x[i * stride + j] = entry(i, j));
@@ -129,10 +132,9 @@ mod tests {
             let mut found = vec![f64::NAN; expected.len()];
             upper_triangle(features, &x, &mut found);
             assert_eq!(found, expected, "{rows} {features}");
-            found.fill(f64::NAN);
-            let first = 0;
             if features <= TASK {
-                Band { features, x: &x, first, band: &mut found }.with_simd(pulp::Scalar128b);
+                found.fill(f64::NAN);
+                Band { features, x: &x, first: 0, band: &mut found }.with_simd(pulp::Scalar128b);
                 assert_eq!(found, expected, "{rows} {features}");
             }
         }

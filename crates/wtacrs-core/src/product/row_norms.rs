@@ -129,13 +129,17 @@ impl<T: Element> WithSimd for NormsAndComponents<'_, T> {
             for (row, sums) in x.outer_iter().zip(&mut sums) {
                 sum_row(simd, row, direction, &mut buffer, sums);
             }
-            let outputs = norms.iter_mut().zip(components);
-            for (i, ((norm, component), [squares, dots])) in outputs.zip(&sums).enumerate() {
+            let mut dots_of_strip = [0.0; STRIP];
+            for (i, (norm, [squares, dots])) in norms.iter_mut().zip(&sums).enumerate() {
                 let squares = halve(squares).to_f64();
                 *norm = norm_of(&x, i, squares);
                 let dot = if is_safe(squares) { halve(dots).to_f64() } else { rescued_dot(x.row(i), direction) };
+                dots_of_strip[i] = dot;
+            }
+            // Apart, so that it runs on vectors.
+            for ((component, dot), norm) in components.iter_mut().zip(&dots_of_strip).zip(&*norms) {
                 let found = (dot / f64::from(*norm)) as f32;
-                *component = if found.is_finite() { found } else { 0.0 };
+                *component = if found.abs() <= f32::MAX { found } else { 0.0 };
             }
         }
     }
