@@ -26,13 +26,13 @@ pub(super) unsafe fn between_branches(args: &Args) {
         }
 
         let mut first = if is_low { Some(thread) } else { None };
-        if let Some(low) = first {
-            if low > 7 {
-                first = None;
-            }
+        if let Some(low) = first
+            && low > 7
+        {
+            first = None;
         }
         sync::warp_barrier(FULL);
-        let even = warp::ballot(FULL, value % 2 == 0);
+        let even = warp::ballot(FULL, value.is_multiple_of(2));
         match first {
             Some(low) => put(args, 4 * low + 1, even),
             None => put(args, 4 * thread + 1, !even),
