@@ -447,7 +447,7 @@ struct Layer {
 }
 
 fn layer() -> Layer {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/minilm_l3_value_imdb_1024.safetensors");
+    let path = common::testdata("minilm_l3_value_imdb_1024.safetensors");
     let bytes = std::fs::read(path).expect("the bundled layer is there");
     let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let matrix = |name: &str| {
