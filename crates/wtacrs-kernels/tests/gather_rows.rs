@@ -111,7 +111,7 @@ fn all_rows_without_a_count_and_no_columns() {
     for_each_machine(|machine| {
         let x = array![[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
         let kept = |scales| Kept { indices: vec![1, 0, 1], scales, count: None };
-        let found = run(machine, &[x.clone()], &kept(Some(vec![1.0, 0.5, 3.0])), [Place::TIGHT; 2]);
+        let found = run(machine, std::slice::from_ref(&x), &kept(Some(vec![1.0, 0.5, 3.0])), [Place::TIGHT; 2]);
         assert_eq!(found, [array![[4.0, 5.0, 6.0], [0.5, 1.0, 1.5], [12.0, 15.0, 18.0]]]);
         let none = Array2::<bf16>::from_elem((2, 0), bf16::ONE);
         assert_eq!(run(machine, &[none], &kept(None), [Place::TIGHT; 2])[0].dim(), (3, 0));

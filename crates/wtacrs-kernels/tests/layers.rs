@@ -7,7 +7,6 @@ use common::{Machine, for_each_machine};
 use half::{bf16, f16};
 use ndarray::{Array2, Array4, ArrayView2, s};
 use safetensors::SafeTensors;
-use std::path::PathBuf;
 use steps::{Data, Given, Outcome, run, run_columns};
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::draws::PhiloxDraws;
@@ -23,7 +22,7 @@ use wtacrs_kernels::plan::{
 };
 
 fn tensors(name: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name);
+    let path = common::testdata(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -61,7 +61,7 @@ impl OnDevice {
         let tokens: Vec<u32> = (0..budget as u32).map(|i| 2 * (budget as u32 - 1 - i)).collect();
         let mut all_norms = vec![f32::NAN; 2 * budget];
         tokens.iter().zip(&step.dz_norms).for_each(|(&token, &norm)| all_norms[token as usize] = norm);
-        let rows = Uploaded::new(machine, &[step.rows.clone()], place, T::from_f32(f32::NAN));
+        let rows = Uploaded::new(machine, std::slice::from_ref(&step.rows), place, T::from_f32(f32::NAN));
         let (indices, dz_norms) = (machine.upload(&tokens), machine.upload(&all_norms));
         let (scales, count) = (machine.upload(&step.scales), count.map(|count| machine.upload(&[count as u32])));
         let rows_per_update = self.settings.rows_per_update as u32;

@@ -18,8 +18,7 @@ use wtacrs_core::{Budget, Keep, Selection, Weights, product, theory};
 use wtacrs_kernels::kernel::predictor_update as update;
 use wtacrs_kernels::kernel::{PREDICTOR_APPLY, PREDICTOR_SUMS, gather_rows, row_norms};
 
-const RECORDING: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/minilm_steps_l2_value_small_bf16.safetensors");
+const RECORDING: &str = "minilm_steps_l2_value_small_bf16.safetensors";
 
 /// One training step of one layer.
 struct Step {
@@ -29,7 +28,7 @@ struct Step {
 }
 
 fn steps() -> Vec<Step> {
-    let file = std::fs::read(RECORDING).expect("the bundled recording");
+    let file = std::fs::read(common::testdata(RECORDING)).expect("the bundled recording");
     let tensors = SafeTensors::deserialize(&file).expect("a safetensors file");
     let tensor = |name| tensors.tensor(name).expect("a recording's tensor");
     let singles =

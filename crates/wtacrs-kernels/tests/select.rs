@@ -3,16 +3,13 @@
 mod common;
 mod selections;
 
+use common::testdata;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use selections::{Batch, DESIGNS, Geometry, check, run};
 use serde::Deserialize;
 use wtacrs_core::Weights;
 use wtacrs_kernels::kernel::select::{Design, Source, shape};
-
-fn testdata(name: &str) -> std::path::PathBuf {
-    std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)
-}
 
 #[derive(Deserialize)]
 struct Vectors {

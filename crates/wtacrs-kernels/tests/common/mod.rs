@@ -19,6 +19,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
 use std::io::Write;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::sync::Once;
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::launch::driver::{Driver, Stream};
@@ -44,6 +45,12 @@ pub struct Buffer<T> {
     len: usize,
     on_gpu: bool,
     value: PhantomData<T>,
+}
+
+/// A file of testdata/, or of the folder that WTACRS_TESTDATA names where the repository is not.
+pub fn testdata(name: &str) -> PathBuf {
+    let repository = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata"));
+    std::env::var_os("WTACRS_TESTDATA").map_or_else(repository, PathBuf::from).join(name)
 }
 
 /// Runs a test on the emulator, and on the first GPU if there is one.
