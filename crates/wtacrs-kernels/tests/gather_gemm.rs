@@ -10,6 +10,7 @@ use half::{bf16, f16};
 use ndarray::{Array2, ArrayView2};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::{Keep, Weights, product};
 use wtacrs_kernels::block::output::Output;
@@ -167,7 +168,6 @@ struct Matrices {
 }
 
 impl Matrices {
-    #[expect(clippy::too_many_arguments)]
     fn new(
         of: Type,
         [batch, rows, columns]: [usize; 3],
@@ -264,16 +264,16 @@ fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
 
     let found = machine.download(&buffers.2);
     let mut written = vec![false; dw.bytes.len() / to.bytes()];
-    for b in 0..batch {
-        let left = Array2::from_shape_fn((counts[b], in_features), |(r, c)| of.round(saved_value(b, r, c)));
-        let right = Array2::from_shape_fn((counts[b], out_features), |(r, c)| of.round(dz_value(b, index(b, r), c)));
+    for (b, &count) in counts.iter().enumerate() {
+        let left = Array2::from_shape_fn((count, in_features), |(r, c)| of.round(saved_value(b, r, c)));
+        let right = Array2::from_shape_fn((count, out_features), |(r, c)| of.round(dz_value(b, index(b, r), c)));
         let exact = left.t().dot(&right);
         let sizes = left.mapv(f64::abs).t().dot(&right.mapv(f64::abs));
         for ((i, j), &exact) in exact.indexed_iter() {
             let at = dw_shift + b * dw.stride + i * dw.leading + j;
             written[at] = true;
             let old = if case.accumulate { to.round(dw_value(b, i, j)) } else { 0.0 };
-            let sum = bound(case.multiplier, counts[b], case.splits) * sizes[[i, j]];
+            let sum = bound(case.multiplier, count, case.splits) * sizes[[i, j]];
             // Added to the old value in f32, then rounded to the output's type.
             let whole = (exact + old).abs() + sum;
             let allowed =
@@ -403,6 +403,68 @@ fn more_splits_than_rows() {
     });
 }
 
+/// Zeroed memory of which only what is written is ever there.
+struct Sparse {
+    at: *mut u8,
+    layout: Layout,
+}
+
+impl Sparse {
+    fn new(bytes: usize) -> Option<Self> {
+        // 16: what calloc gives by itself. For more, all of it would be cleared.
+        let layout = Layout::from_size_align(bytes, 16).expect("a size");
+        // SAFETY: not of size zero.
+        let at = unsafe { alloc_zeroed(layout) };
+        (!at.is_null()).then_some(Self { at, layout })
+    }
+}
+
+impl Drop for Sparse {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and freed once.
+        unsafe { dealloc(self.at, self.layout) };
+    }
+}
+
+#[test]
+fn rows_beyond_two_to_the_31_elements() {
+    // Rows of 2 GiB in a matrix of 8 GiB. A machine that does not give so much address space cannot run this.
+    let leading = 1_usize << 30;
+    let Some(dz) = Sparse::new(8 * leading) else { return };
+    let one = bf16::ONE.to_bits();
+    // SAFETY: the first 8 columns of row 3 lie in the matrix.
+    unsafe { std::slice::from_raw_parts_mut(dz.at.cast::<u16>().add(3 * leading), 8) }.fill(one);
+    let (saved, indices, mut dw) = (vec![one; 2 * 8], [1_u32, 3], vec![f32::NAN; 8 * 8]);
+    let args = Args {
+        saved: saved.as_ptr().cast(),
+        saved_leading: 8,
+        saved_batch_stride: 0,
+        dz: dz.at,
+        dz_leading: leading as u64,
+        dz_batch_stride: 0,
+        indices: indices.as_ptr(),
+        count: std::ptr::null(),
+        rows: 2,
+        in_features: 8,
+        out_features: 8,
+        splits: 1,
+        accumulate: 0,
+        output: Output::F32 as u32,
+        dw: dw.as_mut_ptr().cast(),
+        dw_leading: 8,
+        dw_batch_stride: 0,
+        partials: std::ptr::null_mut(),
+    };
+    let tiling = Tiling::new(Multiplier::Bf16, Sizes { in_features: 8, out_features: 8, rows: 2, batch: 1 }, false, 1);
+    for aligned in [true, false] {
+        dw.fill(f32::NAN);
+        let (kernel, shape) = tiling.launch(aligned);
+        // SAFETY: the pointers lead to matrices of these sizes.
+        unsafe { Machine::emulator(0).run(kernel, shape, &Args { dw: dw.as_mut_ptr().cast(), ..args }) };
+        assert_eq!(dw, vec![1.0; 64]);
+    }
+}
+
 fn cases() -> impl Strategy<Value = Case> {
     let features = || prop_oneof![Just(1), Just(8), Just(64), 1_usize..40, 120_usize..137, Just(256), Just(264)];
     let sizes = (features(), features(), prop_oneof![0_usize..5, 28_usize..70], 1_usize..3);
@@ -430,7 +492,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn equals_the_definition(case in cases(), seed in 0_u64..1000) {
@@ -441,12 +503,12 @@ proptest! {
     }
 }
 
-struct Layer {
+struct RealLayer {
     h: Array2<f32>,
     dz: Array2<f32>,
 }
 
-fn layer() -> Layer {
+fn layer() -> RealLayer {
     let path = common::testdata("minilm_l3_value_imdb_1024.safetensors");
     let bytes = std::fs::read(path).expect("the bundled layer is there");
     let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
@@ -460,7 +522,7 @@ fn layer() -> Layer {
         };
         Array2::from_shape_vec((view.shape()[0], view.shape()[1]), values).expect("as many values as the shape has")
     };
-    Layer { h: matrix("h"), dz: matrix("dz") }
+    RealLayer { h: matrix("h"), dz: matrix("dz") }
 }
 
 /// ‖found − expected‖ / ‖expected‖.
@@ -472,7 +534,7 @@ fn distance(found: ArrayView2<'_, f32>, expected: ArrayView2<'_, f32>) -> f64 {
 
 #[test]
 fn a_real_layer_equals_the_cpu() {
-    let Layer { h, dz } = layer();
+    let RealLayer { h, dz } = layer();
     let weights = Weights::from_norms(&product::row_norms(h.view()), &product::row_norms(dz.view())).expect("finite");
     let budget = weights.budget(Keep::Fraction(0.3)).expect("fits");
     let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 7, 0);
