@@ -51,6 +51,7 @@ with_std! {
     pub mod design;
     pub mod draws;
     pub mod element;
+    mod envelope;
     pub mod linear;
     pub mod norm_cache;
     pub mod norm_predictor;
