@@ -49,7 +49,8 @@ fn every_entry_point_has_its_guard() {
     let exports = std::fs::read_to_string(crate_path("exports.txt")).expect("the list");
     let mut sources = String::new();
     for folder in ["src", "src/tensor_mul"] {
-        for file in std::fs::read_dir(crate_path(folder)).expect("sources").map(|entry| entry.expect("an entry").path()) {
+        for file in std::fs::read_dir(crate_path(folder)).expect("sources").map(|entry| entry.expect("an entry").path())
+        {
             if file.extension().is_some_and(|extension| extension == "rs") {
                 sources += &std::fs::read_to_string(file).expect("text");
             }

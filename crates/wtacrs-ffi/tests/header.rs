@@ -48,10 +48,17 @@ fn it_compiles_as_c_and_cpp_twice_and_beside_dlpack() {
     let with_dlpack = "#include \"dlpack.h\"\n#include <wtacrs.h>\n_Static_assert(sizeof(DLTensor) == sizeof(wtacrs_dltensor), \"\");\n";
     let before_dlpack = "#include <wtacrs.h>\n#include \"dlpack.h\"\n";
     for (name, includes) in [("twice", twice), ("with_dlpack", with_dlpack), ("before_dlpack", before_dlpack)] {
-        for (compiler, standard, extension) in
-            [("gcc", "-std=c11", "c"), ("gcc", "-std=c17", "c"), ("g++", "-std=c++17", "cpp"), ("g++", "-std=c++20", "cpp")]
-        {
-            let text = if extension == "cpp" { includes.replace("_Static_assert", "static_assert") } else { includes.to_owned() };
+        for (compiler, standard, extension) in [
+            ("gcc", "-std=c11", "c"),
+            ("gcc", "-std=c17", "c"),
+            ("g++", "-std=c++17", "cpp"),
+            ("g++", "-std=c++20", "cpp"),
+        ] {
+            let text = if extension == "cpp" {
+                includes.replace("_Static_assert", "static_assert")
+            } else {
+                includes.to_owned()
+            };
             let source = folder.join(format!("{name}.{extension}"));
             std::fs::write(&source, text + USE).expect("temporary files can be written");
             let program = folder.join(name);

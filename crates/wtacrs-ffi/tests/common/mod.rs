@@ -33,7 +33,10 @@ pub fn check_file(path: &str, now: &str) {
         std::fs::write(&file, now).expect("the crate can be written");
     }
     let committed = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(committed == now, "{path} is not what the code makes: run the test with WTACRS_BLESS=1, and look at the diff");
+    assert!(
+        committed == now,
+        "{path} is not what the code makes: run the test with WTACRS_BLESS=1, and look at the diff"
+    );
 }
 
 pub fn run(command: &mut Command) -> Output {
