@@ -54,6 +54,7 @@ fn build(repository: &Path) -> io::Result<PathBuf> {
     let mut command = Command::new(cargo);
     command.current_dir(repository).args(["rustc", "--locked", "--release", "-p", "wtacrs-ffi", "--lib", "--"]);
     command.arg(format!("-Clink-arg=-Wl,-soname,libwtacrs.so.{ABI}"));
+    command.arg("-Cstrip=debuginfo");
     // Threads of its pool may outlive a dlclose: once loaded, it stays.
     command.arg("-Clink-arg=-Wl,-z,nodelete");
     if !command.status()?.success() {

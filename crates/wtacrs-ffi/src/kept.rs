@@ -59,7 +59,7 @@ impl KeptBlock {
         self.bytes
     }
 
-    /// Bytes of what is stored for each kept row at most: the row, its index and its scale, over all of them.
+    /// The most rows it holds.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }

@@ -85,7 +85,7 @@ unsafe fn row_norms(x: Tensor<2>, dtype: Dtype, norms: *mut f32, capacity: usize
 
 /// The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
 /// WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
-/// doubles, each the weight that the selection's integers stand for (relative rounding below 2^-20). For wtacrs_theory
+/// doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
 /// and for looking at; wtacrs_select makes its own.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,

@@ -13,10 +13,12 @@ use wtacrs_core::tensor_mul::{Contraction, TensorGuess, TensorMul};
 
 #[repr(align(64))]
 #[derive(Clone, Copy)]
-struct Line([u8; 64]);
+struct Line {
+    _bytes: [u8; 64],
+}
 
 fn memory(bytes: usize) -> Vec<Line> {
-    vec![Line([0; 64]); bytes.div_ceil(64)]
+    vec![Line { _bytes: [0; 64] }; bytes.div_ceil(64)]
 }
 
 fn pointer<T>(values: &[T]) -> *const c_void {
