@@ -56,7 +56,7 @@ pub fn compile(source: &str, folder: &Path) -> PathBuf {
         .arg(crate_path("tests/c").join(source))
         .arg(library())
         .arg(format!("-Wl,-rpath,{}", library_folder().display()))
-        .args(["-lm", "-pthread", "-o"])
+        .args(["-Wl,--no-as-needed", "-lm", "-ldl", "-pthread", "-o"])
         .arg(&program);
     run(&mut gcc);
     program
