@@ -1,13 +1,15 @@
-//! `cargo xtask`: builds and checks the GPU code, and packs GPU tests for a machine that has no Rust.
+//! `cargo xtask`: builds and checks the GPU code, packs GPU tests for a machine that has no Rust, installs the C library.
 //!
 //! | room | holds |
 //! |---|---|
 //! | [`toolchain`] | where a compiler for NVPTX and ptxas are, and how to install what is missing |
 //! | [`ptx`] | kernels to PTX text, its checks, and the manifest |
 //! | [`bundle`] | GPU tests and benches as executables in a folder |
+//! | [`install`] | the C library, its header and its configuration under a prefix |
 
 mod bundle;
 mod error;
+mod install;
 mod ptx;
 mod report;
 mod toolchain;
@@ -38,12 +40,19 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Build libwtacrs and put it, its header, its pkg-config file and its CMake configuration under a prefix
+    Install {
+        /// Where: lib/ and include/ are made below it
+        #[arg(long)]
+        prefix: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Ptx { check } => ptx::run(check),
         Command::GpuBundle { out } => bundle::run(&out),
+        Command::Install { prefix } => install::run(&prefix),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

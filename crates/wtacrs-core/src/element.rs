@@ -12,6 +12,8 @@ pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
     type Accumulator: Accumulator;
     /// Zero.
     const ZERO: Self;
+    /// Whether this type is its own accumulator.
+    const IS_ACCUMULATOR: bool;
 
     /// The values of `source` in the accumulator's type: `source` itself if it already is, else converted into
     /// `buffer`, which is at least as long.
@@ -37,6 +39,7 @@ macro_rules! own_accumulator {
         impl Element for $type {
             type Accumulator = Self;
             const ZERO: Self = 0.0;
+            const IS_ACCUMULATOR: bool = true;
 
             #[inline]
             fn widen_block<'a>(source: &'a [Self], _buffer: &'a mut [Self]) -> &'a [Self] {
@@ -75,6 +78,7 @@ macro_rules! half_precision {
         impl Element for $type {
             type Accumulator = f32;
             const ZERO: Self = Self::ZERO;
+            const IS_ACCUMULATOR: bool = false;
 
             fn widen_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
                 let buffer = &mut buffer[..source.len()];

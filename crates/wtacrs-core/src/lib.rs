@@ -57,6 +57,7 @@ with_std! {
     pub mod design;
     pub mod draws;
     pub mod element;
+    mod envelope;
     mod lanes;
     pub mod linear;
     pub mod norm_cache;

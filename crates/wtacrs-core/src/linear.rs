@@ -126,6 +126,27 @@ impl<D: Design> Linear<D> {
         offset: u64,
         saved: &mut Saved<T>,
     ) -> Result<(), ForwardError> {
+        let selection = self.select(h, guess, seed, offset)?;
+        if saved.rows.dim() != (selection.len(), h.ncols()) {
+            saved.rows = Array2::from_elem((selection.len(), h.ncols()), T::ZERO);
+        }
+        product::gather_into(h, &selection, saved.rows.view_mut())?;
+        saved.selection = selection;
+        Ok(())
+    }
+
+    /// Chooses the tokens of H (tokens × in_features) to keep: [`Self::forward`] without its copies.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::forward`].
+    pub fn select<T: Element>(
+        &self,
+        h: ArrayView2<'_, T>,
+        guess: NormGuess<'_>,
+        seed: u64,
+        offset: u64,
+    ) -> Result<Selection, ForwardError> {
         let budget = self.keep.of(h.nrows())?;
         let weights = match guess {
             NormGuess::Predicted(predictor) => {
@@ -138,12 +159,7 @@ impl<D: Design> Linear<D> {
         };
         let selection = self.design.select_seeded(&weights, budget, seed, offset);
         check_size("pairs of the design's selection", selection.pairs(), h.nrows())?;
-        if saved.rows.dim() != (selection.len(), h.ncols()) {
-            saved.rows = Array2::from_elem((selection.len(), h.ncols()), T::ZERO);
-        }
-        product::gather_into(h, &selection, saved.rows.view_mut())?;
-        saved.selection = selection;
-        Ok(())
+        Ok(selection)
     }
 
     /// Writes or adds the estimate of dW = Hᵀ dZ (in_features × out_features), and gives ‖dZ_i‖ of all tokens, which

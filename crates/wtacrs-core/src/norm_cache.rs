@@ -3,7 +3,11 @@
 //! A sample's norms from its last visit predict those of the next. The cache costs four bytes for each token of the
 //! data set, and knows nothing in the first epoch ([`Weights::from_cache`](crate::Weights::from_cache) says what then).
 
+use crate::envelope::{self, EnvelopeError};
 use std::collections::HashMap;
+
+const MAGIC: &[u8; 8] = b"wtacrsNC";
+const VERSION: u32 = 1;
 
 /// Norms by sample id; sequences may have any lengths, each its own.
 ///
@@ -48,6 +52,29 @@ pub enum NormCacheError {
         /// The offending norm.
         value: f32,
     },
+    /// Saved bytes of another version of the format.
+    #[error("saved by format version {found}, but this is version {expected}")]
+    Version {
+        /// The version read here.
+        expected: u32,
+        /// The version found.
+        found: u32,
+    },
+    /// Saved bytes that no cache has written.
+    #[error("not a saved norm cache: {what}")]
+    Corrupted {
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl From<EnvelopeError> for NormCacheError {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::Version { expected, found } => Self::Version { expected, found },
+            EnvelopeError::Corrupted { what } => Self::Corrupted { what },
+        }
+    }
 }
 
 impl NormCache {
@@ -104,6 +131,58 @@ impl NormCache {
     /// Forgets one sample; whether it was known.
     pub fn forget(&mut self, sample: u64) -> bool {
         self.samples.remove(&sample).is_some()
+    }
+
+    /// The whole cache, for a checkpoint: equal caches give equal bytes. [`Self::from_bytes`] reads them anywhere.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut samples: Vec<(u64, &[f32])> = self.samples.iter().map(|(&sample, norms)| (sample, &**norms)).collect();
+        samples.sort_unstable_by_key(|&(sample, _)| sample);
+        let mut bytes = envelope::begin(MAGIC, VERSION, 28 + 16 * samples.len() + self.bytes());
+        bytes.extend((samples.len() as u64).to_le_bytes());
+        for (sample, norms) in samples {
+            bytes.extend(sample.to_le_bytes());
+            bytes.extend((norms.len() as u64).to_le_bytes());
+            bytes.extend(norms.iter().flat_map(|norm| norm.to_le_bytes()));
+        }
+        envelope::close(bytes)
+    }
+
+    /// The cache that [`Self::to_bytes`] saved.
+    ///
+    /// # Errors
+    ///
+    /// Another version; bytes missing, added or changed; norms that no cache holds.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NormCacheError> {
+        let corrupted = |what| Err(NormCacheError::Corrupted { what });
+        let mut reader = envelope::open(bytes, MAGIC, VERSION)?;
+        let count = reader.word()?;
+        let mut samples = HashMap::new();
+        let mut last = None;
+        for _ in 0..count {
+            let sample = reader.word()?;
+            if last.is_some_and(|last| last >= sample) {
+                return corrupted("its samples do not ascend");
+            }
+            last = Some(sample);
+            let tokens = reader.word()?;
+            // Before anything is allocated: so many must be left.
+            if tokens > reader.len() as u64 / 4 {
+                return corrupted("it ends early");
+            }
+            let mut norms = Vec::with_capacity(tokens as usize);
+            for _ in 0..tokens {
+                let norm = f32::from_le_bytes(reader.array()?);
+                if !(norm.is_finite() && norm >= 0.0) {
+                    return corrupted("a norm is negative or not finite");
+                }
+                norms.push(norm);
+            }
+            samples.insert(sample, norms.into());
+        }
+        if reader.len() > 0 {
+            return corrupted("there are bytes behind its end");
+        }
+        Ok(Self { samples })
     }
 
     /// How many samples are remembered.
@@ -164,5 +243,35 @@ mod tests {
             Err(NormCacheError::LengthChanged { sample: 1, expected: 2, found: 3 })
         );
         assert_eq!(cache.fetch(&[(1, 2)]), Ok(vec![Some(0.5), Some(1.5)]));
+    }
+
+    #[test]
+    fn bytes_bring_it_back_and_changed_ones_are_refused() {
+        let mut cache = NormCache::new();
+        cache.store(&[(7, 2), (u64::MAX, 0), (3, 1)], &[1.5, 0.0, 2.0]).expect("valid");
+        let bytes = cache.to_bytes();
+        let back = NormCache::from_bytes(&bytes).expect("as saved");
+        assert_eq!(back.to_bytes(), bytes);
+        assert_eq!(back.fetch(&[(3, 1), (7, 2), (4, 1)]), Ok(vec![Some(2.0), Some(1.5), Some(0.0), None]));
+        assert!(NormCache::from_bytes(&NormCache::new().to_bytes()).expect("empty").is_empty());
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert!(NormCache::from_bytes(&changed).is_err(), "byte {at}");
+            assert!(NormCache::from_bytes(&bytes[..at]).is_err(), "cut to {at}");
+        }
+        // Whole envelopes that no cache has written.
+        let sealed = |words: &[u64]| {
+            let mut bytes = envelope::begin(MAGIC, VERSION, 0);
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+            NormCache::from_bytes(&envelope::close(bytes))
+        };
+        assert!(sealed(&[2, 5, 0, 6, 0]).is_ok());
+        for absurd in [&[u64::MAX][..], &[1, 5, u64::MAX], &[2, 5, 0, 5, 0], &[0, 0], &[1, 5, 2, u64::MAX]] {
+            assert!(matches!(sealed(absurd), Err(NormCacheError::Corrupted { .. })), "{absurd:?}");
+        }
+        let mut newer = envelope::begin(MAGIC, VERSION + 1, 0);
+        newer.extend(0_u64.to_le_bytes());
+        assert!(matches!(NormCache::from_bytes(&envelope::close(newer)), Err(NormCacheError::Version { found: 2, .. })));
     }
 }

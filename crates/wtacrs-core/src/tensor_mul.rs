@@ -16,8 +16,8 @@ use crate::element::Element;
 use crate::linear::ForwardError;
 use crate::product::{self, Scratch, ShapeError, Update, check_size};
 use crate::weights::DEFAULT_MIX;
-use crate::{BudgetError, Keep, Selection, Weights};
-use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, s};
+use crate::{BudgetError, Keep, Selection, Weights, WeightsError};
+use ndarray::{Array2, Array3, Array4, ArrayView1, ArrayView2, ArrayView3, ArrayView4, Axis, s};
 use rayon::prelude::*;
 
 /// How one of the two gradients sums over its pairs.
@@ -27,6 +27,15 @@ pub enum Contraction {
     Exact,
     /// Over so many of them; of the other operand only those are saved.
     Sampled(Keep),
+}
+
+/// One of the two gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// dA, whose pairs are the columns of B.
+    Left,
+    /// dB, whose pairs are the rows of A.
+    Right,
 }
 
 /// How the gradients of a batched product are estimated.
@@ -138,37 +147,63 @@ impl<D: Design + Sync> TensorMul<D> {
         check_guess("guessed row norms", guess.rows, (batch, heads, rows))?;
         check_guess("guessed column norms", guess.columns, (batch, heads, columns))?;
 
-        let keep = |contraction, pairs: ArrayView2<'_, T>, guess: Option<ArrayView3<'_, f32>>, at: (usize, usize), stream| {
-            let selection = match contraction {
-                Contraction::Exact => Selection::everything(pairs.nrows() as u32),
-                Contraction::Sampled(keep) => {
-                    let norms = product::row_norms(pairs);
-                    let weights = match guess.map(|guess| guess.slice(s![at.0, at.1, ..]).mapv(Some).to_vec()) {
-                        Some(guess) => Weights::from_cache(&norms, &guess, self.mix)?,
-                        None => Weights::from_input(&norms)?,
-                    };
-                    let budget = weights.budget(keep)?;
-                    let mut draws = PhiloxDraws::with_stream(seed, offset, stream);
-                    self.design.select(&weights, budget, &mut draws)
-                }
-            };
+        let keep = |side, pairs: ArrayView2<'_, T>, guess: Option<ArrayView3<'_, f32>>, item: usize| {
+            let guess = guess.map(|guess| guess.slice_move(s![item / heads, item % heads, ..]));
+            let selection = self.select(side, pairs, guess, seed, offset, item)?;
             Ok::<_, ForwardError>((product::gather(pairs, &selection)?, selection))
         };
         let items = (0..batch * heads)
             .into_par_iter()
             .map(|item| {
                 let at = (item / heads, item % heads);
-                // Two streams for each item: far fewer items than 2^31 fit any memory.
-                let stream = 2 * item as u32;
                 let columns_of_b = b.slice(s![at.0, at.1, .., ..]).reversed_axes();
                 let rows_of_a = a.slice(s![at.0, at.1, .., ..]);
                 Ok(SavedItem {
-                    left: keep(self.left, columns_of_b, guess.columns, at, stream)?,
-                    right: keep(self.right, rows_of_a, guess.rows, at, stream + 1)?,
+                    left: keep(Side::Left, columns_of_b, guess.columns, item)?,
+                    right: keep(Side::Right, rows_of_a, guess.rows, item)?,
                 })
             })
             .collect::<Result<_, ForwardError>>()?;
         Ok(SavedTensors { items, batch, heads, rows, inner, columns })
+    }
+
+    /// Chooses what one gradient of one item needs: [`Self::forward`] for one (batch, head) and side, without its copies.
+    /// `pairs` are the rows to choose from, the columns of B for [`Side::Left`] and the rows of A for [`Side::Right`];
+    /// `item` is the batch item times the heads, plus the head.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::forward`].
+    pub fn select<T: Element>(
+        &self,
+        side: Side,
+        pairs: ArrayView2<'_, T>,
+        guess: Option<ArrayView1<'_, f32>>,
+        seed: u64,
+        offset: u64,
+        item: usize,
+    ) -> Result<Selection, ForwardError> {
+        let Contraction::Sampled(keep) = self.contraction(side) else {
+            let count = u32::try_from(pairs.nrows()).map_err(|_| WeightsError::TooManyPairs { pairs: pairs.nrows() })?;
+            return Ok(Selection::everything(count));
+        };
+        let norms = product::row_norms(pairs);
+        let weights = match guess {
+            Some(guess) => Weights::from_cache(&norms, &guess.mapv(Some).to_vec(), self.mix)?,
+            None => Weights::from_input(&norms)?,
+        };
+        let budget = weights.budget(keep)?;
+        // Two streams for each item: far fewer items than 2^31 fit any memory.
+        let stream = 2 * item as u32 + u32::from(side == Side::Right);
+        Ok(self.design.select(&weights, budget, &mut PhiloxDraws::with_stream(seed, offset, stream)))
+    }
+
+    /// How one of the gradients sums over its pairs.
+    pub fn contraction(&self, side: Side) -> Contraction {
+        match side {
+            Side::Left => self.left,
+            Side::Right => self.right,
+        }
     }
 
     /// Both gradients from G = dC (batch × heads × rows × columns).

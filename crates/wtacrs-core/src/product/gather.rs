@@ -70,13 +70,18 @@ pub fn gather_scaled_into<T: Element>(
 /// The whole matrix in the accumulator's type.
 pub(crate) fn widened<T: Element>(x: ArrayView2<'_, T>) -> Array2<T::Accumulator> {
     let mut wide = Array2::from_elem(x.dim(), T::Accumulator::ZERO);
-    for_each_row(wide.view_mut(), |at, mut row| match (x.row(at).to_slice(), row.as_slice_mut()) {
+    widen_into(x, wide.view_mut());
+    wide
+}
+
+/// [`widened`] into memory of the caller's, of x's shape.
+pub(super) fn widen_into<T: Element>(x: ArrayView2<'_, T>, wide: ArrayViewMut2<'_, T::Accumulator>) {
+    for_each_row(wide, |at, mut row| match (x.row(at).to_slice(), row.as_slice_mut()) {
         (Some(from), Some(to)) => {
             T::widen_block(from, to);
         }
         _ => row.zip_mut_with(&x.row(at), |to, from| *to = from.widen()),
     });
-    wide
 }
 
 fn check<T, U>(

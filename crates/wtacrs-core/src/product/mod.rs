@@ -3,16 +3,20 @@
 //! All of them take strided views of any [`Element`](crate::element::Element), run on all cores of the current rayon
 //! pool, and give the same bits for every number of threads: work is cut by shape alone.
 
+mod column_sums;
 mod gather;
 mod row_norms;
 mod weight_gradient;
 
+pub use self::column_sums::column_sums_into;
 pub use self::gather::{gather, gather_into, gather_scaled, gather_scaled_into};
 pub(crate) use self::gather::widened;
 pub use self::row_norms::{column_norms, joint_norms, row_norms, row_norms_into};
 pub(crate) use self::row_norms::row_norms_and_components;
 pub(crate) use self::weight_gradient::multiply;
-pub use self::weight_gradient::{Scratch, Update, exact_weight_gradient, weight_gradient, weight_gradient_into};
+pub use self::weight_gradient::{
+    Scratch, Update, exact_weight_gradient, weight_gradient, weight_gradient_into, weight_gradient_within, workspace_len,
+};
 
 /// Shapes that do not fit one another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! dW = Hᵀ dZ, exactly or from the kept rows: one multiplication for winners and tail.
 
-use super::gather::gather_scaled_into;
+use super::gather::{gather_scaled_into, widen_into};
 use super::{ShapeError, check_size};
 use crate::Selection;
 use crate::element::{Accumulator, Element};
@@ -85,13 +85,57 @@ where
     T: Element,
     U: Element<Accumulator = T::Accumulator>,
 {
-    check_size("kept rows", kept.nrows(), selection.len())?;
-    check_size("rows of dz", dz.nrows(), selection.pairs())?;
+    check_inputs(&kept, &dz, selection)?;
     check_output(&kept, &dz, &dw)?;
     let mut scaled = scratch.matrix(selection.len(), dz.ncols());
     gather_scaled_into(dz, selection, scaled.view_mut())?;
     multiply(T::widen_view(kept).view(), scaled.view(), dw, update);
     Ok(())
+}
+
+/// [`weight_gradient_into`] in memory of the caller's alone: `workspace` holds at least [`workspace_len`] numbers of any
+/// value.
+///
+/// # Errors
+///
+/// If a shape does not fit or the workspace is too small; `dw` is then untouched.
+pub fn weight_gradient_within<T, U>(
+    kept: ArrayView2<'_, T>,
+    dz: ArrayView2<'_, U>,
+    selection: &Selection,
+    dw: ArrayViewMut2<'_, T::Accumulator>,
+    update: Update,
+    workspace: &mut [T::Accumulator],
+) -> Result<(), ShapeError>
+where
+    T: Element,
+    U: Element<Accumulator = T::Accumulator>,
+{
+    check_inputs(&kept, &dz, selection)?;
+    check_output(&kept, &dz, &dw)?;
+    let needed = workspace_len::<T>(kept.nrows(), kept.ncols(), dz.ncols());
+    if workspace.len() < needed {
+        return Err(ShapeError { what: "numbers of workspace", expected: needed, found: workspace.len() });
+    }
+    let (scaled, wide) = workspace[..needed].split_at_mut(kept.nrows() * dz.ncols());
+    let matrix = |numbers, columns| ArrayViewMut2::from_shape((kept.nrows(), columns), numbers);
+    let mut scaled = matrix(scaled, dz.ncols()).expect("as many numbers as the shape has");
+    gather_scaled_into(dz, selection, scaled.view_mut())?;
+    if T::IS_ACCUMULATOR {
+        // Borrowed, not copied.
+        multiply(T::widen_view(kept).view(), scaled.view(), dw, update);
+    } else {
+        let mut wide = matrix(wide, kept.ncols()).expect("as many numbers as the shape has");
+        widen_into(kept, wide.view_mut());
+        multiply(wide.view(), scaled.view(), dw, update);
+    }
+    Ok(())
+}
+
+/// Numbers of the accumulator's type that [`weight_gradient_within`] works in: the scaled rows of dZ, and the kept rows
+/// of H in that type if they are in another.
+pub const fn workspace_len<T: Element>(kept: usize, in_features: usize, out_features: usize) -> usize {
+    kept * out_features + if T::IS_ACCUMULATOR { 0 } else { kept * in_features }
 }
 
 /// The exact dW = Hᵀ dZ, by the same multiplication: what estimates are measured against.
@@ -113,6 +157,15 @@ where
     check_output(&h, &dz, &dw)?;
     multiply(T::widen_view(h).view(), U::widen_view(dz).view(), dw, update);
     Ok(())
+}
+
+fn check_inputs<T, U>(
+    kept: &ArrayView2<'_, T>,
+    dz: &ArrayView2<'_, U>,
+    selection: &Selection,
+) -> Result<(), ShapeError> {
+    check_size("kept rows", kept.nrows(), selection.len())?;
+    check_size("rows of dz", dz.nrows(), selection.pairs())
 }
 
 fn check_output<T, U, A>(
@@ -288,5 +341,28 @@ mod tests {
         };
         let one = run(1);
         assert!(run(2) == one && run(3) == one && run(7) == one);
+    }
+
+    #[test]
+    fn a_workspace_of_the_callers_gives_the_same_bits() {
+        fn same<T: Element<Accumulator = f32>>(h: &Array2<T>) {
+            let dz = sixteenths(50, 9, 5).mapv(f16::from_f64);
+            let selection = Selection::new(50, 0, vec![3, 8, 49], vec![1.0, 2.5, 7.0]).expect("valid");
+            let kept = gather(h.view(), &selection).expect("fits");
+            let mut dw = Array2::from_elem((20, 9), f32::NAN);
+            let mut workspace = vec![f32::NAN; workspace_len::<T>(3, 20, 9)];
+            let within = |dw: ArrayViewMut2<'_, f32>, update, workspace: &mut [f32]| {
+                weight_gradient_within(kept.view(), dz.view(), &selection, dw, update, workspace)
+            };
+            within(dw.view_mut(), Update::Overwrite, &mut workspace).expect("fits");
+            assert_eq!(dw, weight_gradient(kept.view(), dz.view(), &selection).expect("fits"));
+            let before = dw.clone();
+            let short = workspace.len() - 1;
+            assert!(within(dw.view_mut(), Update::Accumulate, &mut workspace[..short]).is_err());
+            assert_eq!(dw, before);
+        }
+        let h = sixteenths(50, 20, 4);
+        same(&h.mapv(|v| v as f32));
+        same(&h.mapv(bf16::from_f64));
     }
 }

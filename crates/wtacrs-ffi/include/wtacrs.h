@@ -1,0 +1,1191 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * libwtacrs: estimates of matrix products, above all of a linear layer's weight gradient dW = H^T dZ, from a few
+ * column-row pairs, without bias and with little variance. Made by cbindgen from crates/wtacrs-ffi; do not edit.
+ *
+ * What holds for every function:
+ *
+ * - Handles are opaque. Each wtacrs_X_create is matched by a wtacrs_X_destroy; destroying NULL does nothing. A handle
+ *   that was destroyed or is of another kind is answered with WTACRS_INVALID_HANDLE, never followed.
+ * - Memory is the caller's and is only borrowed until a call returns. Matrices are aligned to their element, saved and
+ *   scratch memory to 64 bytes (larger than asked for is allowed). Outputs need no initial values.
+ * - Outputs are written only if the call returns WTACRS_OK, except where a comment says so of a size. No output may
+ *   share memory with another argument of the call; the bytes from the first to the last element count.
+ * - A number of 0 rows, tokens or features is allowed, and its pointer may then be NULL.
+ * - Any thread may call any function at any time. A plan is shared freely; saved and scratch memory is for one call at
+ *   a time. wtacrs_last_error is the calling thread's own.
+ * - Randomness is a function of (seed, offset); there is no generator with a state. A pass advances the offset by what
+ *   the plan's draws function tells.
+ * - `stream` is a CUDA stream, borrowed and never synchronised; on the CPU it is ignored, and calls are synchronous.
+ * - Any call may also return WTACRS_PANIC: a defect of the library, contained.
+ */
+
+
+#ifndef WTACRS_H
+#define WTACRS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* With dlpack.h included first, the functions take its DLTensor; otherwise this one, which has the same layout. */
+#ifdef DLPACK_DLPACK_H_
+typedef DLTensor wtacrs_dltensor;
+#else
+typedef struct wtacrs_dltensor {
+  void *data;
+  struct {
+    int32_t device_type; /* 1: host, 2: CUDA */
+    int32_t device_id;
+  } device;
+  int32_t ndim;
+  struct {
+    uint8_t code; /* 2: IEEE floating point, 4: bfloat */
+    uint8_t bits;
+    uint16_t lanes; /* 1 */
+  } dtype;
+  int64_t *shape;
+  int64_t *strides; /* in elements; NULL: row by row without gaps */
+  uint64_t byte_offset;
+} wtacrs_dltensor;
+#endif
+
+/*
+ The host's cores and memory.
+ */
+#define WTACRS_CPU 0
+
+/*
+ An NVIDIA GPU. This version serves none: `wtacrs_context_create` answers WTACRS_NO_DEVICE.
+ */
+#define WTACRS_CUDA 1
+
+/*
+ IEEE 754 binary32.
+ */
+#define WTACRS_F32 0
+
+/*
+ IEEE 754 binary16.
+ */
+#define WTACRS_F16 1
+
+/*
+ The upper half of a binary32.
+ */
+#define WTACRS_BF16 2
+
+/*
+ IEEE 754 binary64, for references.
+ */
+#define WTACRS_F64 3
+
+/*
+ Equal probabilities, whatever the weights.
+ */
+#define WTACRS_UNIFORM 0
+
+/*
+ Column-row sampling: independent draws in proportion to the weights.
+ */
+#define WTACRS_CRS 1
+
+/*
+ The heaviest pairs and nothing else: biased.
+ */
+#define WTACRS_TOP_K 2
+
+/*
+ Winners, and independent draws from the tail.
+ */
+#define WTACRS_WTA_IID 3
+
+/*
+ Winners, and one draw from each stratum of the tail.
+ */
+#define WTACRS_WTA_STRATIFIED 4
+
+/*
+ Winners, and distinct pairs of the tail by a tree of duels. The default.
+ */
+#define WTACRS_WTA_PIVOTAL 5
+
+/*
+ Weights are the norms of the rows of H alone.
+ */
+#define WTACRS_SOURCE_INPUT 0
+
+/*
+ Weights are norms of H times norms of dZ that the caller gives, taken as they are.
+ */
+#define WTACRS_SOURCE_NORMS 1
+
+/*
+ Weights from norms of an earlier step, mixed with the input's; a negative norm is an unknown one.
+ */
+#define WTACRS_SOURCE_CACHED 2
+
+/*
+ Weights from what a norm predictor makes of H. The default.
+ */
+#define WTACRS_SOURCE_PREDICTED 3
+
+/*
+ The gradient of A, dA = G B^T, which sums over the columns of B.
+ */
+#define WTACRS_LEFT 0
+
+/*
+ The gradient of B, dB = A^T G, which sums over the rows of A.
+ */
+#define WTACRS_RIGHT 1
+
+/*
+ Major version of the binary interface: the number in the shared library's SONAME. It changes when a program that was
+ linked against an earlier library could go wrong with this one.
+ */
+#define WTACRS_ABI_VERSION 0
+
+/*
+ A device. Any number of threads may use one at the same time.
+ */
+typedef struct wtacrs_context wtacrs_context;
+
+/*
+ What a linear layer is like and how its weight gradient dW = H^T dZ is to be estimated. A description is guarded by
+ a lock, so threads may share it, but one thread at a time is what makes sense.
+ */
+typedef struct wtacrs_layer wtacrs_layer;
+
+/*
+ Norms of dZ by training sample, from each sample's last visit. A lock inside lets any number of threads use one;
+ calls that change it wait for one another.
+ */
+typedef struct wtacrs_norm_cache wtacrs_norm_cache;
+
+/*
+ An online guess of the norms of dZ for one layer, or for layers that share H. A lock inside lets any number of
+ threads use one; forward passes read it, and calls that change it wait for them and for one another.
+ */
+typedef struct wtacrs_norm_predictor wtacrs_norm_predictor;
+
+/*
+ A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
+ scratch memory of its own.
+ */
+typedef struct wtacrs_plan wtacrs_plan;
+
+/*
+ What a batched product C = A B is like, and how both gradients are to be estimated. A description is guarded by a
+ lock, so threads may share it, but one thread at a time is what makes sense.
+ */
+typedef struct wtacrs_tensor_mul wtacrs_tensor_mul;
+
+/*
+ A batched product's settled plan. It never changes: any number of threads may use one at the same time, each with
+ saved and scratch memory of its own.
+ */
+typedef struct wtacrs_tensor_mul_plan wtacrs_tensor_mul_plan;
+
+/*
+ What a call comes back with; `WTACRS_OK` is zero. A number once given keeps its meaning.
+ */
+typedef int32_t wtacrs_status;
+
+/*
+ Done.
+ */
+#define WTACRS_OK 0
+
+/*
+ A pointer that must not be NULL is NULL.
+ */
+#define WTACRS_NULL_POINTER 1
+
+/*
+ A handle that was never given, was destroyed, or is of another kind.
+ */
+#define WTACRS_INVALID_HANDLE 2
+
+/*
+ A number that is none of the enumeration's.
+ */
+#define WTACRS_INVALID_ENUM 3
+
+/*
+ An argument out of its range, or one that contradicts another.
+ */
+#define WTACRS_INVALID_ARGUMENT 4
+
+/*
+ Shapes, lengths or dtypes that do not fit one another.
+ */
+#define WTACRS_SHAPE_MISMATCH 5
+
+/*
+ Sizes whose product is beyond what can be addressed.
+ */
+#define WTACRS_SIZE_OVERFLOW 6
+
+/*
+ Memory smaller than asked for.
+ */
+#define WTACRS_BUFFER_TOO_SMALL 7
+
+/*
+ A pointer that is not aligned as its type or its function needs.
+ */
+#define WTACRS_MISALIGNED 8
+
+/*
+ An output that shares memory with another argument, or with itself.
+ */
+#define WTACRS_OVERLAP 9
+
+/*
+ A norm or weight that is negative, infinite or not a number; the last error names it.
+ */
+#define WTACRS_INVALID_WEIGHTS 10
+
+/*
+ A budget of nothing, of more than all, or a share outside (0, 1].
+ */
+#define WTACRS_INVALID_BUDGET 11
+
+/*
+ A combination that this version does not serve.
+ */
+#define WTACRS_UNSUPPORTED 12
+
+/*
+ Memory of another device than the plan's.
+ */
+#define WTACRS_DEVICE_MISMATCH 13
+
+/*
+ The device, or its driver, is not there.
+ */
+#define WTACRS_NO_DEVICE 14
+
+/*
+ The CUDA driver refused; the last error has its words.
+ */
+#define WTACRS_CUDA_ERROR 15
+
+/*
+ Saved bytes that are not what was saved.
+ */
+#define WTACRS_CORRUPTED 16
+
+/*
+ Bytes saved by another version of their format.
+ */
+#define WTACRS_VERSION_MISMATCH 17
+
+/*
+ A defect of this library, contained. Outputs of the call may be partly written; the object that it changed, if
+ any, must be destroyed.
+ */
+#define WTACRS_PANIC 18
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/*
+ An empty cache.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_norm_cache_create(struct wtacrs_norm_cache **cache);
+
+/*
+ Destroys a cache; NULL is allowed.
+
+ Errors: WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_norm_cache_destroy(struct wtacrs_norm_cache *cache);
+
+/*
+ The norms of a batch's tokens, sample after sample, as WTACRS_SOURCE_CACHED takes them: -1 for every token of a sample
+ that is not known. `samples` and `lengths` hold `count` ids and numbers of tokens, and `norms` has room for `capacity`
+ floats, at least one for each token.
+
+ Errors: WTACRS_SHAPE_MISMATCH if a sample is known with another length; WTACRS_BUFFER_TOO_SMALL, WTACRS_SIZE_OVERFLOW,
+ WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_norm_cache_fetch(const struct wtacrs_norm_cache *cache,
+                                      const uint64_t *samples,
+                                      const uint64_t *lengths,
+                                      size_t count,
+                                      float *norms,
+                                      size_t capacity);
+
+/*
+ Remembers the norms of a batch's tokens, sample after sample (from wtacrs_backward), in place of what was known of
+ these samples; of a sample that is twice in the batch, the last. `total` floats, which must be one for each token.
+
+ Errors: WTACRS_INVALID_WEIGHTS names a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH,
+ WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The cache is then as it was.
+ */
+wtacrs_status wtacrs_norm_cache_store(struct wtacrs_norm_cache *cache,
+                                      const uint64_t *samples,
+                                      const uint64_t *lengths,
+                                      size_t count,
+                                      const float *norms,
+                                      size_t total);
+
+/*
+ Forgets a sample, such as one whose text has changed; one that is not known is no error.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_norm_cache_forget(struct wtacrs_norm_cache *cache, uint64_t sample);
+
+/*
+ The whole cache as bytes, for a checkpoint; wtacrs_norm_cache_load reads them on any machine. `*needed` becomes their
+ number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer` NULL and `capacity` 0 it is only asked for.
+
+ Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_norm_cache_save(const struct wtacrs_norm_cache *cache,
+                                     void *buffer,
+                                     size_t capacity,
+                                     size_t *needed);
+
+/*
+ A cache from the `length` bytes that wtacrs_norm_cache_save wrote.
+
+ Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_norm_cache_load(const void *bytes, size_t length, struct wtacrs_norm_cache **cache);
+
+/*
+ A context for `device`, WTACRS_CPU or WTACRS_CUDA. `ordinal` is 0 for the CPU; for CUDA it is the device's number, or
+ -1 for the calling thread's current CUDA context.
+
+ The CPU path runs on the process's rayon pool (as many threads as cores, or as RAYON_NUM_THREADS says), which is
+ started by the first call that computes and does not survive a fork.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NO_DEVICE, WTACRS_NULL_POINTER.
+ */
+wtacrs_status wtacrs_context_create(int32_t device,
+                                    int32_t ordinal,
+                                    struct wtacrs_context **context);
+
+/*
+ Destroys a context; NULL is allowed. Plans that were made with it stay valid.
+
+ Errors: WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_context_destroy(struct wtacrs_context *context);
+
+/*
+ Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: `x` in the place of H
+ and `y` in that of dZ, both whole, so that the weights are exact whatever the plan's source. `out` is in_features x
+ out_features, of dW's dtype. Leading dimensions, seed and offset as in wtacrs_forward and wtacrs_backward; `scratch`
+ is aligned to 64, and wtacrs_plan_estimate_scratch_bytes tells its size.
+
+ Errors: WTACRS_INVALID_WEIGHTS for a row that is not finite; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_estimate(const struct wtacrs_plan *plan,
+                              const void *x,
+                              size_t x_leading,
+                              const void *y,
+                              size_t y_leading,
+                              uint64_t seed,
+                              uint64_t offset,
+                              void *out,
+                              size_t out_leading,
+                              void *scratch,
+                              size_t scratch_bytes,
+                              void *stream);
+
+/*
+ wtacrs_estimate with DLPack tensors of two axes.
+
+ Errors: as for wtacrs_estimate; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+ */
+wtacrs_status wtacrs_estimate_dl(const struct wtacrs_plan *plan,
+                                 const wtacrs_dltensor *x,
+                                 const wtacrs_dltensor *y,
+                                 uint64_t seed,
+                                 uint64_t offset,
+                                 const wtacrs_dltensor *out,
+                                 void *scratch,
+                                 size_t scratch_bytes,
+                                 void *stream);
+
+/*
+ What a plan's design makes of weights, without drawing: `weights` holds `tokens` doubles (wtacrs_weights), and
+ `pair_norms`, which may be NULL, as many exact products |H_i| |dZ_i|. Outputs may be NULL where they are not wanted.
+
+ `threshold`: pairs of at least this weight are winners, kept always; 0 if every pair of positive weight is.
+ `winners`: how many those are, by weights, whatever the plan's design.
+ `expected_rows`: how many distinct rows the plan's design keeps on average.
+ `squared_error`: the sum over the tail of (1/p_i - 1) pair_norms_i^2, p_i the winner-take-all designs' probabilities
+ of being kept: the expected squared Frobenius error if every pair of the tail were drawn on its own, the yardstick by
+ which sources of weights are compared. Needs `pair_norms`.
+
+ Errors: WTACRS_INVALID_WEIGHTS; WTACRS_NULL_POINTER (also for `squared_error` without `pair_norms`),
+ WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_theory(const struct wtacrs_plan *plan,
+                            const double *weights,
+                            const double *pair_norms,
+                            double *threshold,
+                            uint64_t *winners,
+                            double *expected_rows,
+                            double *squared_error);
+
+/*
+ A description of a layer. Shape and budget must be set; the other defaults are f32 matrices, WTACRS_WTA_PIVOTAL,
+ WTACRS_SOURCE_PREDICTED and a mix of 0.01.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_layer_create(struct wtacrs_layer **layer);
+
+/*
+ Destroys a description; NULL is allowed. Plans that were made of it stay valid.
+
+ Errors: WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_destroy(struct wtacrs_layer *layer);
+
+/*
+ H is tokens x in_features, dZ tokens x out_features, dW in_features x out_features. Zeros are allowed.
+
+ Errors: WTACRS_SIZE_OVERFLOW for 2^32 tokens or more, or for a matrix beyond the address space;
+ WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_shape(struct wtacrs_layer *layer,
+                                     size_t tokens,
+                                     size_t in_features,
+                                     size_t out_features);
+
+/*
+ The dtypes of H and dZ (WTACRS_F32, WTACRS_F16, WTACRS_BF16, in any mixture) and of dW (then WTACRS_F32); or
+ WTACRS_F64 for all three.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_dtypes(struct wtacrs_layer *layer, int32_t h, int32_t dz, int32_t dw);
+
+/*
+ How many rows of H to keep, at least one; more than there are tokens is refused when the plan is made.
+
+ Errors: WTACRS_INVALID_BUDGET, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_budget_rows(struct wtacrs_layer *layer, size_t rows);
+
+/*
+ What share of the rows of H to keep, in (0, 1]: the nearest number of rows, at least one if there are any.
+
+ Errors: WTACRS_INVALID_BUDGET, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_budget_fraction(struct wtacrs_layer *layer, double fraction);
+
+/*
+ The sampling design: WTACRS_UNIFORM, WTACRS_CRS, WTACRS_TOP_K, WTACRS_WTA_IID, WTACRS_WTA_STRATIFIED or
+ WTACRS_WTA_PIVOTAL. All but WTACRS_TOP_K are unbiased.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_design(struct wtacrs_layer *layer, int32_t design);
+
+/*
+ What the forward pass knows of the norms of dZ: WTACRS_SOURCE_INPUT (nothing), WTACRS_SOURCE_NORMS,
+ WTACRS_SOURCE_CACHED or WTACRS_SOURCE_PREDICTED.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_source(struct wtacrs_layer *layer, int32_t source);
+
+/*
+ The share, in [0, 1], of the input's own norms in weights from cached norms, so that a token whose norm was zero can
+ still be drawn.
+
+ Errors: WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_mix(struct wtacrs_layer *layer,
+                                   double mix);
+
+/*
+ The forward pass: chooses rows of H (tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements
+ from row to row), and writes them to `saved` with their indices and scales. For layers that read the same H (Q, K
+ and V) one pass is enough: plans of equal tokens, in_features, dtype of H and budget read each other's saved memory.
+
+ `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known), and must be NULL
+ otherwise. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call only reads it.
+ Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
+
+ `saved` and `scratch` are aligned to 64 and of the sizes that the plan tells; larger ones are allowed. `stream` is the
+ CUDA stream to work on, borrowed; the CPU ignores it and is done when the call returns.
+
+ The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every
+ number of threads.
+
+ Errors: WTACRS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
+ WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SHAPE_MISMATCH (another layer's predictor),
+ WTACRS_SIZE_OVERFLOW, WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP. `saved` is then as it was.
+ */
+wtacrs_status wtacrs_forward(const struct wtacrs_plan *plan,
+                             const void *h,
+                             size_t h_leading,
+                             const float *guess,
+                             const struct wtacrs_norm_predictor *predictor,
+                             uint64_t seed,
+                             uint64_t offset,
+                             void *saved,
+                             size_t saved_bytes,
+                             void *scratch,
+                             size_t scratch_bytes,
+                             void *stream);
+
+/*
+ wtacrs_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero.
+
+ Errors: as for wtacrs_forward; also WTACRS_DEVICE_MISMATCH, and WTACRS_UNSUPPORTED for a dtype that no plan has.
+ */
+wtacrs_status wtacrs_forward_dl(const struct wtacrs_plan *plan,
+                                const wtacrs_dltensor *h,
+                                const float *guess,
+                                const struct wtacrs_norm_predictor *predictor,
+                                uint64_t seed,
+                                uint64_t offset,
+                                void *saved,
+                                size_t saved_bytes,
+                                void *scratch,
+                                size_t scratch_bytes,
+                                void *stream);
+
+/*
+ The backward pass: dW (in_features x out_features, `dw_leading` >= out_features elements from row to row) from the
+ saved rows and dZ (tokens x out_features, `dz_leading` >= out_features), of which only the kept tokens' rows count.
+ `accumulate` is 0 to write dW (its old values are never read) or 1 to add to it; so for `bias_gradient`.
+
+ `dz_norms`, if not NULL, becomes the `tokens` norms of the rows of dZ, for a norm cache or predictor.
+ `bias_gradient`, if not NULL, becomes the exact sum of the rows of dZ: `out_features` numbers of dW's dtype.
+ `scratch` is aligned to 64; wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in wtacrs_forward.
+
+ The same bits for every number of threads on one machine; other machines may round otherwise.
+
+ Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH or WTACRS_SHAPE_MISMATCH if no forward pass of such a plan wrote
+ `saved`; WTACRS_INVALID_ENUM for `accumulate`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT,
+ WTACRS_SIZE_OVERFLOW, WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP. Outputs are then as they were.
+ */
+wtacrs_status wtacrs_backward(const struct wtacrs_plan *plan,
+                              const void *saved,
+                              size_t saved_bytes,
+                              const void *dz,
+                              size_t dz_leading,
+                              void *dw,
+                              size_t dw_leading,
+                              int32_t accumulate,
+                              float *dz_norms,
+                              void *bias_gradient,
+                              void *scratch,
+                              size_t scratch_bytes,
+                              void *stream);
+
+/*
+ wtacrs_backward with dZ and dW as DLPack tensors of two axes: any strides, byte_offset, sizes of zero. For a weight
+ that is stored as out_features x in_features, pass dW with its strides exchanged.
+
+ Errors: as for wtacrs_backward; also WTACRS_DEVICE_MISMATCH, and WTACRS_UNSUPPORTED for a dtype that no plan has.
+ */
+wtacrs_status wtacrs_backward_dl(const struct wtacrs_plan *plan,
+                                 const void *saved,
+                                 size_t saved_bytes,
+                                 const wtacrs_dltensor *dz,
+                                 const wtacrs_dltensor *dw,
+                                 int32_t accumulate,
+                                 float *dz_norms,
+                                 void *bias_gradient,
+                                 void *scratch,
+                                 size_t scratch_bytes,
+                                 void *stream);
+
+/*
+ Reads the selection in saved memory back: `*kept` indices, ascending, with their scales, of which `*winners` were
+ certain. `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
+ alone; `kept` and `winners` may be NULL where they are not wanted.
+
+ Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_saved_selection(const struct wtacrs_plan *plan,
+                                     const void *saved,
+                                     size_t saved_bytes,
+                                     uint32_t *indices,
+                                     double *scales,
+                                     size_t capacity,
+                                     uint64_t *kept,
+                                     uint64_t *winners);
+
+/*
+ One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
+ norms each. Teach a shared predictor, or fill a shared cache, with these.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_SIZE_OVERFLOW, WTACRS_OVERLAP (also of `out` with a layer).
+ */
+wtacrs_status wtacrs_joint_norms(const float *const *layers,
+                                 size_t count,
+                                 size_t tokens,
+                                 float *out);
+
+/*
+ Freezes a description into a plan for a device. Later changes of the description do not touch it.
+
+ Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
+ WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_create(const struct wtacrs_context *context,
+                                 const struct wtacrs_layer *layer,
+                                 struct wtacrs_plan **plan);
+
+/*
+ Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
+
+ Errors: WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_destroy(struct wtacrs_plan *plan);
+
+/*
+ The most rows that a forward pass keeps.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_budget(const struct wtacrs_plan *plan, size_t *rows);
+
+/*
+ Bytes of the saved memory that a forward pass writes and its backward pass reads: the caller's, aligned to 64.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_saved_bytes(const struct wtacrs_plan *plan,
+                                      size_t *bytes);
+
+/*
+ Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64, dead when the call
+ returns. 0 on the CPU, which takes a few words for each token from its own heap.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_forward_scratch_bytes(const struct wtacrs_plan *plan, size_t *bytes);
+
+/*
+ Bytes of scratch memory for wtacrs_backward and wtacrs_weight_gradient: the caller's, aligned to 64, dead when the
+ call returns.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_backward_scratch_bytes(const struct wtacrs_plan *plan,
+                                                 size_t *bytes);
+
+/*
+ Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64, dead when the call returns.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_estimate_scratch_bytes(const struct wtacrs_plan *plan, size_t *bytes);
+
+/*
+ How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
+ (seed, offset + draws) to the next. There is no generator with a state of its own.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_draws(const struct wtacrs_plan *plan, uint64_t *draws);
+
+/*
+ The memory of a step: bytes that live from the forward to the backward pass, the most scratch memory of either
+ pass, and what the exact layer keeps, which is H. Outputs may be NULL where they are not wanted.
+
+ Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_memory(const struct wtacrs_plan *plan,
+                                 size_t *saved_bytes,
+                                 size_t *scratch_bytes,
+                                 size_t *exact_bytes);
+
+/*
+ A predictor that knows nothing yet, with default settings (256 features, forgetting 0.97, ridge 0.01, clamp 6,
+ 128 rows a step, seed 0), for H of `in_features` columns.
+
+ Errors: WTACRS_INVALID_ARGUMENT for no features or more than 2^24; WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_norm_predictor_create(size_t in_features,
+                                           struct wtacrs_norm_predictor **predictor);
+
+/*
+ A predictor with settings of the caller's: random projections of H (1 to 2^14), what is left of a step's statistics
+ after the next (above 0, at most 1), ridge (above 0), the most that the logarithm of a guess may be from the mean (above
+ 0, at most 20), the most rows learned from in a step (at least 1), and the seed of the projections' signs.
+
+ Errors: WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_norm_predictor_create_with(size_t in_features,
+                                                size_t features,
+                                                double forgetting,
+                                                double ridge,
+                                                double clamp,
+                                                size_t rows_per_update,
+                                                uint64_t seed,
+                                                struct wtacrs_norm_predictor **predictor);
+
+/*
+ Destroys a predictor; NULL is allowed.
+
+ Errors: WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_norm_predictor_destroy(struct wtacrs_norm_predictor *predictor);
+
+/*
+ Learns from the rows that a forward pass of `plan` has saved, and from `tokens` norms of dZ, which wtacrs_backward
+ gives (wtacrs_joint_norms for layers that share H).
+
+ Errors: WTACRS_INVALID_WEIGHTS for a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH for another number of
+ in_features; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The
+ predictor is then as it was.
+ */
+wtacrs_status wtacrs_norm_predictor_update(struct wtacrs_norm_predictor *predictor,
+                                           const struct wtacrs_plan *plan,
+                                           const void *saved,
+                                           size_t saved_bytes,
+                                           const float *dz_norms);
+
+/*
+ How many numbers a step's statistics are.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_norm_predictor_statistics_count(const struct wtacrs_norm_predictor *predictor,
+                                                     size_t *count);
+
+/*
+ What one rank's rows bring to a step: plain sums in `sums`, with room for `capacity` of them. Add them over the ranks,
+ and give the same total to every rank's wtacrs_norm_predictor_apply: then equal predictors stay equal. Otherwise as
+ wtacrs_norm_predictor_update, but the predictor does not change.
+
+ Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_norm_predictor_update; WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_norm_predictor_statistics(const struct wtacrs_norm_predictor *predictor,
+                                               const struct wtacrs_plan *plan,
+                                               const void *saved,
+                                               size_t saved_bytes,
+                                               const float *dz_norms,
+                                               double *sums,
+                                               size_t capacity);
+
+/*
+ Learns from a step's statistics, `count` sums over all ranks.
+
+ Errors: WTACRS_SHAPE_MISMATCH for another count; WTACRS_INVALID_ARGUMENT for sums that no rows can have;
+ WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The predictor is then as it was.
+ */
+wtacrs_status wtacrs_norm_predictor_apply(struct wtacrs_norm_predictor *predictor,
+                                          const double *sums,
+                                          size_t count);
+
+/*
+ The whole predictor as bytes, for a checkpoint; wtacrs_norm_predictor_load reads them on any machine, and the loaded
+ predictor continues to the same bits. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
+ NULL and `capacity` 0 it is only asked for.
+
+ Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_norm_predictor_save(const struct wtacrs_norm_predictor *predictor,
+                                         void *buffer,
+                                         size_t capacity,
+                                         size_t *needed);
+
+/*
+ A predictor from the `length` bytes that wtacrs_norm_predictor_save wrote.
+
+ Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_norm_predictor_load(const void *bytes,
+                                         size_t length,
+                                         struct wtacrs_norm_predictor **predictor);
+
+/*
+ A status in a few words: NUL-terminated, in English, for ever valid. Numbers that are no status have words too.
+
+ Any thread may call it at any time.
+ */
+const char *wtacrs_status_string(wtacrs_status status);
+
+/*
+ What was wrong with the last call of this thread that failed, with the offending argument, index and value; empty
+ if none has failed. Calls that succeed leave it as it is, and so does this one.
+
+ Writes as much of the text (UTF-8) as fits `capacity` bytes, cut between characters, and always a closing NUL if
+ `capacity` > 0; `*needed` becomes the bytes of the whole text with its NUL. `buffer` may be NULL if `capacity` is 0,
+ and `needed` may be NULL.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_last_error(char *buffer,
+                                size_t capacity,
+                                size_t *needed);
+
+/*
+ The Euclidean norms of the rows of x (rows x columns of `dtype`, `x_leading` >= columns elements from row to row)
+ into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
+
+ The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_row_norms(const struct wtacrs_context *context,
+                               int32_t dtype,
+                               size_t rows,
+                               size_t columns,
+                               const void *x,
+                               size_t x_leading,
+                               float *norms,
+                               void *stream);
+
+/*
+ wtacrs_row_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
+
+ Errors: as for wtacrs_row_norms; also WTACRS_BUFFER_TOO_SMALL, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED,
+ WTACRS_SHAPE_MISMATCH.
+ */
+wtacrs_status wtacrs_row_norms_dl(const struct wtacrs_context *context,
+                                  const wtacrs_dltensor *x,
+                                  float *norms,
+                                  size_t capacity,
+                                  void *stream);
+
+/*
+ The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
+ WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
+ doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
+ and for looking at; wtacrs_select makes its own.
+
+ Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,
+ WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_weights(const struct wtacrs_plan *plan,
+                             const float *input_norms,
+                             const float *guess,
+                             double *weights,
+                             void *stream);
+
+/*
+ Chooses rows from norms alone: weights as in wtacrs_weights, then the plan's design at (seed, offset). For weights of
+ your own, pass them as `input_norms` to a plan of WTACRS_SOURCE_INPUT. `item` is the item of a batch that shares one
+ offset, 0 if there is none.
+
+ Writes `*kept` ascending indices with their scales, and of how many of them were certain, `*winners` (either may be
+ NULL); `capacity` is at least what the plan's budget says. Entries beyond `*kept` are left as they are. `scratch` as
+ in wtacrs_forward; `stream` too.
+
+ The same bits on every machine.
+
+ Errors: as for wtacrs_weights; also WTACRS_BUFFER_TOO_SMALL.
+ */
+wtacrs_status wtacrs_select(const struct wtacrs_plan *plan,
+                            const float *input_norms,
+                            const float *guess,
+                            uint64_t seed,
+                            uint64_t offset,
+                            uint32_t item,
+                            uint32_t *indices,
+                            double *scales,
+                            size_t capacity,
+                            uint64_t *kept,
+                            uint64_t *winners,
+                            void *scratch,
+                            size_t scratch_bytes,
+                            void *stream);
+
+/*
+ Copies the rows of H (as in wtacrs_forward) that `indices` name, `*kept` of them, into `rows` (kept x in_features, of
+ H's dtype, `rows_leading` >= in_features elements from row to row): what wtacrs_weight_gradient takes.
+
+ Errors: WTACRS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
+ WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_gather(const struct wtacrs_plan *plan,
+                            const void *h,
+                            size_t h_leading,
+                            const uint32_t *indices,
+                            const uint64_t *kept,
+                            void *rows,
+                            size_t rows_leading,
+                            void *stream);
+
+/*
+ wtacrs_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+
+ Errors: as for wtacrs_gather; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+ */
+wtacrs_status wtacrs_gather_dl(const struct wtacrs_plan *plan,
+                               const wtacrs_dltensor *h,
+                               const uint32_t *indices,
+                               const uint64_t *kept,
+                               const wtacrs_dltensor *rows,
+                               void *stream);
+
+/*
+ dW from rows that the caller keeps: as wtacrs_backward, with `rows` (kept x in_features, of H's dtype, `rows_leading`
+ >= in_features elements from row to row), `*kept` indices and scales in place of saved memory.
+
+ Errors: WTACRS_INVALID_ARGUMENT also for a scale that is negative or not finite; as for wtacrs_gather and
+ wtacrs_backward.
+ */
+wtacrs_status wtacrs_weight_gradient(const struct wtacrs_plan *plan,
+                                     const void *rows,
+                                     size_t rows_leading,
+                                     const uint32_t *indices,
+                                     const double *scales,
+                                     const uint64_t *kept,
+                                     const void *dz,
+                                     size_t dz_leading,
+                                     void *dw,
+                                     size_t dw_leading,
+                                     int32_t accumulate,
+                                     void *scratch,
+                                     size_t scratch_bytes,
+                                     void *stream);
+
+/*
+ wtacrs_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+
+ Errors: as for wtacrs_weight_gradient; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+ */
+wtacrs_status wtacrs_weight_gradient_dl(const struct wtacrs_plan *plan,
+                                        const wtacrs_dltensor *rows,
+                                        const uint32_t *indices,
+                                        const double *scales,
+                                        const uint64_t *kept,
+                                        const wtacrs_dltensor *dz,
+                                        const wtacrs_dltensor *dw,
+                                        int32_t accumulate,
+                                        void *scratch,
+                                        size_t scratch_bytes,
+                                        void *stream);
+
+/*
+ A description of C = A B for every (batch, head). The shape and both sides' budgets must be set (or exactness); the
+ other defaults are f32, WTACRS_WTA_PIVOTAL and a mix of 0.01.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ */
+wtacrs_status wtacrs_tensor_mul_create(struct wtacrs_tensor_mul **tensor_mul);
+
+/*
+ Destroys a description; NULL is allowed. Plans that were made of it stay valid.
+
+ Errors: WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_destroy(struct wtacrs_tensor_mul *tensor_mul);
+
+/*
+ A is batch x heads x rows x inner, B batch x heads x inner x columns, C and its gradient G batch x heads x rows x
+ columns. For scores = Q K^T: rows are queries, inner channels, columns keys.
+
+ Errors: WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_shape(struct wtacrs_tensor_mul *tensor_mul,
+                                          size_t batch,
+                                          size_t heads,
+                                          size_t rows,
+                                          size_t inner,
+                                          size_t columns);
+
+/*
+ The dtypes of A and B, and of G: WTACRS_F32, WTACRS_F16 or WTACRS_BF16, whose gradients are WTACRS_F32; or WTACRS_F64
+ for both, and for the gradients.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_dtypes(struct wtacrs_tensor_mul *tensor_mul,
+                                           int32_t operands,
+                                           int32_t gradient);
+
+/*
+ How many pairs one gradient, WTACRS_LEFT or WTACRS_RIGHT, is estimated from.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_BUDGET, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_budget_rows(struct wtacrs_tensor_mul *tensor_mul,
+                                                int32_t side,
+                                                size_t rows);
+
+/*
+ What share of its pairs, in (0, 1], one gradient, WTACRS_LEFT or WTACRS_RIGHT, is estimated from.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_BUDGET, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_budget_fraction(struct wtacrs_tensor_mul *tensor_mul,
+                                                    int32_t side,
+                                                    double fraction);
+
+/*
+ One gradient, WTACRS_LEFT or WTACRS_RIGHT, is exact, and the operand that it needs saved whole: right for sums over
+ channels, as of dP in context = P V.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_exact(struct wtacrs_tensor_mul *tensor_mul,
+                                          int32_t side);
+
+/*
+ The sampling design, as for a layer.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_design(struct wtacrs_tensor_mul *tensor_mul, int32_t design);
+
+/*
+ The share, in [0, 1], of the operand's own norms in weights from guessed norms of G; 0 for true norms.
+
+ Errors: WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_mix(struct wtacrs_tensor_mul *tensor_mul, double mix);
+
+/*
+ Freezes a description into a plan for a device. Later changes of the description do not touch it.
+
+ Errors: WTACRS_INVALID_ARGUMENT if the shape or a side was not set, WTACRS_INVALID_BUDGET if a budget does not fit,
+ WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_plan_create(const struct wtacrs_context *context,
+                                            const struct wtacrs_tensor_mul *tensor_mul,
+                                            struct wtacrs_tensor_mul_plan **plan);
+
+/*
+ Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
+
+ Errors: WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_plan_destroy(struct wtacrs_tensor_mul_plan *plan);
+
+/*
+ Bytes of the memory of a step: saved from the forward to the backward pass; scratch of the forward pass (0 on the
+ CPU) and of the backward pass; and what the exact product keeps, which is A and B. All memory is the caller's,
+ aligned to 64. Outputs may be NULL where they are not wanted.
+
+ Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_plan_memory(const struct wtacrs_tensor_mul_plan *plan,
+                                            size_t *saved_bytes,
+                                            size_t *forward_scratch_bytes,
+                                            size_t *backward_scratch_bytes,
+                                            size_t *exact_bytes);
+
+/*
+ How far a forward pass advances the offset of its randomness; see wtacrs_plan_draws.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_plan_draws(const struct wtacrs_tensor_mul_plan *plan, uint64_t *draws);
+
+/*
+ The forward pass: chooses and saves what both gradients need of A (batch x heads x rows x inner) and B (batch x heads
+ x inner x columns), of the plan's dtype, row by row without gaps. Every (batch, head) has draws of its own.
+
+ `row_guess` (batch x heads x rows) and `column_guess` (batch x heads x columns) are guesses of the norms of the rows and
+ columns of G, those that wtacrs_tensor_mul_backward gave in an earlier step; NULL if there are none. Otherwise as
+ wtacrs_forward; `saved` is as wtacrs_tensor_mul_plan_memory tells.
+
+ Errors: WTACRS_INVALID_WEIGHTS; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW,
+ WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP. `saved` is then as it was.
+ */
+wtacrs_status wtacrs_tensor_mul_forward(const struct wtacrs_tensor_mul_plan *plan,
+                                        const void *a,
+                                        const void *b,
+                                        const float *row_guess,
+                                        const float *column_guess,
+                                        uint64_t seed,
+                                        uint64_t offset,
+                                        void *saved,
+                                        size_t saved_bytes,
+                                        void *scratch,
+                                        size_t scratch_bytes,
+                                        void *stream);
+
+/*
+ wtacrs_tensor_mul_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero.
+
+ Errors: as for wtacrs_tensor_mul_forward; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+ */
+wtacrs_status wtacrs_tensor_mul_forward_dl(const struct wtacrs_tensor_mul_plan *plan,
+                                           const wtacrs_dltensor *a,
+                                           const wtacrs_dltensor *b,
+                                           const float *row_guess,
+                                           const float *column_guess,
+                                           uint64_t seed,
+                                           uint64_t offset,
+                                           void *saved,
+                                           size_t saved_bytes,
+                                           void *scratch,
+                                           size_t scratch_bytes,
+                                           void *stream);
+
+/*
+ The backward pass: both gradients from G = dC (batch x heads x rows x columns): dA (batch x heads x rows x inner) and
+ dB (batch x heads x inner x columns), in WTACRS_F32 (WTACRS_F64 for WTACRS_F64), all row by row without gaps.
+ `accumulate` is 0 to write them or 1 to add to them.
+
+ `row_norms` (batch x heads x rows) and `column_norms` (batch x heads x columns), if not NULL, become the norms of the
+ rows and columns of G: the next step's guesses. Otherwise as wtacrs_backward.
+
+ Errors: as for wtacrs_backward. Outputs are then as they were.
+ */
+wtacrs_status wtacrs_tensor_mul_backward(const struct wtacrs_tensor_mul_plan *plan,
+                                         const void *saved,
+                                         size_t saved_bytes,
+                                         const void *g,
+                                         void *da,
+                                         void *db,
+                                         int32_t accumulate,
+                                         float *row_norms,
+                                         float *column_norms,
+                                         void *scratch,
+                                         size_t scratch_bytes,
+                                         void *stream);
+
+/*
+ wtacrs_tensor_mul_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero.
+
+ Errors: as for wtacrs_tensor_mul_backward; also WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+ */
+wtacrs_status wtacrs_tensor_mul_backward_dl(const struct wtacrs_tensor_mul_plan *plan,
+                                            const void *saved,
+                                            size_t saved_bytes,
+                                            const wtacrs_dltensor *g,
+                                            const wtacrs_dltensor *da,
+                                            const wtacrs_dltensor *db,
+                                            int32_t accumulate,
+                                            float *row_norms,
+                                            float *column_norms,
+                                            void *scratch,
+                                            size_t scratch_bytes,
+                                            void *stream);
+
+/*
+ The library's version, such as "0.1.0": NUL-terminated, for ever valid.
+
+ Any thread may call it at any time.
+ */
+const char *wtacrs_version(void);
+
+/*
+ WTACRS_ABI_VERSION of the library that is loaded, to be compared with that of the header.
+
+ Any thread may call it at any time.
+ */
+int32_t wtacrs_abi_version(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* WTACRS_H */

@@ -1,0 +1,197 @@
+//! The norm cache: what stands for the norms of dZ in a forward pass, by training sample.
+
+use crate::array::{Array, check_disjoint};
+use crate::guard::{Failure, Outcome, guard, poisoned};
+use crate::registry::Registry;
+use crate::status::*;
+use core::ffi::c_void;
+use std::sync::{Arc, RwLock};
+use wtacrs_core::norm_cache::NormCache;
+
+/// Norms of dZ by training sample, from each sample's last visit. A lock inside lets any number of threads use one;
+/// calls that change it wait for one another.
+pub struct wtacrs_norm_cache {
+    _opaque: (),
+}
+
+static CACHES: Registry<RwLock<NormCache>> = Registry::new("norm cache");
+
+fn cache(handle: *const wtacrs_norm_cache) -> Outcome<Arc<RwLock<NormCache>>> {
+    CACHES.get(handle)
+}
+
+/// An empty cache.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_cache_create(cache: *mut *mut wtacrs_norm_cache) -> wtacrs_status {
+    guard("wtacrs_norm_cache_create", || {
+        let output = Array::new(cache, 1, "cache")?;
+        // SAFETY: an output of one pointer, checked for NULL and alignment.
+        unsafe { output.set(CACHES.insert(RwLock::new(NormCache::new()))) };
+        Ok(())
+    })
+}
+
+/// Destroys a cache; NULL is allowed.
+///
+/// Errors: WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_cache_destroy(cache: *mut wtacrs_norm_cache) -> wtacrs_status {
+    guard("wtacrs_norm_cache_destroy", || CACHES.remove(cache))
+}
+
+/// Samples of a batch: ids and numbers of tokens.
+///
+/// # Safety
+///
+/// Each is NULL or holds `count` numbers.
+unsafe fn batch(samples: *const u64, lengths: *const u64, count: usize) -> Outcome<(Vec<(u64, usize)>, usize)> {
+    let (samples, lengths) = (Array::new(samples, count, "samples")?, Array::new(lengths, count, "lengths")?);
+    // SAFETY: checked for NULL and alignment; the caller has the rest.
+    let (samples, lengths) = unsafe { (samples.get(), lengths.get()) };
+    let mut total = 0_usize;
+    let mut batch = Vec::with_capacity(count);
+    for (&sample, &length) in samples.iter().zip(lengths) {
+        let overflow = || Failure::new(WTACRS_SIZE_OVERFLOW, format!("sample {sample} has {length} tokens"));
+        let length = usize::try_from(length).map_err(|_| overflow())?;
+        total = total.checked_add(length).ok_or_else(overflow)?;
+        batch.push((sample, length));
+    }
+    Ok((batch, total))
+}
+
+fn check_capacity(capacity: usize, total: usize) -> Outcome {
+    if capacity >= total {
+        return Ok(());
+    }
+    let message = format!("room for {capacity} norms where the samples have {total} tokens");
+    Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message))
+}
+
+/// The norms of a batch's tokens, sample after sample, as WTACRS_SOURCE_CACHED takes them: -1 for every token of a sample
+/// that is not known. `samples` and `lengths` hold `count` ids and numbers of tokens, and `norms` has room for `capacity`
+/// floats, at least one for each token.
+///
+/// Errors: WTACRS_SHAPE_MISMATCH if a sample is known with another length; WTACRS_BUFFER_TOO_SMALL, WTACRS_SIZE_OVERFLOW,
+/// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_cache_fetch(
+    cache: *const wtacrs_norm_cache,
+    samples: *const u64,
+    lengths: *const u64,
+    count: usize,
+    norms: *mut f32,
+    capacity: usize,
+) -> wtacrs_status {
+    guard("wtacrs_norm_cache_fetch", || {
+        let cache = self::cache(cache)?;
+        // SAFETY: as documented.
+        let (batch, total) = unsafe { batch(samples, lengths, count) }?;
+        check_capacity(capacity, total)?;
+        let norms = Array::new(norms, total, "norms")?;
+        let inputs = [Array::new(samples, count, "samples")?.region(), Array::new(lengths, count, "lengths")?.region()];
+        check_disjoint(&[norms.region()], &inputs)?;
+        let known = cache.read().map_err(poisoned)?.fetch(&batch)?;
+        // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
+        let norms = unsafe { norms.get_mut() };
+        norms.iter_mut().zip(known).for_each(|(to, norm)| *to = norm.unwrap_or(-1.0));
+        Ok(())
+    })
+}
+
+/// Remembers the norms of a batch's tokens, sample after sample (from wtacrs_backward), in place of what was known of
+/// these samples; of a sample that is twice in the batch, the last. `total` floats, which must be one for each token.
+///
+/// Errors: WTACRS_INVALID_WEIGHTS names a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH,
+/// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The cache is then as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_cache_store(
+    cache: *mut wtacrs_norm_cache,
+    samples: *const u64,
+    lengths: *const u64,
+    count: usize,
+    norms: *const f32,
+    total: usize,
+) -> wtacrs_status {
+    guard("wtacrs_norm_cache_store", || {
+        let cache = self::cache(cache)?;
+        // SAFETY: as documented.
+        let (batch, _) = unsafe { batch(samples, lengths, count) }?;
+        let norms = Array::new(norms, total, "norms")?;
+        // SAFETY: checked for NULL and alignment; as documented it holds `total` norms.
+        cache.write().map_err(poisoned)?.store(&batch, unsafe { norms.get() })?;
+        Ok(())
+    })
+}
+
+/// Forgets a sample, such as one whose text has changed; one that is not known is no error.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_cache_forget(cache: *mut wtacrs_norm_cache, sample: u64) -> wtacrs_status {
+    guard("wtacrs_norm_cache_forget", || {
+        self::cache(cache)?.write().map_err(poisoned)?.forget(sample);
+        Ok(())
+    })
+}
+
+/// The whole cache as bytes, for a checkpoint; wtacrs_norm_cache_load reads them on any machine. `*needed` becomes their
+/// number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer` NULL and `capacity` 0 it is only asked for.
+///
+/// Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_cache_save(
+    cache: *const wtacrs_norm_cache,
+    buffer: *mut c_void,
+    capacity: usize,
+    needed: *mut usize,
+) -> wtacrs_status {
+    guard("wtacrs_norm_cache_save", || {
+        let bytes = self::cache(cache)?.read().map_err(poisoned)?.to_bytes();
+        // SAFETY: as documented.
+        unsafe { save(&bytes, buffer, capacity, needed) }
+    })
+}
+
+/// A cache from the `length` bytes that wtacrs_norm_cache_save wrote.
+///
+/// Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_cache_load(
+    bytes: *const c_void,
+    length: usize,
+    cache: *mut *mut wtacrs_norm_cache,
+) -> wtacrs_status {
+    guard("wtacrs_norm_cache_load", || {
+        let output = Array::new(cache, 1, "cache")?;
+        let bytes = Array::new(bytes.cast::<u8>(), length, "bytes")?;
+        // SAFETY: checked for NULL; as documented there are `length` bytes.
+        let loaded = NormCache::from_bytes(unsafe { bytes.get() })?;
+        // SAFETY: an output of one pointer, checked for NULL and alignment.
+        unsafe { output.set(CACHES.insert(RwLock::new(loaded))) };
+        Ok(())
+    })
+}
+
+/// Copies saved bytes to a caller that may only be asking how many there are.
+///
+/// # Safety
+///
+/// `buffer` is NULL or has room for `capacity` bytes, and `needed` is NULL or an output.
+pub(crate) unsafe fn save(bytes: &[u8], buffer: *mut c_void, capacity: usize, needed: *mut usize) -> Outcome {
+    let needed = Array::new(needed, 1, "needed")?;
+    let buffer = Array::new(buffer.cast::<u8>(), capacity, "buffer")?;
+    check_disjoint(&[buffer.region(), needed.region()], &[])?;
+    // SAFETY: checked for NULL and alignment; the caller has the rest.
+    unsafe { needed.set(bytes.len()) };
+    if capacity == 0 {
+        return Ok(());
+    }
+    // SAFETY: as above.
+    let room = unsafe { buffer.get_mut() };
+    let message = || format!("room for {capacity} bytes where {} are needed", bytes.len());
+    let room = room.get_mut(..bytes.len()).ok_or_else(|| Failure::new(WTACRS_BUFFER_TOO_SMALL, message()))?;
+    room.copy_from_slice(bytes);
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Where work is done.
+
+use crate::array::Array;
+use crate::dtype::{WTACRS_CPU, WTACRS_CUDA};
+use crate::guard::{Failure, Outcome, guard};
+use crate::registry::Registry;
+use crate::status::*;
+
+/// A device. Any number of threads may use one at the same time.
+pub struct wtacrs_context {
+    _opaque: (),
+}
+
+#[derive(Debug)]
+pub(crate) struct Context;
+
+static CONTEXTS: Registry<Context> = Registry::new("context");
+
+pub(crate) fn context(handle: *const wtacrs_context) -> Outcome<std::sync::Arc<Context>> {
+    CONTEXTS.get(handle)
+}
+
+/// A context for `device`, WTACRS_CPU or WTACRS_CUDA. `ordinal` is 0 for the CPU; for CUDA it is the device's number, or
+/// -1 for the calling thread's current CUDA context.
+///
+/// The CPU path runs on the process's rayon pool (as many threads as cores, or as RAYON_NUM_THREADS says), which is
+/// started by the first call that computes and does not survive a fork.
+///
+/// Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NO_DEVICE, WTACRS_NULL_POINTER.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_context_create(
+    device: i32,
+    ordinal: i32,
+    context: *mut *mut wtacrs_context,
+) -> wtacrs_status {
+    guard("wtacrs_context_create", || {
+        let output = Array::new(context, 1, "context")?;
+        match device {
+            WTACRS_CPU if ordinal == 0 => {}
+            WTACRS_CPU => {
+                let message = format!("the ordinal is {ordinal}: there is one CPU, 0");
+                return Err(Failure::new(WTACRS_INVALID_ARGUMENT, message));
+            }
+            WTACRS_CUDA if ordinal >= -1 => {
+                return Err(Failure::new(WTACRS_NO_DEVICE, "this version serves the CPU only"));
+            }
+            WTACRS_CUDA => {
+                let message = format!("the ordinal is {ordinal}: it must be -1 or more");
+                return Err(Failure::new(WTACRS_INVALID_ARGUMENT, message));
+            }
+            _ => return Err(Failure::new(WTACRS_INVALID_ENUM, format!("device is {device}: it must be 0 or 1"))),
+        }
+        // SAFETY: an output of one pointer, checked for NULL and alignment.
+        unsafe { output.set(CONTEXTS.insert(Context)) };
+        Ok(())
+    })
+}
+
+/// Destroys a context; NULL is allowed. Plans that were made with it stay valid.
+///
+/// Errors: WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_context_destroy(context: *mut wtacrs_context) -> wtacrs_status {
+    guard("wtacrs_context_destroy", || CONTEXTS.remove(context))
+}

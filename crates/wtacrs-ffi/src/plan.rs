@@ -1,0 +1,227 @@
+//! A layer's plan: everything that is settled before the first step, and the sizes of the memory that steps need.
+
+use crate::array::{Array, BLOCK_ALIGNMENT};
+use crate::context::{Context, context, wtacrs_context};
+use crate::dtype::{Dtype, Source, with_element};
+use crate::guard::{Failure, Outcome, guard};
+use crate::kept::{KeptBlock, aligned};
+use crate::layer::{layer, wtacrs_layer};
+use crate::registry::Registry;
+use crate::status::*;
+use std::sync::Arc;
+use wtacrs_core::linear::Linear;
+use wtacrs_core::product::workspace_len;
+use wtacrs_core::{Budget, Keep};
+
+/// A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
+/// scratch memory of its own.
+pub struct wtacrs_plan {
+    _opaque: (),
+}
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    _context: Arc<Context>,
+    pub(crate) linear: Linear,
+    pub(crate) tokens: usize,
+    pub(crate) in_features: usize,
+    pub(crate) out_features: usize,
+    pub(crate) h: Dtype,
+    pub(crate) dz: Dtype,
+    pub(crate) dw: Dtype,
+    pub(crate) source: Source,
+    pub(crate) budget: Budget,
+    pub(crate) saved: KeptBlock,
+    pub(crate) backward_scratch: usize,
+    pub(crate) estimate_scratch: usize,
+}
+
+static PLANS: Registry<Plan> = Registry::new("plan");
+
+pub(crate) fn plan(handle: *const wtacrs_plan) -> Outcome<Arc<Plan>> {
+    PLANS.get(handle)
+}
+
+/// Bytes that a weight gradient from `kept` rows works in.
+pub(crate) fn workspace_bytes(h: Dtype, kept: usize, in_features: usize, out_features: usize) -> Outcome<usize> {
+    let overflow = || Failure::new(WTACRS_SIZE_OVERFLOW, format!("the scratch memory for {kept} rows overflows"));
+    // An upper bound first, so that the numbers below cannot overflow.
+    let most = in_features.checked_add(out_features).and_then(|columns| columns.checked_mul(kept));
+    most.and_then(|count| count.checked_mul(size_of::<f64>())).ok_or_else(overflow)?;
+    let numbers = with_element!(h, T => workspace_len::<T>(kept, in_features, out_features));
+    aligned(numbers * h.accumulator().bytes()).filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(overflow)
+}
+
+impl Plan {
+    fn new(context: Arc<Context>, layer: crate::layer::Layer) -> Outcome<Self> {
+        let unset = |what| Failure::new(WTACRS_INVALID_ARGUMENT, format!("the layer's {what} was not set"));
+        let [tokens, in_features, out_features] = layer.shape.ok_or_else(|| unset("shape"))?;
+        let keep: Keep = layer.keep.ok_or_else(|| unset("budget"))?;
+        let budget = keep.of(tokens)?;
+        let saved = KeptBlock::new(layer.h, tokens, in_features, budget.get())?;
+        let backward_scratch = workspace_bytes(layer.h, budget.get(), in_features, out_features)?;
+        let estimate_scratch = saved.bytes().checked_add(backward_scratch);
+        let overflow = || Failure::new(WTACRS_SIZE_OVERFLOW, "the scratch memory overflows");
+        Ok(Self {
+            _context: context,
+            linear: Linear { design: layer.design, keep, mix: layer.mix },
+            tokens,
+            in_features,
+            out_features,
+            h: layer.h,
+            dz: layer.dz,
+            dw: layer.dw,
+            source: layer.source,
+            budget,
+            saved,
+            backward_scratch,
+            estimate_scratch: estimate_scratch.filter(|&b| isize::try_from(b).is_ok()).ok_or_else(overflow)?,
+        })
+    }
+}
+
+/// Freezes a description into a plan for a device. Later changes of the description do not touch it.
+///
+/// Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
+/// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_create(
+    context: *const wtacrs_context,
+    layer: *const wtacrs_layer,
+    plan: *mut *mut wtacrs_plan,
+) -> wtacrs_status {
+    guard("wtacrs_plan_create", || {
+        let output = Array::new(plan, 1, "plan")?;
+        let plan = Plan::new(self::context(context)?, self::layer(layer)?)?;
+        // SAFETY: an output of one pointer, checked for NULL and alignment.
+        unsafe { output.set(PLANS.insert(plan)) };
+        Ok(())
+    })
+}
+
+/// Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
+///
+/// Errors: WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_destroy(plan: *mut wtacrs_plan) -> wtacrs_status {
+    guard("wtacrs_plan_destroy", || PLANS.remove(plan))
+}
+
+/// Writes what a query asks of a plan.
+///
+/// # Safety
+///
+/// `value` is NULL or an output of one value.
+unsafe fn query<T>(handle: *const wtacrs_plan, value: *mut T, of: impl FnOnce(&Plan) -> T) -> Outcome {
+    let output = Array::new(value, 1, "the output")?;
+    // SAFETY: checked for NULL and alignment; the caller has the rest.
+    unsafe { output.set(of(&*plan(handle)?)) };
+    Ok(())
+}
+
+/// The most rows that a forward pass keeps.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_budget(plan: *const wtacrs_plan, rows: *mut usize) -> wtacrs_status {
+    // SAFETY: as documented.
+    guard("wtacrs_plan_budget", || unsafe { query(plan, rows, |plan| plan.budget.get()) })
+}
+
+/// Bytes of the saved memory that a forward pass writes and its backward pass reads: the caller's, aligned to 64.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_saved_bytes(plan: *const wtacrs_plan, bytes: *mut usize) -> wtacrs_status {
+    // SAFETY: as documented.
+    guard("wtacrs_plan_saved_bytes", || unsafe { query(plan, bytes, |plan| plan.saved.bytes()) })
+}
+
+/// Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64, dead when the call
+/// returns. 0 on the CPU, which takes a few words for each token from its own heap.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_forward_scratch_bytes(
+    plan: *const wtacrs_plan,
+    bytes: *mut usize,
+) -> wtacrs_status {
+    // SAFETY: as documented.
+    guard("wtacrs_plan_forward_scratch_bytes", || unsafe { query(plan, bytes, |_| 0) })
+}
+
+/// Bytes of scratch memory for wtacrs_backward and wtacrs_weight_gradient: the caller's, aligned to 64, dead when the
+/// call returns.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_backward_scratch_bytes(
+    plan: *const wtacrs_plan,
+    bytes: *mut usize,
+) -> wtacrs_status {
+    // SAFETY: as documented.
+    guard("wtacrs_plan_backward_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.backward_scratch) })
+}
+
+/// Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64, dead when the call returns.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_estimate_scratch_bytes(
+    plan: *const wtacrs_plan,
+    bytes: *mut usize,
+) -> wtacrs_status {
+    // SAFETY: as documented.
+    guard("wtacrs_plan_estimate_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.estimate_scratch) })
+}
+
+/// How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
+/// (seed, offset + draws) to the next. There is no generator with a state of its own.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_draws(plan: *const wtacrs_plan, draws: *mut u64) -> wtacrs_status {
+    use wtacrs_core::design::Design;
+    // SAFETY: as documented.
+    guard("wtacrs_plan_draws", || unsafe { query(plan, draws, |plan| plan.linear.design.draws(plan.budget)) })
+}
+
+/// The memory of a step: bytes that live from the forward to the backward pass, the most scratch memory of either
+/// pass, and what the exact layer keeps, which is H. Outputs may be NULL where they are not wanted.
+///
+/// Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_memory(
+    plan: *const wtacrs_plan,
+    saved_bytes: *mut usize,
+    scratch_bytes: *mut usize,
+    exact_bytes: *mut usize,
+) -> wtacrs_status {
+    guard("wtacrs_plan_memory", || {
+        let plan = self::plan(plan)?;
+        let exact = plan.tokens * plan.in_features * plan.h.bytes();
+        // SAFETY: as documented.
+        unsafe { report([saved_bytes, scratch_bytes, exact_bytes], [plan.saved.bytes(), plan.backward_scratch, exact]) }
+    })
+}
+
+/// Writes those of the values that are wanted, or none.
+///
+/// # Safety
+///
+/// The pointers are NULL or outputs of one value each.
+pub(crate) unsafe fn report<T: Copy, const N: usize>(outputs: [*mut T; N], values: [T; N]) -> Outcome {
+    let mut checked = Vec::with_capacity(N);
+    for output in outputs {
+        checked.push(Array::optional(output, 1, "an output")?);
+    }
+    for (output, value) in checked.iter().zip(values) {
+        if let Some(output) = output {
+            // SAFETY: checked for NULL and alignment; the caller has the rest.
+            unsafe { output.set(value) };
+        }
+    }
+    Ok(())
+}
+
+const _: () = assert!(BLOCK_ALIGNMENT.is_multiple_of(align_of::<f64>()));

@@ -1,0 +1,393 @@
+//! Each step alone, for frameworks that fuse their own: norms, weights, selection, gather, product.
+
+use crate::array::{Array, Region, block, check_disjoint};
+use crate::context::{context, wtacrs_context};
+use crate::dlpack::{shaped, tensor, wtacrs_dltensor};
+use crate::dtype::{Dtype, Source, with_element, with_elements};
+use crate::guard::{Failure, Outcome, guard};
+use crate::linear::{SelectionOutput, gradient, known, norm_guess, update, workspace};
+use crate::plan::{Plan, plan, wtacrs_plan};
+use crate::status::*;
+use crate::tensor::Tensor;
+use core::ffi::c_void;
+use wtacrs_core::design::Design;
+use wtacrs_core::draws::PhiloxDraws;
+use wtacrs_core::element::Element;
+use wtacrs_core::{Selection, Weights, product};
+
+/// The Euclidean norms of the rows of x (rows x columns of `dtype`, `x_leading` >= columns elements from row to row)
+/// into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
+///
+/// The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward.
+///
+/// Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+/// WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_row_norms(
+    context: *const wtacrs_context,
+    dtype: i32,
+    rows: usize,
+    columns: usize,
+    x: *const c_void,
+    x_leading: usize,
+    norms: *mut f32,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    let _ = stream;
+    guard("wtacrs_row_norms", || {
+        self::context(context)?;
+        let dtype = Dtype::new(dtype)?;
+        let x = Tensor::rows(x, dtype, [rows, columns], x_leading, "x")?;
+        // SAFETY: as documented.
+        unsafe { row_norms(x, dtype, norms, rows) }
+    })
+}
+
+/// wtacrs_row_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
+///
+/// Errors: as for wtacrs_row_norms; also WTACRS_BUFFER_TOO_SMALL, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED,
+/// WTACRS_SHAPE_MISMATCH.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_row_norms_dl(
+    context: *const wtacrs_context,
+    x: *const wtacrs_dltensor,
+    norms: *mut f32,
+    capacity: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    let _ = stream;
+    guard("wtacrs_row_norms_dl", || {
+        self::context(context)?;
+        // SAFETY: as documented.
+        let (x, dtype) = unsafe { tensor::<2>(x, None, "x") }?;
+        // SAFETY: as documented.
+        unsafe { row_norms(x, dtype, norms, capacity) }
+    })
+}
+
+/// # Safety
+///
+/// The contract of `wtacrs_row_norms`.
+unsafe fn row_norms(x: Tensor<2>, dtype: Dtype, norms: *mut f32, capacity: usize) -> Outcome {
+    let [rows, _] = x.shape();
+    if capacity < rows {
+        let message = format!("room for {capacity} norms where there are {rows} rows");
+        return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
+    }
+    let norms = Array::new(norms, rows, "norms")?;
+    check_disjoint(&[norms.region()], &[x.region()])?;
+    with_element!(dtype, T => {
+        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
+        let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
+        Ok(product::row_norms_into(x, norms)?)
+    })
+}
+
+/// The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
+/// WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
+/// doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
+/// and for looking at; wtacrs_select makes its own.
+///
+/// Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,
+/// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_weights(
+    plan: *const wtacrs_plan,
+    input_norms: *const f32,
+    guess: *const f32,
+    weights: *mut f64,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    let _ = stream;
+    guard("wtacrs_weights", || {
+        let plan = self::plan(plan)?;
+        let output = Array::new(weights, plan.tokens, "weights")?;
+        // SAFETY: as documented.
+        let (weights, inputs) = unsafe { given_weights(&plan, input_norms, guess) }?;
+        check_disjoint(&[output.region()], &inputs)?;
+        // SAFETY: checked for NULL, alignment and overlap; as documented it holds one number for each token.
+        let output = unsafe { output.get_mut() };
+        output.iter_mut().enumerate().for_each(|(i, to)| *to = weights.value(i));
+        Ok(())
+    })
+}
+
+/// Weights from norms that a caller gives, and where those are.
+///
+/// # Safety
+///
+/// Each is NULL or holds one norm for each token.
+unsafe fn given_weights(plan: &Plan, input_norms: *const f32, guess: *const f32) -> Outcome<(Weights, Vec<Region>)> {
+    let input = Array::new(input_norms, plan.tokens, "input_norms")?;
+    let guess = norm_guess(plan, guess)?;
+    let regions = [Some(input.region()), guess.as_ref().map(Array::region)].into_iter().flatten().collect();
+    // SAFETY: checked for NULL and alignment; the caller has the rest.
+    let (input, guess) = unsafe { (input.get(), guess.map(|guess| guess.get())) };
+    let weights = match (plan.source, guess) {
+        (Source::Norms, Some(guess)) => Weights::from_norms(input, guess)?,
+        (Source::Cached, Some(guess)) => Weights::from_cache(input, &known(guess), plan.linear.mix)?,
+        _ => Weights::from_input(input)?,
+    };
+    Ok((weights, regions))
+}
+
+/// Chooses rows from norms alone: weights as in wtacrs_weights, then the plan's design at (seed, offset). For weights of
+/// your own, pass them as `input_norms` to a plan of WTACRS_SOURCE_INPUT. `item` is the item of a batch that shares one
+/// offset, 0 if there is none.
+///
+/// Writes `*kept` ascending indices with their scales, and of how many of them were certain, `*winners` (either may be
+/// NULL); `capacity` is at least what the plan's budget says. Entries beyond `*kept` are left as they are. `scratch` as
+/// in wtacrs_forward; `stream` too.
+///
+/// The same bits on every machine.
+///
+/// Errors: as for wtacrs_weights; also WTACRS_BUFFER_TOO_SMALL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_select(
+    plan: *const wtacrs_plan,
+    input_norms: *const f32,
+    guess: *const f32,
+    seed: u64,
+    offset: u64,
+    item: u32,
+    indices: *mut u32,
+    scales: *mut f64,
+    capacity: usize,
+    kept: *mut u64,
+    winners: *mut u64,
+    scratch: *mut c_void,
+    scratch_bytes: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    let _ = stream;
+    guard("wtacrs_select", || {
+        let plan = self::plan(plan)?;
+        block(scratch, scratch_bytes, 0, "scratch")?;
+        let output = SelectionOutput::new(indices, scales, capacity, kept, winners)?;
+        if capacity < plan.budget.get() {
+            let message = format!("room for {capacity} pairs where the budget is {}", plan.budget.get());
+            return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
+        }
+        // SAFETY: as documented.
+        let (weights, inputs) = unsafe { given_weights(&plan, input_norms, guess) }?;
+        let mut draws = PhiloxDraws::with_stream(seed, offset, item);
+        let selection = plan.linear.design.select(&weights, plan.budget, &mut draws);
+        // SAFETY: as documented.
+        unsafe { output.write(&selection, &inputs, false) }
+    })
+}
+
+/// A selection that a caller gives back.
+struct GivenSelection {
+    kept: Array<u64>,
+    indices: *const u32,
+    scales: *const f64,
+}
+
+impl GivenSelection {
+    fn new(indices: *const u32, scales: *const f64, kept: *const u64) -> Outcome<Self> {
+        Ok(Self { kept: Array::new(kept, 1, "kept")?, indices, scales })
+    }
+
+    /// The selection and where it is.
+    ///
+    /// # Safety
+    ///
+    /// `kept` holds one number, `indices` and `scales` so many entries; `scales` may be NULL if they are not needed.
+    unsafe fn read(&self, plan: &Plan, with_scales: bool) -> Outcome<(Selection, Vec<Region>)> {
+        // SAFETY: checked for NULL and alignment; the caller has the rest.
+        let [kept] = (unsafe { self.kept.get() }) else { unreachable!("one entry") };
+        let kept = usize::try_from(*kept).ok().filter(|&kept| kept <= plan.budget.get()).ok_or_else(|| {
+            let message = format!("{kept} rows where the budget is {}", plan.budget.get());
+            Failure::new(WTACRS_INVALID_ARGUMENT, message)
+        })?;
+        let indices = Array::new(self.indices, kept, "indices")?;
+        let mut regions = vec![self.kept.region(), indices.region()];
+        let scales = if with_scales {
+            let scales = Array::new(self.scales, kept, "scales")?;
+            regions.push(scales.region());
+            // SAFETY: as above.
+            unsafe { scales.get() }.to_vec()
+        } else {
+            vec![1.0; kept]
+        };
+        // SAFETY: as above.
+        let indices = unsafe { indices.get() }.to_vec();
+        Ok((Selection::new(plan.tokens, 0, indices, scales)?, regions))
+    }
+}
+
+/// Copies the rows of H (as in wtacrs_forward) that `indices` name, `*kept` of them, into `rows` (kept x in_features, of
+/// H's dtype, `rows_leading` >= in_features elements from row to row): what wtacrs_weight_gradient takes.
+///
+/// Errors: WTACRS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
+/// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_gather(
+    plan: *const wtacrs_plan,
+    h: *const c_void,
+    h_leading: usize,
+    indices: *const u32,
+    kept: *const u64,
+    rows: *mut c_void,
+    rows_leading: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    let _ = stream;
+    guard("wtacrs_gather", || {
+        let plan = self::plan(plan)?;
+        let h = Tensor::rows(h, plan.h, [plan.tokens, plan.in_features], h_leading, "h")?;
+        let given = GivenSelection::new(indices, core::ptr::null(), kept)?;
+        // SAFETY: as documented.
+        unsafe { gather(&plan, h, &given, |shape| Tensor::rows(rows, plan.h, shape, rows_leading, "rows")) }
+    })
+}
+
+/// wtacrs_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+///
+/// Errors: as for wtacrs_gather; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_gather_dl(
+    plan: *const wtacrs_plan,
+    h: *const wtacrs_dltensor,
+    indices: *const u32,
+    kept: *const u64,
+    rows: *const wtacrs_dltensor,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    let _ = stream;
+    guard("wtacrs_gather_dl", || {
+        let plan = self::plan(plan)?;
+        // SAFETY: as documented.
+        let h = unsafe { shaped(h, plan.h, [plan.tokens, plan.in_features], "h") }?;
+        let given = GivenSelection::new(indices, core::ptr::null(), kept)?;
+        // SAFETY: as documented.
+        unsafe { gather(&plan, h, &given, |shape| shaped(rows, plan.h, shape, "rows")) }
+    })
+}
+
+/// # Safety
+///
+/// The contract of `wtacrs_gather`.
+unsafe fn gather(
+    plan: &Plan,
+    h: Tensor<2>,
+    given: &GivenSelection,
+    rows: impl FnOnce([usize; 2]) -> Outcome<Tensor<2>>,
+) -> Outcome {
+    // SAFETY: the caller has it.
+    let (selection, mut inputs) = unsafe { given.read(plan, false) }?;
+    let rows = rows([selection.len(), plan.in_features])?.writable()?;
+    inputs.push(h.region());
+    check_disjoint(&[rows.region()], &inputs)?;
+    with_element!(plan.h, T => {
+        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
+        let (h, rows) = unsafe { (h.view::<T>(), rows.view_mut::<T>()) };
+        Ok(product::gather_into(h, &selection, rows)?)
+    })
+}
+
+/// dW from rows that the caller keeps: as wtacrs_backward, with `rows` (kept x in_features, of H's dtype, `rows_leading`
+/// >= in_features elements from row to row), `*kept` indices and scales in place of saved memory.
+///
+/// Errors: WTACRS_INVALID_ARGUMENT also for a scale that is negative or not finite; as for wtacrs_gather and
+/// wtacrs_backward.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_weight_gradient(
+    plan: *const wtacrs_plan,
+    rows: *const c_void,
+    rows_leading: usize,
+    indices: *const u32,
+    scales: *const f64,
+    kept: *const u64,
+    dz: *const c_void,
+    dz_leading: usize,
+    dw: *mut c_void,
+    dw_leading: usize,
+    accumulate: i32,
+    scratch: *mut c_void,
+    scratch_bytes: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    let _ = stream;
+    guard("wtacrs_weight_gradient", || {
+        let plan = self::plan(plan)?;
+        let dz = Tensor::rows(dz, plan.dz, [plan.tokens, plan.out_features], dz_leading, "dz")?;
+        let dw = Tensor::rows(dw, plan.dw, [plan.in_features, plan.out_features], dw_leading, "dw")?;
+        let scratch = block(scratch, scratch_bytes, plan.backward_scratch, "scratch")?;
+        let given = GivenSelection::new(indices, scales, kept)?;
+        let rows = |shape| Tensor::rows(rows, plan.h, shape, rows_leading, "rows");
+        // SAFETY: as documented.
+        unsafe { weight_gradient(&plan, rows, &given, dz, dw, accumulate, &scratch) }
+    })
+}
+
+/// wtacrs_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+///
+/// Errors: as for wtacrs_weight_gradient; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_weight_gradient_dl(
+    plan: *const wtacrs_plan,
+    rows: *const wtacrs_dltensor,
+    indices: *const u32,
+    scales: *const f64,
+    kept: *const u64,
+    dz: *const wtacrs_dltensor,
+    dw: *const wtacrs_dltensor,
+    accumulate: i32,
+    scratch: *mut c_void,
+    scratch_bytes: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    let _ = stream;
+    guard("wtacrs_weight_gradient_dl", || {
+        let plan = self::plan(plan)?;
+        // SAFETY: as documented.
+        let (dz, dw) = unsafe {
+            (
+                shaped(dz, plan.dz, [plan.tokens, plan.out_features], "dz")?,
+                shaped(dw, plan.dw, [plan.in_features, plan.out_features], "dw")?,
+            )
+        };
+        let scratch = block(scratch, scratch_bytes, plan.backward_scratch, "scratch")?;
+        let given = GivenSelection::new(indices, scales, kept)?;
+        // SAFETY: as documented.
+        unsafe {
+            let rows = |shape| shaped(rows, plan.h, shape, "rows");
+            weight_gradient(&plan, rows, &given, dz, dw, accumulate, &scratch)
+        }
+    })
+}
+
+/// # Safety
+///
+/// The contract of `wtacrs_weight_gradient`.
+unsafe fn weight_gradient(
+    plan: &Plan,
+    rows: impl FnOnce([usize; 2]) -> Outcome<Tensor<2>>,
+    given: &GivenSelection,
+    dz: Tensor<2>,
+    dw: Tensor<2>,
+    accumulate: i32,
+    scratch: &Array<u8>,
+) -> Outcome {
+    let dw = dw.writable()?;
+    let update = update(accumulate)?;
+    // SAFETY: the caller has it.
+    let (selection, mut inputs) = unsafe { given.read(plan, true) }?;
+    let rows = rows([selection.len(), plan.in_features])?;
+    inputs.extend([rows.region(), dz.region()]);
+    check_disjoint(&[dw.region(), scratch.region()], &inputs)?;
+    with_elements!(plan.h, plan.dz, T, U => {
+        // SAFETY: checked for NULL, size, alignment and overlap; the caller has the rest.
+        let (rows, dz, dw, workspace) = unsafe {
+            (
+                rows.view::<T>(),
+                dz.view::<U>(),
+                dw.view_mut::<<T as Element>::Accumulator>(),
+                workspace::<<T as Element>::Accumulator>(scratch),
+            )
+        };
+        gradient::<T, U>(rows, dz, &selection, dw, update, workspace)
+    })
+}

@@ -1,0 +1,166 @@
+//! A batched product's plan and the sizes of its memory.
+
+use super::{Description, description, wtacrs_tensor_mul};
+use crate::array::Array;
+use crate::context::{Context, context, wtacrs_context};
+use crate::dtype::Dtype;
+use crate::guard::{Failure, Outcome, guard};
+use crate::kept::KeptBlock;
+use crate::plan::{report, workspace_bytes};
+use crate::registry::Registry;
+use crate::status::*;
+use std::sync::Arc;
+use wtacrs_core::tensor_mul::{Contraction, TensorMul};
+
+/// A batched product's settled plan. It never changes: any number of threads may use one at the same time, each with
+/// saved and scratch memory of its own.
+pub struct wtacrs_tensor_mul_plan {
+    _opaque: (),
+}
+
+/// Items are spread over so many tasks at most, each with scratch memory of its own.
+const TASKS: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Plan {
+    _context: Arc<Context>,
+    pub(super) product: TensorMul,
+    pub(super) batch: usize,
+    pub(super) heads: usize,
+    pub(super) rows: usize,
+    pub(super) inner: usize,
+    pub(super) columns: usize,
+    pub(super) operands: Dtype,
+    pub(super) gradient: Dtype,
+    /// What one item saves for dA, and for dB.
+    pub(super) left: KeptBlock,
+    pub(super) right: KeptBlock,
+    pub(super) saved_bytes: usize,
+    pub(super) task_scratch: usize,
+    draws: u64,
+}
+
+static PLANS: Registry<Plan> = Registry::new("batched product's plan");
+
+pub(super) fn plan(handle: *const wtacrs_tensor_mul_plan) -> Outcome<Arc<Plan>> {
+    PLANS.get(handle)
+}
+
+impl Plan {
+    fn new(context: Arc<Context>, given: Description) -> Outcome<Self> {
+        let unset = |what| Failure::new(WTACRS_INVALID_ARGUMENT, format!("the product's {what} was not set"));
+        let [batch, heads, rows, inner, columns] = given.shape.ok_or_else(|| unset("shape"))?;
+        let [left, right] = given.contractions;
+        let (left, right) = (left.ok_or_else(|| unset("left budget"))?, right.ok_or_else(|| unset("right budget"))?);
+        let product = TensorMul { design: given.design, left, right, mix: given.mix };
+        let draws = product.draws(rows, columns)?;
+        let block = |contraction, pairs| -> Outcome<KeptBlock> {
+            let capacity = match contraction {
+                Contraction::Exact => pairs,
+                Contraction::Sampled(keep) => keep.of(pairs)?.get(),
+            };
+            KeptBlock::new(given.operands, pairs, inner, capacity)
+        };
+        let (left, right) = (block(left, columns)?, block(right, rows)?);
+        let workspace = |block: &KeptBlock, out| workspace_bytes(given.operands, block.capacity(), inner, out);
+        let task_scratch = workspace(&left, rows)?.max(workspace(&right, columns)?);
+        let overflow = || Failure::new(WTACRS_SIZE_OVERFLOW, "the saved memory overflows");
+        let fits = |bytes: &usize| isize::try_from(*bytes).is_ok();
+        let item = left.bytes().checked_add(right.bytes());
+        let saved_bytes = item.and_then(|bytes| bytes.checked_mul(batch * heads)).filter(fits).ok_or_else(overflow)?;
+        task_scratch.checked_mul(TASKS).filter(fits).ok_or_else(overflow)?;
+        Ok(Self {
+            _context: context,
+            product,
+            batch,
+            heads,
+            rows,
+            inner,
+            columns,
+            operands: given.operands,
+            gradient: given.gradient,
+            left,
+            right,
+            saved_bytes,
+            task_scratch,
+            draws,
+        })
+    }
+
+    pub(super) fn items(&self) -> usize {
+        self.batch * self.heads
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        self.items().min(TASKS)
+    }
+
+    pub(super) fn scratch_bytes(&self) -> usize {
+        self.task_scratch * self.tasks()
+    }
+}
+
+/// Freezes a description into a plan for a device. Later changes of the description do not touch it.
+///
+/// Errors: WTACRS_INVALID_ARGUMENT if the shape or a side was not set, WTACRS_INVALID_BUDGET if a budget does not fit,
+/// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_plan_create(
+    context: *const wtacrs_context,
+    tensor_mul: *const wtacrs_tensor_mul,
+    plan: *mut *mut wtacrs_tensor_mul_plan,
+) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_plan_create", || {
+        let output = Array::new(plan, 1, "plan")?;
+        let plan = Plan::new(self::context(context)?, description(tensor_mul)?)?;
+        // SAFETY: an output of one pointer, checked for NULL and alignment.
+        unsafe { output.set(PLANS.insert(plan)) };
+        Ok(())
+    })
+}
+
+/// Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
+///
+/// Errors: WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_plan_destroy(plan: *mut wtacrs_tensor_mul_plan) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_plan_destroy", || PLANS.remove(plan))
+}
+
+/// Bytes of the memory of a step: saved from the forward to the backward pass; scratch of the forward pass (0 on the
+/// CPU) and of the backward pass; and what the exact product keeps, which is A and B. All memory is the caller's,
+/// aligned to 64. Outputs may be NULL where they are not wanted.
+///
+/// Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_plan_memory(
+    plan: *const wtacrs_tensor_mul_plan,
+    saved_bytes: *mut usize,
+    forward_scratch_bytes: *mut usize,
+    backward_scratch_bytes: *mut usize,
+    exact_bytes: *mut usize,
+) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_plan_memory", || {
+        let plan = self::plan(plan)?;
+        let exact = plan.items() * plan.inner * (plan.rows + plan.columns) * plan.operands.bytes();
+        let outputs = [saved_bytes, forward_scratch_bytes, backward_scratch_bytes, exact_bytes];
+        // SAFETY: as documented.
+        unsafe { report(outputs, [plan.saved_bytes, 0, plan.scratch_bytes(), exact]) }
+    })
+}
+
+/// How far a forward pass advances the offset of its randomness; see wtacrs_plan_draws.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_plan_draws(
+    plan: *const wtacrs_tensor_mul_plan,
+    draws: *mut u64,
+) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_plan_draws", || {
+        let output = Array::new(draws, 1, "draws")?;
+        // SAFETY: an output of one number, checked for NULL and alignment.
+        unsafe { output.set(self::plan(plan)?.draws) };
+        Ok(())
+    })
+}

@@ -1,0 +1,54 @@
+//! C programs against the built library: what a client does, and what it must not do. Again under valgrind if it is there.
+
+mod common;
+
+use common::{compile, crate_path, run, scratch};
+use safetensors::SafeTensors;
+use std::path::Path;
+use std::process::Command;
+
+fn under_valgrind(program: &Path, arguments: &[&Path]) {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("no valgrind: leaks and stray accesses were not looked for");
+        return;
+    }
+    let mut command = Command::new("valgrind");
+    command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect"]);
+    run(command.arg(program).args(arguments).env("RAYON_NUM_THREADS", "2"));
+}
+
+#[test]
+fn a_client() {
+    let folder = scratch("client");
+    let bytes = std::fs::read(crate_path("../../testdata/minilm_l3_value_imdb_1024.safetensors")).expect("testdata");
+    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+    for name in ["h", "dz"] {
+        let file = folder.join(format!("{name}.raw"));
+        std::fs::write(file, tensors.tensor(name).expect("recorded").data()).expect("temporary files can be written");
+    }
+    let program = compile("client.c", &folder);
+    let output = run(Command::new(&program).arg(&folder));
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn misuse() {
+    let folder = scratch("misuse");
+    let program = compile("misuse.c", &folder);
+    let output = run(&mut Command::new(&program));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.ends_with("ok\n"), "{text}");
+    under_valgrind(&program, &[]);
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn every_entry_point_contains_a_panic_and_answers_null() {
+    let folder = scratch("panics");
+    let program = compile("panics.c", &folder);
+    let output = run(Command::new(&program).arg(crate_path("exports.txt")));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.ends_with("ok\n"), "{text}");
+    let _ = std::fs::remove_dir_all(folder);
+}

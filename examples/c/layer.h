@@ -1,0 +1,35 @@
+/* The recorded layer of testdata/, read without a library: its file is a JSON header and then plain floats. */
+#ifndef LAYER_H
+#define LAYER_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TOKENS = 1024, IN_FEATURES = 384, OUT_FEATURES = 384 };
+
+/* The floats of one tensor: H or dZ, tokens x features. */
+static float *read_tensor(const char *path, const char *name) {
+  FILE *file = fopen(path, "rb");
+  uint64_t header_bytes = 0;
+  if (!file || fread(&header_bytes, 8, 1, file) != 1 || header_bytes > 1 << 20) goto failed;
+  char *header = calloc(header_bytes + 1, 1), key[32];
+  if (!header || fread(header, 1, header_bytes, file) != header_bytes) goto failed;
+  snprintf(key, sizeof key, "\"%s\":{", name);
+  char *entry = strstr(header, key), *offsets = entry ? strstr(entry, "\"data_offsets\":[") : NULL;
+  if (!offsets) goto failed;
+  long begin = strtol(offsets + strlen("\"data_offsets\":["), NULL, 10);
+  free(header);
+  size_t count = (size_t)TOKENS * IN_FEATURES;
+  float *values = malloc(count * sizeof(float));
+  if (!values || fseek(file, 8 + (long)header_bytes + begin, SEEK_SET) || fread(values, sizeof(float), count, file) != count)
+    goto failed;
+  fclose(file);
+  return values;
+failed:
+  fprintf(stderr, "%s: no tensor %s\n", path, name);
+  exit(1);
+}
+
+#endif
