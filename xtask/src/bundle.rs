@@ -1,7 +1,7 @@
 //! `cargo xtask gpu-bundle`: a folder to copy to a machine that has a GPU and no Rust.
 //!
 //! ```text
-//! out/bin/*       GPU tests and benches, stripped
+//! out/bin/*       GPU tests and benches, stripped and packed: each carries all kernels as text
 //! out/testdata/   what tests read
 //! out/run.sh      tests, the same under compute-sanitizer's tools, benches
 //! ```
@@ -13,8 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Packages all of whose integration tests run on a GPU where there is one.
-const TESTS: &[&str] = &["wtacrs-kernels"];
+/// Packages whose integration tests run on a GPU where there is one, if their source has this line.
+const TESTS: &[(&str, &str)] = &[("wtacrs-kernels", "mod common;")];
 
 /// Benches that need a GPU: package and name.
 const BENCHES: &[(&str, &str)] = &[("wtacrs-benches", "gpu")];
@@ -28,9 +28,12 @@ const SCRIPT: &str = include_str!("run.sh");
 pub(crate) fn run(out: &Path) -> Result<(), Error> {
     let target = workspace::target()?.join("gpu-bundle");
     let mut bundled = 0;
-    for package in TESTS {
+    for (package, mark) in TESTS {
         report::step("Building", format_args!("the tests of {package}"));
-        let executables = build(&target, &["test", "--package", package, "--test", "*", "--release"])?;
+        let names = tests(&workspace::root().join("crates").join(package).join("tests"), mark)?;
+        let mut arguments = vec!["test", "--package", package, "--release"];
+        arguments.extend(names.iter().flat_map(|name| ["--test", name]));
+        let executables = build(&target, &arguments)?;
         bundled += copy_all(&executables, &out.join("bin/tests"))?;
     }
     for (package, bench) in BENCHES {
@@ -54,6 +57,23 @@ pub(crate) fn run(out: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The names of a folder's tests that have a line.
+fn tests(folder: &Path, mark: &str) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::file(folder))? {
+        let path = entry.map_err(Error::file(folder))?.path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let source = fs::read_to_string(&path).map_err(Error::file(&path))?;
+        if source.lines().any(|line| line == mark) {
+            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// The executables that cargo builds for these arguments, with their targets' names.
 fn build(target: &Path, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
     let mut command = Command::new(workspace::cargo());
@@ -70,14 +90,16 @@ fn build(target: &Path, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>, Er
     Ok(artifacts.filter_map(|artifact| Some((artifact.target.name, artifact.executable?))).collect())
 }
 
-/// Copies executables under their names into an otherwise empty folder; how many.
+/// Packs executables under their names into an otherwise empty folder; how many.
 fn copy_all(executables: &[(String, PathBuf)], folder: &Path) -> Result<usize, Error> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(Error::file(folder))?;
     }
     fs::create_dir_all(folder).map_err(Error::file(folder))?;
     for (name, path) in executables {
-        fs::copy(path, folder.join(name)).map_err(Error::file(path))?;
+        let copy = folder.join(name);
+        fs::copy(path, &copy).map_err(Error::file(path))?;
+        workspace::output(Command::new("gzip").arg(copy))?;
     }
     Ok(executables.len())
 }

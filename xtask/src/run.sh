@@ -5,6 +5,7 @@
 #   run.sh tests     the tests only; likewise: sanitizer, benches
 set -uo pipefail
 cd "$(dirname "$0")"
+find bin -name '*.gz' -exec gzip -d {} +
 export WTACRS_REQUIRE_GPU=1 WTACRS_TESTDATA="$PWD/testdata"
 
 # cuBLAS and compute-sanitizer of Python's nvidia packages, where there are any.
