@@ -10,9 +10,10 @@
 //! # Ok::<(), wtacrs_kernels::launch::driver::DriverError>(())
 //! ```
 //!
-//! Opening may take a second, for the driver compiles the kernels for its GPU, once for each context; it keeps the
-//! result in a cache on disk. From then on only launches happen: nothing is allocated, copied or waited for, and all of
-//! it can be captured in a CUDA graph. `tests/driver.rs` proves it with a driver that writes every call down.
+//! Opening is slow the first time, for the driver compiles all kernels for its GPU: ptxas takes about five seconds for
+//! them. The driver keeps the result in a cache on disk. From then on only launches happen: nothing is allocated, copied
+//! or waited for, and all of it can be captured in a CUDA graph. `tests/driver.rs` proves it with a driver that writes
+//! every call down.
 
 mod calls;
 mod cuda;
