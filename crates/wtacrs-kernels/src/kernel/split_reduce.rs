@@ -1,4 +1,4 @@
-//! dW (+)= Σ_s partials[s]: the partial products of [`gather_gemm`](super::gather_gemm), added in order.
+//! `dW (+)= Σ_s partials[s]`: the partial products of [`gather_gemm`](super::gather_gemm), added in order.
 //!
 //! Reads splits · in_features · out_features sums once and writes dw once; bound by memory.
 

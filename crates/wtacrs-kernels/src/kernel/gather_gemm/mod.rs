@@ -1,4 +1,4 @@
-//! dW (+)= Σ_r saved[r,:]ᵀ dZ[index_r,:]: the estimate, with dZ's rows gathered as they are loaded.
+//! `dW (+)= Σ_r saved[r,:]ᵀ dZ[index_r,:]`: the estimate, with dZ's rows gathered as they are loaded.
 //!
 //! ```text
 //! dw (in_features × out_features)  (+)=  Σ_{r < count} saved[r, :]ᵀ · dz[indices[r], :]
