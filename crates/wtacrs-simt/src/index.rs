@@ -46,3 +46,11 @@ pub fn block() -> [u32; 3] {
 pub fn grid() -> [u32; 3] {
     body::index::grid()
 }
+
+/// Tells the assembler, by way of `cargo xtask ptx`, that this entry point's blocks have at most so many threads, so that
+/// it gives each no more registers than a launch of so many can have. A launcher must keep to it; on the emulator, which
+/// has no registers, it means nothing.
+#[inline(always)]
+pub fn at_most<const THREADS: u32>() {
+    body::index::at_most::<THREADS>();
+}

@@ -208,7 +208,9 @@ fn items(raw: &str) -> Vec<Item<'_>> {
     let mut items = Vec::new();
     let mut lines = Vec::new();
     let mut depth = 0_i32;
+    let mut most_threads = None;
     for line in raw.lines() {
+        most_threads = line.trim().strip_prefix(MOST_THREADS).or(most_threads);
         let code = line.split("//").next().unwrap_or("").trim_end();
         if code.trim().is_empty() {
             continue;
@@ -219,14 +221,17 @@ fn items(raw: &str) -> Vec<Item<'_>> {
         let directive = [".version", ".target", ".address_size"].iter().any(|name| code.starts_with(name));
         // A head `.entry name(…)` ends at depth 0 as well; its body follows.
         if depth == 0 && (directive || code.ends_with(['}', ';'])) {
-            items.push(item(&lines));
+            items.push(item(&lines, most_threads.take()));
             lines.clear();
         }
     }
     items
 }
 
-fn item<'a>(lines: &[&'a str]) -> Item<'a> {
+/// What a kernel says of its blocks: `wtacrs_simt::index::at_most`.
+const MOST_THREADS: &str = "// most threads: ";
+
+fn item<'a>(lines: &[&'a str], most_threads: Option<&str>) -> Item<'a> {
     let kind = match lines[0] {
         head if head.starts_with(".version") || head.starts_with(".target") || head.starts_with(".address") => {
             Kind::Directive
@@ -243,7 +248,13 @@ fn item<'a>(lines: &[&'a str]) -> Item<'a> {
         Kind::Entry => lines[0].split(".entry ").nth(1).and_then(|rest| rest.split('(').next()),
         Kind::Function | Kind::Declaration => function_name(lines),
     };
-    let text = lines.iter().map(|line| format!("{}\n", local_labels(line))).collect();
+    let mut text: String = lines.iter().map(|line| format!("{}\n", local_labels(line))).collect();
+    if let Some(threads) = most_threads
+        && kind == Kind::Entry
+    {
+        // Behind the parameters.
+        text = text.replacen("\n)\n", &format!("\n)\n.maxntid {threads}, 1, 1\n"), 1);
+    }
     Item { name: name.map(str::trim), kind, text }
 }
 
@@ -360,6 +371,9 @@ $L__BB3_1:
 	.param .align 8 .b8 first_param_0[24]
 )
 {
+	// begin inline asm
+	// most threads: 512
+	// end inline asm
 	ld.param.b64 	%rd1, [first_param_0];
 	mul.rn.f32 	%r1, %r2, %r3;
 	ret;
@@ -375,6 +389,7 @@ $L__BB3_1:
 .visible .entry first(
 	.param .align 8 .b8 first_param_0[24]
 )
+.maxntid 512, 1, 1
 {
 	ld.param.b64 	%rd1, [first_param_0];
 	mul.rn.f32 	%r1, %r2, %r3;

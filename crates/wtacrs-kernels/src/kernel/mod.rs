@@ -19,9 +19,9 @@ use crate::element::{Bf16, F16, F32};
 use crate::launch::Kernel;
 use gather_gemm::{Full, Half, Tf32};
 
-/// `entry_point CONSTANT = body, arguments;`
+/// `entry_point CONSTANT [most threads of a block] = body, arguments;`
 macro_rules! kernels {
-    ($($(#[$doc:meta])* $entry:ident $constant:ident = $body:path, $args:ty;)*) => {
+    ($($(#[$doc:meta])* $entry:ident $constant:ident [$threads:literal] = $body:path, $args:ty;)*) => {
         #[cfg(target_arch = "nvptx64")]
         mod entry {
             use super::*;
@@ -29,6 +29,7 @@ macro_rules! kernels {
                 $(#[$doc])*
                 #[unsafe(no_mangle)]
                 unsafe extern "ptx-kernel" fn $entry(args: $args) {
+                    wtacrs_simt::index::at_most::<$threads>();
                     // SAFETY: whoever launches keeps the promises of the body.
                     unsafe { $body(&args) }
                 }
@@ -38,7 +39,7 @@ macro_rules! kernels {
         $(
             $(#[$doc])*
             #[cfg(not(target_arch = "nvptx64"))]
-            pub const $constant: Kernel<$args> = Kernel::new(stringify!($entry), $body);
+            pub const $constant: Kernel<$args> = Kernel::new(stringify!($entry), $threads, $body);
         )*
 
         /// The names of all entry points.
@@ -49,84 +50,84 @@ macro_rules! kernels {
 
 kernels! {
     /// [`row_norms`] of f32.
-    row_norms_f32 ROW_NORMS_F32 = row_norms::row_norms::<F32>, row_norms::Args;
+    row_norms_f32 ROW_NORMS_F32 [256] = row_norms::row_norms::<F32>, row_norms::Args;
     /// [`row_norms`] of f16.
-    row_norms_f16 ROW_NORMS_F16 = row_norms::row_norms::<F16>, row_norms::Args;
+    row_norms_f16 ROW_NORMS_F16 [256] = row_norms::row_norms::<F16>, row_norms::Args;
     /// [`row_norms`] of bf16.
-    row_norms_bf16 ROW_NORMS_BF16 = row_norms::row_norms::<Bf16>, row_norms::Args;
+    row_norms_bf16 ROW_NORMS_BF16 [256] = row_norms::row_norms::<Bf16>, row_norms::Args;
     /// [`column_norms`] of f32.
-    column_norms_f32 COLUMN_NORMS_F32 = column_norms::column_norms::<F32>, column_norms::Args;
+    column_norms_f32 COLUMN_NORMS_F32 [256] = column_norms::column_norms::<F32>, column_norms::Args;
     /// [`column_norms`] of f16.
-    column_norms_f16 COLUMN_NORMS_F16 = column_norms::column_norms::<F16>, column_norms::Args;
+    column_norms_f16 COLUMN_NORMS_F16 [256] = column_norms::column_norms::<F16>, column_norms::Args;
     /// [`column_norms`] of bf16.
-    column_norms_bf16 COLUMN_NORMS_BF16 = column_norms::column_norms::<Bf16>, column_norms::Args;
+    column_norms_bf16 COLUMN_NORMS_BF16 [256] = column_norms::column_norms::<Bf16>, column_norms::Args;
     /// [`gather_columns`] of f32.
-    gather_columns_f32 GATHER_COLUMNS_F32 = gather_columns::gather_columns::<F32>, gather_columns::Args;
+    gather_columns_f32 GATHER_COLUMNS_F32 [256] = gather_columns::gather_columns::<F32>, gather_columns::Args;
     /// [`gather_columns`] of f16.
-    gather_columns_f16 GATHER_COLUMNS_F16 = gather_columns::gather_columns::<F16>, gather_columns::Args;
+    gather_columns_f16 GATHER_COLUMNS_F16 [256] = gather_columns::gather_columns::<F16>, gather_columns::Args;
     /// [`gather_columns`] of bf16.
-    gather_columns_bf16 GATHER_COLUMNS_BF16 = gather_columns::gather_columns::<Bf16>, gather_columns::Args;
+    gather_columns_bf16 GATHER_COLUMNS_BF16 [256] = gather_columns::gather_columns::<Bf16>, gather_columns::Args;
     /// [`gather_rows`] of f32.
-    gather_rows_f32 GATHER_ROWS_F32 = gather_rows::gather_rows::<F32>, gather_rows::Args;
+    gather_rows_f32 GATHER_ROWS_F32 [256] = gather_rows::gather_rows::<F32>, gather_rows::Args;
     /// [`gather_rows`] of f16.
-    gather_rows_f16 GATHER_ROWS_F16 = gather_rows::gather_rows::<F16>, gather_rows::Args;
+    gather_rows_f16 GATHER_ROWS_F16 [256] = gather_rows::gather_rows::<F16>, gather_rows::Args;
     /// [`gather_rows`] of bf16.
-    gather_rows_bf16 GATHER_ROWS_BF16 = gather_rows::gather_rows::<Bf16>, gather_rows::Args;
+    gather_rows_bf16 GATHER_ROWS_BF16 [256] = gather_rows::gather_rows::<Bf16>, gather_rows::Args;
     /// The first launch of [`predictor_update`], for rows of f32.
-    predictor_features_f32 PREDICTOR_FEATURES_F32 =
+    predictor_features_f32 PREDICTOR_FEATURES_F32 [256] =
         predictor_update::predictor_features::<F32>, predictor_update::Args;
     /// The first launch of [`predictor_update`], for rows of f16.
-    predictor_features_f16 PREDICTOR_FEATURES_F16 =
+    predictor_features_f16 PREDICTOR_FEATURES_F16 [256] =
         predictor_update::predictor_features::<F16>, predictor_update::Args;
     /// The first launch of [`predictor_update`], for rows of bf16.
-    predictor_features_bf16 PREDICTOR_FEATURES_BF16 =
+    predictor_features_bf16 PREDICTOR_FEATURES_BF16 [256] =
         predictor_update::predictor_features::<Bf16>, predictor_update::Args;
     /// The second launch of [`predictor_update`].
-    predictor_sums PREDICTOR_SUMS = predictor_update::predictor_sums, predictor_update::Args;
+    predictor_sums PREDICTOR_SUMS [64] = predictor_update::predictor_sums, predictor_update::Args;
     /// The third launch of [`predictor_update`].
-    predictor_apply PREDICTOR_APPLY = predictor_update::predictor_apply, predictor_update::Args;
+    predictor_apply PREDICTOR_APPLY [512] = predictor_update::predictor_apply, predictor_update::Args;
     /// [`select`] by `Uniform`.
-    select_uniform SELECT_UNIFORM = select::select::<{ select::Design::Uniform as u32 }>, select::Args;
+    select_uniform SELECT_UNIFORM [512] = select::select::<{ select::Design::Uniform as u32 }>, select::Args;
     /// [`select`] by `Crs`.
-    select_crs SELECT_CRS = select::select::<{ select::Design::Crs as u32 }>, select::Args;
+    select_crs SELECT_CRS [512] = select::select::<{ select::Design::Crs as u32 }>, select::Args;
     /// [`select`] by `TopK`.
-    select_top_k SELECT_TOP_K = select::select::<{ select::Design::TopK as u32 }>, select::Args;
+    select_top_k SELECT_TOP_K [512] = select::select::<{ select::Design::TopK as u32 }>, select::Args;
     /// [`select`] by `WtaIid`.
-    select_wta_iid SELECT_WTA_IID = select::select::<{ select::Design::WtaIid as u32 }>, select::Args;
+    select_wta_iid SELECT_WTA_IID [512] = select::select::<{ select::Design::WtaIid as u32 }>, select::Args;
     /// [`select`] by `WtaStratified`.
-    select_wta_stratified SELECT_WTA_STRATIFIED = select::select::<{ select::Design::WtaStratified as u32 }>, select::Args;
+    select_wta_stratified SELECT_WTA_STRATIFIED [512] = select::select::<{ select::Design::WtaStratified as u32 }>, select::Args;
     /// [`select`] by `WtaPivotal`.
-    select_wta_pivotal SELECT_WTA_PIVOTAL = select::select::<{ select::Design::WtaPivotal as u32 }>, select::Args;
+    select_wta_pivotal SELECT_WTA_PIVOTAL [512] = select::select::<{ select::Design::WtaPivotal as u32 }>, select::Args;
     /// [`alias`]: builds tables.
-    alias_build ALIAS_BUILD = alias::alias_build, alias::BuildArgs;
+    alias_build ALIAS_BUILD [1024] = alias::alias_build, alias::BuildArgs;
     /// [`alias`]: draws from them.
-    alias_sample ALIAS_SAMPLE = alias::alias_sample, alias::SampleArgs;
+    alias_sample ALIAS_SAMPLE [1024] = alias::alias_sample, alias::SampleArgs;
     /// [`gather_gemm`] of bf16, 128 × 256.
-    gather_gemm_bf16_wide GATHER_GEMM_BF16_WIDE =
+    gather_gemm_bf16_wide GATHER_GEMM_BF16_WIDE [256] =
         gather_gemm::gather_gemm::<Half<Bf16, 256, 256>, true>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 128 × 128.
-    gather_gemm_bf16_square GATHER_GEMM_BF16_SQUARE =
+    gather_gemm_bf16_square GATHER_GEMM_BF16_SQUARE [128] =
         gather_gemm::gather_gemm::<Half<Bf16, 128, 128>, true>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, any alignment.
-    gather_gemm_bf16_any GATHER_GEMM_BF16_ANY =
+    gather_gemm_bf16_any GATHER_GEMM_BF16_ANY [256] =
         gather_gemm::gather_gemm::<Half<Bf16, 128, 256>, false>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 256.
-    gather_gemm_f16_wide GATHER_GEMM_F16_WIDE =
+    gather_gemm_f16_wide GATHER_GEMM_F16_WIDE [256] =
         gather_gemm::gather_gemm::<Half<F16, 256, 256>, true>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 128.
-    gather_gemm_f16_square GATHER_GEMM_F16_SQUARE =
+    gather_gemm_f16_square GATHER_GEMM_F16_SQUARE [128] =
         gather_gemm::gather_gemm::<Half<F16, 128, 128>, true>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, any alignment.
-    gather_gemm_f16_any GATHER_GEMM_F16_ANY =
+    gather_gemm_f16_any GATHER_GEMM_F16_ANY [256] =
         gather_gemm::gather_gemm::<Half<F16, 128, 256>, false>, gather_gemm::Args;
     /// [`gather_gemm`] of f32.
-    gather_gemm_f32 GATHER_GEMM_F32 = gather_gemm::gather_gemm::<Full, true>, gather_gemm::Args;
+    gather_gemm_f32 GATHER_GEMM_F32 [256] = gather_gemm::gather_gemm::<Full, true>, gather_gemm::Args;
     /// [`gather_gemm`] of f32, of any alignment.
-    gather_gemm_f32_any GATHER_GEMM_F32_ANY = gather_gemm::gather_gemm::<Full, false>, gather_gemm::Args;
+    gather_gemm_f32_any GATHER_GEMM_F32_ANY [256] = gather_gemm::gather_gemm::<Full, false>, gather_gemm::Args;
     /// [`gather_gemm`] of f32 by tf32.
-    gather_gemm_tf32 GATHER_GEMM_TF32 = gather_gemm::gather_gemm::<Tf32, true>, gather_gemm::Args;
+    gather_gemm_tf32 GATHER_GEMM_TF32 [256] = gather_gemm::gather_gemm::<Tf32, true>, gather_gemm::Args;
     /// [`gather_gemm`] of f32 by tf32, of any alignment.
-    gather_gemm_tf32_any GATHER_GEMM_TF32_ANY = gather_gemm::gather_gemm::<Tf32, false>, gather_gemm::Args;
+    gather_gemm_tf32_any GATHER_GEMM_TF32_ANY [256] = gather_gemm::gather_gemm::<Tf32, false>, gather_gemm::Args;
     /// [`split_reduce`].
-    split_reduce SPLIT_REDUCE = split_reduce::split_reduce, split_reduce::Args;
+    split_reduce SPLIT_REDUCE [256] = split_reduce::split_reduce, split_reduce::Args;
 }

@@ -28,6 +28,10 @@ impl Launcher for Emulator {
 
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), Fault> {
         let Shape { grid, block, shared_bytes, cooperative } = shape;
+        if block > kernel.most_threads {
+            let (name, most) = (kernel.name, kernel.most_threads);
+            return Err(Fault::Shape(format!("{block} threads in a block of {name}, which takes at most {most}")));
+        }
         let args = Shared(args);
         let shape = Launch { grid, block, shared_bytes, cooperative, seed: self.seed };
         // SAFETY: the caller keeps the kernel's promises.

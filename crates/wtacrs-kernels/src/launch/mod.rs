@@ -9,17 +9,24 @@ pub use self::emulator::Emulator;
 #[derive(Debug)]
 pub struct Kernel<A> {
     name: &'static str,
+    most_threads: u32,
     body: unsafe fn(&A),
 }
 
 impl<A> Kernel<A> {
-    pub(crate) const fn new(name: &'static str, body: unsafe fn(&A)) -> Self {
-        Self { name, body }
+    pub(crate) const fn new(name: &'static str, most_threads: u32, body: unsafe fn(&A)) -> Self {
+        Self { name, most_threads, body }
     }
 
     /// The entry point's name in the PTX.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The most threads that its blocks may have: the PTX says so, so that no compiler gives a thread more registers than
+    /// so many threads can have.
+    pub fn most_threads(&self) -> u32 {
+        self.most_threads
     }
 }
 

@@ -31,3 +31,12 @@ pub(crate) fn block() -> [u32; 3] {
 pub(crate) fn grid() -> [u32; 3] {
     three!(_grid_dim_x, _grid_dim_y, _grid_dim_z)
 }
+
+/// A comment, which `xtask`'s ptx::text makes a directive of: rustc has no attribute for it.
+#[inline(always)]
+pub(crate) fn at_most<const THREADS: u32>() {
+    // SAFETY: a comment.
+    unsafe {
+        core::arch::asm!("// most threads: {threads}", threads = const THREADS, options(nostack, preserves_flags))
+    }
+}
