@@ -230,6 +230,9 @@ fn items(raw: &str) -> Vec<Item<'_>> {
 
 /// What a kernel says of its blocks: `wtacrs_simt::index::at_most`.
 const MOST_THREADS: &str = "// most threads: ";
+/// Threads that a block can have whatever registers they take: 65,536 registers, at most 255 a thread. Smaller blocks are
+/// left to the assembler, which weighs registers against the number of blocks.
+const ANY_REGISTERS: u32 = 256;
 
 fn item<'a>(lines: &[&'a str], most_threads: Option<&str>) -> Item<'a> {
     let kind = match lines[0] {
@@ -249,11 +252,12 @@ fn item<'a>(lines: &[&'a str], most_threads: Option<&str>) -> Item<'a> {
         Kind::Function | Kind::Declaration => function_name(lines),
     };
     let mut text: String = lines.iter().map(|line| format!("{}\n", local_labels(line))).collect();
-    if let Some(threads) = most_threads
+    if let Some(threads) = most_threads.and_then(|threads| threads.parse::<u32>().ok())
         && kind == Kind::Entry
+        && threads > ANY_REGISTERS
     {
-        // Behind the parameters.
-        text = text.replacen("\n)\n", &format!("\n)\n.maxntid {threads}, 1, 1\n"), 1);
+        // Behind the parameters. One block on a multiprocessor is enough, or ptxas would spill to have two.
+        text = text.replacen("\n)\n", &format!("\n)\n.maxntid {threads}, 1, 1\n.minnctapersm 1\n"), 1);
     }
     Item { name: name.map(str::trim), kind, text }
 }
@@ -390,6 +394,7 @@ $L__BB3_1:
 	.param .align 8 .b8 first_param_0[24]
 )
 .maxntid 512, 1, 1
+.minnctapersm 1
 {
 	ld.param.b64 	%rd1, [first_param_0];
 	mul.rn.f32 	%r1, %r2, %r3;
