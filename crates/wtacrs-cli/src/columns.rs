@@ -1,7 +1,7 @@
 //! What the tables, and the lines of CSV, of all subcommands have in common.
 
 use crate::numbers::significant;
-use comfy_table::{CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
 
 /// A line under the header, and nothing else: columns stand apart by their padding.
 const STYLE: TableStyle = TableStyle::new()
@@ -10,19 +10,13 @@ const STYLE: TableStyle = TableStyle::new()
     .content_lines(ContentLineStyle::none());
 
 /// An empty table whose first columns hold words, and the others numbers.
-pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS], words: usize) -> Table {
-    let mut table = table_of(header.map(str::to_owned));
+pub(crate) fn table(header: impl IntoIterator<Item = impl Into<Cell>>, words: usize) -> Table {
+    let mut table = Table::new();
+    let header: Vec<Cell> = header.into_iter().map(Into::into).collect();
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     for column in table.column_iter_mut().skip(words) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
-}
-
-/// An empty table with a header of any length, all columns to the left.
-pub(crate) fn table_of(header: impl IntoIterator<Item = String>) -> Table {
-    let mut table = Table::new();
-    let header: Vec<String> = header.into_iter().collect();
-    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     table
 }
 

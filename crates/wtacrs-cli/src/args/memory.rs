@@ -2,7 +2,7 @@
 
 use super::Format;
 use crate::memory::Batch;
-use crate::memory::shape::Model;
+use crate::memory::shape::{self, Model};
 use clap::{Args, ValueEnum};
 use wtacrs_core::Keep;
 
@@ -10,9 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   wtacrs memory t5-3b --batch 32 --length 128
   wtacrs memory bert-base --budget 0.3,0.2,0.1 --dtype f32
-  wtacrs memory --tokens 16384 --in-features 4096
-
-Shapes: bert-base, bert-large, t5-small, t5-base, t5-large, t5-3b, t5-11b.";
+  wtacrs memory --tokens 16384 --in-features 4096";
 
 const JSON_FORMAT: &str = "\
 JSON: {name, element_bytes, inputs: [{name, layers, count, tokens, in_features, exact_bytes,
@@ -27,7 +25,7 @@ Exit code: 0, or 2 if anything was wrong with the arguments.";
 
 /// Arguments of `wtacrs memory`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{JSON_FORMAT}"))]
+#[command(after_help = examples(), after_long_help = format!("{}\n\n{JSON_FORMAT}", examples()))]
 pub struct MemoryArgs {
     /// A transformer by name; without one, a single layer of --tokens and --in-features
     #[arg(value_name = "SHAPE", required_unless_present_all = ["tokens", "in_features"])]
@@ -64,6 +62,10 @@ pub struct MemoryArgs {
     /// How to print the results
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+}
+
+fn examples() -> String {
+    format!("{EXAMPLES}\n\nShapes: {}.", shape::names())
 }
 
 /// Types of activations.

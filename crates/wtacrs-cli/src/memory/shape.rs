@@ -59,10 +59,15 @@ pub enum Rows {
 
 /// A name that no model has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no shape '{name}': choose from {}", MODELS.map(|model| model.name).join(", "))]
+#[error("there is no shape '{name}': choose from {}", names())]
 pub struct UnknownModel {
     /// The offending name.
     pub name: String,
+}
+
+/// The names of all of them, for people.
+pub fn names() -> String {
+    MODELS.map(|model| model.name).join(", ")
 }
 
 const fn model(

@@ -1,8 +1,9 @@
 //! The report as a table that fits a terminal.
 
 use super::report::{InputReport, MemoryReport};
+use crate::columns;
 use crate::numbers::significant;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 use std::fmt::Write;
 use wtacrs_core::Keep;
 
@@ -23,10 +24,7 @@ pub fn render(report: &MemoryReport, keeps: &[Keep]) -> String {
 fn table(report: &MemoryReport, keeps: &[Keep]) -> Table {
     let header = ["read by".to_owned(), "×".to_owned(), "tokens".to_owned(), "features".to_owned(), "exact".to_owned()];
     let header = header.into_iter().chain(keeps.iter().map(|keep| format!("keep {keep}")));
-    let mut table = crate::columns::table_of(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    let mut table = columns::table(header, 1);
     for input in &report.inputs {
         table.add_row(row(input));
     }
