@@ -24,6 +24,10 @@ pub trait Lanes: Copy {
     fn zeros<S: Simd>(simd: S) -> Self::Vector<S>;
     /// sum + a·b, with two roundings.
     fn add_product<S: Simd>(simd: S, sum: Self::Vector<S>, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// a + b.
+    fn add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// The sum of a vector's lanes: the upper half is added to the lower, and so on.
+    fn total<S: Simd>(simd: S, vector: Self::Vector<S>) -> Self;
     /// A slice's whole vectors, and what is left.
     fn vectors<S: Simd>(slice: &[Self]) -> (&[Self::Vector<S>], &[Self]);
     /// The same, to be written.
@@ -31,7 +35,7 @@ pub trait Lanes: Copy {
 }
 
 macro_rules! lanes {
-    ($type:ident, $vector:ident, $splat:ident, $mul:ident, $add:ident, $as_simd:ident, $as_mut_simd:ident) => {
+    ($type:ident, $vector:ident, $splat:ident, $mul:ident, $add:ident, $reduce:ident, $as_simd:ident, $as_mut_simd:ident) => {
         impl Lanes for $type {
             type Vector<S: Simd> = S::$vector;
 
@@ -43,6 +47,16 @@ macro_rules! lanes {
             #[inline(always)]
             fn add_product<S: Simd>(simd: S, sum: S::$vector, a: S::$vector, b: S::$vector) -> S::$vector {
                 simd.$add(sum, simd.$mul(a, b))
+            }
+
+            #[inline(always)]
+            fn add<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$add(a, b)
+            }
+
+            #[inline(always)]
+            fn total<S: Simd>(simd: S, vector: S::$vector) -> $type {
+                simd.$reduce(vector)
             }
 
             #[inline(always)]
@@ -58,10 +72,10 @@ macro_rules! lanes {
     };
 }
 
-lanes!(f32, f32s, splat_f32s, mul_f32s, add_f32s, as_simd_f32s, as_mut_simd_f32s);
-lanes!(f64, f64s, splat_f64s, mul_f64s, add_f64s, as_simd_f64s, as_mut_simd_f64s);
+lanes!(f32, f32s, splat_f32s, mul_f32s, add_f32s, reduce_sum_f32s, as_simd_f32s, as_mut_simd_f32s);
+lanes!(f64, f64s, splat_f64s, mul_f64s, add_f64s, reduce_sum_f64s, as_simd_f64s, as_mut_simd_f64s);
 
-/// As many columns as there are lanes, where no vector of them lies across two cache lines.
+/// As many columns or sums as there are lanes, where no vector of them lies across two cache lines.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct Chunk<A>(pub(crate) [A; LANES]);
@@ -74,82 +88,116 @@ pub(crate) fn chunks<A: Copy + Default>(row: impl ExactSizeIterator<Item = A>) -
 }
 
 /// For a row's elements v, Σv² and, if there are two, Σv·direction over the columns that fall on each lane.
-pub(crate) type Sums<A, const COUNT: usize> = [[A; LANES]; COUNT];
+pub(crate) type Sums<A, const COUNT: usize> = [Chunk<A>; COUNT];
 
-/// Adds a row's next elements to its sums, which count as zero before the `first` of them. A number of elements that is
-/// no multiple of [`LANES`] ends the row; `direction` begins at the same column and is as long.
+/// The sum of the lanes: the upper half is added to the lower, and so on.
 #[inline(always)]
-pub(crate) fn add_to_sums<S: Simd, A: Lanes + Default, const COUNT: usize>(
+pub(crate) fn total<S: Simd, A: Lanes>(simd: S, lanes: &Chunk<A>) -> A {
+    let vectors = A::vectors::<S>(&lanes.0).0;
+    let mut sums = [A::zeros(simd); LANES];
+    let mut count = vectors.len();
+    sums[..count].copy_from_slice(vectors);
+    while count > 1 {
+        count /= 2;
+        for i in 0..count {
+            sums[i] = A::add(simd, sums[i], sums[i + count]);
+        }
+    }
+    A::total(simd, sums[0])
+}
+
+/// Adds the next elements of some rows to their sums, which count as zero before the `first` of them. A number of elements
+/// that is no multiple of [`LANES`] ends the rows; all have as many, and so has `direction`, which begins at the same
+/// column. What is added to a row's sums does not depend on the rows beside it.
+#[inline(always)]
+pub(crate) fn add_to_sums<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize>(
     simd: S,
-    sums: &mut Sums<A, COUNT>,
+    sums: &mut [Sums<A, COUNT>; ROWS],
     first: bool,
-    values: &[A],
+    rows: [&[A]; ROWS],
     direction: &[Chunk<A>],
 ) {
-    let vectors = A::vectors::<S>(&sums[0]).0.len();
+    let vectors = A::vectors::<S>(&sums[0][0].0).0.len();
     // As many vectors of sums at a time as fit the registers beside the operands.
-    match (S::REGISTER_COUNT / 2 / COUNT).min(vectors) {
-        0..2 => add_groups::<S, A, COUNT, 1>(simd, sums, first, values, direction),
-        2..4 => add_groups::<S, A, COUNT, 2>(simd, sums, first, values, direction),
-        4..8 => add_groups::<S, A, COUNT, 4>(simd, sums, first, values, direction),
-        _ => add_groups::<S, A, COUNT, 8>(simd, sums, first, values, direction),
+    match (S::REGISTER_COUNT / 2 / COUNT / ROWS).min(vectors) {
+        0..2 => add_groups::<S, A, COUNT, ROWS, 1>(simd, sums, first, rows, direction),
+        2..4 => add_groups::<S, A, COUNT, ROWS, 2>(simd, sums, first, rows, direction),
+        4..8 => add_groups::<S, A, COUNT, ROWS, 4>(simd, sums, first, rows, direction),
+        _ => add_groups::<S, A, COUNT, ROWS, 8>(simd, sums, first, rows, direction),
     }
 }
 
 #[inline(always)]
-fn add_groups<S: Simd, A: Lanes + Default, const COUNT: usize, const GROUP: usize>(
+fn add_groups<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize, const GROUP: usize>(
     simd: S,
-    sums: &mut Sums<A, COUNT>,
+    sums: &mut [Sums<A, COUNT>; ROWS],
     first: bool,
-    values: &[A],
+    rows: [&[A]; ROWS],
     direction: &[Chunk<A>],
 ) {
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let per_chunk = A::vectors::<S>(&sums[0]).0.len();
+    // One length for all, so that the loop has one check for it.
+    let length = rows[0].len();
+    let whole = length / LANES;
+    // Not `map`, which is not inlined here.
+    let mut chunks = [&[][..]; ROWS];
+    for (chunks, row) in chunks.iter_mut().zip(&rows) {
+        *chunks = &row[..length].as_chunks::<LANES>().0[..whole];
+    }
+    let direction_of_rest = direction.get(whole);
+    let direction = if COUNT > 1 { &direction[..whole] } else { direction };
+    let per_chunk = A::vectors::<S>(&sums[0][0].0).0.len();
     for group in (0..per_chunk).step_by(GROUP) {
-        let mut held = [[A::zeros(simd); GROUP]; COUNT];
+        let mut held = [[[A::zeros(simd); GROUP]; COUNT]; ROWS];
         if !first {
-            for (held, sums) in held.iter_mut().zip(&*sums) {
-                held.copy_from_slice(&A::vectors::<S>(sums).0[group..group + GROUP]);
+            for row in 0..ROWS {
+                for (held, sums) in held[row].iter_mut().zip(&sums[row]) {
+                    held.copy_from_slice(&A::vectors::<S>(&sums.0).0[group..group + GROUP]);
+                }
             }
         }
-        if COUNT == 1 {
-            for chunk in chunks {
-                add_chunk(simd, &mut held, group, chunk, chunk);
+        for at in 0..whole {
+            let direction = if COUNT > 1 { Some(&direction[at]) } else { None };
+            let mut chunk = [&chunks[0][at]; ROWS];
+            for (chunk, chunks) in chunk.iter_mut().zip(&chunks) {
+                *chunk = &chunks[at];
             }
-        } else {
-            for (chunk, direction) in chunks.iter().zip(direction) {
-                add_chunk(simd, &mut held, group, chunk, &direction.0);
-            }
+            add_chunks(simd, &mut held, group, chunk, direction);
         }
-        if !rest.is_empty() {
+        if length > whole * LANES {
             // Zeros change no sum.
-            let mut padded = [A::default(); LANES];
-            padded[..rest.len()].copy_from_slice(rest);
-            let direction = if COUNT == 1 { &padded } else { &direction[chunks.len()].0 };
-            add_chunk(simd, &mut held, group, &padded, direction);
+            let mut padded = [[A::default(); LANES]; ROWS];
+            for (padded, row) in padded.iter_mut().zip(&rows) {
+                padded[..length - whole * LANES].copy_from_slice(&row[whole * LANES..length]);
+            }
+            add_chunks(simd, &mut held, group, padded.each_ref(), direction_of_rest);
         }
-        for (held, sums) in held.iter().zip(&mut *sums) {
-            A::vectors_mut::<S>(sums).0[group..group + GROUP].copy_from_slice(held);
+        for row in 0..ROWS {
+            for (held, sums) in held[row].iter().zip(&mut sums[row]) {
+                A::vectors_mut::<S>(&mut sums.0).0[group..group + GROUP].copy_from_slice(held);
+            }
         }
     }
 }
 
-/// The vectors from number `group` on of one chunk.
+/// The vectors from number `group` on of one chunk of each row.
 #[inline(always)]
-fn add_chunk<S: Simd, A: Lanes, const COUNT: usize, const GROUP: usize>(
+fn add_chunks<S: Simd, A: Lanes, const COUNT: usize, const ROWS: usize, const GROUP: usize>(
     simd: S,
-    sums: &mut [[A::Vector<S>; GROUP]; COUNT],
+    sums: &mut [[[A::Vector<S>; GROUP]; COUNT]; ROWS],
     group: usize,
-    values: &[A; LANES],
-    direction: &[A; LANES],
+    rows: [&[A; LANES]; ROWS],
+    direction: Option<&Chunk<A>>,
 ) {
-    let values = &A::vectors::<S>(values).0[group..group + GROUP];
-    let direction = &A::vectors::<S>(direction).0[group..group + GROUP];
+    let rows = rows.map(|values| &A::vectors::<S>(values).0[group..group + GROUP]);
     for i in 0..GROUP {
-        sums[0][i] = A::add_product(simd, sums[0][i], values[i], values[i]);
-        if COUNT > 1 {
-            sums[1][i] = A::add_product(simd, sums[1][i], values[i], direction[i]);
+        for row in 0..ROWS {
+            sums[row][0][i] = A::add_product(simd, sums[row][0][i], rows[row][i], rows[row][i]);
+        }
+        if let (true, Some(direction)) = (COUNT > 1, direction) {
+            let direction = A::vectors::<S>(&direction.0).0[group + i];
+            for row in 0..ROWS {
+                sums[row][1][i] = A::add_product(simd, sums[row][1][i], rows[row][i], direction);
+            }
         }
     }
 }

@@ -2,15 +2,24 @@
 
 use super::{ShapeError, check_size, rows_per_task};
 use crate::element::{Accumulator, Element};
-use crate::lanes::{Chunk, LANES, Sums, add_to_sums, chunks, on_widest_vectors};
+use crate::lanes::{Chunk, LANES, Sums, add_to_sums, chunks, on_widest_vectors, total};
 use ndarray::{ArrayView1, ArrayView2, Axis, s};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// Elements widened at a time; a multiple of `LANES`, so that cutting a row changes no sum.
+/// Elements widened at a time, of all rows together; for each row a multiple of `LANES`, so that cutting it changes no sum.
 const BLOCK: usize = 2048;
 /// Rows whose lanes are summed before any of them is reduced to its norm, so that reading need not wait for reducing.
 const STRIP: usize = 16;
+/// Rows that share each load of the direction, where there are registers for their sums. They come from as many parts of
+/// a task's rows, each read from its begin to its end: rows that are neighbours would be read by jumps, which costs
+/// more than the loads that are saved.
+const PARTS: usize = 4;
+/// Rows that a part should have.
+const ROWS_OF_PART: usize = 48;
+/// Registers for the sums of [`PARTS`] rows and what is added to them.
+const REGISTERS_FOR_PARTS: usize = 32;
 
 /// Squares below this lose digits to underflow, so that such a row is summed again in f64.
 const LEAST_SAFE_SUM: f64 = 1e-30;
@@ -68,11 +77,13 @@ pub(crate) fn row_norms_and_components<T: Element>(
 ) {
     debug_assert_eq!(x.ncols(), direction.len());
     let direction = &chunks(direction.iter().copied());
-    let rows = rows_per_task(x.ncols());
+    // Parts long enough that reading gets into its stride, as long as every thread gets some.
+    let long = (x.nrows() / rayon::current_num_threads()).min(PARTS * ROWS_OF_PART);
+    let rows = rows_per_task(x.ncols()).max(long);
     let outputs = norms.par_chunks_mut(rows).zip(components.par_chunks_mut(rows));
     outputs.enumerate().for_each(|(task, (norms, components))| {
         let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
-        on_widest_vectors(NormsAndComponents { x, direction, norms, components });
+        on_widest_vectors(NormsAndComponents { x, direction, norms, components, rescued: Vec::new() });
     });
 }
 
@@ -95,14 +106,15 @@ impl<T: Element> WithSimd for Norms<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let mut buffer = [T::Accumulator::ZERO; BLOCK];
-        let mut sums = [[[T::Accumulator::ZERO; LANES]; 1]; STRIP];
+        let mut space = None;
+        let buffer = buffer_for(&self.x, &mut space);
+        let mut sums = [[[Chunk([T::Accumulator::ZERO; LANES]); 1]; 1]; STRIP];
         for (x, norms) in self.x.axis_chunks_iter(Axis(0), STRIP).zip(self.norms.chunks_mut(STRIP)) {
             for (row, sums) in x.outer_iter().zip(&mut sums) {
-                sum_row(simd, row, &[], &mut buffer, sums);
+                sum_rows(simd, [row], &[], buffer, sums);
             }
-            for (i, (norm, [squares])) in norms.iter_mut().zip(&sums).enumerate() {
-                *norm = norm_of(&x, i, halve(squares).to_f64());
+            for (i, (norm, [[squares]])) in norms.iter_mut().zip(&sums).enumerate() {
+                *norm = norm_of(&x, i, total(simd, squares).to_f64());
             }
         }
     }
@@ -114,6 +126,8 @@ struct NormsAndComponents<'a, T: Element> {
     direction: &'a [Chunk<T::Accumulator>],
     norms: &'a mut [f32],
     components: &'a mut [f32],
+    /// Components that are no quotient of sums.
+    rescued: Vec<(usize, f32)>,
 }
 
 impl<T: Element> WithSimd for NormsAndComponents<'_, T> {
@@ -121,30 +135,98 @@ impl<T: Element> WithSimd for NormsAndComponents<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, direction, norms, components } = self;
-        let mut buffer = [T::Accumulator::ZERO; BLOCK];
-        let mut sums = [[[T::Accumulator::ZERO; LANES]; 2]; STRIP];
-        let outputs = norms.chunks_mut(STRIP).zip(components.chunks_mut(STRIP));
-        for (x, (norms, components)) in x.axis_chunks_iter(Axis(0), STRIP).zip(outputs) {
-            for (row, sums) in x.outer_iter().zip(&mut sums) {
-                sum_row(simd, row, direction, &mut buffer, sums);
+        let shared = if S::REGISTER_COUNT < REGISTERS_FOR_PARTS { 0 } else { self.x.nrows() / PARTS };
+        let (together, rest) = self.split_at(PARTS * shared);
+        if shared > 0 {
+            let (first, second) = together.split_at(2 * shared);
+            let ((a, b), (c, d)) = (first.split_at(shared), second.split_at(shared));
+            side_by_side(simd, [a, b, c, d]);
+        }
+        side_by_side(simd, [rest]);
+    }
+}
+
+impl<'a, T: Element> NormsAndComponents<'a, T> {
+    /// The task of the first rows, and that of the others.
+    fn split_at(self, row: usize) -> (Self, Self) {
+        let direction = self.direction;
+        let (x, other_x) = self.x.split_at(Axis(0), row);
+        let (norms, other_norms) = self.norms.split_at_mut(row);
+        let (components, other_components) = self.components.split_at_mut(row);
+        (
+            Self { x, direction, norms, components, rescued: Vec::new() },
+            Self { x: other_x, direction, norms: other_norms, components: other_components, rescued: Vec::new() },
+        )
+    }
+
+    /// Norms and dot products of the rows from `first` on whose sums are in column `part` of `sums`.
+    #[inline(always)]
+    fn reduce<S: Simd, const ROWS: usize>(
+        &mut self,
+        simd: S,
+        first: usize,
+        sums: &[[Sums<T::Accumulator, 2>; ROWS]],
+        part: usize,
+    ) {
+        for (i, sums) in (first..).zip(sums) {
+            let [squares, dots] = &sums[part];
+            let squares = total(simd, squares).to_f64();
+            let dot = total(simd, dots).to_f64() as f32;
+            if is_safe(squares) && dot.abs() <= f32::MAX {
+                (self.norms[i], self.components[i]) = (squares.sqrt() as f32, dot);
+            } else {
+                self.rescue(i, squares);
             }
-            let mut dots_of_strip = [0.0; STRIP];
-            for (i, (norm, [squares, dots])) in norms.iter_mut().zip(&sums).enumerate() {
-                let squares = halve(squares).to_f64();
-                *norm = norm_of(&x, i, squares);
-                let dot = if is_safe(squares) { halve(dots).to_f64() } else { rescued_dot(x.row(i), direction) };
-                dots_of_strip[i] = dot;
-            }
-            // Apart, so that it runs on vectors.
-            for ((component, dot), norm) in components.iter_mut().zip(&dots_of_strip).zip(&*norms) {
-                let found = (dot / f64::from(*norm)) as f32;
-                *component = if found.abs() <= f32::MAX { found } else { 0.0 };
-            }
+        }
+    }
+
+    /// The same for a row whose sums have left the accumulator's safe range.
+    #[cold]
+    fn rescue(&mut self, i: usize, squares: f64) {
+        let row = self.x.row(i);
+        let norm = norm_of(&self.x, i, squares);
+        let component = (rescued_dot(row, self.direction) / f64::from(norm)) as f32;
+        (self.norms[i], self.components[i]) = (norm, 0.0);
+        self.rescued.push((i, if component.abs() <= f32::MAX { component } else { 0.0 }));
+    }
+
+    /// Components from dot products. Apart, so that it runs on vectors.
+    #[inline(always)]
+    fn divide(&mut self) {
+        for (component, norm) in self.components.iter_mut().zip(&*self.norms) {
+            *component /= norm;
+        }
+        for &(i, component) in &self.rescued {
+            self.components[i] = component;
         }
     }
 }
 
+/// Runs tasks with one direction and equally many rows, a row of each at a time.
+#[inline(always)]
+fn side_by_side<S: Simd, T: Element, const ROWS: usize>(simd: S, mut tasks: [NormsAndComponents<'_, T>; ROWS]) {
+    let mut space = None;
+    let buffer = buffer_for(&tasks[0].x, &mut space);
+    let mut sums = [[Chunk([T::Accumulator::ZERO; LANES]); 2]; STRIP];
+    let (sums, _) = sums.as_chunks_mut::<ROWS>();
+    let rows = tasks[0].x.nrows();
+    for first in (0..rows).step_by(sums.len()) {
+        let strip = sums.len().min(rows - first);
+        for (i, sums) in sums[..strip].iter_mut().enumerate() {
+            let mut rows = [tasks[0].x.row(first + i); ROWS];
+            for (row, task) in rows.iter_mut().zip(&tasks) {
+                *row = task.x.row(first + i);
+            }
+            sum_rows(simd, rows, tasks[0].direction, buffer, sums);
+        }
+        for (part, task) in tasks.iter_mut().enumerate() {
+            task.reduce(simd, first, &sums[..strip], part);
+        }
+    }
+    tasks.iter_mut().for_each(NormsAndComponents::divide);
+}
+
+#[inline(always)]
 fn is_safe(sum_of_squares: f64) -> bool {
     (LEAST_SAFE_SUM..f64::INFINITY).contains(&sum_of_squares)
 }
@@ -169,63 +251,58 @@ fn rescued_dot<T: Element>(row: ArrayView1<'_, T>, direction: &[Chunk<T::Accumul
     row.iter().zip(direction.iter().flat_map(|chunk| chunk.0)).map(|(v, d)| v.widen().to_f64() * d.to_f64()).sum()
 }
 
-/// `sums` ← Σ v², and with two of them Σ v·direction, of a row's elements v, lane by lane.
+/// `sums` ← Σ v², and with two of them Σ v·direction, of each row's elements v, lane by lane.
 #[inline(always)]
-fn sum_row<S: Simd, T: Element, const COUNT: usize>(
+fn sum_rows<S: Simd, T: Element, const COUNT: usize, const ROWS: usize>(
     simd: S,
-    row: ArrayView1<'_, T>,
+    rows: [ArrayView1<'_, T>; ROWS],
     direction: &[Chunk<T::Accumulator>],
-    buffer: &mut [T::Accumulator; BLOCK],
-    sums: &mut Sums<T::Accumulator, COUNT>,
+    buffer: &mut [T::Accumulator],
+    sums: &mut [Sums<T::Accumulator, COUNT>; ROWS],
 ) {
-    if row.is_empty() {
-        sums.fill([T::Accumulator::ZERO; LANES]);
+    let columns = rows[0].len();
+    if columns == 0 {
+        *sums = [[Chunk([T::Accumulator::ZERO; LANES]); COUNT]; ROWS];
     }
+    let width = BLOCK / ROWS;
+    for first in (0..columns).step_by(width) {
+        let block = first..columns.min(first + width);
+        let mut buffers = buffer.chunks_exact_mut(width);
+        // Not `map`, which is not inlined here.
+        let mut values = [&[][..]; ROWS];
+        for (values, row) in values.iter_mut().zip(&rows) {
+            *values = widened(row, block.clone(), buffers.next().unwrap_or_default());
+        }
+        let direction = if COUNT > 1 { &direction[first / LANES..] } else { direction };
+        add_to_sums(simd, sums, first == 0, values, direction);
+    }
+}
+
+/// What a matrix's rows are widened into: nothing, if they can be read as they are.
+#[inline(always)]
+fn buffer_for<'a, T: Element>(
+    x: &ArrayView2<'_, T>,
+    space: &'a mut Option<[T::Accumulator; BLOCK]>,
+) -> &'a mut [T::Accumulator] {
+    let as_they_are = T::IS_ACCUMULATOR && (x.ncols() <= 1 || x.stride_of(Axis(1)) == 1);
+    if as_they_are { &mut [] } else { space.insert([T::Accumulator::ZERO; BLOCK]) }
+}
+
+/// Some of a row's elements in the accumulator's type, in `buffer` unless they lie so in memory.
+#[inline(always)]
+fn widened<'a, T: Element>(
+    row: &'a ArrayView1<'_, T>,
+    columns: Range<usize>,
+    buffer: &'a mut [T::Accumulator],
+) -> &'a [T::Accumulator] {
     match row.as_slice() {
-        Some(row) => {
-            for (i, block) in row.chunks(BLOCK).enumerate() {
-                sum_block(simd, i, T::widen_block(block, buffer), direction, sums);
-            }
-        }
+        Some(row) => T::widen_block(&row[columns], buffer),
         None => {
-            for (i, block) in row.axis_chunks_iter(Axis(0), BLOCK).enumerate() {
-                let widened = &mut buffer[..block.len()];
-                widened.iter_mut().zip(block).for_each(|(to, from)| *to = from.widen());
-                sum_block(simd, i, widened, direction, sums);
-            }
+            let buffer = &mut buffer[..columns.len()];
+            buffer.iter_mut().zip(row.slice(s![columns])).for_each(|(to, from)| *to = from.widen());
+            buffer
         }
     }
-}
-
-#[inline(always)]
-fn sum_block<S: Simd, A: Accumulator, const COUNT: usize>(
-    simd: S,
-    index: usize,
-    values: &[A],
-    direction: &[Chunk<A>],
-    sums: &mut Sums<A, COUNT>,
-) {
-    let direction = if COUNT > 1 { &direction[index * BLOCK / LANES..] } else { direction };
-    add_to_sums(simd, sums, index == 0, values, direction);
-}
-
-/// The lanes' sum: pairwise, halving.
-#[inline(always)]
-fn halve<A: Accumulator>(lanes: &[A; LANES]) -> A {
-    let lanes: [A; LANES / 2] = fold_in_half(lanes);
-    let lanes: [A; LANES / 4] = fold_in_half(&lanes);
-    let lanes: [A; LANES / 8] = fold_in_half(&lanes);
-    let lanes: [A; LANES / 16] = fold_in_half(&lanes);
-    lanes[0] + lanes[1]
-}
-
-#[inline(always)]
-fn fold_in_half<A: Accumulator, const N: usize, const HALF: usize>(lanes: &[A; N]) -> [A; HALF] {
-    let mut sums = [A::ZERO; HALF];
-    for lane in 0..HALF {
-        sums[lane] = lanes[lane] + lanes[lane + HALF];
-    }
-    sums
 }
 
 #[cfg(test)]
@@ -293,13 +370,18 @@ mod tests {
         let direction: Vec<f32> = (0..1101).map(|j| ((j % 13) as f32 - 5.3) / 3.0).collect();
         let expected = found(x.view(), &direction);
         let padded = chunks(direction.iter().copied());
-        let narrow = |simd| {
+        let found = |simd: &dyn Fn(NormsAndComponents<'_, f32>)| {
             let mut outputs = (vec![0.0; 7], vec![0.0; 7]);
             let (norms, components) = (&mut outputs.0[..], &mut outputs.1[..]);
-            NormsAndComponents { x: x.view(), direction: &padded, norms, components }.with_simd(simd);
+            simd(NormsAndComponents { x: x.view(), direction: &padded, norms, components, rescued: Vec::new() });
             outputs
         };
-        assert_eq!(narrow(pulp::Scalar128b), expected);
+        assert_eq!(found(&|task| task.with_simd(pulp::Scalar)), expected);
+        assert_eq!(found(&|task| task.with_simd(pulp::Scalar128b)), expected);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            assert_eq!(found(&|task| Simd::vectorize(simd, task)), expected);
+        }
         let mut norms = vec![0.0; 7];
         Norms { x: x.view(), norms: &mut norms }.with_simd(pulp::Scalar);
         assert_eq!(norms, expected.0);
