@@ -8,7 +8,7 @@ use std::ptr::null_mut;
 use wtacrs::status::{WTACRS_INVALID_HANDLE, WTACRS_OK, wtacrs_status};
 use wtacrs::{cache::*, context::*, estimate::*, layer::*, linear::*, plan::*, predictor::*, steps::*};
 use wtacrs_fuzz::handles::{Chosen, Handles, Kind, Model, Pick, SMALL, Size, bytes_of, extent};
-use wtacrs_fuzz::memory::{Memory, Place, Span};
+use wtacrs_fuzz::memory::{Memory, Place, Span, last_error};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -134,7 +134,7 @@ impl World {
         };
         self.refused(status, &[chosen]);
         if status != WTACRS_OK {
-            assert!(wtacrs_fuzz::memory::last_error().starts_with(function));
+            assert!(last_error().starts_with(function));
             return;
         }
         let model = &mut self.handles.0[chosen.known.expect("checked")].model;
@@ -610,7 +610,7 @@ impl World {
                 wtacrs_norm_cache_load(bytes.as_ptr().cast(), bytes.len(), out)
             }),
         };
-        assert!(flipped.is_some() || bytes.is_empty() || status == WTACRS_OK, "what was saved can be loaded");
+        assert!(flipped.is_some() || bytes.is_empty() || status == WTACRS_OK, "what was saved can be loaded: {}", last_error());
     }
 }
 

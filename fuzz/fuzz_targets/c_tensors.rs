@@ -121,7 +121,7 @@ impl World {
         let valid = tensors.iter().all(|tensor| tensor.elements.is_some());
         let twins = outputs.iter().any(|output| output.has_twins());
         if status == WTACRS_OK {
-            assert!(valid && !twins, "{function} took a tensor that is not valid");
+            assert!(valid && !twins, "{function} took a tensor that is not valid: {tensors:?}");
         }
         assert!(!valid || status != WTACRS_DEVICE_MISMATCH, "{function}: the host is no other device");
         if !valid {

@@ -42,6 +42,7 @@ enum Fault {
 }
 
 /// A tensor, ready for a call. What it points to lives as long as it does.
+#[derive(Debug)]
 pub struct Given {
     tensor: Box<wtacrs_dltensor>,
     shape: Vec<i64>,
@@ -134,9 +135,13 @@ impl Wish {
         }
         let null = matches!(self.fault, Fault::NullTensor);
         if matches!(self.fault, Fault::NullData) {
+            if empty {
+                // Nothing is wrong with that.
+                return None;
+            }
             data = null_mut();
         }
-        if null || matches!(self.fault, Fault::NullShape) || (matches!(self.fault, Fault::NullData) && !empty) {
+        if null || matches!(self.fault, Fault::NullShape) || matches!(self.fault, Fault::NullData) {
             elements = None;
         }
         let mut given =

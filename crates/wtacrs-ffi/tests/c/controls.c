@@ -6,19 +6,24 @@
 #include <string.h>
 #include <wtacrs.h>
 
-enum { TOKENS = 64, IN = 16, OUT = 16 };
+/* Large enough that two passes overlap in time. */
+enum { TOKENS = 1024, IN = 64, OUT = 64 };
 static wtacrs_context *context;
 static wtacrs_plan *plan;
 static float h[TOKENS * IN], dz[TOKENS * OUT];
 static size_t saved_bytes, scratch_bytes;
 static void *saved, *scratch;
+static pthread_barrier_t together;
 
 /* Scratch memory is for one call at a time: two at once are the caller's mistake, which no status can tell. */
 static void *with_shared_scratch(void *unused) {
-  float dw[IN * OUT];
+  float *dw = malloc(IN * OUT * sizeof(float));
   (void)unused;
-  for (int i = 0; i < 200; i++)
+  for (int i = 0; dw && i < 50; i++) {
+    pthread_barrier_wait(&together);
     wtacrs_backward(plan, saved, saved_bytes, dz, OUT, dw, OUT, 0, NULL, NULL, scratch, scratch_bytes, NULL);
+  }
+  free(dw);
   return NULL;
 }
 
@@ -32,9 +37,11 @@ static int race(void) {
   wtacrs_plan_saved_bytes(plan, &saved_bytes);
   wtacrs_plan_backward_scratch_bytes(plan, &scratch_bytes);
   saved = aligned_alloc(64, saved_bytes), scratch = aligned_alloc(64, scratch_bytes);
-  for (int i = 0; i < TOKENS * IN; i++) h[i] = dz[i] = 1;
+  for (int i = 0; i < TOKENS * IN; i++) h[i] = 1;
+  for (int i = 0; i < TOKENS * OUT; i++) dz[i] = 1;
   if (wtacrs_forward(plan, h, IN, NULL, NULL, 1, 0, saved, saved_bytes, NULL, 0, NULL) != WTACRS_OK) return 1;
   pthread_t threads[2];
+  pthread_barrier_init(&together, NULL, 2);
   for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, with_shared_scratch, NULL);
   for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
   return 0;
