@@ -44,6 +44,16 @@ fn misuse() {
 }
 
 #[test]
+fn strides_of_every_kind() {
+    let folder = scratch("strides");
+    let program = compile("strides.c", &folder);
+    let output = run(&mut Command::new(&program));
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
+    under_valgrind(&program, &[]);
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
 fn every_entry_point_contains_a_panic_and_answers_null() {
     let folder = scratch("panics");
     let program = compile("panics.c", &folder);
