@@ -32,11 +32,12 @@ use wtacrs_core::{Budget, Weights, product};
 /// |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error. Each may be NULL where it is not wanted. All
 /// in doubles, without the rounding of dW's dtype.
 ///
-/// For looking at, not for every step: it takes copies of H and dZ in doubles from its own heap, and the time of some exact
+/// For looking at, not for every step, and for plans of the CPU: it takes copies of H and dZ in doubles from its own heap, and the time of some exact
 /// products.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS for a weight, or a row of H or dZ, that is negative or not finite; WTACRS_NULL_POINTER,
-/// WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+/// WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+/// WTACRS_DEVICE_MISMATCH for a plan of a GPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_expected_error(
     plan: *const wtacrs_plan,
@@ -51,6 +52,7 @@ pub unsafe extern "C" fn wtacrs_expected_error(
 ) -> wtacrs_status {
     guard("wtacrs_expected_error", || {
         let plan = self::plan(plan)?;
+        plan.host()?;
         let h = Tensor::rows(h, plan.h, [plan.tokens, plan.in_features], h_leading, "h")?;
         let dz = Tensor::rows(dz, plan.dz, [plan.tokens, plan.out_features], dz_leading, "dz")?;
         // SAFETY: as documented.
@@ -60,7 +62,7 @@ pub unsafe extern "C" fn wtacrs_expected_error(
 
 /// wtacrs_expected_error with DLPack tensors of two axes.
 ///
-/// Errors: as for wtacrs_expected_error; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+/// Errors: as for wtacrs_expected_error; also WTACRS_SHAPE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_expected_error_dl(
     plan: *const wtacrs_plan,
@@ -73,10 +75,11 @@ pub unsafe extern "C" fn wtacrs_expected_error_dl(
 ) -> wtacrs_status {
     guard("wtacrs_expected_error_dl", || {
         let plan = self::plan(plan)?;
+        plan.host()?;
         // SAFETY: as documented.
         unsafe {
-            let h = shaped(h, plan.h, [plan.tokens, plan.in_features], "h")?;
-            let dz = shaped(dz, plan.dz, [plan.tokens, plan.out_features], "dz")?;
+            let h = shaped(h, plan.device(), plan.h, [plan.tokens, plan.in_features], "h")?;
+            let dz = shaped(dz, plan.device(), plan.dz, [plan.tokens, plan.out_features], "dz")?;
             report(&plan, h, dz, weights, squared_error, exact, squared_norm)
         }
     })
