@@ -1282,6 +1282,14 @@ wtacrs_status wtacrs_tensor_mul_set_design(struct wtacrs_tensor_mul *tensor_mul,
 wtacrs_status wtacrs_tensor_mul_set_mix(struct wtacrs_tensor_mul *tensor_mul, double mix);
 
 /*
+ A number that forward passes add to their offset when they run: see wtacrs_layer_set_further_offset.
+
+ Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_further_offset(struct wtacrs_tensor_mul *tensor_mul,
+                                                   const uint64_t *further_offset);
+
+/*
  Freezes a description into a plan for a device. Later changes of the description do not touch it.
 
  Errors: WTACRS_INVALID_ARGUMENT if the shape or a side was not set, WTACRS_INVALID_BUDGET if a budget does not fit,
@@ -1310,6 +1318,16 @@ wtacrs_status wtacrs_tensor_mul_plan_memory(const struct wtacrs_tensor_mul_plan 
                                             size_t *forward_scratch_bytes,
                                             size_t *backward_scratch_bytes,
                                             size_t *exact_bytes);
+
+/*
+ Where in saved memory on CUDA a forward pass leaves the status words of one gradient, WTACRS_LEFT or WTACRS_RIGHT, in
+ bytes from the beginning: batch x heads 32-bit words, each as wtacrs_plan_saved_status_offset tells.
+
+ Errors: WTACRS_UNSUPPORTED on the CPU, WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_plan_saved_status_offset(const struct wtacrs_tensor_mul_plan *plan,
+                                                         int32_t side,
+                                                         size_t *offset);
 
 /*
  How far a forward pass advances the offset of its randomness; see wtacrs_plan_draws.

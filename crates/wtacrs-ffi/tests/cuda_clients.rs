@@ -21,3 +21,13 @@ fn a_client_of_cuda() {
     assert!(text.ends_with("ok\n"), "{text}");
     let _ = std::fs::remove_dir_all(folder);
 }
+
+#[test]
+fn misuse_of_cuda() {
+    let folder = scratch("cuda-misuse");
+    let program = compile("cuda_misuse.c", &folder);
+    let output = run(&mut on_the_emulator(&program));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.ends_with("ok\n"), "{text}");
+    let _ = std::fs::remove_dir_all(folder);
+}

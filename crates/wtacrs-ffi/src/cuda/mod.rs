@@ -5,10 +5,12 @@
 mod layer;
 mod predictor;
 mod steps;
+mod tensor_mul;
 
 pub(crate) use self::layer::{CudaLayer, Pass};
 pub(crate) use self::predictor::DevicePredictor;
 pub(crate) use self::steps::{DeviceSelection, column_norms, gather, row_norms, select, weight_gradient};
+pub(crate) use self::tensor_mul::{CudaTensorMul, Gradients, Operands};
 
 use crate::dtype::Dtype;
 use crate::guard::{Failure, Outcome};

@@ -323,6 +323,66 @@ static void predictors(void) {
   free(sums), free(bytes), free(others), end(on), end(host);
 }
 
+enum { BATCH = 2, HEADS = 2, QUERIES = 24, CHANNELS = 16, KEYS = 20, ITEMS = BATCH * HEADS };
+
+/* Attention's two products, of small integers, whose norms are the same on both devices to the bit. */
+static void products(void) {
+  static float a[ITEMS * QUERIES * CHANNELS], b[ITEMS * KEYS * CHANNELS], g[ITEMS * QUERIES * KEYS];
+  static float da[2][ITEMS * QUERIES * CHANNELS], db[2][ITEMS * CHANNELS * KEYS];
+  static float rows[2][ITEMS * QUERIES], columns[2][ITEMS * KEYS];
+  for (int i = 0; i < ITEMS * QUERIES * CHANNELS; i++) a[i] = (float)((i * 37 + i / 16) % 9) - 4;
+  for (int i = 0; i < ITEMS * KEYS * CHANNELS; i++) b[i] = (float)((i * 29 + i / 7) % 11) - 5;
+  for (int i = 0; i < ITEMS * QUERIES * KEYS; i++) g[i] = (float)((i * 23 + i / 20) % 7) - 3;
+  /* B is the transpose of keys x channels. */
+  int64_t a_shape[4] = {BATCH, HEADS, QUERIES, CHANNELS}, b_shape[4] = {BATCH, HEADS, CHANNELS, KEYS};
+  int64_t b_strides[4] = {HEADS * KEYS * CHANNELS, KEYS * CHANNELS, 1, CHANNELS}, g_shape[4] = {BATCH, HEADS, QUERIES, KEYS};
+  wtacrs_context *contexts[2] = {gpu, cpu};
+  for (int is_exact = 0; is_exact < 2; is_exact++) {
+    for (int on = 0; on < 2; on++) {
+      wtacrs_tensor_mul *t;
+      wtacrs_tensor_mul_plan *p;
+      CHECK(wtacrs_tensor_mul_create(&t));
+      CHECK(wtacrs_tensor_mul_set_shape(t, BATCH, HEADS, QUERIES, CHANNELS, KEYS));
+      CHECK(wtacrs_tensor_mul_set_budget_rows(t, WTACRS_RIGHT, 9));
+      if (is_exact) CHECK(wtacrs_tensor_mul_set_exact(t, WTACRS_LEFT));
+      else CHECK(wtacrs_tensor_mul_set_budget_rows(t, WTACRS_LEFT, 7));
+      CHECK(wtacrs_tensor_mul_plan_create(contexts[on], t, &p));
+      CHECK(wtacrs_tensor_mul_destroy(t));
+      size_t saved_bytes, forward_bytes, backward_bytes;
+      CHECK(wtacrs_tensor_mul_plan_memory(p, &saved_bytes, &forward_bytes, &backward_bytes, NULL));
+      void *saved = aligned(saved_bytes), *forward = aligned(forward_bytes), *backward = aligned(backward_bytes);
+      const int type = on == 0 ? 2 : 1;
+      const wtacrs_dltensor a_dl = {a, {type, 0}, 4, {2, 32, 1}, a_shape, NULL, 0};
+      const wtacrs_dltensor b_dl = {b, {type, 0}, 4, {2, 32, 1}, b_shape, b_strides, 0};
+      const wtacrs_dltensor g_dl = {g, {type, 0}, 4, {2, 32, 1}, g_shape, NULL, 0};
+      const wtacrs_dltensor da_dl = {da[on], {type, 0}, 4, {2, 32, 1}, a_shape, NULL, 0};
+      const wtacrs_dltensor db_dl = {db[on], {type, 0}, 4, {2, 32, 1}, b_shape, NULL, 0};
+      for (int step = 0; step < 2; step++) {
+        const float *row_guess = step ? rows[on] : NULL, *column_guess = step ? columns[on] : NULL;
+        CHECK(wtacrs_tensor_mul_forward_dl(p, &a_dl, &b_dl, row_guess, column_guess, 9, 0, saved, saved_bytes, forward,
+                                           forward_bytes, NULL));
+        CHECK(wtacrs_tensor_mul_backward_dl(p, saved, saved_bytes, &g_dl, &da_dl, &db_dl, step, rows[on], columns[on],
+                                            backward, backward_bytes, NULL));
+      }
+      if (on == 0) {
+        size_t left, right;
+        CHECK(wtacrs_tensor_mul_plan_saved_status_offset(p, WTACRS_LEFT, &left));
+        CHECK(wtacrs_tensor_mul_plan_saved_status_offset(p, WTACRS_RIGHT, &right));
+        const uint32_t *words[2] = {(uint32_t *)((char *)saved + left), (uint32_t *)((char *)saved + right)};
+        for (int i = 0; i < ITEMS; i++) REQUIRE(words[0][i] == 0 && words[1][i] == 0);
+        /* A row by row B has no kernel: dA sums over its columns. */
+        REQUIRE(wtacrs_tensor_mul_forward(p, a, b, NULL, NULL, 9, 0, saved, saved_bytes, forward, forward_bytes, NULL) ==
+                WTACRS_UNSUPPORTED);
+      }
+      CHECK(wtacrs_tensor_mul_plan_destroy(p));
+      free(saved), free(forward), free(backward);
+    }
+    REQUIRE(memcmp(rows[0], rows[1], sizeof rows[0]) == 0 && memcmp(columns[0], columns[1], sizeof columns[0]) == 0);
+    REQUIRE(distance(da[0], da[1], ITEMS * QUERIES * CHANNELS) < 1e-6);
+    REQUIRE(distance(db[0], db[1], ITEMS * CHANNELS * KEYS) < 1e-6);
+  }
+}
+
 int main(int argc, char **argv) {
   REQUIRE(argc == 2);
   h = read_raw(argv[1], "h.raw", ROWS * LEADING), dz = read_raw(argv[1], "dz.raw", ROWS * LEADING);
@@ -330,7 +390,7 @@ int main(int argc, char **argv) {
   dw = aligned(IN * OUT * sizeof(float)), host_dw = aligned(IN * OUT * sizeof(float));
   CHECK(wtacrs_context_create(WTACRS_CPU, 0, &cpu));
   CHECK(wtacrs_context_create(WTACRS_CUDA, -1, &gpu));
-  passes(), in_one_call(), steps(), tensors(), offsets(), no_number(), predictors();
+  passes(), in_one_call(), steps(), tensors(), offsets(), no_number(), predictors(), products();
   CHECK(wtacrs_context_destroy(cpu));
   CHECK(wtacrs_context_destroy(gpu));
   void *all[] = {h, dz, norms, host_norms, dw, host_dw};
