@@ -53,6 +53,11 @@ fn objects_shared_by_threads() {
 }
 
 #[test]
+fn strides_of_every_kind() {
+    misuses("strides.c");
+}
+
+#[test]
 fn every_entry_point_contains_a_panic_and_answers_null() {
     let folder = scratch("panics");
     let program = compile("panics.c", &folder);
