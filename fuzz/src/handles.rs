@@ -43,6 +43,12 @@ pub struct Handle {
     pub model: Model,
 }
 
+impl Handle {
+    pub fn chosen(&self) -> Chosen {
+        Chosen { address: self.address, known: None }
+    }
+}
+
 #[derive(Default)]
 pub struct Handles(pub Vec<Handle>);
 

@@ -3,3 +3,4 @@
 pub mod handles;
 pub mod memory;
 pub mod tensor;
+pub mod world;
