@@ -256,7 +256,7 @@ pub fn with_gap(columns: usize, gap: u8) -> usize {
 
 /// The bytes of rows, without the gaps between them.
 pub fn rows_of(start: *mut u8, rows: usize, columns: usize, leading: usize, element: usize) -> Vec<Span> {
-    if start.is_null() || extent(rows, columns, leading, element) > MOST {
+    if start.is_null() || !(1..=MOST).contains(&extent(rows, columns, leading, element)) {
         return vec![];
     }
     (0..rows).map(|row| (start.wrapping_add(row * leading * element), columns * element)).collect()
