@@ -25,7 +25,7 @@ pub enum Saved {
     Other(Place),
 }
 
-/// Largest of a plan that calls are made with; others are only asked about.
+/// Whether calls are made with a plan; larger ones are only asked about.
 pub fn is_small(model: &Model) -> bool {
     model.shape.iter().all(|&size| size <= SMALL)
 }
