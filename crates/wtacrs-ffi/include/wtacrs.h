@@ -360,13 +360,22 @@ wtacrs_status wtacrs_norm_cache_save(const struct wtacrs_norm_cache *cache,
 wtacrs_status wtacrs_norm_cache_load(const void *bytes, size_t length, struct wtacrs_norm_cache **cache);
 
 /*
- A context for `device`, WTACRS_CPU or WTACRS_CUDA. `ordinal` is 0 for the CPU; for CUDA it is the device's number, or
- -1 for the calling thread's current CUDA context.
+ A context for `device`, WTACRS_CPU or WTACRS_CUDA. `ordinal` is 0 for the CPU; for CUDA it is the GPU's number, whose
+ primary context is then used (the one of the CUDA runtime and of frameworks), or -1 for the calling thread's current
+ CUDA context.
 
  The CPU path runs on the process's rayon pool (as many threads as cores, or as RAYON_NUM_THREADS says), which is
  started by the first call that computes and does not survive a fork.
 
- Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NO_DEVICE, WTACRS_NULL_POINTER.
+ On CUDA this call loads the kernels, once for each CUDA context: the driver compiles them for its GPU, which takes
+ seconds the first time and is then cached on disk. The calling thread's current CUDA context stays current; if it
+ has none, the GPU's primary context becomes current. Every later call that takes a stream must be made while the
+ context's CUDA context is current, and is otherwise answered with WTACRS_DEVICE_MISMATCH. Not to be called while a
+ stream is captured.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NULL_POINTER; WTACRS_NO_DEVICE if there
+ is no CUDA driver, if it is too old, or if there is no such GPU, none of compute capability 8.0 or later, or no current
+ context; WTACRS_CUDA_ERROR. The last error has the details.
  */
 wtacrs_status wtacrs_context_create(int32_t device,
                                     int32_t ordinal,
@@ -437,6 +446,54 @@ wtacrs_status wtacrs_theory(const struct wtacrs_plan *plan,
                             uint64_t *winners,
                             double *expected_rows,
                             double *squared_error);
+
+/*
+ The mean of the squared Frobenius error |dW' - dW|^2 over estimates dW' that the plan's design and budget draw with
+ `weights` (`tokens` doubles, as from wtacrs_weights; NULL: the exact ones, norms of H times norms of dZ), for these H and
+ dZ. Dtypes and leading dimensions as in wtacrs_forward and wtacrs_backward. With C_i = H_i^T dZ_i, p_i the weights'
+ shares of their sum, C the winners, T the tail, m the places left to it and q_i the weights' shares of the tail's sum:
+
+ WTACRS_UNIFORM: n^2/k (1 - k/n) (sum |C_i|^2 - |dW|^2/n)/(n - 1).
+ WTACRS_CRS: (sum |C_i|^2/p_i - |sum C_i|^2)/k.
+ WTACRS_TOP_K: |sum of the C_i that are dropped|^2, which is the same in every draw.
+ WTACRS_WTA_IID: (sum over T of |C_i|^2/q_i - |sum over T of C_i|^2)/m.
+ WTACRS_WTA_STRATIFIED: its sum over strata of that.
+ WTACRS_WTA_PIVOTAL: no closed form; WTACRS_WTA_IID's is an upper bound.
+
+ Pairs of weight zero, which every design but WTACRS_UNIFORM leaves out, add their |sum of C_i|^2.
+
+ `*squared_error` is the mean, or the bound; `*exact` is 1 for the mean and 0 for an upper bound; `*squared_norm` is
+ |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error. Each may be NULL where it is not wanted. All
+ in doubles, without the rounding of dW's dtype.
+
+ For looking at, not for every step: it takes copies of H and dZ in doubles from its own heap, and the time of some exact
+ products.
+
+ Errors: WTACRS_INVALID_WEIGHTS for a weight, or a row of H or dZ, that is negative or not finite; WTACRS_NULL_POINTER,
+ WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_expected_error(const struct wtacrs_plan *plan,
+                                    const void *h,
+                                    size_t h_leading,
+                                    const void *dz,
+                                    size_t dz_leading,
+                                    const double *weights,
+                                    double *squared_error,
+                                    int32_t *exact,
+                                    double *squared_norm);
+
+/*
+ wtacrs_expected_error with DLPack tensors of two axes.
+
+ Errors: as for wtacrs_expected_error; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+ */
+wtacrs_status wtacrs_expected_error_dl(const struct wtacrs_plan *plan,
+                                       const wtacrs_dltensor *h,
+                                       const wtacrs_dltensor *dz,
+                                       const double *weights,
+                                       double *squared_error,
+                                       int32_t *exact,
+                                       double *squared_norm);
 
 /*
  A description of a layer. Shape and budget must be set; the other defaults are f32 matrices, WTACRS_WTA_PIVOTAL,
@@ -512,12 +569,24 @@ wtacrs_status wtacrs_layer_set_mix(struct wtacrs_layer *layer,
                                    double mix);
 
 /*
+ A number in the memory of the plan's device, aligned to 8, that passes which draw add to their offset when they run:
+ so that a captured CUDA graph, in which seed and offset are fixed, draws anew at each replay. NULL: none. It must live
+ as long as plans that are made of the description.
+
+ Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
+                                              const uint64_t *further_offset);
+
+/*
  The forward pass: chooses rows of H (tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements
  from row to row), and writes them to `saved` with their indices and scales. For layers that read the same H (Q, K
  and V) one pass is enough: plans of equal tokens, in_features, dtype of H and budget read each other's saved memory.
 
- `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known), and must be NULL
- otherwise. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call only reads it.
+ `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known). For
+ WTACRS_SOURCE_PREDICTED it may be NULL; cached norms given there (negative: not known) move the predictor's guesses as
+ far as it has learnt to trust them (wtacrs_norm_predictor_update_cached). For WTACRS_SOURCE_INPUT it must be NULL.
+ `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call only reads it.
  Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
 
  `saved` and `scratch` are aligned to 64 and of the sizes that the plan tells; larger ones are allowed. `stream` is the
@@ -692,6 +761,25 @@ wtacrs_status wtacrs_plan_backward_scratch_bytes(const struct wtacrs_plan *plan,
 wtacrs_status wtacrs_plan_estimate_scratch_bytes(const struct wtacrs_plan *plan, size_t *bytes);
 
 /*
+ Bytes of scratch memory for wtacrs_weight_gradient: the caller's, aligned to 64 (on CUDA 256), dead when the call
+ returns. On the CPU it is wtacrs_plan_backward_scratch_bytes.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_weight_gradient_scratch_bytes(const struct wtacrs_plan *plan,
+                                                        size_t *bytes);
+
+/*
+ Where in saved memory on CUDA a forward pass leaves its status, in bytes from the beginning: a 32-bit word that is 0,
+ or 1 + the index of the first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the
+ backward pass makes a dW of zeros (or adds nothing). A training loop may look at it when it next waits for the GPU.
+
+ Errors: WTACRS_UNSUPPORTED on the CPU, which tells such a row at once; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_saved_status_offset(const struct wtacrs_plan *plan,
+                                              size_t *offset);
+
+/*
  How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
  (seed, offset + draws) to the next. There is no generator with a state of its own.
 
@@ -757,6 +845,20 @@ wtacrs_status wtacrs_norm_predictor_update(struct wtacrs_norm_predictor *predict
                                            const float *dz_norms);
 
 /*
+ wtacrs_norm_predictor_update that also learns how far to trust cached norms: `cached_norms` are the `tokens` floats that
+ the forward pass of this step was given as its guess (negative: not known).
+
+ Errors: as for wtacrs_norm_predictor_update; WTACRS_INVALID_WEIGHTS also for a cached norm of a kept row that is not
+ finite.
+ */
+wtacrs_status wtacrs_norm_predictor_update_cached(struct wtacrs_norm_predictor *predictor,
+                                                  const struct wtacrs_plan *plan,
+                                                  const void *saved,
+                                                  size_t saved_bytes,
+                                                  const float *dz_norms,
+                                                  const float *cached_norms);
+
+/*
  How many numbers a step's statistics are.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
@@ -780,6 +882,21 @@ wtacrs_status wtacrs_norm_predictor_statistics(const struct wtacrs_norm_predicto
                                                size_t capacity);
 
 /*
+ wtacrs_norm_predictor_statistics of a step whose forward pass was given cached norms: to
+ wtacrs_norm_predictor_update_cached what that is to wtacrs_norm_predictor_update. Statistics of both kinds may be added.
+
+ Errors: as for wtacrs_norm_predictor_statistics and wtacrs_norm_predictor_update_cached.
+ */
+wtacrs_status wtacrs_norm_predictor_statistics_cached(const struct wtacrs_norm_predictor *predictor,
+                                                      const struct wtacrs_plan *plan,
+                                                      const void *saved,
+                                                      size_t saved_bytes,
+                                                      const float *dz_norms,
+                                                      const float *cached_norms,
+                                                      double *sums,
+                                                      size_t capacity);
+
+/*
  Learns from a step's statistics, `count` sums over all ranks.
 
  Errors: WTACRS_SHAPE_MISMATCH for another count; WTACRS_INVALID_ARGUMENT for sums that no rows can have;
@@ -791,7 +908,8 @@ wtacrs_status wtacrs_norm_predictor_apply(struct wtacrs_norm_predictor *predicto
 
 /*
  The whole predictor as bytes, for a checkpoint; wtacrs_norm_predictor_load reads them on any machine, and the loaded
- predictor continues to the same bits. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
+ predictor continues to the same bits. For a predictor on a GPU this call waits for all that was launched in its CUDA
+ context, so it must not be made while a stream is captured. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
  NULL and `capacity` 0 it is only asked for.
 
  Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -809,6 +927,103 @@ wtacrs_status wtacrs_norm_predictor_save(const struct wtacrs_norm_predictor *pre
 wtacrs_status wtacrs_norm_predictor_load(const void *bytes,
                                          size_t length,
                                          struct wtacrs_norm_predictor **predictor);
+
+/*
+ wtacrs_norm_predictor_create for a context's device. On CUDA its state lies in the GPU's memory, which is allocated by
+ this call and freed by wtacrs_norm_predictor_destroy: neither may be called while a stream is captured, and the
+ CUDA context must still live when the predictor is destroyed. Forward passes read the state and updates write it when
+ they run, so calls on one predictor belong on one stream, or on streams that wait for one another. A plan on CUDA takes
+ only predictors that were made with the plan's own context.
+
+ Errors: as for wtacrs_norm_predictor_create; also WTACRS_INVALID_HANDLE and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_create_on(const struct wtacrs_context *context,
+                                              size_t in_features,
+                                              struct wtacrs_norm_predictor **predictor);
+
+/*
+ wtacrs_norm_predictor_create_with for a context's device, as wtacrs_norm_predictor_create_on. On CUDA at most 512
+ features and 4096 rows a step are possible.
+
+ Errors: WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_create_with_on(const struct wtacrs_context *context,
+                                                   size_t in_features,
+                                                   size_t features,
+                                                   double forgetting,
+                                                   double ridge,
+                                                   double clamp,
+                                                   size_t rows_per_update,
+                                                   uint64_t seed,
+                                                   struct wtacrs_norm_predictor **predictor);
+
+/*
+ A predictor for a context's device from the `length` bytes that wtacrs_norm_predictor_save wrote, on whatever device.
+
+ Errors: as for wtacrs_norm_predictor_load and wtacrs_norm_predictor_create_with_on.
+ */
+wtacrs_status wtacrs_norm_predictor_load_on(const struct wtacrs_context *context,
+                                            const void *bytes,
+                                            size_t length,
+                                            struct wtacrs_norm_predictor **predictor);
+
+/*
+ wtacrs_norm_predictor_update for any device: `saved` and `dz_norms` are in the memory of the plan's device, and
+ `stream` is as in wtacrs_forward. On CUDA three kernels are launched, nothing is allocated, and the call can be captured.
+
+ On CUDA a norm that is negative or not finite shows when the kernels run: the predictor then stays as it was, and
+ wtacrs_norm_predictor_outcome tells.
+
+ Errors: as for wtacrs_norm_predictor_update; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_update_on(struct wtacrs_norm_predictor *predictor,
+                                              const struct wtacrs_plan *plan,
+                                              const void *saved,
+                                              size_t saved_bytes,
+                                              const float *dz_norms,
+                                              void *stream);
+
+/*
+ wtacrs_norm_predictor_statistics for any device: `sums` is in the memory of the plan's device, on CUDA aligned to 256.
+ `stream` as in wtacrs_forward; on CUDA two kernels are launched. Sums of a step with a norm that is no number are not
+ finite on CUDA, and applying them changes nothing.
+
+ Errors: as for wtacrs_norm_predictor_statistics; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_statistics_on(const struct wtacrs_norm_predictor *predictor,
+                                                  const struct wtacrs_plan *plan,
+                                                  const void *saved,
+                                                  size_t saved_bytes,
+                                                  const float *dz_norms,
+                                                  double *sums,
+                                                  size_t capacity,
+                                                  void *stream);
+
+/*
+ wtacrs_norm_predictor_apply for any device: `sums` is in the memory of the predictor's device, on CUDA aligned to 256.
+ `stream` as in wtacrs_forward; on CUDA one kernel is launched.
+
+ Errors: WTACRS_SHAPE_MISMATCH for another count; on the CPU WTACRS_INVALID_ARGUMENT for sums that no rows can have (on
+ CUDA see wtacrs_norm_predictor_outcome); WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED,
+ WTACRS_DEVICE_MISMATCH, WTACRS_CUDA_ERROR. The predictor is then as it was.
+ */
+wtacrs_status wtacrs_norm_predictor_apply_on(struct wtacrs_norm_predictor *predictor,
+                                             const double *sums,
+                                             size_t count,
+                                             void *stream);
+
+/*
+ What came of the last step on a GPU, for looking at: waits for all that was launched in its CUDA context, and must not be
+ called while a stream is captured. `*outcome` is 0 if the predictor has learned, 1 if there was nothing to learn, 2 if
+ in addition the norms have fallen so far that their level is found anew, 3 if the step was refused for a number that
+ is none. `*row` is 0, or 1 + the first kept row (in the order of the indices) with such a number, in the statistics of
+ the last step on this rank. Either may be NULL. On the CPU it is WTACRS_UNSUPPORTED, as calls tell at once.
+
+ Errors: WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_outcome(const struct wtacrs_norm_predictor *predictor,
+                                            uint32_t *outcome,
+                                            uint32_t *row);
 
 /*
  A status in a few words: NUL-terminated, in English, for ever valid. Numbers that are no status have words too.
@@ -859,6 +1074,22 @@ wtacrs_status wtacrs_row_norms_dl(const struct wtacrs_context *context,
                                   const wtacrs_dltensor *x,
                                   float *norms,
                                   size_t capacity,
+                                  void *stream);
+
+/*
+ The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
+ `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
+ wtacrs_joint_norms does for norms on the host.
+
+ Errors: as for wtacrs_row_norms.
+ */
+wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
+                                  int32_t dtype,
+                                  size_t rows,
+                                  size_t columns,
+                                  const void *x,
+                                  size_t x_leading,
+                                  float *norms,
                                   void *stream);
 
 /*
@@ -1051,6 +1282,14 @@ wtacrs_status wtacrs_tensor_mul_set_design(struct wtacrs_tensor_mul *tensor_mul,
 wtacrs_status wtacrs_tensor_mul_set_mix(struct wtacrs_tensor_mul *tensor_mul, double mix);
 
 /*
+ A number that forward passes add to their offset when they run: see wtacrs_layer_set_further_offset.
+
+ Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_further_offset(struct wtacrs_tensor_mul *tensor_mul,
+                                                   const uint64_t *further_offset);
+
+/*
  Freezes a description into a plan for a device. Later changes of the description do not touch it.
 
  Errors: WTACRS_INVALID_ARGUMENT if the shape or a side was not set, WTACRS_INVALID_BUDGET if a budget does not fit,
@@ -1079,6 +1318,16 @@ wtacrs_status wtacrs_tensor_mul_plan_memory(const struct wtacrs_tensor_mul_plan 
                                             size_t *forward_scratch_bytes,
                                             size_t *backward_scratch_bytes,
                                             size_t *exact_bytes);
+
+/*
+ Where in saved memory on CUDA a forward pass leaves the status words of one gradient, WTACRS_LEFT or WTACRS_RIGHT, in
+ bytes from the beginning: batch x heads 32-bit words, each as wtacrs_plan_saved_status_offset tells.
+
+ Errors: WTACRS_UNSUPPORTED on the CPU, WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_plan_saved_status_offset(const struct wtacrs_tensor_mul_plan *plan,
+                                                         int32_t side,
+                                                         size_t *offset);
 
 /*
  How far a forward pass advances the offset of its randomness; see wtacrs_plan_draws.

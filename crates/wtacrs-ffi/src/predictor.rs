@@ -2,8 +2,11 @@
 
 use crate::array::{Array, block, check_disjoint};
 use crate::cache::save;
+use crate::context::Context;
+use crate::cuda::DevicePredictor;
 use crate::dtype::with_element;
 use crate::guard::{Failure, Outcome, guard, poisoned};
+use crate::linear::known;
 use crate::plan::{Plan, plan, wtacrs_plan};
 use crate::registry::Registry;
 use crate::status::*;
@@ -19,10 +22,60 @@ pub struct wtacrs_norm_predictor {
     _opaque: (),
 }
 
-static PREDICTORS: Registry<RwLock<NormPredictor>> = Registry::new("norm predictor");
+/// Where a predictor's state lies.
+enum Predictor {
+    Host(Arc<RwLock<NormPredictor>>),
+    Device(Arc<DevicePredictor>),
+}
 
+static PREDICTORS: Registry<Predictor> = Registry::new("norm predictor");
+
+/// A predictor of the CPU's.
 pub(crate) fn predictor(handle: *const wtacrs_norm_predictor) -> Outcome<Arc<RwLock<NormPredictor>>> {
-    PREDICTORS.get(handle)
+    match &*PREDICTORS.get(handle)? {
+        Predictor::Host(predictor) => Ok(Arc::clone(predictor)),
+        Predictor::Device(_) => {
+            let message = "the predictor is a GPU's: the CPU cannot use it, and calls on it take a stream (…_on)";
+            Err(Failure::new(WTACRS_DEVICE_MISMATCH, message))
+        }
+    }
+}
+
+/// A predictor of a context's GPU.
+pub(crate) fn device_predictor(
+    handle: *const wtacrs_norm_predictor,
+    context: &Arc<Context>,
+) -> Outcome<Arc<DevicePredictor>> {
+    match &*PREDICTORS.get(handle)? {
+        Predictor::Device(predictor) => {
+            predictor.check_context(context)?;
+            Ok(Arc::clone(predictor))
+        }
+        Predictor::Host(_) => {
+            let message = "the predictor is the CPU's: wtacrs_norm_predictor_create_on makes one for a GPU";
+            Err(Failure::new(WTACRS_DEVICE_MISMATCH, message))
+        }
+    }
+}
+
+/// Takes a predictor to a context's device; its handle.
+pub(crate) fn insert(context: &Arc<Context>, made: NormPredictor) -> Outcome<*mut wtacrs_norm_predictor> {
+    Ok(PREDICTORS.insert(match context.device.gpu() {
+        None => Predictor::Host(Arc::new(RwLock::new(made))),
+        Some(_) => Predictor::Device(Arc::new(DevicePredictor::new(context, made)?)),
+    }))
+}
+
+/// A predictor of any device.
+pub(crate) fn any_predictor<T>(
+    handle: *const wtacrs_norm_predictor,
+    host: impl FnOnce(&RwLock<NormPredictor>) -> Outcome<T>,
+    device: impl FnOnce(&DevicePredictor) -> Outcome<T>,
+) -> Outcome<T> {
+    match &*PREDICTORS.get(handle)? {
+        Predictor::Host(predictor) => host(predictor),
+        Predictor::Device(predictor) => device(predictor),
+    }
 }
 
 /// A predictor that knows nothing yet, with default settings (256 features, forgetting 0.97, ridge 0.01, clamp 6,
@@ -70,7 +123,7 @@ unsafe fn create(output: *mut *mut wtacrs_norm_predictor, make: impl FnOnce() ->
     let output = Array::new(output, 1, "predictor")?;
     let made = make()?;
     // SAFETY: checked for NULL and alignment; the caller has the rest.
-    unsafe { output.set(PREDICTORS.insert(RwLock::new(made))) };
+    unsafe { output.set(PREDICTORS.insert(Predictor::Host(Arc::new(RwLock::new(made))))) };
     Ok(())
 }
 
@@ -99,7 +152,30 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_update(
     guard("wtacrs_norm_predictor_update", || {
         let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
         // SAFETY: as documented.
-        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms) }?;
+        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms, None) }?;
+        Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
+    })
+}
+
+/// wtacrs_norm_predictor_update that also learns how far to trust cached norms: `cached_norms` are the `tokens` floats that
+/// the forward pass of this step was given as its guess (negative: not known).
+///
+/// Errors: as for wtacrs_norm_predictor_update; WTACRS_INVALID_WEIGHTS also for a cached norm of a kept row that is not
+/// finite.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_update_cached(
+    predictor: *mut wtacrs_norm_predictor,
+    plan: *const wtacrs_plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached_norms: *const f32,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_update_cached", || {
+        let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
+        let cached = Array::new(cached_norms, plan.tokens, "cached_norms")?;
+        // SAFETY: as documented.
+        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms, Some(cached)) }?;
         Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
     })
 }
@@ -114,9 +190,11 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_statistics_count(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_statistics_count", || {
         let output = Array::new(count, 1, "count")?;
-        let zeros = no_statistics(&*self::predictor(predictor)?.read().map_err(poisoned)?)?;
+        let on_host =
+            |predictor: &RwLock<NormPredictor>| Ok(no_statistics(&*predictor.read().map_err(poisoned)?)?.sums().len());
+        let len = any_predictor(predictor, on_host, |predictor| Ok(predictor.sums_len()))?;
         // SAFETY: an output of one number, checked for NULL and alignment.
-        unsafe { output.set(zeros.sums().len()) };
+        unsafe { output.set(len) };
         Ok(())
     })
 }
@@ -139,22 +217,68 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_statistics(
     guard("wtacrs_norm_predictor_statistics", || {
         let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
         // SAFETY: as documented.
-        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms) }?;
-        let count = step.sums().len();
-        if capacity < count {
-            let message = format!("room for {capacity} sums where there are {count}");
-            return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
-        }
-        let output = Array::new(sums, count, "sums")?;
-        let inputs = [
-            block(saved, saved_bytes, plan.saved.bytes(), "saved")?.region(),
-            Array::new(dz_norms, plan.tokens, "dz_norms")?.region(),
-        ];
-        check_disjoint(&[output.region()], &inputs)?;
-        // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
-        unsafe { output.get_mut() }.copy_from_slice(step.sums());
-        Ok(())
+        unsafe { write_statistics(&predictor, &plan, saved, saved_bytes, dz_norms, None, sums, capacity) }
     })
+}
+
+/// wtacrs_norm_predictor_statistics of a step whose forward pass was given cached norms: to
+/// wtacrs_norm_predictor_update_cached what that is to wtacrs_norm_predictor_update. Statistics of both kinds may be added.
+///
+/// Errors: as for wtacrs_norm_predictor_statistics and wtacrs_norm_predictor_update_cached.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_statistics_cached(
+    predictor: *const wtacrs_norm_predictor,
+    plan: *const wtacrs_plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached_norms: *const f32,
+    sums: *mut f64,
+    capacity: usize,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_statistics_cached", || {
+        let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
+        let cached = Array::new(cached_norms, plan.tokens, "cached_norms")?;
+        // SAFETY: as documented.
+        unsafe { write_statistics(&predictor, &plan, saved, saved_bytes, dz_norms, Some(cached), sums, capacity) }
+    })
+}
+
+/// Refuses sums that do not fit.
+pub(crate) fn check_sums_room(capacity: usize, count: usize) -> Outcome {
+    if capacity >= count {
+        return Ok(());
+    }
+    let message = format!("room for {capacity} sums where there are {count}");
+    Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message))
+}
+
+/// # Safety
+///
+/// The contract of `wtacrs_norm_predictor_statistics`.
+pub(crate) unsafe fn write_statistics(
+    predictor: &RwLock<NormPredictor>,
+    plan: &Plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached: Option<Array<f32>>,
+    sums: *mut f64,
+    capacity: usize,
+) -> Outcome {
+    let mut inputs = vec![
+        block(saved, saved_bytes, plan.saved.bytes(), "saved")?.region(),
+        Array::new(dz_norms, plan.tokens, "dz_norms")?.region(),
+    ];
+    inputs.extend(cached.as_ref().map(Array::region));
+    // SAFETY: the caller has it.
+    let step = unsafe { statistics(predictor, plan, saved, saved_bytes, dz_norms, cached) }?;
+    check_sums_room(capacity, step.sums().len())?;
+    let output = Array::new(sums, step.sums().len(), "sums")?;
+    check_disjoint(&[output.region()], &inputs)?;
+    // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
+    unsafe { output.get_mut() }.copy_from_slice(step.sums());
+    Ok(())
 }
 
 /// Learns from a step's statistics, `count` sums over all ranks.
@@ -183,7 +307,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_apply(
 }
 
 /// The whole predictor as bytes, for a checkpoint; wtacrs_norm_predictor_load reads them on any machine, and the loaded
-/// predictor continues to the same bits. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
+/// predictor continues to the same bits. For a predictor on a GPU this call waits for all that was launched in its CUDA
+/// context, so it must not be made while a stream is captured. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
 /// NULL and `capacity` 0 it is only asked for.
 ///
 /// Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -195,7 +320,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_save(
     needed: *mut usize,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_save", || {
-        let bytes = self::predictor(predictor)?.read().map_err(poisoned)?.to_bytes();
+        let on_host = |predictor: &RwLock<NormPredictor>| Ok(predictor.read().map_err(poisoned)?.to_bytes());
+        let bytes = any_predictor(predictor, on_host, |predictor| Ok(predictor.fetch()?.to_bytes()))?;
         // SAFETY: as documented.
         unsafe { save(&bytes, buffer, capacity, needed) }
     })
@@ -221,29 +347,32 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_load(
 
 /// # Safety
 ///
-/// `saved` and `dz_norms` are NULL or as `wtacrs_norm_predictor_update` says.
-unsafe fn statistics(
+/// `saved`, `dz_norms` and `cached` are NULL or as `wtacrs_norm_predictor_update_cached` says.
+pub(crate) unsafe fn statistics(
     predictor: &RwLock<NormPredictor>,
     plan: &Plan,
     saved: *const c_void,
     saved_bytes: usize,
     dz_norms: *const f32,
+    cached: Option<Array<f32>>,
 ) -> Outcome<StepStatistics> {
+    plan.host()?;
     let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
     let norms = Array::new(dz_norms, plan.tokens, "dz_norms")?;
     // SAFETY: checked for NULL and alignment; the caller has the rest.
-    let norms = unsafe { norms.get() };
+    let (norms, cached) = unsafe { (norms.get(), cached.map(|cached| cached.get())) };
     let predictor = predictor.read().map_err(poisoned)?;
     with_element!(plan.h, T => {
         // SAFETY: as above.
         let (selection, rows): (Selection, _) = unsafe { plan.saved.read::<T>(saved.as_ptr()) }?;
-        let kept: Vec<f32> = selection.indices().iter().map(|&i| norms[i as usize]).collect();
-        Ok(predictor.statistics(rows, &kept, selection.scales(), None)?)
+        let of_kept = |norms: &[f32]| -> Vec<f32> { selection.indices().iter().map(|&i| norms[i as usize]).collect() };
+        let cached = cached.map(|cached| known(&of_kept(cached)));
+        Ok(predictor.statistics(rows, &of_kept(norms), selection.scales(), cached.as_deref())?)
     })
 }
 
 /// The statistics of no rows.
-fn no_statistics(predictor: &NormPredictor) -> Outcome<StepStatistics> {
+pub(crate) fn no_statistics(predictor: &NormPredictor) -> Outcome<StepStatistics> {
     let rows = Array2::<f32>::zeros((0, predictor.in_features()));
     Ok(predictor.statistics(rows.view(), &[], &[], None)?)
 }

@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{compile, crate_path, run, scratch};
-use safetensors::SafeTensors;
+use common::{compile, crate_path, run, scratch, write_layer};
 use std::path::Path;
 use std::process::Command;
 
@@ -20,27 +19,42 @@ fn under_valgrind(program: &Path, arguments: &[&Path]) {
 #[test]
 fn a_client() {
     let folder = scratch("client");
-    let bytes = std::fs::read(crate_path("../../testdata/minilm_l3_value_imdb_1024.safetensors")).expect("testdata");
-    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
-    for name in ["h", "dz"] {
-        let file = folder.join(format!("{name}.raw"));
-        std::fs::write(file, tensors.tensor(name).expect("recorded").data()).expect("temporary files can be written");
-    }
+    write_layer(&folder);
     let program = compile("client.c", &folder);
     let output = run(Command::new(&program).arg(&folder));
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
     let _ = std::fs::remove_dir_all(folder);
 }
 
-#[test]
-fn misuse() {
-    let folder = scratch("misuse");
-    let program = compile("misuse.c", &folder);
+/// A program that ends by saying that all is well; the same again under valgrind.
+fn misuses(source: &str) {
+    let folder = scratch(source);
+    let program = compile(source, &folder);
     let output = run(&mut Command::new(&program));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.ends_with("ok\n"), "{text}");
     under_valgrind(&program, &[]);
     let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn misuse() {
+    misuses("misuse.c");
+}
+
+#[test]
+fn objects_in_every_wrong_order() {
+    misuses("lifetimes.c");
+}
+
+#[test]
+fn objects_shared_by_threads() {
+    misuses("threads.c");
+}
+
+#[test]
+fn strides_of_every_kind() {
+    misuses("strides.c");
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub use self::run::*;
 use crate::array::Array;
 use crate::dtype::{Dtype, check_dtypes, design, one_of};
 use crate::guard::{Outcome, guard, poisoned};
-use crate::layer::{check_keep, check_mix, check_pairs, check_sizes};
+use crate::layer::{FurtherOffset, check_keep, check_mix, check_pairs, check_sizes};
 use crate::registry::Registry;
 use crate::status::*;
 use std::sync::Mutex;
@@ -39,6 +39,7 @@ struct Description {
     contractions: [Option<Contraction>; 2],
     design: BuiltIn,
     mix: f64,
+    further_offset: FurtherOffset,
 }
 
 static DESCRIPTIONS: Registry<Mutex<Description>> = Registry::new("batched product");
@@ -66,7 +67,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_create(tensor_mul: *mut *mut wtacrs_t
     guard("wtacrs_tensor_mul_create", || {
         let output = Array::new(tensor_mul, 1, "tensor_mul")?;
         let (operands, gradient, design) = (Dtype::F32, Dtype::F32, BuiltIn::default());
-        let made = Description { shape: None, operands, gradient, contractions: [None; 2], design, mix: DEFAULT_MIX };
+        let (contractions, further_offset) = ([None; 2], FurtherOffset::NONE);
+        let made =
+            Description { shape: None, operands, gradient, contractions, design, mix: DEFAULT_MIX, further_offset };
         // SAFETY: an output of one pointer, checked for NULL and alignment.
         unsafe { output.set(DESCRIPTIONS.insert(Mutex::new(made))) };
         Ok(())
@@ -183,5 +186,19 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_set_mix(tensor_mul: *mut wtacrs_tenso
     guard("wtacrs_tensor_mul_set_mix", || {
         check_mix(mix)?;
         change(tensor_mul, |description| description.mix = mix)
+    })
+}
+
+/// A number that forward passes add to their offset when they run: see wtacrs_layer_set_further_offset.
+///
+/// Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_set_further_offset(
+    tensor_mul: *mut wtacrs_tensor_mul,
+    further_offset: *const u64,
+) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_set_further_offset", || {
+        let further_offset = FurtherOffset::new(further_offset)?;
+        change(tensor_mul, |description| description.further_offset = further_offset)
     })
 }

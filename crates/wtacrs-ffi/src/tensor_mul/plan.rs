@@ -3,14 +3,17 @@
 use super::{Description, description, wtacrs_tensor_mul};
 use crate::array::Array;
 use crate::context::{Context, context, wtacrs_context};
-use crate::dtype::Dtype;
+use crate::cuda::CudaTensorMul;
+use crate::device::{Device, Gpu};
+use crate::dtype::{Dtype, one_of};
 use crate::guard::{Failure, Outcome, guard};
 use crate::kept::KeptBlock;
+use crate::layer::FurtherOffset;
 use crate::plan::{report, workspace_bytes};
 use crate::registry::Registry;
 use crate::status::*;
 use std::sync::Arc;
-use wtacrs_core::tensor_mul::{Contraction, TensorMul};
+use wtacrs_core::tensor_mul::{Contraction, Side, TensorMul};
 
 /// A batched product's settled plan. It never changes: any number of threads may use one at the same time, each with
 /// saved and scratch memory of its own.
@@ -23,7 +26,7 @@ const TASKS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Plan {
-    _context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     pub(super) product: TensorMul,
     pub(super) batch: usize,
     pub(super) heads: usize,
@@ -37,6 +40,9 @@ pub(super) struct Plan {
     pub(super) right: KeptBlock,
     pub(super) saved_bytes: usize,
     pub(super) task_scratch: usize,
+    pub(super) further_offset: FurtherOffset,
+    /// The launches, if the device is a GPU.
+    cuda: Option<CudaTensorMul>,
     draws: u64,
 }
 
@@ -69,8 +75,13 @@ impl Plan {
         let item = left.bytes().checked_add(right.bytes());
         let saved_bytes = item.and_then(|bytes| bytes.checked_mul(batch * heads)).filter(fits).ok_or_else(overflow)?;
         task_scratch.checked_mul(TASKS).filter(fits).ok_or_else(overflow)?;
+        let shape = [batch, heads, rows, inner, columns];
+        let dtypes = [given.operands, given.gradient];
+        let cuda = context.device.gpu().map(|gpu| CudaTensorMul::new(gpu, product, shape, dtypes)).transpose()?;
         Ok(Self {
-            _context: context,
+            further_offset: given.further_offset,
+            cuda,
+            context,
             product,
             batch,
             heads,
@@ -85,6 +96,15 @@ impl Plan {
             task_scratch,
             draws,
         })
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        &self.context.device
+    }
+
+    /// The GPU and the launches, if that is the device.
+    pub(super) fn on_gpu(&self) -> Option<(&Gpu, &CudaTensorMul)> {
+        self.device().gpu().zip(self.cuda.as_ref())
     }
 
     pub(super) fn items(&self) -> usize {
@@ -144,8 +164,35 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_memory(
         let plan = self::plan(plan)?;
         let exact = plan.items() * plan.inner * (plan.rows + plan.columns) * plan.operands.bytes();
         let outputs = [saved_bytes, forward_scratch_bytes, backward_scratch_bytes, exact_bytes];
+        let sizes = match plan.on_gpu() {
+            Some((_, cuda)) => [cuda.saved_bytes, cuda.forward_bytes, cuda.backward_bytes, exact],
+            None => [plan.saved_bytes, 0, plan.scratch_bytes(), exact],
+        };
         // SAFETY: as documented.
-        unsafe { report(outputs, [plan.saved_bytes, 0, plan.scratch_bytes(), exact]) }
+        unsafe { report(outputs, sizes) }
+    })
+}
+
+/// Where in saved memory on CUDA a forward pass leaves the status words of one gradient, WTACRS_LEFT or WTACRS_RIGHT, in
+/// bytes from the beginning: batch x heads 32-bit words, each as wtacrs_plan_saved_status_offset tells.
+///
+/// Errors: WTACRS_UNSUPPORTED on the CPU, WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_plan_saved_status_offset(
+    plan: *const wtacrs_tensor_mul_plan,
+    side: i32,
+    offset: *mut usize,
+) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_plan_saved_status_offset", || {
+        let output = Array::new(offset, 1, "offset")?;
+        let plan = self::plan(plan)?;
+        let side = one_of("side", side, &[Side::Left, Side::Right])?;
+        let (_, cuda) = plan
+            .on_gpu()
+            .ok_or_else(|| Failure::new(WTACRS_UNSUPPORTED, "on the CPU, a forward pass tells at once"))?;
+        // SAFETY: an output of one number, checked for NULL and alignment.
+        unsafe { output.set(cuda.status_offset(side) as usize) };
+        Ok(())
     })
 }
 

@@ -1,7 +1,8 @@
 //! A batched product's two passes.
 
 use super::plan::{Plan, plan, wtacrs_tensor_mul_plan};
-use crate::array::{Array, block, check_disjoint, regions};
+use crate::array::{block, check_disjoint, regions};
+use crate::cuda::{Gradients, Operands, Pass};
 use crate::dlpack::{shaped, wtacrs_dltensor};
 use crate::dtype::{Dtype, Number, with_element, with_elements};
 use crate::guard::{Outcome, guard};
@@ -15,6 +16,7 @@ use wtacrs_core::Selection;
 use wtacrs_core::element::Element;
 use wtacrs_core::product;
 use wtacrs_core::tensor_mul::Side;
+use wtacrs_kernels::plan::Randomness;
 
 /// The forward pass: chooses and saves what both gradients need of A (batch x heads x rows x inner) and B (batch x heads
 /// x inner x columns), of the plan's dtype, row by row without gaps. Every (batch, head) has draws of its own.
@@ -40,15 +42,13 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_forward(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_tensor_mul_forward", || {
         let plan = &*self::plan(plan)?;
         let a = Tensor::contiguous(a, plan.operands, plan.a(), "a")?;
         let b = Tensor::contiguous(b, plan.operands, plan.b(), "b")?;
-        let saved = block(saved, saved_bytes, plan.saved_bytes, "saved")?;
-        block(scratch, scratch_bytes, 0, "scratch")?;
+        let memory = Pass { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
-        unsafe { forward(plan, a, b, row_guess, column_guess, seed, offset, &saved) }
+        unsafe { forward(plan, Operands { a, b, row_guess, column_guess }, seed, offset, &memory) }
     })
 }
 
@@ -70,16 +70,14 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_forward_dl(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_tensor_mul_forward_dl", || {
         let plan = &*self::plan(plan)?;
-        let saved = block(saved, saved_bytes, plan.saved_bytes, "saved")?;
-        block(scratch, scratch_bytes, 0, "scratch")?;
+        let memory = Pass { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
         unsafe {
-            let a = shaped(a, plan.operands, plan.a(), "a")?;
-            let b = shaped(b, plan.operands, plan.b(), "b")?;
-            forward(plan, a, b, row_guess, column_guess, seed, offset, &saved)
+            let a = shaped(a, plan.device(), plan.operands, plan.a(), "a")?;
+            let b = shaped(b, plan.device(), plan.operands, plan.b(), "b")?;
+            forward(plan, Operands { a, b, row_guess, column_guess }, seed, offset, &memory)
         }
     })
 }
@@ -112,16 +110,20 @@ impl Plan {
 /// # Safety
 ///
 /// The contract of `wtacrs_tensor_mul_forward`.
-unsafe fn forward(
-    plan: &Plan,
-    a: Tensor<4>,
-    b: Tensor<4>,
-    row_guess: *const f32,
-    column_guess: *const f32,
-    seed: u64,
-    offset: u64,
-    saved: &Array<u8>,
-) -> Outcome {
+unsafe fn forward(plan: &Plan, operands: Operands, seed: u64, offset: u64, memory: &Pass) -> Outcome {
+    if let Some((gpu, cuda)) = plan.on_gpu() {
+        let randomness = Randomness { seed, offset, further_offset: plan.further_offset.as_ptr() };
+        let &Pass { saved, saved_bytes, scratch, scratch_bytes, stream } = memory;
+        // SAFETY: the caller has it.
+        return unsafe {
+            cuda.forward(gpu, &operands, randomness, (saved, saved_bytes), (scratch, scratch_bytes), stream)
+        };
+    }
+    // SAFETY: as documented, the number is on the host.
+    let offset = unsafe { plan.further_offset.added_to(offset) };
+    let Operands { a, b, row_guess, column_guess } = operands;
+    let saved = block(memory.saved, memory.saved_bytes, plan.saved_bytes, "saved")?;
+    block(memory.scratch, memory.scratch_bytes, 0, "scratch")?;
     let rows = plan.norms(row_guess, plan.rows, "row_guess")?;
     let columns = plan.norms(column_guess, plan.columns, "column_guess")?;
     let guesses = [rows.as_ref().map(Tensor::region), columns.as_ref().map(Tensor::region)];
@@ -182,16 +184,14 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_backward(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_tensor_mul_backward", || {
         let plan = &*self::plan(plan)?;
         let g = Tensor::contiguous(g, plan.gradient, plan.c(), "g")?;
         let da = Tensor::contiguous(da, plan.operands.accumulator(), plan.a(), "da")?;
         let db = Tensor::contiguous(db, plan.operands.accumulator(), plan.b(), "db")?;
-        let saved = block(saved, saved_bytes, plan.saved_bytes, "saved")?;
-        let scratch = block(scratch, scratch_bytes, plan.scratch_bytes(), "scratch")?;
+        let memory = Pass { saved: saved.cast_mut(), saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
-        unsafe { backward(plan, &saved, g, da, db, accumulate, row_norms, column_norms, &scratch) }
+        unsafe { backward(plan, [g, da, db], accumulate, row_norms, column_norms, &memory) }
     })
 }
 
@@ -213,17 +213,15 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_backward_dl(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_tensor_mul_backward_dl", || {
         let plan = &*self::plan(plan)?;
-        let saved = block(saved, saved_bytes, plan.saved_bytes, "saved")?;
-        let scratch = block(scratch, scratch_bytes, plan.scratch_bytes(), "scratch")?;
+        let memory = Pass { saved: saved.cast_mut(), saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
         unsafe {
-            let g = shaped(g, plan.gradient, plan.c(), "g")?;
-            let da = shaped(da, plan.operands.accumulator(), plan.a(), "da")?;
-            let db = shaped(db, plan.operands.accumulator(), plan.b(), "db")?;
-            backward(plan, &saved, g, da, db, accumulate, row_norms, column_norms, &scratch)
+            let g = shaped(g, plan.device(), plan.gradient, plan.c(), "g")?;
+            let da = shaped(da, plan.device(), plan.operands.accumulator(), plan.a(), "da")?;
+            let db = shaped(db, plan.device(), plan.operands.accumulator(), plan.b(), "db")?;
+            backward(plan, [g, da, db], accumulate, row_norms, column_norms, &memory)
         }
     })
 }
@@ -233,16 +231,21 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_backward_dl(
 /// The contract of `wtacrs_tensor_mul_backward`.
 unsafe fn backward(
     plan: &Plan,
-    saved: &Array<u8>,
-    g: Tensor<4>,
-    da: Tensor<4>,
-    db: Tensor<4>,
+    [g, da, db]: [Tensor<4>; 3],
     accumulate: i32,
     row_norms: *mut f32,
     column_norms: *mut f32,
-    scratch: &Array<u8>,
+    memory: &Pass,
 ) -> Outcome {
     let (da, db, update) = (da.writable()?, db.writable()?, update(accumulate)?);
+    if let Some((gpu, cuda)) = plan.on_gpu() {
+        let gradients = Gradients { g, da, db, update, row_norms, column_norms };
+        let &Pass { saved, saved_bytes, scratch, scratch_bytes, stream } = memory;
+        // SAFETY: the caller has it.
+        return unsafe { cuda.backward(gpu, &gradients, (saved, saved_bytes), (scratch, scratch_bytes), stream) };
+    }
+    let saved = block(memory.saved, memory.saved_bytes, plan.saved_bytes, "saved")?;
+    let scratch = block(memory.scratch, memory.scratch_bytes, plan.scratch_bytes(), "scratch")?;
     let row_norms = plan.norms(row_norms, plan.rows, "row_norms")?;
     let column_norms = plan.norms(column_norms, plan.columns, "column_norms")?;
     let norms = [row_norms.as_ref().map(Tensor::region), column_norms.as_ref().map(Tensor::region)];
@@ -260,7 +263,7 @@ unsafe fn backward(
         });
         let items: Vec<_> = items.collect::<Outcome<_>>()?;
         // SAFETY: checked for size and alignment, and overlaps nothing.
-        let mut workspaces = split(unsafe { workspace::<<T as Element>::Accumulator>(scratch) }, plan.tasks());
+        let mut workspaces = split(unsafe { workspace::<<T as Element>::Accumulator>(&scratch) }, plan.tasks());
         let per_task = items.len().div_ceil(plan.tasks().max(1)).max(1);
         let tasks = items.par_chunks(per_task).zip(workspaces.par_iter_mut()).enumerate();
         tasks.try_for_each(|(task, (items, workspace))| {

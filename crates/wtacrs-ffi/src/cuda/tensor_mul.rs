@@ -1,0 +1,251 @@
+//! A batched product's passes on a GPU.
+
+use super::{bytes, data_type, memory, unsupported};
+use crate::array::{Array, check_disjoint, device_block, regions};
+use crate::device::Gpu;
+use crate::dtype::Dtype;
+use crate::guard::{Failure, Outcome};
+use crate::tensor::Tensor;
+use core::ffi::c_void;
+use wtacrs_core::Keep;
+use wtacrs_core::design::BuiltIn;
+use wtacrs_core::product::Update;
+use wtacrs_core::tensor_mul::{Contraction, Side, TensorMul};
+use wtacrs_kernels::plan::{
+    BackwardBuffers, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, Precision, Randomness, SavedParts, Strides,
+    WeightSource,
+};
+
+/// Both gradients' launches. Each has a plan of its own, for their designs may differ.
+#[derive(Debug)]
+pub(crate) struct CudaTensorMul {
+    product: TensorMul,
+    settings: MatmulSettings,
+    /// What is saved for dA, then for dB.
+    saved: [SavedParts; 2],
+    pub(crate) saved_bytes: usize,
+    pub(crate) forward_bytes: usize,
+    pub(crate) backward_bytes: usize,
+}
+
+/// A forward pass's matrices and guesses.
+pub(crate) struct Operands {
+    pub(crate) a: Tensor<4>,
+    pub(crate) b: Tensor<4>,
+    pub(crate) row_guess: *const f32,
+    pub(crate) column_guess: *const f32,
+}
+
+/// A backward pass's matrices and norms.
+pub(crate) struct Gradients {
+    pub(crate) g: Tensor<4>,
+    pub(crate) da: Tensor<4>,
+    pub(crate) db: Tensor<4>,
+    pub(crate) update: Update,
+    pub(crate) row_norms: *mut f32,
+    pub(crate) column_norms: *mut f32,
+}
+
+impl CudaTensorMul {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        product: TensorMul,
+        [batch, heads, rows, inner, columns]: [usize; 5],
+        [operands, gradient]: [Dtype; 2],
+    ) -> Outcome<Self> {
+        let settings = MatmulSettings {
+            batch,
+            heads,
+            rows,
+            inner,
+            columns,
+            left: None,
+            right: None,
+            design: product.design,
+            weights: WeightSource::Input,
+            input: data_type(operands)?,
+            gradient: data_type(gradient)?,
+            result: data_type(operands.accumulator())?,
+            precision: Precision::default(),
+            a_strides: None,
+            b_transposed_strides: None,
+            gradient_strides: None,
+        };
+        let of = |side| MatmulPlan::new(&of_side(&settings, &product, side, false), gpu.properties());
+        let (left, right) = (of(Side::Left)?, of(Side::Right)?);
+        let (Some(left), Some(right)) = (left.left(), right.right()) else {
+            return Err(no_side());
+        };
+        let saved = [*left.saved(), *right.saved()];
+        Ok(Self {
+            product,
+            saved_bytes: bytes(saved[0].bytes + saved[1].bytes)?,
+            forward_bytes: bytes(left.forward_scratch_bytes().max(right.forward_scratch_bytes()))?,
+            backward_bytes: bytes(left.backward_scratch_bytes().max(right.backward_scratch_bytes()))?,
+            saved,
+            settings,
+        })
+    }
+
+    /// Where a side's status words lie in saved memory.
+    pub(crate) fn status_offset(&self, side: Side) -> u64 {
+        match side {
+            Side::Left => self.saved[0].status.offset,
+            Side::Right => self.saved[0].bytes + self.saved[1].status.offset,
+        }
+    }
+
+    /// The saved memory of a side.
+    fn part(&self, saved: &Array<u8>, side: Side) -> Memory {
+        let all = memory(saved);
+        let first = self.saved[0].bytes;
+        match side {
+            Side::Left => Memory { at: all.at, bytes: first },
+            Side::Right => Memory { at: all.at.wrapping_add(first as usize), bytes: self.saved[1].bytes },
+        }
+    }
+
+    fn plan(&self, gpu: &Gpu, side: Side, is_guessed: bool, strides: MatmulSettings) -> Outcome<MatmulPlan> {
+        Ok(MatmulPlan::new(&of_side(&strides, &self.product, side, is_guessed), gpu.properties())?)
+    }
+
+    /// # Safety
+    ///
+    /// The contract of `wtacrs_tensor_mul_forward`.
+    pub(crate) unsafe fn forward(
+        &self,
+        gpu: &Gpu,
+        operands: &Operands,
+        randomness: Randomness,
+        (saved, saved_bytes): (*mut c_void, usize),
+        (scratch, scratch_bytes): (*mut c_void, usize),
+        stream: *mut c_void,
+    ) -> Outcome {
+        let &Operands { a, b, row_guess, column_guess } = operands;
+        let items = self.settings.batch * self.settings.heads;
+        let saved = device_block(saved, saved_bytes, self.saved_bytes, "saved")?;
+        let scratch = device_block(scratch, scratch_bytes, self.forward_bytes, "scratch")?;
+        let rows = Array::optional(row_guess, items * self.settings.rows, "row_guess")?;
+        let columns = Array::optional(column_guess, items * self.settings.columns, "column_guess")?;
+        let guesses = [rows.as_ref().map(Array::region), columns.as_ref().map(Array::region)];
+        let inputs = regions([Some(a.region()), Some(b.region()), guesses[0], guesses[1]]);
+        check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
+        let strided = MatmulSettings {
+            a_strides: Some(strides(&a, [2, 3])?),
+            b_transposed_strides: Some(strides(&b, [3, 2])?),
+            ..self.settings.clone()
+        };
+        let left = self.plan(gpu, Side::Left, columns.is_some(), strided.clone())?;
+        let right = self.plan(gpu, Side::Right, rows.is_some(), strided)?;
+        let (Some(left), Some(right)) = (left.left(), right.right()) else { return Err(no_side()) };
+        let buffers = |input: Tensor<4>, guess: *const f32, side| ForwardBuffers {
+            input: input.lowest(),
+            guess,
+            saved: self.part(&saved, side),
+            scratch: memory(&scratch),
+        };
+        let mut launcher = gpu.on(stream)?;
+        // SAFETY: checked for NULL, size, alignment and overlap; the caller has the rest. Both use the scratch in turn.
+        unsafe {
+            left.forward(&mut launcher, &buffers(b, column_guess, Side::Left), randomness)?;
+            Ok(right.forward(&mut launcher, &buffers(a, row_guess, Side::Right), randomness)?)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The contract of `wtacrs_tensor_mul_backward`.
+    pub(crate) unsafe fn backward(
+        &self,
+        gpu: &Gpu,
+        gradients: &Gradients,
+        (saved, saved_bytes): (*const c_void, usize),
+        (scratch, scratch_bytes): (*mut c_void, usize),
+        stream: *mut c_void,
+    ) -> Outcome {
+        let &Gradients { g, da, db, update, row_norms, column_norms } = gradients;
+        let items = self.settings.batch * self.settings.heads;
+        let saved = device_block(saved, saved_bytes, self.saved_bytes, "saved")?;
+        let scratch = device_block(scratch, scratch_bytes, self.backward_bytes, "scratch")?;
+        let rows = Array::optional(row_norms, items * self.settings.rows, "row_norms")?;
+        let columns = Array::optional(column_norms, items * self.settings.columns, "column_norms")?;
+        let norms = [rows.as_ref().map(Array::region), columns.as_ref().map(Array::region)];
+        let outputs = regions([Some(da.region()), Some(db.region()), Some(scratch.region()), norms[0], norms[1]]);
+        check_disjoint(&outputs, &[saved.region(), g.region()])?;
+        dense(&da)?;
+        dense(&db)?;
+        let strided = MatmulSettings { gradient_strides: Some(strides(&g, [2, 3])?), ..self.settings.clone() };
+        let left = self.plan(gpu, Side::Left, false, strided.clone())?;
+        let right = self.plan(gpu, Side::Right, false, strided)?;
+        let (Some(left), Some(right)) = (left.left(), right.right()) else { return Err(no_side()) };
+        let buffers = |side, to: Tensor<4>, norms: *mut f32| BackwardBuffers {
+            saved: self.part(&saved, side),
+            gradient: g.lowest(),
+            gradient_norms: norms,
+            weight_gradient: to.lowest(),
+            update,
+            scratch: memory(&scratch),
+        };
+        let mut launcher = gpu.on(stream)?;
+        // SAFETY: as in `forward`.
+        unsafe {
+            left.backward(&mut launcher, &buffers(Side::Left, da, column_norms))?;
+            Ok(right.backward(&mut launcher, &buffers(Side::Right, db, row_norms))?)
+        }
+    }
+}
+
+fn no_side() -> Failure {
+    unsupported("there is no plan for this product")
+}
+
+/// Settings of one gradient's own plan. An exact one keeps all pairs, whatever their weights.
+fn of_side(settings: &MatmulSettings, product: &TensorMul, side: Side, is_guessed: bool) -> MatmulSettings {
+    let contraction = match side {
+        Side::Left => product.left,
+        Side::Right => product.right,
+    };
+    let (keep, design, weights) = match contraction {
+        Contraction::Exact => (Keep::Fraction(1.0), BuiltIn::Uniform, WeightSource::Input),
+        Contraction::Sampled(keep) if is_guessed => (keep, product.design, WeightSource::Cached { mix: product.mix }),
+        Contraction::Sampled(keep) => (keep, product.design, WeightSource::Input),
+    };
+    let (left, right) = match side {
+        Side::Left => (Some(keep), None),
+        Side::Right => (None, Some(keep)),
+    };
+    MatmulSettings { left, right, design, weights, ..settings.clone() }
+}
+
+/// Where the matrices of a batch lie, with `row` and `column` the axes of rows and of their elements. From every (batch,
+/// head) to the next it must be equally far.
+fn strides(tensor: &Tensor<4>, [row, column]: [usize; 2]) -> Outcome<Strides> {
+    let (shape, found) = (tensor.shape(), tensor.strides());
+    let what = tensor.region().what;
+    let columns = shape[column] as isize;
+    let rows_apart = if shape[row] > 1 { found[row] } else { columns };
+    if (columns > 1 && found[column] != 1) || rows_apart < columns {
+        let axis = if column == 3 { "last" } else { "third" };
+        let message = format!("{what} has the strides {found:?}: elements along its {axis} axis must lie side by side");
+        return Err(unsupported(message));
+    }
+    let [batch, heads, ..] = shape;
+    let matrix = if heads > 1 { found[1] } else { found[0] };
+    let is_even = batch <= 1 || heads <= 1 || isize::try_from(heads).is_ok_and(|heads| found[0] == heads * found[1]);
+    if !is_even || matrix < 0 {
+        let message = format!("{what} has the strides {found:?}: all its matrices must lie equally far apart");
+        return Err(unsupported(message));
+    }
+    Ok(Strides { row: rows_apart as usize, matrix: matrix as usize })
+}
+
+/// Refuses gradients with gaps.
+fn dense(tensor: &Tensor<4>) -> Outcome {
+    let [batch, heads, rows, columns] = tensor.shape();
+    let found = strides(tensor, [2, 3])?;
+    if found.row == columns && (batch * heads <= 1 || found.matrix == rows * columns) {
+        return Ok(());
+    }
+    let message = format!("{} has the strides {:?}: it must have no gaps", tensor.region().what, tensor.strides());
+    Err(unsupported(message))
+}

@@ -1,0 +1,418 @@
+//! Calls of the C interface with raw pointers, in any order, with any handles: living, destroyed, of another kind, made
+//! up. Every call keeps the promises of `wtacrs_fuzz::memory`, and what is no right handle is refused.
+#![no_main]
+
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use std::ptr::null_mut;
+use wtacrs::{cache::*, context::*, estimate::*, layer::*, linear::*, predictor::*, steps::*};
+use wtacrs_fuzz::handles::{Kind, Model, Pick, SMALL, Size, bytes_of, extent};
+use wtacrs_fuzz::memory::Place;
+use wtacrs_fuzz::world::{Saved, Setting, World, rows_of, with_gap};
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    shape: [Size; 3],
+    budget: Size,
+    source: u8,
+    dtype: u8,
+    calls: Vec<Call>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Call {
+    CreateContext { device: i8, ordinal: i8 },
+    CreateLayer,
+    Set(Pick, Setting),
+    CreatePlan(Pick, Pick),
+    CreateCache,
+    CreatePredictor { in_features: Size, features: Size, rows: Size },
+    Destroy(u8, Pick),
+    Forward { plan: Pick, h: Place, gap: u8, guess: Place, predictor: Pick, saved: Place, less: u8, draws: (u64, u64) },
+    Backward { plan: Pick, saved: Saved, less: u8, dz: Place, dw: Place, gap: u8, flag: u8, more: [Place; 3] },
+    SavedSelection { plan: Pick, saved: Saved, places: [Place; 4], capacity: Size },
+    Select { plan: Pick, norms: Place, guess: Place, places: [Place; 4], capacity: Size, draws: (u64, u64, u32) },
+    Weights { plan: Pick, norms: Place, guess: Place, weights: Place },
+    Gather { plan: Pick, h: Place, indices: Vec<u8>, rows: Place, gap: u8 },
+    Gradient { plan: Pick, rows: Place, indices: Vec<u8>, scales: Place, dz: Place, dw: Place, gap: u8, scratch: Place },
+    Estimate { plan: Pick, x: Place, y: Place, out: Place, gap: u8, scratch: Place, less: u8 },
+    Theory { plan: Pick, weights: Place, pairs: Place, places: [Place; 4] },
+    RowNorms { context: Pick, dtype: i8, shape: [Size; 2], gap: u8, x: Place, norms: Place },
+    Learn { predictor: Pick, plan: Pick, saved: Saved, norms: Place, sums: Option<(Place, u8)> },
+    Apply { predictor: Pick, sums: Place, more: u8 },
+    Samples { cache: Pick, ids: Vec<(u8, u8)>, norms: Place, store: bool, more: i8 },
+    Forget(Pick, u8),
+    SaveAndLoad { predictor: bool, handle: Pick, place: Place, less: u8, flipped: Option<u16> },
+    JointNorms { layers: u8, tokens: Size, layer: Place, out: Place },
+}
+
+fn run(world: &mut World, call: &Call) -> Option<()> {
+    match *call {
+        Call::CreateContext { device, ordinal } => {
+            let ordinal = i32::from(ordinal);
+            // CUDA is opened by other tests.
+            let device = if device == 1 { 0 } else { i32::from(device) };
+            // SAFETY: an output of one pointer.
+            world.create(Kind::Context, "wtacrs_context_create", Model::default(), |out| unsafe {
+                wtacrs_context_create(device, ordinal, out)
+            });
+        }
+        Call::CreateLayer => {
+            let model = Model { source: 3, ..Model::default() };
+            // SAFETY: an output of one pointer.
+            world.create(Kind::Layer, "wtacrs_layer_create", model, |out| unsafe { wtacrs_layer_create(out) });
+        }
+        Call::Set(layer, setting) => world.set(layer, setting),
+        Call::CreatePlan(context, layer) => world.create_plan(context, layer),
+        Call::CreateCache => {
+            // SAFETY: an output of one pointer.
+            world.create(Kind::Cache, "wtacrs_norm_cache_create", Model::default(), |out| unsafe {
+                wtacrs_norm_cache_create(out)
+            });
+        }
+        Call::CreatePredictor { in_features, features, rows } => {
+            let (inner, features, rows) = (in_features.get(), features.get(), rows.get());
+            // What is accepted and large takes time, and no check.
+            if (SMALL + 1..=1 << 24).contains(&inner) || (SMALL + 1..=1 << 14).contains(&features) {
+                return None;
+            }
+            let model = Model { shape: [0, inner, 0, 0, 0], budget: features, ..Model::default() };
+            let function = "wtacrs_norm_predictor_create_with";
+            // SAFETY: an output of one pointer.
+            world.create(Kind::Predictor, function, model, |out| unsafe {
+                wtacrs_norm_predictor_create_with(inner, features, 0.97, 0.01, 6.0, rows, 1, out)
+            });
+        }
+        Call::Destroy(kind, pick) => world.destroy(kind, pick),
+        Call::Forward { plan, h, gap, guess, predictor, saved, less, draws: (seed, offset) } => {
+            let (plan, m) = world.plan(plan)?;
+            let [tokens, inner, ..] = m.shape;
+            let leading = with_gap(inner, gap);
+            let h = world.memory.place(h, extent(tokens, inner, leading, bytes_of(m.dtypes[0])), bytes_of(m.dtypes[0]));
+            let guess = world.memory.place(if m.source == 0 { Place::Null } else { guess }, tokens * 4, 4);
+            let chosen = world.handles.choose(predictor, Kind::Predictor);
+            let predictor = if m.source == 3 { chosen.pointer() } else { null_mut() };
+            let (saved, room) = match saved {
+                Place::Own(_) => world.memory.keep(m.saved),
+                other => (world.memory.place(other, m.saved, 8), m.saved),
+            };
+            let room = room.saturating_sub(usize::from(less).saturating_sub(250));
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_forward", &[(saved, m.saved)], &[], || unsafe {
+                let (plan, h, saved) = (plan.pointer(), h.cast(), saved.cast());
+                wtacrs_forward(
+                    plan,
+                    h,
+                    leading,
+                    guess.cast(),
+                    predictor,
+                    seed,
+                    offset,
+                    saved,
+                    room,
+                    null_mut(),
+                    0,
+                    null_mut(),
+                )
+            });
+            world.refused(status, &[plan]);
+            if m.source == 3 {
+                world.refused(status, &[chosen]);
+            }
+        }
+        Call::Backward { plan, saved, less, dz, dw, gap, flag, more: [norms, bias, scratch] } => {
+            let (plan, m) = world.plan(plan)?;
+            let [tokens, inner, outer, ..] = m.shape;
+            let [_, of_dz, of_dw] = m.dtypes.map(bytes_of);
+            let leading = with_gap(outer, gap);
+            let (saved, room) = world.saved(saved, m.saved);
+            let room = room.saturating_sub(usize::from(less).saturating_sub(250));
+            let dz = world.memory.place(dz, extent(tokens, outer, leading, of_dz), of_dz);
+            let dw = world.memory.place(dw, extent(inner, outer, leading, of_dw), of_dw);
+            let norms = world.memory.place(norms, tokens * 4, 4);
+            let bias = world.memory.place(bias, outer * of_dw, of_dw);
+            let scratch = world.memory.place(scratch, m.scratch, 8);
+            let mut outputs = rows_of(dw, inner, outer, leading, of_dw);
+            outputs.extend([(norms, tokens * 4), (bias, outer * of_dw)]);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_backward", &outputs, &[(scratch, m.scratch)], || unsafe {
+                let (plan, dz, dw) = (plan.pointer(), dz.cast(), dw.cast());
+                let (flag, norms, bias) = (i32::from(flag % 3), norms.cast(), bias.cast());
+                let (saved, work) = (saved.cast(), scratch.cast());
+                wtacrs_backward(
+                    plan,
+                    saved,
+                    room,
+                    dz,
+                    leading,
+                    dw,
+                    leading,
+                    flag,
+                    norms,
+                    bias,
+                    work,
+                    m.scratch,
+                    null_mut(),
+                )
+            });
+            world.refused(status, &[plan]);
+        }
+        Call::SavedSelection { plan, saved, places, capacity } => {
+            let (plan, m) = world.plan(plan)?;
+            let capacity = capacity.get();
+            let (saved, room) = world.saved(saved, m.saved);
+            let outputs = world.selection(places, capacity);
+            let [indices, scales, kept, winners] = outputs.map(|(start, _)| start);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_saved_selection", &outputs, &[], || unsafe {
+                let (plan, saved, kept, winners) = (plan.pointer(), saved.cast(), kept.cast(), winners.cast());
+                wtacrs_saved_selection(plan, saved, room, indices.cast(), scales.cast(), capacity, kept, winners)
+            });
+            world.refused(status, &[plan]);
+        }
+        Call::Select { plan, norms, guess, places, capacity, draws: (seed, offset, item) } => {
+            let (plan, m) = world.plan(plan)?;
+            let (tokens, capacity) = (m.shape[0], capacity.get());
+            let norms = world.memory.place(norms, tokens * 4, 4);
+            let guess = world.memory.place(if m.source % 3 == 0 { Place::Null } else { guess }, tokens * 4, 4);
+            let outputs = world.selection(places, capacity);
+            let [indices, scales, kept, winners] = outputs.map(|(start, _)| start);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_select", &outputs, &[], || unsafe {
+                let (plan, norms, guess, none) = (plan.pointer(), norms.cast(), guess.cast(), null_mut());
+                let (indices, scales, kept, winners) = (indices.cast(), scales.cast(), kept.cast(), winners.cast());
+                wtacrs_select(
+                    plan, norms, guess, seed, offset, item, indices, scales, capacity, kept, winners, none, 0, none,
+                )
+            });
+            world.refused(status, &[plan]);
+        }
+        Call::Weights { plan, norms, guess, weights } => {
+            let (plan, m) = world.plan(plan)?;
+            let tokens = m.shape[0];
+            let norms = world.memory.place(norms, tokens * 4, 4);
+            let guess = world.memory.place(if m.source % 3 == 0 { Place::Null } else { guess }, tokens * 4, 4);
+            let weights = world.memory.place(weights, tokens * 8, 8);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_weights", &[(weights, tokens * 8)], &[], || unsafe {
+                wtacrs_weights(plan.pointer(), norms.cast(), guess.cast(), weights.cast(), null_mut())
+            });
+            world.refused(status, &[plan]);
+        }
+        Call::Gather { plan, h, ref indices, rows, gap } => {
+            let (plan, m) = world.plan(plan)?;
+            let [tokens, inner, ..] = m.shape;
+            let (size, leading) = (bytes_of(m.dtypes[0]), with_gap(inner, gap));
+            let h = world.memory.place(h, extent(tokens, inner, leading, size), size);
+            let indices: Vec<u32> = indices.iter().take(SMALL + 1).map(|&i| u32::from(i)).collect();
+            let kept = indices.len() as u64;
+            let rows = world.memory.place(rows, extent(indices.len(), inner, leading, size), size);
+            let outputs = rows_of(rows, indices.len(), inner, leading, size);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_gather", &outputs, &[], || unsafe {
+                let (plan, h, rows) = (plan.pointer(), h.cast(), rows.cast());
+                wtacrs_gather(plan, h, leading, indices.as_ptr(), &raw const kept, rows, leading, null_mut())
+            });
+            world.refused(status, &[plan]);
+        }
+        Call::Gradient { plan, rows, ref indices, scales, dz, dw, gap, scratch } => {
+            let (plan, m) = world.plan(plan)?;
+            let [tokens, inner, outer, ..] = m.shape;
+            let [of_h, of_dz, of_dw] = m.dtypes.map(bytes_of);
+            let leading = with_gap(inner.max(outer), gap);
+            let indices: Vec<u32> = indices.iter().take(SMALL + 1).map(|&i| u32::from(i)).collect();
+            let kept = indices.len() as u64;
+            let rows = world.memory.place(rows, extent(indices.len(), inner, leading, of_h), of_h);
+            let scales = world.memory.place(scales, indices.len() * 8, 8);
+            let dz = world.memory.place(dz, extent(tokens, outer, leading, of_dz), of_dz);
+            let dw = world.memory.place(dw, extent(inner, outer, leading, of_dw), of_dw);
+            let scratch = world.memory.place(scratch, m.scratch, 8);
+            let outputs = rows_of(dw, inner, outer, leading, of_dw);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_weight_gradient", &outputs, &[(scratch, m.scratch)], || unsafe {
+                let (plan, rows, scales, dz, dw) = (plan.pointer(), rows.cast(), scales.cast(), dz.cast(), dw.cast());
+                let (at, work, none) = (indices.as_ptr(), scratch.cast(), null_mut());
+                wtacrs_weight_gradient(
+                    plan,
+                    rows,
+                    leading,
+                    at,
+                    scales,
+                    &raw const kept,
+                    dz,
+                    leading,
+                    dw,
+                    leading,
+                    0,
+                    work,
+                    m.scratch,
+                    none,
+                )
+            });
+            world.refused(status, &[plan]);
+        }
+        Call::Estimate { plan, x, y, out, gap, scratch, less } => {
+            let (plan, m) = world.plan(plan)?;
+            let [tokens, inner, outer, ..] = m.shape;
+            let [of_x, of_y, of_out] = m.dtypes.map(bytes_of);
+            let leading = with_gap(inner.max(outer), gap);
+            let x = world.memory.place(x, extent(tokens, inner, leading, of_x), of_x);
+            let y = world.memory.place(y, extent(tokens, outer, leading, of_y), of_y);
+            let out = world.memory.place(out, extent(inner, outer, leading, of_out), of_out);
+            let scratch = world.memory.place(scratch, m.estimate_scratch, 8);
+            let room = m.estimate_scratch.saturating_sub(usize::from(less).saturating_sub(250));
+            let outputs = rows_of(out, inner, outer, leading, of_out);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_estimate", &outputs, &[(scratch, room)], || unsafe {
+                let (plan, x, y, out) = (plan.pointer(), x.cast(), y.cast(), out.cast());
+                wtacrs_estimate(plan, x, leading, y, leading, 1, 0, out, leading, scratch.cast(), room, null_mut())
+            });
+            world.refused(status, &[plan]);
+        }
+        Call::Theory { plan, weights, pairs, places } => {
+            let (plan, m) = world.plan(plan)?;
+            let weights = world.memory.place(weights, m.shape[0] * 8, 8);
+            let pairs = world.memory.place(pairs, m.shape[0] * 8, 8);
+            let outputs = places.map(|place| (world.memory.place(place, 8, 8), 8));
+            let [threshold, winners, rows, error] = outputs.map(|(start, _)| start);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_theory", &outputs, &[], || unsafe {
+                let (weights, pairs) = (weights.cast(), pairs.cast());
+                let (threshold, rows, error) = (threshold.cast(), rows.cast(), error.cast());
+                wtacrs_theory(plan.pointer(), weights, pairs, threshold, winners.cast(), rows, error)
+            });
+            world.refused(status, &[plan]);
+        }
+        Call::RowNorms { context, dtype, shape: [rows, columns], gap, x, norms } => {
+            let (rows, columns) = (rows.get(), columns.get());
+            // Many rows of no columns are a valid call that needs much memory.
+            if columns == 0 && rows > SMALL {
+                return None;
+            }
+            let context = world.handles.choose(context, Kind::Context);
+            let (dtype, leading) = (i32::from(dtype % 6), with_gap(columns, gap));
+            let x = world.memory.place(x, extent(rows, columns, leading, bytes_of(dtype)), bytes_of(dtype));
+            let bytes = rows.saturating_mul(4);
+            let norms = world.memory.place(norms, bytes, 4);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_row_norms", &[(norms, bytes)], &[], || unsafe {
+                let (x, norms) = (x.cast(), norms.cast());
+                wtacrs_row_norms(context.pointer(), dtype, rows, columns, x, leading, norms, null_mut())
+            });
+            world.refused(status, &[context]);
+        }
+        Call::Learn { predictor, plan, saved, norms, sums } => {
+            let (plan, m) = world.plan(plan)?;
+            let predictor = world.handles.choose(predictor, Kind::Predictor);
+            let (saved, room) = world.saved(saved, m.saved);
+            let norms = world.memory.place(norms, m.shape[0] * 4, 4);
+            let status = match sums {
+                // SAFETY: memory as documented.
+                None => world.memory.call("wtacrs_norm_predictor_update", &[], &[], || unsafe {
+                    let (saved, norms) = (saved.cast(), norms.cast());
+                    wtacrs_norm_predictor_update(predictor.pointer(), plan.pointer(), saved, room, norms)
+                }),
+                Some((place, less)) => {
+                    let count = world.sums_of(predictor).saturating_sub(usize::from(less).saturating_sub(250));
+                    let sums = world.memory.place(place, count * 8, 8);
+                    // SAFETY: memory as documented.
+                    world.memory.call("wtacrs_norm_predictor_statistics", &[(sums, count * 8)], &[], || unsafe {
+                        let (predictor, saved, norms) = (predictor.pointer(), saved.cast(), norms.cast());
+                        wtacrs_norm_predictor_statistics(
+                            predictor,
+                            plan.pointer(),
+                            saved,
+                            room,
+                            norms,
+                            sums.cast(),
+                            count,
+                        )
+                    })
+                }
+            };
+            world.refused(status, &[plan, predictor]);
+        }
+        Call::Apply { predictor, sums, more } => {
+            let predictor = world.handles.choose(predictor, Kind::Predictor);
+            let count = world.sums_of(predictor) + usize::from(more).saturating_sub(250);
+            let sums = world.memory.place(sums, count * 8, 8);
+            // SAFETY: memory as documented.
+            let status = world.memory.call("wtacrs_norm_predictor_apply", &[], &[], || unsafe {
+                wtacrs_norm_predictor_apply(predictor.pointer(), sums.cast(), count)
+            });
+            world.refused(status, &[predictor]);
+        }
+        Call::Samples { cache, ref ids, norms, store, more } => {
+            let cache = world.handles.choose(cache, Kind::Cache);
+            let ids = &ids[..ids.len().min(SMALL)];
+            let samples: Vec<u64> = ids.iter().map(|&(id, _)| u64::from(id % 8)).collect();
+            let length = |length: u8| if length > 252 { u64::MAX - u64::from(length) } else { u64::from(length % 20) };
+            let lengths: Vec<u64> = ids.iter().map(|&(_, tokens)| length(tokens)).collect();
+            let total: usize = lengths.iter().map(|&length| length.min(64) as usize).sum();
+            let total = total.saturating_add_signed(isize::from(more / 32));
+            let norms = world.memory.place(norms, total * 4, 4);
+            let (at, long, count) = (samples.as_ptr(), lengths.as_ptr(), ids.len());
+            // SAFETY: memory as documented.
+            let status = match store {
+                true => world.memory.call("wtacrs_norm_cache_store", &[], &[], || unsafe {
+                    wtacrs_norm_cache_store(cache.pointer(), at, long, count, norms.cast(), total)
+                }),
+                // SAFETY: memory as documented.
+                false => world.memory.call("wtacrs_norm_cache_fetch", &[(norms, total * 4)], &[], || unsafe {
+                    wtacrs_norm_cache_fetch(cache.pointer(), at, long, count, norms.cast(), total)
+                }),
+            };
+            world.refused(status, &[cache]);
+        }
+        Call::Forget(cache, id) => {
+            let cache = world.handles.choose(cache, Kind::Cache);
+            // SAFETY: no pointers.
+            let status = world.memory.call("wtacrs_norm_cache_forget", &[], &[], || unsafe {
+                wtacrs_norm_cache_forget(cache.pointer(), u64::from(id % 8))
+            });
+            world.refused(status, &[cache]);
+        }
+        Call::SaveAndLoad { predictor, handle, place, less, flipped } => {
+            world.save_and_load(predictor, handle, place, less, flipped);
+        }
+        Call::JointNorms { layers, tokens, layer, out } => {
+            let tokens = tokens.get();
+            if layers == 0 && tokens > SMALL {
+                return None;
+            }
+            let bytes = tokens.saturating_mul(4);
+            let pointers: Vec<*const f32> =
+                (0..layers % 4).map(|_| world.memory.place(layer, bytes, 4).cast_const().cast()).collect();
+            let out = world.memory.place(out, bytes, 4);
+            // SAFETY: memory as documented.
+            world.memory.call("wtacrs_joint_norms", &[(out, bytes)], &[], || unsafe {
+                wtacrs_joint_norms(pointers.as_ptr(), pointers.len(), tokens, out.cast())
+            });
+        }
+    }
+    Some(())
+}
+
+fuzz_target!(init: {
+    // One thread is enough, and quickest.
+    // SAFETY: nothing else runs yet.
+    unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
+}, |input: Input| {
+    let mut world = World::default();
+    let first = Pick::FIRST;
+    let setup = [
+        Call::CreateContext { device: 0, ordinal: 0 },
+        Call::CreateLayer,
+        Call::Set(first, Setting::Shape(input.shape)),
+        Call::Set(first, Setting::BudgetRows(input.budget)),
+        Call::Set(first, Setting::Source((input.source % 4) as i8)),
+        Call::Set(first, Setting::Dtypes([input.dtype % 3 + 1, input.dtype / 3 % 3 + 1, 1])),
+        Call::CreatePlan(first, first),
+        Call::CreateCache,
+        Call::CreatePredictor { in_features: input.shape[1], features: Size::FEW, rows: Size::FEW },
+    ];
+    for call in setup.iter().chain(input.calls.iter().take(24)) {
+        let _ = run(&mut world, call);
+        world.memory.release();
+    }
+});
