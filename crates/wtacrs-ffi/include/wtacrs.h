@@ -466,11 +466,12 @@ wtacrs_status wtacrs_theory(const struct wtacrs_plan *plan,
  |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error. Each may be NULL where it is not wanted. All
  in doubles, without the rounding of dW's dtype.
 
- For looking at, not for every step: it takes copies of H and dZ in doubles from its own heap, and the time of some exact
- products.
+ For looking at, not for every step, and for plans of the CPU: it takes copies of H and dZ in doubles from its own heap,
+ and the time of some exact products.
 
  Errors: WTACRS_INVALID_WEIGHTS for a weight, or a row of H or dZ, that is negative or not finite; WTACRS_NULL_POINTER,
- WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+ WTACRS_DEVICE_MISMATCH for a plan of a GPU.
  */
 wtacrs_status wtacrs_expected_error(const struct wtacrs_plan *plan,
                                     const void *h,
@@ -485,7 +486,7 @@ wtacrs_status wtacrs_expected_error(const struct wtacrs_plan *plan,
 /*
  wtacrs_expected_error with DLPack tensors of two axes.
 
- Errors: as for wtacrs_expected_error; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
+ Errors: as for wtacrs_expected_error; also WTACRS_SHAPE_MISMATCH, WTACRS_UNSUPPORTED.
  */
 wtacrs_status wtacrs_expected_error_dl(const struct wtacrs_plan *plan,
                                        const wtacrs_dltensor *h,
@@ -585,8 +586,9 @@ wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
 
  `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known). For
  WTACRS_SOURCE_PREDICTED it may be NULL; cached norms given there (negative: not known) move the predictor's guesses as
- far as it has learnt to trust them (wtacrs_norm_predictor_update_cached). For WTACRS_SOURCE_INPUT it must be NULL.
- `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call only reads it.
+ far as it has learnt to trust them (wtacrs_norm_predictor_update_cached); on CUDA that is WTACRS_UNSUPPORTED. For
+ WTACRS_SOURCE_INPUT it must be NULL. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call
+ only reads it.
  Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
 
  `saved` and `scratch` are aligned to 64 and of the sizes that the plan tells; larger ones are allowed. `stream` is the

@@ -32,8 +32,8 @@ use wtacrs_core::{Budget, Weights, product};
 /// |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error. Each may be NULL where it is not wanted. All
 /// in doubles, without the rounding of dW's dtype.
 ///
-/// For looking at, not for every step, and for plans of the CPU: it takes copies of H and dZ in doubles from its own heap, and the time of some exact
-/// products.
+/// For looking at, not for every step, and for plans of the CPU: it takes copies of H and dZ in doubles from its own heap,
+/// and the time of some exact products.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS for a weight, or a row of H or dZ, that is negative or not finite; WTACRS_NULL_POINTER,
 /// WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP,
