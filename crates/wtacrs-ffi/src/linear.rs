@@ -24,11 +24,18 @@ use wtacrs_core::product::{self, Update};
 /// otherwise. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call only reads it.
 /// Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
 ///
-/// `saved` and `scratch` are aligned to 64 and of the sizes that the plan tells; larger ones are allowed. `stream` is the
-/// CUDA stream to work on, borrowed; the CPU ignores it and is done when the call returns.
+/// `saved` and `scratch` are aligned to 64 (on CUDA 256) and of the sizes that the plan tells; larger ones are allowed.
+/// `stream` is the CUDA stream to work on (a CUstream or cudaStream_t of the context's CUDA context, or NULL for its
+/// default stream), borrowed; the CPU ignores it and is done when the call returns.
 ///
 /// The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every
 /// number of threads.
+///
+/// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is
+/// allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
+/// wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status, not here: see
+/// wtacrs_plan_saved_status_offset. Rows are saved times their scales, rounded once more (the CPU saves them as they
+/// are); the backward pass of either device knows its own. The elements of a row of H must lie side by side.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
 /// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SHAPE_MISMATCH (another layer's predictor),
@@ -57,7 +64,8 @@ pub unsafe extern "C" fn wtacrs_forward(
     })
 }
 
-/// wtacrs_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero.
+/// wtacrs_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero. On CUDA the tensor is
+/// one of the plan's GPU (device type 2), whose rows' elements lie side by side: WTACRS_UNSUPPORTED otherwise.
 ///
 /// Errors: as for wtacrs_forward; also WTACRS_DEVICE_MISMATCH, and WTACRS_UNSUPPORTED for a dtype that no plan has.
 #[unsafe(no_mangle)]
@@ -155,7 +163,12 @@ pub(crate) fn known(norms: &[f32]) -> Vec<Option<f32>> {
 ///
 /// `dz_norms`, if not NULL, becomes the `tokens` norms of the rows of dZ, for a norm cache or predictor.
 /// `bias_gradient`, if not NULL, becomes the exact sum of the rows of dZ: `out_features` numbers of dW's dtype.
-/// `scratch` is aligned to 64; wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in wtacrs_forward.
+/// `scratch` is aligned to 64 (on CUDA 256); wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in
+/// wtacrs_forward.
+///
+/// On CUDA at most three kernels are launched, and the call can be captured. `bias_gradient` must be NULL. `saved` is
+/// not checked there: it must be what a forward pass of such a plan wrote, earlier on this stream or on one that it waits
+/// for.
 ///
 /// The same bits for every number of threads on one machine; other machines may round otherwise.
 ///
@@ -189,7 +202,8 @@ pub unsafe extern "C" fn wtacrs_backward(
 }
 
 /// wtacrs_backward with dZ and dW as DLPack tensors of two axes: any strides, byte_offset, sizes of zero. For a weight
-/// that is stored as out_features x in_features, pass dW with its strides exchanged.
+/// that is stored as out_features x in_features, pass dW with its strides exchanged. On CUDA the elements of a row of
+/// dZ and of dW must lie side by side, so that dW cannot be such a transpose: WTACRS_UNSUPPORTED.
 ///
 /// Errors: as for wtacrs_backward; also WTACRS_DEVICE_MISMATCH, and WTACRS_UNSUPPORTED for a dtype that no plan has.
 #[unsafe(no_mangle)]
@@ -323,6 +337,10 @@ pub(crate) unsafe fn workspace<'a, A: Number>(scratch: &Array<u8>) -> &'a mut [A
 /// Reads the selection in saved memory back: `*kept` indices, ascending, with their scales, of which `*winners` were
 /// certain. `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
 /// alone; `kept` and `winners` may be NULL where they are not wanted.
+///
+/// On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so it must
+/// not be made while a stream is captured; `winners` must be NULL; and WTACRS_INVALID_WEIGHTS names a row of H whose norm
+/// or guess was no number.
 ///
 /// Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
 /// WTACRS_MISALIGNED, WTACRS_OVERLAP.

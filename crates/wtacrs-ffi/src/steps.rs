@@ -20,7 +20,8 @@ use wtacrs_core::{Selection, Weights, product};
 /// The Euclidean norms of the rows of x (rows x columns of `dtype`, `x_leading` >= columns elements from row to row)
 /// into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
 ///
-/// The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward.
+/// The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward. On CUDA the
+/// dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and neither size is zero: WTACRS_UNSUPPORTED.
 ///
 /// Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
 /// WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -132,7 +133,7 @@ pub unsafe extern "C" fn wtacrs_column_norms(
 /// The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
 /// WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
 /// doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
-/// and for looking at; wtacrs_select makes its own.
+/// and for looking at; wtacrs_select makes its own. On CUDA there is no such kernel: WTACRS_UNSUPPORTED.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,
 /// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -189,6 +190,9 @@ unsafe fn given_weights(plan: &Plan, input_norms: *const f32, guess: *const f32)
 /// in wtacrs_forward; `stream` too.
 ///
 /// The same bits on every machine.
+///
+/// On CUDA all arrays are the GPU's, `kept` must not be NULL and `winners` must be. The upper half of `*kept` is 0, or 1 +
+/// the index of the first norm that is negative or not finite; the lower half is then 0.
 ///
 /// Errors: as for wtacrs_weights; also WTACRS_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
@@ -290,6 +294,9 @@ impl GivenSelection {
 /// Copies the rows of H (as in wtacrs_forward) that `indices` name, `*kept` of them, into `rows` (kept x in_features, of
 /// H's dtype, `rows_leading` >= in_features elements from row to row): what wtacrs_weight_gradient takes.
 ///
+/// On CUDA all memory is the GPU's, the indices are not checked, `rows` has as many rows as the plan's budget, and those
+/// from `*kept` on become zero.
+///
 /// Errors: WTACRS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
 /// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
 #[unsafe(no_mangle)]
@@ -313,7 +320,7 @@ pub unsafe extern "C" fn wtacrs_gather(
     })
 }
 
-/// wtacrs_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+/// wtacrs_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the budget).
 ///
 /// Errors: as for wtacrs_gather; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]
@@ -366,6 +373,9 @@ unsafe fn gather(
 /// dW from rows that the caller keeps: as wtacrs_backward, with `rows` (kept x in_features, of H's dtype, `rows_leading`
 /// >= in_features elements from row to row), `*kept` indices and scales in place of saved memory.
 ///
+/// `scratch` is of the size that wtacrs_plan_weight_gradient_scratch_bytes tells. On CUDA all memory is the GPU's, and `rows`, `indices` and `scales` have as many rows and entries as the plan's budget.
+/// The rows of dZ are gathered and scaled first, rounded to their dtype.
+///
 /// Errors: WTACRS_INVALID_ARGUMENT also for a scale that is negative or not finite; as for wtacrs_gather and
 /// wtacrs_backward.
 #[unsafe(no_mangle)]
@@ -396,7 +406,7 @@ pub unsafe extern "C" fn wtacrs_weight_gradient(
     })
 }
 
-/// wtacrs_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+/// wtacrs_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the budget).
 ///
 /// Errors: as for wtacrs_weight_gradient; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]
