@@ -194,6 +194,16 @@ fn bytes_continue_bit_for_bit() {
 }
 
 #[test]
+fn settings_without_a_limit_are_saved_too() {
+    for rows_per_update in [1, u32::MAX as usize, usize::MAX] {
+        let settings = Settings { features: 4, rows_per_update, ..Settings::default() };
+        let made = NormPredictor::new(8, settings).expect("valid settings");
+        let loaded = NormPredictor::from_bytes(&made.to_bytes()).expect("just written");
+        assert_eq!(loaded.settings().rows_per_update, rows_per_update);
+    }
+}
+
+#[test]
 fn damaged_bytes_are_refused() {
     let mut predictor =
         NormPredictor::new(IN_FEATURES, Settings { features: 8, ..Settings::default() }).expect("valid");

@@ -454,6 +454,55 @@ wtacrs_status wtacrs_theory(const struct wtacrs_plan *plan,
                             double *squared_error);
 
 /*
+ The mean of the squared Frobenius error |dW' - dW|^2 over estimates dW' that the plan's design and budget draw with
+ `weights` (`tokens` doubles, as from wtacrs_weights; NULL: the exact ones, norms of H times norms of dZ), for these H and
+ dZ. Dtypes and leading dimensions as in wtacrs_forward and wtacrs_backward. With C_i = H_i^T dZ_i, p_i the weights'
+ shares of their sum, C the winners, T the tail, m the places left to it and q_i the weights' shares of the tail's sum:
+
+ WTACRS_UNIFORM: n^2/k (1 - k/n) (sum |C_i|^2 - |dW|^2/n)/(n - 1).
+ WTACRS_CRS: (sum |C_i|^2/p_i - |sum C_i|^2)/k.
+ WTACRS_TOP_K: |sum of the C_i that are dropped|^2, which is the same in every draw.
+ WTACRS_WTA_IID: (sum over T of |C_i|^2/q_i - |sum over T of C_i|^2)/m.
+ WTACRS_WTA_STRATIFIED: its sum over strata of that.
+ WTACRS_WTA_PIVOTAL: no closed form; WTACRS_WTA_IID's is an upper bound.
+
+ Pairs of weight zero, which every design but WTACRS_UNIFORM leaves out, add their |sum of C_i|^2.
+
+ `*squared_error` is the mean, or the bound; `*exact` is 1 for the mean and 0 for an upper bound; `*squared_norm` is
+ |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error. Each may be NULL where it is not wanted. All
+ in doubles, without the rounding of dW's dtype.
+
+ For looking at, not for every step, and for plans of the CPU: it takes copies of H and dZ in doubles from its own heap, and the time of some exact
+ products.
+
+ Errors: WTACRS_INVALID_WEIGHTS for a weight, or a row of H or dZ, that is negative or not finite; WTACRS_NULL_POINTER,
+ WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+ WTACRS_DEVICE_MISMATCH for a plan of a GPU.
+ */
+wtacrs_status wtacrs_expected_error(const struct wtacrs_plan *plan,
+                                    const void *h,
+                                    size_t h_leading,
+                                    const void *dz,
+                                    size_t dz_leading,
+                                    const double *weights,
+                                    double *squared_error,
+                                    int32_t *exact,
+                                    double *squared_norm);
+
+/*
+ wtacrs_expected_error with DLPack tensors of two axes.
+
+ Errors: as for wtacrs_expected_error; also WTACRS_SHAPE_MISMATCH, WTACRS_UNSUPPORTED.
+ */
+wtacrs_status wtacrs_expected_error_dl(const struct wtacrs_plan *plan,
+                                       const wtacrs_dltensor *h,
+                                       const wtacrs_dltensor *dz,
+                                       const double *weights,
+                                       double *squared_error,
+                                       int32_t *exact,
+                                       double *squared_norm);
+
+/*
  A description of a layer. Shape and budget must be set; the other defaults are f32 matrices, WTACRS_WTA_PIVOTAL,
  WTACRS_SOURCE_PREDICTED and a mix of 0.01.
 
@@ -541,8 +590,11 @@ wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
  from row to row), and writes them to `saved` with their indices and scales. For layers that read the same H (Q, K
  and V) one pass is enough: plans of equal tokens, in_features, dtype of H and budget read each other's saved memory.
 
- `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known), and must be NULL
- otherwise. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call only reads it.
+ `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known). For
+ WTACRS_SOURCE_PREDICTED it may be NULL; cached norms given there (negative: not known) move the predictor's guesses as
+ far as it has learnt to trust them (wtacrs_norm_predictor_update_cached); on CUDA that is WTACRS_UNSUPPORTED. For
+ WTACRS_SOURCE_INPUT it must be NULL. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call
+ only reads it.
  Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
 
  `saved` and `scratch` are aligned to 64 (on CUDA 256) and of the sizes that the plan tells; larger ones are allowed.
@@ -826,6 +878,20 @@ wtacrs_status wtacrs_norm_predictor_update(struct wtacrs_norm_predictor *predict
                                            const float *dz_norms);
 
 /*
+ wtacrs_norm_predictor_update that also learns how far to trust cached norms: `cached_norms` are the `tokens` floats that
+ the forward pass of this step was given as its guess (negative: not known).
+
+ Errors: as for wtacrs_norm_predictor_update; WTACRS_INVALID_WEIGHTS also for a cached norm of a kept row that is not
+ finite.
+ */
+wtacrs_status wtacrs_norm_predictor_update_cached(struct wtacrs_norm_predictor *predictor,
+                                                  const struct wtacrs_plan *plan,
+                                                  const void *saved,
+                                                  size_t saved_bytes,
+                                                  const float *dz_norms,
+                                                  const float *cached_norms);
+
+/*
  How many numbers a step's statistics are.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
@@ -847,6 +913,21 @@ wtacrs_status wtacrs_norm_predictor_statistics(const struct wtacrs_norm_predicto
                                                const float *dz_norms,
                                                double *sums,
                                                size_t capacity);
+
+/*
+ wtacrs_norm_predictor_statistics of a step whose forward pass was given cached norms: to
+ wtacrs_norm_predictor_update_cached what that is to wtacrs_norm_predictor_update. Statistics of both kinds may be added.
+
+ Errors: as for wtacrs_norm_predictor_statistics and wtacrs_norm_predictor_update_cached.
+ */
+wtacrs_status wtacrs_norm_predictor_statistics_cached(const struct wtacrs_norm_predictor *predictor,
+                                                      const struct wtacrs_plan *plan,
+                                                      const void *saved,
+                                                      size_t saved_bytes,
+                                                      const float *dz_norms,
+                                                      const float *cached_norms,
+                                                      double *sums,
+                                                      size_t capacity);
 
 /*
  Learns from a step's statistics, `count` sums over all ranks.

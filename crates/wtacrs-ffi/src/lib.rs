@@ -30,6 +30,7 @@ pub mod context;
 pub mod dlpack;
 pub mod dtype;
 pub mod estimate;
+pub mod expected_error;
 pub mod layer;
 pub mod linear;
 pub mod plan;

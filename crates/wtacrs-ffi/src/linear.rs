@@ -20,8 +20,11 @@ use wtacrs_core::product::{self, Update};
 /// from row to row), and writes them to `saved` with their indices and scales. For layers that read the same H (Q, K
 /// and V) one pass is enough: plans of equal tokens, in_features, dtype of H and budget read each other's saved memory.
 ///
-/// `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known), and must be NULL
-/// otherwise. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call only reads it.
+/// `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known). For
+/// WTACRS_SOURCE_PREDICTED it may be NULL; cached norms given there (negative: not known) move the predictor's guesses as
+/// far as it has learnt to trust them (wtacrs_norm_predictor_update_cached); on CUDA that is WTACRS_UNSUPPORTED. For
+/// WTACRS_SOURCE_INPUT it must be NULL. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call
+/// only reads it.
 /// Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
 ///
 /// `saved` and `scratch` are aligned to 64 (on CUDA 256) and of the sizes that the plan tells; larger ones are allowed.
@@ -113,7 +116,10 @@ unsafe fn forward(
     let offset = unsafe { plan.further_offset.added_to(offset) };
     let saved = block(memory.saved, memory.saved_bytes, plan.saved.bytes(), "saved")?;
     block(memory.scratch, memory.scratch_bytes, 0, "scratch")?;
-    let guess = norm_guess(plan, guess)?;
+    let guess = match plan.source {
+        Source::Predicted => Array::optional(guess, plan.tokens, "guess")?,
+        _ => norm_guess(plan, guess)?,
+    };
     let inputs = regions([Some(h.region()), guess.as_ref().map(Array::region)]);
     check_disjoint(&[saved.region()], &inputs)?;
     let predictor = match (plan.source, predictor.is_null()) {
@@ -123,20 +129,24 @@ unsafe fn forward(
     };
     let learned = predictor.as_ref().map(|predictor| predictor.read().map_err(poisoned)).transpose()?;
     // SAFETY: as the caller promises, nobody writes to it; it overlaps no output.
-    let norms = guess.map_or(&[][..], |guess| unsafe { guess.get() });
-    let cached;
-    let guess = match (plan.source, &learned) {
-        (Source::Norms, _) => NormGuess::Norms(norms),
-        (Source::Cached, _) => {
-            cached = known(norms);
-            NormGuess::Cached(&cached)
-        }
-        (Source::Predicted, Some(predictor)) => NormGuess::Predicted(predictor),
-        _ => NormGuess::Unknown,
-    };
+    let norms = guess.map(|guess| unsafe { guess.get() });
+    let (cached, joined);
     with_element!(plan.h, T => {
         // SAFETY: as above.
         let h = unsafe { h.view::<T>() };
+        let guess = match (plan.source, &learned, norms) {
+            (Source::Norms, _, Some(norms)) => NormGuess::Norms(norms),
+            (Source::Cached, _, Some(norms)) => {
+                cached = known(norms);
+                NormGuess::Cached(&cached)
+            }
+            (Source::Predicted, Some(predictor), None) => NormGuess::Predicted(predictor),
+            (Source::Predicted, Some(predictor), Some(norms)) => {
+                joined = predictor.guess_with_cache(h, &known(norms))?;
+                NormGuess::Norms(&joined.dz_norms)
+            }
+            _ => NormGuess::Unknown,
+        };
         let selection = plan.linear.select(h, guess, seed, offset)?;
         // SAFETY: checked for size and alignment, and overlaps nothing; the caller has the rest.
         unsafe { plan.saved.write::<T>(saved.as_ptr(), &selection, |rows| Ok(product::gather_into(h, &selection, rows)?)) }

@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::cuda::DevicePredictor;
 use crate::dtype::with_element;
 use crate::guard::{Failure, Outcome, guard, poisoned};
+use crate::linear::known;
 use crate::plan::{Plan, plan, wtacrs_plan};
 use crate::registry::Registry;
 use crate::status::*;
@@ -151,7 +152,30 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_update(
     guard("wtacrs_norm_predictor_update", || {
         let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
         // SAFETY: as documented.
-        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms) }?;
+        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms, None) }?;
+        Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
+    })
+}
+
+/// wtacrs_norm_predictor_update that also learns how far to trust cached norms: `cached_norms` are the `tokens` floats that
+/// the forward pass of this step was given as its guess (negative: not known).
+///
+/// Errors: as for wtacrs_norm_predictor_update; WTACRS_INVALID_WEIGHTS also for a cached norm of a kept row that is not
+/// finite.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_update_cached(
+    predictor: *mut wtacrs_norm_predictor,
+    plan: *const wtacrs_plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached_norms: *const f32,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_update_cached", || {
+        let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
+        let cached = Array::new(cached_norms, plan.tokens, "cached_norms")?;
+        // SAFETY: as documented.
+        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms, Some(cached)) }?;
         Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
     })
 }
@@ -193,22 +217,69 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_statistics(
     guard("wtacrs_norm_predictor_statistics", || {
         let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
         // SAFETY: as documented.
-        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms) }?;
-        let count = step.sums().len();
-        if capacity < count {
-            let message = format!("room for {capacity} sums where there are {count}");
-            return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
-        }
-        let output = Array::new(sums, count, "sums")?;
-        let inputs = [
-            block(saved, saved_bytes, plan.saved.bytes(), "saved")?.region(),
-            Array::new(dz_norms, plan.tokens, "dz_norms")?.region(),
-        ];
-        check_disjoint(&[output.region()], &inputs)?;
-        // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
-        unsafe { output.get_mut() }.copy_from_slice(step.sums());
-        Ok(())
+        unsafe { write_statistics(&predictor, &plan, saved, saved_bytes, dz_norms, None, sums, capacity) }
     })
+}
+
+/// wtacrs_norm_predictor_statistics of a step whose forward pass was given cached norms: to
+/// wtacrs_norm_predictor_update_cached what that is to wtacrs_norm_predictor_update. Statistics of both kinds may be added.
+///
+/// Errors: as for wtacrs_norm_predictor_statistics and wtacrs_norm_predictor_update_cached.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_statistics_cached(
+    predictor: *const wtacrs_norm_predictor,
+    plan: *const wtacrs_plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached_norms: *const f32,
+    sums: *mut f64,
+    capacity: usize,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_statistics_cached", || {
+        let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
+        let cached = Array::new(cached_norms, plan.tokens, "cached_norms")?;
+        // SAFETY: as documented.
+        unsafe { write_statistics(&predictor, &plan, saved, saved_bytes, dz_norms, Some(cached), sums, capacity) }
+    })
+}
+
+/// Refuses sums that do not fit.
+pub(crate) fn check_sums_room(capacity: usize, count: usize) -> Outcome {
+    if capacity >= count {
+        return Ok(());
+    }
+    let message = format!("room for {capacity} sums where there are {count}");
+    Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message))
+}
+
+/// # Safety
+///
+/// The contract of `wtacrs_norm_predictor_statistics`.
+pub(crate) unsafe fn write_statistics(
+    predictor: &RwLock<NormPredictor>,
+    plan: &Plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached: Option<Array<f32>>,
+    sums: *mut f64,
+    capacity: usize,
+) -> Outcome {
+    plan.host()?;
+    let mut inputs = vec![
+        block(saved, saved_bytes, plan.saved.bytes(), "saved")?.region(),
+        Array::new(dz_norms, plan.tokens, "dz_norms")?.region(),
+    ];
+    inputs.extend(cached.as_ref().map(Array::region));
+    // SAFETY: the caller has it.
+    let step = unsafe { statistics(predictor, plan, saved, saved_bytes, dz_norms, cached) }?;
+    check_sums_room(capacity, step.sums().len())?;
+    let output = Array::new(sums, step.sums().len(), "sums")?;
+    check_disjoint(&[output.region()], &inputs)?;
+    // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
+    unsafe { output.get_mut() }.copy_from_slice(step.sums());
+    Ok(())
 }
 
 /// Learns from a step's statistics, `count` sums over all ranks.
@@ -277,25 +348,27 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_load(
 
 /// # Safety
 ///
-/// `saved` and `dz_norms` are NULL or as `wtacrs_norm_predictor_update` says.
+/// `saved`, `dz_norms` and `cached` are NULL or as `wtacrs_norm_predictor_update_cached` says.
 pub(crate) unsafe fn statistics(
     predictor: &RwLock<NormPredictor>,
     plan: &Plan,
     saved: *const c_void,
     saved_bytes: usize,
     dz_norms: *const f32,
+    cached: Option<Array<f32>>,
 ) -> Outcome<StepStatistics> {
     plan.host()?;
     let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
     let norms = Array::new(dz_norms, plan.tokens, "dz_norms")?;
     // SAFETY: checked for NULL and alignment; the caller has the rest.
-    let norms = unsafe { norms.get() };
+    let (norms, cached) = unsafe { (norms.get(), cached.map(|cached| cached.get())) };
     let predictor = predictor.read().map_err(poisoned)?;
     with_element!(plan.h, T => {
         // SAFETY: as above.
         let (selection, rows): (Selection, _) = unsafe { plan.saved.read::<T>(saved.as_ptr()) }?;
-        let kept: Vec<f32> = selection.indices().iter().map(|&i| norms[i as usize]).collect();
-        Ok(predictor.statistics(rows, &kept, selection.scales(), None)?)
+        let of_kept = |norms: &[f32]| -> Vec<f32> { selection.indices().iter().map(|&i| norms[i as usize]).collect() };
+        let cached = cached.map(|cached| known(&of_kept(cached)));
+        Ok(predictor.statistics(rows, &of_kept(norms), selection.scales(), cached.as_deref())?)
     })
 }
 

@@ -1,10 +1,12 @@
 //! Norm predictors of any device: made for a context, and working on a stream.
 
-use crate::array::{Array, block, check_disjoint};
+use crate::array::Array;
 use crate::context::{context, wtacrs_context};
 use crate::guard::{Failure, Outcome, guard, poisoned};
 use crate::plan::{plan, report, wtacrs_plan};
-use crate::predictor::{any_predictor, insert, no_statistics, statistics, wtacrs_norm_predictor};
+use crate::predictor::{
+    any_predictor, check_sums_room, insert, no_statistics, statistics, write_statistics, wtacrs_norm_predictor,
+};
 use crate::status::*;
 use core::ffi::c_void;
 use wtacrs_core::norm_predictor::{NormPredictor, Settings};
@@ -108,7 +110,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_update_on(
             predictor,
             |predictor| {
                 // SAFETY: as documented.
-                let step = unsafe { statistics(predictor, &plan, saved, saved_bytes, dz_norms) }?;
+                let step = unsafe { statistics(predictor, &plan, saved, saved_bytes, dz_norms, None) }?;
                 Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
             },
             // SAFETY: as documented.
@@ -135,29 +137,14 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_statistics_on(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_statistics_on", || {
         let plan = self::plan(plan)?;
-        let check_room = |count| match capacity < count {
-            false => Ok(()),
-            true => {
-                let message = format!("room for {capacity} sums where there are {count}");
-                Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message))
-            }
-        };
         any_predictor(
             predictor,
-            |predictor| {
-                // SAFETY: as documented.
-                let step = unsafe { statistics(predictor, &plan, saved, saved_bytes, dz_norms) }?;
-                check_room(step.sums().len())?;
-                let output = Array::new(sums, step.sums().len(), "sums")?;
-                let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
-                let norms = Array::new(dz_norms, plan.tokens, "dz_norms")?;
-                check_disjoint(&[output.region()], &[saved.region(), norms.region()])?;
-                // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
-                unsafe { output.get_mut() }.copy_from_slice(step.sums());
-                Ok(())
+            // SAFETY: as documented.
+            |predictor| unsafe {
+                write_statistics(predictor, &plan, saved, saved_bytes, dz_norms, None, sums, capacity)
             },
             |predictor| {
-                check_room(predictor.sums_len())?;
+                check_sums_room(capacity, predictor.sums_len())?;
                 // SAFETY: as documented, there is room.
                 unsafe { predictor.learn(&plan, (saved, saved_bytes), dz_norms, Some(sums), stream) }
             },

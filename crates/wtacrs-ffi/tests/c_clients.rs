@@ -26,15 +26,35 @@ fn a_client() {
     let _ = std::fs::remove_dir_all(folder);
 }
 
-#[test]
-fn misuse() {
-    let folder = scratch("misuse");
-    let program = compile("misuse.c", &folder);
+/// A program that ends by saying that all is well; the same again under valgrind.
+fn misuses(source: &str) {
+    let folder = scratch(source);
+    let program = compile(source, &folder);
     let output = run(&mut Command::new(&program));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.ends_with("ok\n"), "{text}");
     under_valgrind(&program, &[]);
     let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn misuse() {
+    misuses("misuse.c");
+}
+
+#[test]
+fn objects_in_every_wrong_order() {
+    misuses("lifetimes.c");
+}
+
+#[test]
+fn objects_shared_by_threads() {
+    misuses("threads.c");
+}
+
+#[test]
+fn strides_of_every_kind() {
+    misuses("strides.c");
 }
 
 #[test]

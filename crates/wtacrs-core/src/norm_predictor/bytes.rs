@@ -30,7 +30,9 @@ impl NormPredictor {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PredictorError> {
         let mut reader = envelope::open(bytes, MAGIC, VERSION)?;
         let in_features = reader.size()?;
-        let (features, rows_per_update) = (reader.size()?, reader.size()?);
+        let features = reader.size()?;
+        // No size of memory: any number is a setting, and the largest of them mean no limit.
+        let rows_per_update = usize::try_from(reader.word()?).unwrap_or(usize::MAX);
         let seed = reader.word()?;
         let (forgetting, ridge, clamp) = (reader.number()?, reader.number()?, reader.number()?);
         let settings = Settings { features, forgetting, ridge, clamp, rows_per_update, seed };

@@ -1,0 +1,176 @@
+//! The expected squared error, as C is told it, against the mean over many estimates through the same interface.
+
+use ndarray::{Array2, s};
+use std::ptr::{null, null_mut};
+use wtacrs::context::{wtacrs_context_create, wtacrs_context_destroy};
+use wtacrs::dtype::*;
+use wtacrs::estimate::wtacrs_estimate;
+use wtacrs::expected_error::wtacrs_expected_error;
+use wtacrs::layer::*;
+use wtacrs::plan::*;
+use wtacrs::status::*;
+
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Line {
+    _bytes: [u8; 64],
+}
+
+const TOKENS: usize = 40;
+const IN: usize = 5;
+const OUT: usize = 3;
+const ESTIMATES: u64 = 20_000;
+
+fn check(status: i32) {
+    assert_eq!(status, WTACRS_OK);
+}
+
+fn plan(design: i32, tokens: usize, rows: usize) -> *mut wtacrs_plan {
+    let (mut context, mut layer, mut plan) = (null_mut(), null_mut(), null_mut());
+    // SAFETY: every pointer is to memory that lives until the call returns.
+    unsafe {
+        check(wtacrs_context_create(WTACRS_CPU, 0, &mut context));
+        check(wtacrs_layer_create(&mut layer));
+        check(wtacrs_layer_set_shape(layer, tokens, IN, OUT));
+        check(wtacrs_layer_set_dtypes(layer, WTACRS_F64, WTACRS_F64, WTACRS_F64));
+        check(wtacrs_layer_set_budget_rows(layer, rows));
+        check(wtacrs_layer_set_design(layer, design));
+        check(wtacrs_plan_create(context, layer, &mut plan));
+        check(wtacrs_layer_destroy(layer));
+        check(wtacrs_context_destroy(context));
+    }
+    plan
+}
+
+fn matrices() -> (Array2<f64>, Array2<f64>) {
+    let value = |i: usize, j: usize| ((i * 37 + j * 11 + i * j) % 19) as f64 / 9.0 - 1.05;
+    // A few heavy tokens, so that there are winners and a tail.
+    let h = Array2::from_shape_fn((TOKENS, IN), |(i, j)| value(i, j) * if i % 8 == 3 { 6.0 } else { 1.0 });
+    let dz = Array2::from_shape_fn((TOKENS, OUT), |(i, j)| value(j, i) / (1 + i % 7) as f64);
+    (h, dz)
+}
+
+struct Told {
+    squared_error: f64,
+    exact: bool,
+    squared_norm: f64,
+}
+
+fn told(plan: *const wtacrs_plan, h: &Array2<f64>, dz: &Array2<f64>, weights: *const f64) -> Told {
+    let (mut squared_error, mut exact, mut squared_norm) = (f64::NAN, -1, f64::NAN);
+    let (h, dz) = (h.as_ptr().cast(), dz.as_ptr().cast());
+    // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
+    check(unsafe {
+        wtacrs_expected_error(plan, h, IN, dz, OUT, weights, &mut squared_error, &mut exact, &mut squared_norm)
+    });
+    assert!(exact == 0 || exact == 1, "{exact}");
+    Told { squared_error, exact: exact == 1, squared_norm }
+}
+
+/// The mean squared error of many estimates with exact weights, and the standard error of that mean.
+fn measured(plan: *const wtacrs_plan, h: &Array2<f64>, dz: &Array2<f64>) -> (f64, f64) {
+    let exact = h.t().dot(dz);
+    let mut bytes = 0;
+    // SAFETY: an output of one number.
+    check(unsafe { wtacrs_plan_estimate_scratch_bytes(plan, &mut bytes) });
+    let mut scratch = vec![Line { _bytes: [0; 64] }; bytes.div_ceil(64)];
+    let mut out = Array2::<f64>::zeros((IN, OUT));
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for seed in 0..ESTIMATES {
+        let (x, y) = (h.as_ptr().cast(), dz.as_ptr().cast());
+        let (to, scratch) = (out.as_mut_ptr().cast(), scratch.as_mut_ptr().cast());
+        // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
+        check(unsafe { wtacrs_estimate(plan, x, IN, y, OUT, seed, 0, to, OUT, scratch, bytes, null_mut()) });
+        let error = (&out - &exact).mapv(|v| v * v).sum();
+        sum += error;
+        squares += error * error;
+    }
+    let mean = sum / ESTIMATES as f64;
+    (mean, ((squares / ESTIMATES as f64 - mean * mean).max(0.0) / ESTIMATES as f64).sqrt())
+}
+
+#[test]
+fn it_is_what_estimates_show() {
+    let (h, dz) = matrices();
+    let norm = h.t().dot(&dz).mapv(|v| v * v).sum();
+    let mut iid = f64::NAN;
+    let all = [WTACRS_UNIFORM, WTACRS_CRS, WTACRS_TOP_K, WTACRS_WTA_IID, WTACRS_WTA_STRATIFIED, WTACRS_WTA_PIVOTAL];
+    for design in all {
+        let plan = plan(design, TOKENS, 14);
+        let told = told(plan, &h, &dz, null());
+        let (mean, error) = measured(plan, &h, &dz);
+        assert!((told.squared_norm - norm).abs() < 1e-9 * norm);
+        assert_eq!(told.exact, design != WTACRS_WTA_PIVOTAL);
+        if told.exact {
+            let apart = (told.squared_error - mean).abs();
+            assert!(
+                apart < 5.0 * error + 1e-9 * mean,
+                "design {design}: {} told, {mean} ± {error}",
+                told.squared_error
+            );
+        } else {
+            assert_eq!(told.squared_error, iid, "the bound is that of independent draws");
+            assert!(mean + 5.0 * error < told.squared_error, "{mean} ± {error} is below the bound");
+        }
+        if design == WTACRS_WTA_IID {
+            iid = told.squared_error;
+        }
+        // SAFETY: a handle is never followed.
+        check(unsafe { wtacrs_plan_destroy(plan) });
+    }
+}
+
+/// Pairs of weight zero are lost to designs that draw by weight, and that is part of the error.
+#[test]
+fn what_is_never_drawn_counts() {
+    let (h, dz) = matrices();
+    let mut weights = [1.0; TOKENS];
+    weights[5..11].fill(0.0);
+    let lost = h.slice(s![5..11, ..]).t().dot(&dz.slice(s![5..11, ..])).mapv(|v| v * v).sum();
+    for design in [WTACRS_CRS, WTACRS_TOP_K, WTACRS_WTA_IID, WTACRS_WTA_STRATIFIED, WTACRS_WTA_PIVOTAL] {
+        // Room for all the others: nothing else is lost, but to crs, which draws with replacement.
+        let plan = plan(design, TOKENS, TOKENS - 6);
+        let found = told(plan, &h, &dz, weights.as_ptr()).squared_error;
+        match design {
+            WTACRS_CRS => assert!(found > lost * (1.0 + 1e-9)),
+            _ => assert!((found - lost).abs() < 1e-9 * lost, "design {design}: {found}, not {lost}"),
+        }
+        // SAFETY: a handle is never followed.
+        check(unsafe { wtacrs_plan_destroy(plan) });
+    }
+}
+
+#[test]
+fn no_tokens_and_a_whole_budget_have_no_error() {
+    let (h, dz) = matrices();
+    for design in [WTACRS_UNIFORM, WTACRS_TOP_K, WTACRS_WTA_IID, WTACRS_WTA_STRATIFIED, WTACRS_WTA_PIVOTAL] {
+        let whole = plan(design, TOKENS, TOKENS);
+        assert_eq!(told(whole, &h, &dz, null()).squared_error, 0.0, "design {design}");
+        // SAFETY: a handle is never followed.
+        check(unsafe { wtacrs_plan_destroy(whole) });
+    }
+}
+
+#[test]
+fn bad_input_is_refused_and_outputs_stay() {
+    let (mut h, dz) = matrices();
+    let plan = plan(WTACRS_WTA_PIVOTAL, TOKENS, 14);
+    let (mut error, mut exact) = (7.0, 7);
+    let mut call = |h: &Array2<f64>, weights: *const f64| {
+        let (h, dz) = (h.as_ptr().cast(), dz.as_ptr().cast());
+        // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
+        let status =
+            unsafe { wtacrs_expected_error(plan, h, IN, dz, OUT, weights, &mut error, &mut exact, null_mut()) };
+        (status, error, exact)
+    };
+    let mut weights = [1.0; TOKENS];
+    weights[3] = -1.0;
+    assert_eq!(call(&h, weights.as_ptr()), (WTACRS_INVALID_WEIGHTS, 7.0, 7));
+    // SAFETY: the address alone is used, and refused.
+    assert_eq!(call(&h, weights.as_ptr().cast::<u8>().wrapping_add(1).cast()), (WTACRS_MISALIGNED, 7.0, 7));
+    h[[9, 2]] = f64::NAN;
+    weights[3] = 1.0;
+    assert_eq!(call(&h, weights.as_ptr()), (WTACRS_INVALID_WEIGHTS, 7.0, 7));
+    // SAFETY: a handle is never followed.
+    check(unsafe { wtacrs_plan_destroy(plan) });
+}
