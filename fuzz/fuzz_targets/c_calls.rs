@@ -6,7 +6,9 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use std::ptr::null_mut;
 use wtacrs::status::{WTACRS_INVALID_HANDLE, WTACRS_OK, wtacrs_status};
-use wtacrs::{cache::*, context::*, estimate::*, layer::*, linear::*, plan::*, predictor::*, steps::*};
+use wtacrs::{
+    cache::*, context::*, estimate::*, layer::*, linear::*, norms::*, plan::*, predictor::*, saved::*, steps::*,
+};
 use wtacrs_fuzz::handles::{Chosen, Handles, Kind, Model, Pick, SMALL, Size, bytes_of, extent};
 use wtacrs_fuzz::memory::{Memory, Place, Span, last_error};
 
@@ -610,7 +612,11 @@ impl World {
                 wtacrs_norm_cache_load(bytes.as_ptr().cast(), bytes.len(), out)
             }),
         };
-        assert!(flipped.is_some() || bytes.is_empty() || status == WTACRS_OK, "what was saved can be loaded: {}", last_error());
+        assert!(
+            flipped.is_some() || bytes.is_empty() || status == WTACRS_OK,
+            "what was saved can be loaded: {}",
+            last_error()
+        );
     }
 }
 

@@ -12,7 +12,7 @@
  *   Outputs need no initial values.
  * - Outputs are written only if the call returns WTACRS_OK, except where a comment says so of a size. No output may
  *   share memory with another argument of the call; the bytes from the first to the last element count.
- * - A number of 0 rows, tokens or features is allowed, and its pointer may then be NULL.
+ * - A number of 0 rows, tokens or features is allowed (not on CUDA), and its pointer may then be NULL.
  * - Any thread may call any function at any time. A plan is shared freely; saved and scratch memory is for one call at
  *   a time. wtacrs_last_error is the calling thread's own.
  * - Randomness is a function of (seed, offset); there is no generator with a state. A pass advances the offset by what
@@ -699,25 +699,51 @@ wtacrs_status wtacrs_backward_dl(const struct wtacrs_plan *plan,
                                  void *stream);
 
 /*
- Reads the selection in saved memory back: `*kept` indices, ascending, with their scales, of which `*winners` were
- certain. `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
- alone; `kept` and `winners` may be NULL where they are not wanted.
+ The Euclidean norms of the rows of x (rows x columns of `dtype`, `x_leading` >= columns elements from row to row)
+ into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
 
- On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so it must
- not be made while a stream is captured; `winners` must be NULL; and WTACRS_INVALID_WEIGHTS names a row of H whose norm
- or guess was no number.
+ The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward. On CUDA the
+ dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and neither size is zero: WTACRS_UNSUPPORTED.
 
- Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
- WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
  */
-wtacrs_status wtacrs_saved_selection(const struct wtacrs_plan *plan,
-                                     const void *saved,
-                                     size_t saved_bytes,
-                                     uint32_t *indices,
-                                     double *scales,
-                                     size_t capacity,
-                                     uint64_t *kept,
-                                     uint64_t *winners);
+wtacrs_status wtacrs_row_norms(const struct wtacrs_context *context,
+                               int32_t dtype,
+                               size_t rows,
+                               size_t columns,
+                               const void *x,
+                               size_t x_leading,
+                               float *norms,
+                               void *stream);
+
+/*
+ wtacrs_row_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
+
+ Errors: as for wtacrs_row_norms; also WTACRS_BUFFER_TOO_SMALL, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED,
+ WTACRS_SHAPE_MISMATCH.
+ */
+wtacrs_status wtacrs_row_norms_dl(const struct wtacrs_context *context,
+                                  const wtacrs_dltensor *x,
+                                  float *norms,
+                                  size_t capacity,
+                                  void *stream);
+
+/*
+ The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
+ `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
+ wtacrs_joint_norms does for norms on the host.
+
+ Errors: as for wtacrs_row_norms.
+ */
+wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
+                                  int32_t dtype,
+                                  size_t rows,
+                                  size_t columns,
+                                  const void *x,
+                                  size_t x_leading,
+                                  float *norms,
+                                  void *stream);
 
 /*
  One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
@@ -1059,6 +1085,27 @@ wtacrs_status wtacrs_norm_predictor_outcome(const struct wtacrs_norm_predictor *
                                             uint32_t *row);
 
 /*
+ Reads the selection in saved memory back: `*kept` indices, ascending, with their scales, of which `*winners` were
+ certain. `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
+ alone; `kept` and `winners` may be NULL where they are not wanted.
+
+ On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so it must
+ not be made while a stream is captured; `winners` must be NULL; and WTACRS_INVALID_WEIGHTS names a row of H whose norm
+ or guess was no number.
+
+ Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_saved_selection(const struct wtacrs_plan *plan,
+                                     const void *saved,
+                                     size_t saved_bytes,
+                                     uint32_t *indices,
+                                     double *scales,
+                                     size_t capacity,
+                                     uint64_t *kept,
+                                     uint64_t *winners);
+
+/*
  A status in a few words: NUL-terminated, in English, for ever valid. Numbers that are no status have words too.
 
  Any thread may call it at any time.
@@ -1078,53 +1125,6 @@ const char *wtacrs_status_string(wtacrs_status status);
 wtacrs_status wtacrs_last_error(char *buffer,
                                 size_t capacity,
                                 size_t *needed);
-
-/*
- The Euclidean norms of the rows of x (rows x columns of `dtype`, `x_leading` >= columns elements from row to row)
- into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
-
- The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward. On CUDA the
- dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and neither size is zero: WTACRS_UNSUPPORTED.
-
- Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
- WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
- */
-wtacrs_status wtacrs_row_norms(const struct wtacrs_context *context,
-                               int32_t dtype,
-                               size_t rows,
-                               size_t columns,
-                               const void *x,
-                               size_t x_leading,
-                               float *norms,
-                               void *stream);
-
-/*
- wtacrs_row_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
-
- Errors: as for wtacrs_row_norms; also WTACRS_BUFFER_TOO_SMALL, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED,
- WTACRS_SHAPE_MISMATCH.
- */
-wtacrs_status wtacrs_row_norms_dl(const struct wtacrs_context *context,
-                                  const wtacrs_dltensor *x,
-                                  float *norms,
-                                  size_t capacity,
-                                  void *stream);
-
-/*
- The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
- `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
- wtacrs_joint_norms does for norms on the host.
-
- Errors: as for wtacrs_row_norms.
- */
-wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
-                                  int32_t dtype,
-                                  size_t rows,
-                                  size_t columns,
-                                  const void *x,
-                                  size_t x_leading,
-                                  float *norms,
-                                  void *stream);
 
 /*
  The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
@@ -1207,8 +1207,9 @@ wtacrs_status wtacrs_gather_dl(const struct wtacrs_plan *plan,
  dW from rows that the caller keeps: as wtacrs_backward, with `rows` (kept x in_features, of H's dtype, `rows_leading`
  >= in_features elements from row to row), `*kept` indices and scales in place of saved memory.
 
- `scratch` is of the size that wtacrs_plan_weight_gradient_scratch_bytes tells. On CUDA all memory is the GPU's, and `rows`, `indices` and `scales` have as many rows and entries as the plan's budget.
- The rows of dZ are gathered and scaled first, rounded to their dtype.
+ `scratch` is of the size that wtacrs_plan_weight_gradient_scratch_bytes tells. On CUDA all memory is the GPU's, and
+ `rows`, `indices` and `scales` have as many rows and entries as the plan's budget. The rows of dZ are gathered and
+ scaled first, rounded to their dtype.
 
  Errors: WTACRS_INVALID_ARGUMENT also for a scale that is negative or not finite; as for wtacrs_gather and
  wtacrs_backward.

@@ -15,12 +15,14 @@ use std::sync::Arc;
 use wtacrs::context::{wtacrs_context, wtacrs_context_create, wtacrs_context_destroy};
 use wtacrs::dtype::*;
 use wtacrs::layer::*;
-use wtacrs::linear::{wtacrs_backward, wtacrs_forward, wtacrs_saved_selection};
+use wtacrs::linear::{wtacrs_backward, wtacrs_forward};
+use wtacrs::norms::wtacrs_row_norms;
 use wtacrs::plan::*;
 use wtacrs::predictor::*;
 use wtacrs::predictor_on::*;
+use wtacrs::saved::wtacrs_saved_selection;
 use wtacrs::status::*;
-use wtacrs::steps::{wtacrs_row_norms, wtacrs_select};
+use wtacrs::steps::wtacrs_select;
 use wtacrs::testing::{use_driver, use_emulator};
 use wtacrs_kernels::launch::driver::{Context, Installation};
 
