@@ -250,7 +250,7 @@ impl World {
                 let leading = with_gap(inner, gap);
                 let h =
                     self.memory.place(h, extent(tokens, inner, leading, bytes_of(m.dtypes[0])), bytes_of(m.dtypes[0]));
-                let guess = self.memory.place(if m.source % 3 == 0 { Place::Null } else { guess }, tokens * 4, 4);
+                let guess = self.memory.place(if m.source == 0 { Place::Null } else { guess }, tokens * 4, 4);
                 let chosen = self.handles.choose(predictor, Kind::Predictor);
                 let predictor = if m.source == 3 { chosen.pointer() } else { null_mut() };
                 let (saved, room) = match saved {
