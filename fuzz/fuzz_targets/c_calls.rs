@@ -5,7 +5,7 @@
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use std::ptr::null_mut;
-use wtacrs::{cache::*, context::*, estimate::*, layer::*, linear::*, predictor::*, steps::*};
+use wtacrs::{cache::*, context::*, estimate::*, layer::*, linear::*, norms::*, predictor::*, saved::*, steps::*};
 use wtacrs_fuzz::handles::{Kind, Model, Pick, SMALL, Size, bytes_of, extent};
 use wtacrs_fuzz::memory::Place;
 use wtacrs_fuzz::world::{Saved, Setting, World, rows_of, with_gap};

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use std::ptr::null_mut;
 use wtacrs::status::{WTACRS_DEVICE_MISMATCH, WTACRS_INVALID_WEIGHTS, WTACRS_OK, WTACRS_OVERLAP, wtacrs_status};
 use wtacrs::tensor_mul::*;
-use wtacrs::{context::*, estimate::*, layer::*, linear::*, plan::*, steps::*};
+use wtacrs::{context::*, estimate::*, layer::*, linear::*, norms::*, plan::*, steps::*};
 use wtacrs_fuzz::memory::{Memory, Place};
 use wtacrs_fuzz::tensor::{Given, Wish};
 

@@ -7,16 +7,21 @@
  *
  * - Handles are opaque. Each wtacrs_X_create is matched by a wtacrs_X_destroy; destroying NULL does nothing. A handle
  *   that was destroyed or is of another kind is answered with WTACRS_INVALID_HANDLE, never followed.
- * - Memory is the caller's and is only borrowed until a call returns. Matrices are aligned to their element, saved and
- *   scratch memory to 64 bytes (larger than asked for is allowed). Outputs need no initial values.
+ * - Memory is the caller's and is only borrowed until a call returns (on CUDA, until its work is done). Matrices are
+ *   aligned to their element, saved and scratch memory to 64 bytes (on CUDA 256; larger than asked for is allowed).
+ *   Outputs need no initial values.
  * - Outputs are written only if the call returns WTACRS_OK, except where a comment says so of a size. No output may
  *   share memory with another argument of the call; the bytes from the first to the last element count.
- * - A number of 0 rows, tokens or features is allowed, and its pointer may then be NULL.
+ * - A number of 0 rows, tokens or features is allowed (not on CUDA), and its pointer may then be NULL.
  * - Any thread may call any function at any time. A plan is shared freely; saved and scratch memory is for one call at
  *   a time. wtacrs_last_error is the calling thread's own.
  * - Randomness is a function of (seed, offset); there is no generator with a state. A pass advances the offset by what
  *   the plan's draws function tells.
  * - `stream` is a CUDA stream, borrowed and never synchronised; on the CPU it is ignored, and calls are synchronous.
+ * - On CUDA, calls with a stream take memory of the plan's GPU, launch kernels and do nothing else, so that all of them
+ *   can be captured in a CUDA graph. The context's CUDA context must be the calling thread's current one; otherwise,
+ *   WTACRS_DEVICE_MISMATCH. What no kernel does is WTACRS_UNSUPPORTED, with words. WTACRS_CUDA_ERROR comes of any such
+ *   call if the driver refuses; kernels before the one refused may then have written outputs.
  * - Any call may also return WTACRS_PANIC: a defect of the library, contained.
  */
 
@@ -55,7 +60,7 @@ typedef struct wtacrs_dltensor {
 #define WTACRS_CPU 0
 
 /*
- An NVIDIA GPU. This version serves none: `wtacrs_context_create` answers WTACRS_NO_DEVICE.
+ An NVIDIA GPU of compute capability 8.0 or later, by the CUDA driver, which is loaded when it is first asked for.
  */
 #define WTACRS_CUDA 1
 
@@ -392,7 +397,8 @@ wtacrs_status wtacrs_context_destroy(struct wtacrs_context *context);
  Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: `x` in the place of H
  and `y` in that of dZ, both whole, so that the weights are exact whatever the plan's source. `out` is in_features x
  out_features, of dW's dtype. Leading dimensions, seed and offset as in wtacrs_forward and wtacrs_backward; `scratch`
- is aligned to 64, and wtacrs_plan_estimate_scratch_bytes tells its size.
+ is aligned to 64 (on CUDA 256), and wtacrs_plan_estimate_scratch_bytes tells its size. On CUDA a row that is not finite
+ makes a product of zeros.
 
  Errors: WTACRS_INVALID_WEIGHTS for a row that is not finite; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
  WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -591,11 +597,18 @@ wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
  only reads it.
  Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
 
- `saved` and `scratch` are aligned to 64 and of the sizes that the plan tells; larger ones are allowed. `stream` is the
- CUDA stream to work on, borrowed; the CPU ignores it and is done when the call returns.
+ `saved` and `scratch` are aligned to 64 (on CUDA 256) and of the sizes that the plan tells; larger ones are allowed.
+ `stream` is the CUDA stream to work on (a CUstream or cudaStream_t of the context's CUDA context, or NULL for its
+ default stream), borrowed; the CPU ignores it and is done when the call returns.
 
  The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every
  number of threads.
+
+ On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is
+ allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
+ wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status, not here: see
+ wtacrs_plan_saved_status_offset. Rows are saved times their scales, rounded once more (the CPU saves them as they
+ are); the backward pass of either device knows its own. The elements of a row of H must lie side by side.
 
  Errors: WTACRS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
  WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SHAPE_MISMATCH (another layer's predictor),
@@ -615,7 +628,8 @@ wtacrs_status wtacrs_forward(const struct wtacrs_plan *plan,
                              void *stream);
 
 /*
- wtacrs_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero.
+ wtacrs_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero. On CUDA the tensor is
+ one of the plan's GPU (device type 2), whose rows' elements lie side by side: WTACRS_UNSUPPORTED otherwise.
 
  Errors: as for wtacrs_forward; also WTACRS_DEVICE_MISMATCH, and WTACRS_UNSUPPORTED for a dtype that no plan has.
  */
@@ -638,7 +652,12 @@ wtacrs_status wtacrs_forward_dl(const struct wtacrs_plan *plan,
 
  `dz_norms`, if not NULL, becomes the `tokens` norms of the rows of dZ, for a norm cache or predictor.
  `bias_gradient`, if not NULL, becomes the exact sum of the rows of dZ: `out_features` numbers of dW's dtype.
- `scratch` is aligned to 64; wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in wtacrs_forward.
+ `scratch` is aligned to 64 (on CUDA 256); wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in
+ wtacrs_forward.
+
+ On CUDA at most three kernels are launched, and the call can be captured. `bias_gradient` must be NULL. `saved` is
+ not checked there: it must be what a forward pass of such a plan wrote, earlier on this stream or on one that it waits
+ for.
 
  The same bits for every number of threads on one machine; other machines may round otherwise.
 
@@ -662,7 +681,8 @@ wtacrs_status wtacrs_backward(const struct wtacrs_plan *plan,
 
 /*
  wtacrs_backward with dZ and dW as DLPack tensors of two axes: any strides, byte_offset, sizes of zero. For a weight
- that is stored as out_features x in_features, pass dW with its strides exchanged.
+ that is stored as out_features x in_features, pass dW with its strides exchanged. On CUDA the elements of a row of
+ dZ and of dW must lie side by side, so that dW cannot be such a transpose: WTACRS_UNSUPPORTED.
 
  Errors: as for wtacrs_backward; also WTACRS_DEVICE_MISMATCH, and WTACRS_UNSUPPORTED for a dtype that no plan has.
  */
@@ -679,21 +699,51 @@ wtacrs_status wtacrs_backward_dl(const struct wtacrs_plan *plan,
                                  void *stream);
 
 /*
- Reads the selection in saved memory back: `*kept` indices, ascending, with their scales, of which `*winners` were
- certain. `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
- alone; `kept` and `winners` may be NULL where they are not wanted.
+ The Euclidean norms of the rows of x (rows x columns of `dtype`, `x_leading` >= columns elements from row to row)
+ into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
 
- Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
- WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward. On CUDA the
+ dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and neither size is zero: WTACRS_UNSUPPORTED.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
  */
-wtacrs_status wtacrs_saved_selection(const struct wtacrs_plan *plan,
-                                     const void *saved,
-                                     size_t saved_bytes,
-                                     uint32_t *indices,
-                                     double *scales,
-                                     size_t capacity,
-                                     uint64_t *kept,
-                                     uint64_t *winners);
+wtacrs_status wtacrs_row_norms(const struct wtacrs_context *context,
+                               int32_t dtype,
+                               size_t rows,
+                               size_t columns,
+                               const void *x,
+                               size_t x_leading,
+                               float *norms,
+                               void *stream);
+
+/*
+ wtacrs_row_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
+
+ Errors: as for wtacrs_row_norms; also WTACRS_BUFFER_TOO_SMALL, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED,
+ WTACRS_SHAPE_MISMATCH.
+ */
+wtacrs_status wtacrs_row_norms_dl(const struct wtacrs_context *context,
+                                  const wtacrs_dltensor *x,
+                                  float *norms,
+                                  size_t capacity,
+                                  void *stream);
+
+/*
+ The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
+ `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
+ wtacrs_joint_norms does for norms on the host.
+
+ Errors: as for wtacrs_row_norms.
+ */
+wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
+                                  int32_t dtype,
+                                  size_t rows,
+                                  size_t columns,
+                                  const void *x,
+                                  size_t x_leading,
+                                  float *norms,
+                                  void *stream);
 
 /*
  One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
@@ -708,6 +758,9 @@ wtacrs_status wtacrs_joint_norms(const float *const *layers,
 
 /*
  Freezes a description into a plan for a device. Later changes of the description do not touch it.
+
+ On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and no size may be zero:
+ WTACRS_UNSUPPORTED.
 
  Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
  WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
@@ -731,7 +784,8 @@ wtacrs_status wtacrs_plan_destroy(struct wtacrs_plan *plan);
 wtacrs_status wtacrs_plan_budget(const struct wtacrs_plan *plan, size_t *rows);
 
 /*
- Bytes of the saved memory that a forward pass writes and its backward pass reads: the caller's, aligned to 64.
+ Bytes of the saved memory that a forward pass writes and its backward pass reads: the caller's, aligned to 64 (on CUDA
+ 256).
 
  Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
@@ -739,16 +793,17 @@ wtacrs_status wtacrs_plan_saved_bytes(const struct wtacrs_plan *plan,
                                       size_t *bytes);
 
 /*
- Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64, dead when the call
- returns. 0 on the CPU, which takes a few words for each token from its own heap.
+ Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64 (on CUDA 256), dead when the
+ call returns (on CUDA, when its work is done). 0 on the CPU, which takes a few words for each token from its own heap.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
-wtacrs_status wtacrs_plan_forward_scratch_bytes(const struct wtacrs_plan *plan, size_t *bytes);
+wtacrs_status wtacrs_plan_forward_scratch_bytes(const struct wtacrs_plan *plan,
+                                                size_t *bytes);
 
 /*
- Bytes of scratch memory for wtacrs_backward and wtacrs_weight_gradient: the caller's, aligned to 64, dead when the
- call returns.
+ Bytes of scratch memory for wtacrs_backward: the caller's, aligned to 64 (on CUDA 256), dead when the call returns (on
+ CUDA, when its work is done). On the CPU also for wtacrs_weight_gradient.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
@@ -756,11 +811,13 @@ wtacrs_status wtacrs_plan_backward_scratch_bytes(const struct wtacrs_plan *plan,
                                                  size_t *bytes);
 
 /*
- Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64, dead when the call returns.
+ Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64 (on CUDA 256), dead when the call returns (on
+ CUDA, when its work is done).
 
  Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
-wtacrs_status wtacrs_plan_estimate_scratch_bytes(const struct wtacrs_plan *plan, size_t *bytes);
+wtacrs_status wtacrs_plan_estimate_scratch_bytes(const struct wtacrs_plan *plan,
+                                                 size_t *bytes);
 
 /*
  Bytes of scratch memory for wtacrs_weight_gradient: the caller's, aligned to 64 (on CUDA 256), dead when the call
@@ -1028,6 +1085,27 @@ wtacrs_status wtacrs_norm_predictor_outcome(const struct wtacrs_norm_predictor *
                                             uint32_t *row);
 
 /*
+ Reads the selection in saved memory back: `*kept` indices, ascending, with their scales, of which `*winners` were
+ certain. `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
+ alone; `kept` and `winners` may be NULL where they are not wanted.
+
+ On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so it must
+ not be made while a stream is captured; `winners` must be NULL; and WTACRS_INVALID_WEIGHTS names a row of H whose norm
+ or guess was no number.
+
+ Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ */
+wtacrs_status wtacrs_saved_selection(const struct wtacrs_plan *plan,
+                                     const void *saved,
+                                     size_t saved_bytes,
+                                     uint32_t *indices,
+                                     double *scales,
+                                     size_t capacity,
+                                     uint64_t *kept,
+                                     uint64_t *winners);
+
+/*
  A status in a few words: NUL-terminated, in English, for ever valid. Numbers that are no status have words too.
 
  Any thread may call it at any time.
@@ -1049,56 +1127,10 @@ wtacrs_status wtacrs_last_error(char *buffer,
                                 size_t *needed);
 
 /*
- The Euclidean norms of the rows of x (rows x columns of `dtype`, `x_leading` >= columns elements from row to row)
- into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
-
- The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward.
-
- Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
- WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
- */
-wtacrs_status wtacrs_row_norms(const struct wtacrs_context *context,
-                               int32_t dtype,
-                               size_t rows,
-                               size_t columns,
-                               const void *x,
-                               size_t x_leading,
-                               float *norms,
-                               void *stream);
-
-/*
- wtacrs_row_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
-
- Errors: as for wtacrs_row_norms; also WTACRS_BUFFER_TOO_SMALL, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED,
- WTACRS_SHAPE_MISMATCH.
- */
-wtacrs_status wtacrs_row_norms_dl(const struct wtacrs_context *context,
-                                  const wtacrs_dltensor *x,
-                                  float *norms,
-                                  size_t capacity,
-                                  void *stream);
-
-/*
- The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
- `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
- wtacrs_joint_norms does for norms on the host.
-
- Errors: as for wtacrs_row_norms.
- */
-wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
-                                  int32_t dtype,
-                                  size_t rows,
-                                  size_t columns,
-                                  const void *x,
-                                  size_t x_leading,
-                                  float *norms,
-                                  void *stream);
-
-/*
  The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
  WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
  doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
- and for looking at; wtacrs_select makes its own.
+ and for looking at; wtacrs_select makes its own. On CUDA there is no such kernel: WTACRS_UNSUPPORTED.
 
  Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,
  WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -1119,6 +1151,9 @@ wtacrs_status wtacrs_weights(const struct wtacrs_plan *plan,
  in wtacrs_forward; `stream` too.
 
  The same bits on every machine.
+
+ On CUDA all arrays are the GPU's, `kept` must not be NULL and `winners` must be. The upper half of `*kept` is 0, or 1 +
+ the index of the first norm that is negative or not finite; the lower half is then 0.
 
  Errors: as for wtacrs_weights; also WTACRS_BUFFER_TOO_SMALL.
  */
@@ -1141,6 +1176,9 @@ wtacrs_status wtacrs_select(const struct wtacrs_plan *plan,
  Copies the rows of H (as in wtacrs_forward) that `indices` name, `*kept` of them, into `rows` (kept x in_features, of
  H's dtype, `rows_leading` >= in_features elements from row to row): what wtacrs_weight_gradient takes.
 
+ On CUDA all memory is the GPU's, the indices are not checked, `rows` has as many rows as the plan's budget, and those
+ from `*kept` on become zero.
+
  Errors: WTACRS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
  WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
  */
@@ -1154,7 +1192,7 @@ wtacrs_status wtacrs_gather(const struct wtacrs_plan *plan,
                             void *stream);
 
 /*
- wtacrs_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+ wtacrs_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the budget).
 
  Errors: as for wtacrs_gather; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
  */
@@ -1168,6 +1206,10 @@ wtacrs_status wtacrs_gather_dl(const struct wtacrs_plan *plan,
 /*
  dW from rows that the caller keeps: as wtacrs_backward, with `rows` (kept x in_features, of H's dtype, `rows_leading`
  >= in_features elements from row to row), `*kept` indices and scales in place of saved memory.
+
+ `scratch` is of the size that wtacrs_plan_weight_gradient_scratch_bytes tells. On CUDA all memory is the GPU's, and
+ `rows`, `indices` and `scales` have as many rows and entries as the plan's budget. The rows of dZ are gathered and
+ scaled first, rounded to their dtype.
 
  Errors: WTACRS_INVALID_ARGUMENT also for a scale that is negative or not finite; as for wtacrs_gather and
  wtacrs_backward.
@@ -1188,7 +1230,7 @@ wtacrs_status wtacrs_weight_gradient(const struct wtacrs_plan *plan,
                                      void *stream);
 
 /*
- wtacrs_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+ wtacrs_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the budget).
 
  Errors: as for wtacrs_weight_gradient; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
  */
@@ -1311,7 +1353,7 @@ wtacrs_status wtacrs_tensor_mul_plan_destroy(struct wtacrs_tensor_mul_plan *plan
 /*
  Bytes of the memory of a step: saved from the forward to the backward pass; scratch of the forward pass (0 on the
  CPU) and of the backward pass; and what the exact product keeps, which is A and B. All memory is the caller's,
- aligned to 64. Outputs may be NULL where they are not wanted.
+ aligned to 64 (on CUDA 256). Outputs may be NULL where they are not wanted.
 
  Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
@@ -1346,6 +1388,10 @@ wtacrs_status wtacrs_tensor_mul_plan_draws(const struct wtacrs_tensor_mul_plan *
  columns of G, those that wtacrs_tensor_mul_backward gave in an earlier step; NULL if there are none. Otherwise as
  wtacrs_forward; `saved` is as wtacrs_tensor_mul_plan_memory tells.
 
+ On CUDA six kernels are launched. dA sums over the columns of B, of which the kernels want the elements side by side:
+ give B as the transpose of a columns x inner matrix, to wtacrs_tensor_mul_forward_dl; here it is WTACRS_UNSUPPORTED
+ unless inner is 1. A negative guess is one that is not known.
+
  Errors: WTACRS_INVALID_WEIGHTS; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW,
  WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP. `saved` is then as it was.
  */
@@ -1363,7 +1409,9 @@ wtacrs_status wtacrs_tensor_mul_forward(const struct wtacrs_tensor_mul_plan *pla
                                         void *stream);
 
 /*
- wtacrs_tensor_mul_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero.
+ wtacrs_tensor_mul_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the last
+ axis of A and the third of B have stride 1, and it is equally far from each (batch, head) to the next:
+ WTACRS_UNSUPPORTED otherwise.
 
  Errors: as for wtacrs_tensor_mul_forward; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
  */
@@ -1404,7 +1452,9 @@ wtacrs_status wtacrs_tensor_mul_backward(const struct wtacrs_tensor_mul_plan *pl
                                          void *stream);
 
 /*
- wtacrs_tensor_mul_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero.
+ wtacrs_tensor_mul_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the last
+ axis of G has stride 1, it is equally far from each (batch, head) to the next, and dA and dB have no gaps:
+ WTACRS_UNSUPPORTED otherwise.
 
  Errors: as for wtacrs_tensor_mul_backward; also WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
  */

@@ -223,6 +223,9 @@ pub(crate) struct DeviceMemory {
     context: Arc<crate::context::Context>,
     at: *mut u8,
     bytes: usize,
+    /// In a GPU's place.
+    #[cfg(feature = "emulator")]
+    _emulated: Vec<Line>,
 }
 
 // SAFETY: an address and a size; what is done with the memory is the business of those who launch.
@@ -230,11 +233,11 @@ unsafe impl Send for DeviceMemory {}
 // SAFETY: as above.
 unsafe impl Sync for DeviceMemory {}
 
-/// As the CUDA driver aligns.
+/// Memory of the emulator, aligned as the CUDA driver aligns.
 #[cfg(feature = "emulator")]
-fn host_layout(bytes: usize) -> std::alloc::Layout {
-    std::alloc::Layout::from_size_align(bytes, 256).unwrap_or(std::alloc::Layout::new::<u8>())
-}
+#[repr(align(256))]
+#[derive(Clone, Copy, Debug)]
+struct Line([u8; 256]);
 
 impl DeviceMemory {
     /// `bytes`, more than 0, all zero but for what `first` tells of the beginning.
@@ -257,19 +260,23 @@ impl DeviceMemory {
             None => Ok(core::ptr::null_mut()),
         })?;
         #[cfg(feature = "emulator")]
-        let at = match gpu.runner {
-            Runner::Driver(_) => at,
-            // SAFETY: of more than no bytes; then as many are written as there are.
-            Runner::Emulator => unsafe {
-                let at = std::alloc::alloc(host_layout(bytes));
-                if at.is_null() {
-                    std::alloc::handle_alloc_error(host_layout(bytes));
+        let (at, _emulated) = match gpu.runner {
+            Runner::Driver(_) => (at, vec![]),
+            Runner::Emulator => {
+                let mut lines = vec![Line([0; 256]); bytes.div_ceil(256)];
+                for (line, contents) in lines.iter_mut().zip(contents.chunks(256)) {
+                    line.0[..contents.len()].copy_from_slice(contents);
                 }
-                at.copy_from_nonoverlapping(contents.as_ptr(), bytes);
-                at
-            },
+                (lines.as_mut_ptr().cast(), lines)
+            }
         };
-        Ok(Self { context, at, bytes })
+        Ok(Self {
+            context,
+            at,
+            bytes,
+            #[cfg(feature = "emulator")]
+            _emulated,
+        })
     }
 
     /// Some bytes from `offset` on.
@@ -293,11 +300,6 @@ impl Drop for DeviceMemory {
             Some(calls) => unsafe { calls.free(self.at) },
             None => Ok(()),
         });
-        #[cfg(feature = "emulator")]
-        if let Runner::Emulator = gpu.runner {
-            // SAFETY: allocated with this layout.
-            unsafe { std::alloc::dealloc(self.at, host_layout(self.bytes)) };
-        }
     }
 }
 

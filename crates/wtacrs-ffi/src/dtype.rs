@@ -8,7 +8,7 @@ use wtacrs_core::element::Element;
 
 /// The host's cores and memory.
 pub const WTACRS_CPU: i32 = 0;
-/// An NVIDIA GPU. This version serves none: `wtacrs_context_create` answers WTACRS_NO_DEVICE.
+/// An NVIDIA GPU of compute capability 8.0 or later, by the CUDA driver, which is loaded when it is first asked for.
 pub const WTACRS_CUDA: i32 = 1;
 
 /// IEEE 754 binary32.

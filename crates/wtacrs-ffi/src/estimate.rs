@@ -17,7 +17,8 @@ use wtacrs_core::{Weights, theory};
 /// Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: `x` in the place of H
 /// and `y` in that of dZ, both whole, so that the weights are exact whatever the plan's source. `out` is in_features x
 /// out_features, of dW's dtype. Leading dimensions, seed and offset as in wtacrs_forward and wtacrs_backward; `scratch`
-/// is aligned to 64, and wtacrs_plan_estimate_scratch_bytes tells its size.
+/// is aligned to 64 (on CUDA 256), and wtacrs_plan_estimate_scratch_bytes tells its size. On CUDA a row that is not finite
+/// makes a product of zeros.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS for a row that is not finite; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
 /// WTACRS_INVALID_ARGUMENT, WTACRS_SIZE_OVERFLOW, WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP.

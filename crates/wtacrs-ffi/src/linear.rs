@@ -1,7 +1,7 @@
 //! A linear layer's two passes: choose and save rows of H; then dW from them.
 
-use crate::array::{Array, block, check_disjoint, device_block, regions};
-use crate::cuda::{Pass, unsupported};
+use crate::array::{Array, block, check_disjoint, regions};
+use crate::cuda::Pass;
 use crate::dlpack::{shaped, wtacrs_dltensor};
 use crate::dtype::{Number, Source, flag, with_element, with_elements};
 use crate::guard::{Failure, Outcome, guard, poisoned};
@@ -27,11 +27,18 @@ use wtacrs_core::product::{self, Update};
 /// only reads it.
 /// Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
 ///
-/// `saved` and `scratch` are aligned to 64 and of the sizes that the plan tells; larger ones are allowed. `stream` is the
-/// CUDA stream to work on, borrowed; the CPU ignores it and is done when the call returns.
+/// `saved` and `scratch` are aligned to 64 (on CUDA 256) and of the sizes that the plan tells; larger ones are allowed.
+/// `stream` is the CUDA stream to work on (a CUstream or cudaStream_t of the context's CUDA context, or NULL for its
+/// default stream), borrowed; the CPU ignores it and is done when the call returns.
 ///
 /// The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every
 /// number of threads.
+///
+/// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is
+/// allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
+/// wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status, not here: see
+/// wtacrs_plan_saved_status_offset. Rows are saved times their scales, rounded once more (the CPU saves them as they
+/// are); the backward pass of either device knows its own. The elements of a row of H must lie side by side.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
 /// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_INVALID_ARGUMENT, WTACRS_SHAPE_MISMATCH (another layer's predictor),
@@ -60,7 +67,8 @@ pub unsafe extern "C" fn wtacrs_forward(
     })
 }
 
-/// wtacrs_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero.
+/// wtacrs_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero. On CUDA the tensor is
+/// one of the plan's GPU (device type 2), whose rows' elements lie side by side: WTACRS_UNSUPPORTED otherwise.
 ///
 /// Errors: as for wtacrs_forward; also WTACRS_DEVICE_MISMATCH, and WTACRS_UNSUPPORTED for a dtype that no plan has.
 #[unsafe(no_mangle)]
@@ -165,7 +173,12 @@ pub(crate) fn known(norms: &[f32]) -> Vec<Option<f32>> {
 ///
 /// `dz_norms`, if not NULL, becomes the `tokens` norms of the rows of dZ, for a norm cache or predictor.
 /// `bias_gradient`, if not NULL, becomes the exact sum of the rows of dZ: `out_features` numbers of dW's dtype.
-/// `scratch` is aligned to 64; wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in wtacrs_forward.
+/// `scratch` is aligned to 64 (on CUDA 256); wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in
+/// wtacrs_forward.
+///
+/// On CUDA at most three kernels are launched, and the call can be captured. `bias_gradient` must be NULL. `saved` is
+/// not checked there: it must be what a forward pass of such a plan wrote, earlier on this stream or on one that it waits
+/// for.
 ///
 /// The same bits for every number of threads on one machine; other machines may round otherwise.
 ///
@@ -199,7 +212,8 @@ pub unsafe extern "C" fn wtacrs_backward(
 }
 
 /// wtacrs_backward with dZ and dW as DLPack tensors of two axes: any strides, byte_offset, sizes of zero. For a weight
-/// that is stored as out_features x in_features, pass dW with its strides exchanged.
+/// that is stored as out_features x in_features, pass dW with its strides exchanged. On CUDA the elements of a row of
+/// dZ and of dW must lie side by side, so that dW cannot be such a transpose: WTACRS_UNSUPPORTED.
 ///
 /// Errors: as for wtacrs_backward; also WTACRS_DEVICE_MISMATCH, and WTACRS_UNSUPPORTED for a dtype that no plan has.
 #[unsafe(no_mangle)]
@@ -328,142 +342,4 @@ pub(crate) unsafe fn workspace<'a, A: Number>(scratch: &Array<u8>) -> &'a mut [A
     }
     // SAFETY: `block` has aligned it to 64, more than any number's; any bytes are a number; the caller has the rest.
     unsafe { core::slice::from_raw_parts_mut(scratch.as_ptr().cast(), bytes / size_of::<A>()) }
-}
-
-/// Reads the selection in saved memory back: `*kept` indices, ascending, with their scales, of which `*winners` were
-/// certain. `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
-/// alone; `kept` and `winners` may be NULL where they are not wanted.
-///
-/// Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
-/// WTACRS_MISALIGNED, WTACRS_OVERLAP.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wtacrs_saved_selection(
-    plan: *const wtacrs_plan,
-    saved: *const c_void,
-    saved_bytes: usize,
-    indices: *mut u32,
-    scales: *mut f64,
-    capacity: usize,
-    kept: *mut u64,
-    winners: *mut u64,
-) -> wtacrs_status {
-    guard("wtacrs_saved_selection", || {
-        let plan = self::plan(plan)?;
-        let (saved, selection) = match plan.on_gpu() {
-            Some((gpu, layer)) => {
-                if !winners.is_null() {
-                    return Err(unsupported("saved memory does not tell the winners: pass NULL"));
-                }
-                let saved = device_block(saved, saved_bytes, plan.sizes.saved, "saved")?;
-                // SAFETY: as documented, it is memory of the GPU.
-                let selection = unsafe { layer.selection(&plan, gpu, &saved) }?;
-                (saved, selection)
-            }
-            None => {
-                let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
-                // SAFETY: checked for size and alignment; nobody writes to it.
-                let selection = unsafe { plan.saved.selection(saved.as_ptr()) }?;
-                (saved, selection)
-            }
-        };
-        let output = SelectionOutput::new(indices, scales, capacity, kept, winners)?;
-        // SAFETY: as documented.
-        unsafe { output.write(&selection, &[saved.region()], capacity == 0) }
-    })
-}
-
-/// Where a selection is to be written.
-pub(crate) struct SelectionOutput {
-    indices: Array<u32>,
-    scales: Array<f64>,
-    capacity: usize,
-    kept: Option<Array<u64>>,
-    winners: Option<Array<u64>>,
-}
-
-impl SelectionOutput {
-    pub(crate) fn new(
-        indices: *mut u32,
-        scales: *mut f64,
-        capacity: usize,
-        kept: *mut u64,
-        winners: *mut u64,
-    ) -> Outcome<Self> {
-        Ok(Self {
-            indices: Array::new(indices, capacity, "indices")?,
-            scales: Array::new(scales, capacity, "scales")?,
-            capacity,
-            kept: Array::optional(kept, 1, "kept")?,
-            winners: Array::optional(winners, 1, "winners")?,
-        })
-    }
-
-    /// # Safety
-    ///
-    /// The outputs must be writable and used by nobody else.
-    pub(crate) unsafe fn write(
-        &self,
-        selection: &Selection,
-        inputs: &[crate::array::Region],
-        counts_only: bool,
-    ) -> Outcome {
-        let outputs = regions([
-            Some(self.indices.region()),
-            Some(self.scales.region()),
-            self.kept.as_ref().map(Array::region),
-            self.winners.as_ref().map(Array::region),
-        ]);
-        check_disjoint(&outputs, inputs)?;
-        if !counts_only && self.capacity < selection.len() {
-            let message = format!("room for {} pairs where {} are kept", self.capacity, selection.len());
-            return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
-        }
-        if !counts_only {
-            // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
-            let (indices, scales) = unsafe { (self.indices.get_mut(), self.scales.get_mut()) };
-            indices[..selection.len()].copy_from_slice(selection.indices());
-            scales[..selection.len()].copy_from_slice(selection.scales());
-        }
-        for (output, value) in [(&self.kept, selection.len()), (&self.winners, selection.winners())] {
-            if let Some(output) = output {
-                // SAFETY: as above.
-                unsafe { output.set(value as u64) };
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
-/// norms each. Teach a shared predictor, or fill a shared cache, with these.
-///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_SIZE_OVERFLOW, WTACRS_OVERLAP (also of `out` with a layer).
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wtacrs_joint_norms(
-    layers: *const *const f32,
-    count: usize,
-    tokens: usize,
-    out: *mut f32,
-) -> wtacrs_status {
-    guard("wtacrs_joint_norms", || {
-        let pointers = Array::new(layers, count, "layers")?;
-        let out = Array::new(out, tokens, "out")?;
-        // SAFETY: checked for NULL and alignment; as documented it holds `count` pointers.
-        let pointers_given = unsafe { pointers.get() };
-        let layers: Vec<Array<f32>> =
-            pointers_given.iter().map(|&layer| Array::new(layer, tokens, "a layer's norms")).collect::<Outcome<_>>()?;
-        let mut inputs: Vec<_> = layers.iter().map(Array::region).collect();
-        inputs.push(pointers.region());
-        check_disjoint(&[out.region()], &inputs)?;
-        // SAFETY: checked for NULL, alignment and overlap; as documented each holds `tokens` norms.
-        let layers: Vec<&[f32]> = layers.iter().map(|layer| unsafe { layer.get() }).collect();
-        let joint = product::joint_norms(&layers)?;
-        // SAFETY: as above. Without layers there is nothing to square: zeros.
-        let out = unsafe { out.get_mut() };
-        match count {
-            0 => out.fill(0.0),
-            _ => out.copy_from_slice(&joint),
-        }
-        Ok(())
-    })
 }

@@ -137,6 +137,9 @@ impl Plan {
 
 /// Freezes a description into a plan for a device. Later changes of the description do not touch it.
 ///
+/// On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and no size may be zero:
+/// WTACRS_UNSUPPORTED.
+///
 /// Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
 /// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]
@@ -183,7 +186,8 @@ pub unsafe extern "C" fn wtacrs_plan_budget(plan: *const wtacrs_plan, rows: *mut
     guard("wtacrs_plan_budget", || unsafe { query(plan, rows, |plan| plan.budget.get()) })
 }
 
-/// Bytes of the saved memory that a forward pass writes and its backward pass reads: the caller's, aligned to 64.
+/// Bytes of the saved memory that a forward pass writes and its backward pass reads: the caller's, aligned to 64 (on CUDA
+/// 256).
 ///
 /// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]
@@ -192,8 +196,8 @@ pub unsafe extern "C" fn wtacrs_plan_saved_bytes(plan: *const wtacrs_plan, bytes
     guard("wtacrs_plan_saved_bytes", || unsafe { query(plan, bytes, |plan| plan.sizes.saved) })
 }
 
-/// Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64, dead when the call
-/// returns. 0 on the CPU, which takes a few words for each token from its own heap.
+/// Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64 (on CUDA 256), dead when the
+/// call returns (on CUDA, when its work is done). 0 on the CPU, which takes a few words for each token from its own heap.
 ///
 /// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]
@@ -205,8 +209,8 @@ pub unsafe extern "C" fn wtacrs_plan_forward_scratch_bytes(
     guard("wtacrs_plan_forward_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.sizes.forward) })
 }
 
-/// Bytes of scratch memory for wtacrs_backward and wtacrs_weight_gradient: the caller's, aligned to 64, dead when the
-/// call returns.
+/// Bytes of scratch memory for wtacrs_backward: the caller's, aligned to 64 (on CUDA 256), dead when the call returns (on
+/// CUDA, when its work is done). On the CPU also for wtacrs_weight_gradient.
 ///
 /// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]
@@ -218,7 +222,8 @@ pub unsafe extern "C" fn wtacrs_plan_backward_scratch_bytes(
     guard("wtacrs_plan_backward_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.sizes.backward) })
 }
 
-/// Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64, dead when the call returns.
+/// Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64 (on CUDA 256), dead when the call returns (on
+/// CUDA, when its work is done).
 ///
 /// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]

@@ -266,6 +266,7 @@ pub(crate) unsafe fn write_statistics(
     sums: *mut f64,
     capacity: usize,
 ) -> Outcome {
+    plan.host()?;
     let mut inputs = vec![
         block(saved, saved_bytes, plan.saved.bytes(), "saved")?.region(),
         Array::new(dz_norms, plan.tokens, "dz_norms")?.region(),

@@ -1,14 +1,13 @@
-//! Each step alone, for frameworks that fuse their own: norms, weights, selection, gather, product.
+//! Each step alone, for frameworks that fuse their own: weights, selection, gather, product.
 
 use crate::array::{Array, Region, block, check_disjoint, device_block};
-use crate::context::{context, wtacrs_context};
 use crate::cuda::{self, DeviceSelection};
-use crate::device::Device;
-use crate::dlpack::{shaped, tensor, wtacrs_dltensor};
-use crate::dtype::{Dtype, Source, with_element, with_elements};
+use crate::dlpack::{shaped, wtacrs_dltensor};
+use crate::dtype::{Source, with_element, with_elements};
 use crate::guard::{Failure, Outcome, guard};
-use crate::linear::{SelectionOutput, gradient, known, norm_guess, update, workspace};
+use crate::linear::{gradient, known, norm_guess, update, workspace};
 use crate::plan::{Plan, plan, wtacrs_plan};
+use crate::saved::SelectionOutput;
 use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
@@ -17,122 +16,10 @@ use wtacrs_core::draws::PhiloxDraws;
 use wtacrs_core::element::Element;
 use wtacrs_core::{Selection, Weights, product};
 
-/// The Euclidean norms of the rows of x (rows x columns of `dtype`, `x_leading` >= columns elements from row to row)
-/// into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
-///
-/// The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward.
-///
-/// Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
-/// WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wtacrs_row_norms(
-    context: *const wtacrs_context,
-    dtype: i32,
-    rows: usize,
-    columns: usize,
-    x: *const c_void,
-    x_leading: usize,
-    norms: *mut f32,
-    stream: *mut c_void,
-) -> wtacrs_status {
-    guard("wtacrs_row_norms", || {
-        let context = self::context(context)?;
-        let dtype = Dtype::new(dtype)?;
-        let x = Tensor::rows(x, dtype, [rows, columns], x_leading, "x")?;
-        // SAFETY: as documented.
-        unsafe { row_norms(&context.device, x, dtype, norms, rows, stream) }
-    })
-}
-
-/// wtacrs_row_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
-///
-/// Errors: as for wtacrs_row_norms; also WTACRS_BUFFER_TOO_SMALL, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED,
-/// WTACRS_SHAPE_MISMATCH.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wtacrs_row_norms_dl(
-    context: *const wtacrs_context,
-    x: *const wtacrs_dltensor,
-    norms: *mut f32,
-    capacity: usize,
-    stream: *mut c_void,
-) -> wtacrs_status {
-    guard("wtacrs_row_norms_dl", || {
-        let context = self::context(context)?;
-        // SAFETY: as documented.
-        let (x, dtype) = unsafe { tensor::<2>(x, &context.device, None, "x") }?;
-        // SAFETY: as documented.
-        unsafe { row_norms(&context.device, x, dtype, norms, capacity, stream) }
-    })
-}
-
-/// # Safety
-///
-/// The contract of `wtacrs_row_norms`.
-unsafe fn row_norms(
-    device: &Device,
-    x: Tensor<2>,
-    dtype: Dtype,
-    norms: *mut f32,
-    capacity: usize,
-    stream: *mut c_void,
-) -> Outcome {
-    let [rows, _] = x.shape();
-    if capacity < rows {
-        let message = format!("room for {capacity} norms where there are {rows} rows");
-        return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
-    }
-    let norms = Array::new(norms, rows, "norms")?;
-    check_disjoint(&[norms.region()], &[x.region()])?;
-    if let Some(gpu) = device.gpu() {
-        // SAFETY: the caller has it.
-        return unsafe { cuda::row_norms(gpu, &x, dtype, &norms, stream) };
-    }
-    with_element!(dtype, T => {
-        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
-        let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
-        Ok(product::row_norms_into(x, norms)?)
-    })
-}
-
-/// The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
-/// `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
-/// wtacrs_joint_norms does for norms on the host.
-///
-/// Errors: as for wtacrs_row_norms.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wtacrs_column_norms(
-    context: *const wtacrs_context,
-    dtype: i32,
-    rows: usize,
-    columns: usize,
-    x: *const c_void,
-    x_leading: usize,
-    norms: *mut f32,
-    stream: *mut c_void,
-) -> wtacrs_status {
-    guard("wtacrs_column_norms", || {
-        let context = self::context(context)?;
-        let dtype = Dtype::new(dtype)?;
-        let x = Tensor::rows(x, dtype, [rows, columns], x_leading, "x")?;
-        let norms = Array::new(norms, columns, "norms")?;
-        check_disjoint(&[norms.region()], &[x.region()])?;
-        if let Some(gpu) = context.device.gpu() {
-            // SAFETY: as documented.
-            return unsafe { cuda::column_norms(gpu, &x, dtype, &norms, stream) };
-        }
-        with_element!(dtype, T => {
-            // SAFETY: checked for NULL, alignment and overlap; as documented they are of their sizes.
-            let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
-            norms.copy_from_slice(&product::column_norms(x));
-            Ok(())
-        })
-    })
-}
-
 /// The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
 /// WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
 /// doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
-/// and for looking at; wtacrs_select makes its own.
+/// and for looking at; wtacrs_select makes its own. On CUDA there is no such kernel: WTACRS_UNSUPPORTED.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,
 /// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -189,6 +76,9 @@ unsafe fn given_weights(plan: &Plan, input_norms: *const f32, guess: *const f32)
 /// in wtacrs_forward; `stream` too.
 ///
 /// The same bits on every machine.
+///
+/// On CUDA all arrays are the GPU's, `kept` must not be NULL and `winners` must be. The upper half of `*kept` is 0, or 1 +
+/// the index of the first norm that is negative or not finite; the lower half is then 0.
 ///
 /// Errors: as for wtacrs_weights; also WTACRS_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
@@ -290,6 +180,9 @@ impl GivenSelection {
 /// Copies the rows of H (as in wtacrs_forward) that `indices` name, `*kept` of them, into `rows` (kept x in_features, of
 /// H's dtype, `rows_leading` >= in_features elements from row to row): what wtacrs_weight_gradient takes.
 ///
+/// On CUDA all memory is the GPU's, the indices are not checked, `rows` has as many rows as the plan's budget, and those
+/// from `*kept` on become zero.
+///
 /// Errors: WTACRS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
 /// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
 #[unsafe(no_mangle)]
@@ -313,7 +206,7 @@ pub unsafe extern "C" fn wtacrs_gather(
     })
 }
 
-/// wtacrs_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+/// wtacrs_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the budget).
 ///
 /// Errors: as for wtacrs_gather; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]
@@ -366,6 +259,10 @@ unsafe fn gather(
 /// dW from rows that the caller keeps: as wtacrs_backward, with `rows` (kept x in_features, of H's dtype, `rows_leading`
 /// >= in_features elements from row to row), `*kept` indices and scales in place of saved memory.
 ///
+/// `scratch` is of the size that wtacrs_plan_weight_gradient_scratch_bytes tells. On CUDA all memory is the GPU's, and
+/// `rows`, `indices` and `scales` have as many rows and entries as the plan's budget. The rows of dZ are gathered and
+/// scaled first, rounded to their dtype.
+///
 /// Errors: WTACRS_INVALID_ARGUMENT also for a scale that is negative or not finite; as for wtacrs_gather and
 /// wtacrs_backward.
 #[unsafe(no_mangle)]
@@ -396,7 +293,7 @@ pub unsafe extern "C" fn wtacrs_weight_gradient(
     })
 }
 
-/// wtacrs_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows.
+/// wtacrs_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the budget).
 ///
 /// Errors: as for wtacrs_weight_gradient; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]

@@ -149,7 +149,7 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_destroy(plan: *mut wtacrs_tensor
 
 /// Bytes of the memory of a step: saved from the forward to the backward pass; scratch of the forward pass (0 on the
 /// CPU) and of the backward pass; and what the exact product keeps, which is A and B. All memory is the caller's,
-/// aligned to 64. Outputs may be NULL where they are not wanted.
+/// aligned to 64 (on CUDA 256). Outputs may be NULL where they are not wanted.
 ///
 /// Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]

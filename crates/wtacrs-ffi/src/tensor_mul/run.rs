@@ -25,6 +25,10 @@ use wtacrs_kernels::plan::Randomness;
 /// columns of G, those that wtacrs_tensor_mul_backward gave in an earlier step; NULL if there are none. Otherwise as
 /// wtacrs_forward; `saved` is as wtacrs_tensor_mul_plan_memory tells.
 ///
+/// On CUDA six kernels are launched. dA sums over the columns of B, of which the kernels want the elements side by side:
+/// give B as the transpose of a columns x inner matrix, to wtacrs_tensor_mul_forward_dl; here it is WTACRS_UNSUPPORTED
+/// unless inner is 1. A negative guess is one that is not known.
+///
 /// Errors: WTACRS_INVALID_WEIGHTS; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW,
 /// WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP. `saved` is then as it was.
 #[unsafe(no_mangle)]
@@ -52,7 +56,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_forward(
     })
 }
 
-/// wtacrs_tensor_mul_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero.
+/// wtacrs_tensor_mul_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the last
+/// axis of A and the third of B have stride 1, and it is equally far from each (batch, head) to the next:
+/// WTACRS_UNSUPPORTED otherwise.
 ///
 /// Errors: as for wtacrs_tensor_mul_forward; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]
@@ -195,7 +201,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_backward(
     })
 }
 
-/// wtacrs_tensor_mul_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero.
+/// wtacrs_tensor_mul_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the last
+/// axis of G has stride 1, it is equally far from each (batch, head) to the next, and dA and dB have no gaps:
+/// WTACRS_UNSUPPORTED otherwise.
 ///
 /// Errors: as for wtacrs_tensor_mul_backward; also WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]

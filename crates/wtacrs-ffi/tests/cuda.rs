@@ -1,0 +1,370 @@
+//! The CUDA path through the C interface's functions: on a driver that writes every call down, and, where there is one, on
+//! a GPU.
+
+mod common;
+#[path = "../../wtacrs-kernels/tests/fake/mod.rs"]
+mod fake;
+#[path = "../../wtacrs-kernels/tests/common/mod.rs"]
+mod machine;
+
+use fake::{Call, Fake};
+use machine::{Buffer, Machine};
+use std::ffi::c_void;
+use std::ptr::{null, null_mut, without_provenance_mut};
+use std::sync::Arc;
+use wtacrs::context::{wtacrs_context, wtacrs_context_create, wtacrs_context_destroy};
+use wtacrs::dtype::*;
+use wtacrs::layer::*;
+use wtacrs::linear::{wtacrs_backward, wtacrs_forward};
+use wtacrs::norms::wtacrs_row_norms;
+use wtacrs::plan::*;
+use wtacrs::predictor::*;
+use wtacrs::predictor_on::*;
+use wtacrs::saved::wtacrs_saved_selection;
+use wtacrs::status::*;
+use wtacrs::steps::wtacrs_select;
+use wtacrs::testing::{use_driver, use_emulator};
+use wtacrs_kernels::launch::driver::{Context, Installation};
+
+const TOKENS: usize = 200;
+const IN: usize = 40;
+const OUT: usize = 24;
+
+fn check(status: i32) {
+    assert_eq!(status, WTACRS_OK, "{}", last_error());
+}
+
+fn last_error() -> String {
+    let mut words = [0_u8; 512];
+    // SAFETY: room for so many bytes.
+    unsafe { wtacrs_last_error(words.as_mut_ptr().cast(), words.len(), null_mut()) };
+    let end = words.iter().position(|&byte| byte == 0).expect("a NUL");
+    String::from_utf8_lossy(&words[..end]).into_owned()
+}
+
+fn context(device: i32, ordinal: i32) -> *mut wtacrs_context {
+    let mut context = null_mut();
+    // SAFETY: an output of one pointer.
+    check(unsafe { wtacrs_context_create(device, ordinal, &mut context) });
+    context
+}
+
+/// A plan with its sizes: saved memory, scratch of both passes.
+fn plan(context: *const wtacrs_context, source: i32, dtype: i32) -> (*mut wtacrs_plan, [usize; 3]) {
+    let (mut layer, mut plan, mut sizes) = (null_mut(), null_mut(), [0; 3]);
+    // SAFETY: every pointer is to memory that lives until the call returns.
+    unsafe {
+        check(wtacrs_layer_create(&mut layer));
+        check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
+        check(wtacrs_layer_set_dtypes(layer, dtype, dtype, WTACRS_F32));
+        check(wtacrs_layer_set_budget_fraction(layer, 0.3));
+        check(wtacrs_layer_set_source(layer, source));
+        check(wtacrs_plan_create(context, layer, &mut plan));
+        check(wtacrs_layer_destroy(layer));
+        check(wtacrs_plan_saved_bytes(plan, &mut sizes[0]));
+        check(wtacrs_plan_forward_scratch_bytes(plan, &mut sizes[1]));
+        check(wtacrs_plan_backward_scratch_bytes(plan, &mut sizes[2]));
+    }
+    (plan, sizes)
+}
+
+fn installation() -> Arc<Installation<Fake>> {
+    Arc::new(Installation::new(Fake::default()).expect("it will do"))
+}
+
+/// What a step does is launch kernels on the caller's stream, and ask which context is current.
+#[test]
+fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
+    let installation = installation();
+    use_driver(Arc::clone(&installation));
+    let context = context(WTACRS_CUDA, 0);
+    let (plan, [saved_bytes, forward_bytes, backward_bytes]) = plan(context, WTACRS_SOURCE_PREDICTED, WTACRS_BF16);
+    let mut predictor = null_mut();
+    // SAFETY: an output of one pointer.
+    check(unsafe { wtacrs_norm_predictor_create_on(context, IN, &mut predictor) });
+    let calls = installation.calls();
+    assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Allocate(_))).count(), 1);
+    calls.forget();
+
+    let at = |megabytes: usize| without_provenance_mut::<c_void>(megabytes << 20);
+    let stream = without_provenance_mut::<c_void>(0x5150);
+    let (norms, mut count) = (at(5).cast::<f32>(), 0);
+    // SAFETY: nothing is run, so no pointer is followed.
+    unsafe {
+        let (saved, scratch) = (at(1), at(2));
+        check(wtacrs_forward(
+            plan,
+            at(3),
+            IN,
+            null(),
+            predictor,
+            1,
+            2,
+            saved,
+            saved_bytes,
+            scratch,
+            forward_bytes,
+            stream,
+        ));
+        check(wtacrs_backward(
+            plan,
+            saved,
+            saved_bytes,
+            at(4),
+            OUT,
+            at(6),
+            OUT,
+            1,
+            norms,
+            null_mut(),
+            scratch,
+            backward_bytes,
+            stream,
+        ));
+        check(wtacrs_norm_predictor_update_on(predictor, plan, saved, saved_bytes, norms, stream));
+        check(wtacrs_norm_predictor_statistics_count(predictor, &mut count));
+        let sums = at(7).cast();
+        check(wtacrs_norm_predictor_statistics_on(predictor, plan, saved, saved_bytes, norms, sums, count, stream));
+        check(wtacrs_norm_predictor_apply_on(predictor, sums, count, stream));
+        check(wtacrs_row_norms(context, WTACRS_F16, TOKENS, OUT, at(4), OUT, norms, stream));
+        check(wtacrs_select(
+            plan,
+            norms,
+            null(),
+            1,
+            2,
+            0,
+            at(8).cast(),
+            at(9).cast(),
+            TOKENS,
+            at(10).cast(),
+            null_mut(),
+            scratch,
+            forward_bytes,
+            stream,
+        ));
+    }
+    let mut kernels = vec![];
+    for call in calls.list() {
+        match call {
+            Call::Ask("cuCtxGetCurrent") => {}
+            Call::Launch { kernel, stream, context, .. } => {
+                assert_eq!((stream, context), (0x5150, Context(0x1000)), "{kernel}");
+                kernels.push(kernel);
+            }
+            other => panic!("{other:?} within a step"),
+        }
+    }
+    assert_eq!(
+        kernels[..5],
+        ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16", "row_norms_bf16", kernels[4]]
+    );
+    assert!(kernels[4].starts_with("gather_gemm"), "{kernels:?}");
+    let learning = ["predictor_features_bf16", "predictor_sums", "predictor_apply"];
+    let rest: Vec<_> = kernels[5..].iter().filter(|name| **name != "split_reduce").copied().collect();
+    assert_eq!(rest[..3], learning);
+    assert_eq!(rest[3..6], learning);
+    assert_eq!(rest[6..], ["row_norms_f16", "row_norms_bf16", "select_wta_pivotal"]);
+
+    // The predictor's memory is freed with it.
+    calls.forget();
+    // SAFETY: handles are never followed.
+    unsafe {
+        check(wtacrs_norm_predictor_destroy(predictor));
+        check(wtacrs_plan_destroy(plan));
+        check(wtacrs_context_destroy(context));
+    }
+    assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
+}
+
+#[test]
+fn the_callers_current_context_is_the_plans_or_the_call_is_refused() {
+    let installation = installation();
+    use_driver(Arc::clone(&installation));
+    let calls = installation.calls();
+    let mut none = null_mut();
+    // SAFETY: an output of one pointer.
+    let refused =
+        |ordinal, none: &mut *mut wtacrs_context| unsafe { wtacrs_context_create(WTACRS_CUDA, ordinal, none) };
+    assert_eq!(refused(-1, &mut none), WTACRS_NO_DEVICE);
+    assert!(last_error().contains("no CUDA context is current"), "{}", last_error());
+    assert_eq!(refused(2, &mut none), WTACRS_NO_DEVICE);
+    assert!(last_error().contains("there is no GPU 2: the CUDA driver finds 2"), "{}", last_error());
+    assert!(none.is_null());
+
+    // A framework's own context stays current while another GPU's is opened.
+    calls.enter(Context(0x77), 5);
+    let (mine, other) = (context(WTACRS_CUDA, -1), context(WTACRS_CUDA, 1));
+    let at = without_provenance_mut::<c_void>(1 << 20);
+    let norms = |context, at: *mut c_void| {
+        // SAFETY: nothing is run, so no pointer is followed.
+        unsafe { wtacrs_row_norms(context, WTACRS_F32, 8, 8, at, 8, at.wrapping_byte_add(4096).cast(), null_mut()) }
+    };
+    check(norms(mine, at));
+    calls.forget();
+    assert_eq!(norms(other, at), WTACRS_DEVICE_MISMATCH);
+    assert!(last_error().contains("not the one that was opened on GPU 1"), "{}", last_error());
+    assert!(calls.list().iter().all(|call| matches!(call, Call::Ask(_))), "{:?}", calls.list());
+
+    // Its memory is made and freed in its own context, and the caller's is current again.
+    let mut predictor = null_mut();
+    calls.forget();
+    // SAFETY: an output of one pointer.
+    check(unsafe { wtacrs_norm_predictor_create_on(other, IN, &mut predictor) });
+    let entered: Vec<Call> =
+        calls.list().into_iter().filter(|call| matches!(call, Call::SetCurrent(_) | Call::Allocate(_))).collect();
+    assert!(
+        matches!(entered[..], [Call::SetCurrent(Context(0x1001)), Call::Allocate(_), Call::SetCurrent(Context(0x77))]),
+        "{entered:?}"
+    );
+    // SAFETY: handles are never followed.
+    unsafe {
+        check(wtacrs_norm_predictor_destroy(predictor));
+        check(wtacrs_context_destroy(mine));
+        check(wtacrs_context_destroy(other));
+    }
+}
+
+#[test]
+fn a_driver_that_fails_is_told_in_its_own_words() {
+    use_driver(Arc::new(
+        Installation::new(Fake { fails: Some("cuModuleLoadDataEx"), ..Fake::default() }).expect("opens"),
+    ));
+    let mut none = null_mut();
+    // SAFETY: an output of one pointer.
+    assert_eq!(unsafe { wtacrs_context_create(WTACRS_CUDA, 0, &mut none) }, WTACRS_CUDA_ERROR);
+    assert_eq!(last_error(), "wtacrs_context_create: cuModuleLoadDataEx failed with CUDA_ERROR_FAKE (999)");
+    use_driver(Arc::new(Installation::new(Fake { fails: Some("cuLaunchKernel"), ..Fake::default() }).expect("opens")));
+    let context = context(WTACRS_CUDA, 0);
+    let at = without_provenance_mut::<c_void>(1 << 20);
+    // SAFETY: nothing is run, so no pointer is followed.
+    let status =
+        unsafe { wtacrs_row_norms(context, WTACRS_F32, 8, 8, at, 8, at.wrapping_byte_add(4096).cast(), null_mut()) };
+    assert_eq!(status, WTACRS_CUDA_ERROR);
+    assert!(last_error().contains("cuLaunchKernel of row_norms_f32 failed"), "{}", last_error());
+    // SAFETY: a handle is never followed.
+    check(unsafe { wtacrs_context_destroy(context) });
+}
+
+/// A step in a machine's memory, against sums in f64 over the selection that it has made.
+fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32) {
+    let (on, [saved_bytes, forward_bytes, backward_bytes]) = plan(context, WTACRS_SOURCE_INPUT, dtype);
+    let value = |i: usize| ((i * 37 + i / 91 * 5) % 113) as f32 / 56.0 - 1.0;
+    let (h, dz): (Vec<f32>, Vec<f32>) =
+        ((0..TOKENS * IN).map(value).collect(), (0..TOKENS * OUT).map(|i| value(3 * i + 1)).collect());
+    let narrow = |values: &[f32]| -> Vec<u8> {
+        match dtype {
+            WTACRS_F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            WTACRS_BF16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    };
+    let room = |bytes| machine.filled::<u8>(bytes, 0xff);
+    let (h_there, dz_there) = (machine.upload(&narrow(&h)), machine.upload(&narrow(&dz)));
+    let (saved, forward, backward) = (room(saved_bytes), room(forward_bytes), room(backward_bytes));
+    let dw: Buffer<f32> = machine.filled(IN * OUT, 0xff);
+    let (mut kept, mut indices, mut scales) = (0, vec![0_u32; TOKENS], vec![0.0; TOKENS]);
+    // SAFETY: every pointer is to memory of the documented size and device that lives until all has run.
+    unsafe {
+        check(wtacrs_forward(
+            on,
+            h_there.bytes().cast(),
+            IN,
+            null(),
+            null(),
+            4,
+            5,
+            saved.bytes().cast(),
+            saved_bytes,
+            forward.bytes().cast(),
+            forward_bytes,
+            null_mut(),
+        ));
+        check(wtacrs_backward(
+            on,
+            saved.bytes().cast(),
+            saved_bytes,
+            dz_there.bytes().cast(),
+            OUT,
+            dw.bytes().cast(),
+            OUT,
+            0,
+            null_mut(),
+            null_mut(),
+            backward.bytes().cast(),
+            backward_bytes,
+            null_mut(),
+        ));
+        check(wtacrs_saved_selection(
+            on,
+            saved.bytes().cast(),
+            saved_bytes,
+            indices.as_mut_ptr(),
+            scales.as_mut_ptr(),
+            TOKENS,
+            &mut kept,
+            null_mut(),
+        ));
+    }
+    assert_eq!(kept, 60);
+    let exactly = |values: &[f32]| -> Vec<f64> {
+        let narrowed = |v: f32| match dtype {
+            WTACRS_F16 => half::f16::from_f32(v).to_f64(),
+            WTACRS_BF16 => half::bf16::from_f32(v).to_f64(),
+            _ => f64::from(v),
+        };
+        values.iter().map(|&v| narrowed(v)).collect()
+    };
+    let (h, dz) = (exactly(&h), exactly(&dz));
+    // A saved row is rounded once more with its scale; sums are in f32.
+    let unit = match dtype {
+        WTACRS_F16 => 2f64.powi(-11),
+        WTACRS_BF16 => 2f64.powi(-8),
+        _ => 2f64.powi(-24),
+    };
+    for (at, &found) in machine.download(&dw).iter().enumerate() {
+        let (i, j) = (at / OUT, at % OUT);
+        let (mut sum, mut size) = (0.0, 0.0);
+        for (&token, scale) in indices.iter().zip(&scales).take(kept as usize) {
+            let term = scale * h[token as usize * IN + i] * dz[token as usize * OUT + j];
+            (sum, size) = (sum + term, size + term.abs());
+        }
+        let bound = (unit + 2f64.powi(-24) * (kept as f64 + 8.0)) * size;
+        assert!((f64::from(found) - sum).abs() <= bound, "dtype {dtype}, ({i}, {j}): {found} for {sum} ± {bound}");
+    }
+    // SAFETY: handles are never followed.
+    unsafe {
+        check(wtacrs_plan_destroy(on));
+    }
+}
+
+#[test]
+fn a_step_of_every_dtype_on_the_emulator() {
+    use_emulator();
+    let context = context(WTACRS_CUDA, 0);
+    for dtype in [WTACRS_F32, WTACRS_F16, WTACRS_BF16] {
+        a_step(&Machine::emulator(0), context, dtype);
+    }
+    // SAFETY: a handle is never followed.
+    check(unsafe { wtacrs_context_destroy(context) });
+}
+
+/// Skipped, and said so, where there is no GPU; with WTACRS_REQUIRE_GPU=1 that is a failure.
+#[test]
+fn a_step_of_every_dtype_on_a_gpu() {
+    let Some(machine) = Machine::gpu() else { return };
+    let context = context(WTACRS_CUDA, -1);
+    for dtype in [WTACRS_F32, WTACRS_F16, WTACRS_BF16] {
+        a_step(&machine, context, dtype);
+    }
+    let mut predictor = null_mut();
+    let (mut needed, mut bytes) = (0, vec![0_u8; 1 << 22]);
+    // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
+    unsafe {
+        check(wtacrs_norm_predictor_create_on(context, IN, &mut predictor));
+        check(wtacrs_norm_predictor_save(predictor, bytes.as_mut_ptr().cast(), bytes.len(), &mut needed));
+        check(wtacrs_norm_predictor_destroy(predictor));
+        check(wtacrs_context_destroy(context));
+    }
+    assert!(needed > 0);
+}
