@@ -11,15 +11,14 @@ class SampledLinear(torch.nn.Linear):
 
     def forward(self, h):
         exact = not (self.training and torch.is_grad_enabled() and self.weight.requires_grad)
-        # Without a weight gradient nothing of h is needed, and torch saves nothing of it.
-        if exact or h.numel() == 0:
+        # Without a weight gradient torch saves nothing of h. For shapes and dtypes that do not fit it has its own words.
+        if exact or h.numel() == 0 or h.shape[-1] != self.in_features:
             return super().forward(h)
         given = h
         kind = h.device.type
         if torch.is_autocast_enabled(kind) and h.dtype != torch.float64:
             h = h.to(torch.get_autocast_dtype(kind))
         elif h.dtype != self.weight.dtype:
-            # torch's own words for dtypes that do not fit.
             return super().forward(h)
         plan, reading = self.sampling.read(self, given, h)
         return SampledLinearFunction.apply(

@@ -36,10 +36,10 @@ def convert(
     if not found:
         raise Error("the model has no nn.Linear to convert")
     sampling = Sampling(found, budget, design, source, seed, process_group)
-    for module in found.values():
+    for name, module in found.items():
         # The module stays the same object, with its hooks, its parameters and whoever refers to it.
         module.__class__ = SampledLinear
-        module.sampling = sampling
+        module.sampling, module.name = sampling, name
     return sampling
 
 
@@ -51,7 +51,6 @@ class Sampling:
         self.seed = int(torch.randint(2**62, ())) if seed is None else seed & MASK
         self.offset = 0
         self.layers = layers
-        self._names = {id(module): name for name, module in layers.items()}
         # By the name of the layer that reads an H first.
         self.guesses = {}
         self.group = process_group
@@ -90,7 +89,7 @@ class Sampling:
         plan = native.plan(h.device, *shape, h.dtype, self.budget, self.design, self.source)
         reading = self._readings.of(given, h.dtype)
         if reading is None:
-            guess = self.guess(self._names[id(layer)], layer)
+            guess = self.guess(layer)
             prior = guess.prior(self._batch, len(rows), h.device)
             # Ranks draw under keys of their own.
             seed, offset = (self.seed + self._rank) & MASK, self.offset
@@ -100,10 +99,10 @@ class Sampling:
             self._readings.add(given, reading)
         return plan, reading
 
-    def guess(self, name, layer):
-        if name not in self.guesses:
-            self.guesses[name] = SOURCES[self.source](layer.in_features)
-        return self.guesses[name]
+    def guess(self, layer):
+        if layer.name not in self.guesses:
+            self.guesses[layer.name] = SOURCES[self.source](layer.in_features)
+        return self.guesses[layer.name]
 
     def exchange(self):
         """Brings together what the ranks have learned since the last call; after each step's backward passes, by all ranks."""
@@ -132,4 +131,4 @@ class Sampling:
         """Makes the layers nn.Linear again."""
         for module in self.layers.values():
             module.__class__ = torch.nn.Linear
-            del module.sampling
+            del module.sampling, module.name
