@@ -360,13 +360,22 @@ wtacrs_status wtacrs_norm_cache_save(const struct wtacrs_norm_cache *cache,
 wtacrs_status wtacrs_norm_cache_load(const void *bytes, size_t length, struct wtacrs_norm_cache **cache);
 
 /*
- A context for `device`, WTACRS_CPU or WTACRS_CUDA. `ordinal` is 0 for the CPU; for CUDA it is the device's number, or
- -1 for the calling thread's current CUDA context.
+ A context for `device`, WTACRS_CPU or WTACRS_CUDA. `ordinal` is 0 for the CPU; for CUDA it is the GPU's number, whose
+ primary context is then used (the one of the CUDA runtime and of frameworks), or -1 for the calling thread's current
+ CUDA context.
 
  The CPU path runs on the process's rayon pool (as many threads as cores, or as RAYON_NUM_THREADS says), which is
  started by the first call that computes and does not survive a fork.
 
- Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NO_DEVICE, WTACRS_NULL_POINTER.
+ On CUDA this call loads the kernels, once for each CUDA context: the driver compiles them for its GPU, which takes
+ seconds the first time and is then cached on disk. The calling thread's current CUDA context stays current; if it
+ has none, the GPU's primary context becomes current. Every later call that takes a stream must be made while the
+ context's CUDA context is current, and is otherwise answered with WTACRS_DEVICE_MISMATCH. Not to be called while a
+ stream is captured.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NULL_POINTER; WTACRS_NO_DEVICE if there
+ is no CUDA driver, if it is too old, or if there is no such GPU, none of compute capability 8.0 or later, or no current
+ context; WTACRS_CUDA_ERROR. The last error has the details.
  */
 wtacrs_status wtacrs_context_create(int32_t device,
                                     int32_t ordinal,
@@ -510,6 +519,16 @@ wtacrs_status wtacrs_layer_set_source(struct wtacrs_layer *layer, int32_t source
  */
 wtacrs_status wtacrs_layer_set_mix(struct wtacrs_layer *layer,
                                    double mix);
+
+/*
+ A number in the memory of the plan's device, aligned to 8, that passes which draw add to their offset when they run:
+ so that a captured CUDA graph, in which seed and offset are fixed, draws anew at each replay. NULL: none. It must live
+ as long as plans that are made of the description.
+
+ Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
+                                              const uint64_t *further_offset);
 
 /*
  The forward pass: chooses rows of H (tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements
@@ -692,6 +711,25 @@ wtacrs_status wtacrs_plan_backward_scratch_bytes(const struct wtacrs_plan *plan,
 wtacrs_status wtacrs_plan_estimate_scratch_bytes(const struct wtacrs_plan *plan, size_t *bytes);
 
 /*
+ Bytes of scratch memory for wtacrs_weight_gradient: the caller's, aligned to 64 (on CUDA 256), dead when the call
+ returns. On the CPU it is wtacrs_plan_backward_scratch_bytes.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_weight_gradient_scratch_bytes(const struct wtacrs_plan *plan,
+                                                        size_t *bytes);
+
+/*
+ Where in saved memory on CUDA a forward pass leaves its status, in bytes from the beginning: a 32-bit word that is 0,
+ or 1 + the index of the first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the
+ backward pass makes a dW of zeros (or adds nothing). A training loop may look at it when it next waits for the GPU.
+
+ Errors: WTACRS_UNSUPPORTED on the CPU, which tells such a row at once; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_plan_saved_status_offset(const struct wtacrs_plan *plan,
+                                              size_t *offset);
+
+/*
  How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
  (seed, offset + draws) to the next. There is no generator with a state of its own.
 
@@ -791,7 +829,8 @@ wtacrs_status wtacrs_norm_predictor_apply(struct wtacrs_norm_predictor *predicto
 
 /*
  The whole predictor as bytes, for a checkpoint; wtacrs_norm_predictor_load reads them on any machine, and the loaded
- predictor continues to the same bits. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
+ predictor continues to the same bits. For a predictor on a GPU this call waits for all that was launched in its CUDA
+ context, so it must not be made while a stream is captured. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
  NULL and `capacity` 0 it is only asked for.
 
  Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -809,6 +848,103 @@ wtacrs_status wtacrs_norm_predictor_save(const struct wtacrs_norm_predictor *pre
 wtacrs_status wtacrs_norm_predictor_load(const void *bytes,
                                          size_t length,
                                          struct wtacrs_norm_predictor **predictor);
+
+/*
+ wtacrs_norm_predictor_create for a context's device. On CUDA its state lies in the GPU's memory, which is allocated by
+ this call and freed by wtacrs_norm_predictor_destroy: neither may be called while a stream is captured, and the
+ CUDA context must still live when the predictor is destroyed. Forward passes read the state and updates write it when
+ they run, so calls on one predictor belong on one stream, or on streams that wait for one another. A plan on CUDA takes
+ only predictors that were made with the plan's own context.
+
+ Errors: as for wtacrs_norm_predictor_create; also WTACRS_INVALID_HANDLE and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_create_on(const struct wtacrs_context *context,
+                                              size_t in_features,
+                                              struct wtacrs_norm_predictor **predictor);
+
+/*
+ wtacrs_norm_predictor_create_with for a context's device, as wtacrs_norm_predictor_create_on. On CUDA at most 512
+ features and 4096 rows a step are possible.
+
+ Errors: WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_create_with_on(const struct wtacrs_context *context,
+                                                   size_t in_features,
+                                                   size_t features,
+                                                   double forgetting,
+                                                   double ridge,
+                                                   double clamp,
+                                                   size_t rows_per_update,
+                                                   uint64_t seed,
+                                                   struct wtacrs_norm_predictor **predictor);
+
+/*
+ A predictor for a context's device from the `length` bytes that wtacrs_norm_predictor_save wrote, on whatever device.
+
+ Errors: as for wtacrs_norm_predictor_load and wtacrs_norm_predictor_create_with_on.
+ */
+wtacrs_status wtacrs_norm_predictor_load_on(const struct wtacrs_context *context,
+                                            const void *bytes,
+                                            size_t length,
+                                            struct wtacrs_norm_predictor **predictor);
+
+/*
+ wtacrs_norm_predictor_update for any device: `saved` and `dz_norms` are in the memory of the plan's device, and
+ `stream` is as in wtacrs_forward. On CUDA three kernels are launched, nothing is allocated, and the call can be captured.
+
+ On CUDA a norm that is negative or not finite shows when the kernels run: the predictor then stays as it was, and
+ wtacrs_norm_predictor_outcome tells.
+
+ Errors: as for wtacrs_norm_predictor_update; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_update_on(struct wtacrs_norm_predictor *predictor,
+                                              const struct wtacrs_plan *plan,
+                                              const void *saved,
+                                              size_t saved_bytes,
+                                              const float *dz_norms,
+                                              void *stream);
+
+/*
+ wtacrs_norm_predictor_statistics for any device: `sums` is in the memory of the plan's device, on CUDA aligned to 256.
+ `stream` as in wtacrs_forward; on CUDA two kernels are launched. Sums of a step with a norm that is no number are not
+ finite on CUDA, and applying them changes nothing.
+
+ Errors: as for wtacrs_norm_predictor_statistics; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_statistics_on(const struct wtacrs_norm_predictor *predictor,
+                                                  const struct wtacrs_plan *plan,
+                                                  const void *saved,
+                                                  size_t saved_bytes,
+                                                  const float *dz_norms,
+                                                  double *sums,
+                                                  size_t capacity,
+                                                  void *stream);
+
+/*
+ wtacrs_norm_predictor_apply for any device: `sums` is in the memory of the predictor's device, on CUDA aligned to 256.
+ `stream` as in wtacrs_forward; on CUDA one kernel is launched.
+
+ Errors: WTACRS_SHAPE_MISMATCH for another count; on the CPU WTACRS_INVALID_ARGUMENT for sums that no rows can have (on
+ CUDA see wtacrs_norm_predictor_outcome); WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED,
+ WTACRS_DEVICE_MISMATCH, WTACRS_CUDA_ERROR. The predictor is then as it was.
+ */
+wtacrs_status wtacrs_norm_predictor_apply_on(struct wtacrs_norm_predictor *predictor,
+                                             const double *sums,
+                                             size_t count,
+                                             void *stream);
+
+/*
+ What came of the last step on a GPU, for looking at: waits for all that was launched in its CUDA context, and must not be
+ called while a stream is captured. `*outcome` is 0 if the predictor has learned, 1 if there was nothing to learn, 2 if
+ in addition the norms have fallen so far that their level is found anew, 3 if the step was refused for a number that
+ is none. `*row` is 0, or 1 + the first kept row (in the order of the indices) with such a number, in the statistics of
+ the last step on this rank. Either may be NULL. On the CPU it is WTACRS_UNSUPPORTED, as calls tell at once.
+
+ Errors: WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_outcome(const struct wtacrs_norm_predictor *predictor,
+                                            uint32_t *outcome,
+                                            uint32_t *row);
 
 /*
  A status in a few words: NUL-terminated, in English, for ever valid. Numbers that are no status have words too.
@@ -859,6 +995,22 @@ wtacrs_status wtacrs_row_norms_dl(const struct wtacrs_context *context,
                                   const wtacrs_dltensor *x,
                                   float *norms,
                                   size_t capacity,
+                                  void *stream);
+
+/*
+ The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
+ `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
+ wtacrs_joint_norms does for norms on the host.
+
+ Errors: as for wtacrs_row_norms.
+ */
+wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
+                                  int32_t dtype,
+                                  size_t rows,
+                                  size_t columns,
+                                  const void *x,
+                                  size_t x_leading,
+                                  float *norms,
                                   void *stream);
 
 /*

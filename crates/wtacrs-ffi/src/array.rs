@@ -5,8 +5,10 @@ use crate::status::*;
 use core::ffi::c_void;
 use core::slice;
 
-/// Alignment of saved and scratch memory.
+/// Alignment of saved and scratch memory on the CPU.
 pub(crate) const BLOCK_ALIGNMENT: usize = 64;
+/// And on a GPU.
+pub(crate) const DEVICE_ALIGNMENT: usize = wtacrs_kernels::plan::ALIGNMENT as usize;
 
 /// A pointer and a length that a caller gave: not NULL (unless empty), aligned, within the address space.
 #[derive(Debug)]
@@ -99,11 +101,31 @@ impl<T> Array<T> {
 
 /// Saved or scratch memory, of which `needed` bytes are used; if that is 0, whatever was given.
 pub(crate) fn block(pointer: *const c_void, bytes: usize, needed: usize, what: &'static str) -> Outcome<Array<u8>> {
+    aligned_block(pointer, bytes, needed, BLOCK_ALIGNMENT, what)
+}
+
+/// The same in a GPU's memory.
+pub(crate) fn device_block(
+    pointer: *const c_void,
+    bytes: usize,
+    needed: usize,
+    what: &'static str,
+) -> Outcome<Array<u8>> {
+    aligned_block(pointer, bytes, needed, DEVICE_ALIGNMENT, what)
+}
+
+fn aligned_block(
+    pointer: *const c_void,
+    bytes: usize,
+    needed: usize,
+    alignment: usize,
+    what: &'static str,
+) -> Outcome<Array<u8>> {
     if bytes < needed {
         let message = format!("{what} has {bytes} bytes where {needed} are needed");
         return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
     }
-    Array::aligned(pointer.cast(), needed, BLOCK_ALIGNMENT, what)
+    Array::aligned(pointer.cast(), needed, alignment, what)
 }
 
 /// Refuses outputs that share a byte with one another or with an input.

@@ -1,6 +1,7 @@
 //! DLPack's tensors, as every framework hands them out.
 
 use crate::array::Array;
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::guard::{Failure, Outcome};
 use crate::status::*;
@@ -50,8 +51,24 @@ pub struct wtacrs_dldatatype {
 }
 
 const HOST: i32 = 1;
+const CUDA: i32 = 2;
 const FLOAT: u8 = 2;
 const BFLOAT: u8 = 4;
+
+/// Whether a tensor lies where a plan or context works.
+fn check_place(found: wtacrs_dldevice, device: &Device, what: &'static str) -> Outcome {
+    let wtacrs_dldevice { device_type, device_id } = found;
+    let message = match device.gpu() {
+        None if device_type == HOST => return Ok(()),
+        None => format!("{what} is memory of device type {device_type}, not of the host"),
+        Some(gpu) if (device_type, device_id) == (CUDA, gpu.ordinal()) => return Ok(()),
+        Some(gpu) => format!(
+            "{what} is memory of device type {device_type} and number {device_id}, not of CUDA ({CUDA}) and {}",
+            gpu.ordinal()
+        ),
+    };
+    Err(Failure::new(WTACRS_DEVICE_MISMATCH, message))
+}
 
 /// Reads a tensor of a given dtype and of N axes.
 ///
@@ -65,16 +82,14 @@ const BFLOAT: u8 = 4;
 /// `tensor` must be NULL or point to a tensor whose `shape` and `strides` are NULL or hold `ndim` entries.
 pub(crate) unsafe fn tensor<const N: usize>(
     tensor: *const wtacrs_dltensor,
+    device: &Device,
     dtype: Option<Dtype>,
     what: &'static str,
 ) -> Outcome<(Tensor<N>, Dtype)> {
     let found = Array::new(tensor, 1, what)?;
     // SAFETY: not NULL, and the caller has the rest.
     let [found] = (unsafe { found.get() }) else { unreachable!("one entry") };
-    if found.device.device_type != HOST {
-        let message = format!("{what} is memory of device type {}, not of the host", found.device.device_type);
-        return Err(Failure::new(WTACRS_DEVICE_MISMATCH, message));
-    }
+    check_place(found.device, device, what)?;
     let found_dtype = match (found.dtype.code, found.dtype.bits, found.dtype.lanes) {
         (FLOAT, 32, 1) => Dtype::F32,
         (FLOAT, 16, 1) => Dtype::F16,
@@ -133,12 +148,13 @@ pub(crate) unsafe fn tensor<const N: usize>(
 /// As for [`tensor`].
 pub(crate) unsafe fn shaped<const N: usize>(
     pointer: *const wtacrs_dltensor,
+    device: &Device,
     dtype: Dtype,
     shape: [usize; N],
     what: &'static str,
 ) -> Outcome<Tensor<N>> {
     // SAFETY: the caller has it.
-    let (found, _) = unsafe { tensor::<N>(pointer, Some(dtype), what) }?;
+    let (found, _) = unsafe { tensor::<N>(pointer, device, Some(dtype), what) }?;
     if found.shape() == shape {
         return Ok(found);
     }

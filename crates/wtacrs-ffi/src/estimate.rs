@@ -1,6 +1,6 @@
 //! A product in one call, and what error theory expects.
 
-use crate::array::{Array, Region, block, check_disjoint};
+use crate::array::{Array, Region, block, check_disjoint, device_block};
 use crate::dlpack::{shaped, wtacrs_dltensor};
 use crate::dtype::with_elements;
 use crate::guard::{Outcome, guard};
@@ -36,15 +36,14 @@ pub unsafe extern "C" fn wtacrs_estimate(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_estimate", || {
         let plan = self::plan(plan)?;
         let x = Tensor::rows(x, plan.h, [plan.tokens, plan.in_features], x_leading, "x")?;
         let y = Tensor::rows(y, plan.dz, [plan.tokens, plan.out_features], y_leading, "y")?;
         let out = Tensor::rows(out, plan.dw, [plan.in_features, plan.out_features], out_leading, "out")?;
-        let scratch = block(scratch, scratch_bytes, plan.estimate_scratch, "scratch")?;
+        let scratch = scratch_of(&plan, scratch, scratch_bytes)?;
         // SAFETY: as documented.
-        unsafe { estimate(&plan, x, y, seed, offset, out, &scratch) }
+        unsafe { estimate(&plan, [x, y, out], seed, offset, &scratch, stream) }
     })
 }
 
@@ -63,18 +62,24 @@ pub unsafe extern "C" fn wtacrs_estimate_dl(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_estimate_dl", || {
         let plan = self::plan(plan)?;
-        let scratch = block(scratch, scratch_bytes, plan.estimate_scratch, "scratch")?;
+        let scratch = scratch_of(&plan, scratch, scratch_bytes)?;
         // SAFETY: as documented.
         unsafe {
-            let x = shaped(x, plan.h, [plan.tokens, plan.in_features], "x")?;
-            let y = shaped(y, plan.dz, [plan.tokens, plan.out_features], "y")?;
-            let out = shaped(out, plan.dw, [plan.in_features, plan.out_features], "out")?;
-            estimate(&plan, x, y, seed, offset, out, &scratch)
+            let x = shaped(x, plan.device(), plan.h, [plan.tokens, plan.in_features], "x")?;
+            let y = shaped(y, plan.device(), plan.dz, [plan.tokens, plan.out_features], "y")?;
+            let out = shaped(out, plan.device(), plan.dw, [plan.in_features, plan.out_features], "out")?;
+            estimate(&plan, [x, y, out], seed, offset, &scratch, stream)
         }
     })
+}
+
+fn scratch_of(plan: &Plan, scratch: *const c_void, bytes: usize) -> Outcome<Array<u8>> {
+    match plan.on_gpu() {
+        Some(_) => device_block(scratch, bytes, plan.sizes.estimate, "scratch"),
+        None => block(scratch, bytes, plan.estimate_scratch, "scratch"),
+    }
 }
 
 /// # Safety
@@ -82,13 +87,19 @@ pub unsafe extern "C" fn wtacrs_estimate_dl(
 /// The contract of `wtacrs_estimate`.
 unsafe fn estimate(
     plan: &Plan,
-    x: Tensor<2>,
-    y: Tensor<2>,
+    [x, y, out]: [Tensor<2>; 3],
     seed: u64,
     offset: u64,
-    out: Tensor<2>,
     scratch: &Array<u8>,
+    stream: *mut c_void,
 ) -> Outcome {
+    if let Some((gpu, layer)) = plan.on_gpu() {
+        let randomness = plan.randomness(seed, offset);
+        // SAFETY: the caller has it.
+        return unsafe { layer.estimate(plan, gpu, [x, y, out], randomness, scratch, stream) };
+    }
+    // SAFETY: as documented, the number is on the host.
+    let offset = unsafe { plan.further_offset.added_to(offset) };
     let out = out.writable()?;
     check_disjoint(&[out.region(), scratch.region()], &[x.region(), y.region()])?;
     // First the kept rows, as if they were saved; then the backward pass's own scratch.

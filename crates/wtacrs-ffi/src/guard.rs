@@ -25,6 +25,12 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 /// Runs the body of the entry point of this name. Whatever fails in it is kept for `wtacrs_last_error`.
 pub(crate) fn guard(entry: &'static str, body: impl FnOnce() -> Outcome) -> wtacrs_status {
     // Unwind safety: bodies reach shared state only through locks, which a panic poisons.

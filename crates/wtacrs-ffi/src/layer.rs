@@ -27,6 +27,40 @@ pub(crate) struct Layer {
     pub(crate) design: BuiltIn,
     pub(crate) source: Source,
     pub(crate) mix: f64,
+    pub(crate) further_offset: FurtherOffset,
+}
+
+/// Where a number lies that forward passes add to their offset; or null. In the memory of the plan's device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FurtherOffset(*const u64);
+
+// SAFETY: an address; only unsafe functions read what is there, on their callers' promises.
+unsafe impl Send for FurtherOffset {}
+// SAFETY: as above.
+unsafe impl Sync for FurtherOffset {}
+
+impl FurtherOffset {
+    /// None.
+    pub(crate) const NONE: Self = Self(core::ptr::null());
+
+    pub(crate) fn new(pointer: *const u64) -> Outcome<Self> {
+        Array::optional(pointer, 1, "further_offset")?;
+        Ok(Self(pointer))
+    }
+
+    pub(crate) fn as_ptr(self) -> *const u64 {
+        self.0
+    }
+
+    /// The offset of a pass on the CPU.
+    ///
+    /// # Safety
+    ///
+    /// The number is on the host, lives, and nobody writes to it.
+    pub(crate) unsafe fn added_to(self, offset: u64) -> u64 {
+        // SAFETY: `new` has checked the alignment; the caller has the rest.
+        if self.0.is_null() { offset } else { offset.wrapping_add(unsafe { self.0.read() }) }
+    }
 }
 
 static LAYERS: Registry<Mutex<Layer>> = Registry::new("layer");
@@ -84,7 +118,8 @@ pub unsafe extern "C" fn wtacrs_layer_create(layer: *mut *mut wtacrs_layer) -> w
         let output = Array::new(layer, 1, "layer")?;
         let (h, dz, dw) = (Dtype::F32, Dtype::F32, Dtype::F32);
         let (design, source) = (BuiltIn::default(), Source::Predicted);
-        let layer = Layer { shape: None, keep: None, h, dz, dw, design, source, mix: DEFAULT_MIX };
+        let further_offset = FurtherOffset::NONE;
+        let layer = Layer { shape: None, keep: None, h, dz, dw, design, source, mix: DEFAULT_MIX, further_offset };
         // SAFETY: an output of one pointer, checked for NULL and alignment.
         unsafe { output.set(LAYERS.insert(Mutex::new(layer))) };
         Ok(())
@@ -185,5 +220,21 @@ pub unsafe extern "C" fn wtacrs_layer_set_mix(layer: *mut wtacrs_layer, mix: f64
     guard("wtacrs_layer_set_mix", || {
         check_mix(mix)?;
         change(layer, |layer| layer.mix = mix)
+    })
+}
+
+/// A number in the memory of the plan's device, aligned to 8, that passes which draw add to their offset when they run:
+/// so that a captured CUDA graph, in which seed and offset are fixed, draws anew at each replay. NULL: none. It must live
+/// as long as plans that are made of the description.
+///
+/// Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_layer_set_further_offset(
+    layer: *mut wtacrs_layer,
+    further_offset: *const u64,
+) -> wtacrs_status {
+    guard("wtacrs_layer_set_further_offset", || {
+        let further_offset = FurtherOffset::new(further_offset)?;
+        change(layer, |layer| layer.further_offset = further_offset)
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! A call goes from C to core in four steps: the [guard](guard) that no panic crosses, handles looked up in their
 //! [registry], pointers and sizes checked before anything is touched ([array], [tensor], [dlpack]), then core's own
-//! functions on typed views.
+//! functions on typed views; or, for a plan on a GPU, the launches of wtacrs-kernels ([device], [cuda]).
 //!
 //! # Safety
 //!
@@ -18,6 +18,8 @@
 #![allow(clippy::too_many_arguments)]
 
 mod array;
+mod cuda;
+mod device;
 mod guard;
 mod kept;
 mod registry;
@@ -32,7 +34,10 @@ pub mod layer;
 pub mod linear;
 pub mod plan;
 pub mod predictor;
+pub mod predictor_on;
 pub mod status;
 pub mod steps;
 pub mod tensor_mul;
+#[cfg(feature = "emulator")]
+pub mod testing;
 pub mod version;

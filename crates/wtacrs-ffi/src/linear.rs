@@ -1,6 +1,7 @@
 //! A linear layer's two passes: choose and save rows of H; then dW from them.
 
-use crate::array::{Array, block, check_disjoint, regions};
+use crate::array::{Array, block, check_disjoint, device_block, regions};
+use crate::cuda::{Pass, unsupported};
 use crate::dlpack::{shaped, wtacrs_dltensor};
 use crate::dtype::{Number, Source, flag, with_element, with_elements};
 use crate::guard::{Failure, Outcome, guard, poisoned};
@@ -50,7 +51,7 @@ pub unsafe extern "C" fn wtacrs_forward(
     guard("wtacrs_forward", || {
         let plan = &*self::plan(plan)?;
         let h = Tensor::rows(h, plan.h, [plan.tokens, plan.in_features], h_leading, "h")?;
-        let memory = Memory { saved, saved_bytes, scratch, scratch_bytes, _stream: stream };
+        let memory = Pass { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
         unsafe { forward(plan, h, guess, predictor, seed, offset, memory) }
     })
@@ -76,21 +77,11 @@ pub unsafe extern "C" fn wtacrs_forward_dl(
     guard("wtacrs_forward_dl", || {
         let plan = &*self::plan(plan)?;
         // SAFETY: as documented.
-        let h = unsafe { shaped(h, plan.h, [plan.tokens, plan.in_features], "h") }?;
-        let memory = Memory { saved, saved_bytes, scratch, scratch_bytes, _stream: stream };
+        let h = unsafe { shaped(h, plan.device(), plan.h, [plan.tokens, plan.in_features], "h") }?;
+        let memory = Pass { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
         unsafe { forward(plan, h, guess, predictor, seed, offset, memory) }
     })
-}
-
-/// The memory of a forward pass, as it was given.
-struct Memory {
-    saved: *mut c_void,
-    saved_bytes: usize,
-    scratch: *mut c_void,
-    scratch_bytes: usize,
-    /// The CPU is done when a call returns.
-    _stream: *mut c_void,
 }
 
 /// # Safety
@@ -103,8 +94,15 @@ unsafe fn forward(
     predictor: *const wtacrs_norm_predictor,
     seed: u64,
     offset: u64,
-    memory: Memory,
+    memory: Pass,
 ) -> Outcome {
+    if let Some((gpu, layer)) = plan.on_gpu() {
+        let randomness = plan.randomness(seed, offset);
+        // SAFETY: the caller has it.
+        return unsafe { layer.forward(plan, gpu, h, guess, predictor, randomness, &memory) };
+    }
+    // SAFETY: as documented, the number is on the host.
+    let offset = unsafe { plan.further_offset.added_to(offset) };
     let saved = block(memory.saved, memory.saved_bytes, plan.saved.bytes(), "saved")?;
     block(memory.scratch, memory.scratch_bytes, 0, "scratch")?;
     let guess = norm_guess(plan, guess)?;
@@ -184,7 +182,7 @@ pub unsafe extern "C" fn wtacrs_backward(
         let plan = &*self::plan(plan)?;
         let dz = Tensor::rows(dz, plan.dz, [plan.tokens, plan.out_features], dz_leading, "dz")?;
         let dw = Tensor::rows(dw, plan.dw, [plan.in_features, plan.out_features], dw_leading, "dw")?;
-        let memory = Memory { saved: saved.cast_mut(), saved_bytes, scratch, scratch_bytes, _stream: stream };
+        let memory = Pass { saved: saved.cast_mut(), saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
         unsafe { backward(plan, dz, dw, accumulate, dz_norms, bias_gradient, memory) }
     })
@@ -213,11 +211,11 @@ pub unsafe extern "C" fn wtacrs_backward_dl(
         // SAFETY: as documented.
         let (dz, dw) = unsafe {
             (
-                shaped(dz, plan.dz, [plan.tokens, plan.out_features], "dz")?,
-                shaped(dw, plan.dw, [plan.in_features, plan.out_features], "dw")?,
+                shaped(dz, plan.device(), plan.dz, [plan.tokens, plan.out_features], "dz")?,
+                shaped(dw, plan.device(), plan.dw, [plan.in_features, plan.out_features], "dw")?,
             )
         };
-        let memory = Memory { saved: saved.cast_mut(), saved_bytes, scratch, scratch_bytes, _stream: stream };
+        let memory = Pass { saved: saved.cast_mut(), saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
         unsafe { backward(plan, dz, dw, accumulate, dz_norms, bias_gradient, memory) }
     })
@@ -233,8 +231,12 @@ unsafe fn backward(
     accumulate: i32,
     dz_norms: *mut f32,
     bias_gradient: *mut c_void,
-    memory: Memory,
+    memory: Pass,
 ) -> Outcome {
+    if let Some((gpu, layer)) = plan.on_gpu() {
+        // SAFETY: the caller has it.
+        return unsafe { layer.backward(plan, gpu, [dz, dw], accumulate, dz_norms, bias_gradient, &memory) };
+    }
     let dw = dw.writable()?;
     let update = update(accumulate)?;
     let saved = block(memory.saved, memory.saved_bytes, plan.saved.bytes(), "saved")?;
@@ -337,9 +339,23 @@ pub unsafe extern "C" fn wtacrs_saved_selection(
 ) -> wtacrs_status {
     guard("wtacrs_saved_selection", || {
         let plan = self::plan(plan)?;
-        let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
-        // SAFETY: checked for size and alignment; nobody writes to it.
-        let selection = unsafe { plan.saved.selection(saved.as_ptr()) }?;
+        let (saved, selection) = match plan.on_gpu() {
+            Some((gpu, layer)) => {
+                if !winners.is_null() {
+                    return Err(unsupported("saved memory does not tell the winners: pass NULL"));
+                }
+                let saved = device_block(saved, saved_bytes, plan.sizes.saved, "saved")?;
+                // SAFETY: as documented, it is memory of the GPU.
+                let selection = unsafe { layer.selection(&plan, gpu, &saved) }?;
+                (saved, selection)
+            }
+            None => {
+                let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
+                // SAFETY: checked for size and alignment; nobody writes to it.
+                let selection = unsafe { plan.saved.selection(saved.as_ptr()) }?;
+                (saved, selection)
+            }
+        };
         let output = SelectionOutput::new(indices, scales, capacity, kept, winners)?;
         // SAFETY: as documented.
         unsafe { output.write(&selection, &[saved.region()], capacity == 0) }

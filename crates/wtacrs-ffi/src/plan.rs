@@ -2,16 +2,19 @@
 
 use crate::array::{Array, BLOCK_ALIGNMENT};
 use crate::context::{Context, context, wtacrs_context};
+use crate::cuda::CudaLayer;
+use crate::device::{Device, Gpu};
 use crate::dtype::{Dtype, Source, with_element};
 use crate::guard::{Failure, Outcome, guard};
 use crate::kept::{KeptBlock, aligned};
-use crate::layer::{layer, wtacrs_layer};
+use crate::layer::{FurtherOffset, layer, wtacrs_layer};
 use crate::registry::Registry;
 use crate::status::*;
 use std::sync::Arc;
 use wtacrs_core::linear::Linear;
 use wtacrs_core::product::workspace_len;
 use wtacrs_core::{Budget, Keep};
+use wtacrs_kernels::plan::Randomness;
 
 /// A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
 /// scratch memory of its own.
@@ -21,7 +24,7 @@ pub struct wtacrs_plan {
 
 #[derive(Debug)]
 pub(crate) struct Plan {
-    _context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     pub(crate) linear: Linear,
     pub(crate) tokens: usize,
     pub(crate) in_features: usize,
@@ -34,6 +37,21 @@ pub(crate) struct Plan {
     pub(crate) saved: KeptBlock,
     pub(crate) backward_scratch: usize,
     pub(crate) estimate_scratch: usize,
+    pub(crate) further_offset: FurtherOffset,
+    /// The launches, if the device is a GPU.
+    pub(crate) cuda: Option<CudaLayer>,
+    /// Of the plan's device.
+    pub(crate) sizes: Sizes,
+}
+
+/// Bytes of the memory of steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) saved: usize,
+    pub(crate) forward: usize,
+    pub(crate) backward: usize,
+    pub(crate) estimate: usize,
+    pub(crate) weight_gradient: usize,
 }
 
 static PLANS: Registry<Plan> = Registry::new("plan");
@@ -62,8 +80,21 @@ impl Plan {
         let backward_scratch = workspace_bytes(layer.h, budget.get(), in_features, out_features)?;
         let estimate_scratch = saved.bytes().checked_add(backward_scratch);
         let overflow = || Failure::new(WTACRS_SIZE_OVERFLOW, "the scratch memory overflows");
+        let estimate_scratch = estimate_scratch.filter(|&b| isize::try_from(b).is_ok()).ok_or_else(overflow)?;
+        let shape = [tokens, in_features, out_features];
+        let cuda = context.device.gpu().map(|gpu| CudaLayer::new(gpu, &layer, shape, budget)).transpose()?;
+        let on_cpu = Sizes {
+            saved: saved.bytes(),
+            forward: 0,
+            backward: backward_scratch,
+            estimate: estimate_scratch,
+            weight_gradient: backward_scratch,
+        };
         Ok(Self {
-            _context: context,
+            sizes: cuda.as_ref().map_or(on_cpu, |cuda| cuda.sizes),
+            cuda,
+            further_offset: layer.further_offset,
+            context,
             linear: Linear { design: layer.design, keep, mix: layer.mix },
             tokens,
             in_features,
@@ -75,8 +106,32 @@ impl Plan {
             budget,
             saved,
             backward_scratch,
-            estimate_scratch: estimate_scratch.filter(|&b| isize::try_from(b).is_ok()).ok_or_else(overflow)?,
+            estimate_scratch,
         })
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.context.device
+    }
+
+    /// The GPU and the launches, if that is the device.
+    pub(crate) fn on_gpu(&self) -> Option<(&Gpu, &CudaLayer)> {
+        self.device().gpu().zip(self.cuda.as_ref())
+    }
+
+    /// Refuses a plan on a GPU.
+    pub(crate) fn host(&self) -> Outcome {
+        match self.device() {
+            Device::Cpu => Ok(()),
+            Device::Cuda(_) => {
+                Err(Failure::new(WTACRS_DEVICE_MISMATCH, "the plan is a GPU's, the call is for the CPU"))
+            }
+        }
+    }
+
+    /// Where a pass on a GPU takes its bits from.
+    pub(crate) fn randomness(&self, seed: u64, offset: u64) -> Randomness {
+        Randomness { seed, offset, further_offset: self.further_offset.as_ptr() }
     }
 }
 
@@ -134,7 +189,7 @@ pub unsafe extern "C" fn wtacrs_plan_budget(plan: *const wtacrs_plan, rows: *mut
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_saved_bytes(plan: *const wtacrs_plan, bytes: *mut usize) -> wtacrs_status {
     // SAFETY: as documented.
-    guard("wtacrs_plan_saved_bytes", || unsafe { query(plan, bytes, |plan| plan.saved.bytes()) })
+    guard("wtacrs_plan_saved_bytes", || unsafe { query(plan, bytes, |plan| plan.sizes.saved) })
 }
 
 /// Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64, dead when the call
@@ -147,7 +202,7 @@ pub unsafe extern "C" fn wtacrs_plan_forward_scratch_bytes(
     bytes: *mut usize,
 ) -> wtacrs_status {
     // SAFETY: as documented.
-    guard("wtacrs_plan_forward_scratch_bytes", || unsafe { query(plan, bytes, |_| 0) })
+    guard("wtacrs_plan_forward_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.sizes.forward) })
 }
 
 /// Bytes of scratch memory for wtacrs_backward and wtacrs_weight_gradient: the caller's, aligned to 64, dead when the
@@ -160,7 +215,7 @@ pub unsafe extern "C" fn wtacrs_plan_backward_scratch_bytes(
     bytes: *mut usize,
 ) -> wtacrs_status {
     // SAFETY: as documented.
-    guard("wtacrs_plan_backward_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.backward_scratch) })
+    guard("wtacrs_plan_backward_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.sizes.backward) })
 }
 
 /// Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64, dead when the call returns.
@@ -172,7 +227,43 @@ pub unsafe extern "C" fn wtacrs_plan_estimate_scratch_bytes(
     bytes: *mut usize,
 ) -> wtacrs_status {
     // SAFETY: as documented.
-    guard("wtacrs_plan_estimate_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.estimate_scratch) })
+    guard("wtacrs_plan_estimate_scratch_bytes", || unsafe { query(plan, bytes, |plan| plan.sizes.estimate) })
+}
+
+/// Bytes of scratch memory for wtacrs_weight_gradient: the caller's, aligned to 64 (on CUDA 256), dead when the call
+/// returns. On the CPU it is wtacrs_plan_backward_scratch_bytes.
+///
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_weight_gradient_scratch_bytes(
+    plan: *const wtacrs_plan,
+    bytes: *mut usize,
+) -> wtacrs_status {
+    guard("wtacrs_plan_weight_gradient_scratch_bytes", || {
+        // SAFETY: as documented.
+        unsafe { query(plan, bytes, |plan| plan.sizes.weight_gradient) }
+    })
+}
+
+/// Where in saved memory on CUDA a forward pass leaves its status, in bytes from the beginning: a 32-bit word that is 0,
+/// or 1 + the index of the first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the
+/// backward pass makes a dW of zeros (or adds nothing). A training loop may look at it when it next waits for the GPU.
+///
+/// Errors: WTACRS_UNSUPPORTED on the CPU, which tells such a row at once; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_plan_saved_status_offset(
+    plan: *const wtacrs_plan,
+    offset: *mut usize,
+) -> wtacrs_status {
+    guard("wtacrs_plan_saved_status_offset", || {
+        let output = Array::new(offset, 1, "offset")?;
+        let plan = self::plan(plan)?;
+        let cuda = plan.cuda.as_ref();
+        let cuda = cuda.ok_or_else(|| Failure::new(WTACRS_UNSUPPORTED, "on the CPU, a forward pass tells at once"))?;
+        // SAFETY: an output of one number, checked for NULL and alignment.
+        unsafe { output.set(cuda.linear.saved().status.offset as usize) };
+        Ok(())
+    })
 }
 
 /// How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
@@ -200,8 +291,9 @@ pub unsafe extern "C" fn wtacrs_plan_memory(
     guard("wtacrs_plan_memory", || {
         let plan = self::plan(plan)?;
         let exact = plan.tokens * plan.in_features * plan.h.bytes();
+        let scratch = plan.sizes.forward.max(plan.sizes.backward);
         // SAFETY: as documented.
-        unsafe { report([saved_bytes, scratch_bytes, exact_bytes], [plan.saved.bytes(), plan.backward_scratch, exact]) }
+        unsafe { report([saved_bytes, scratch_bytes, exact_bytes], [plan.sizes.saved, scratch, exact]) }
     })
 }
 

@@ -2,6 +2,8 @@
 
 use crate::array::{Array, block, check_disjoint};
 use crate::cache::save;
+use crate::context::Context;
+use crate::cuda::DevicePredictor;
 use crate::dtype::with_element;
 use crate::guard::{Failure, Outcome, guard, poisoned};
 use crate::plan::{Plan, plan, wtacrs_plan};
@@ -19,10 +21,60 @@ pub struct wtacrs_norm_predictor {
     _opaque: (),
 }
 
-static PREDICTORS: Registry<RwLock<NormPredictor>> = Registry::new("norm predictor");
+/// Where a predictor's state lies.
+enum Predictor {
+    Host(Arc<RwLock<NormPredictor>>),
+    Device(Arc<DevicePredictor>),
+}
 
+static PREDICTORS: Registry<Predictor> = Registry::new("norm predictor");
+
+/// A predictor of the CPU's.
 pub(crate) fn predictor(handle: *const wtacrs_norm_predictor) -> Outcome<Arc<RwLock<NormPredictor>>> {
-    PREDICTORS.get(handle)
+    match &*PREDICTORS.get(handle)? {
+        Predictor::Host(predictor) => Ok(Arc::clone(predictor)),
+        Predictor::Device(_) => {
+            let message = "the predictor is a GPU's: the CPU cannot use it, and calls on it take a stream (…_on)";
+            Err(Failure::new(WTACRS_DEVICE_MISMATCH, message))
+        }
+    }
+}
+
+/// A predictor of a context's GPU.
+pub(crate) fn device_predictor(
+    handle: *const wtacrs_norm_predictor,
+    context: &Arc<Context>,
+) -> Outcome<Arc<DevicePredictor>> {
+    match &*PREDICTORS.get(handle)? {
+        Predictor::Device(predictor) => {
+            predictor.check_context(context)?;
+            Ok(Arc::clone(predictor))
+        }
+        Predictor::Host(_) => {
+            let message = "the predictor is the CPU's: wtacrs_norm_predictor_create_on makes one for a GPU";
+            Err(Failure::new(WTACRS_DEVICE_MISMATCH, message))
+        }
+    }
+}
+
+/// Takes a predictor to a context's device; its handle.
+pub(crate) fn insert(context: &Arc<Context>, made: NormPredictor) -> Outcome<*mut wtacrs_norm_predictor> {
+    Ok(PREDICTORS.insert(match context.device.gpu() {
+        None => Predictor::Host(Arc::new(RwLock::new(made))),
+        Some(_) => Predictor::Device(Arc::new(DevicePredictor::new(context, made)?)),
+    }))
+}
+
+/// A predictor of any device.
+pub(crate) fn any_predictor<T>(
+    handle: *const wtacrs_norm_predictor,
+    host: impl FnOnce(&RwLock<NormPredictor>) -> Outcome<T>,
+    device: impl FnOnce(&DevicePredictor) -> Outcome<T>,
+) -> Outcome<T> {
+    match &*PREDICTORS.get(handle)? {
+        Predictor::Host(predictor) => host(predictor),
+        Predictor::Device(predictor) => device(predictor),
+    }
 }
 
 /// A predictor that knows nothing yet, with default settings (256 features, forgetting 0.97, ridge 0.01, clamp 6,
@@ -70,7 +122,7 @@ unsafe fn create(output: *mut *mut wtacrs_norm_predictor, make: impl FnOnce() ->
     let output = Array::new(output, 1, "predictor")?;
     let made = make()?;
     // SAFETY: checked for NULL and alignment; the caller has the rest.
-    unsafe { output.set(PREDICTORS.insert(RwLock::new(made))) };
+    unsafe { output.set(PREDICTORS.insert(Predictor::Host(Arc::new(RwLock::new(made))))) };
     Ok(())
 }
 
@@ -114,9 +166,11 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_statistics_count(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_statistics_count", || {
         let output = Array::new(count, 1, "count")?;
-        let zeros = no_statistics(&*self::predictor(predictor)?.read().map_err(poisoned)?)?;
+        let on_host =
+            |predictor: &RwLock<NormPredictor>| Ok(no_statistics(&*predictor.read().map_err(poisoned)?)?.sums().len());
+        let len = any_predictor(predictor, on_host, |predictor| Ok(predictor.sums_len()))?;
         // SAFETY: an output of one number, checked for NULL and alignment.
-        unsafe { output.set(zeros.sums().len()) };
+        unsafe { output.set(len) };
         Ok(())
     })
 }
@@ -183,7 +237,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_apply(
 }
 
 /// The whole predictor as bytes, for a checkpoint; wtacrs_norm_predictor_load reads them on any machine, and the loaded
-/// predictor continues to the same bits. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
+/// predictor continues to the same bits. For a predictor on a GPU this call waits for all that was launched in its CUDA
+/// context, so it must not be made while a stream is captured. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
 /// NULL and `capacity` 0 it is only asked for.
 ///
 /// Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -195,7 +250,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_save(
     needed: *mut usize,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_save", || {
-        let bytes = self::predictor(predictor)?.read().map_err(poisoned)?.to_bytes();
+        let on_host = |predictor: &RwLock<NormPredictor>| Ok(predictor.read().map_err(poisoned)?.to_bytes());
+        let bytes = any_predictor(predictor, on_host, |predictor| Ok(predictor.fetch()?.to_bytes()))?;
         // SAFETY: as documented.
         unsafe { save(&bytes, buffer, capacity, needed) }
     })
@@ -222,13 +278,14 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_load(
 /// # Safety
 ///
 /// `saved` and `dz_norms` are NULL or as `wtacrs_norm_predictor_update` says.
-unsafe fn statistics(
+pub(crate) unsafe fn statistics(
     predictor: &RwLock<NormPredictor>,
     plan: &Plan,
     saved: *const c_void,
     saved_bytes: usize,
     dz_norms: *const f32,
 ) -> Outcome<StepStatistics> {
+    plan.host()?;
     let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
     let norms = Array::new(dz_norms, plan.tokens, "dz_norms")?;
     // SAFETY: checked for NULL and alignment; the caller has the rest.
@@ -243,7 +300,7 @@ unsafe fn statistics(
 }
 
 /// The statistics of no rows.
-fn no_statistics(predictor: &NormPredictor) -> Outcome<StepStatistics> {
+pub(crate) fn no_statistics(predictor: &NormPredictor) -> Outcome<StepStatistics> {
     let rows = Array2::<f32>::zeros((0, predictor.in_features()));
     Ok(predictor.statistics(rows.view(), &[], &[], None)?)
 }

@@ -1,7 +1,9 @@
 //! Each step alone, for frameworks that fuse their own: norms, weights, selection, gather, product.
 
-use crate::array::{Array, Region, block, check_disjoint};
+use crate::array::{Array, Region, block, check_disjoint, device_block};
 use crate::context::{context, wtacrs_context};
+use crate::cuda::{self, DeviceSelection};
+use crate::device::Device;
 use crate::dlpack::{shaped, tensor, wtacrs_dltensor};
 use crate::dtype::{Dtype, Source, with_element, with_elements};
 use crate::guard::{Failure, Outcome, guard};
@@ -33,13 +35,12 @@ pub unsafe extern "C" fn wtacrs_row_norms(
     norms: *mut f32,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_row_norms", || {
-        self::context(context)?;
+        let context = self::context(context)?;
         let dtype = Dtype::new(dtype)?;
         let x = Tensor::rows(x, dtype, [rows, columns], x_leading, "x")?;
         // SAFETY: as documented.
-        unsafe { row_norms(x, dtype, norms, rows) }
+        unsafe { row_norms(&context.device, x, dtype, norms, rows, stream) }
     })
 }
 
@@ -55,20 +56,26 @@ pub unsafe extern "C" fn wtacrs_row_norms_dl(
     capacity: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_row_norms_dl", || {
-        self::context(context)?;
+        let context = self::context(context)?;
         // SAFETY: as documented.
-        let (x, dtype) = unsafe { tensor::<2>(x, None, "x") }?;
+        let (x, dtype) = unsafe { tensor::<2>(x, &context.device, None, "x") }?;
         // SAFETY: as documented.
-        unsafe { row_norms(x, dtype, norms, capacity) }
+        unsafe { row_norms(&context.device, x, dtype, norms, capacity, stream) }
     })
 }
 
 /// # Safety
 ///
 /// The contract of `wtacrs_row_norms`.
-unsafe fn row_norms(x: Tensor<2>, dtype: Dtype, norms: *mut f32, capacity: usize) -> Outcome {
+unsafe fn row_norms(
+    device: &Device,
+    x: Tensor<2>,
+    dtype: Dtype,
+    norms: *mut f32,
+    capacity: usize,
+    stream: *mut c_void,
+) -> Outcome {
     let [rows, _] = x.shape();
     if capacity < rows {
         let message = format!("room for {capacity} norms where there are {rows} rows");
@@ -76,10 +83,49 @@ unsafe fn row_norms(x: Tensor<2>, dtype: Dtype, norms: *mut f32, capacity: usize
     }
     let norms = Array::new(norms, rows, "norms")?;
     check_disjoint(&[norms.region()], &[x.region()])?;
+    if let Some(gpu) = device.gpu() {
+        // SAFETY: the caller has it.
+        return unsafe { cuda::row_norms(gpu, &x, dtype, &norms, stream) };
+    }
     with_element!(dtype, T => {
         // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
         let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
         Ok(product::row_norms_into(x, norms)?)
+    })
+}
+
+/// The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
+/// `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
+/// wtacrs_joint_norms does for norms on the host.
+///
+/// Errors: as for wtacrs_row_norms.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_column_norms(
+    context: *const wtacrs_context,
+    dtype: i32,
+    rows: usize,
+    columns: usize,
+    x: *const c_void,
+    x_leading: usize,
+    norms: *mut f32,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    guard("wtacrs_column_norms", || {
+        let context = self::context(context)?;
+        let dtype = Dtype::new(dtype)?;
+        let x = Tensor::rows(x, dtype, [rows, columns], x_leading, "x")?;
+        let norms = Array::new(norms, columns, "norms")?;
+        check_disjoint(&[norms.region()], &[x.region()])?;
+        if let Some(gpu) = context.device.gpu() {
+            // SAFETY: as documented.
+            return unsafe { cuda::column_norms(gpu, &x, dtype, &norms, stream) };
+        }
+        with_element!(dtype, T => {
+            // SAFETY: checked for NULL, alignment and overlap; as documented they are of their sizes.
+            let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
+            norms.copy_from_slice(&product::column_norms(x));
+            Ok(())
+        })
     })
 }
 
@@ -101,6 +147,9 @@ pub unsafe extern "C" fn wtacrs_weights(
     let _ = stream;
     guard("wtacrs_weights", || {
         let plan = self::plan(plan)?;
+        if plan.on_gpu().is_some() {
+            return Err(cuda::unsupported("no kernel writes the weights: wtacrs_select makes its own"));
+        }
         let output = Array::new(weights, plan.tokens, "weights")?;
         // SAFETY: as documented.
         let (weights, inputs) = unsafe { given_weights(&plan, input_norms, guess) }?;
@@ -159,15 +208,23 @@ pub unsafe extern "C" fn wtacrs_select(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_select", || {
         let plan = self::plan(plan)?;
+        if let Some((gpu, layer)) = plan.on_gpu() {
+            check_room(&plan, capacity)?;
+            let selection = DeviceSelection::new(&plan, indices, Some(scales.cast_const()), kept)?;
+            let scratch = device_block(scratch, scratch_bytes, plan.sizes.forward, "scratch")?;
+            let (randomness, norms) = (plan.randomness(seed, offset), [input_norms, guess]);
+            // SAFETY: as documented.
+            return unsafe {
+                cuda::select(&plan, &layer.linear, gpu, norms, randomness, item, &selection, winners, &scratch, stream)
+            };
+        }
+        // SAFETY: as documented, the number is on the host.
+        let offset = unsafe { plan.further_offset.added_to(offset) };
         block(scratch, scratch_bytes, 0, "scratch")?;
         let output = SelectionOutput::new(indices, scales, capacity, kept, winners)?;
-        if capacity < plan.budget.get() {
-            let message = format!("room for {capacity} pairs where the budget is {}", plan.budget.get());
-            return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
-        }
+        check_room(&plan, capacity)?;
         // SAFETY: as documented.
         let (weights, inputs) = unsafe { given_weights(&plan, input_norms, guess) }?;
         let mut draws = PhiloxDraws::with_stream(seed, offset, item);
@@ -175,6 +232,14 @@ pub unsafe extern "C" fn wtacrs_select(
         // SAFETY: as documented.
         unsafe { output.write(&selection, &inputs, false) }
     })
+}
+
+fn check_room(plan: &Plan, capacity: usize) -> Outcome {
+    if capacity >= plan.budget.get() {
+        return Ok(());
+    }
+    let message = format!("room for {capacity} pairs where the budget is {}", plan.budget.get());
+    Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message))
 }
 
 /// A selection that a caller gives back.
@@ -187,6 +252,11 @@ struct GivenSelection {
 impl GivenSelection {
     fn new(indices: *const u32, scales: *const f64, kept: *const u64) -> Outcome<Self> {
         Ok(Self { kept: Array::new(kept, 1, "kept")?, indices, scales })
+    }
+
+    /// The same in a GPU's memory, where nothing is read.
+    fn on_device(&self, plan: &Plan, with_scales: bool) -> Outcome<DeviceSelection> {
+        DeviceSelection::new(plan, self.indices, with_scales.then_some(self.scales), self.kept.as_ptr())
     }
 
     /// The selection and where it is.
@@ -233,13 +303,13 @@ pub unsafe extern "C" fn wtacrs_gather(
     rows_leading: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_gather", || {
         let plan = self::plan(plan)?;
         let h = Tensor::rows(h, plan.h, [plan.tokens, plan.in_features], h_leading, "h")?;
         let given = GivenSelection::new(indices, core::ptr::null(), kept)?;
+        let rows = |shape| Tensor::rows(rows, plan.h, shape, rows_leading, "rows");
         // SAFETY: as documented.
-        unsafe { gather(&plan, h, &given, |shape| Tensor::rows(rows, plan.h, shape, rows_leading, "rows")) }
+        unsafe { gather(&plan, h, &given, rows, stream) }
     })
 }
 
@@ -255,14 +325,13 @@ pub unsafe extern "C" fn wtacrs_gather_dl(
     rows: *const wtacrs_dltensor,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_gather_dl", || {
         let plan = self::plan(plan)?;
         // SAFETY: as documented.
-        let h = unsafe { shaped(h, plan.h, [plan.tokens, plan.in_features], "h") }?;
+        let h = unsafe { shaped(h, plan.device(), plan.h, [plan.tokens, plan.in_features], "h") }?;
         let given = GivenSelection::new(indices, core::ptr::null(), kept)?;
         // SAFETY: as documented.
-        unsafe { gather(&plan, h, &given, |shape| shaped(rows, plan.h, shape, "rows")) }
+        unsafe { gather(&plan, h, &given, |shape| shaped(rows, plan.device(), plan.h, shape, "rows"), stream) }
     })
 }
 
@@ -274,7 +343,14 @@ unsafe fn gather(
     h: Tensor<2>,
     given: &GivenSelection,
     rows: impl FnOnce([usize; 2]) -> Outcome<Tensor<2>>,
+    stream: *mut c_void,
 ) -> Outcome {
+    if let Some((gpu, layer)) = plan.on_gpu() {
+        let selection = given.on_device(plan, false)?;
+        let rows = rows([plan.budget.get(), plan.in_features])?;
+        // SAFETY: the caller has it.
+        return unsafe { cuda::gather(&layer.linear, gpu, h, &selection, rows, stream) };
+    }
     // SAFETY: the caller has it.
     let (selection, mut inputs) = unsafe { given.read(plan, false) }?;
     let rows = rows([selection.len(), plan.in_features])?.writable()?;
@@ -309,16 +385,14 @@ pub unsafe extern "C" fn wtacrs_weight_gradient(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_weight_gradient", || {
         let plan = self::plan(plan)?;
         let dz = Tensor::rows(dz, plan.dz, [plan.tokens, plan.out_features], dz_leading, "dz")?;
         let dw = Tensor::rows(dw, plan.dw, [plan.in_features, plan.out_features], dw_leading, "dw")?;
-        let scratch = block(scratch, scratch_bytes, plan.backward_scratch, "scratch")?;
         let given = GivenSelection::new(indices, scales, kept)?;
         let rows = |shape| Tensor::rows(rows, plan.h, shape, rows_leading, "rows");
         // SAFETY: as documented.
-        unsafe { weight_gradient(&plan, rows, &given, dz, dw, accumulate, &scratch) }
+        unsafe { weight_gradient(&plan, rows, &given, [dz, dw], accumulate, (scratch, scratch_bytes), stream) }
     })
 }
 
@@ -339,22 +413,20 @@ pub unsafe extern "C" fn wtacrs_weight_gradient_dl(
     scratch_bytes: usize,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_weight_gradient_dl", || {
         let plan = self::plan(plan)?;
         // SAFETY: as documented.
         let (dz, dw) = unsafe {
             (
-                shaped(dz, plan.dz, [plan.tokens, plan.out_features], "dz")?,
-                shaped(dw, plan.dw, [plan.in_features, plan.out_features], "dw")?,
+                shaped(dz, plan.device(), plan.dz, [plan.tokens, plan.out_features], "dz")?,
+                shaped(dw, plan.device(), plan.dw, [plan.in_features, plan.out_features], "dw")?,
             )
         };
-        let scratch = block(scratch, scratch_bytes, plan.backward_scratch, "scratch")?;
         let given = GivenSelection::new(indices, scales, kept)?;
         // SAFETY: as documented.
         unsafe {
-            let rows = |shape| shaped(rows, plan.h, shape, "rows");
-            weight_gradient(&plan, rows, &given, dz, dw, accumulate, &scratch)
+            let rows = |shape| shaped(rows, plan.device(), plan.h, shape, "rows");
+            weight_gradient(&plan, rows, &given, [dz, dw], accumulate, (scratch, scratch_bytes), stream)
         }
     })
 }
@@ -366,11 +438,20 @@ unsafe fn weight_gradient(
     plan: &Plan,
     rows: impl FnOnce([usize; 2]) -> Outcome<Tensor<2>>,
     given: &GivenSelection,
-    dz: Tensor<2>,
-    dw: Tensor<2>,
+    [dz, dw]: [Tensor<2>; 2],
     accumulate: i32,
-    scratch: &Array<u8>,
+    scratch: (*mut c_void, usize),
+    stream: *mut c_void,
 ) -> Outcome {
+    if let Some((gpu, layer)) = plan.on_gpu() {
+        let selection = given.on_device(plan, true)?;
+        let rows = rows([plan.budget.get(), plan.in_features])?;
+        // SAFETY: the caller has it.
+        return unsafe {
+            cuda::weight_gradient(plan, &layer.linear, gpu, rows, &selection, [dz, dw], accumulate, scratch, stream)
+        };
+    }
+    let scratch = block(scratch.0, scratch.1, plan.backward_scratch, "scratch")?;
     let dw = dw.writable()?;
     let update = update(accumulate)?;
     // SAFETY: the caller has it.
@@ -385,7 +466,7 @@ unsafe fn weight_gradient(
                 rows.view::<T>(),
                 dz.view::<U>(),
                 dw.view_mut::<<T as Element>::Accumulator>(),
-                workspace::<<T as Element>::Accumulator>(scratch),
+                workspace::<<T as Element>::Accumulator>(&scratch),
             )
         };
         gradient::<T, U>(rows, dz, &selection, dw, update, workspace)

@@ -105,6 +105,16 @@ impl<const N: usize> Tensor<N> {
         self.shape
     }
 
+    /// Elements from one index to the next; 0 for axes of one element or none.
+    pub(crate) fn strides(&self) -> [isize; N] {
+        self.strides
+    }
+
+    /// The element at the lowest address.
+    pub(crate) fn lowest(&self) -> *mut u8 {
+        self.lowest
+    }
+
     /// # Safety
     ///
     /// Every element must be readable, and nobody may write to one, as long as the view lives. `T` is the dtype's.

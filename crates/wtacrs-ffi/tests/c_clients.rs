@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{compile, crate_path, run, scratch};
-use safetensors::SafeTensors;
+use common::{compile, crate_path, run, scratch, write_layer};
 use std::path::Path;
 use std::process::Command;
 
@@ -20,12 +19,7 @@ fn under_valgrind(program: &Path, arguments: &[&Path]) {
 #[test]
 fn a_client() {
     let folder = scratch("client");
-    let bytes = std::fs::read(crate_path("../../testdata/minilm_l3_value_imdb_1024.safetensors")).expect("testdata");
-    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
-    for name in ["h", "dz"] {
-        let file = folder.join(format!("{name}.raw"));
-        std::fs::write(file, tensors.tensor(name).expect("recorded").data()).expect("temporary files can be written");
-    }
+    write_layer(&folder);
     let program = compile("client.c", &folder);
     let output = run(Command::new(&program).arg(&folder));
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));

@@ -3,6 +3,7 @@
 use super::{Description, description, wtacrs_tensor_mul};
 use crate::array::Array;
 use crate::context::{Context, context, wtacrs_context};
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::guard::{Failure, Outcome, guard};
 use crate::kept::KeptBlock;
@@ -23,7 +24,7 @@ const TASKS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Plan {
-    _context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     pub(super) product: TensorMul,
     pub(super) batch: usize,
     pub(super) heads: usize,
@@ -48,6 +49,9 @@ pub(super) fn plan(handle: *const wtacrs_tensor_mul_plan) -> Outcome<Arc<Plan>> 
 
 impl Plan {
     fn new(context: Arc<Context>, given: Description) -> Outcome<Self> {
+        if context.device.gpu().is_some() {
+            return Err(crate::cuda::unsupported("batched products"));
+        }
         let unset = |what| Failure::new(WTACRS_INVALID_ARGUMENT, format!("the product's {what} was not set"));
         let [batch, heads, rows, inner, columns] = given.shape.ok_or_else(|| unset("shape"))?;
         let [left, right] = given.contractions;
@@ -70,7 +74,7 @@ impl Plan {
         let saved_bytes = item.and_then(|bytes| bytes.checked_mul(batch * heads)).filter(fits).ok_or_else(overflow)?;
         task_scratch.checked_mul(TASKS).filter(fits).ok_or_else(overflow)?;
         Ok(Self {
-            _context: context,
+            context,
             product,
             batch,
             heads,
@@ -85,6 +89,10 @@ impl Plan {
             task_scratch,
             draws,
         })
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        &self.context.device
     }
 
     pub(super) fn items(&self) -> usize {

@@ -77,8 +77,8 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_forward_dl(
         block(scratch, scratch_bytes, 0, "scratch")?;
         // SAFETY: as documented.
         unsafe {
-            let a = shaped(a, plan.operands, plan.a(), "a")?;
-            let b = shaped(b, plan.operands, plan.b(), "b")?;
+            let a = shaped(a, plan.device(), plan.operands, plan.a(), "a")?;
+            let b = shaped(b, plan.device(), plan.operands, plan.b(), "b")?;
             forward(plan, a, b, row_guess, column_guess, seed, offset, &saved)
         }
     })
@@ -220,9 +220,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_backward_dl(
         let scratch = block(scratch, scratch_bytes, plan.scratch_bytes(), "scratch")?;
         // SAFETY: as documented.
         unsafe {
-            let g = shaped(g, plan.gradient, plan.c(), "g")?;
-            let da = shaped(da, plan.operands.accumulator(), plan.a(), "da")?;
-            let db = shaped(db, plan.operands.accumulator(), plan.b(), "db")?;
+            let g = shaped(g, plan.device(), plan.gradient, plan.c(), "g")?;
+            let da = shaped(da, plan.device(), plan.operands.accumulator(), plan.a(), "da")?;
+            let db = shaped(db, plan.device(), plan.operands.accumulator(), plan.b(), "db")?;
             backward(plan, &saved, g, da, db, accumulate, row_norms, column_norms, &scratch)
         }
     })

@@ -46,6 +46,16 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
+/// The recorded layer as the C programs read it: h.raw and dz.raw.
+pub fn write_layer(folder: &Path) {
+    let bytes = std::fs::read(crate_path("../../testdata/minilm_l3_value_imdb_1024.safetensors")).expect("testdata");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    for name in ["h", "dz"] {
+        let file = folder.join(format!("{name}.raw"));
+        std::fs::write(file, tensors.tensor(name).expect("recorded").data()).expect("temporary files can be written");
+    }
+}
+
 /// Compiles a C program of tests/c and links it with the shared library.
 pub fn compile(source: &str, folder: &Path) -> PathBuf {
     let program = folder.join(Path::new(source).file_stem().expect("a name"));

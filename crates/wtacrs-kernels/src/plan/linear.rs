@@ -1,15 +1,13 @@
 //! The plan of a linear layer, or of a batch of them.
 
 use super::error::{ExecuteError, PlanError};
-use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
+use super::norms::{Matrix, launch_row_norms};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
 use super::sample::{ForwardBuffers, Randomness, SamplePlan, SampleSettings, SavedParts, Streams, check_size};
-use super::settings::{Called, LinearSettings, Matrices};
+use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
 use crate::device::Device;
-use crate::kernel::row_norms;
 use crate::launch::Launcher;
-use core::ptr;
 
 /// How dW = Hᵀ dZ is estimated: which launches, with how much memory.
 ///
@@ -33,11 +31,11 @@ use core::ptr;
 #[derive(Clone, Debug)]
 pub struct LinearPlan {
     settings: LinearSettings,
-    sample: SamplePlan,
-    dz: Matrices,
-    dw: Matrices,
-    product: ProductPlan,
-    partials: Part,
+    pub(super) sample: SamplePlan,
+    pub(super) dz: Matrices,
+    pub(super) dw: Matrices,
+    pub(super) product: ProductPlan,
+    pub(super) partials: Part,
     backward_bytes: u64,
 }
 
@@ -75,28 +73,8 @@ impl LinearPlan {
             device,
         )?;
         check_size("the number of output features", out_features)?;
-        let dz = Matrices::new(
-            Called {
-                matrix: "dZ",
-                rows: "the rows of dZ",
-                row: "the length of a row of dZ",
-                matrices: "the matrices dZ",
-            },
-            [batch, tokens, out_features],
-            settings.gradient.bytes(),
-            settings.gradient_strides,
-        )?;
-        let dw = Matrices::new(
-            Called {
-                matrix: "dW",
-                rows: "the rows of dW",
-                row: "the length of a row of dW",
-                matrices: "the matrices dW",
-            },
-            [batch, in_features, out_features],
-            settings.weight_gradient.bytes(),
-            settings.weight_gradient_strides,
-        )?;
+        let dz = dz_matrices(&settings, settings.gradient_strides)?;
+        let dw = dw_matrices(&settings, settings.weight_gradient_strides)?;
         let product = ProductPlan::new(
             ProductSettings {
                 batch,
@@ -111,6 +89,39 @@ impl LinearPlan {
         let mut layout = Layout::default();
         let partials = layout.part("the partial products", &[product.partial_bytes()])?;
         Ok(Self { settings, sample, dz, dw, product, partials, backward_bytes: layout.bytes() })
+    }
+
+    /// The same plan for matrices whose rows lie elsewhere: H, dZ and dW; none: dense. Costs a few comparisons, so that
+    /// it may be asked for at every call.
+    ///
+    /// # Errors
+    ///
+    /// Rows that overlap, or end beyond any address.
+    pub fn with_strides(&self, [input, gradient, weight_gradient]: [Option<Strides>; 3]) -> Result<Self, PlanError> {
+        let mut plan = self.clone();
+        plan.sample.set_strides(input)?;
+        plan.dz = dz_matrices(&self.settings, gradient)?;
+        plan.dw = dw_matrices(&self.settings, weight_gradient)?;
+        plan.settings.input_strides = input;
+        plan.settings.gradient_strides = gradient;
+        plan.settings.weight_gradient_strides = weight_gradient;
+        Ok(plan)
+    }
+
+    /// The same plan with another clamp of a predictor's guesses, if its weights are
+    /// [`Predicted`](WeightSource::Predicted).
+    ///
+    /// # Errors
+    ///
+    /// A clamp out of its range.
+    pub fn with_clamp(&self, clamp: f64) -> Result<Self, PlanError> {
+        let mut plan = self.clone();
+        if let WeightSource::Predicted { clamp: old } = &mut plan.sample.settings.weights {
+            *old = clamp;
+        }
+        plan.sample.settings.weights.check()?;
+        plan.settings.weights = plan.sample.settings.weights;
+        Ok(plan)
     }
 
     /// What the plan was made from.
@@ -191,28 +202,23 @@ impl LinearPlan {
         buffers: &BackwardBuffers,
     ) -> Result<(), ExecuteError<L::Error>> {
         let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, update, scratch } = buffers;
-        let &LinearSettings { tokens, out_features, batch, .. } = &self.settings;
+        let LinearSettings { tokens, out_features, batch, .. } = &self.settings;
         check_pointer("dZ", gradient, self.settings.gradient.bytes())?;
         check_pointer("dW", weight_gradient.cast_const(), self.settings.weight_gradient.bytes())?;
         saved.check("the saved memory", self.sample.saved.bytes)?;
         scratch.check("the scratch of the backward pass", self.backward_bytes)?;
         if !gradient_norms.is_null() {
             check_pointer("the norms of dZ", gradient_norms.cast_const(), 4)?;
-            let [batch, rows, columns] = [batch, tokens, out_features].map(|size| size as u32);
-            let args = row_norms::Args {
-                x: gradient,
-                leading: self.dz.row,
-                batch_stride: self.dz.matrix,
-                rows,
-                columns,
-                theta: ptr::null(),
-                norms: gradient_norms,
-                directions: ptr::null_mut(),
-                meeting: ptr::null_mut(),
+            let matrix = Matrix {
+                at: gradient,
+                data_type: self.settings.gradient,
+                batch: *batch,
+                rows: *tokens,
+                columns: *out_features,
+                strides: Strides { row: self.dz.row as usize, matrix: self.dz.matrix as usize },
             };
-            let (kernel, shape) = kernels::row_norms(self.settings.gradient, rows, columns, batch);
             // SAFETY: the caller's promise.
-            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+            unsafe { launch_row_norms(launcher, &matrix, gradient_norms) }?;
         }
         let parts = &self.sample.saved;
         let factors = Factors {
@@ -230,4 +236,18 @@ impl LinearPlan {
         // SAFETY: the caller's promise; the saved parts lie within the saved memory, and their indices within dZ.
         unsafe { self.product.run(launcher, &factors) }
     }
+}
+
+fn dz_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {
+    let called =
+        Called { matrix: "dZ", rows: "the rows of dZ", row: "the length of a row of dZ", matrices: "the matrices dZ" };
+    let &LinearSettings { batch, tokens, out_features, gradient, .. } = settings;
+    Matrices::new(called, [batch, tokens, out_features], gradient.bytes(), strides)
+}
+
+fn dw_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {
+    let called =
+        Called { matrix: "dW", rows: "the rows of dW", row: "the length of a row of dW", matrices: "the matrices dW" };
+    let &LinearSettings { batch, in_features, out_features, weight_gradient, .. } = settings;
+    Matrices::new(called, [batch, in_features, out_features], weight_gradient.bytes(), strides)
 }

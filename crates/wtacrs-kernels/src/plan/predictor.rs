@@ -8,6 +8,7 @@ use super::memory::{Layout, Memory, Part, check_pointer};
 use super::sample::SavedParts;
 use crate::kernel::predictor_update::{self, State};
 use crate::launch::Launcher;
+use core::ptr;
 use wtacrs_core::norm_predictor::Settings;
 
 /// How a layer's norm predictor learns: which launches, with how much memory.
@@ -187,31 +188,71 @@ impl PredictorPlan {
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
+    /// [`Self::apply`] of sums that other ranks' were added to, without the step that they come from.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::update`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::update`], with the state, the sums and the two words of [`UpdateBuffers::status`].
+    pub unsafe fn apply_sums<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        state: Memory,
+        sums: Memory,
+        status: *mut u32,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let args = self.apply_args(state, sums, status)?;
+        let (kernel, shape) = kernels::predictor_apply();
+        // SAFETY: the caller's promise; the kernel reads neither rows nor scratch.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+    }
+
     fn args<E>(&self, buffers: &UpdateBuffers) -> Result<predictor_update::Args, ExecuteError<E>> {
         let &UpdateBuffers { saved, gradient_norms, state, sums, status, scratch } = buffers;
         saved.check("the saved memory", self.saved.bytes)?;
         check_pointer("the norms of dZ", gradient_norms, 4)?;
+        scratch.check("the scratch of a predictor's update", self.scratch_bytes)?;
+        Ok(predictor_update::Args {
+            rows: saved.of(self.saved.rows),
+            count: saved.of(self.saved.count),
+            indices: saved.of(self.saved.indices),
+            dz_norms: gradient_norms,
+            scales: saved.of(self.saved.scales),
+            scratch: scratch.of(self.scratch),
+            ..self.apply_args(state, sums, status)?
+        })
+    }
+
+    /// Arguments without a step's rows.
+    fn apply_args<E>(
+        &self,
+        state: Memory,
+        sums: Memory,
+        status: *mut u32,
+    ) -> Result<predictor_update::Args, ExecuteError<E>> {
         state.check("the predictor's state", self.state.bytes)?;
         sums.check("the predictor's sums", self.sums_bytes)?;
         check_pointer("the predictor's status", status.cast_const(), 4)?;
-        scratch.check("the scratch of a predictor's update", self.scratch_bytes)?;
         let Settings { features, forgetting, ridge, clamp, rows_per_update, seed: _ } = self.settings;
         Ok(predictor_update::Args {
-            rows: saved.of(self.saved.rows),
+            rows: ptr::null(),
             leading: self.saved.row_elements,
             in_features: self.in_features,
             features: features as u32,
             budget: self.budget,
             rows_per_update: rows_per_update.min(self.budget as usize) as u32,
-            count: saved.of(self.saved.count),
-            indices: saved.of(self.saved.indices),
-            dz_norms: gradient_norms,
-            scales: saved.of(self.saved.scales),
+            count: ptr::null(),
+            indices: ptr::null(),
+            dz_norms: ptr::null(),
+            scales: ptr::null(),
             forgetting,
             ridge,
             clamp,
             state: state.at,
-            scratch: scratch.of(self.scratch),
+            scratch: ptr::null_mut(),
             sums: sums.at.cast(),
             status,
         })

@@ -13,7 +13,7 @@ use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::{Budget, Keep};
 
 /// The most matrices of a batch: the third dimension of a grid.
-const MOST_OF_A_BATCH: usize = 65_535;
+pub(super) const MOST_OF_A_BATCH: usize = 65_535;
 /// The most of anything that kernels count in 32 bits, with room to round up to a tile.
 const MOST: usize = (1 << 31) - 1;
 
@@ -57,7 +57,7 @@ pub(super) struct SamplePlan {
 pub(super) struct SampleScratch {
     pub(super) norms: Part,
     directions: Part,
-    meeting: Part,
+    pub(super) meeting: Part,
     select: Part,
     pub(super) bytes: u64,
 }
@@ -120,7 +120,7 @@ pub(super) fn check_size(what: &'static str, found: usize) -> Result<(), PlanErr
     check_most(what, found, MOST)
 }
 
-fn check_most(what: &'static str, found: usize, most: usize) -> Result<(), PlanError> {
+pub(super) fn check_most(what: &'static str, found: usize, most: usize) -> Result<(), PlanError> {
     match found {
         0 => Err(PlanError::Zero { what }),
         _ if found > most => Err(PlanError::TooLarge { what, found, most }),
@@ -177,7 +177,6 @@ impl SamplePlan {
 
         // They were checked to fit when the plan was made.
         let [batch, pairs, columns] = [batch, self.settings.pairs, self.settings.columns].map(|size| size as u32);
-        let kept = self.budget.get() as u32;
         let is_predicted = matches!(weights, WeightSource::Predicted { .. });
         let norms = scratch.of::<f32>(self.scratch.norms);
         let directions = scratch.of::<f32>(self.scratch.directions);
@@ -198,55 +197,136 @@ impl SamplePlan {
         // SAFETY: the caller's buffers are as large as the plan told; the norms are a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
 
-        let (source, mix, clamp) = weights.parts();
         let indices = saved.of::<u32>(self.saved.indices);
         let scales = saved.of::<f64>(self.saved.scales);
         let count = saved.of::<u32>(self.saved.count);
-        let args = select::Args {
-            input_norms: norms,
+        let norms = Norms {
+            input: norms,
             other: match weights {
                 WeightSource::Input => ptr::null(),
                 WeightSource::Predicted { .. } => directions,
                 WeightSource::Norms | WeightSource::Cached { .. } => guess,
             },
+            weights,
+        };
+        let selected = Selected { indices, scales, count, status: saved.of(self.saved.status) };
+        let streams = self.settings.streams;
+        // SAFETY: as above; indices, scales, counts and status are parts of the saved memory.
+        unsafe { self.select(launcher, norms, randomness, streams, selected, scratch) }?;
+        let rows = KeptRows {
+            at: saved.of(self.saved.rows),
+            leading: self.saved.row_elements,
+            matrix: self.saved.matrices(self.budget).matrix,
+        };
+        // SAFETY: as above; the selection's indices lie within the input, and the rows are a part of the saved memory.
+        unsafe { self.gather(launcher, input, selected, rows) }
+    }
+
+    /// The selection's launch; the words by which its blocks meet are zero.
+    ///
+    /// # Safety
+    ///
+    /// The pointers lead to as many entries as `select::Args` tells, and the scratch was checked.
+    pub(super) unsafe fn select<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        norms: Norms,
+        randomness: Randomness,
+        streams: Streams,
+        selected: Selected,
+        scratch: Memory,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let (source, mix, clamp) = norms.weights.parts();
+        let (pairs, batch) = (self.settings.pairs as u32, self.settings.batch as u32);
+        let args = select::Args {
+            input_norms: norms.input,
+            other: norms.other,
             source: source as u32,
             pairs,
-            budget: kept,
+            budget: self.budget.get() as u32,
             mix,
             clamp,
             seed: randomness.seed,
             offset: randomness.offset,
             further_offset: randomness.further_offset,
-            first_stream: self.settings.streams.first,
-            stream_step: self.settings.streams.step,
-            indices,
-            scales,
-            count,
-            status: saved.of(self.saved.status),
+            first_stream: streams.first,
+            stream_step: streams.step,
+            indices: selected.indices,
+            scales: selected.scales,
+            count: selected.count,
+            status: selected.status,
             scratch: scratch.of(self.scratch.select),
-            meeting,
+            meeting: scratch.of(self.scratch.meeting),
         };
         let (kernel, shape) = kernels::select(self.design, pairs, batch, self.resident_blocks);
-        // SAFETY: as above; indices, scales, counts and status are parts of the saved memory.
-        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
-
-        let args = gather_rows::Args {
-            x: input,
-            leading,
-            batch_stride,
-            columns,
-            rows: kept,
-            indices,
-            scales,
-            count,
-            out: saved.of(self.saved.rows),
-            out_leading: self.saved.row_elements,
-            out_batch_stride: self.saved.matrices(self.budget).matrix,
-        };
-        let (kernel, shape) = kernels::gather_rows(data_type, kept, columns, batch);
-        // SAFETY: as above; the selection's indices lie within the input, and the rows are a part of the saved memory.
+        // SAFETY: the caller's promise.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
+
+    /// The launch that copies kept rows, times their scales unless those are null.
+    ///
+    /// # Safety
+    ///
+    /// The pointers lead to as many entries as `gather_rows::Args` tells.
+    pub(super) unsafe fn gather<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        input: *const u8,
+        selected: Selected,
+        rows: KeptRows,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let &SampleSettings { data_type, batch, columns, .. } = &self.settings;
+        let [batch, columns, kept] = [batch, columns, self.budget.get()].map(|size| size as u32);
+        let args = gather_rows::Args {
+            x: input,
+            leading: self.matrices.row,
+            batch_stride: self.matrices.matrix,
+            columns,
+            rows: kept,
+            indices: selected.indices,
+            scales: selected.scales,
+            count: selected.count,
+            out: rows.at,
+            out_leading: rows.leading,
+            out_batch_stride: rows.matrix,
+        };
+        let (kernel, shape) = kernels::gather_rows(data_type, kept, columns, batch);
+        // SAFETY: the caller's promise.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+    }
+
+    /// The same plan for an input whose rows lie elsewhere.
+    pub(super) fn set_strides(&mut self, strides: Option<Strides>) -> Result<(), PlanError> {
+        let SampleSettings { batch, pairs, columns, data_type, called, .. } = self.settings;
+        self.matrices = Matrices::new(called, [batch, pairs, columns], data_type.bytes(), strides)?;
+        self.settings.strides = strides;
+        Ok(())
+    }
+}
+
+/// What a selection's weights are made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Norms {
+    pub(super) input: *const f32,
+    pub(super) other: *const f32,
+    pub(super) weights: WeightSource,
+}
+
+/// Where a selection is written, and read again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Selected {
+    pub(super) indices: *mut u32,
+    pub(super) scales: *mut f64,
+    pub(super) count: *mut u32,
+    pub(super) status: *mut u32,
+}
+
+/// Where kept rows are written: strides in elements.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeptRows {
+    pub(super) at: *mut u8,
+    pub(super) leading: u64,
+    pub(super) matrix: u64,
 }
 
 impl SavedParts {

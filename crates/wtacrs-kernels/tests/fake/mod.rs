@@ -24,6 +24,11 @@ pub enum Call {
         kernel: &'static str,
         bytes: u32,
     },
+    Allocate(usize),
+    Free(usize),
+    Copy {
+        bytes: usize,
+    },
     Launch {
         kernel: &'static str,
         stream: usize,
@@ -49,6 +54,7 @@ pub struct State {
     current: Option<(Context, u64)>,
     /// The contexts of the modules, whose handles are indices here.
     modules: Vec<Context>,
+    allocated: usize,
 }
 
 impl Default for Fake {
@@ -167,6 +173,26 @@ impl Calls for Fake {
 
     fn allow_shared_bytes(&self, function: Function, bytes: u32) -> Result<(), DriverError> {
         self.note("cuFuncSetAttribute", Call::Allow { kernel: kernel_of(function).1, bytes }, |_| ())
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<*mut u8, DriverError> {
+        self.note("cuMemAlloc_v2", Call::Allocate(bytes), |state| {
+            // Apart from one another, and nowhere: nothing is run.
+            state.allocated += bytes.next_multiple_of(256);
+            std::ptr::without_provenance_mut((1 << 40) + state.allocated - bytes.next_multiple_of(256))
+        })
+    }
+
+    unsafe fn free(&self, memory: *mut u8) -> Result<(), DriverError> {
+        self.note("cuMemFree_v2", Call::Free(memory.addr()), |_| ())
+    }
+
+    unsafe fn copy_to_device(&self, _: *mut u8, from: &[u8]) -> Result<(), DriverError> {
+        self.note("cuMemcpyHtoD_v2", Call::Copy { bytes: from.len() }, |_| ())
+    }
+
+    unsafe fn copy_to_host(&self, to: &mut [u8], _: *const u8) -> Result<(), DriverError> {
+        self.note("cuMemcpyDtoH_v2", Call::Copy { bytes: to.len() }, |_| to.fill(0))
     }
 
     unsafe fn launch(

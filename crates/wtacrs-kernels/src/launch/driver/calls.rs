@@ -49,7 +49,7 @@ pub enum Attribute {
 
 /// What is asked of the CUDA driver, call by call; every failure names the call.
 ///
-/// [`Self::launch`] is the only one between the beginning and the end of a plan's execution.
+/// Between the beginning and the end of a plan's execution there are only launches, and questions about the context.
 pub trait Calls {
     /// cuInit.
     fn init(&self) -> Result<(), DriverError>;
@@ -81,6 +81,26 @@ pub trait Calls {
     fn function(&self, module: Module, name: &'static str) -> Result<Function, DriverError>;
     /// cuFuncSetAttribute of the most dynamic shared memory.
     fn allow_shared_bytes(&self, function: Function, bytes: u32) -> Result<(), DriverError>;
+    /// cuMemAlloc, of at least one byte; aligned to 256.
+    fn allocate(&self, bytes: usize) -> Result<*mut u8, DriverError>;
+    /// cuMemFree, which waits for what uses the memory.
+    ///
+    /// # Safety
+    ///
+    /// The memory was [allocated](Self::allocate) in the current context, and nothing is launched with it any more.
+    unsafe fn free(&self, memory: *mut u8) -> Result<(), DriverError>;
+    /// cuMemcpyHtoD, after all that was launched before in the context.
+    ///
+    /// # Safety
+    ///
+    /// `to` is device memory of the current context with room for the bytes.
+    unsafe fn copy_to_device(&self, to: *mut u8, from: &[u8]) -> Result<(), DriverError>;
+    /// cuMemcpyDtoH, after all that was launched before in the context.
+    ///
+    /// # Safety
+    ///
+    /// `from` is device memory of the current context with as many bytes.
+    unsafe fn copy_to_host(&self, to: &mut [u8], from: *const u8) -> Result<(), DriverError>;
     /// cuLaunchKernel, or cuLaunchCooperativeKernel.
     ///
     /// # Safety

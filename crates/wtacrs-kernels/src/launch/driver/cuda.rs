@@ -67,6 +67,11 @@ table! {
     cuCtxGetCurrent(*mut sys::CUcontext);
     cuCtxSetCurrent(sys::CUcontext);
     cuCtxGetDevice(*mut sys::CUdevice);
+    cuCtxSynchronize();
+    cuMemAlloc_v2(*mut sys::CUdeviceptr, usize);
+    cuMemFree_v2(sys::CUdeviceptr);
+    cuMemcpyHtoD_v2(sys::CUdeviceptr, *const c_void, usize);
+    cuMemcpyDtoH_v2(*mut c_void, sys::CUdeviceptr, usize);
     cuModuleLoadDataEx(*mut sys::CUmodule, *const c_void, c_uint, *const c_uint, *mut *mut c_void);
     cuModuleGetFunction(*mut sys::CUfunction, sys::CUmodule, *const c_char);
     cuFuncSetAttribute(sys::CUfunction, c_int, c_int);
@@ -238,6 +243,29 @@ impl Calls for Cuda {
 
     fn allow_shared_bytes(&self, function: Function, bytes: u32) -> Result<(), DriverError> {
         call!(self.cuFuncSetAttribute(function.0 as sys::CUfunction, MOST_DYNAMIC_SHARED_BYTES, bytes as c_int))
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<*mut u8, DriverError> {
+        let mut memory = 0;
+        call!(self.cuMemAlloc_v2(&mut memory, bytes))?;
+        Ok(ptr::without_provenance_mut(memory as usize))
+    }
+
+    unsafe fn free(&self, memory: *mut u8) -> Result<(), DriverError> {
+        call!(self.cuMemFree_v2(memory.addr() as u64))
+    }
+
+    unsafe fn copy_to_device(&self, to: *mut u8, from: &[u8]) -> Result<(), DriverError> {
+        // Streams that do not wait for the default one would not be waited for.
+        call!(self.cuCtxSynchronize())?;
+        call!(self.cuMemcpyHtoD_v2(to.addr() as u64, from.as_ptr().cast(), from.len()))?;
+        // A copy of pageable memory may return when it is staged, before it has arrived.
+        call!(self.cuCtxSynchronize())
+    }
+
+    unsafe fn copy_to_host(&self, to: &mut [u8], from: *const u8) -> Result<(), DriverError> {
+        call!(self.cuCtxSynchronize())?;
+        call!(self.cuMemcpyDtoH_v2(to.as_mut_ptr().cast(), from.addr() as u64, to.len()))
     }
 
     unsafe fn launch(

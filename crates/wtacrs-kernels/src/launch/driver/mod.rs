@@ -28,6 +28,7 @@ pub use self::ptx::{Ptx, Version};
 use super::{Kernel, Launcher, Shape};
 use crate::device::Device;
 use crate::kernel::ENTRY_POINTS;
+use core::ffi::c_void;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -53,6 +54,7 @@ struct Known {
 #[derive(Debug)]
 struct Kernels {
     functions: HashMap<&'static str, Function>,
+    handle: DeviceHandle,
     device: Device,
 }
 
@@ -166,7 +168,8 @@ impl<C: Calls> Installation<C> {
         if let Some(kernels) = known.kernels.get(&key) {
             return Ok(Arc::clone(kernels));
         }
-        let device = self.describe(self.calls.current_device()?)?;
+        let handle = self.calls.current_device()?;
+        let device = self.describe(handle)?;
         let ptx = Ptx::bundled();
         let found = Version::new(device.compute_capability.0, device.compute_capability.1);
         if found < ptx.target {
@@ -181,7 +184,7 @@ impl<C: Calls> Installation<C> {
             self.calls.allow_shared_bytes(function, device.shared_bytes).map_err(|error| error.of(name))?;
             functions.insert(name, function);
         }
-        let kernels = Arc::new(Kernels { functions, device });
+        let kernels = Arc::new(Kernels { functions, handle, device });
         known.kernels.insert(key, Arc::clone(&kernels));
         Ok(kernels)
     }
@@ -257,6 +260,51 @@ impl<C: Calls> Driver<C> {
         self.context
     }
 
+    /// The number of the GPU, as the driver and frameworks count them.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn ordinal(&self) -> Result<u32, DriverError> {
+        for ordinal in 0..self.installation.device_count()? {
+            if self.installation.handle(ordinal)? == self.kernels.handle {
+                return Ok(ordinal);
+            }
+        }
+        Err(DriverError::NoDevice)
+    }
+
+    /// Whether the calling thread's current context is the one that the kernels are in.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn is_current(&self) -> Result<bool, DriverError> {
+        Ok(self.installation.calls.current_context()? == Some(self.context))
+    }
+
+    /// Enqueues a kernel by its name: what a launcher does that does not know the type of the driver's calls.
+    ///
+    /// # Errors
+    ///
+    /// There is no such kernel, or what the driver says.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::on`], and `arguments` points to the kernel's one argument, which keeps its promises.
+    pub unsafe fn enqueue(
+        &self,
+        name: &'static str,
+        shape: Shape,
+        stream: Stream,
+        arguments: *const c_void,
+    ) -> Result<(), DriverError> {
+        let function = *self.kernels.functions.get(name).ok_or(DriverError::NoKernel { kernel: name })?;
+        // SAFETY: the caller's promise.
+        let launched = unsafe { self.installation.calls.launch(function, shape, stream, arguments) };
+        launched.map_err(|error| error.of(name))
+    }
+
     /// A launcher on a stream of this context. Kernels run in the order of their launches; nobody waits for them here.
     ///
     /// # Safety
@@ -279,12 +327,8 @@ impl<C: Calls> Launcher for OnStream<'_, C> {
     type Error = DriverError;
 
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), DriverError> {
-        let name = kernel.name();
-        let Driver { installation, kernels, .. } = self.driver;
-        let function = *kernels.functions.get(name).ok_or(DriverError::NoKernel { kernel: name })?;
         // SAFETY: the kernel's one argument is of type A, and the caller keeps its promises; those about the stream
         // were made when this was.
-        let launched = unsafe { installation.calls.launch(function, shape, self.stream, (&raw const *args).cast()) };
-        launched.map_err(|error| error.of(name))
+        unsafe { self.driver.enqueue(kernel.name(), shape, self.stream, (&raw const *args).cast()) }
     }
 }

@@ -1,0 +1,228 @@
+//! Norm predictors of any device: made for a context, and working on a stream.
+
+use crate::array::{Array, block, check_disjoint};
+use crate::context::{context, wtacrs_context};
+use crate::guard::{Failure, Outcome, guard, poisoned};
+use crate::plan::{plan, report, wtacrs_plan};
+use crate::predictor::{any_predictor, insert, no_statistics, statistics, wtacrs_norm_predictor};
+use crate::status::*;
+use core::ffi::c_void;
+use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+
+/// wtacrs_norm_predictor_create for a context's device. On CUDA its state lies in the GPU's memory, which is allocated by
+/// this call and freed by wtacrs_norm_predictor_destroy: neither may be called while a stream is captured, and the
+/// CUDA context must still live when the predictor is destroyed. Forward passes read the state and updates write it when
+/// they run, so calls on one predictor belong on one stream, or on streams that wait for one another. A plan on CUDA takes
+/// only predictors that were made with the plan's own context.
+///
+/// Errors: as for wtacrs_norm_predictor_create; also WTACRS_INVALID_HANDLE and WTACRS_CUDA_ERROR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_create_on(
+    context: *const wtacrs_context,
+    in_features: usize,
+    predictor: *mut *mut wtacrs_norm_predictor,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_create_on", || {
+        // SAFETY: as documented.
+        unsafe { create(context, predictor, || Ok(NormPredictor::new(in_features, Settings::default())?)) }
+    })
+}
+
+/// wtacrs_norm_predictor_create_with for a context's device, as wtacrs_norm_predictor_create_on. On CUDA at most 512
+/// features and 4096 rows a step are possible.
+///
+/// Errors: WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_CUDA_ERROR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_create_with_on(
+    context: *const wtacrs_context,
+    in_features: usize,
+    features: usize,
+    forgetting: f64,
+    ridge: f64,
+    clamp: f64,
+    rows_per_update: usize,
+    seed: u64,
+    predictor: *mut *mut wtacrs_norm_predictor,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_create_with_on", || {
+        let settings = Settings { features, forgetting, ridge, clamp, rows_per_update, seed };
+        // SAFETY: as documented.
+        unsafe { create(context, predictor, || Ok(NormPredictor::new(in_features, settings)?)) }
+    })
+}
+
+/// A predictor for a context's device from the `length` bytes that wtacrs_norm_predictor_save wrote, on whatever device.
+///
+/// Errors: as for wtacrs_norm_predictor_load and wtacrs_norm_predictor_create_with_on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_load_on(
+    context: *const wtacrs_context,
+    bytes: *const c_void,
+    length: usize,
+    predictor: *mut *mut wtacrs_norm_predictor,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_load_on", || {
+        let bytes = Array::new(bytes.cast::<u8>(), length, "bytes")?;
+        // SAFETY: checked for NULL; as documented there are `length` bytes.
+        let bytes = unsafe { bytes.get() };
+        // SAFETY: as documented.
+        unsafe { create(context, predictor, || Ok(NormPredictor::from_bytes(bytes)?)) }
+    })
+}
+
+/// # Safety
+///
+/// `output` is NULL or an output of one pointer.
+unsafe fn create(
+    context: *const wtacrs_context,
+    output: *mut *mut wtacrs_norm_predictor,
+    make: impl FnOnce() -> Outcome<NormPredictor>,
+) -> Outcome {
+    let output = Array::new(output, 1, "predictor")?;
+    let context = self::context(context)?;
+    let made = insert(&context, make()?)?;
+    // SAFETY: checked for NULL and alignment; the caller has the rest.
+    unsafe { output.set(made) };
+    Ok(())
+}
+
+/// wtacrs_norm_predictor_update for any device: `saved` and `dz_norms` are in the memory of the plan's device, and
+/// `stream` is as in wtacrs_forward. On CUDA three kernels are launched, nothing is allocated, and the call can be captured.
+///
+/// On CUDA a norm that is negative or not finite shows when the kernels run: the predictor then stays as it was, and
+/// wtacrs_norm_predictor_outcome tells.
+///
+/// Errors: as for wtacrs_norm_predictor_update; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_update_on(
+    predictor: *mut wtacrs_norm_predictor,
+    plan: *const wtacrs_plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_update_on", || {
+        let plan = self::plan(plan)?;
+        any_predictor(
+            predictor,
+            |predictor| {
+                // SAFETY: as documented.
+                let step = unsafe { statistics(predictor, &plan, saved, saved_bytes, dz_norms) }?;
+                Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
+            },
+            // SAFETY: as documented.
+            |predictor| unsafe { predictor.learn(&plan, (saved, saved_bytes), dz_norms, None, stream) },
+        )
+    })
+}
+
+/// wtacrs_norm_predictor_statistics for any device: `sums` is in the memory of the plan's device, on CUDA aligned to 256.
+/// `stream` as in wtacrs_forward; on CUDA two kernels are launched. Sums of a step with a norm that is no number are not
+/// finite on CUDA, and applying them changes nothing.
+///
+/// Errors: as for wtacrs_norm_predictor_statistics; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_statistics_on(
+    predictor: *const wtacrs_norm_predictor,
+    plan: *const wtacrs_plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    sums: *mut f64,
+    capacity: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_statistics_on", || {
+        let plan = self::plan(plan)?;
+        let check_room = |count| match capacity < count {
+            false => Ok(()),
+            true => {
+                let message = format!("room for {capacity} sums where there are {count}");
+                Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message))
+            }
+        };
+        any_predictor(
+            predictor,
+            |predictor| {
+                // SAFETY: as documented.
+                let step = unsafe { statistics(predictor, &plan, saved, saved_bytes, dz_norms) }?;
+                check_room(step.sums().len())?;
+                let output = Array::new(sums, step.sums().len(), "sums")?;
+                let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
+                let norms = Array::new(dz_norms, plan.tokens, "dz_norms")?;
+                check_disjoint(&[output.region()], &[saved.region(), norms.region()])?;
+                // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
+                unsafe { output.get_mut() }.copy_from_slice(step.sums());
+                Ok(())
+            },
+            |predictor| {
+                check_room(predictor.sums_len())?;
+                // SAFETY: as documented, there is room.
+                unsafe { predictor.learn(&plan, (saved, saved_bytes), dz_norms, Some(sums), stream) }
+            },
+        )
+    })
+}
+
+/// wtacrs_norm_predictor_apply for any device: `sums` is in the memory of the predictor's device, on CUDA aligned to 256.
+/// `stream` as in wtacrs_forward; on CUDA one kernel is launched.
+///
+/// Errors: WTACRS_SHAPE_MISMATCH for another count; on the CPU WTACRS_INVALID_ARGUMENT for sums that no rows can have (on
+/// CUDA see wtacrs_norm_predictor_outcome); WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED,
+/// WTACRS_DEVICE_MISMATCH, WTACRS_CUDA_ERROR. The predictor is then as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_apply_on(
+    predictor: *mut wtacrs_norm_predictor,
+    sums: *const f64,
+    count: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_apply_on", || {
+        let check_count = |needed| match count == needed {
+            true => Ok(()),
+            false => {
+                let message = format!("{count} sums where {needed} are needed");
+                Err(Failure::new(WTACRS_SHAPE_MISMATCH, message))
+            }
+        };
+        any_predictor(
+            predictor,
+            |predictor| {
+                let sums = Array::new(sums, count, "sums")?;
+                let mut predictor = predictor.write().map_err(poisoned)?;
+                let mut step = no_statistics(&predictor)?;
+                check_count(step.sums().len())?;
+                // SAFETY: checked for NULL and alignment; as documented it holds `count` sums.
+                step.sums_mut().copy_from_slice(unsafe { sums.get() });
+                Ok(predictor.apply(&step)?)
+            },
+            |predictor| {
+                check_count(predictor.sums_len())?;
+                // SAFETY: as documented.
+                unsafe { predictor.apply(sums, stream) }
+            },
+        )
+    })
+}
+
+/// What came of the last step on a GPU, for looking at: waits for all that was launched in its CUDA context, and must not be
+/// called while a stream is captured. `*outcome` is 0 if the predictor has learned, 1 if there was nothing to learn, 2 if
+/// in addition the norms have fallen so far that their level is found anew, 3 if the step was refused for a number that
+/// is none. `*row` is 0, or 1 + the first kept row (in the order of the indices) with such a number, in the statistics of
+/// the last step on this rank. Either may be NULL. On the CPU it is WTACRS_UNSUPPORTED, as calls tell at once.
+///
+/// Errors: WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_CUDA_ERROR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_outcome(
+    predictor: *const wtacrs_norm_predictor,
+    outcome: *mut u32,
+    row: *mut u32,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_outcome", || {
+        let on_host = |_: &_| Err(Failure::new(WTACRS_UNSUPPORTED, "on the CPU, calls tell at once what came of them"));
+        let found = any_predictor(predictor, on_host, |predictor| predictor.outcome())?;
+        // SAFETY: as documented.
+        unsafe { report([outcome, row], found) }
+    })
+}

@@ -1,0 +1,340 @@
+/* A whole client of the CUDA path: a part of a recorded layer, whose rows lie 384 apart, on both devices.
+ * Usage: cuda FOLDER, with h.raw and dz.raw (1024 x 384 floats) in it. The GPU is the emulator, so its memory is the
+ * host's (WTACRS_CUDA_STANDIN=emulator). */
+#include "check.h"
+
+enum { ROWS = 1024, LEADING = 384, TOKENS = 300, IN = 72, OUT = 44, NARROW = 20 };
+
+static wtacrs_context *cpu, *gpu;
+static float *h, *dz, *norms, *host_norms, *dw, *host_dw;
+static size_t budget;
+
+typedef struct {
+  wtacrs_plan *plan;
+  size_t saved_bytes, forward_bytes, backward_bytes;
+  void *saved, *forward, *backward;
+} side;
+
+/* The same layer on a device. */
+static side make(wtacrs_context *context, int32_t source, size_t out, const uint64_t *further) {
+  wtacrs_layer *layer;
+  side made;
+  CHECK(wtacrs_layer_create(&layer));
+  CHECK(wtacrs_layer_set_shape(layer, TOKENS, IN, out));
+  CHECK(wtacrs_layer_set_budget_fraction(layer, 0.3));
+  CHECK(wtacrs_layer_set_source(layer, source));
+  CHECK(wtacrs_layer_set_further_offset(layer, further));
+  CHECK(wtacrs_plan_create(context, layer, &made.plan));
+  CHECK(wtacrs_layer_destroy(layer));
+  CHECK(wtacrs_plan_saved_bytes(made.plan, &made.saved_bytes));
+  CHECK(wtacrs_plan_forward_scratch_bytes(made.plan, &made.forward_bytes));
+  CHECK(wtacrs_plan_backward_scratch_bytes(made.plan, &made.backward_bytes));
+  made.saved = aligned(made.saved_bytes);
+  made.forward = aligned(made.forward_bytes);
+  made.backward = aligned(made.backward_bytes);
+  return made;
+}
+
+static void end(side made) {
+  CHECK(wtacrs_plan_destroy(made.plan));
+  free(made.saved), free(made.forward), free(made.backward);
+}
+
+static wtacrs_status forward(side on, const float *guess, const wtacrs_norm_predictor *predictor, uint64_t offset) {
+  return wtacrs_forward(on.plan, h, LEADING, guess, predictor, 42, offset, on.saved, on.saved_bytes, on.forward,
+                        on.forward_bytes, NULL);
+}
+
+static wtacrs_status backward(side on, float *to, size_t out, int32_t accumulate, float *dz_norms) {
+  return wtacrs_backward(on.plan, on.saved, on.saved_bytes, dz, LEADING, to, out, accumulate, dz_norms, NULL,
+                         on.backward, on.backward_bytes, NULL);
+}
+
+/* Indices and scales that a forward pass has saved. */
+typedef struct {
+  uint64_t kept;
+  uint32_t indices[TOKENS];
+  double scales[TOKENS];
+} selection;
+
+static selection saved_selection(side on) {
+  selection s;
+  CHECK(wtacrs_saved_selection(on.plan, on.saved, on.saved_bytes, s.indices, s.scales, TOKENS, &s.kept, NULL));
+  return s;
+}
+
+static int same(const selection *a, const selection *b) {
+  return a->kept == b->kept && memcmp(a->indices, b->indices, a->kept * sizeof(uint32_t)) == 0 &&
+         memcmp(a->scales, b->scales, a->kept * sizeof(double)) == 0;
+}
+
+/* What the CPU selects from norms that the GPU has taken: the same bits. */
+static selection on_cpu(side host, const float *input_norms, const float *guess, uint64_t offset) {
+  selection s;
+  CHECK(wtacrs_select(host.plan, input_norms, guess, 42, offset, 0, s.indices, s.scales, TOKENS, &s.kept, NULL, NULL, 0,
+                      NULL));
+  return s;
+}
+
+/* dW from a selection by the CPU, from rows of its own. */
+static void expected_dw(side host, selection *s, size_t out, float *to) {
+  float *rows = aligned(s->kept * IN * sizeof(float));
+  CHECK(wtacrs_gather(host.plan, h, LEADING, s->indices, &s->kept, rows, IN, NULL));
+  CHECK(wtacrs_weight_gradient(host.plan, rows, IN, s->indices, s->scales, &s->kept, dz, LEADING, to, out, 0,
+                               host.backward, host.backward_bytes, NULL));
+  free(rows);
+}
+
+static void passes(void) {
+  float *input_norms = aligned(TOKENS * sizeof(float)), *again = aligned(TOKENS * sizeof(float));
+  CHECK(wtacrs_row_norms(gpu, WTACRS_F32, TOKENS, IN, h, LEADING, input_norms, NULL));
+  CHECK(wtacrs_row_norms(cpu, WTACRS_F32, TOKENS, IN, h, LEADING, host_norms, NULL));
+  REQUIRE(distance(input_norms, host_norms, TOKENS) < 1e-6);
+  CHECK(wtacrs_row_norms(gpu, WTACRS_F32, TOKENS, OUT, dz, LEADING, norms, NULL));
+
+  const int32_t sources[] = {WTACRS_SOURCE_INPUT, WTACRS_SOURCE_NORMS, WTACRS_SOURCE_CACHED};
+  for (int i = 0; i < 3; i++) {
+    const float *guess = sources[i] == WTACRS_SOURCE_INPUT ? NULL : norms;
+    side on = make(gpu, sources[i], OUT, NULL), host = make(cpu, sources[i], OUT, NULL);
+    uint64_t draws, host_draws;
+    CHECK(wtacrs_plan_draws(on.plan, &draws));
+    CHECK(wtacrs_plan_draws(host.plan, &host_draws));
+    CHECK(wtacrs_plan_budget(on.plan, &budget));
+    REQUIRE(draws == host_draws && budget == 90);
+    for (uint64_t pass = 0; pass < 2; pass++) {
+      CHECK(forward(on, guess, NULL, pass * draws));
+      selection found = saved_selection(on), expected = on_cpu(host, input_norms, guess, pass * draws);
+      REQUIRE(found.kept == budget && same(&found, &expected));
+      CHECK(backward(on, dw, OUT, 0, again));
+      expected_dw(host, &expected, OUT, host_dw);
+      REQUIRE(distance(dw, host_dw, IN * OUT) < 1e-6);
+      REQUIRE(memcmp(again, norms, TOKENS * sizeof(float)) == 0);
+    }
+    CHECK(backward(on, dw, OUT, 1, NULL));
+    for (int k = 0; k < IN * OUT; k++) host_dw[k] *= 2;
+    REQUIRE(distance(dw, host_dw, IN * OUT) < 1e-6);
+
+    /* A layer that shares H reads the same saved memory. */
+    if (sources[i] == WTACRS_SOURCE_INPUT) {
+      side other = make(gpu, sources[i], NARROW, NULL), host_other = make(cpu, sources[i], NARROW, NULL);
+      selection shared = saved_selection(on);
+      CHECK(wtacrs_backward(other.plan, on.saved, on.saved_bytes, dz, LEADING, dw, NARROW, 0, NULL, NULL, other.backward,
+                            other.backward_bytes, NULL));
+      expected_dw(host_other, &shared, NARROW, host_dw);
+      REQUIRE(distance(dw, host_dw, IN * NARROW) < 1e-6);
+      end(other), end(host_other);
+    }
+    end(on), end(host);
+  }
+  free(input_norms), free(again);
+}
+
+static void in_one_call(void) {
+  side on = make(gpu, WTACRS_SOURCE_NORMS, OUT, NULL);
+  size_t bytes;
+  CHECK(wtacrs_plan_estimate_scratch_bytes(on.plan, &bytes));
+  void *scratch = aligned(bytes);
+  CHECK(forward(on, norms, NULL, 7));
+  CHECK(backward(on, host_dw, OUT, 0, NULL));
+  CHECK(wtacrs_estimate(on.plan, h, LEADING, dz, LEADING, 42, 7, dw, OUT, scratch, bytes, NULL));
+  REQUIRE(memcmp(dw, host_dw, IN * OUT * sizeof(float)) == 0);
+  free(scratch), end(on);
+}
+
+static void steps(void) {
+  side on = make(gpu, WTACRS_SOURCE_NORMS, OUT, NULL);
+  float *input_norms = aligned(TOKENS * sizeof(float)), *rows = aligned(budget * IN * sizeof(float));
+  uint32_t *indices = aligned(budget * sizeof(uint32_t));
+  double *scales = aligned(budget * sizeof(double));
+  uint64_t *kept = aligned(sizeof(uint64_t));
+  size_t bytes;
+  CHECK(wtacrs_plan_weight_gradient_scratch_bytes(on.plan, &bytes));
+  void *scratch = aligned(bytes);
+  CHECK(wtacrs_row_norms(gpu, WTACRS_F32, TOKENS, IN, h, LEADING, input_norms, NULL));
+  CHECK(wtacrs_select(on.plan, input_norms, norms, 42, 0, 0, indices, scales, budget, kept, NULL, on.forward,
+                      on.forward_bytes, NULL));
+  CHECK(forward(on, norms, NULL, 0));
+  selection expected = saved_selection(on);
+  REQUIRE(*kept == expected.kept && memcmp(indices, expected.indices, *kept * sizeof(uint32_t)) == 0);
+  REQUIRE(memcmp(scales, expected.scales, *kept * sizeof(double)) == 0);
+  CHECK(wtacrs_gather(on.plan, h, LEADING, indices, kept, rows, IN, NULL));
+  REQUIRE(memcmp(rows + 5 * IN, h + (size_t)indices[5] * LEADING, IN * sizeof(float)) == 0);
+  CHECK(wtacrs_weight_gradient(on.plan, rows, IN, indices, scales, kept, dz, LEADING, dw, OUT, 0, scratch, bytes, NULL));
+  CHECK(backward(on, host_dw, OUT, 0, NULL));
+  REQUIRE(distance(dw, host_dw, IN * OUT) < 1e-6);
+
+  /* Another item of a batch draws otherwise. */
+  CHECK(wtacrs_select(on.plan, input_norms, norms, 42, 0, 1, indices, scales, budget, kept, NULL, on.forward,
+                      on.forward_bytes, NULL));
+  REQUIRE(memcmp(indices, expected.indices, *kept * sizeof(uint32_t)) != 0);
+
+  /* A norm that is none: the upper word tells it, and nothing is kept. */
+  input_norms[17] = NAN;
+  CHECK(wtacrs_select(on.plan, input_norms, norms, 42, 0, 0, indices, scales, budget, kept, NULL, on.forward,
+                      on.forward_bytes, NULL));
+  REQUIRE(*kept == (uint64_t)18 << 32);
+
+  /* Joint norms of two layers. */
+  float *both = aligned(2 * TOKENS * sizeof(float));
+  memcpy(both, norms, TOKENS * sizeof(float)), memcpy(both + TOKENS, host_norms, TOKENS * sizeof(float));
+  CHECK(wtacrs_column_norms(gpu, WTACRS_F32, 2, TOKENS, both, TOKENS, input_norms, NULL));
+  const float *layers[2] = {norms, host_norms};
+  float joint[TOKENS], columns[TOKENS];
+  CHECK(wtacrs_joint_norms(layers, 2, TOKENS, joint));
+  CHECK(wtacrs_column_norms(cpu, WTACRS_F32, 2, TOKENS, both, TOKENS, columns, NULL));
+  REQUIRE(distance(input_norms, joint, TOKENS) < 1e-6 && distance(columns, joint, TOKENS) < 1e-6);
+  free(both), free(input_norms), free(rows), free(indices), free(scales), free(kept), free(scratch), end(on);
+}
+
+static void tensors(void) {
+  side on = make(gpu, WTACRS_SOURCE_INPUT, OUT, NULL);
+  int64_t h_shape[2] = {TOKENS, IN}, dz_shape[2] = {TOKENS, OUT}, dw_shape[2] = {IN, OUT}, apart[2] = {LEADING, 1};
+  wtacrs_dltensor h_dl = {h - 4, {2, 0}, 2, {2, 32, 1}, h_shape, apart, 16};
+  wtacrs_dltensor dz_dl = {dz, {2, 0}, 2, {2, 32, 1}, dz_shape, apart, 0};
+  wtacrs_dltensor dw_dl = {dw, {2, 0}, 2, {2, 32, 1}, dw_shape, NULL, 0};
+  CHECK(wtacrs_forward_dl(on.plan, &h_dl, NULL, NULL, 42, 0, on.saved, on.saved_bytes, on.forward, on.forward_bytes, NULL));
+  CHECK(wtacrs_backward_dl(on.plan, on.saved, on.saved_bytes, &dz_dl, &dw_dl, 0, NULL, NULL, on.backward,
+                           on.backward_bytes, NULL));
+  CHECK(forward(on, NULL, NULL, 0));
+  CHECK(backward(on, host_dw, OUT, 0, NULL));
+  REQUIRE(memcmp(dw, host_dw, IN * OUT * sizeof(float)) == 0);
+  CHECK(wtacrs_row_norms_dl(gpu, &dz_dl, host_norms, TOKENS, NULL));
+  REQUIRE(memcmp(norms, host_norms, TOKENS * sizeof(float)) == 0);
+  end(on);
+}
+
+/* A number that is added to the offset when the kernels run, on both devices. */
+static void offsets(void) {
+  uint64_t *further = aligned(sizeof(uint64_t));
+  wtacrs_context *contexts[2] = {gpu, cpu};
+  for (int i = 0; i < 2; i++) {
+    side on = make(contexts[i], WTACRS_SOURCE_NORMS, OUT, further);
+    *further = 1000;
+    CHECK(forward(on, norms, NULL, 5));
+    selection later = saved_selection(on);
+    *further = 0;
+    CHECK(forward(on, norms, NULL, 5));
+    selection first = saved_selection(on);
+    CHECK(forward(on, norms, NULL, 1005));
+    selection expected = saved_selection(on);
+    REQUIRE(same(&later, &expected) && !same(&later, &first));
+    end(on);
+  }
+  free(further);
+}
+
+/* A row that is no number: the saved status names it, and dW is zero. */
+static void no_number(void) {
+  side on = make(gpu, WTACRS_SOURCE_INPUT, OUT, NULL), host = make(cpu, WTACRS_SOURCE_INPUT, OUT, NULL);
+  size_t at;
+  uint32_t *status;
+  CHECK(wtacrs_plan_saved_status_offset(on.plan, &at));
+  REQUIRE(wtacrs_plan_saved_status_offset(host.plan, &at) == WTACRS_UNSUPPORTED);
+  REQUIRE(at % 4 == 0 && at + 4 <= on.saved_bytes);
+  status = (uint32_t *)((char *)on.saved + at);
+  CHECK(forward(on, NULL, NULL, 0));
+  REQUIRE(*status == 0);
+  float kept = h[123 * LEADING + 3];
+  h[123 * LEADING + 3] = INFINITY;
+  CHECK(forward(on, NULL, NULL, 0));
+  REQUIRE(*status == 124);
+  uint64_t count;
+  REQUIRE(wtacrs_saved_selection(on.plan, on.saved, on.saved_bytes, NULL, NULL, 0, &count, NULL) == WTACRS_INVALID_WEIGHTS);
+  char words[256];
+  CHECK(wtacrs_last_error(words, sizeof words, NULL));
+  REQUIRE(strstr(words, "row 123 of H") != NULL);
+  CHECK(backward(on, dw, OUT, 0, NULL));
+  for (int i = 0; i < IN * OUT; i++) REQUIRE(dw[i] == 0);
+  h[123 * LEADING + 3] = kept;
+  end(on), end(host);
+}
+
+static size_t common(const selection *a, const selection *b) {
+  size_t both = 0;
+  for (size_t i = 0, j = 0; i < a->kept && j < b->kept;) {
+    both += a->indices[i] == b->indices[j];
+    if (a->indices[i] <= b->indices[j]) i++;
+    else j++;
+  }
+  return both;
+}
+
+static void predictors(void) {
+  side on = make(gpu, WTACRS_SOURCE_PREDICTED, OUT, NULL), host = make(cpu, WTACRS_SOURCE_PREDICTED, OUT, NULL);
+  wtacrs_norm_predictor *ours, *rank, *theirs, *copy, *back;
+  CHECK(wtacrs_norm_predictor_create_on(gpu, IN, &ours));
+  CHECK(wtacrs_norm_predictor_create_on(gpu, IN, &rank));
+  CHECK(wtacrs_norm_predictor_create_on(cpu, IN, &theirs));
+  size_t count, needed;
+  CHECK(wtacrs_norm_predictor_statistics_count(ours, &count));
+  double *sums = aligned(count * sizeof(double));
+  for (uint64_t step = 0; step < 3; step++) {
+    CHECK(forward(on, NULL, ours, step * TOKENS));
+    CHECK(backward(on, dw, OUT, 0, norms));
+    CHECK(wtacrs_norm_predictor_update_on(ours, on.plan, on.saved, on.saved_bytes, norms, NULL));
+    uint32_t outcome = 9, row = 9;
+    CHECK(wtacrs_norm_predictor_outcome(ours, &outcome, &row));
+    REQUIRE(outcome == 0 && row == 0);
+    /* By way of sums the same bits. */
+    CHECK(wtacrs_norm_predictor_statistics_on(rank, on.plan, on.saved, on.saved_bytes, norms, sums, count, NULL));
+    CHECK(wtacrs_norm_predictor_apply_on(rank, sums, count, NULL));
+    /* And the CPU's predictor learns the same from the same rows. */
+    CHECK(forward(host, NULL, theirs, step * TOKENS));
+    CHECK(wtacrs_norm_predictor_update_on(theirs, host.plan, host.saved, host.saved_bytes, norms, NULL));
+  }
+  CHECK(wtacrs_norm_predictor_save(ours, NULL, 0, &needed));
+  unsigned char *bytes = malloc(needed), *others = malloc(needed);
+  CHECK(wtacrs_norm_predictor_save(ours, bytes, needed, &needed));
+  CHECK(wtacrs_norm_predictor_save(rank, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) == 0);
+
+  /* Saved on the GPU, loaded on either device: all select alike. */
+  CHECK(wtacrs_norm_predictor_load_on(cpu, bytes, needed, &copy));
+  CHECK(wtacrs_norm_predictor_load_on(gpu, bytes, needed, &back));
+  CHECK(wtacrs_norm_predictor_save(back, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) == 0);
+  CHECK(forward(on, NULL, ours, 5000));
+  selection found = saved_selection(on);
+  CHECK(forward(on, NULL, back, 5000));
+  selection again = saved_selection(on);
+  CHECK(forward(host, NULL, copy, 5000));
+  selection loaded = saved_selection(host);
+  CHECK(forward(host, NULL, theirs, 5000));
+  selection learned = saved_selection(host);
+  REQUIRE(same(&found, &again));
+  printf("of %llu rows the CPU keeps %zu with the GPU's predictor, %zu with its own\n", (unsigned long long)found.kept,
+         common(&found, &loaded), common(&found, &learned));
+  REQUIRE(common(&found, &loaded) >= found.kept - 2 && common(&found, &learned) >= found.kept - 2);
+
+  /* A norm that is none changes nothing, and is told. */
+  selection kept = found;
+  CHECK(forward(on, NULL, ours, 5000));
+  norms[kept.indices[4]] = NAN;
+  CHECK(wtacrs_norm_predictor_update_on(ours, on.plan, on.saved, on.saved_bytes, norms, NULL));
+  uint32_t outcome, row;
+  CHECK(wtacrs_norm_predictor_outcome(ours, &outcome, &row));
+  REQUIRE(outcome == 3 && row == 5);
+  CHECK(wtacrs_norm_predictor_save(ours, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) == 0);
+  CHECK(wtacrs_row_norms(gpu, WTACRS_F32, TOKENS, OUT, dz, LEADING, norms, NULL));
+
+  wtacrs_norm_predictor *all[] = {ours, rank, theirs, copy, back};
+  for (int i = 0; i < 5; i++) CHECK(wtacrs_norm_predictor_destroy(all[i]));
+  free(sums), free(bytes), free(others), end(on), end(host);
+}
+
+int main(int argc, char **argv) {
+  REQUIRE(argc == 2);
+  h = read_raw(argv[1], "h.raw", ROWS * LEADING), dz = read_raw(argv[1], "dz.raw", ROWS * LEADING);
+  norms = aligned(TOKENS * sizeof(float)), host_norms = aligned(TOKENS * sizeof(float));
+  dw = aligned(IN * OUT * sizeof(float)), host_dw = aligned(IN * OUT * sizeof(float));
+  CHECK(wtacrs_context_create(WTACRS_CPU, 0, &cpu));
+  CHECK(wtacrs_context_create(WTACRS_CUDA, -1, &gpu));
+  passes(), in_one_call(), steps(), tensors(), offsets(), no_number(), predictors();
+  CHECK(wtacrs_context_destroy(cpu));
+  CHECK(wtacrs_context_destroy(gpu));
+  void *all[] = {h, dz, norms, host_norms, dw, host_dw};
+  for (int i = 0; i < 6; i++) free(all[i]);
+  puts("ok");
+  return 0;
+}

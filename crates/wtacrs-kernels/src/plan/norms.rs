@@ -1,0 +1,110 @@
+//! Norms of rows or columns alone: one launch, without a plan.
+
+use super::data_type::DataType;
+use super::error::{ExecuteError, PlanError};
+use super::kernels;
+use super::memory::check_pointer;
+use super::sample::{MOST_OF_A_BATCH, check_most, check_size};
+use super::settings::{Called, Matrices, Strides};
+use crate::kernel::{column_norms, row_norms};
+use crate::launch::Launcher;
+use core::ptr;
+
+/// A batch of matrices in device memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix {
+    /// The first element.
+    pub at: *const u8,
+    /// Type of the elements.
+    pub data_type: DataType,
+    /// How many matrices.
+    pub batch: usize,
+    /// Rows of each.
+    pub rows: usize,
+    /// Columns of each.
+    pub columns: usize,
+    /// Where the rows lie, in elements.
+    pub strides: Strides,
+}
+
+impl Matrix {
+    /// That kernels can count its elements.
+    ///
+    /// # Errors
+    ///
+    /// A size that is zero or too large; rows that overlap.
+    pub fn check(&self) -> Result<(), PlanError> {
+        check_size("the number of rows", self.rows)?;
+        check_size("the number of columns", self.columns)?;
+        check_most("the batch", self.batch, MOST_OF_A_BATCH)?;
+        let called =
+            Called { matrix: "x", rows: "the rows of x", row: "the length of a row of x", matrices: "the matrices x" };
+        let sizes = [self.batch, self.rows, self.columns];
+        Matrices::new(called, sizes, self.data_type.bytes(), Some(self.strides)).map(|_| ())
+    }
+}
+
+/// The Euclidean norms of all rows, batch × rows numbers.
+///
+/// # Errors
+///
+/// A pointer that will not do, before anything is launched; or the launcher's error.
+///
+/// # Safety
+///
+/// The matrix was [checked](Matrix::check); matrix and norms lie in memory of the launcher's device, alive and otherwise
+/// unused until the launch has run, and do not overlap.
+pub unsafe fn launch_row_norms<L: Launcher>(
+    launcher: &mut L,
+    matrix: &Matrix,
+    norms: *mut f32,
+) -> Result<(), ExecuteError<L::Error>> {
+    check_pointer("the matrix", matrix.at, matrix.data_type.bytes())?;
+    check_pointer("the norms", norms.cast_const(), 4)?;
+    let [batch, rows, columns] = [matrix.batch, matrix.rows, matrix.columns].map(|size| size as u32);
+    let args = row_norms::Args {
+        x: matrix.at,
+        leading: matrix.strides.row as u64,
+        batch_stride: matrix.strides.matrix as u64,
+        rows,
+        columns,
+        theta: ptr::null(),
+        norms,
+        directions: ptr::null_mut(),
+        meeting: ptr::null_mut(),
+    };
+    let (kernel, shape) = kernels::row_norms(matrix.data_type, rows, columns, batch);
+    // SAFETY: the caller's promise.
+    unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+}
+
+/// The Euclidean norms of all columns, batch × columns numbers. Of a layers × tokens matrix of norms they are the joint
+/// norms of layers that share their input.
+///
+/// # Errors
+///
+/// As for [`launch_row_norms`].
+///
+/// # Safety
+///
+/// As for [`launch_row_norms`].
+pub unsafe fn launch_column_norms<L: Launcher>(
+    launcher: &mut L,
+    matrix: &Matrix,
+    norms: *mut f32,
+) -> Result<(), ExecuteError<L::Error>> {
+    check_pointer("the matrix", matrix.at, matrix.data_type.bytes())?;
+    check_pointer("the norms", norms.cast_const(), 4)?;
+    let [batch, rows, columns] = [matrix.batch, matrix.rows, matrix.columns].map(|size| size as u32);
+    let args = column_norms::Args {
+        x: matrix.at,
+        leading: matrix.strides.row as u64,
+        batch_stride: matrix.strides.matrix as u64,
+        rows,
+        columns,
+        norms,
+    };
+    let (kernel, shape) = kernels::column_norms(matrix.data_type, columns, batch);
+    // SAFETY: the caller's promise.
+    unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+}

@@ -1,0 +1,244 @@
+//! A layer's steps one by one, for frameworks that fuse their own: selection, gather, product.
+
+use super::error::{ExecuteError, PlanError};
+use super::kernels;
+use super::linear::LinearPlan;
+use super::memory::{Layout, Memory, Part, check_pointer};
+use super::product::Factors;
+use super::sample::{KeptRows, Norms, Randomness, Selected, Streams};
+use super::settings::{Matrices, WeightSource};
+use crate::kernel::{gather_rows, row_norms};
+use crate::launch::Launcher;
+use core::ptr;
+use wtacrs_core::product::Update;
+
+/// What a selection reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectBuffers {
+    /// ‖H_i‖ of every token.
+    pub input_norms: *const f32,
+    /// As many norms of dZ (`Norms`, `Cached`); null otherwise.
+    pub guess: *const f32,
+    /// Room for as many indices as the plan keeps rows.
+    pub indices: *mut u32,
+    /// And for as many scales.
+    pub scales: *mut f64,
+    /// How many there are.
+    pub count: *mut u32,
+    /// 0, or 1 + the index of the first norm that is no weight; the count is then 0.
+    pub status: *mut u32,
+    /// As many bytes as the plan's forward pass needs.
+    pub scratch: Memory,
+}
+
+/// What a gather reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct GatherBuffers {
+    /// H.
+    pub input: *const u8,
+    /// Tokens to copy, and how many of them; the other rows become zero.
+    pub indices: *const u32,
+    /// See `indices`.
+    pub count: *const u32,
+    /// As many rows as the plan keeps.
+    pub rows: *mut u8,
+    /// Elements from one of them to the next.
+    pub row_elements: usize,
+}
+
+/// What a product of rows that the caller keeps reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientBuffers {
+    /// As many unscaled rows of H as the plan keeps.
+    pub rows: *const u8,
+    /// Elements from one of them to the next.
+    pub row_elements: usize,
+    /// Their tokens, their scales, and how many of them count.
+    pub indices: *const u32,
+    /// See `indices`.
+    pub scales: *const f64,
+    /// See `indices`.
+    pub count: *const u32,
+    /// dZ.
+    pub gradient: *const u8,
+    /// dW.
+    pub weight_gradient: *mut u8,
+    /// What becomes of dW's old values.
+    pub update: Update,
+    /// As many bytes as [`LinearPlan::gradient_scratch_bytes`] tells.
+    pub scratch: Memory,
+}
+
+impl LinearPlan {
+    /// Chooses tokens from norms alone: what a forward pass does between the norms and the gather. A plan of predicted
+    /// weights knows the norms of H only.
+    ///
+    /// `stream` is the item of a batch that shares one offset.
+    ///
+    /// # Errors
+    ///
+    /// A pointer or a size that will not do, before anything is launched; or the launcher's error.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::forward`], with [`SelectBuffers`]. The plan is of one problem.
+    pub unsafe fn select<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &SelectBuffers,
+        randomness: Randomness,
+        stream: u32,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let &SelectBuffers { input_norms, guess, indices, scales, count, status, scratch } = buffers;
+        let weights = match self.settings().weights {
+            WeightSource::Predicted { .. } => WeightSource::Input,
+            weights => weights,
+        };
+        check_pointer("the norms", input_norms, 4)?;
+        if weights != WeightSource::Input {
+            check_pointer("the guess", guess, 4)?;
+        }
+        if !randomness.further_offset.is_null() {
+            check_pointer("the further offset", randomness.further_offset, 8)?;
+        }
+        check_pointer("the indices", indices.cast_const(), 4)?;
+        check_pointer("the scales", scales.cast_const(), 8)?;
+        check_pointer("the count", count.cast_const(), 4)?;
+        check_pointer("the status", status.cast_const(), 4)?;
+        scratch.check("the scratch of the forward pass", self.forward_scratch_bytes())?;
+        // No rows: the launch only makes the words zero by which the selection's blocks meet.
+        let args = row_norms::Args {
+            x: ptr::null(),
+            leading: 0,
+            batch_stride: 0,
+            rows: 0,
+            columns: 1,
+            theta: ptr::null(),
+            norms: ptr::null_mut(),
+            directions: ptr::null_mut(),
+            meeting: scratch.of(self.sample.scratch.meeting),
+        };
+        let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
+        // SAFETY: the meeting words are a part of the scratch.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        let other = if weights == WeightSource::Input { ptr::null() } else { guess };
+        let norms = Norms { input: input_norms, other, weights };
+        let selected = Selected { indices, scales, count, status };
+        let streams = Streams { first: stream, step: 0 };
+        // SAFETY: the caller's promise.
+        unsafe { self.sample.select(launcher, norms, randomness, streams, selected, scratch) }
+    }
+
+    /// Copies the selected rows of H, unscaled.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::select`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::forward`], with [`GatherBuffers`]. The plan is of one problem, and the indices lie within H.
+    pub unsafe fn gather<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &GatherBuffers,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let &GatherBuffers { input, indices, count, rows, row_elements } = buffers;
+        let alignment = self.settings().input.bytes();
+        check_pointer("the input", input, alignment)?;
+        check_pointer("the indices", indices, 4)?;
+        check_pointer("the count", count, 4)?;
+        check_pointer("the rows", rows.cast_const(), alignment)?;
+        let selected = Selected {
+            indices: indices.cast_mut(),
+            scales: ptr::null_mut(),
+            count: count.cast_mut(),
+            status: ptr::null_mut(),
+        };
+        let rows = KeptRows { at: rows, leading: row_elements as u64, matrix: 0 };
+        // SAFETY: the caller's promise.
+        unsafe { self.sample.gather(launcher, input, selected, rows) }
+    }
+
+    /// Bytes that [`Self::gradient`] needs while it runs.
+    ///
+    /// # Errors
+    ///
+    /// More than any memory has.
+    pub fn gradient_scratch_bytes(&self) -> Result<u64, PlanError> {
+        Ok(self.gradient_parts()?.1)
+    }
+
+    /// Where the kept rows of dZ, scaled, lie in the scratch, behind the partial products; and bytes of both.
+    fn gradient_parts(&self) -> Result<(Part, u64), PlanError> {
+        let mut layout = Layout::default();
+        layout.part("the partial products", &[self.partials.bytes])?;
+        let sizes = [self.kept_rows() as u64, self.gathered_elements(), self.settings().gradient.bytes()];
+        let gathered = layout.part("the kept rows of dZ", &sizes)?;
+        Ok((gathered, layout.bytes()))
+    }
+
+    /// A row of dZ, rounded up to 16 bytes.
+    fn gathered_elements(&self) -> u64 {
+        (self.settings().out_features as u64).next_multiple_of(16 / self.settings().gradient.bytes())
+    }
+
+    /// dW from unscaled rows: the scales go to the rows of dZ, which are gathered first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::select`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::backward`], with [`GradientBuffers`]. The plan is of one problem, and the indices lie within dZ.
+    pub unsafe fn gradient<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        buffers: &GradientBuffers,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let &GradientBuffers { rows, row_elements, indices, scales, count, gradient, weight_gradient, update, scratch } =
+            buffers;
+        let settings = self.settings();
+        check_pointer("the rows", rows, settings.input.bytes())?;
+        check_pointer("the indices", indices, 4)?;
+        check_pointer("the scales", scales, 8)?;
+        check_pointer("the count", count, 4)?;
+        check_pointer("dZ", gradient, settings.gradient.bytes())?;
+        check_pointer("dW", weight_gradient.cast_const(), settings.weight_gradient.bytes())?;
+        // Checked when the plan was made, as far as there is one with so much memory.
+        let (gathered, bytes) = self.gradient_parts().unwrap_or((Part::default(), u64::MAX));
+        scratch.check("the scratch of the product", bytes)?;
+        let (columns, kept) = (settings.out_features as u32, self.kept_rows() as u32);
+        let args = gather_rows::Args {
+            x: gradient,
+            leading: self.dz.row,
+            batch_stride: 0,
+            columns,
+            rows: kept,
+            indices,
+            scales,
+            count,
+            out: scratch.of(gathered),
+            out_leading: self.gathered_elements(),
+            out_batch_stride: 0,
+        };
+        let (kernel, shape) = kernels::gather_rows(settings.gradient, kept, columns, 1);
+        // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        let factors = Factors {
+            left: rows,
+            left_matrices: Matrices { row: row_elements as u64, matrix: 0 },
+            right: scratch.of(gathered),
+            right_matrices: Matrices { row: self.gathered_elements(), matrix: 0 },
+            indices: ptr::null(),
+            count,
+            product: weight_gradient,
+            product_matrices: self.dw,
+            update,
+            partials: scratch.of(self.partials),
+        };
+        // SAFETY: as above.
+        unsafe { self.product.run(launcher, &factors) }
+    }
+}
