@@ -114,7 +114,7 @@ def train(configuration, seed, data, options):
 
 
 def measure(model, step, batch):
-    """Bytes saved for a backward pass that is then not made: that of this batch, and of exact layers for the same batch."""
+    """Bytes saved for a backward pass of this batch, which is then not made; and what exact layers save for it."""
     counts = {}
     layers = [m for m in model.modules() if type(m) is wtacrs_torch.SampledLinear]
     for name in ("this", "full"):

@@ -1,4 +1,4 @@
-"""The fine-tuning study's model and data: all-MiniLM-L6-v2 with a linear head, and film review sentences with their polarity."""
+"""The study's model and data: all-MiniLM-L6-v2 with a linear head, and film review sentences with their polarity."""
 
 import importlib.util
 import os

@@ -7,7 +7,7 @@ from .native import pointer
 
 
 class Batch:
-    """`samples` are ids; `mask` is samples x length, true for tokens and false for padding, or None for one row each."""
+    """`samples` are ids; `mask` is samples x length, true for tokens and not for padding, or None for one row each."""
 
     def __init__(self, samples, mask=None):
         # The library's ids are unsigned; these are the same bits.

@@ -1,7 +1,7 @@
 """What stands for the norms of dZ in a forward pass: nothing, a norm predictor, or a norm cache.
 
-Each is for one layer, or for layers that read the same H. `learn` follows the backward pass. With ranks, what is learned is first
-collected in `pending`, and comes in only when the ranks have exchanged it.
+Each is for one layer, or for layers that read the same H. `learn` follows the backward pass. With ranks, what is
+learned is first collected in `pending`, and comes in only when the ranks have exchanged it.
 """
 
 import ctypes as c
@@ -10,7 +10,7 @@ import weakref
 import torch
 from wtacrs_ctypes import Error, size
 
-from .native import library, pointer
+from .native import context, current, library, pointer, stream
 
 
 class Input:
@@ -25,6 +25,9 @@ class Input:
     def prior(self, batch, rows, device):
         return None
 
+    def move(self, device):
+        pass
+
     def learn(self, plan, block, norms, batch, deferred):
         pass
 
@@ -36,8 +39,14 @@ class Handle:
     """An object of the library that learns, and is saved as bytes."""
 
     kind = None
+    _release = None
+
+    def move(self, device):
+        """To where the layer's tensors are."""
 
     def _own(self, handle):
+        if self._release is not None:
+            self._release()
         self.handle = handle
         # The finalizer holds no reference to self.
         self._release = weakref.finalize(self, getattr(library(), self.kind + "_destroy"), handle)
@@ -52,9 +61,10 @@ class Handle:
 
     def from_bytes(self, data):
         data = data.cpu().contiguous()
-        loaded = library().make(self.kind, pointer(data), size(data.numel()), by="load")
-        self._release()
-        self._own(loaded)
+        self._own(self._load(pointer(data), size(data.numel())))
+
+    def _load(self, *data):
+        return library().make(self.kind, *data, by="load")
 
 
 class Predicted(Handle):
@@ -64,7 +74,8 @@ class Predicted(Handle):
     kind = "norm_predictor"
 
     def __init__(self, in_features):
-        self._own(library().make("norm_predictor", size(in_features)))
+        self._device = torch.device("cpu")
+        self._own(library().make("norm_predictor", context(self._device), size(in_features), by="create_on"))
         self.pending = None
 
     @property
@@ -74,23 +85,36 @@ class Predicted(Handle):
     def prior(self, batch, rows, device):
         return None
 
+    def move(self, device):
+        if device != self._device:
+            data = self.to_bytes()
+            self._device = device
+            self.from_bytes(data)
+
+    def _load(self, *data):
+        with current(self._device):
+            return library().make(self.kind, context(self._device), *data, by="load_on")
+
     def learn(self, plan, block, norms, batch, deferred):
-        # A loss scaler that has overflowed teaches nothing.
-        if not torch.isfinite(norms).all():
+        # A loss scaler that has overflowed teaches nothing. A GPU finds out for itself, and nobody waits for it.
+        if norms.device.type == "cpu" and not torch.isfinite(norms).all():
             return
-        step = (plan.handle, pointer(block), size(plan.saved_bytes), pointer(norms))
-        if not deferred:
-            library().norm_predictor_update(self.handle, *step)
-            return
-        sums = self.no_statistics()
-        library().norm_predictor_statistics(self.handle, *step, pointer(sums), size(len(sums)))
+        step = (self.handle, plan.handle, pointer(block), size(plan.saved_bytes), pointer(norms))
+        with current(self._device):
+            if not deferred:
+                library().norm_predictor_update_on(*step, stream(self._device))
+                return
+            sums = self.no_statistics()
+            library().norm_predictor_statistics_on(*step, pointer(sums), size(len(sums)), stream(self._device))
         self.pending = sums if self.pending is None else self.pending + sums
 
     def no_statistics(self):
-        return torch.zeros(library().ask("norm_predictor_statistics_count", self.handle), dtype=torch.float64)
+        count = library().ask("norm_predictor_statistics_count", self.handle)
+        return torch.zeros(count, dtype=torch.float64, device=self._device)
 
     def apply(self, sums):
-        library().norm_predictor_apply(self.handle, pointer(sums), size(len(sums)))
+        with current(self._device):
+            library().norm_predictor_apply_on(self.handle, pointer(sums), size(len(sums)), stream(self._device))
 
 
 class Cached(Handle):
@@ -130,7 +154,7 @@ class Cached(Handle):
 
 def layout_of(batch, rows):
     if batch is None:
-        raise Error("source='cached' needs to know the samples: run the forward pass within `sampling.batch(ids, mask)`")
+        raise Error("source='cached' needs the samples: run the forward pass within `sampling.batch(ids, mask)`")
     return batch.layout(rows)
 
 

@@ -6,12 +6,13 @@ from .function import SampledLinearFunction
 
 
 class SampledLinear(torch.nn.Linear):
-    """nn.Linear with the same parameters and the same forward pass; in training its weight gradient is an estimate from a
-    few rows of the input, and the others are let go. Made by `convert`."""
+    """nn.Linear with the same parameters and the same forward pass; in training its weight gradient is an estimate from
+    a few rows of the input, and the others are let go. Made by `convert`."""
 
     def forward(self, h):
         exact = not (self.training and torch.is_grad_enabled() and self.weight.requires_grad)
-        # Without a weight gradient torch saves nothing of h. For shapes and dtypes that do not fit it has its own words.
+        # Without a weight gradient torch saves nothing of h. For shapes and dtypes that do not fit it has words of its
+        # own.
         if exact or h.numel() == 0 or h.shape[-1] != self.in_features:
             return super().forward(h)
         given = h

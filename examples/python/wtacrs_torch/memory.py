@@ -1,4 +1,4 @@
-"""How many bytes torch holds for the backward pass: the storages of saved tensors, each counted once, parameters left out."""
+"""How many bytes torch holds for the backward pass: storages of saved tensors, each once, without parameters."""
 
 import torch
 

@@ -1,5 +1,6 @@
 """libwtacrs for torch tensors: contexts by device, plans by shape, and calls that take tensors."""
 
+import contextlib
 import ctypes as c
 import functools
 import os
@@ -9,8 +10,8 @@ import torch
 from torch.utils.dlpack import to_dlpack
 from wtacrs_ctypes import CPU, CUDA, Error, Library, Tensor, size
 
-# Every size of saved and scratch memory is for this alignment.
-ALIGNMENT = 64
+# Enough for saved and scratch memory on every device; torch's CUDA allocator gives more.
+ALIGNMENT = 256
 DTYPES = {
     torch.float32: "float32",
     torch.float16: "float16",
@@ -33,8 +34,14 @@ def context(device):
     if device.type != "cuda":
         raise Error(f"no tensors on {device}: wtacrs serves cpu and cuda")
     with torch.cuda.device(device):
-        torch.cuda.current_stream().synchronize()  # brings torch's own CUDA context into being
+        # Torch makes its own CUDA context when it first needs one.
+        torch.cuda.synchronize()
         return library().make("context", CUDA, -1)
+
+
+def current(device):
+    """While it is entered, the device's CUDA context is the thread's current one, which the library asks for."""
+    return contextlib.nullcontext() if device.type == "cpu" else torch.cuda.device(device)
 
 
 def stream(device):
@@ -42,7 +49,7 @@ def stream(device):
 
 
 def memory(count, device):
-    """Bytes at a multiple of 64, as torch's allocators give them; where one does not, within a larger block."""
+    """Bytes at a multiple of ALIGNMENT; where an allocator gives less, within a larger block."""
     block = torch.empty(count, dtype=torch.uint8, device=device)
     if block.data_ptr() % ALIGNMENT:
         block = torch.empty(count + ALIGNMENT, dtype=torch.uint8, device=device)
@@ -89,25 +96,38 @@ class Plan:
         """The saved rows of h, tokens x in_features, as one block of bytes."""
         block = memory(self.saved_bytes, self.device)
         scratch = memory(self.forward_scratch_bytes, self.device)
-        rows = tensor(h)
-        library().forward_dl(
-            self.handle, rows.pointer, pointer(guess), predictor, c.c_uint64(seed), c.c_uint64(offset),
-            pointer(block), size(self.saved_bytes), pointer(scratch), size(self.forward_scratch_bytes),
-            stream(self.device),
-        )  # fmt: skip
+        rows = tensor(self._walkable(h))
+        with current(self.device):
+            library().forward_dl(
+                self.handle, rows.pointer, pointer(guess), predictor, c.c_uint64(seed), c.c_uint64(offset),
+                pointer(block), size(self.saved_bytes), pointer(scratch), size(self.forward_scratch_bytes),
+                stream(self.device),
+            )  # fmt: skip
         return block
 
     def backward(self, block, dz, with_bias):
         """The gradients of weight (out_features x in_features) and bias, and the norms of dz's rows."""
         tokens, in_features, out_features = self.shape
         made = {"dtype": self.sums, "device": self.device}
-        weight = torch.empty(out_features, in_features, **made)
-        bias = torch.empty(out_features, **made) if with_bias else None
+        on_cpu = self.device.type == "cpu"
+        # A GPU writes rows of in_features x out_features, and leaves sums over tokens to torch.
+        shape = (out_features, in_features) if on_cpu else (in_features, out_features)
+        weight = torch.empty(shape, **made)
+        bias = torch.empty(out_features, **made) if with_bias and on_cpu else None
         norms = torch.empty(tokens, dtype=torch.float32, device=self.device)
         scratch = memory(self.backward_scratch_bytes, self.device)
-        gradient, estimate = tensor(dz), tensor(weight.T)
-        library().backward_dl(
-            self.handle, pointer(block), size(self.saved_bytes), gradient.pointer, estimate.pointer, 0, pointer(norms),
-            pointer(bias), pointer(scratch), size(self.backward_scratch_bytes), stream(self.device),
-        )  # fmt: skip
-        return weight, bias, norms
+        dz = self._walkable(dz)
+        gradient, estimate = tensor(dz), tensor(weight.T if on_cpu else weight)
+        with current(self.device):
+            library().backward_dl(
+                self.handle, pointer(block), size(self.saved_bytes), gradient.pointer, estimate.pointer, 0,
+                pointer(norms), pointer(bias), pointer(scratch), size(self.backward_scratch_bytes),
+                stream(self.device),
+            )  # fmt: skip
+        if with_bias and not on_cpu:
+            bias = dz.sum(0, dtype=self.sums)
+        return weight if on_cpu else weight.T, bias, norms
+
+    def _walkable(self, matrix):
+        """The CPU takes any strides; a GPU rows whose elements lie side by side."""
+        return matrix if self.device.type == "cpu" or matrix.stride(1) == 1 else matrix.contiguous()

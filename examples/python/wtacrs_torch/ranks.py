@@ -1,7 +1,8 @@
 """What ranks tell each other after a step, so that their guesses stay equal.
 
-Predictors: the sums of each rank's rows, added in one all-reduce; they are exact, so every rank has the same predictor to the
-bit. Caches: the norms of each rank's samples, gathered by all, since the next epoch may give a sample to another rank.
+Predictors: the sums of each rank's rows, added in one all-reduce; they are exact, so every rank has the same predictor
+to the bit. Caches: the norms of each rank's samples, gathered by all, since the next epoch may give a sample to another
+rank.
 """
 
 import torch
@@ -38,7 +39,8 @@ def add_statistics(predictors, group):
     total = torch.cat(sums)
     distributed.all_reduce(total, group=group)
     for predictor, step in zip(predictors, total.split([len(s) for s in sums])):
-        predictor.apply(step.contiguous())
+        # A copy is aligned as the library asks for, a part of the total is not.
+        predictor.apply(step.clone())
         predictor.pending = None
 
 

@@ -1,7 +1,7 @@
 """One selection of rows of one H, for all layers that read it.
 
-Layers share a selection when they are given the very same tensor: Q, K and V of self-attention, gate and up projections, the
-cross-attentions of a decoder. Names play no part.
+Layers share a selection when they are given the very same tensor: Q, K and V of self-attention, gate and up
+projections, the cross-attentions of a decoder. Names play no part.
 """
 
 import torch
@@ -21,8 +21,8 @@ class Reading:
         return self.block
 
     def finish(self, plan, block, norms, deferred):
-        """A layer's backward pass is through. The last one of all that share H teaches the guess; where one never comes,
-        as for an output that nobody used, nothing is learned from this step."""
+        """A layer's backward pass is through. The last one of all that share H teaches the guess; where one never
+        comes, as for an output that nobody used, nothing is learned from this step."""
         self._norms.append(norms)
         if len(self._norms) == self._readers:
             joint = self._norms[0] if self._readers == 1 else torch.linalg.vector_norm(torch.stack(self._norms), dim=0)

@@ -15,9 +15,7 @@ from .reading import Reading, Readings
 MASK = 2**64 - 1
 
 
-def convert(
-    model, budget=0.3, design="wta-pivotal", source="predicted", skip=(), seed=None, process_group=None
-):  # fmt: skip
+def convert(model, budget=0.3, design="wta-pivotal", source="predicted", skip=(), seed=None, process_group=None):
     """Makes the nn.Linear layers of `model` keep only a share `budget` of the rows of their input, in place. Returns a
     `Sampling`. Parameters, their names and the model's state_dict stay as they are.
 
@@ -44,7 +42,7 @@ def convert(
 
 
 class Sampling:
-    """Shared by the converted layers of one model. Not part of the model's state_dict: save `state_dict()` beside it."""
+    """What converted layers of a model share. Not part of the model's state_dict: save `state_dict()` beside it."""
 
     def __init__(self, layers, budget, design, source, seed, process_group):
         self.budget, self.design, self.source = budget, design, source
@@ -83,13 +81,14 @@ class Sampling:
             self._batch = before
 
     def read(self, layer, given, h):
-        """The layer's plan, and the selection of the rows of h that it shares with others that were `given` the same tensor."""
+        """The layer's plan, and the selection of rows of h, shared by all that were `given` the same tensor."""
         rows = h.reshape(-1, h.shape[-1])
         shape = (len(rows), layer.in_features, layer.out_features)
         plan = native.plan(h.device, *shape, h.dtype, self.budget, self.design, self.source)
         reading = self._readings.of(given, h.dtype)
         if reading is None:
             guess = self.guess(layer)
+            guess.move(h.device)
             prior = guess.prior(self._batch, len(rows), h.device)
             # Ranks draw under keys of their own.
             seed, offset = (self.seed + self._rank) & MASK, self.offset
@@ -105,7 +104,7 @@ class Sampling:
         return self.guesses[layer.name]
 
     def exchange(self):
-        """Brings together what the ranks have learned since the last call; after each step's backward passes, by all ranks."""
+        """Brings together what the ranks have learned; after each step's backward passes, by all ranks."""
         if self.group is not None:
             ranks.exchange(self)
 

@@ -1,7 +1,4 @@
-"""Tests of wtacrs_torch with two gloo processes under DistributedDataParallel; about half a minute.
-
-    WTACRS_LIBRARY=PREFIX/lib/libwtacrs.so python test_wtacrs_ranks.py
-"""
+"""Two gloo processes under DistributedDataParallel."""
 
 import tempfile
 import unittest
@@ -9,7 +6,7 @@ import unittest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
-from test_wtacrs_torch import INPUTS, OUTPUTS, Attention, unbiased, uneven
+from helpers import INPUTS, Attention, unbiased, uneven
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from wtacrs_torch import Error, convert
