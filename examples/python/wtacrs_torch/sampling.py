@@ -37,7 +37,7 @@ def convert(model, budget=0.3, design="wta-pivotal", source="predicted", skip=()
     for name, module in found.items():
         # The module stays the same object, with its hooks, its parameters and whoever refers to it.
         module.__class__ = SampledLinear
-        module.sampling, module.name = sampling, name
+        module.sampling, module.sampled_as = sampling, name
     return sampling
 
 
@@ -99,9 +99,9 @@ class Sampling:
         return plan, reading
 
     def guess(self, layer):
-        if layer.name not in self.guesses:
-            self.guesses[layer.name] = SOURCES[self.source](layer.in_features)
-        return self.guesses[layer.name]
+        if layer.sampled_as not in self.guesses:
+            self.guesses[layer.sampled_as] = SOURCES[self.source](layer.in_features)
+        return self.guesses[layer.sampled_as]
 
     def exchange(self):
         """Brings together what the ranks have learned; after each step's backward passes, by all ranks."""
@@ -130,4 +130,4 @@ class Sampling:
         """Makes the layers nn.Linear again."""
         for module in self.layers.values():
             module.__class__ = torch.nn.Linear
-            del module.sampling, module.name
+            del module.sampling, module.sampled_as
