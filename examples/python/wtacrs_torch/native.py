@@ -10,8 +10,8 @@ import torch
 from torch.utils.dlpack import to_dlpack
 from wtacrs_ctypes import CPU, CUDA, Error, Library, Tensor, size
 
-# Enough for saved and scratch memory on every device; torch's CUDA allocator gives more.
-ALIGNMENT = 256
+# Of saved and scratch memory. Torch's allocators give as much, so that blocks need no room to spare.
+ALIGNMENT = {"cpu": 64, "cuda": 256}
 DTYPES = {
     torch.float32: "float32",
     torch.float16: "float16",
@@ -50,10 +50,11 @@ def stream(device):
 
 def memory(count, device):
     """Bytes at a multiple of ALIGNMENT; where an allocator gives less, within a larger block."""
+    alignment = ALIGNMENT[device.type]
     block = torch.empty(count, dtype=torch.uint8, device=device)
-    if block.data_ptr() % ALIGNMENT:
-        block = torch.empty(count + ALIGNMENT, dtype=torch.uint8, device=device)
-        block = block[-block.data_ptr() % ALIGNMENT :][:count]
+    if block.data_ptr() % alignment:
+        block = torch.empty(count + alignment, dtype=torch.uint8, device=device)
+        block = block[-block.data_ptr() % alignment :][:count]
     return block
 
 
