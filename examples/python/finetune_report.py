@@ -33,8 +33,10 @@ def spread(values, form):
 
 
 def held(runs, what):
-    """Mean bytes held for a step's backward pass, and their share of what full training holds for the same batches."""
-    this, full = (statistics.mean(run["saved"][which][what] for run in runs) for which in ("this", "full"))
+    """Bytes held for the backward pass of the first seed's batch, which is the same for all configurations, and their
+    share of what full training holds for it."""
+    first = min(runs, key=lambda run: run["seed"])
+    this, full = (first["saved"][which][what] for which in ("this", "full"))
     return this, this / full
 
 
