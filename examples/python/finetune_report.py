@@ -1,8 +1,9 @@
 """The table and the figure of a study that finetune.py has made.
 
-    python finetune_report.py study --figure figure.svg --raw raw.json
+    python finetune_report.py study --figure figure.svg --raw raw.json --page page.md
 
-Prints the table as Markdown, draws the figure, and puts the results of all runs into one JSON file. Needs matplotlib.
+Prints the table as Markdown, and puts it into a page that has its place marked; draws the figure, and puts the results of
+all runs into one JSON file. Needs matplotlib.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections import defaultdict
 from finetune import configurations
 
 MEGABYTE = 1e6
+PLACE = "<!-- table -->\n", "\n<!-- end of table -->"
 
 
 def read(folder):
@@ -106,9 +108,14 @@ def main():
     parser.add_argument("study", type=pathlib.Path)
     parser.add_argument("--figure", type=pathlib.Path)
     parser.add_argument("--raw", type=pathlib.Path)
+    parser.add_argument("--page", type=pathlib.Path)
     options = parser.parse_args()
     study = read(options.study)
     print(table(study))
+    if options.page:
+        before, rest = options.page.read_text().split(PLACE[0])
+        after = rest.split(PLACE[1])[1]
+        options.page.write_text(before + PLACE[0] + table(study) + PLACE[1] + after)
     if options.figure:
         draw(study, options.figure)
     if options.raw:
