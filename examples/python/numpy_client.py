@@ -12,51 +12,7 @@ import struct
 import sys
 
 import numpy as np
-
-DESIGNS = ["uniform", "crs", "top-k", "wta-iid", "wta-stratified", "wta-pivotal"]
-CPU, SOURCE_INPUT, SOURCE_NORMS = 0, 0, 1
-
-
-class Error(Exception):
-    pass
-
-
-class Library:
-    """Functions by name, without the prefix; a status that is not 0 becomes an exception."""
-
-    def __init__(self, path):
-        self._library = c.CDLL(path)
-        self._library.wtacrs_status_string.restype = c.c_char_p
-        self._library.wtacrs_version.restype = c.c_char_p
-
-    def version(self):
-        return self._library.wtacrs_version().decode()
-
-    def __getattr__(self, name):
-        function = getattr(self._library, "wtacrs_" + name)
-
-        def call(*arguments):
-            status = function(*arguments)
-            if status:
-                words = c.create_string_buffer(512)
-                self._library.wtacrs_last_error(words, c.c_size_t(512), None)
-                raise Error(f"{self._library.wtacrs_status_string(status).decode()}: {words.value.decode()}")
-
-        return call
-
-    def make(self, name, *arguments):
-        handle = c.c_void_p()
-        getattr(self, name + "_create")(*arguments, c.byref(handle))
-        return handle
-
-    def ask(self, name, handle, kind=c.c_size_t):
-        value = kind()
-        getattr(self, name)(handle, c.byref(value))
-        return value.value
-
-
-def size(value):
-    return c.c_size_t(value)
+from wtacrs_ctypes import CPU, Library, Tensor, size
 
 
 def pointer(array):
@@ -70,35 +26,15 @@ def aligned(count):
     return raw[start : start + count]
 
 
-class Tensor:
-    """The DLTensor in the capsule of an array's __dlpack__, for as long as this object lives."""
-
-    def __init__(self, array):
-        get = c.pythonapi.PyCapsule_GetPointer
-        get.restype, get.argtypes = c.c_void_p, [c.py_object, c.c_char_p]
-        self._capsule = array.__dlpack__()
-        # A DLManagedTensor begins with its DLTensor.
-        self.pointer = c.c_void_p(get(self._capsule, b"dltensor"))
-
-
-def plan(library, context, shape, budget, design, source):
-    layer = library.make("layer")
-    library.layer_set_shape(layer, *map(size, shape))
-    library.layer_set_budget_rows(layer, size(budget))
-    library.layer_set_design(layer, DESIGNS.index(design))
-    library.layer_set_source(layer, source)
-    made = library.make("plan", context, layer)
-    library.layer_destroy(layer)
-    return made
-
-
 def run_vectors(library, context, file):
     """Every recorded selection, to the bit."""
     cases = 0
     for problem in json.loads(file.read_text())["problems"]:
         weights = np.array(problem["weights"], np.float32)
         for case in problem["cases"]:
-            made = plan(library, context, (len(weights), 1, 1), case["budget"], case["design"], SOURCE_INPUT)
+            made = library.plan(
+                context, (len(weights), 1, 1), rows=case["budget"], design=case["design"], source="input"
+            )
             indices, scales = np.zeros(case["budget"], np.uint32), np.zeros(case["budget"], np.float64)
             kept, winners = c.c_uint64(), c.c_uint64()
             library.select(
@@ -129,19 +65,19 @@ def read_layer(file):
 def estimate(library, context, h, dz, budget):
     """dW by a forward and a backward pass with exact norms; dz is handed over transposed, by its strides."""
     (tokens, in_features), out_features = h.shape, dz.shape[1]
-    made = plan(library, context, (tokens, in_features, out_features), budget, "wta-pivotal", SOURCE_NORMS)
+    made = library.plan(context, (tokens, in_features, out_features), rows=budget, design="wta-pivotal", source="norms")
     saved = aligned(library.ask("plan_saved_bytes", made))
     scratch = aligned(library.ask("plan_backward_scratch_bytes", made))
     norms = np.zeros(tokens, np.float32)
     by_columns = np.asfortranarray(dz)
-    h_tensor, dz_tensor = Tensor(h), Tensor(by_columns)
+    h_tensor, dz_tensor = Tensor(h.__dlpack__()), Tensor(by_columns.__dlpack__())
     library.row_norms_dl(context, dz_tensor.pointer, pointer(norms), size(tokens), None)
     library.forward_dl(
         made, h_tensor.pointer, pointer(norms), None, c.c_uint64(42), c.c_uint64(0), pointer(saved), size(saved.nbytes),
         None, size(0), None,
     )  # fmt: skip
     dw = np.empty((in_features, out_features), np.float32)
-    dw_tensor = Tensor(dw)
+    dw_tensor = Tensor(dw.__dlpack__())
     library.backward_dl(
         made, pointer(saved), size(saved.nbytes), dz_tensor.pointer, dw_tensor.pointer, 0, None, None, pointer(scratch),
         size(scratch.nbytes), None,
