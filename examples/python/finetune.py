@@ -88,21 +88,23 @@ def train(configuration, seed, data, options):
         optimizer, lambda n: min((n + 1) / warm_up, (steps - n) / max(1, steps - warm_up))
     )
     order = torch.Generator().manual_seed(seed)
-    losses, saved, padded = [[]], None, []
+    # The bar of other ranks than the first is disabled, and does not count.
+    losses, saved, padded, done = [[]], None, [], 0
     with tqdm(total=steps, disable=rank > 0, desc=f"seed {seed}", leave=False, mininterval=2) as bar:
-        while bar.n < steps:
+        while done < steps:
             if losses[-1]:
                 losses.append([])
-            for chosen in data.epoch(options.batch, order)[: steps - bar.n]:
+            for chosen in data.epoch(options.batch, order)[: steps - done]:
                 batch = data.batch(chosen[rank::world])
                 optimizer.zero_grad()
-                if bar.n == steps // 2:
+                if done == steps // 2:
                     saved = measure(model, step, batch)
                 losses[-1].append(step(batch))
                 padded.append(1 - batch[1].float().mean().item())
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
                 schedule.step()
+                done += 1
                 bar.update()
                 bar.set_postfix(loss=f"{statistics.mean(losses[-1][-20:]):.3f}")
     return model, {
