@@ -1,27 +1,12 @@
 /* Every kind of misuse: each gets its documented status and writes no output. */
+#include "expect.h"
 #include <float.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <wtacrs.h>
 
 enum { TOKENS = 32, IN = 12, OUT = 8, BUDGET = 10 };
-
-static int failures;
-
-static void expect(wtacrs_status found, wtacrs_status expected, const char *call, int line) {
-  if (found != expected) {
-    char words[256];
-    wtacrs_last_error(words, sizeof words, NULL);
-    printf("%d: %s: %s, expected %s (%s)\n", line, call, wtacrs_status_string(found), wtacrs_status_string(expected), words);
-    failures++;
-  }
-}
-#define EXPECT(status, call) expect(call, WTACRS_##status, #call, __LINE__)
-#define REQUIRE(truth) \
-  do { if (!(truth)) { printf("%d: not so: %s\n", __LINE__, #truth); failures++; } } while (0)
 
 static wtacrs_context *context;
 static wtacrs_plan *plan, *norms_plan, *cached_plan, *predicted_plan, *wide_plan;
@@ -59,18 +44,6 @@ static void unmarked(int line) {
   wtacrs_forward(plan, h, leading, guess, predictor, 1, 0, saved, bytes, NULL, 0, NULL)
 #define BACKWARD(plan, saved, bytes, dz, leading, dw, dw_leading, accumulate, norms, bias, scratch, scratch_bytes) \
   wtacrs_backward(plan, saved, bytes, dz, leading, dw, dw_leading, accumulate, norms, bias, scratch, scratch_bytes, NULL)
-
-static wtacrs_plan *make(size_t tokens, size_t in, size_t out, size_t budget, int32_t source) {
-  wtacrs_layer *layer;
-  wtacrs_plan *made = NULL;
-  EXPECT(OK, wtacrs_layer_create(&layer));
-  EXPECT(OK, wtacrs_layer_set_shape(layer, tokens, in, out));
-  EXPECT(OK, wtacrs_layer_set_budget_rows(layer, budget));
-  EXPECT(OK, wtacrs_layer_set_source(layer, source));
-  EXPECT(OK, wtacrs_plan_create(context, layer, &made));
-  EXPECT(OK, wtacrs_layer_destroy(layer));
-  return made;
-}
 
 static void handles(void) {
   wtacrs_context *other = NULL, *kept_handle;
@@ -550,11 +523,11 @@ int main(void) {
   for (int i = 0; i < TOKENS * IN; i++) h[i] = (float)((i * 37) % 19) / 9 - 1;
   for (int i = 0; i < TOKENS * OUT; i++) dz[i] = (float)((i * 23) % 17) / 8 - 1;
   EXPECT(OK, wtacrs_context_create(WTACRS_CPU, 0, &context));
-  plan = make(TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT);
-  norms_plan = make(TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_NORMS);
-  cached_plan = make(TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_CACHED);
-  predicted_plan = make(TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_PREDICTED);
-  wide_plan = make(TOKENS, IN, OUT, BUDGET + 1, WTACRS_SOURCE_INPUT);
+  plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT);
+  norms_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_NORMS);
+  cached_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_CACHED);
+  predicted_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_PREDICTED);
+  wide_plan = make_plan(context, TOKENS, IN, OUT, BUDGET + 1, WTACRS_SOURCE_INPUT);
   EXPECT(OK, wtacrs_norm_predictor_create(IN, &predictor));
   EXPECT(OK, wtacrs_norm_predictor_create(IN + 1, &wide_predictor));
   EXPECT(OK, wtacrs_plan_saved_bytes(plan, &saved_bytes));

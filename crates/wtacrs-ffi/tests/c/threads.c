@@ -20,18 +20,6 @@ static void *aligned(size_t bytes) {
   return memory;
 }
 
-static wtacrs_plan *make(int32_t source) {
-  wtacrs_layer *layer;
-  wtacrs_plan *made = NULL;
-  EXPECT(OK, wtacrs_layer_create(&layer));
-  EXPECT(OK, wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
-  EXPECT(OK, wtacrs_layer_set_budget_rows(layer, BUDGET));
-  EXPECT(OK, wtacrs_layer_set_source(layer, source));
-  EXPECT(OK, wtacrs_plan_create(context, layer, &made));
-  EXPECT(OK, wtacrs_layer_destroy(layer));
-  return made;
-}
-
 static void in_threads(void *(*function)(void *), void *argument) {
   pthread_t threads[THREADS];
   for (int i = 0; i < THREADS; i++) REQUIRE(pthread_create(&threads[i], NULL, function, argument) == 0);
@@ -125,7 +113,7 @@ static _Atomic size_t count;
 static void *make_and_destroy(void *unused) {
   (void)unused;
   for (int i = 0; i < ROUNDS; i++) {
-    wtacrs_plan *mine = make(WTACRS_SOURCE_INPUT);
+    wtacrs_plan *mine = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT);
     made[count++] = mine;
     EXPECT(OK, wtacrs_plan_destroy(mine));
     EXPECT(INVALID_HANDLE, wtacrs_plan_destroy(mine));
@@ -137,7 +125,7 @@ int main(void) {
   for (int i = 0; i < TOKENS * IN; i++) h[i] = (float)((i * 37) % 19) / 9 - 1;
   for (int i = 0; i < TOKENS * OUT; i++) dz[i] = (float)((i * 23) % 17) / 8 - 1;
   EXPECT(OK, wtacrs_context_create(WTACRS_CPU, 0, &context));
-  plan = make(WTACRS_SOURCE_INPUT), predicted_plan = make(WTACRS_SOURCE_PREDICTED);
+  plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT), predicted_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_PREDICTED);
   EXPECT(OK, wtacrs_plan_saved_bytes(plan, &saved_bytes));
   EXPECT(OK, wtacrs_plan_backward_scratch_bytes(plan, &scratch_bytes));
   void *saved = aligned(saved_bytes), *scratch = aligned(scratch_bytes);
@@ -156,7 +144,7 @@ int main(void) {
   for (size_t i = 0; i < count; i++)
     for (size_t j = 0; j < i; j++) REQUIRE(made[i] != made[j]);
   for (int of_predictor = 0; of_predictor < 2; of_predictor++) {
-    doomed = make(WTACRS_SOURCE_PREDICTED);
+    doomed = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_PREDICTED);
     EXPECT(OK, wtacrs_norm_predictor_create_with(IN, 8, 0.97, 0.01, 6, 128, 0, &doomed_predictor));
     pthread_t last;
     REQUIRE(pthread_create(&last, NULL, destroyer, of_predictor ? (void *)&doomed : NULL) == 0);
