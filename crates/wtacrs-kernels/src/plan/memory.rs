@@ -27,14 +27,26 @@ pub struct Memory {
 }
 
 /// Parts one behind the other.
+///
+/// ```
+/// use wtacrs_kernels::plan::Layout;
+/// let mut layout = Layout::default();
+/// let (norms, rows) = (layout.part("norms", &[4, 100])?, layout.part("rows", &[2, 100, 64])?);
+/// assert_eq!((norms.offset, rows.offset, layout.bytes()), (0, 512, 512 + 12_800));
+/// # Ok::<(), wtacrs_kernels::plan::PlanError>(())
+/// ```
 #[derive(Debug, Default)]
-pub(super) struct Layout {
+pub struct Layout {
     end: u64,
 }
 
 impl Layout {
     /// A part whose size in bytes is the product of `sizes`.
-    pub(super) fn part(&mut self, what: &'static str, sizes: &[u64]) -> Result<Part, PlanError> {
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Overflow`] if the parts are of more than 32 TiB.
+    pub fn part(&mut self, what: &'static str, sizes: &[u64]) -> Result<Part, PlanError> {
         let bytes = product(what, sizes)?;
         let part = Part { offset: self.end, bytes };
         let end = self.end.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
@@ -43,7 +55,7 @@ impl Layout {
     }
 
     /// Bytes of all parts.
-    pub(super) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.end
     }
 }

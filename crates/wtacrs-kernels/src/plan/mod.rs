@@ -32,7 +32,7 @@ pub use self::error::{ExecuteError, PlanError};
 pub use self::linear::LinearPlan;
 pub use self::list::{LaunchList, ListedLaunch};
 pub use self::matmul::{MatmulPlan, MatmulSettings};
-pub use self::memory::{ALIGNMENT, Memory, Part};
+pub use self::memory::{ALIGNMENT, Layout, Memory, Part};
 pub use self::norms::{Matrix, launch_column_norms, launch_row_norms};
 pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;

@@ -42,6 +42,13 @@ impl Matrix {
         let sizes = [self.batch, self.rows, self.columns];
         Matrices::new(called, sizes, self.data_type.bytes(), Some(self.strides)).map(|_| ())
     }
+
+    /// Its sizes as kernels count, if the pointers will do.
+    fn launched<E>(&self, norms: *const f32) -> Result<[u32; 3], ExecuteError<E>> {
+        check_pointer("the matrix", self.at, self.data_type.bytes())?;
+        check_pointer("the norms", norms, 4)?;
+        Ok([self.batch, self.rows, self.columns].map(|size| size as u32))
+    }
 }
 
 /// The Euclidean norms of all rows, batch × rows numbers.
@@ -59,9 +66,7 @@ pub unsafe fn launch_row_norms<L: Launcher>(
     matrix: &Matrix,
     norms: *mut f32,
 ) -> Result<(), ExecuteError<L::Error>> {
-    check_pointer("the matrix", matrix.at, matrix.data_type.bytes())?;
-    check_pointer("the norms", norms.cast_const(), 4)?;
-    let [batch, rows, columns] = [matrix.batch, matrix.rows, matrix.columns].map(|size| size as u32);
+    let [batch, rows, columns] = matrix.launched(norms)?;
     let args = row_norms::Args {
         x: matrix.at,
         leading: matrix.strides.row as u64,
@@ -93,9 +98,7 @@ pub unsafe fn launch_column_norms<L: Launcher>(
     matrix: &Matrix,
     norms: *mut f32,
 ) -> Result<(), ExecuteError<L::Error>> {
-    check_pointer("the matrix", matrix.at, matrix.data_type.bytes())?;
-    check_pointer("the norms", norms.cast_const(), 4)?;
-    let [batch, rows, columns] = [matrix.batch, matrix.rows, matrix.columns].map(|size| size as u32);
+    let [batch, rows, columns] = matrix.launched(norms)?;
     let args = column_norms::Args {
         x: matrix.at,
         leading: matrix.strides.row as u64,
