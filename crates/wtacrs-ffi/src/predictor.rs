@@ -2,7 +2,7 @@
 
 use crate::array::{Array, block, check_disjoint};
 use crate::cache::save;
-use crate::context::Context;
+use crate::context::{Context, context, wtacrs_context};
 use crate::cuda::DevicePredictor;
 use crate::dtype::with_element;
 use crate::guard::{Failure, Outcome, guard, poisoned};
@@ -58,14 +58,6 @@ pub(crate) fn device_predictor(
     }
 }
 
-/// Takes a predictor to a context's device; its handle.
-pub(crate) fn insert(context: &Arc<Context>, made: NormPredictor) -> Outcome<*mut wtacrs_norm_predictor> {
-    Ok(PREDICTORS.insert(match context.device.gpu() {
-        None => Predictor::Host(Arc::new(RwLock::new(made))),
-        Some(_) => Predictor::Device(Arc::new(DevicePredictor::new(context, made)?)),
-    }))
-}
-
 /// A predictor of any device.
 pub(crate) fn any_predictor<T>(
     handle: *const wtacrs_norm_predictor,
@@ -89,7 +81,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_create", || {
         // SAFETY: as documented.
-        unsafe { create(predictor, || Ok(NormPredictor::new(in_features, Settings::default())?)) }
+        unsafe { create(None, predictor, || Ok(NormPredictor::new(in_features, Settings::default())?)) }
     })
 }
 
@@ -112,18 +104,29 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_with(
     guard("wtacrs_norm_predictor_create_with", || {
         let settings = Settings { features, forgetting, ridge, clamp, rows_per_update, seed };
         // SAFETY: as documented.
-        unsafe { create(predictor, || Ok(NormPredictor::new(in_features, settings)?)) }
+        unsafe { create(None, predictor, || Ok(NormPredictor::new(in_features, settings)?)) }
     })
 }
 
+/// Puts a predictor on a context's device, or on the CPU.
+///
 /// # Safety
 ///
 /// `output` is NULL or an output of one pointer.
-unsafe fn create(output: *mut *mut wtacrs_norm_predictor, make: impl FnOnce() -> Outcome<NormPredictor>) -> Outcome {
+pub(crate) unsafe fn create(
+    context: Option<*const wtacrs_context>,
+    output: *mut *mut wtacrs_norm_predictor,
+    make: impl FnOnce() -> Outcome<NormPredictor>,
+) -> Outcome {
     let output = Array::new(output, 1, "predictor")?;
+    let context = context.map(self::context).transpose()?;
     let made = make()?;
+    let made = match context.filter(|context| context.device.gpu().is_some()) {
+        None => Predictor::Host(Arc::new(RwLock::new(made))),
+        Some(context) => Predictor::Device(Arc::new(DevicePredictor::new(&context, made)?)),
+    };
     // SAFETY: checked for NULL and alignment; the caller has the rest.
-    unsafe { output.set(PREDICTORS.insert(Predictor::Host(Arc::new(RwLock::new(made))))) };
+    unsafe { output.set(PREDICTORS.insert(made)) };
     Ok(())
 }
 
@@ -152,8 +155,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_update(
     guard("wtacrs_norm_predictor_update", || {
         let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
         // SAFETY: as documented.
-        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms, None) }?;
-        Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
+        unsafe { learn(&predictor, &plan, saved, saved_bytes, dz_norms, None) }
     })
 }
 
@@ -175,9 +177,24 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_update_cached(
         let (predictor, plan) = (self::predictor(predictor)?, self::plan(plan)?);
         let cached = Array::new(cached_norms, plan.tokens, "cached_norms")?;
         // SAFETY: as documented.
-        let step = unsafe { statistics(&predictor, &plan, saved, saved_bytes, dz_norms, Some(cached)) }?;
-        Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
+        unsafe { learn(&predictor, &plan, saved, saved_bytes, dz_norms, Some(cached)) }
     })
+}
+
+/// # Safety
+///
+/// As for [`statistics`].
+pub(crate) unsafe fn learn(
+    predictor: &RwLock<NormPredictor>,
+    plan: &Plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached: Option<Array<f32>>,
+) -> Outcome {
+    // SAFETY: the caller has it.
+    let step = unsafe { statistics(predictor, plan, saved, saved_bytes, dz_norms, cached) }?;
+    Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
 }
 
 /// How many numbers a step's statistics are.
@@ -293,18 +310,30 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_apply(
     count: usize,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_apply", || {
-        let predictor = self::predictor(predictor)?;
-        let sums = Array::new(sums, count, "sums")?;
-        let mut predictor = predictor.write().map_err(poisoned)?;
-        let mut step = no_statistics(&predictor)?;
-        if step.sums().len() != count {
-            let message = format!("{count} sums where {} are needed", step.sums().len());
-            return Err(Failure::new(WTACRS_SHAPE_MISMATCH, message));
-        }
-        // SAFETY: checked for NULL and alignment; as documented it holds `count` sums.
-        step.sums_mut().copy_from_slice(unsafe { sums.get() });
-        Ok(predictor.apply(&step)?)
+        // SAFETY: as documented.
+        unsafe { apply(&*self::predictor(predictor)?, sums, count) }
     })
+}
+
+/// # Safety
+///
+/// `sums` is NULL or holds `count` sums.
+pub(crate) unsafe fn apply(predictor: &RwLock<NormPredictor>, sums: *const f64, count: usize) -> Outcome {
+    let sums = Array::new(sums, count, "sums")?;
+    let mut predictor = predictor.write().map_err(poisoned)?;
+    let mut step = no_statistics(&predictor)?;
+    check_sums_count(count, step.sums().len())?;
+    // SAFETY: checked for NULL and alignment; the caller has the rest.
+    step.sums_mut().copy_from_slice(unsafe { sums.get() });
+    Ok(predictor.apply(&step)?)
+}
+
+/// Refuses another number of sums.
+pub(crate) fn check_sums_count(count: usize, needed: usize) -> Outcome {
+    if count == needed {
+        return Ok(());
+    }
+    Err(Failure::new(WTACRS_SHAPE_MISMATCH, format!("{count} sums where {needed} are needed")))
 }
 
 /// The whole predictor as bytes, for a checkpoint; wtacrs_norm_predictor_load reads them on any machine, and the loaded
@@ -342,14 +371,14 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_load(
         // SAFETY: checked for NULL; as documented there are `length` bytes.
         let bytes = unsafe { bytes.get() };
         // SAFETY: as documented.
-        unsafe { create(predictor, || Ok(NormPredictor::from_bytes(bytes)?)) }
+        unsafe { create(None, predictor, || Ok(NormPredictor::from_bytes(bytes)?)) }
     })
 }
 
 /// # Safety
 ///
 /// `saved`, `dz_norms` and `cached` are NULL or as `wtacrs_norm_predictor_update_cached` says.
-pub(crate) unsafe fn statistics(
+unsafe fn statistics(
     predictor: &RwLock<NormPredictor>,
     plan: &Plan,
     saved: *const c_void,
@@ -373,7 +402,7 @@ pub(crate) unsafe fn statistics(
 }
 
 /// The statistics of no rows.
-pub(crate) fn no_statistics(predictor: &NormPredictor) -> Outcome<StepStatistics> {
+fn no_statistics(predictor: &NormPredictor) -> Outcome<StepStatistics> {
     let rows = Array2::<f32>::zeros((0, predictor.in_features()));
     Ok(predictor.statistics(rows.view(), &[], &[], None)?)
 }

@@ -1,11 +1,11 @@
 //! Norm predictors of any device: made for a context, and working on a stream.
 
 use crate::array::Array;
-use crate::context::{context, wtacrs_context};
-use crate::guard::{Failure, Outcome, guard, poisoned};
+use crate::context::wtacrs_context;
+use crate::guard::{Failure, guard};
 use crate::plan::{plan, report, wtacrs_plan};
 use crate::predictor::{
-    any_predictor, check_sums_room, insert, no_statistics, statistics, write_statistics, wtacrs_norm_predictor,
+    any_predictor, apply, check_sums_count, check_sums_room, create, learn, write_statistics, wtacrs_norm_predictor,
 };
 use crate::status::*;
 use core::ffi::c_void;
@@ -26,7 +26,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_on(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_create_on", || {
         // SAFETY: as documented.
-        unsafe { create(context, predictor, || Ok(NormPredictor::new(in_features, Settings::default())?)) }
+        unsafe { create(Some(context), predictor, || Ok(NormPredictor::new(in_features, Settings::default())?)) }
     })
 }
 
@@ -49,7 +49,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_with_on(
     guard("wtacrs_norm_predictor_create_with_on", || {
         let settings = Settings { features, forgetting, ridge, clamp, rows_per_update, seed };
         // SAFETY: as documented.
-        unsafe { create(context, predictor, || Ok(NormPredictor::new(in_features, settings)?)) }
+        unsafe { create(Some(context), predictor, || Ok(NormPredictor::new(in_features, settings)?)) }
     })
 }
 
@@ -68,24 +68,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_load_on(
         // SAFETY: checked for NULL; as documented there are `length` bytes.
         let bytes = unsafe { bytes.get() };
         // SAFETY: as documented.
-        unsafe { create(context, predictor, || Ok(NormPredictor::from_bytes(bytes)?)) }
+        unsafe { create(Some(context), predictor, || Ok(NormPredictor::from_bytes(bytes)?)) }
     })
-}
-
-/// # Safety
-///
-/// `output` is NULL or an output of one pointer.
-unsafe fn create(
-    context: *const wtacrs_context,
-    output: *mut *mut wtacrs_norm_predictor,
-    make: impl FnOnce() -> Outcome<NormPredictor>,
-) -> Outcome {
-    let output = Array::new(output, 1, "predictor")?;
-    let context = self::context(context)?;
-    let made = insert(&context, make()?)?;
-    // SAFETY: checked for NULL and alignment; the caller has the rest.
-    unsafe { output.set(made) };
-    Ok(())
 }
 
 /// wtacrs_norm_predictor_update for any device: `saved` and `dz_norms` are in the memory of the plan's device, and
@@ -108,11 +92,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_update_on(
         let plan = self::plan(plan)?;
         any_predictor(
             predictor,
-            |predictor| {
-                // SAFETY: as documented.
-                let step = unsafe { statistics(predictor, &plan, saved, saved_bytes, dz_norms, None) }?;
-                Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
-            },
+            // SAFETY: as documented.
+            |predictor| unsafe { learn(predictor, &plan, saved, saved_bytes, dz_norms, None) },
             // SAFETY: as documented.
             |predictor| unsafe { predictor.learn(&plan, (saved, saved_bytes), dz_norms, None, stream) },
         )
@@ -166,26 +147,12 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_apply_on(
     stream: *mut c_void,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_apply_on", || {
-        let check_count = |needed| match count == needed {
-            true => Ok(()),
-            false => {
-                let message = format!("{count} sums where {needed} are needed");
-                Err(Failure::new(WTACRS_SHAPE_MISMATCH, message))
-            }
-        };
         any_predictor(
             predictor,
+            // SAFETY: as documented.
+            |predictor| unsafe { apply(predictor, sums, count) },
             |predictor| {
-                let sums = Array::new(sums, count, "sums")?;
-                let mut predictor = predictor.write().map_err(poisoned)?;
-                let mut step = no_statistics(&predictor)?;
-                check_count(step.sums().len())?;
-                // SAFETY: checked for NULL and alignment; as documented it holds `count` sums.
-                step.sums_mut().copy_from_slice(unsafe { sums.get() });
-                Ok(predictor.apply(&step)?)
-            },
-            |predictor| {
-                check_count(predictor.sums_len())?;
+                check_sums_count(count, predictor.sums_len())?;
                 // SAFETY: as documented.
                 unsafe { predictor.apply(sums, stream) }
             },

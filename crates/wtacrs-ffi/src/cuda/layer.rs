@@ -1,5 +1,6 @@
 //! A linear layer's passes on a GPU.
 
+use super::steps::matrix;
 use super::{bytes, data_type, memory, strides, unsupported};
 use crate::array::{Array, check_disjoint, device_block, regions};
 use crate::device::Gpu;
@@ -16,7 +17,7 @@ use core::ptr;
 use wtacrs_core::norm_predictor::Settings;
 use wtacrs_core::{Budget, Keep, Selection};
 use wtacrs_kernels::plan::{
-    BackwardBuffers, ForwardBuffers, LinearPlan, LinearSettings, Matrix, Memory, Part, Randomness, WeightSource,
+    BackwardBuffers, ForwardBuffers, Layout, LinearPlan, LinearSettings, Memory, Part, Randomness, WeightSource,
     launch_row_norms,
 };
 
@@ -74,24 +75,19 @@ impl CudaLayer {
         };
         let exact = LinearSettings { weights: WeightSource::Norms, ..settings.clone() };
         let (linear, exact) = (LinearPlan::new(settings, gpu.properties())?, LinearPlan::new(exact, gpu.properties())?);
-        let mut end = 0_u64;
-        let mut part = |bytes: u64| {
-            let part = Part { offset: end, bytes };
-            // Each is of less than 2^46 bytes.
-            end += bytes.next_multiple_of(wtacrs_kernels::plan::ALIGNMENT);
-            part
-        };
+        let mut layout = Layout::default();
+        let what = "the scratch of a product in one call";
         let estimate = Estimate {
-            saved: part(exact.saved().bytes),
-            norms: part(4 * tokens as u64),
-            forward: part(exact.forward_scratch_bytes()),
-            backward: part(exact.backward_scratch_bytes()),
+            saved: layout.part(what, &[exact.saved().bytes])?,
+            norms: layout.part(what, &[4, tokens as u64])?,
+            forward: layout.part(what, &[exact.forward_scratch_bytes()])?,
+            backward: layout.part(what, &[exact.backward_scratch_bytes()])?,
         };
         let sizes = Sizes {
             saved: bytes(linear.saved().bytes)?,
             forward: bytes(linear.forward_scratch_bytes())?,
             backward: bytes(linear.backward_scratch_bytes())?,
-            estimate: bytes(end)?,
+            estimate: bytes(layout.bytes())?,
             weight_gradient: bytes(linear.gradient_scratch_bytes()?)?,
         };
         Ok(Self { linear, exact, estimate, sizes })
@@ -185,18 +181,10 @@ impl CudaLayer {
     ) -> Outcome {
         let out = out.writable()?;
         check_disjoint(&[out.region(), scratch.region()], &[x.region(), y.region()])?;
-        let [x_strides, y_strides, out_strides] = [strides(&x)?, strides(&y)?, strides(&out)?];
-        let exact = self.exact.with_strides([Some(x_strides), Some(y_strides), Some(out_strides)])?;
+        let matrix = matrix(&y, plan.dz)?;
+        let exact = self.exact.with_strides([Some(strides(&x)?), Some(matrix.strides), Some(strides(&out)?)])?;
         let of = |part: Part| Memory { at: scratch.as_ptr().wrapping_add(part.offset as usize), bytes: part.bytes };
         let norms = of(self.estimate.norms).at.cast::<f32>();
-        let matrix = Matrix {
-            at: y.lowest(),
-            data_type: exact.settings().gradient,
-            batch: 1,
-            rows: plan.tokens,
-            columns: plan.out_features,
-            strides: y_strides,
-        };
         let forward = ForwardBuffers {
             input: x.lowest(),
             guess: norms,

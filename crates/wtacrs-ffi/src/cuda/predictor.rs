@@ -12,7 +12,7 @@ use std::sync::Arc;
 use wtacrs_core::Keep;
 use wtacrs_core::norm_predictor::{NormPredictor, Settings};
 use wtacrs_kernels::kernel::predictor_update::{self, MOST_FEATURES};
-use wtacrs_kernels::plan::{ALIGNMENT, LinearPlan, LinearSettings, Memory, Part, PredictorPlan, UpdateBuffers};
+use wtacrs_kernels::plan::{Layout, LinearPlan, LinearSettings, Memory, Part, PredictorPlan, UpdateBuffers};
 
 /// The most rows that are learned from in a step: the scratch for them is the predictor's own.
 const MOST_ROWS: usize = 4096;
@@ -51,17 +51,13 @@ impl DevicePredictor {
         let bare = PredictorPlan::new(&LinearPlan::new(layer, gpu.properties())?, settings)?;
         let state_bytes = predictor_update::state_bytes(&first)
             .ok_or_else(|| unsupported("kernels do not hold a predictor of so many features"))?;
-        let mut end = 0_u64;
-        let mut part = |bytes: u64| {
-            let part = Part { offset: end, bytes };
-            end += bytes.next_multiple_of(ALIGNMENT);
-            part
-        };
-        let state = part(bare.state_bytes());
-        let sums = part(8 * bare.sums_len());
-        let status = part(8);
-        let scratch = part(bare.scratch_bytes());
-        let memory = DeviceMemory::new(Arc::clone(context), bytes(end)?, &state_bytes)?;
+        let mut layout = Layout::default();
+        let what = "the predictor";
+        let state = layout.part(what, &[bare.state_bytes()])?;
+        let sums = layout.part(what, &[8, bare.sums_len()])?;
+        let status = layout.part(what, &[8])?;
+        let scratch = layout.part(what, &[bare.scratch_bytes()])?;
+        let memory = DeviceMemory::new(Arc::clone(context), bytes(layout.bytes())?, &state_bytes)?;
         Ok(Self { first, bare, memory, state, sums, status, scratch })
     }
 

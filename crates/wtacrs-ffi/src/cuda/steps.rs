@@ -17,7 +17,7 @@ use wtacrs_kernels::plan::{
 };
 
 /// A matrix as kernels take it.
-fn matrix(x: &Tensor<2>, dtype: Dtype) -> Outcome<Matrix> {
+pub(super) fn matrix(x: &Tensor<2>, dtype: Dtype) -> Outcome<Matrix> {
     let ([rows, columns], strides) = (x.shape(), strides(x)?);
     let matrix = Matrix { at: x.lowest(), data_type: data_type(dtype)?, batch: 1, rows, columns, strides };
     matrix.check()?;
