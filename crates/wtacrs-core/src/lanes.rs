@@ -90,20 +90,78 @@ pub(crate) fn chunks<A: Copy + Default>(row: impl ExactSizeIterator<Item = A>) -
 /// For a row's elements v, Σv² and, if there are two, Σv·direction over the columns that fall on each lane.
 pub(crate) type Sums<A, const COUNT: usize> = [Chunk<A>; COUNT];
 
-/// The sum of the lanes: the upper half is added to the lower, and so on.
+/// Vectors of a chunk.
 #[inline(always)]
-pub(crate) fn total<S: Simd, A: Lanes>(simd: S, lanes: &Chunk<A>) -> A {
-    let vectors = A::vectors::<S>(&lanes.0).0;
-    let mut sums = [A::zeros(simd); LANES];
-    let mut count = vectors.len();
-    sums[..count].copy_from_slice(vectors);
+fn vectors_per_chunk<S: Simd, A: Lanes + Default>() -> usize {
+    A::vectors::<S>(&[A::default(); LANES]).0.len()
+}
+
+/// The sums of the lanes: the upper half is added to the lower, and so on.
+#[inline(always)]
+pub(crate) fn totals<S: Simd, A: Lanes + Default, const COUNT: usize>(simd: S, sums: &Sums<A, COUNT>) -> [A; COUNT] {
+    let mut totals = [A::default(); COUNT];
+    for (found, lanes) in totals.iter_mut().zip(sums) {
+        let vectors = A::vectors::<S>(&lanes.0).0;
+        let mut held = [A::zeros(simd); LANES];
+        held[..vectors.len()].copy_from_slice(vectors);
+        *found = total(simd, held, vectors.len());
+    }
+    totals
+}
+
+/// The sum of all lanes of the first `count` vectors.
+#[inline(always)]
+fn total<S: Simd, A: Lanes, const MOST: usize>(simd: S, mut vectors: [A::Vector<S>; MOST], mut count: usize) -> A {
     while count > 1 {
         count /= 2;
         for i in 0..count {
-            sums[i] = A::add(simd, sums[i], sums[i + count]);
+            vectors[i] = A::add(simd, vectors[i], vectors[i + count]);
         }
     }
-    A::total(simd, sums[0])
+    A::total(simd, vectors[0])
+}
+
+/// The totals of whole rows: what [`add_to_sums`] and [`totals`] give, without a way through memory if all sums fit the
+/// registers.
+#[inline(always)]
+pub(crate) fn totals_of_rows<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize>(
+    simd: S,
+    rows: [&[A]; ROWS],
+    direction: &[Chunk<A>],
+) -> [[A; COUNT]; ROWS] {
+    let vectors = vectors_per_chunk::<S, A>();
+    match if 2 * COUNT * ROWS * vectors <= S::REGISTER_COUNT { vectors } else { 0 } {
+        1 => totals_in_registers::<S, A, COUNT, ROWS, 1>(simd, rows, direction),
+        2 => totals_in_registers::<S, A, COUNT, ROWS, 2>(simd, rows, direction),
+        4 => totals_in_registers::<S, A, COUNT, ROWS, 4>(simd, rows, direction),
+        8 => totals_in_registers::<S, A, COUNT, ROWS, 8>(simd, rows, direction),
+        _ => {
+            let mut sums = [[Chunk([A::default(); LANES]); COUNT]; ROWS];
+            add_to_sums(simd, &mut sums, true, rows, direction);
+            let mut found = [[A::default(); COUNT]; ROWS];
+            for (found, sums) in found.iter_mut().zip(&sums) {
+                *found = totals(simd, sums);
+            }
+            found
+        }
+    }
+}
+
+#[inline(always)]
+fn totals_in_registers<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    rows: [&[A]; ROWS],
+    direction: &[Chunk<A>],
+) -> [[A; COUNT]; ROWS] {
+    let mut held = [[[A::zeros(simd); VECTORS]; COUNT]; ROWS];
+    add_rows(simd, &mut held, 0, rows, direction);
+    let mut found = [[A::default(); COUNT]; ROWS];
+    for row in 0..ROWS {
+        for count in 0..COUNT {
+            found[row][count] = total(simd, held[row][count], VECTORS);
+        }
+    }
+    found
 }
 
 /// Adds the next elements of some rows to their sums, which count as zero before the `first` of them. A number of elements
@@ -117,7 +175,7 @@ pub(crate) fn add_to_sums<S: Simd, A: Lanes + Default, const COUNT: usize, const
     rows: [&[A]; ROWS],
     direction: &[Chunk<A>],
 ) {
-    let vectors = A::vectors::<S>(&sums[0][0].0).0.len();
+    let vectors = vectors_per_chunk::<S, A>();
     // As many vectors of sums at a time as fit the registers beside the operands.
     match (S::REGISTER_COUNT / 2 / COUNT / ROWS).min(vectors) {
         0..2 => add_groups::<S, A, COUNT, ROWS, 1>(simd, sums, first, rows, direction),
@@ -135,6 +193,33 @@ fn add_groups<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize
     rows: [&[A]; ROWS],
     direction: &[Chunk<A>],
 ) {
+    for group in (0..vectors_per_chunk::<S, A>()).step_by(GROUP) {
+        let mut held = [[[A::zeros(simd); GROUP]; COUNT]; ROWS];
+        if !first {
+            for row in 0..ROWS {
+                for (held, sums) in held[row].iter_mut().zip(&sums[row]) {
+                    held.copy_from_slice(&A::vectors::<S>(&sums.0).0[group..group + GROUP]);
+                }
+            }
+        }
+        add_rows(simd, &mut held, group, rows, direction);
+        for row in 0..ROWS {
+            for (held, sums) in held[row].iter().zip(&mut sums[row]) {
+                A::vectors_mut::<S>(&mut sums.0).0[group..group + GROUP].copy_from_slice(held);
+            }
+        }
+    }
+}
+
+/// The vectors from number `group` on of all chunks of each row.
+#[inline(always)]
+fn add_rows<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize, const GROUP: usize>(
+    simd: S,
+    sums: &mut [[[A::Vector<S>; GROUP]; COUNT]; ROWS],
+    group: usize,
+    rows: [&[A]; ROWS],
+    direction: &[Chunk<A>],
+) {
     // One length for all, so that the loop has one check for it.
     let length = rows[0].len();
     let whole = length / LANES;
@@ -145,37 +230,21 @@ fn add_groups<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize
     }
     let direction_of_rest = direction.get(whole);
     let direction = if COUNT > 1 { &direction[..whole] } else { direction };
-    let per_chunk = A::vectors::<S>(&sums[0][0].0).0.len();
-    for group in (0..per_chunk).step_by(GROUP) {
-        let mut held = [[[A::zeros(simd); GROUP]; COUNT]; ROWS];
-        if !first {
-            for row in 0..ROWS {
-                for (held, sums) in held[row].iter_mut().zip(&sums[row]) {
-                    held.copy_from_slice(&A::vectors::<S>(&sums.0).0[group..group + GROUP]);
-                }
-            }
+    for at in 0..whole {
+        let direction = if COUNT > 1 { Some(&direction[at]) } else { None };
+        let mut chunk = [&chunks[0][at]; ROWS];
+        for (chunk, chunks) in chunk.iter_mut().zip(&chunks) {
+            *chunk = &chunks[at];
         }
-        for at in 0..whole {
-            let direction = if COUNT > 1 { Some(&direction[at]) } else { None };
-            let mut chunk = [&chunks[0][at]; ROWS];
-            for (chunk, chunks) in chunk.iter_mut().zip(&chunks) {
-                *chunk = &chunks[at];
-            }
-            add_chunks(simd, &mut held, group, chunk, direction);
+        add_chunks(simd, sums, group, chunk, direction);
+    }
+    if length > whole * LANES {
+        // Zeros change no sum.
+        let mut padded = [[A::default(); LANES]; ROWS];
+        for (padded, row) in padded.iter_mut().zip(&rows) {
+            padded[..length - whole * LANES].copy_from_slice(&row[whole * LANES..length]);
         }
-        if length > whole * LANES {
-            // Zeros change no sum.
-            let mut padded = [[A::default(); LANES]; ROWS];
-            for (padded, row) in padded.iter_mut().zip(&rows) {
-                padded[..length - whole * LANES].copy_from_slice(&row[whole * LANES..length]);
-            }
-            add_chunks(simd, &mut held, group, padded.each_ref(), direction_of_rest);
-        }
-        for row in 0..ROWS {
-            for (held, sums) in held[row].iter().zip(&mut sums[row]) {
-                A::vectors_mut::<S>(&mut sums.0).0[group..group + GROUP].copy_from_slice(held);
-            }
-        }
+        add_chunks(simd, sums, group, padded.each_ref(), direction_of_rest);
     }
 }
 
@@ -188,15 +257,14 @@ fn add_chunks<S: Simd, A: Lanes, const COUNT: usize, const ROWS: usize, const GR
     rows: [&[A; LANES]; ROWS],
     direction: Option<&Chunk<A>>,
 ) {
-    let rows = rows.map(|values| &A::vectors::<S>(values).0[group..group + GROUP]);
-    for i in 0..GROUP {
+    for i in group..group + GROUP {
+        let direction = direction.map(|direction| A::vectors::<S>(&direction.0).0[i]);
         for row in 0..ROWS {
-            sums[row][0][i] = A::add_product(simd, sums[row][0][i], rows[row][i], rows[row][i]);
-        }
-        if let (true, Some(direction)) = (COUNT > 1, direction) {
-            let direction = A::vectors::<S>(&direction.0).0[group + i];
-            for row in 0..ROWS {
-                sums[row][1][i] = A::add_product(simd, sums[row][1][i], rows[row][i], direction);
+            let values = A::vectors::<S>(rows[row]).0[i];
+            let sums = &mut sums[row];
+            sums[0][i - group] = A::add_product(simd, sums[0][i - group], values, values);
+            if let (true, Some(direction)) = (COUNT > 1, direction) {
+                sums[1][i - group] = A::add_product(simd, sums[1][i - group], values, direction);
             }
         }
     }

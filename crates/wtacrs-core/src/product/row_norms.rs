@@ -2,7 +2,7 @@
 
 use super::{ShapeError, check_size, rows_per_task};
 use crate::element::{Accumulator, Element};
-use crate::lanes::{Chunk, LANES, Sums, add_to_sums, chunks, on_widest_vectors, total};
+use crate::lanes::{Chunk, LANES, add_to_sums, chunks, on_widest_vectors, totals, totals_of_rows};
 use ndarray::{ArrayView1, ArrayView2, Axis, s};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -10,14 +10,15 @@ use std::ops::Range;
 
 /// Elements widened at a time, of all rows together; for each row a multiple of `LANES`, so that cutting it changes no sum.
 const BLOCK: usize = 2048;
-/// Rows whose lanes are summed before any of them is reduced to its norm, so that reading need not wait for reducing.
-const STRIP: usize = 16;
+/// Rows whose sums are found before norms are made of them, on vectors.
+const STRIP: usize = 64;
 /// Rows that share each load of the direction, where there are registers for their sums. They come from as many parts of
 /// a task's rows, each read from its begin to its end: rows that are neighbours would be read by jumps, which costs
 /// more than the loads that are saved.
 const PARTS: usize = 4;
-/// Rows that a part should have.
-const ROWS_OF_PART: usize = 48;
+/// Rows that a part should have: an odd number, since rows that are read together and lie whole pages apart are taken for
+/// one another by caches and prefetchers.
+const ROWS_OF_PART: usize = 49;
 /// Registers for the sums of [`PARTS`] rows and what is added to them.
 const REGISTERS_FOR_PARTS: usize = 32;
 
@@ -83,7 +84,7 @@ pub(crate) fn row_norms_and_components<T: Element>(
     let outputs = norms.par_chunks_mut(rows).zip(components.par_chunks_mut(rows));
     outputs.enumerate().for_each(|(task, (norms, components))| {
         let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
-        on_widest_vectors(NormsAndComponents { x, direction, norms, components, rescued: Vec::new() });
+        on_widest_vectors(Task::<_, 2> { x, direction, norms, components });
     });
 }
 
@@ -91,62 +92,37 @@ fn fill<T: Element>(x: ArrayView2<'_, T>, norms: &mut [f32]) {
     let rows = rows_per_task(x.ncols());
     norms.par_chunks_mut(rows).enumerate().for_each(|(task, norms)| {
         let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
-        on_widest_vectors(Norms { x, norms });
+        on_widest_vectors(Task::<_, 1> { x, direction: &[], norms, components: &mut [] });
     });
 }
 
-/// One task of [`row_norms`].
-struct Norms<'a, T> {
-    x: ArrayView2<'a, T>,
-    norms: &'a mut [f32],
-}
-
-impl<T: Element> WithSimd for Norms<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let mut space = None;
-        let buffer = buffer_for(&self.x, &mut space);
-        let mut sums = [[[Chunk([T::Accumulator::ZERO; LANES]); 1]; 1]; STRIP];
-        for (x, norms) in self.x.axis_chunks_iter(Axis(0), STRIP).zip(self.norms.chunks_mut(STRIP)) {
-            for (row, sums) in x.outer_iter().zip(&mut sums) {
-                sum_rows(simd, [row], &[], buffer, sums);
-            }
-            for (i, (norm, [[squares]])) in norms.iter_mut().zip(&sums).enumerate() {
-                *norm = norm_of(&x, i, total(simd, squares).to_f64());
-            }
-        }
-    }
-}
-
-/// One task of [`row_norms_and_components`].
-struct NormsAndComponents<'a, T: Element> {
+/// One task: norms, and with a `COUNT` of 2 what rows have of `direction`.
+struct Task<'a, T: Element, const COUNT: usize> {
     x: ArrayView2<'a, T>,
     direction: &'a [Chunk<T::Accumulator>],
     norms: &'a mut [f32],
     components: &'a mut [f32],
-    /// Components that are no quotient of sums.
-    rescued: Vec<(usize, f32)>,
 }
 
-impl<T: Element> WithSimd for NormsAndComponents<'_, T> {
+impl<T: Element, const COUNT: usize> WithSimd for Task<'_, T, COUNT> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let shared = if S::REGISTER_COUNT < REGISTERS_FOR_PARTS { 0 } else { self.x.nrows() / PARTS };
-        let (together, rest) = self.split_at(PARTS * shared);
-        if shared > 0 {
-            let (first, second) = together.split_at(2 * shared);
-            let ((a, b), (c, d)) = (first.split_at(shared), second.split_at(shared));
-            side_by_side(simd, [a, b, c, d]);
+        let rows = self.x.nrows() / PARTS;
+        if COUNT == 1 || S::REGISTER_COUNT < REGISTERS_FOR_PARTS || rows == 0 {
+            return side_by_side(simd, [self]);
         }
+        let rows = if rows.is_multiple_of(2) { rows - 1 } else { rows };
+        let (first, others) = self.split_at(2 * rows);
+        let (second, rest) = others.split_at(2 * rows);
+        let ((a, b), (c, d)) = (first.split_at(rows), second.split_at(rows));
+        side_by_side(simd, [a, b, c, d]);
         side_by_side(simd, [rest]);
     }
 }
 
-impl<'a, T: Element> NormsAndComponents<'a, T> {
+impl<'a, T: Element, const COUNT: usize> Task<'a, T, COUNT> {
     /// The task of the first rows, and that of the others.
     fn split_at(self, row: usize) -> (Self, Self) {
         let direction = self.direction;
@@ -154,86 +130,111 @@ impl<'a, T: Element> NormsAndComponents<'a, T> {
         let (norms, other_norms) = self.norms.split_at_mut(row);
         let (components, other_components) = self.components.split_at_mut(row);
         (
-            Self { x, direction, norms, components, rescued: Vec::new() },
-            Self { x: other_x, direction, norms: other_norms, components: other_components, rescued: Vec::new() },
+            Self { x, direction, norms, components },
+            Self { x: other_x, direction, norms: other_norms, components: other_components },
         )
     }
 
-    /// Norms and dot products of the rows from `first` on whose sums are in column `part` of `sums`.
+    /// Norms and components of the rows from `first` on, from their sums.
     #[inline(always)]
-    fn reduce<S: Simd, const ROWS: usize>(
-        &mut self,
-        simd: S,
-        first: usize,
-        sums: &[[Sums<T::Accumulator, 2>; ROWS]],
-        part: usize,
-    ) {
-        for (i, sums) in (first..).zip(sums) {
-            let [squares, dots] = &sums[part];
-            let squares = total(simd, squares).to_f64();
-            let dot = total(simd, dots).to_f64() as f32;
-            if is_safe(squares) && dot.abs() <= f32::MAX {
-                (self.norms[i], self.components[i]) = (squares.sqrt() as f32, dot);
-            } else {
-                self.rescue(i, squares);
+    fn finish(&mut self, first: usize, sums: &[[T::Accumulator; STRIP]; COUNT]) {
+        let mut all_safe = true;
+        let norms = &mut self.norms[first..];
+        for (norm, squares) in norms.iter_mut().zip(&sums[0]) {
+            let squares = squares.to_f64();
+            all_safe &= is_safe(squares);
+            *norm = squares.sqrt() as f32;
+        }
+        if COUNT > 1 {
+            for ((component, norm), dot) in self.components[first..].iter_mut().zip(norms).zip(&sums[1]) {
+                let dot = dot.to_f64() as f32;
+                all_safe &= dot.abs() <= f32::MAX;
+                *component = dot / *norm;
             }
         }
-    }
-
-    /// The same for a row whose sums have left the accumulator's safe range.
-    #[cold]
-    fn rescue(&mut self, i: usize, squares: f64) {
-        let row = self.x.row(i);
-        let norm = norm_of(&self.x, i, squares);
-        let component = (rescued_dot(row, self.direction) / f64::from(norm)) as f32;
-        (self.norms[i], self.components[i]) = (norm, 0.0);
-        self.rescued.push((i, if component.abs() <= f32::MAX { component } else { 0.0 }));
-    }
-
-    /// Components from dot products. Apart, so that it runs on vectors.
-    #[inline(always)]
-    fn divide(&mut self) {
-        for (component, norm) in self.components.iter_mut().zip(&*self.norms) {
-            *component /= norm;
+        if !all_safe {
+            self.rescue(first, sums);
         }
-        for &(i, component) in &self.rescued {
-            self.components[i] = component;
+    }
+
+    /// The same for rows whose sums have left the accumulator's safe range.
+    #[cold]
+    fn rescue(&mut self, first: usize, sums: &[[T::Accumulator; STRIP]; COUNT]) {
+        for (i, (at, squares)) in (first..self.norms.len()).zip(sums[0].iter().enumerate()) {
+            let row = self.x.row(i);
+            let squares = squares.to_f64();
+            let is_dot_safe = sums.get(1).is_none_or(|dots| (dots[at].to_f64() as f32).abs() <= f32::MAX);
+            if is_safe(squares) && is_dot_safe {
+                continue;
+            }
+            if !is_safe(squares) {
+                self.norms[i] = rescued_norm(row, squares);
+            }
+            if COUNT > 1 {
+                let component = (rescued_dot(row, self.direction) / f64::from(self.norms[i])) as f32;
+                self.components[i] = if component.abs() <= f32::MAX { component } else { 0.0 };
+            }
         }
     }
 }
 
 /// Runs tasks with one direction and equally many rows, a row of each at a time.
 #[inline(always)]
-fn side_by_side<S: Simd, T: Element, const ROWS: usize>(simd: S, mut tasks: [NormsAndComponents<'_, T>; ROWS]) {
-    let mut space = None;
-    let buffer = buffer_for(&tasks[0].x, &mut space);
-    let mut sums = [[Chunk([T::Accumulator::ZERO; LANES]); 2]; STRIP];
-    let (sums, _) = sums.as_chunks_mut::<ROWS>();
+fn side_by_side<S: Simd, T: Element, const COUNT: usize, const ROWS: usize>(
+    simd: S,
+    tasks: [Task<'_, T, COUNT>; ROWS],
+) {
+    let lie_in_memory = tasks.iter().all(|task| task.x.ncols() <= 1 || task.x.stride_of(Axis(1)) == 1);
+    if T::IS_ACCUMULATOR && lie_in_memory {
+        by_strips::<S, T, COUNT, ROWS, true>(simd, tasks, &mut []);
+    } else {
+        by_strips::<S, T, COUNT, ROWS, false>(simd, tasks, &mut [T::Accumulator::ZERO; BLOCK]);
+    }
+}
+
+/// The same where it is known whether rows can be read as they are, or are widened into `buffer`. Not with a closure that
+/// reads them, which may not be inlined and then does not run on vectors.
+#[inline(always)]
+fn by_strips<S: Simd, T: Element, const COUNT: usize, const ROWS: usize, const AS_THEY_ARE: bool>(
+    simd: S,
+    mut tasks: [Task<'_, T, COUNT>; ROWS],
+    buffer: &mut [T::Accumulator],
+) {
+    let direction = tasks[0].direction;
     let rows = tasks[0].x.nrows();
-    for first in (0..rows).step_by(sums.len()) {
-        let strip = sums.len().min(rows - first);
-        for (i, sums) in sums[..strip].iter_mut().enumerate() {
+    let mut sums = [[[T::Accumulator::ZERO; STRIP]; COUNT]; ROWS];
+    for first in (0..rows).step_by(STRIP) {
+        for i in 0..STRIP.min(rows - first) {
             let mut rows = [tasks[0].x.row(first + i); ROWS];
             for (row, task) in rows.iter_mut().zip(&tasks) {
                 *row = task.x.row(first + i);
             }
-            sum_rows(simd, rows, tasks[0].direction, buffer, sums);
+            let found: [[T::Accumulator; COUNT]; ROWS] = if AS_THEY_ARE {
+                // Not `map`, which is not inlined here.
+                let mut values = [&[][..]; ROWS];
+                for (values, row) in values.iter_mut().zip(&rows) {
+                    debug_assert!(row.as_slice().is_some());
+                    *values = T::widen_block(row.as_slice().unwrap_or_default(), &mut []);
+                }
+                totals_of_rows(simd, values, direction)
+            } else {
+                totals_by_blocks(simd, rows, direction, buffer)
+            };
+            for (sums, found) in sums.iter_mut().zip(found) {
+                for (sums, found) in sums.iter_mut().zip(found) {
+                    sums[i] = found;
+                }
+            }
         }
-        for (part, task) in tasks.iter_mut().enumerate() {
-            task.reduce(simd, first, &sums[..strip], part);
+        for (task, sums) in tasks.iter_mut().zip(&sums) {
+            task.finish(first, sums);
         }
     }
-    tasks.iter_mut().for_each(NormsAndComponents::divide);
 }
 
 #[inline(always)]
 fn is_safe(sum_of_squares: f64) -> bool {
     (LEAST_SAFE_SUM..f64::INFINITY).contains(&sum_of_squares)
-}
-
-#[inline(always)]
-fn norm_of<T: Element>(x: &ArrayView2<'_, T>, row: usize, sum_of_squares: f64) -> f32 {
-    if is_safe(sum_of_squares) { sum_of_squares.sqrt() as f32 } else { rescued_norm(x.row(row), sum_of_squares) }
 }
 
 /// The norm of a row whose sum of squares has left the accumulator's safe range.
@@ -251,19 +252,16 @@ fn rescued_dot<T: Element>(row: ArrayView1<'_, T>, direction: &[Chunk<T::Accumul
     row.iter().zip(direction.iter().flat_map(|chunk| chunk.0)).map(|(v, d)| v.widen().to_f64() * d.to_f64()).sum()
 }
 
-/// `sums` ← Σ v², and with two of them Σ v·direction, of each row's elements v, lane by lane.
+/// Σ v² and, with two, Σ v·direction of each row's elements v, which are widened a block at a time.
 #[inline(always)]
-fn sum_rows<S: Simd, T: Element, const COUNT: usize, const ROWS: usize>(
+fn totals_by_blocks<S: Simd, T: Element, const COUNT: usize, const ROWS: usize>(
     simd: S,
     rows: [ArrayView1<'_, T>; ROWS],
     direction: &[Chunk<T::Accumulator>],
     buffer: &mut [T::Accumulator],
-    sums: &mut [Sums<T::Accumulator, COUNT>; ROWS],
-) {
+) -> [[T::Accumulator; COUNT]; ROWS] {
     let columns = rows[0].len();
-    if columns == 0 {
-        *sums = [[Chunk([T::Accumulator::ZERO; LANES]); COUNT]; ROWS];
-    }
+    let mut sums = [[Chunk([T::Accumulator::ZERO; LANES]); COUNT]; ROWS];
     let width = BLOCK / ROWS;
     for first in (0..columns).step_by(width) {
         let block = first..columns.min(first + width);
@@ -274,18 +272,13 @@ fn sum_rows<S: Simd, T: Element, const COUNT: usize, const ROWS: usize>(
             *values = widened(row, block.clone(), buffers.next().unwrap_or_default());
         }
         let direction = if COUNT > 1 { &direction[first / LANES..] } else { direction };
-        add_to_sums(simd, sums, first == 0, values, direction);
+        add_to_sums(simd, &mut sums, first == 0, values, direction);
     }
-}
-
-/// What a matrix's rows are widened into: nothing, if they can be read as they are.
-#[inline(always)]
-fn buffer_for<'a, T: Element>(
-    x: &ArrayView2<'_, T>,
-    space: &'a mut Option<[T::Accumulator; BLOCK]>,
-) -> &'a mut [T::Accumulator] {
-    let as_they_are = T::IS_ACCUMULATOR && (x.ncols() <= 1 || x.stride_of(Axis(1)) == 1);
-    if as_they_are { &mut [] } else { space.insert([T::Accumulator::ZERO; BLOCK]) }
+    let mut found = [[T::Accumulator::ZERO; COUNT]; ROWS];
+    for (found, sums) in found.iter_mut().zip(&sums) {
+        *found = totals(simd, sums);
+    }
+    found
 }
 
 /// Some of a row's elements in the accumulator's type, in `buffer` unless they lie so in memory.
@@ -370,10 +363,10 @@ mod tests {
         let direction: Vec<f32> = (0..1101).map(|j| ((j % 13) as f32 - 5.3) / 3.0).collect();
         let expected = found(x.view(), &direction);
         let padded = chunks(direction.iter().copied());
-        let found = |simd: &dyn Fn(NormsAndComponents<'_, f32>)| {
+        let found = |simd: &dyn Fn(Task<'_, f32, 2>)| {
             let mut outputs = (vec![0.0; 7], vec![0.0; 7]);
             let (norms, components) = (&mut outputs.0[..], &mut outputs.1[..]);
-            simd(NormsAndComponents { x: x.view(), direction: &padded, norms, components, rescued: Vec::new() });
+            simd(Task { x: x.view(), direction: &padded, norms, components });
             outputs
         };
         assert_eq!(found(&|task| task.with_simd(pulp::Scalar)), expected);
@@ -383,7 +376,7 @@ mod tests {
             assert_eq!(found(&|task| Simd::vectorize(simd, task)), expected);
         }
         let mut norms = vec![0.0; 7];
-        Norms { x: x.view(), norms: &mut norms }.with_simd(pulp::Scalar);
+        Task::<_, 1> { x: x.view(), direction: &[], norms: &mut norms, components: &mut [] }.with_simd(pulp::Scalar);
         assert_eq!(norms, expected.0);
     }
 
