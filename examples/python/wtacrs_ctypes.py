@@ -9,6 +9,7 @@ import ctypes.util
 CPU, CUDA = 0, 1
 DESIGNS = ["uniform", "crs", "top-k", "wta-iid", "wta-stratified", "wta-pivotal"]
 SOURCES = ["input", "norms", "cached", "predicted"]
+PRECISIONS = ["f32", "tf32"]
 DTYPES = ["float32", "float16", "bfloat16", "float64"]
 ABI_VERSION = 0
 
@@ -58,9 +59,9 @@ class Library:
         getattr(self, name)(handle, c.byref(value))
         return value.value
 
-    def plan(self, context, shape, *, design, source, rows=None, fraction=None, dtypes=None):
+    def plan(self, context, shape, *, design, source, rows=None, fraction=None, dtypes=None, precision="f32"):
         """A linear layer's plan: tokens, in_features and out_features; a budget in rows or as a fraction; dtypes of H,
-        dZ and dW."""
+        dZ and dW; whether f32 may be multiplied as tf32."""
         layer = self.make("layer")
         try:
             self.layer_set_shape(layer, *map(size, shape))
@@ -72,6 +73,7 @@ class Library:
                 self.layer_set_budget_fraction(layer, c.c_double(fraction))
             self.layer_set_design(layer, DESIGNS.index(design))
             self.layer_set_source(layer, SOURCES.index(source))
+            self.layer_set_precision(layer, PRECISIONS.index(precision))
             return self.make("plan", context, layer)
         finally:
             self.layer_destroy(layer)

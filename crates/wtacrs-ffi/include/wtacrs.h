@@ -135,6 +135,16 @@ typedef struct wtacrs_dltensor {
 #define WTACRS_SOURCE_PREDICTED 3
 
 /*
+ Products of f32 in f32 throughout. The default.
+ */
+#define WTACRS_PRECISION_F32 0
+
+/*
+ Products of f32 may round both factors to tf32, 10 bits behind the point, with sums in f32.
+ */
+#define WTACRS_PRECISION_TF32 1
+
+/*
  The gradient of A, dA = G B^T, which sums over the columns of B.
  */
 #define WTACRS_LEFT 0
@@ -504,7 +514,7 @@ wtacrs_status wtacrs_expected_error_dl(const struct wtacrs_plan *plan,
 
 /*
  A description of a layer. Shape and budget must be set; the other defaults are f32 matrices, WTACRS_WTA_PIVOTAL,
- WTACRS_SOURCE_PREDICTED and a mix of 0.01.
+ WTACRS_SOURCE_PREDICTED, a mix of 0.01 and WTACRS_PRECISION_F32.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
  */
@@ -574,6 +584,16 @@ wtacrs_status wtacrs_layer_set_source(struct wtacrs_layer *layer, int32_t source
  */
 wtacrs_status wtacrs_layer_set_mix(struct wtacrs_layer *layer,
                                    double mix);
+
+/*
+ How precisely f32 matrices are multiplied: WTACRS_PRECISION_F32, or WTACRS_PRECISION_TF32 as frameworks allow it, with a
+ relative error of about 2^-11 in each factor. A GPU's tensor cores then multiply several times faster; the CPU, and
+ matrices of other dtypes, know no difference. What is selected, and with which probability, stays the same.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_layer_set_precision(struct wtacrs_layer *layer,
+                                         int32_t precision);
 
 /*
  A number in the memory of the plan's device, aligned to 8, that passes which draw add to their offset when they run:
@@ -1248,7 +1268,7 @@ wtacrs_status wtacrs_weight_gradient_dl(const struct wtacrs_plan *plan,
 
 /*
  A description of C = A B for every (batch, head). The shape and both sides' budgets must be set (or exactness); the
- other defaults are f32, WTACRS_WTA_PIVOTAL and a mix of 0.01.
+ other defaults are f32, WTACRS_WTA_PIVOTAL, a mix of 0.01 and WTACRS_PRECISION_F32.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
  */
@@ -1324,6 +1344,13 @@ wtacrs_status wtacrs_tensor_mul_set_design(struct wtacrs_tensor_mul *tensor_mul,
  Errors: WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
 wtacrs_status wtacrs_tensor_mul_set_mix(struct wtacrs_tensor_mul *tensor_mul, double mix);
+
+/*
+ How precisely f32 matrices are multiplied: see wtacrs_layer_set_precision.
+
+ Errors: WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ */
+wtacrs_status wtacrs_tensor_mul_set_precision(struct wtacrs_tensor_mul *tensor_mul, int32_t precision);
 
 /*
  A number that forward passes add to their offset when they run: see wtacrs_layer_set_further_offset.

@@ -5,6 +5,7 @@ use crate::status::{WTACRS_INVALID_ENUM, WTACRS_UNSUPPORTED};
 use half::{bf16, f16};
 use wtacrs_core::design::BuiltIn;
 use wtacrs_core::element::Element;
+use wtacrs_kernels::plan::Precision;
 
 /// The host's cores and memory.
 pub const WTACRS_CPU: i32 = 0;
@@ -41,6 +42,11 @@ pub const WTACRS_SOURCE_NORMS: i32 = 1;
 pub const WTACRS_SOURCE_CACHED: i32 = 2;
 /// Weights from what a norm predictor makes of H. The default.
 pub const WTACRS_SOURCE_PREDICTED: i32 = 3;
+
+/// Products of f32 in f32 throughout. The default.
+pub const WTACRS_PRECISION_F32: i32 = 0;
+/// Products of f32 may round both factors to tf32, 10 bits behind the point, with sums in f32.
+pub const WTACRS_PRECISION_TF32: i32 = 1;
 
 /// The type of a matrix's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +103,10 @@ impl Source {
 
 pub(crate) fn design(number: i32) -> Outcome<BuiltIn> {
     one_of("design", number, &BuiltIn::ALL)
+}
+
+pub(crate) fn precision(number: i32) -> Outcome<Precision> {
+    one_of("precision", number, &[Precision::Exact, Precision::Tf32])
 }
 
 /// A yes or no.

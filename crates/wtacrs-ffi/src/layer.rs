@@ -1,7 +1,7 @@
 //! The description of a linear layer, filled by setters and then frozen into a plan.
 
 use crate::array::Array;
-use crate::dtype::{Dtype, Source, check_dtypes, design};
+use crate::dtype::{Dtype, Source, check_dtypes, design, precision};
 use crate::guard::{Failure, Outcome, guard, poisoned};
 use crate::registry::Registry;
 use crate::status::*;
@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use wtacrs_core::Keep;
 use wtacrs_core::design::BuiltIn;
 use wtacrs_core::weights::DEFAULT_MIX;
+use wtacrs_kernels::plan::Precision;
 
 /// What a linear layer is like and how its weight gradient dW = H^T dZ is to be estimated. A description is guarded by
 /// a lock, so threads may share it, but one thread at a time is what makes sense.
@@ -27,6 +28,7 @@ pub(crate) struct Layer {
     pub(crate) design: BuiltIn,
     pub(crate) source: Source,
     pub(crate) mix: f64,
+    pub(crate) precision: Precision,
     pub(crate) further_offset: FurtherOffset,
 }
 
@@ -109,7 +111,7 @@ pub(crate) fn check_pairs(pairs: usize) -> Outcome {
 }
 
 /// A description of a layer. Shape and budget must be set; the other defaults are f32 matrices, WTACRS_WTA_PIVOTAL,
-/// WTACRS_SOURCE_PREDICTED and a mix of 0.01.
+/// WTACRS_SOURCE_PREDICTED, a mix of 0.01 and WTACRS_PRECISION_F32.
 ///
 /// Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
@@ -118,8 +120,9 @@ pub unsafe extern "C" fn wtacrs_layer_create(layer: *mut *mut wtacrs_layer) -> w
         let output = Array::new(layer, 1, "layer")?;
         let (h, dz, dw) = (Dtype::F32, Dtype::F32, Dtype::F32);
         let (design, source) = (BuiltIn::default(), Source::Predicted);
-        let further_offset = FurtherOffset::NONE;
-        let layer = Layer { shape: None, keep: None, h, dz, dw, design, source, mix: DEFAULT_MIX, further_offset };
+        let (precision, further_offset) = (Precision::default(), FurtherOffset::NONE);
+        let layer =
+            Layer { shape: None, keep: None, h, dz, dw, design, source, mix: DEFAULT_MIX, precision, further_offset };
         // SAFETY: an output of one pointer, checked for NULL and alignment.
         unsafe { output.set(LAYERS.insert(Mutex::new(layer))) };
         Ok(())
@@ -220,6 +223,19 @@ pub unsafe extern "C" fn wtacrs_layer_set_mix(layer: *mut wtacrs_layer, mix: f64
     guard("wtacrs_layer_set_mix", || {
         check_mix(mix)?;
         change(layer, |layer| layer.mix = mix)
+    })
+}
+
+/// How precisely f32 matrices are multiplied: WTACRS_PRECISION_F32, or WTACRS_PRECISION_TF32 as frameworks allow it, with a
+/// relative error of about 2^-11 in each factor. A GPU's tensor cores then multiply several times faster; the CPU, and
+/// matrices of other dtypes, know no difference. What is selected, and with which probability, stays the same.
+///
+/// Errors: WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_layer_set_precision(layer: *mut wtacrs_layer, precision: i32) -> wtacrs_status {
+    guard("wtacrs_layer_set_precision", || {
+        let precision = self::precision(precision)?;
+        change(layer, |layer| layer.precision = precision)
     })
 }
 

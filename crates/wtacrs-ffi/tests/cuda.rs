@@ -50,7 +50,7 @@ fn context(device: i32, ordinal: i32) -> *mut wtacrs_context {
 }
 
 /// A plan with its sizes: saved memory, scratch of both passes.
-fn plan(context: *const wtacrs_context, source: i32, dtype: i32) -> (*mut wtacrs_plan, [usize; 3]) {
+fn plan(context: *const wtacrs_context, source: i32, dtype: i32, precision: i32) -> (*mut wtacrs_plan, [usize; 3]) {
     let (mut layer, mut plan, mut sizes) = (null_mut(), null_mut(), [0; 3]);
     // SAFETY: every pointer is to memory that lives until the call returns.
     unsafe {
@@ -59,6 +59,7 @@ fn plan(context: *const wtacrs_context, source: i32, dtype: i32) -> (*mut wtacrs
         check(wtacrs_layer_set_dtypes(layer, dtype, dtype, WTACRS_F32));
         check(wtacrs_layer_set_budget_fraction(layer, 0.3));
         check(wtacrs_layer_set_source(layer, source));
+        check(wtacrs_layer_set_precision(layer, precision));
         check(wtacrs_plan_create(context, layer, &mut plan));
         check(wtacrs_layer_destroy(layer));
         check(wtacrs_plan_saved_bytes(plan, &mut sizes[0]));
@@ -78,7 +79,8 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
     let installation = installation();
     use_driver(Arc::clone(&installation));
     let context = context(WTACRS_CUDA, 0);
-    let (plan, [saved_bytes, forward_bytes, backward_bytes]) = plan(context, WTACRS_SOURCE_PREDICTED, WTACRS_BF16);
+    let (plan, [saved_bytes, forward_bytes, backward_bytes]) =
+        plan(context, WTACRS_SOURCE_PREDICTED, WTACRS_BF16, WTACRS_PRECISION_F32);
     let mut predictor = null_mut();
     // SAFETY: an output of one pointer.
     check(unsafe { wtacrs_norm_predictor_create_on(context, IN, &mut predictor) });
@@ -247,8 +249,8 @@ fn a_driver_that_fails_is_told_in_its_own_words() {
 }
 
 /// A step in a machine's memory, against sums in f64 over the selection that it has made.
-fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32) {
-    let (on, [saved_bytes, forward_bytes, backward_bytes]) = plan(context, WTACRS_SOURCE_INPUT, dtype);
+fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32, precision: i32) {
+    let (on, [saved_bytes, forward_bytes, backward_bytes]) = plan(context, WTACRS_SOURCE_INPUT, dtype, precision);
     let value = |i: usize| ((i * 37 + i / 91 * 5) % 113) as f32 / 56.0 - 1.0;
     let (h, dz): (Vec<f32>, Vec<f32>) =
         ((0..TOKENS * IN).map(value).collect(), (0..TOKENS * OUT).map(|i| value(3 * i + 1)).collect());
@@ -316,12 +318,14 @@ fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32) {
         values.iter().map(|&v| narrowed(v)).collect()
     };
     let (h, dz) = (exactly(&h), exactly(&dz));
-    // A saved row is rounded once more with its scale; sums are in f32.
+    // A saved row is rounded once more with its scale, and for tf32 both factors are; sums are in f32.
     let unit = match dtype {
+        WTACRS_F32 if precision == WTACRS_PRECISION_TF32 => 2f64.powi(-10),
         WTACRS_F16 => 2f64.powi(-11),
         WTACRS_BF16 => 2f64.powi(-8),
         _ => 2f64.powi(-24),
     };
+    let mut farthest = 0_f64;
     for (at, &found) in machine.download(&dw).iter().enumerate() {
         let (i, j) = (at / OUT, at % OUT);
         let (mut sum, mut size) = (0.0, 0.0);
@@ -331,6 +335,10 @@ fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32) {
         }
         let bound = (unit + 2f64.powi(-24) * (kept as f64 + 8.0)) * size;
         assert!((f64::from(found) - sum).abs() <= bound, "dtype {dtype}, ({i}, {j}): {found} for {sum} ± {bound}");
+        farthest = farthest.max((f64::from(found) - sum).abs() / size);
+    }
+    if precision == WTACRS_PRECISION_TF32 {
+        assert!(farthest > 2f64.powi(-20), "no factor was rounded to tf32: {farthest}");
     }
     // SAFETY: handles are never followed.
     unsafe {
@@ -343,8 +351,9 @@ fn a_step_of_every_dtype_on_the_emulator() {
     use_emulator();
     let context = context(WTACRS_CUDA, 0);
     for dtype in [WTACRS_F32, WTACRS_F16, WTACRS_BF16] {
-        a_step(&Machine::emulator(0), context, dtype);
+        a_step(&Machine::emulator(0), context, dtype, WTACRS_PRECISION_F32);
     }
+    a_step(&Machine::emulator(0), context, WTACRS_F32, WTACRS_PRECISION_TF32);
     // SAFETY: a handle is never followed.
     check(unsafe { wtacrs_context_destroy(context) });
 }
@@ -355,8 +364,9 @@ fn a_step_of_every_dtype_on_a_gpu() {
     let Some(machine) = Machine::gpu() else { return };
     let context = context(WTACRS_CUDA, -1);
     for dtype in [WTACRS_F32, WTACRS_F16, WTACRS_BF16] {
-        a_step(&machine, context, dtype);
+        a_step(&machine, context, dtype, WTACRS_PRECISION_F32);
     }
+    a_step(&machine, context, WTACRS_F32, WTACRS_PRECISION_TF32);
     let mut predictor = null_mut();
     let (mut needed, mut bytes) = (0, vec![0_u8; 1 << 22]);
     // SAFETY: every pointer is to memory of the documented size that lives until the call returns.

@@ -67,13 +67,13 @@ def tensor(of):
 
 
 @functools.lru_cache(maxsize=1024)
-def plan(device, tokens, in_features, out_features, dtype, budget, design, source):
+def plan(device, tokens, in_features, out_features, dtype, budget, design, source, precision):
     """One plan for each shape, whatever the layer."""
-    return Plan(device, (tokens, in_features, out_features), dtype, budget, design, source)
+    return Plan(device, (tokens, in_features, out_features), dtype, budget, design, source, precision)
 
 
 class Plan:
-    def __init__(self, device, shape, dtype, budget, design, source):
+    def __init__(self, device, shape, dtype, budget, design, source, precision):
         if dtype not in DTYPES:
             raise Error(f"no matrices of {dtype}: wtacrs takes {', '.join(DTYPES.values())}")
         self.device, self.shape, self.dtype = device, shape, dtype
@@ -86,6 +86,7 @@ class Plan:
             design=design,
             source=source,
             dtypes=(DTYPES[dtype], DTYPES[dtype], DTYPES[self.sums]),
+            precision=precision,
         )
         weakref.finalize(self, library().plan_destroy, self.handle)
         self.saved_bytes = library().ask("plan_saved_bytes", self.handle)

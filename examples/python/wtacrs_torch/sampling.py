@@ -84,7 +84,9 @@ class Sampling:
         """The layer's plan, and the selection of rows of h, shared by all that were `given` the same tensor."""
         rows = h.reshape(-1, h.shape[-1])
         shape = (len(rows), layer.in_features, layer.out_features)
-        plan = native.plan(h.device, *shape, h.dtype, self.budget, self.design, self.source)
+        # As torch itself multiplies f32 on a GPU.
+        precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+        plan = native.plan(h.device, *shape, h.dtype, self.budget, self.design, self.source, precision)
         reading = self._readings.of(given, h.dtype)
         if reading is None:
             guess = self.guess(layer)

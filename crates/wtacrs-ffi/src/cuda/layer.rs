@@ -71,6 +71,7 @@ impl CudaLayer {
             input: data_type(layer.h)?,
             gradient: data_type(layer.dz)?,
             weight_gradient: data_type(layer.dw)?,
+            precision: layer.precision,
             ..LinearSettings::new(tokens, in_features, out_features, keep)
         };
         let exact = LinearSettings { weights: WeightSource::Norms, ..settings.clone() };

@@ -52,6 +52,7 @@ impl CudaTensorMul {
         product: TensorMul,
         [batch, heads, rows, inner, columns]: [usize; 5],
         [operands, gradient]: [Dtype; 2],
+        precision: Precision,
     ) -> Outcome<Self> {
         let settings = MatmulSettings {
             batch,
@@ -66,7 +67,7 @@ impl CudaTensorMul {
             input: data_type(operands)?,
             gradient: data_type(gradient)?,
             result: data_type(operands.accumulator())?,
-            precision: Precision::default(),
+            precision,
             a_strides: None,
             b_transposed_strides: None,
             gradient_strides: None,

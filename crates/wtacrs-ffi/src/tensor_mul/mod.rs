@@ -7,7 +7,7 @@ pub use self::plan::*;
 pub use self::run::*;
 
 use crate::array::Array;
-use crate::dtype::{Dtype, check_dtypes, design, one_of};
+use crate::dtype::{Dtype, check_dtypes, design, one_of, precision};
 use crate::guard::{Outcome, guard, poisoned};
 use crate::layer::{FurtherOffset, check_keep, check_mix, check_pairs, check_sizes};
 use crate::registry::Registry;
@@ -17,6 +17,7 @@ use wtacrs_core::Keep;
 use wtacrs_core::design::BuiltIn;
 use wtacrs_core::tensor_mul::Contraction;
 use wtacrs_core::weights::DEFAULT_MIX;
+use wtacrs_kernels::plan::Precision;
 
 /// The gradient of A, dA = G B^T, which sums over the columns of B.
 pub const WTACRS_LEFT: i32 = 0;
@@ -39,6 +40,7 @@ struct Description {
     contractions: [Option<Contraction>; 2],
     design: BuiltIn,
     mix: f64,
+    precision: Precision,
     further_offset: FurtherOffset,
 }
 
@@ -59,7 +61,7 @@ fn set_contraction(handle: *const wtacrs_tensor_mul, side: i32, contraction: Con
 }
 
 /// A description of C = A B for every (batch, head). The shape and both sides' budgets must be set (or exactness); the
-/// other defaults are f32, WTACRS_WTA_PIVOTAL and a mix of 0.01.
+/// other defaults are f32, WTACRS_WTA_PIVOTAL, a mix of 0.01 and WTACRS_PRECISION_F32.
 ///
 /// Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
@@ -67,9 +69,10 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_create(tensor_mul: *mut *mut wtacrs_t
     guard("wtacrs_tensor_mul_create", || {
         let output = Array::new(tensor_mul, 1, "tensor_mul")?;
         let (operands, gradient, design) = (Dtype::F32, Dtype::F32, BuiltIn::default());
-        let (contractions, further_offset) = ([None; 2], FurtherOffset::NONE);
+        let (contractions, mix) = ([None; 2], DEFAULT_MIX);
+        let (precision, further_offset) = (Precision::default(), FurtherOffset::NONE);
         let made =
-            Description { shape: None, operands, gradient, contractions, design, mix: DEFAULT_MIX, further_offset };
+            Description { shape: None, operands, gradient, contractions, design, mix, precision, further_offset };
         // SAFETY: an output of one pointer, checked for NULL and alignment.
         unsafe { output.set(DESCRIPTIONS.insert(Mutex::new(made))) };
         Ok(())
@@ -186,6 +189,20 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_set_mix(tensor_mul: *mut wtacrs_tenso
     guard("wtacrs_tensor_mul_set_mix", || {
         check_mix(mix)?;
         change(tensor_mul, |description| description.mix = mix)
+    })
+}
+
+/// How precisely f32 matrices are multiplied: see wtacrs_layer_set_precision.
+///
+/// Errors: WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_set_precision(
+    tensor_mul: *mut wtacrs_tensor_mul,
+    precision: i32,
+) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_set_precision", || {
+        let precision = self::precision(precision)?;
+        change(tensor_mul, |description| description.precision = precision)
     })
 }
 

@@ -77,7 +77,8 @@ impl Plan {
         task_scratch.checked_mul(TASKS).filter(fits).ok_or_else(overflow)?;
         let shape = [batch, heads, rows, inner, columns];
         let dtypes = [given.operands, given.gradient];
-        let cuda = context.device.gpu().map(|gpu| CudaTensorMul::new(gpu, product, shape, dtypes)).transpose()?;
+        let cuda = context.device.gpu().map(|gpu| CudaTensorMul::new(gpu, product, shape, dtypes, given.precision));
+        let cuda = cuda.transpose()?;
         Ok(Self {
             further_offset: given.further_offset,
             cuda,

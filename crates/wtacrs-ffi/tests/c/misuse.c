@@ -112,6 +112,11 @@ static void descriptions(void) {
   EXPECT(UNSUPPORTED, wtacrs_layer_set_dtypes(layer, WTACRS_BF16, WTACRS_BF16, WTACRS_BF16));
   EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_mix(layer, 1.5));
   EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_mix(layer, NAN));
+  EXPECT(INVALID_ENUM, wtacrs_layer_set_precision(layer, 2));
+  EXPECT(INVALID_ENUM, wtacrs_layer_set_precision(layer, -1));
+  EXPECT(NULL_POINTER, wtacrs_layer_set_precision(NULL, WTACRS_PRECISION_TF32));
+  EXPECT(OK, wtacrs_layer_set_precision(layer, WTACRS_PRECISION_TF32));
+  EXPECT(OK, wtacrs_layer_set_precision(layer, WTACRS_PRECISION_F32));
   EXPECT(OK, wtacrs_layer_set_budget_rows(layer, TOKENS + 1));
   EXPECT(INVALID_BUDGET, wtacrs_plan_create(context, layer, &made)); /* k > n */
   EXPECT(OK, wtacrs_layer_set_budget_rows(layer, BUDGET));
@@ -420,6 +425,8 @@ static void batched(void) {
   EXPECT(SIZE_OVERFLOW, wtacrs_tensor_mul_set_shape(t, 1 << 20, 1 << 10, 1 << 20, 1 << 20, 1));
   EXPECT(OK, wtacrs_tensor_mul_set_shape(t, 1, 2, 16, 4, 12));
   EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_exact(t, 2));
+  EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_precision(t, 2));
+  EXPECT(OK, wtacrs_tensor_mul_set_precision(t, WTACRS_PRECISION_TF32));
   EXPECT(INVALID_BUDGET, wtacrs_tensor_mul_set_budget_rows(t, WTACRS_LEFT, 0));
   EXPECT(OK, wtacrs_tensor_mul_set_budget_rows(t, WTACRS_LEFT, 13));
   EXPECT(OK, wtacrs_tensor_mul_set_exact(t, WTACRS_RIGHT));
