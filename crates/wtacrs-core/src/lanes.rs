@@ -81,9 +81,11 @@ lanes!(f64, f64s, splat_f64s, mul_f64s, add_f64s, reduce_sum_f64s, as_simd_f64s,
 pub(crate) struct Chunk<A>(pub(crate) [A; LANES]);
 
 /// A row cut into chunks, the last one filled with zeros.
-pub(crate) fn chunks<A: Copy + Default>(row: impl ExactSizeIterator<Item = A>) -> Vec<Chunk<A>> {
+pub(crate) fn chunks<A: Copy + Default>(row: &[A]) -> Vec<Chunk<A>> {
     let mut chunks = vec![Chunk([A::default(); LANES]); row.len().div_ceil(LANES)];
-    row.enumerate().for_each(|(j, value)| chunks[j / LANES].0[j % LANES] = value);
+    for (chunk, part) in chunks.iter_mut().zip(row.chunks(LANES)) {
+        chunk.0[..part.len()].copy_from_slice(part);
+    }
     chunks
 }
 

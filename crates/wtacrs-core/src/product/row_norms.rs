@@ -18,7 +18,7 @@ const STRIP: usize = 64;
 const PARTS: usize = 4;
 /// Rows that a part should have: an odd number, since rows that are read together and lie whole pages apart are taken for
 /// one another by caches and prefetchers.
-const ROWS_OF_PART: usize = 49;
+const ROWS_OF_PART: usize = 99;
 /// Registers for the sums of [`PARTS`] rows and what is added to them.
 const REGISTERS_FOR_PARTS: usize = 32;
 
@@ -77,15 +77,24 @@ pub(crate) fn row_norms_and_components<T: Element>(
     components: &mut [f32],
 ) {
     debug_assert_eq!(x.ncols(), direction.len());
-    let direction = &chunks(direction.iter().copied());
-    // Parts long enough that reading gets into its stride, as long as every thread gets some.
-    let long = (x.nrows() / rayon::current_num_threads()).min(PARTS * ROWS_OF_PART);
-    let rows = rows_per_task(x.ncols()).max(long);
+    let direction = &chunks(direction);
+    let rows = rows_of_long_tasks(x.dim());
     let outputs = norms.par_chunks_mut(rows).zip(components.par_chunks_mut(rows));
     outputs.enumerate().for_each(|(task, (norms, components))| {
         let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
         on_widest_vectors(Task::<_, 2> { x, direction, norms, components });
     });
+}
+
+/// Rows of a task whose parts are long enough that reading gets into its stride, as long as every thread gets some. Such
+/// tasks are few, so that each thread gets as many.
+fn rows_of_long_tasks((rows, columns): (usize, usize)) -> usize {
+    let threads = rayon::current_num_threads();
+    let long = rows_per_task(columns).max((rows / threads).min(PARTS * ROWS_OF_PART));
+    match rows / long / threads {
+        0 => long,
+        tasks_of_thread => rows.div_ceil(tasks_of_thread * threads),
+    }
 }
 
 fn fill<T: Element>(x: ArrayView2<'_, T>, norms: &mut [f32]) {
@@ -362,7 +371,7 @@ mod tests {
         let x = Array2::from_shape_fn((7, 1101), |(i, j)| (((i * 31 + j * 17) % 23) as f32 - 9.7).exp2());
         let direction: Vec<f32> = (0..1101).map(|j| ((j % 13) as f32 - 5.3) / 3.0).collect();
         let expected = found(x.view(), &direction);
-        let padded = chunks(direction.iter().copied());
+        let padded = chunks(&direction);
         let found = |simd: &dyn Fn(Task<'_, f32, 2>)| {
             let mut outputs = (vec![0.0; 7], vec![0.0; 7]);
             let (norms, components) = (&mut outputs.0[..], &mut outputs.1[..]);
