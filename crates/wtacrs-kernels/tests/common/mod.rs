@@ -1,4 +1,4 @@
-//! One test body for the emulator and for a GPU.
+//! One test body for the kernels on the emulator, for their PTX on the emulator, and for a GPU.
 //!
 //! ```text
 //! for_each_machine(|machine| {
@@ -11,7 +11,7 @@
 //! });
 //! ```
 //!
-//! Without a GPU the body runs on the emulator alone, and one line says so; with WTACRS_REQUIRE_GPU=1 that is a failure.
+//! Without a GPU the body runs on the other two, and one line says so; with WTACRS_REQUIRE_GPU=1 that is a failure.
 #![allow(dead_code, unreachable_pub)]
 
 use cudarc::driver::result;
@@ -20,10 +20,12 @@ use std::fmt;
 use std::io::Write;
 use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::sync::Once;
+use std::sync::{LazyLock, Once};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::launch::driver::{Driver, Stream};
 use wtacrs_kernels::launch::{Emulator, Kernel, Launcher, Shape};
+use wtacrs_ptx::Module;
+use wtacrs_simt::emulator::Launch;
 
 /// What device memory is aligned to, on a GPU and here.
 const ALIGNMENT: usize = 256;
@@ -36,7 +38,12 @@ pub struct Machine {
 
 enum Kind {
     Emulator(Emulator),
-    Gpu { driver: Driver, stream: Stream },
+    /// What rustc made of the kernels for a GPU, run by the CPU, with a seed for the order of threads.
+    Ptx(u64),
+    Gpu {
+        driver: Driver,
+        stream: Stream,
+    },
 }
 
 /// `len` values in a machine's memory, aligned to 256 bytes; freed when dropped.
@@ -53,9 +60,15 @@ pub fn testdata(name: &str) -> PathBuf {
     std::env::var_os("WTACRS_TESTDATA").map_or_else(repository, PathBuf::from).join(name)
 }
 
-/// Runs a test on the emulator, and on the first GPU if there is one.
+/// The text that the driver gets.
+static PTX: LazyLock<Module> = LazyLock::new(|| {
+    Module::read(include_str!("../../../../kernels-ptx/wtacrs_sm80.ptx")).expect("every instruction is known")
+});
+
+/// Runs a test on the emulator, on the emulator by the PTX, and on the first GPU if there is one.
 pub fn for_each_machine(mut test: impl FnMut(&mut Machine)) {
     test(&mut Machine::emulator(0));
+    test(&mut Machine::ptx(0));
     if let Some(mut gpu) = Machine::gpu() {
         test(&mut gpu);
     }
@@ -65,6 +78,11 @@ impl Machine {
     /// The emulator, with a seed for the order in which threads run.
     pub fn emulator(seed: u64) -> Self {
         Self { kind: Kind::Emulator(Emulator { seed }), device: Device::emulated() }
+    }
+
+    /// The kernels' PTX on the emulator, with a seed for the order in which threads run.
+    pub fn ptx(seed: u64) -> Self {
+        Self { kind: Kind::Ptx(seed), device: Device::emulated() }
     }
 
     /// The first GPU. Without one: none, and a line on stderr, which the test harness does not hide.
@@ -97,15 +115,14 @@ impl Machine {
         &self.device
     }
 
-    /// Whether it is the emulator, where large cases take too long.
-    pub fn is_emulator(&self) -> bool {
-        matches!(self.kind, Kind::Emulator(_))
+    fn is_gpu(&self) -> bool {
+        matches!(self.kind, Kind::Gpu { .. })
     }
 
     /// The driver, on a GPU.
     pub fn driver(&self) -> Option<&Driver> {
         match &self.kind {
-            Kind::Emulator(_) => None,
+            Kind::Emulator(_) | Kind::Ptx(_) => None,
             Kind::Gpu { driver, .. } => Some(driver),
         }
     }
@@ -142,7 +159,9 @@ impl Machine {
         }
         match self.kind {
             // SAFETY: the buffer has room for that many values, and nothing runs that might access it.
-            Kind::Emulator(_) => unsafe { buffer.pointer().copy_from_nonoverlapping(values.as_ptr(), values.len()) },
+            Kind::Emulator(_) | Kind::Ptx(_) => unsafe {
+                buffer.pointer().copy_from_nonoverlapping(values.as_ptr(), values.len())
+            },
             // SAFETY: as above, on the device, whose context is current.
             Kind::Gpu { .. } => unsafe {
                 result::ctx::synchronize().expect("the device works");
@@ -160,7 +179,7 @@ impl Machine {
         }
         match self.kind {
             // SAFETY: the buffer was filled when it was made, and has that many values; so has the vector.
-            Kind::Emulator(_) => unsafe {
+            Kind::Emulator(_) | Kind::Ptx(_) => unsafe {
                 values.as_mut_ptr().copy_from_nonoverlapping(buffer.pointer(), buffer.len);
                 values.set_len(buffer.len);
             },
@@ -194,7 +213,7 @@ impl Machine {
 
     fn allocate<T>(&self, len: usize) -> Buffer<T> {
         let bytes = len * size_of::<T>();
-        let on_gpu = !self.is_emulator();
+        let on_gpu = self.is_gpu();
         let at = if bytes == 0 {
             ALIGNMENT as *mut u8
         } else if on_gpu {
@@ -219,6 +238,12 @@ impl Launcher for Machine {
                 let ran = unsafe { emulator.launch(kernel, shape, args) };
                 ran.map_err(|fault| fault.to_string())
             }
+            Kind::Ptx(seed) => {
+                let Shape { grid, block, shared_bytes, cooperative } = shape;
+                let shape = Launch { grid, block, shared_bytes, cooperative, seed: *seed };
+                // SAFETY: the caller's promise.
+                unsafe { PTX.launch(kernel.name(), shape, args) }.map_err(|error| error.to_string())
+            }
             Kind::Gpu { driver, stream } => {
                 // SAFETY: the stream is the default one, or a test's own, of the context that it opened.
                 let mut launcher = unsafe { driver.on(*stream) };
@@ -233,6 +258,7 @@ impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Emulator(Emulator { seed }) => write!(f, "the emulator with seed {seed}"),
+            Kind::Ptx(seed) => write!(f, "the PTX on the emulator with seed {seed}"),
             Kind::Gpu { .. } => f.write_str(&self.device.name),
         }
     }
