@@ -52,6 +52,7 @@ fn backward_buffers() -> BackwardBuffers {
         gradient: memory.at,
         gradient_norms: memory.at.cast(),
         weight_gradient: memory.at,
+        bias_gradient: ptr::null_mut(),
         update: Update::Overwrite,
         scratch: memory,
     }
@@ -86,7 +87,7 @@ fn names(list: &LaunchList) -> Vec<&'static str> {
 
 #[test]
 fn three_launches_forward_and_at_most_three_backward() {
-    let sizes = [(1, 1, 1), (7, 3, 5), (4096, 1024, 1024), (65_536, 4096, 16_384), (200_000, 64, 64)];
+    let sizes = [(1, 1, 1), (7, 3, 5), (4096, 1024, 1024), (65_536, 4096, 16_384), (200_000, 64, 64), (64, 70_000, 9)];
     for (tokens, in_features, out_features) in sizes {
         for weights in SOURCES {
             for data_type in [DataType::F32, DataType::F16, DataType::Bf16] {
@@ -114,7 +115,19 @@ fn three_launches_forward_and_at_most_three_backward() {
                 // SAFETY: as above.
                 unsafe { plan.backward(&mut fewer, &silent) }.expect("fits");
                 assert_eq!(fewer.launches(), &list.launches()[1..]);
-                for shape in list.launches().iter().map(|launch| launch.shape) {
+                let bias = LinearSettings { bias_gradient: true, ..plan.settings().clone() };
+                let bias = LinearPlan::new(bias, &h100()).expect("valid");
+                let mut with_bias = LaunchList::default();
+                let wanted = BackwardBuffers { bias_gradient: anywhere().at.cast(), ..backward_buffers() };
+                // SAFETY: as above.
+                unsafe { bias.backward(&mut with_bias, &wanted) }.expect("fits");
+                let last = ["split_reduce_sums"];
+                assert_eq!(
+                    names(&with_bias),
+                    [&[&*format!("row_norms_sums_{data_type}"), found[1]], &last[..]].concat()
+                );
+                assert!(bias.backward_scratch_bytes() > plan.backward_scratch_bytes());
+                for shape in list.launches().iter().chain(with_bias.launches()).map(|launch| launch.shape) {
                     assert_fits(shape, &h100());
                 }
             }
@@ -299,6 +312,10 @@ fn what_is_not_executed() {
         backward(BackwardBuffers { gradient_norms: odd.cast(), ..ok }),
         ExecuteError::Misaligned { what: "the norms of dZ", .. }
     ));
+    assert_eq!(
+        backward(BackwardBuffers { bias_gradient: anywhere().at.cast(), ..ok }).to_string(),
+        "the bias gradient: the plan was made without it"
+    );
     assert!(matches!(
         backward(BackwardBuffers { saved: small(saved), ..ok }),
         ExecuteError::TooSmall { what: "the saved memory", .. }
@@ -336,6 +353,9 @@ fn attention() {
     unsafe {
         left.forward(&mut list, &forward_buffers(), Randomness::new(0, 0)).expect("fits");
         left.backward(&mut list, &backward_buffers()).expect("fits");
+        let bias = BackwardBuffers { bias_gradient: anywhere().at.cast(), ..backward_buffers() };
+        let refused = left.backward(&mut list, &bias).expect_err("refused");
+        assert_eq!(refused.to_string(), "a bias gradient: the plan was made without it");
     }
     let found = names(&list);
     assert_eq!(

@@ -1,13 +1,16 @@
 //! The plan of a linear layer, or of a batch of them.
 
 use super::error::{ExecuteError, PlanError};
+use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
 use super::sample::{ForwardBuffers, Randomness, SamplePlan, SampleSettings, SavedParts, Streams, check_size};
 use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
 use crate::device::Device;
+use crate::kernel::column_sums;
 use crate::launch::Launcher;
+use wtacrs_core::product::Update;
 
 /// How dW = Hᵀ dZ is estimated: which launches, with how much memory.
 ///
@@ -36,6 +39,8 @@ pub struct LinearPlan {
     pub(super) dw: Matrices,
     pub(super) product: ProductPlan,
     pub(super) partials: Part,
+    /// Sums of the columns of dZ over ranges of its rows, if the bias gradient may be wanted.
+    sums: Part,
     backward_bytes: u64,
 }
 
@@ -88,7 +93,8 @@ impl LinearPlan {
         )?;
         let mut layout = Layout::default();
         let partials = layout.part("the partial products", &[product.partial_bytes()])?;
-        Ok(Self { settings, sample, dz, dw, product, partials, backward_bytes: layout.bytes() })
+        let sums = layout.part("the partial sums of dZ", &sums_sizes(&settings))?;
+        Ok(Self { settings, sample, dz, dw, product, partials, sums, backward_bytes: layout.bytes() })
     }
 
     /// The same plan for matrices whose rows lie elsewhere: H, dZ and dW; none: dense. Costs a few comparisons, so that
@@ -186,7 +192,8 @@ impl LinearPlan {
         unsafe { self.sample.forward(launcher, buffers, randomness) }
     }
 
-    /// Writes or adds the estimate of dW, and the norms of dZ's rows if they are wanted: at most three launches.
+    /// Writes or adds the estimate of dW, and of dZ the norms of its rows and their exact sum, as far as they are wanted:
+    /// at most three launches, of which the first reads dZ once.
     ///
     /// # Errors
     ///
@@ -201,7 +208,8 @@ impl LinearPlan {
         launcher: &mut L,
         buffers: &BackwardBuffers,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, update, scratch } = buffers;
+        let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, bias_gradient, update, scratch } =
+            buffers;
         let LinearSettings { tokens, out_features, batch, .. } = &self.settings;
         check_pointer("dZ", gradient, self.settings.gradient.bytes())?;
         check_pointer("dW", weight_gradient.cast_const(), self.settings.weight_gradient.bytes())?;
@@ -209,6 +217,34 @@ impl LinearPlan {
         scratch.check("the scratch of the backward pass", self.backward_bytes)?;
         if !gradient_norms.is_null() {
             check_pointer("the norms of dZ", gradient_norms.cast_const(), 4)?;
+        }
+        let mut sums = None;
+        if !bias_gradient.is_null() {
+            if !self.settings.bias_gradient {
+                return Err(ExecuteError::Unplanned { what: "the bias gradient" });
+            }
+            check_pointer("the bias gradient", bias_gradient.cast_const(), 4)?;
+            let [rows, columns, batch] = [*tokens, *out_features, *batch].map(|size| size as u32);
+            let args = column_sums::Args {
+                x: gradient,
+                leading: self.dz.row,
+                batch_stride: self.dz.matrix,
+                rows,
+                columns,
+                norms: gradient_norms,
+                partials: scratch.of(self.sums),
+            };
+            let (kernel, shape) = kernels::row_norms_sums(self.settings.gradient, rows, columns, batch);
+            // SAFETY: the caller's promise; the partial sums are a part of the scratch.
+            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+            sums = Some(column_sums::FinishArgs {
+                partials: args.partials,
+                ranges: column_sums::ranges(rows, columns, self.settings.gradient.bytes() as u32),
+                columns,
+                accumulate: u32::from(update == Update::Accumulate),
+                sums: bias_gradient,
+            });
+        } else if !gradient_norms.is_null() {
             let matrix = Matrix {
                 at: gradient,
                 data_type: self.settings.gradient,
@@ -234,8 +270,19 @@ impl LinearPlan {
             partials: scratch.of(self.partials),
         };
         // SAFETY: the caller's promise; the saved parts lie within the saved memory, and their indices within dZ.
-        unsafe { self.product.run(launcher, &factors) }
+        unsafe { self.product.run(launcher, &factors, sums) }
     }
+}
+
+/// The partial sums of dZ's columns, if the bias gradient may be wanted.
+fn sums_sizes(settings: &LinearSettings) -> [u64; 4] {
+    let &LinearSettings { tokens, out_features, batch, gradient, bias_gradient, .. } = settings;
+    if !bias_gradient {
+        return [0; 4];
+    }
+    // Sizes were checked to be no more than kernels count.
+    let ranges = column_sums::ranges(tokens as u32, out_features as u32, gradient.bytes() as u32);
+    [batch as u64, u64::from(ranges), column_sums::partial_leading(out_features as u32), 4]
 }
 
 fn dz_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {

@@ -33,6 +33,9 @@ pub struct LinearSettings {
     pub weight_gradient: DataType,
     /// How f32 matrices are multiplied.
     pub precision: Precision,
+    /// Whether a backward pass may be asked for the bias gradient: its scratch then has room for partial sums, a 16th of
+    /// the bytes of dZ or less.
+    pub bias_gradient: bool,
     /// How many problems there are, each with matrices, a threshold and draws of its own: problem b draws from stream
     /// b.
     pub batch: usize,
@@ -86,6 +89,7 @@ impl LinearSettings {
             gradient: DataType::Bf16,
             weight_gradient: DataType::F32,
             precision: Precision::default(),
+            bias_gradient: false,
             batch: 1,
             input_strides: None,
             gradient_strides: None,

@@ -239,6 +239,6 @@ impl LinearPlan {
             partials: scratch.of(self.partials),
         };
         // SAFETY: as above.
-        unsafe { self.product.run(launcher, &factors) }
+        unsafe { self.product.run(launcher, &factors, None) }
     }
 }
