@@ -223,6 +223,29 @@ static void offsets(void) {
   free(further);
 }
 
+/* The exact sum of dZ's rows beside their norms, written and added to, with and without norms. */
+static void bias_gradient(void) {
+  side on = make(gpu, WTACRS_SOURCE_INPUT, OUT, NULL), host = make(cpu, WTACRS_SOURCE_INPUT, OUT, NULL);
+  float *bias = aligned(OUT * sizeof(float)), *alone = aligned(OUT * sizeof(float)), host_bias[OUT];
+  float *again = aligned(TOKENS * sizeof(float));
+  CHECK(forward(on, NULL, NULL, 0));
+  CHECK(forward(host, NULL, NULL, 0));
+  CHECK(wtacrs_backward(host.plan, host.saved, host.saved_bytes, dz, LEADING, host_dw, OUT, 0, NULL, host_bias,
+                        host.backward, host.backward_bytes, NULL));
+  CHECK(backward(on, host_dw, OUT, 0, NULL));
+  CHECK(wtacrs_backward(on.plan, on.saved, on.saved_bytes, dz, LEADING, dw, OUT, 0, again, bias, on.backward,
+                        on.backward_bytes, NULL));
+  REQUIRE(distance(bias, host_bias, OUT) < 1e-6 && distance(again, norms, TOKENS) < 1e-6);
+  REQUIRE(memcmp(dw, host_dw, IN * OUT * sizeof(float)) == 0);
+  CHECK(wtacrs_backward(on.plan, on.saved, on.saved_bytes, dz, LEADING, dw, OUT, 0, NULL, alone, on.backward,
+                        on.backward_bytes, NULL));
+  REQUIRE(memcmp(alone, bias, OUT * sizeof(float)) == 0);
+  CHECK(wtacrs_backward(on.plan, on.saved, on.saved_bytes, dz, LEADING, dw, OUT, 1, NULL, alone, on.backward,
+                        on.backward_bytes, NULL));
+  for (int k = 0; k < OUT; k++) REQUIRE(alone[k] == 2 * bias[k]);
+  free(bias), free(alone), free(again), end(on), end(host);
+}
+
 /* A row that is no number: the saved status names it, and dW is zero. */
 static void no_number(void) {
   side on = make(gpu, WTACRS_SOURCE_INPUT, OUT, NULL), host = make(cpu, WTACRS_SOURCE_INPUT, OUT, NULL);
@@ -390,7 +413,7 @@ int main(int argc, char **argv) {
   dw = aligned(IN * OUT * sizeof(float)), host_dw = aligned(IN * OUT * sizeof(float));
   CHECK(wtacrs_context_create(WTACRS_CPU, 0, &cpu));
   CHECK(wtacrs_context_create(WTACRS_CUDA, -1, &gpu));
-  passes(), in_one_call(), steps(), tensors(), offsets(), no_number(), predictors(), products();
+  passes(), in_one_call(), steps(), tensors(), offsets(), bias_gradient(), no_number(), predictors(), products();
   CHECK(wtacrs_context_destroy(cpu));
   CHECK(wtacrs_context_destroy(gpu));
   void *all[] = {h, dz, norms, host_norms, dw, host_dw};

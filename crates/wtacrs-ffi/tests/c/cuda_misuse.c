@@ -98,7 +98,10 @@ static void passes(void) {
   UNTOUCHED(INVALID_ARGUMENT, "guess", FORWARD(plan, h, IN, norms, NULL, saved, saved_bytes, f, forward_bytes));
 
   EXPECT(OK, NULL, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes, f, forward_bytes));
-  UNTOUCHED(UNSUPPORTED, "bias gradient", BACKWARD(plan, dz, OUT, dw, OUT, NULL, norms, b, backward_bytes));
+  UNTOUCHED(MISALIGNED, "bias_gradient", BACKWARD(plan, dz, OUT, dw, OUT, NULL, (char *)norms + 2, b, backward_bytes));
+  UNTOUCHED(OVERLAP, "bias_gradient", BACKWARD(plan, dz, OUT, dw, OUT, NULL, dw + 3, b, backward_bytes));
+  UNTOUCHED(OVERLAP, "bias_gradient", BACKWARD(plan, dz, OUT, dw, OUT, norms, norms + TOKENS - 1, b, backward_bytes));
+  UNTOUCHED(OVERLAP, "bias_gradient", BACKWARD(plan, dz, OUT, dw, OUT, NULL, saved, b, backward_bytes));
   UNTOUCHED(NULL_POINTER, "dw", BACKWARD(plan, dz, OUT, NULL, OUT, NULL, NULL, b, backward_bytes));
   UNTOUCHED(OVERLAP, NULL, BACKWARD(plan, dz, OUT, dz, OUT, NULL, NULL, b, backward_bytes));
   UNTOUCHED(MISALIGNED, "dz_norms", BACKWARD(plan, dz, OUT, dw, OUT, (float *)((char *)norms + 2), NULL, b, backward_bytes));
