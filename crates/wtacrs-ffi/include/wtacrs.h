@@ -1110,8 +1110,7 @@ wtacrs_status wtacrs_norm_predictor_outcome(const struct wtacrs_norm_predictor *
  alone; `kept` and `winners` may be NULL where they are not wanted.
 
  On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so it must
- not be made while a stream is captured; `winners` must be NULL; and WTACRS_INVALID_WEIGHTS names a row of H whose norm
- or guess was no number.
+ not be made while a stream is captured; and WTACRS_INVALID_WEIGHTS names a row of H whose norm or guess was no number.
 
  Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
  WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -1150,7 +1149,10 @@ wtacrs_status wtacrs_last_error(char *buffer,
  The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
  WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
  doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
- and for looking at; wtacrs_select makes its own. On CUDA there is no such kernel: WTACRS_UNSUPPORTED.
+ and for looking at; wtacrs_select makes its own, the same.
+
+ On CUDA all arrays are the GPU's, and one block of one kernel makes them; if a norm is negative or not finite, all
+ weights are NaN. `stream` is as in wtacrs_forward.
 
  Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,
  WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -1172,7 +1174,7 @@ wtacrs_status wtacrs_weights(const struct wtacrs_plan *plan,
 
  The same bits on every machine.
 
- On CUDA all arrays are the GPU's, `kept` must not be NULL and `winners` must be. The upper half of `*kept` is 0, or 1 +
+ On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 +
  the index of the first norm that is negative or not finite; the lower half is then 0.
 
  Errors: as for wtacrs_weights; also WTACRS_BUFFER_TOO_SMALL.

@@ -240,9 +240,14 @@ impl CudaLayer {
         if status != 0 || count > plan.budget.get() {
             return Err(corrupted("was not written by a forward pass of such a plan".to_owned()));
         }
+        let winners: u64 = words::<8>(&read(parts.winners, 8)?).map(u64::from_le_bytes).sum();
+        if winners > count as u64 {
+            return Err(corrupted(format!("tells {winners} winners of {count} rows")));
+        }
         let indices = words::<4>(&read(parts.indices, 4 * count)?).map(u32::from_le_bytes).collect();
         let scales = words::<8>(&read(parts.scales, 8 * count)?).map(f64::from_le_bytes).collect();
-        Selection::new(plan.tokens, 0, indices, scales).map_err(|error| corrupted(format!("has no selection: {error}")))
+        Selection::new(plan.tokens, winners as usize, indices, scales)
+            .map_err(|error| corrupted(format!("has no selection: {error}")))
     }
 }
 

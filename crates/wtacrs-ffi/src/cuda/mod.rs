@@ -9,7 +9,7 @@ mod tensor_mul;
 
 pub(crate) use self::layer::{CudaLayer, Pass};
 pub(crate) use self::predictor::DevicePredictor;
-pub(crate) use self::steps::{DeviceSelection, column_norms, gather, row_norms, select, weight_gradient};
+pub(crate) use self::steps::{DeviceSelection, column_norms, gather, row_norms, select, weight_gradient, weights};
 pub(crate) use self::tensor_mul::{CudaTensorMul, Gradients, Operands};
 
 use crate::dtype::Dtype;

@@ -52,27 +52,27 @@ static wtacrs_status backward(side on, float *to, size_t out, int32_t accumulate
 
 /* Indices and scales that a forward pass has saved. */
 typedef struct {
-  uint64_t kept;
+  uint64_t kept, winners;
   uint32_t indices[TOKENS];
   double scales[TOKENS];
 } selection;
 
 static selection saved_selection(side on) {
   selection s;
-  CHECK(wtacrs_saved_selection(on.plan, on.saved, on.saved_bytes, s.indices, s.scales, TOKENS, &s.kept, NULL));
+  CHECK(wtacrs_saved_selection(on.plan, on.saved, on.saved_bytes, s.indices, s.scales, TOKENS, &s.kept, &s.winners));
   return s;
 }
 
 static int same(const selection *a, const selection *b) {
-  return a->kept == b->kept && memcmp(a->indices, b->indices, a->kept * sizeof(uint32_t)) == 0 &&
+  return a->kept == b->kept && a->winners == b->winners && memcmp(a->indices, b->indices, a->kept * sizeof(uint32_t)) == 0 &&
          memcmp(a->scales, b->scales, a->kept * sizeof(double)) == 0;
 }
 
 /* What the CPU selects from norms that the GPU has taken: the same bits. */
 static selection on_cpu(side host, const float *input_norms, const float *guess, uint64_t offset) {
   selection s;
-  CHECK(wtacrs_select(host.plan, input_norms, guess, 42, offset, 0, s.indices, s.scales, TOKENS, &s.kept, NULL, NULL, 0,
-                      NULL));
+  CHECK(wtacrs_select(host.plan, input_norms, guess, 42, offset, 0, s.indices, s.scales, TOKENS, &s.kept, &s.winners,
+                      NULL, 0, NULL));
   return s;
 }
 
@@ -104,7 +104,7 @@ static void passes(void) {
     for (uint64_t pass = 0; pass < 2; pass++) {
       CHECK(forward(on, guess, NULL, pass * draws));
       selection found = saved_selection(on), expected = on_cpu(host, input_norms, guess, pass * draws);
-      REQUIRE(found.kept == budget && same(&found, &expected));
+      REQUIRE(found.kept == budget && found.winners < budget && same(&found, &expected));
       CHECK(backward(on, dw, OUT, 0, again));
       expected_dw(host, &expected, OUT, host_dw);
       REQUIRE(distance(dw, host_dw, IN * OUT) < 1e-6);
@@ -146,17 +146,25 @@ static void steps(void) {
   float *input_norms = aligned(TOKENS * sizeof(float)), *rows = aligned(budget * IN * sizeof(float));
   uint32_t *indices = aligned(budget * sizeof(uint32_t));
   double *scales = aligned(budget * sizeof(double));
-  uint64_t *kept = aligned(sizeof(uint64_t));
+  uint64_t *kept = aligned(sizeof(uint64_t)), *winners = aligned(sizeof(uint64_t));
   size_t bytes;
   CHECK(wtacrs_plan_weight_gradient_scratch_bytes(on.plan, &bytes));
   void *scratch = aligned(bytes);
   CHECK(wtacrs_row_norms(gpu, WTACRS_F32, TOKENS, IN, h, LEADING, input_norms, NULL));
-  CHECK(wtacrs_select(on.plan, input_norms, norms, 42, 0, 0, indices, scales, budget, kept, NULL, on.forward,
-                      on.forward_bytes, NULL));
+  CHECK(wtacrs_select(on.plan, input_norms, norms, 42, 0, 0, indices, scales, budget, kept, winners,
+                      on.forward, on.forward_bytes, NULL));
   CHECK(forward(on, norms, NULL, 0));
   selection expected = saved_selection(on);
   REQUIRE(*kept == expected.kept && memcmp(indices, expected.indices, *kept * sizeof(uint32_t)) == 0);
-  REQUIRE(memcmp(scales, expected.scales, *kept * sizeof(double)) == 0);
+  REQUIRE(*winners == expected.winners && memcmp(scales, expected.scales, *kept * sizeof(double)) == 0);
+
+  /* The weights behind it, as the CPU makes them. */
+  side host = make(cpu, WTACRS_SOURCE_NORMS, OUT, NULL);
+  double *weights = aligned(TOKENS * sizeof(double)), host_weights[TOKENS];
+  CHECK(wtacrs_weights(on.plan, input_norms, norms, weights, NULL));
+  CHECK(wtacrs_weights(host.plan, input_norms, norms, host_weights, NULL));
+  REQUIRE(memcmp(weights, host_weights, TOKENS * sizeof(double)) == 0);
+  free(weights), end(host);
   CHECK(wtacrs_gather(on.plan, h, LEADING, indices, kept, rows, IN, NULL));
   REQUIRE(memcmp(rows + 5 * IN, h + (size_t)indices[5] * LEADING, IN * sizeof(float)) == 0);
   CHECK(wtacrs_weight_gradient(on.plan, rows, IN, indices, scales, kept, dz, LEADING, dw, OUT, 0, scratch, bytes, NULL));
@@ -183,7 +191,8 @@ static void steps(void) {
   CHECK(wtacrs_joint_norms(layers, 2, TOKENS, joint));
   CHECK(wtacrs_column_norms(cpu, WTACRS_F32, 2, TOKENS, both, TOKENS, columns, NULL));
   REQUIRE(distance(input_norms, joint, TOKENS) < 1e-6 && distance(columns, joint, TOKENS) < 1e-6);
-  free(both), free(input_norms), free(rows), free(indices), free(scales), free(kept), free(scratch), end(on);
+  free(both), free(input_norms), free(rows), free(indices), free(scales), free(kept), free(winners);
+  free(scratch), end(on);
 }
 
 static void tensors(void) {

@@ -169,15 +169,21 @@ static void passes(void) {
   CHECK(wtacrs_norm_predictor_destroy(ours));
   CHECK(wtacrs_norm_predictor_destroy(wide));
 
-  /* What the CUDA path does not serve. */
+  /* Steps alone. */
   double *weights = aligned(TOKENS * sizeof(double));
   uint32_t *indices = aligned(TOKENS * sizeof(uint32_t));
   uint64_t *kept = aligned(sizeof(uint64_t)), winners;
-  EXPECT(UNSUPPORTED, "weights", wtacrs_weights(plan, norms, NULL, weights, NULL));
-  EXPECT(UNSUPPORTED, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, &winners, f, forward_bytes, NULL));
+  EXPECT(NULL_POINTER, "weights", wtacrs_weights(plan, norms, NULL, NULL, NULL));
+  EXPECT(NULL_POINTER, "input_norms", wtacrs_weights(plan, NULL, NULL, weights, NULL));
+  EXPECT(NULL_POINTER, "guess", wtacrs_weights(with_norms, norms, NULL, weights, NULL));
+  EXPECT(INVALID_ARGUMENT, "guess", wtacrs_weights(plan, norms, norms, weights, NULL));
+  EXPECT(MISALIGNED, "weights", wtacrs_weights(plan, norms, NULL, (double *)((char *)weights + 4), NULL));
+  EXPECT(OVERLAP, "weights", wtacrs_weights(plan, norms, NULL, (double *)norms, NULL));
+  EXPECT(MISALIGNED, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, (uint64_t *)((char *)&winners + 4), f, forward_bytes, NULL));
+  EXPECT(OVERLAP, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, kept, f, forward_bytes, NULL));
   EXPECT(NULL_POINTER, "kept", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, NULL, NULL, f, forward_bytes, NULL));
   EXPECT(BUFFER_TOO_SMALL, "budget is 10", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, 9, kept, NULL, f, forward_bytes, NULL));
-  EXPECT(UNSUPPORTED, "winners", wtacrs_saved_selection(plan, saved, saved_bytes, NULL, NULL, 0, NULL, &winners));
+  EXPECT(MISALIGNED, NULL, wtacrs_saved_selection(plan, saved, saved_bytes, NULL, NULL, 0, NULL, (uint64_t *)((char *)&winners + 4)));
   memset(saved, 0xff, saved_bytes);
   EXPECT(CORRUPTED, NULL, wtacrs_saved_selection(plan, saved, saved_bytes, NULL, NULL, 0, kept, NULL));
   free(weights), free(indices), free(kept);

@@ -105,6 +105,8 @@ kernels! {
     select_wta_stratified SELECT_WTA_STRATIFIED [512] = select::select::<{ select::Design::WtaStratified as u32 }>, select::Args;
     /// [`select`] by `WtaPivotal`.
     select_wta_pivotal SELECT_WTA_PIVOTAL [512] = select::select::<{ select::Design::WtaPivotal as u32 }>, select::Args;
+    /// [`select`]: the weights alone.
+    select_weights SELECT_WEIGHTS [512] = select::select_weights, select::WeightsArgs;
     /// [`alias`]: builds tables.
     alias_build ALIAS_BUILD [1024] = alias::alias_build, alias::BuildArgs;
     /// [`alias`]: draws from them.

@@ -89,6 +89,10 @@ pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_bl
     (select::kernel(design), select::shape(pairs, batch, design, resident_blocks))
 }
 
+pub(super) fn weights(pairs: u32, batch: u32) -> Ready<select::WeightsArgs> {
+    (&kernel::SELECT_WEIGHTS, select::weights_shape(pairs, batch))
+}
+
 /// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.
 #[derive(Clone, Debug)]
 pub(super) struct Multiplication {

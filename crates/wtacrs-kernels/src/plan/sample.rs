@@ -79,6 +79,8 @@ pub struct SavedParts {
     /// Per problem (u32), 0, or 1 + the index of the first row whose norm or guess is no weight (negative or not
     /// finite): then nothing is kept and the gradient is zero.
     pub status: Part,
+    /// How many rows of each problem were certain (u64).
+    pub winners: Part,
     /// Of all parts.
     pub bytes: u64,
 }
@@ -209,7 +211,8 @@ impl SamplePlan {
             },
             weights,
         };
-        let selected = Selected { indices, scales, count, status: saved.of(self.saved.status) };
+        let (status, winners) = (saved.of(self.saved.status), saved.of(self.saved.winners));
+        let selected = Selected { indices, scales, count, status, winners };
         let streams = self.settings.streams;
         // SAFETY: as above; indices, scales, counts and status are parts of the saved memory.
         unsafe { self.select(launcher, norms, randomness, streams, selected, scratch) }?;
@@ -255,6 +258,7 @@ impl SamplePlan {
             scales: selected.scales,
             count: selected.count,
             status: selected.status,
+            winners: selected.winners,
             scratch: scratch.of(self.scratch.select),
             meeting: scratch.of(self.scratch.meeting),
         };
@@ -319,6 +323,7 @@ pub(super) struct Selected {
     pub(super) scales: *mut f64,
     pub(super) count: *mut u32,
     pub(super) status: *mut u32,
+    pub(super) winners: *mut u64,
 }
 
 /// Where kept rows are written: strides in elements.
@@ -343,6 +348,7 @@ impl SavedParts {
             scales: layout.part("the saved scales", &[batch, kept, 8])?,
             count: layout.part("the counts", &[batch, 4])?,
             status: layout.part("the status", &[batch, 4])?,
+            winners: layout.part("the winners", &[batch, 8])?,
             bytes: layout.bytes(),
         })
     }
