@@ -723,7 +723,7 @@ wtacrs_status wtacrs_backward_dl(const struct wtacrs_plan *plan,
  into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
 
  The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward. On CUDA the
- dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and neither size is zero: WTACRS_UNSUPPORTED.
+ dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16: WTACRS_UNSUPPORTED.
 
  Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
  WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -767,7 +767,8 @@ wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
 
 /*
  One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
- norms each. Teach a shared predictor, or fill a shared cache, with these.
+ norms each. Teach a shared predictor, or fill a shared cache, with these. For norms on the host; on a GPU
+ wtacrs_column_norms makes them of one layers x tokens matrix.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_SIZE_OVERFLOW, WTACRS_OVERLAP (also of `out` with a layer).
  */
@@ -779,8 +780,7 @@ wtacrs_status wtacrs_joint_norms(const float *const *layers,
 /*
  Freezes a description into a plan for a device. Later changes of the description do not touch it.
 
- On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and no size may be zero:
- WTACRS_UNSUPPORTED.
+ On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16: WTACRS_UNSUPPORTED.
 
  Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
  WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.

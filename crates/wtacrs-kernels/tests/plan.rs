@@ -137,6 +137,49 @@ fn three_launches_forward_and_at_most_three_backward() {
     assert!(LinearPlan::new(settings(65_536, 256, 256), &h100()).expect("valid").splits() > 1);
 }
 
+#[test]
+fn sizes_of_zero_launch_what_must_be_written_and_no_more() {
+    let launches = |tokens, in_features, out_features, update, wants_bias: bool| {
+        let settings = LinearSettings { bias_gradient: true, ..settings(tokens, in_features, out_features) };
+        let plan = LinearPlan::new(settings, &h100()).expect("valid");
+        // What has no elements need not be anywhere.
+        let nothing = |len: usize, at: *mut u8| if len == 0 { ptr::null_mut() } else { at };
+        let at = anywhere().at;
+        let forward = ForwardBuffers { input: nothing(tokens * in_features, at), ..forward_buffers() };
+        let bias = if wants_bias { nothing(out_features, at).cast() } else { ptr::null_mut() };
+        let backward = BackwardBuffers {
+            gradient: nothing(tokens * out_features, at),
+            gradient_norms: nothing(tokens, at).cast(),
+            weight_gradient: nothing(in_features * out_features, at),
+            bias_gradient: bias,
+            update,
+            ..backward_buffers()
+        };
+        let (mut first, mut second) = (LaunchList::default(), LaunchList::default());
+        // SAFETY: nothing runs.
+        unsafe {
+            plan.forward(&mut first, &forward, Randomness::new(1, 2)).expect("fits");
+            plan.backward(&mut second, &backward).expect("fits");
+        }
+        for launch in first.launches().iter().chain(second.launches()) {
+            assert_fits(launch.shape, &h100());
+        }
+        (names(&first), names(&second))
+    };
+    let (write, add) = (Update::Overwrite, Update::Accumulate);
+    let no_tokens = vec!["split_reduce"];
+    assert_eq!(launches(0, 8, 8, write, false), (no_tokens.clone(), vec!["split_reduce"]));
+    assert_eq!(launches(0, 8, 8, write, true), (no_tokens.clone(), vec!["split_reduce_sums"]));
+    assert_eq!(launches(0, 8, 8, add, true), (no_tokens.clone(), vec![]));
+    assert_eq!(launches(0, 0, 0, write, true), (no_tokens.clone(), vec![]));
+    assert_eq!(launches(0, 0, 8, write, true), (no_tokens, vec!["split_reduce_sums"]));
+    let selects = vec!["row_norms_bf16", "select_wta_pivotal"];
+    assert_eq!(launches(9, 0, 8, add, true), (selects.clone(), vec!["row_norms_sums_bf16", "split_reduce_sums"]));
+    assert_eq!(launches(9, 0, 8, write, false), (selects.clone(), vec!["row_norms_bf16"]));
+    assert_eq!(launches(9, 0, 0, write, true), (selects, vec!["row_norms_bf16"]));
+    assert_eq!(launches(9, 8, 0, write, true).1, ["row_norms_bf16"]);
+}
+
 fn assert_fits(shape: Shape, device: &Device) {
     let Shape { grid: [x, y, z], block, shared_bytes, cooperative } = shape;
     assert!(x > 0 && x <= i32::MAX as u32 && (1..=65_535).contains(&y) && (1..=65_535).contains(&z), "{shape:?}");
@@ -222,9 +265,6 @@ fn what_is_no_plan() {
         LinearPlan::new(settings, &h100()).expect_err("must be refused")
     };
     let message = |change| refused(change).to_string();
-    assert_eq!(refused(|s| s.tokens = 0), PlanError::Zero { what: "the number of tokens" });
-    assert_eq!(refused(|s| s.in_features = 0), PlanError::Zero { what: "the number of input features" });
-    assert_eq!(refused(|s| s.out_features = 0), PlanError::Zero { what: "the number of output features" });
     assert_eq!(refused(|s| s.batch = 0), PlanError::Zero { what: "the batch" });
     assert_eq!(message(|s| s.batch = 70_000), "the batch is 70000: at most 65535 are possible");
     assert_eq!(message(|s| s.tokens = 1 << 31), "the number of tokens is 2147483648: at most 2147483647 are possible");

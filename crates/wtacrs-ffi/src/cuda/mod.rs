@@ -35,6 +35,10 @@ pub(crate) fn unsupported(message: impl Into<String>) -> Failure {
 /// Where the rows of a matrix lie. Kernels walk along rows: only their distance may vary.
 pub(crate) fn strides(matrix: &Tensor<2>) -> Outcome<Strides> {
     let ([rows, columns], [row, column]) = (matrix.shape(), matrix.strides());
+    if rows == 0 || columns == 0 {
+        // No element lies anywhere.
+        return Ok(Strides { row: columns, matrix: 0 });
+    }
     let row = if rows > 1 { row } else { columns as isize };
     if (columns > 1 && column != 1) || row < columns as isize {
         let what = matrix.region().what;

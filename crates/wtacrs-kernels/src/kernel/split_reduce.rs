@@ -18,7 +18,7 @@ use wtacrs_simt::memory::{U32x4, load_constant};
 pub struct Args {
     /// splits × batch × in_features rows of [`partial_leading`] sums, aligned to 16.
     pub partials: *const f32,
-    /// How many partial products.
+    /// How many partial products; the sum of none is zero.
     pub splits: u32,
     /// Rows of `dw`.
     pub in_features: u32,
@@ -69,6 +69,18 @@ impl SumsArgs {
 /// What a driver allows.
 #[cfg(not(target_arch = "nvptx64"))]
 const MOST_GRID_Y: u32 = 65_535;
+
+/// The launch for a batch of matrices.
+#[cfg(not(target_arch = "nvptx64"))]
+pub fn shape(in_features: u32, out_features: u32, batch: u32) -> Shape {
+    let quads = partial_leading(out_features) / 4;
+    Shape {
+        grid: [quads.div_ceil(256).max(1) as u32, in_features.clamp(1, MOST_GRID_Y), batch.max(1)],
+        block: 256,
+        shared_bytes: 0,
+        cooperative: false,
+    }
+}
 
 /// The reduction's kernel. A thread adds four neighbours at a time.
 ///

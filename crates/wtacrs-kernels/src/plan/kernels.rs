@@ -142,10 +142,17 @@ impl Multiplication {
         args: &gather_gemm::Args,
         sums: Option<column_sums::FinishArgs>,
     ) -> Result<(), L::Error> {
-        let (kernel, shape) = self.tiling.launch(args.aligned(self.element_bytes));
-        // SAFETY: the caller's promise.
-        unsafe { launcher.launch(kernel, shape, args) }?;
-        match (self.tiling.reduce, sums) {
+        let has_product = args.in_features > 0 && args.out_features > 0;
+        if has_product && args.rows > 0 {
+            let (kernel, shape) = self.tiling.launch(args.aligned(self.element_bytes));
+            // SAFETY: the caller's promise.
+            unsafe { launcher.launch(kernel, shape, args) }?;
+        }
+        let reduce = match args.splits {
+            1 => None,
+            _ => has_product.then(|| split_reduce::shape(args.in_features, args.out_features, self.batch)),
+        };
+        match (reduce, sums) {
             (reduce, Some(sums)) => {
                 let (args, shape) = split_reduce::SumsArgs::launch(args.reduce(), reduce, sums, self.batch);
                 // SAFETY: as above.

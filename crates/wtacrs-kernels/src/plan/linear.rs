@@ -5,11 +5,12 @@ use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{ForwardBuffers, Randomness, SamplePlan, SampleSettings, SavedParts, Streams, check_size};
+use super::sample::{ForwardBuffers, Randomness, SamplePlan, SampleSettings, SavedParts, Streams, check_count};
 use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::column_sums;
 use crate::launch::Launcher;
+use core::ptr;
 use wtacrs_core::product::Update;
 
 /// How dW = Hᵀ dZ is estimated: which launches, with how much memory.
@@ -49,7 +50,7 @@ impl LinearPlan {
     ///
     /// # Errors
     ///
-    /// A size that is zero or too large, a budget that does not fit, rows that overlap, types that no kernel multiplies.
+    /// A size that is too large, a batch of none, a budget that does not fit, rows that overlap, types that no kernel multiplies.
     pub fn new(settings: LinearSettings, device: &Device) -> Result<Self, PlanError> {
         Self::with_streams(settings, device, Streams { first: 0, step: 1 })
     }
@@ -77,7 +78,7 @@ impl LinearPlan {
             ["the number of tokens", "the number of input features", "the batch"],
             device,
         )?;
-        check_size("the number of output features", out_features)?;
+        check_count("the number of output features", out_features)?;
         let dz = dz_matrices(&settings, settings.gradient_strides)?;
         let dw = dw_matrices(&settings, settings.weight_gradient_strides)?;
         let product = ProductPlan::new(
@@ -211,10 +212,20 @@ impl LinearPlan {
         let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, bias_gradient, update, scratch } =
             buffers;
         let LinearSettings { tokens, out_features, batch, .. } = &self.settings;
-        check_pointer("dZ", gradient, self.settings.gradient.bytes())?;
-        check_pointer("dW", weight_gradient.cast_const(), self.settings.weight_gradient.bytes())?;
+        let &LinearSettings { in_features, .. } = &self.settings;
+        if *tokens > 0 && *out_features > 0 {
+            check_pointer("dZ", gradient, self.settings.gradient.bytes())?;
+        }
+        if in_features > 0 && *out_features > 0 {
+            check_pointer("dW", weight_gradient.cast_const(), self.settings.weight_gradient.bytes())?;
+        }
         saved.check("the saved memory", self.sample.saved.bytes)?;
         scratch.check("the scratch of the backward pass", self.backward_bytes)?;
+        // Without tokens no norm is written, and without features no sum.
+        let (gradient_norms, bias_gradient) = (
+            if *tokens > 0 { gradient_norms } else { ptr::null_mut() },
+            if *out_features > 0 { bias_gradient } else { ptr::null_mut() },
+        );
         if !gradient_norms.is_null() {
             check_pointer("the norms of dZ", gradient_norms.cast_const(), 4)?;
         }
@@ -225,6 +236,7 @@ impl LinearPlan {
             }
             check_pointer("the bias gradient", bias_gradient.cast_const(), 4)?;
             let [rows, columns, batch] = [*tokens, *out_features, *batch].map(|size| size as u32);
+            let bytes = self.settings.gradient.bytes() as u32;
             let args = column_sums::Args {
                 x: gradient,
                 leading: self.dz.row,
@@ -235,11 +247,14 @@ impl LinearPlan {
                 partials: scratch.of(self.sums),
             };
             let (kernel, shape) = kernels::row_norms_sums(self.settings.gradient, rows, columns, batch);
-            // SAFETY: the caller's promise; the partial sums are a part of the scratch.
-            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+            if rows > 0 {
+                // SAFETY: the caller's promise; the partial sums are a part of the scratch.
+                unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+            }
             sums = Some(column_sums::FinishArgs {
                 partials: args.partials,
-                ranges: column_sums::ranges(rows, columns, self.settings.gradient.bytes() as u32),
+                // Of no rows no sum was left.
+                ranges: if rows > 0 { column_sums::ranges(rows, columns, bytes) } else { 0 },
                 columns,
                 accumulate: u32::from(update == Update::Accumulate),
                 sums: bias_gradient,

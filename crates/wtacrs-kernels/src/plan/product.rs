@@ -96,6 +96,10 @@ impl ProductPlan {
         sums: Option<column_sums::FinishArgs>,
     ) -> Result<(), ExecuteError<L::Error>> {
         let ProductSettings { rows, left, right, .. } = self.settings;
+        let adds_nothing = rows == 0 && factors.update == Update::Accumulate;
+        if adds_nothing || (left == 0 || right == 0) && sums.is_none() {
+            return Ok(());
+        }
         let args = gather_gemm::Args {
             saved: factors.left,
             saved_leading: factors.left_matrices.row,
@@ -108,7 +112,8 @@ impl ProductPlan {
             rows: rows as u32,
             in_features: left as u32,
             out_features: right as u32,
-            splits: self.multiplication.tiling.splits,
+            // Without rows the product is the sum of no partial products.
+            splits: if rows > 0 { self.multiplication.tiling.splits } else { 0 },
             accumulate: u32::from(factors.update == Update::Accumulate),
             output: self.multiplication.output(),
             dw: factors.product,

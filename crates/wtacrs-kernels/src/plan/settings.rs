@@ -13,7 +13,7 @@ use wtacrs_core::design::BuiltIn;
 /// strides of their own if they are not dense.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearSettings {
-    /// Rows of H and dZ: n.
+    /// Rows of H and dZ: n. It and the features may be 0: then there is less to launch, or nothing.
     pub tokens: usize,
     /// Columns of H, rows of dW.
     pub in_features: usize,
@@ -163,7 +163,8 @@ impl Matrices {
         if rows > 1 && row < columns {
             return Err(PlanError::Overlap { what: of_rows, found: row, needed: columns });
         }
-        let extent = product(what, &[rows as u64 - 1, row as u64, element_bytes])? / element_bytes + columns as u64;
+        let extent = product(what, &[rows.saturating_sub(1) as u64, row as u64, element_bytes])? / element_bytes
+            + columns as u64;
         // Matrices may interleave, as the heads of attention do, but not be the same.
         if batch > 1 && (matrix as u64) < columns as u64 {
             return Err(PlanError::Overlap { what: of_matrices, found: matrix, needed: columns });

@@ -5,7 +5,7 @@ use super::kernels;
 use super::linear::LinearPlan;
 use super::memory::{Layout, Memory, Part, check_pointer};
 use super::product::Factors;
-use super::sample::{KeptRows, Norms, Randomness, Selected, Streams};
+use super::sample::{KeptRows, Norms, Randomness, Selected, Streams, zero};
 use super::settings::{Matrices, WeightSource};
 use crate::kernel::{gather_rows, row_norms, select};
 use crate::launch::Launcher;
@@ -96,14 +96,25 @@ impl LinearPlan {
         if !randomness.further_offset.is_null() {
             check_pointer("the further offset", randomness.further_offset, 8)?;
         }
-        check_pointer("the indices", indices.cast_const(), 4)?;
-        check_pointer("the scales", scales.cast_const(), 8)?;
+        let is_empty = self.settings().tokens == 0;
+        if !is_empty {
+            check_pointer("the indices", indices.cast_const(), 4)?;
+            check_pointer("the scales", scales.cast_const(), 8)?;
+        }
         check_pointer("the count", count.cast_const(), 4)?;
         check_pointer("the status", status.cast_const(), 4)?;
         if !winners.is_null() {
             check_pointer("the winners", winners.cast_const(), 8)?;
         }
         scratch.check("the scratch of the forward pass", self.forward_scratch_bytes())?;
+        if is_empty {
+            // SAFETY: the caller's promise: one number each.
+            unsafe {
+                zero(launcher, count, 1)?;
+                zero(launcher, status, 1)?;
+                return if winners.is_null() { Ok(()) } else { zero(launcher, winners.cast(), 2) };
+            }
+        }
         // No rows: the launch only makes the words zero by which the selection's blocks meet.
         let args = row_norms::Args {
             x: ptr::null(),
@@ -141,6 +152,9 @@ impl LinearPlan {
         [input_norms, guess]: [*const f32; 2],
         weights: *mut f64,
     ) -> Result<(), ExecuteError<L::Error>> {
+        if self.settings().tokens == 0 {
+            return Ok(());
+        }
         let norms = self.given_norms(input_norms, guess)?;
         check_pointer("the weights", weights.cast_const(), 8)?;
         let (source, mix, clamp) = norms.weights.parts();
@@ -165,8 +179,10 @@ impl LinearPlan {
             WeightSource::Predicted { .. } => WeightSource::Input,
             weights => weights,
         };
-        check_pointer("the norms", input_norms, 4)?;
-        if weights == WeightSource::Input {
+        if self.settings().tokens > 0 {
+            check_pointer("the norms", input_norms, 4)?;
+        }
+        if weights == WeightSource::Input || self.settings().tokens == 0 {
             return Ok(Norms { input: input_norms, other: ptr::null(), weights });
         }
         check_pointer("the guess", guess, 4)?;
@@ -188,6 +204,9 @@ impl LinearPlan {
         buffers: &GatherBuffers,
     ) -> Result<(), ExecuteError<L::Error>> {
         let &GatherBuffers { input, indices, count, rows, row_elements } = buffers;
+        if self.settings().tokens == 0 || self.settings().in_features == 0 {
+            return Ok(());
+        }
         let alignment = self.settings().input.bytes();
         check_pointer("the input", input, alignment)?;
         check_pointer("the indices", indices, 4)?;
@@ -245,11 +264,16 @@ impl LinearPlan {
         let &GradientBuffers { rows, row_elements, indices, scales, count, gradient, weight_gradient, update, scratch } =
             buffers;
         let settings = self.settings();
-        check_pointer("the rows", rows, settings.input.bytes())?;
-        check_pointer("the indices", indices, 4)?;
-        check_pointer("the scales", scales, 8)?;
+        if settings.in_features == 0 || settings.out_features == 0 {
+            return Ok(());
+        }
+        if settings.tokens > 0 {
+            check_pointer("the rows", rows, settings.input.bytes())?;
+            check_pointer("the indices", indices, 4)?;
+            check_pointer("the scales", scales, 8)?;
+            check_pointer("dZ", gradient, settings.gradient.bytes())?;
+        }
         check_pointer("the count", count, 4)?;
-        check_pointer("dZ", gradient, settings.gradient.bytes())?;
         check_pointer("dW", weight_gradient.cast_const(), settings.weight_gradient.bytes())?;
         // Checked when the plan was made, as far as there is one with so much memory.
         let (gathered, bytes) = self.gradient_parts().unwrap_or((Part::default(), u64::MAX));
@@ -269,8 +293,10 @@ impl LinearPlan {
             out_batch_stride: 0,
         };
         let (kernel, shape) = kernels::gather_rows(settings.gradient, kept, columns, 1);
-        // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
-        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        if kept > 0 {
+            // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
+            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        }
         let factors = Factors {
             left: rows,
             left_matrices: Matrices { row: row_elements as u64, matrix: 0 },
