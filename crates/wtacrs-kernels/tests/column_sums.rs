@@ -163,6 +163,7 @@ fn shapes_of_every_kind() {
         check_all_types(machine, 33, 2100, 2, 5);
         // Longer ranges than the shortest, and more of them than a warp takes at once.
         check_shape::<bf16>(machine, 10_000, 12, 1, 6);
+        check_shape::<f16>(machine, 2100, 1100, 1, 8);
         check_shape::<f32>(machine, 9000, 130, 1, 7);
     });
 }

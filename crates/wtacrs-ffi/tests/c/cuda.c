@@ -351,6 +351,12 @@ static void zero_sizes(void) {
   CHECK(wtacrs_column_norms(gpu, WTACRS_F32, 0, 1, NULL, 1, &norm, NULL));
   REQUIRE(norm == 0);
   CHECK(wtacrs_column_norms(gpu, WTACRS_F32, 3, 0, NULL, 0, NULL, NULL));
+  int64_t none[2] = {0, IN}, narrow[2] = {1, 0};
+  wtacrs_dltensor empty = {NULL, {2, 0}, 2, {2, 32, 1}, none, NULL, 0};
+  CHECK(wtacrs_row_norms_dl(gpu, &empty, NULL, 0, NULL));
+  norm = 5, empty.shape = narrow;
+  CHECK(wtacrs_row_norms_dl(gpu, &empty, &norm, 1, NULL));
+  REQUIRE(norm == 0);
   free(kept), free(winners), free(dz_norms), free(bias);
 }
 

@@ -33,8 +33,8 @@ pub struct LinearSettings {
     pub weight_gradient: DataType,
     /// How f32 matrices are multiplied.
     pub precision: Precision,
-    /// Whether a backward pass may be asked for the bias gradient: its scratch then has room for partial sums, a 16th of
-    /// the bytes of dZ or less.
+    /// Whether a backward pass may be asked for the bias gradient: its scratch then has room for partial sums, at most a
+    /// quarter of the bytes of dZ, and for up to 65,536 tokens at most 256 rows of f32.
     pub bias_gradient: bool,
     /// How many problems there are, each with matrices, a threshold and draws of its own: problem b draws from stream
     /// b.

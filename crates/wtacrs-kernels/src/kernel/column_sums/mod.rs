@@ -8,8 +8,9 @@
 //! A block of the first launch takes a range of whole rows, a strip of up to 256 vectors of 16 bytes at a time. A thread
 //! keeps its vector's columns in registers while it walks down the rows, four at a time; what it finds of each row's
 //! squares goes to the row's place in shared memory. Where rows are narrower than a block, groups of threads take rows in
-//! turn and their sums are added in the end. So x is read once, and what is written and read again is a 32nd of its
-//! elements or less, in f32.
+//! turn and their sums are added in the end. So x is read once. What is written and read again is a row of f32 for each
+//! range: of 8 rows or more, and 256 ranges or fewer up to 65,536 rows, so that it stays in the cache that multiprocessors
+//! share.
 //!
 //! The ranges follow from rows and columns alone, every sum has one order, and no float is added atomically: the same bits
 //! for every alignment and on every machine.
@@ -58,11 +59,11 @@ pub struct Args {
     pub partials: *mut f32,
 }
 
-/// Fewest and most rows of a range: few enough for all multiprocessors to have some, and enough for partial sums to be
-/// little memory.
-const FEWEST_ROWS: u32 = 32;
+/// Fewest and most rows of a range: few enough for most multiprocessors to have some of a matrix of a thousand rows, and
+/// as many as shared memory holds the squares of.
+const FEWEST_ROWS: u32 = 8;
 const MOST_ROWS: u32 = 256;
-/// Between the two, a matrix has about so many ranges.
+/// Between the two, a matrix has about so many ranges: two blocks on each of an H100's multiprocessors.
 const RANGES: u32 = 256;
 /// Rows that a thread loads at a time.
 const AT_ONCE: u32 = 4;
@@ -168,9 +169,11 @@ mod tests {
         for rows in [1, 31, 512, 4096, 16_384, 1 << 20] {
             for columns in [8, 100, 1024, 4096, 50_000] {
                 for bytes in [2, 4] {
-                    let partials = u64::from(ranges(rows, columns, bytes)) * partial_leading(columns) * 4;
+                    let ranges = ranges(rows, columns, bytes);
+                    let partials = u64::from(ranges) * partial_leading(columns) * 4;
                     let matrix = u64::from(rows.next_multiple_of(FEWEST_ROWS) * bytes) * partial_leading(columns);
-                    assert!(16 * partials <= matrix, "{rows} × {columns}, {bytes} bytes");
+                    assert!(4 * partials <= matrix, "{rows} × {columns}, {bytes} bytes");
+                    assert!(ranges <= RANGES.max(rows.div_ceil(MOST_ROWS)), "{rows} × {columns}, {bytes} bytes");
                     assert!(shape(rows, columns, 1, bytes).shared_bytes <= 16 << 10);
                 }
             }
