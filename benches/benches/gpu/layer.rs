@@ -144,6 +144,7 @@ impl<'a> Layer<'a> {
             gradient: inputs.dz.pointer(),
             gradient_norms: self.norms.pointer(),
             weight_gradient: self.dw.pointer(),
+            bias_gradient: std::ptr::null_mut(),
             update: Update::Overwrite,
             scratch: self.scratch[1].memory(),
         };

@@ -675,9 +675,9 @@ wtacrs_status wtacrs_forward_dl(const struct wtacrs_plan *plan,
  `scratch` is aligned to 64 (on CUDA 256); wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in
  wtacrs_forward.
 
- On CUDA at most three kernels are launched, and the call can be captured. `bias_gradient` must be NULL. `saved` is
- not checked there: it must be what a forward pass of such a plan wrote, earlier on this stream or on one that it waits
- for.
+ On CUDA at most three kernels are launched, of which one reads dZ once for its norms and `bias_gradient` together, and
+ the call can be captured. `saved` is not checked there: it must be what a forward pass of such a plan wrote, earlier on
+ this stream or on one that it waits for. Norms may round otherwise if `bias_gradient` is asked for as well.
 
  The same bits for every number of threads on one machine; other machines may round otherwise.
 
@@ -723,7 +723,7 @@ wtacrs_status wtacrs_backward_dl(const struct wtacrs_plan *plan,
  into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
 
  The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward. On CUDA the
- dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and neither size is zero: WTACRS_UNSUPPORTED.
+ dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16: WTACRS_UNSUPPORTED.
 
  Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
  WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -767,7 +767,8 @@ wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
 
 /*
  One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
- norms each. Teach a shared predictor, or fill a shared cache, with these.
+ norms each. Teach a shared predictor, or fill a shared cache, with these. For norms on the host; on a GPU
+ wtacrs_column_norms makes them of one layers x tokens matrix.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_SIZE_OVERFLOW, WTACRS_OVERLAP (also of `out` with a layer).
  */
@@ -779,8 +780,7 @@ wtacrs_status wtacrs_joint_norms(const float *const *layers,
 /*
  Freezes a description into a plan for a device. Later changes of the description do not touch it.
 
- On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and no size may be zero:
- WTACRS_UNSUPPORTED.
+ On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16: WTACRS_UNSUPPORTED.
 
  Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
  WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
@@ -1110,8 +1110,7 @@ wtacrs_status wtacrs_norm_predictor_outcome(const struct wtacrs_norm_predictor *
  alone; `kept` and `winners` may be NULL where they are not wanted.
 
  On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so it must
- not be made while a stream is captured; `winners` must be NULL; and WTACRS_INVALID_WEIGHTS names a row of H whose norm
- or guess was no number.
+ not be made while a stream is captured; and WTACRS_INVALID_WEIGHTS names a row of H whose norm or guess was no number.
 
  Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
  WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -1150,7 +1149,10 @@ wtacrs_status wtacrs_last_error(char *buffer,
  The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
  WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
  doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
- and for looking at; wtacrs_select makes its own. On CUDA there is no such kernel: WTACRS_UNSUPPORTED.
+ and for looking at; wtacrs_select makes its own, the same.
+
+ On CUDA all arrays are the GPU's, and one block of one kernel makes them; if a norm is negative or not finite, all
+ weights are NaN. `stream` is as in wtacrs_forward.
 
  Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,
  WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -1172,7 +1174,7 @@ wtacrs_status wtacrs_weights(const struct wtacrs_plan *plan,
 
  The same bits on every machine.
 
- On CUDA all arrays are the GPU's, `kept` must not be NULL and `winners` must be. The upper half of `*kept` is 0, or 1 +
+ On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 +
  the index of the first norm that is negative or not finite; the lower half is then 0.
 
  Errors: as for wtacrs_weights; also WTACRS_BUFFER_TOO_SMALL.

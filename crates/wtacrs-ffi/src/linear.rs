@@ -176,9 +176,9 @@ pub(crate) fn known(norms: &[f32]) -> Vec<Option<f32>> {
 /// `scratch` is aligned to 64 (on CUDA 256); wtacrs_plan_backward_scratch_bytes tells its size. `stream` as in
 /// wtacrs_forward.
 ///
-/// On CUDA at most three kernels are launched, and the call can be captured. `bias_gradient` must be NULL. `saved` is
-/// not checked there: it must be what a forward pass of such a plan wrote, earlier on this stream or on one that it waits
-/// for.
+/// On CUDA at most three kernels are launched, of which one reads dZ once for its norms and `bias_gradient` together, and
+/// the call can be captured. `saved` is not checked there: it must be what a forward pass of such a plan wrote, earlier on
+/// this stream or on one that it waits for. Norms may round otherwise if `bias_gradient` is asked for as well.
 ///
 /// The same bits for every number of threads on one machine; other machines may round otherwise.
 ///

@@ -16,7 +16,7 @@ use wtacrs_core::product;
 /// into `norms`, `rows` floats. A row that is not finite has a norm that is not finite; that is no error here.
 ///
 /// The same bits for every number of threads, leading dimension and stride. `stream` as in wtacrs_forward. On CUDA the
-/// dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and neither size is zero: WTACRS_UNSUPPORTED.
+/// dtype is WTACRS_F32, WTACRS_F16 or WTACRS_BF16: WTACRS_UNSUPPORTED.
 ///
 /// Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
 /// WTACRS_SIZE_OVERFLOW, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -126,7 +126,8 @@ pub unsafe extern "C" fn wtacrs_column_norms(
 }
 
 /// One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
-/// norms each. Teach a shared predictor, or fill a shared cache, with these.
+/// norms each. Teach a shared predictor, or fill a shared cache, with these. For norms on the host; on a GPU
+/// wtacrs_column_norms makes them of one layers x tokens matrix.
 ///
 /// Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_SIZE_OVERFLOW, WTACRS_OVERLAP (also of `out` with a layer).
 #[unsafe(no_mangle)]

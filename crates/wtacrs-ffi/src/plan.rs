@@ -137,8 +137,7 @@ impl Plan {
 
 /// Freezes a description into a plan for a device. Later changes of the description do not touch it.
 ///
-/// On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16, and no size may be zero:
-/// WTACRS_UNSUPPORTED.
+/// On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16: WTACRS_UNSUPPORTED.
 ///
 /// Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
 /// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.

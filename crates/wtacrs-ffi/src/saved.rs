@@ -1,7 +1,6 @@
 //! The selection that a forward pass has saved, for looking at.
 
 use crate::array::{Array, block, check_disjoint, device_block, regions};
-use crate::cuda::unsupported;
 use crate::guard::{Failure, Outcome, guard};
 use crate::plan::{plan, wtacrs_plan};
 use crate::status::*;
@@ -13,8 +12,7 @@ use wtacrs_core::Selection;
 /// alone; `kept` and `winners` may be NULL where they are not wanted.
 ///
 /// On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so it must
-/// not be made while a stream is captured; `winners` must be NULL; and WTACRS_INVALID_WEIGHTS names a row of H whose norm
-/// or guess was no number.
+/// not be made while a stream is captured; and WTACRS_INVALID_WEIGHTS names a row of H whose norm or guess was no number.
 ///
 /// Errors: WTACRS_BUFFER_TOO_SMALL; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
 /// WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -33,9 +31,6 @@ pub unsafe extern "C" fn wtacrs_saved_selection(
         let plan = self::plan(plan)?;
         let (saved, selection) = match plan.on_gpu() {
             Some((gpu, layer)) => {
-                if !winners.is_null() {
-                    return Err(unsupported("saved memory does not tell the winners: pass NULL"));
-                }
                 let saved = device_block(saved, saved_bytes, plan.sizes.saved, "saved")?;
                 // SAFETY: as documented, it is memory of the GPU.
                 let selection = unsafe { layer.selection(&plan, gpu, &saved) }?;

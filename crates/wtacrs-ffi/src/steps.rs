@@ -19,7 +19,10 @@ use wtacrs_core::{Selection, Weights, product};
 /// The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
 /// WTACRS_SOURCE_INPUT and WTACRS_SOURCE_PREDICTED `guess` is NULL, and the weights are the input's norms): `tokens`
 /// doubles, each the weight that the selection's integers stand for (rounded by at most 2^-29 of the largest). For wtacrs_theory
-/// and for looking at; wtacrs_select makes its own. On CUDA there is no such kernel: WTACRS_UNSUPPORTED.
+/// and for looking at; wtacrs_select makes its own, the same.
+///
+/// On CUDA all arrays are the GPU's, and one block of one kernel makes them; if a norm is negative or not finite, all
+/// weights are NaN. `stream` is as in wtacrs_forward.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS names the first norm that is negative or not finite; WTACRS_INVALID_ARGUMENT,
 /// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
@@ -31,13 +34,13 @@ pub unsafe extern "C" fn wtacrs_weights(
     weights: *mut f64,
     stream: *mut c_void,
 ) -> wtacrs_status {
-    let _ = stream;
     guard("wtacrs_weights", || {
         let plan = self::plan(plan)?;
-        if plan.on_gpu().is_some() {
-            return Err(cuda::unsupported("no kernel writes the weights: wtacrs_select makes its own"));
-        }
         let output = Array::new(weights, plan.tokens, "weights")?;
+        if let Some((gpu, layer)) = plan.on_gpu() {
+            // SAFETY: as documented.
+            return unsafe { cuda::weights(&plan, &layer.linear, gpu, [input_norms, guess], &output, stream) };
+        }
         // SAFETY: as documented.
         let (weights, inputs) = unsafe { given_weights(&plan, input_norms, guess) }?;
         check_disjoint(&[output.region()], &inputs)?;
@@ -77,7 +80,7 @@ unsafe fn given_weights(plan: &Plan, input_norms: *const f32, guess: *const f32)
 ///
 /// The same bits on every machine.
 ///
-/// On CUDA all arrays are the GPU's, `kept` must not be NULL and `winners` must be. The upper half of `*kept` is 0, or 1 +
+/// On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 +
 /// the index of the first norm that is negative or not finite; the lower half is then 0.
 ///
 /// Errors: as for wtacrs_weights; also WTACRS_BUFFER_TOO_SMALL.

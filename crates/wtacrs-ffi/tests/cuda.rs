@@ -8,7 +8,7 @@ mod fake;
 mod machine;
 
 use fake::{Call, Fake};
-use machine::{Buffer, Machine};
+use machine::Machine;
 use std::ffi::c_void;
 use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::Arc;
@@ -123,6 +123,22 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
             backward_bytes,
             stream,
         ));
+        let bias = at(11);
+        check(wtacrs_backward(
+            plan,
+            saved,
+            saved_bytes,
+            at(4),
+            OUT,
+            at(6),
+            OUT,
+            1,
+            norms,
+            bias,
+            scratch,
+            backward_bytes,
+            stream,
+        ));
         check(wtacrs_norm_predictor_update_on(predictor, plan, saved, saved_bytes, norms, stream));
         check(wtacrs_norm_predictor_statistics_count(predictor, &mut count));
         let sums = at(7).cast();
@@ -162,6 +178,9 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
         ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16", "row_norms_bf16", kernels[4]]
     );
     assert!(kernels[4].starts_with("gather_gemm"), "{kernels:?}");
+    let with_bias = kernels.iter().position(|name| *name == "row_norms_sums_bf16").expect("a sum of dZ's rows");
+    assert_eq!(kernels[with_bias + 1..with_bias + 3], [kernels[4], "split_reduce_sums"]);
+    kernels.drain(with_bias..with_bias + 3);
     let learning = ["predictor_features_bf16", "predictor_sums", "predictor_apply"];
     let rest: Vec<_> = kernels[5..].iter().filter(|name| **name != "split_reduce").copied().collect();
     assert_eq!(rest[..3], learning);
@@ -264,7 +283,7 @@ fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32, precisi
     let room = |bytes| machine.filled::<u8>(bytes, 0xff);
     let (h_there, dz_there) = (machine.upload(&narrow(&h)), machine.upload(&narrow(&dz)));
     let (saved, forward, backward) = (room(saved_bytes), room(forward_bytes), room(backward_bytes));
-    let dw: Buffer<f32> = machine.filled(IN * OUT, 0xff);
+    let (dw, bias) = (machine.filled::<f32>(IN * OUT, 0xff), machine.filled::<f32>(OUT, 0xff));
     let (mut kept, mut indices, mut scales) = (0, vec![0_u32; TOKENS], vec![0.0; TOKENS]);
     // SAFETY: every pointer is to memory of the documented size and device that lives until all has run.
     unsafe {
@@ -292,7 +311,7 @@ fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32, precisi
             OUT,
             0,
             null_mut(),
-            null_mut(),
+            bias.bytes().cast(),
             backward.bytes().cast(),
             backward_bytes,
             null_mut(),
@@ -336,6 +355,12 @@ fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32, precisi
         let bound = (unit + 2f64.powi(-24) * (kept as f64 + 8.0)) * size;
         assert!((f64::from(found) - sum).abs() <= bound, "dtype {dtype}, ({i}, {j}): {found} for {sum} ± {bound}");
         farthest = farthest.max((f64::from(found) - sum).abs() / size);
+    }
+    for (j, &found) in machine.download(&bias).iter().enumerate() {
+        let column = || dz.iter().skip(j).step_by(OUT);
+        let (sum, size) = (column().sum::<f64>(), column().map(|v| v.abs()).sum::<f64>());
+        let bound = 2f64.powi(-24) * TOKENS as f64 * size;
+        assert!((f64::from(found) - sum).abs() <= bound, "dtype {dtype}, bias {j}: {found} for {sum} ± {bound}");
     }
     if precision == WTACRS_PRECISION_TF32 {
         assert!(farthest > 2f64.powi(-20), "no factor was rounded to tf32: {farthest}");

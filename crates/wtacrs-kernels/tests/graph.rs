@@ -65,6 +65,7 @@ impl Step {
             gradient: self.dz.bytes(),
             gradient_norms: ptr::null_mut(),
             weight_gradient: self.dw.bytes(),
+            bias_gradient: ptr::null_mut(),
             update: Update::Overwrite,
             scratch: memory(backward_scratch),
         };

@@ -5,7 +5,7 @@ mod steps;
 
 use common::{Machine, for_each_machine};
 use half::{bf16, f16};
-use ndarray::{Array2, Array4, ArrayView2, s};
+use ndarray::{Array1, Array2, Array4, ArrayView2, s};
 use safetensors::SafeTensors;
 use steps::{Data, Given, Outcome, run, run_columns};
 use wtacrs_core::design::{BuiltIn, Design};
@@ -15,6 +15,7 @@ use wtacrs_core::norm_predictor::{NormPredictor, Settings};
 use wtacrs_core::product::{self, Update};
 use wtacrs_core::tensor_mul::{TensorGuess, TensorMul};
 use wtacrs_core::{Keep, Selection, Weights};
+use wtacrs_kernels::device::Device;
 use wtacrs_kernels::kernel::predictor_update;
 use wtacrs_kernels::plan::{
     DataType, LinearPlan, LinearSettings, MatmulPlan, MatmulSettings, Memory, Precision, PredictorPlan, Randomness,
@@ -81,6 +82,7 @@ fn check_real_layer<T: Data>(machine: &mut Machine, layer: &Layer, precision: Pr
     let settings = LinearSettings {
         weights: WeightSource::Norms,
         weight_gradient: DataType::F32,
+        bias_gradient: true,
         precision,
         ..LinearSettings::new(1024, 384, 384, Keep::Fraction(0.3)).of_type(T::TYPE)
     };
@@ -106,6 +108,11 @@ fn check_real_layer<T: Data>(machine: &mut Machine, layer: &Layer, precision: Pr
     let error = relative_error(&outcome.dw, expected.view());
     assert!(error < bound, "{what}: {error}");
     assert!(outcome.dz_norms.iter().zip(&norms).all(|(found, norm)| (found - norm).abs() <= 1e-6 * norm), "{what}");
+    let mut bias = Array1::zeros(384);
+    product::column_sums_into(dz.view(), bias.view_mut(), Update::Overwrite).expect("fits");
+    let bias = bias.into_shape_with_order((1, 384)).expect("one row");
+    let error = relative_error(&outcome.bias, bias.view());
+    assert!(error < 1e-5, "{what}: {error}");
 }
 
 #[test]
@@ -139,6 +146,7 @@ fn a_batch_of_odd_sizes_between_other_data() {
     let settings = LinearSettings {
         weights: WeightSource::Cached { mix: 0.25 },
         design: BuiltIn::WtaStratified,
+        bias_gradient: true,
         batch: BATCH,
         input_strides: Some(Strides { row: 17, matrix: TOKENS * 17 + 5 }),
         gradient_strides: Some(Strides { row: OUT, matrix: TOKENS * OUT + 1 }),
@@ -170,7 +178,33 @@ fn a_batch_of_odd_sizes_between_other_data() {
             let kept = product::gather(h.view(), &selection).expect("fits");
             let expected = product::weight_gradient(kept.view(), dz.view(), &selection).expect("fits") + 2.5;
             assert!(relative_error(&outcome.dw, expected.view()) < 1e-5, "{what}");
+            let bias = Array2::from_shape_fn((1, OUT), |(_, j)| 2.5 + dz.column(j).sum());
+            assert!(relative_error(&outcome.bias, bias.view()) < 1e-5, "{what}");
             assert!(outcome.dw_between.iter().all(|&value| value == 2.5), "{what}: only dW is written");
+        }
+    });
+}
+
+#[test]
+fn a_bias_gradient_beside_partial_products() {
+    const TOKENS: usize = 500;
+    const OUT: usize = 40;
+    let (h, dz) = (made_up(2 * TOKENS, 24, 12), made_up(2 * TOKENS, OUT, 13));
+    for_each_machine(|machine| {
+        let settings = LinearSettings { batch: 2, ..LinearSettings::new(TOKENS, 24, OUT, Keep::Fraction(0.9)) };
+        let device = Device { multiprocessors: 132, ..machine.device().clone() };
+        let run = |machine: &mut Machine, bias_gradient| {
+            let settings = LinearSettings { bias_gradient, ..settings.clone() }.of_type(DataType::F32);
+            let plan = LinearPlan::new(settings, &device).expect("valid");
+            assert!(plan.splits() > 1);
+            run(machine, &plan, &Given::new(h.view(), dz.view(), &[], Randomness::new(1, 2)))
+        };
+        let (with, without) = (run(machine, true), run(machine, false));
+        for (b, (with, without)) in with.iter().zip(&without).enumerate() {
+            assert_eq!(with.dw, without.dw, "{machine:?}, problem {b}");
+            let dz = dz.slice(s![b * TOKENS..(b + 1) * TOKENS, ..]);
+            let bias = Array2::from_shape_fn((1, OUT), |(_, j)| dz.column(j).sum());
+            assert!(relative_error(&with.bias, bias.view()) < 1e-5, "{machine:?}, problem {b}");
         }
     });
 }

@@ -52,6 +52,7 @@ fn backward_buffers() -> BackwardBuffers {
         gradient: memory.at,
         gradient_norms: memory.at.cast(),
         weight_gradient: memory.at,
+        bias_gradient: ptr::null_mut(),
         update: Update::Overwrite,
         scratch: memory,
     }
@@ -86,7 +87,7 @@ fn names(list: &LaunchList) -> Vec<&'static str> {
 
 #[test]
 fn three_launches_forward_and_at_most_three_backward() {
-    let sizes = [(1, 1, 1), (7, 3, 5), (4096, 1024, 1024), (65_536, 4096, 16_384), (200_000, 64, 64)];
+    let sizes = [(1, 1, 1), (7, 3, 5), (4096, 1024, 1024), (65_536, 4096, 16_384), (200_000, 64, 64), (64, 70_000, 9)];
     for (tokens, in_features, out_features) in sizes {
         for weights in SOURCES {
             for data_type in [DataType::F32, DataType::F16, DataType::Bf16] {
@@ -114,7 +115,19 @@ fn three_launches_forward_and_at_most_three_backward() {
                 // SAFETY: as above.
                 unsafe { plan.backward(&mut fewer, &silent) }.expect("fits");
                 assert_eq!(fewer.launches(), &list.launches()[1..]);
-                for shape in list.launches().iter().map(|launch| launch.shape) {
+                let bias = LinearSettings { bias_gradient: true, ..plan.settings().clone() };
+                let bias = LinearPlan::new(bias, &h100()).expect("valid");
+                let mut with_bias = LaunchList::default();
+                let wanted = BackwardBuffers { bias_gradient: anywhere().at.cast(), ..backward_buffers() };
+                // SAFETY: as above.
+                unsafe { bias.backward(&mut with_bias, &wanted) }.expect("fits");
+                let last = ["split_reduce_sums"];
+                assert_eq!(
+                    names(&with_bias),
+                    [&[&*format!("row_norms_sums_{data_type}"), found[1]], &last[..]].concat()
+                );
+                assert!(bias.backward_scratch_bytes() > plan.backward_scratch_bytes());
+                for shape in list.launches().iter().chain(with_bias.launches()).map(|launch| launch.shape) {
                     assert_fits(shape, &h100());
                 }
             }
@@ -122,6 +135,49 @@ fn three_launches_forward_and_at_most_three_backward() {
     }
     // Few tokens and features leave most multiprocessors idle, unless the sum is cut.
     assert!(LinearPlan::new(settings(65_536, 256, 256), &h100()).expect("valid").splits() > 1);
+}
+
+#[test]
+fn sizes_of_zero_launch_what_must_be_written_and_no_more() {
+    let launches = |tokens, in_features, out_features, update, wants_bias: bool| {
+        let settings = LinearSettings { bias_gradient: true, ..settings(tokens, in_features, out_features) };
+        let plan = LinearPlan::new(settings, &h100()).expect("valid");
+        // What has no elements need not be anywhere.
+        let nothing = |len: usize, at: *mut u8| if len == 0 { ptr::null_mut() } else { at };
+        let at = anywhere().at;
+        let forward = ForwardBuffers { input: nothing(tokens * in_features, at), ..forward_buffers() };
+        let bias = if wants_bias { nothing(out_features, at).cast() } else { ptr::null_mut() };
+        let backward = BackwardBuffers {
+            gradient: nothing(tokens * out_features, at),
+            gradient_norms: nothing(tokens, at).cast(),
+            weight_gradient: nothing(in_features * out_features, at),
+            bias_gradient: bias,
+            update,
+            ..backward_buffers()
+        };
+        let (mut first, mut second) = (LaunchList::default(), LaunchList::default());
+        // SAFETY: nothing runs.
+        unsafe {
+            plan.forward(&mut first, &forward, Randomness::new(1, 2)).expect("fits");
+            plan.backward(&mut second, &backward).expect("fits");
+        }
+        for launch in first.launches().iter().chain(second.launches()) {
+            assert_fits(launch.shape, &h100());
+        }
+        (names(&first), names(&second))
+    };
+    let (write, add) = (Update::Overwrite, Update::Accumulate);
+    let no_tokens = vec!["split_reduce"];
+    assert_eq!(launches(0, 8, 8, write, false), (no_tokens.clone(), vec!["split_reduce"]));
+    assert_eq!(launches(0, 8, 8, write, true), (no_tokens.clone(), vec!["split_reduce_sums"]));
+    assert_eq!(launches(0, 8, 8, add, true), (no_tokens.clone(), vec![]));
+    assert_eq!(launches(0, 0, 0, write, true), (no_tokens.clone(), vec![]));
+    assert_eq!(launches(0, 0, 8, write, true), (no_tokens, vec!["split_reduce_sums"]));
+    let selects = vec!["row_norms_bf16", "select_wta_pivotal"];
+    assert_eq!(launches(9, 0, 8, add, true), (selects.clone(), vec!["row_norms_sums_bf16", "split_reduce_sums"]));
+    assert_eq!(launches(9, 0, 8, write, false), (selects.clone(), vec!["row_norms_bf16"]));
+    assert_eq!(launches(9, 0, 0, write, true), (selects, vec!["row_norms_bf16"]));
+    assert_eq!(launches(9, 8, 0, write, true).1, ["row_norms_bf16"]);
 }
 
 fn assert_fits(shape: Shape, device: &Device) {
@@ -209,9 +265,6 @@ fn what_is_no_plan() {
         LinearPlan::new(settings, &h100()).expect_err("must be refused")
     };
     let message = |change| refused(change).to_string();
-    assert_eq!(refused(|s| s.tokens = 0), PlanError::Zero { what: "the number of tokens" });
-    assert_eq!(refused(|s| s.in_features = 0), PlanError::Zero { what: "the number of input features" });
-    assert_eq!(refused(|s| s.out_features = 0), PlanError::Zero { what: "the number of output features" });
     assert_eq!(refused(|s| s.batch = 0), PlanError::Zero { what: "the batch" });
     assert_eq!(message(|s| s.batch = 70_000), "the batch is 70000: at most 65535 are possible");
     assert_eq!(message(|s| s.tokens = 1 << 31), "the number of tokens is 2147483648: at most 2147483647 are possible");
@@ -299,6 +352,10 @@ fn what_is_not_executed() {
         backward(BackwardBuffers { gradient_norms: odd.cast(), ..ok }),
         ExecuteError::Misaligned { what: "the norms of dZ", .. }
     ));
+    assert_eq!(
+        backward(BackwardBuffers { bias_gradient: anywhere().at.cast(), ..ok }).to_string(),
+        "the bias gradient: the plan was made without it"
+    );
     assert!(matches!(
         backward(BackwardBuffers { saved: small(saved), ..ok }),
         ExecuteError::TooSmall { what: "the saved memory", .. }
@@ -336,6 +393,9 @@ fn attention() {
     unsafe {
         left.forward(&mut list, &forward_buffers(), Randomness::new(0, 0)).expect("fits");
         left.backward(&mut list, &backward_buffers()).expect("fits");
+        let bias = BackwardBuffers { bias_gradient: anywhere().at.cast(), ..backward_buffers() };
+        let refused = left.backward(&mut list, &bias).expect_err("refused");
+        assert_eq!(refused.to_string(), "a bias gradient: the plan was made without it");
     }
     let found = names(&list);
     assert_eq!(

@@ -3,10 +3,10 @@
 mod common;
 mod selections;
 
-use common::testdata;
+use common::{for_each_machine, testdata};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use selections::{Batch, DESIGNS, Geometry, check, run};
+use selections::{Batch, DESIGNS, Geometry, check, run, weights_on};
 use serde::Deserialize;
 use wtacrs_core::Weights;
 use wtacrs_kernels::kernel::select::{Design, Source, shape};
@@ -273,6 +273,74 @@ fn invalid_weights_are_named_by_the_first_index() {
             }
         }
     }
+}
+
+#[test]
+fn winners_are_told_or_not() {
+    let weights = weights(300, 40);
+    for (design, name) in DESIGNS {
+        for geometry in [Geometry(1, 64, 0), Geometry(3, 32, 1)] {
+            for budget in [1, 77, 300] {
+                let found = run(&Batch::of(&weights, budget), design, geometry).remove(0);
+                let core = Weights::new(&weights).expect("valid");
+                let expected = selections::by_core(&core, budget, name, 0x0123_4567_89ab_cdef, 77, 3);
+                assert_eq!(found, expected, "{name}, {budget} of 300");
+            }
+            let bad: Vec<f32> = weights.iter().map(|_| f32::NAN).collect();
+            assert_eq!(run(&Batch::of(&bad, 9), design, geometry)[0].winners, 0);
+        }
+    }
+}
+
+#[test]
+fn weights_are_told_for_every_source() {
+    for_each_machine(|machine| {
+        for pairs in [1, 31, 700, 5000] {
+            let input = weights(2 * pairs, 9);
+            let other: Vec<f32> = weights(2 * pairs, 23).iter().map(|w| 0.1 * w).collect();
+            let cached: Vec<f32> = other.iter().enumerate().map(|(i, &w)| if i % 3 == 0 { -1.0 } else { w }).collect();
+            let cold = vec![-1.0; 2 * pairs];
+            let zeros = vec![0.0; 2 * pairs];
+            let of = |input: &[f32], other: &[f32], source| {
+                let known: Vec<_> = other.iter().map(|&norm| (norm >= 0.0).then_some(norm)).collect();
+                match source {
+                    Source::Norms => Weights::from_norms(input, other).expect("valid"),
+                    Source::Cached => Weights::from_cache(input, &known, 0.01).expect("valid"),
+                    _ => Weights::from_input(input).expect("valid"),
+                }
+            };
+            let sources = [
+                (&input, &[][..], Source::Input),
+                (&zeros, &[], Source::Input),
+                (&input, &other, Source::Norms),
+                (&input, &cached, Source::Cached),
+                (&input, &cold, Source::Cached),
+            ];
+            for (input, other, source) in sources {
+                let batch = Batch { other, source, problems: 2, ..Batch::of(input, 1) };
+                let found = weights_on(machine, &batch);
+                for problem in 0..2 {
+                    let range = problem * pairs..(problem + 1) * pairs;
+                    let expected = of(&input[range.clone()], other.get(range.clone()).unwrap_or(&[]), source);
+                    let expected: Vec<_> = (0..pairs).map(|i| expected.value(i).to_bits()).collect();
+                    let found: Vec<_> = found[range].iter().map(|weight| weight.to_bits()).collect();
+                    assert_eq!(found, expected, "{machine:?}, {pairs} pairs, {source:?}");
+                }
+            }
+            let mut bad = input.clone();
+            bad[pairs - 1] = f32::NEG_INFINITY;
+            let found = weights_on(machine, &Batch { problems: 2, ..Batch::of(&bad, 1) });
+            assert!(found[..pairs].iter().all(|weight| weight.is_nan()));
+            assert!(found[pairs..].iter().all(|weight| weight.is_finite()), "the other problem is its own");
+        }
+        let input: Vec<f32> = weights(200, 7).iter().map(|w| w + 0.5).collect();
+        let logs: Vec<f32> = weights(200, 8).iter().map(|w| 0.2 * w - 1.0).collect();
+        let batch = Batch { other: &logs, source: Source::Predicted, ..Batch::of(&input, 1) };
+        let found = weights_on(machine, &batch);
+        for ((found, norm), &input) in found.iter().zip(norms_of(&logs, 6.0)).zip(&input) {
+            assert!((found / (norm * f64::from(input)) - 1.0).abs() < 4e-5, "{found} {norm} {input}");
+        }
+    });
 }
 
 /// The norms that a predictor of wtacrs-core makes of log-norms, in f64: within e^±clamp of their geometric mean.

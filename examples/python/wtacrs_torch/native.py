@@ -112,10 +112,10 @@ class Plan:
         tokens, in_features, out_features = self.shape
         made = {"dtype": self.sums, "device": self.device}
         on_cpu = self.device.type == "cpu"
-        # A GPU writes rows of in_features x out_features, and leaves sums over tokens to torch.
+        # A GPU writes rows of in_features x out_features.
         shape = (out_features, in_features) if on_cpu else (in_features, out_features)
         weight = torch.empty(shape, **made)
-        bias = torch.empty(out_features, **made) if with_bias and on_cpu else None
+        bias = torch.empty(out_features, **made) if with_bias else None
         norms = torch.empty(tokens, dtype=torch.float32, device=self.device)
         scratch = memory(self.backward_scratch_bytes, self.device)
         dz = self._walkable(dz)
@@ -126,8 +126,6 @@ class Plan:
                 pointer(norms), pointer(bias), pointer(scratch), size(self.backward_scratch_bytes),
                 stream(self.device),
             )  # fmt: skip
-        if with_bias and not on_cpu:
-            bias = dz.sum(0, dtype=self.sums)
         return weight if on_cpu else weight.T, bias, norms
 
     def _walkable(self, matrix):

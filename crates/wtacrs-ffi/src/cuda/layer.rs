@@ -72,9 +72,10 @@ impl CudaLayer {
             gradient: data_type(layer.dz)?,
             weight_gradient: data_type(layer.dw)?,
             precision: layer.precision,
+            bias_gradient: true,
             ..LinearSettings::new(tokens, in_features, out_features, keep)
         };
-        let exact = LinearSettings { weights: WeightSource::Norms, ..settings.clone() };
+        let exact = LinearSettings { weights: WeightSource::Norms, bias_gradient: false, ..settings.clone() };
         let (linear, exact) = (LinearPlan::new(settings, gpu.properties())?, LinearPlan::new(exact, gpu.properties())?);
         let mut layout = Layout::default();
         let what = "the scratch of a product in one call";
@@ -150,10 +151,14 @@ impl CudaLayer {
         let saved = device_block(pass.saved, pass.saved_bytes, self.sizes.saved, "saved")?;
         let scratch = device_block(pass.scratch, pass.scratch_bytes, self.sizes.backward, "scratch")?;
         let dz_norms = Array::optional(dz_norms, plan.tokens, "dz_norms")?;
-        if !bias_gradient.is_null() {
-            return Err(unsupported("no kernel sums the rows of dZ: take the bias gradient elsewhere, and pass NULL"));
-        }
-        let outputs = regions([Some(dw.region()), Some(scratch.region()), dz_norms.as_ref().map(Array::region)]);
+        // Like dW it is in f32 there: plans have no other.
+        let bias_gradient = Array::<f32>::optional(bias_gradient.cast(), plan.out_features, "bias_gradient")?;
+        let outputs = regions([
+            Some(dw.region()),
+            Some(scratch.region()),
+            dz_norms.as_ref().map(Array::region),
+            bias_gradient.as_ref().map(Array::region),
+        ]);
         check_disjoint(&outputs, &[saved.region(), dz.region()])?;
         let linear = self.linear.with_strides([None, Some(strides(&dz)?), Some(strides(&dw)?)])?;
         let buffers = BackwardBuffers {
@@ -161,6 +166,7 @@ impl CudaLayer {
             gradient: dz.lowest(),
             gradient_norms: dz_norms.map_or(ptr::null_mut(), |norms| norms.as_ptr()),
             weight_gradient: dw.lowest(),
+            bias_gradient: bias_gradient.map_or(ptr::null_mut(), |bias| bias.as_ptr()),
             update,
             scratch: memory(&scratch),
         };
@@ -197,6 +203,7 @@ impl CudaLayer {
             gradient: y.lowest(),
             gradient_norms: ptr::null_mut(),
             weight_gradient: out.lowest(),
+            bias_gradient: ptr::null_mut(),
             update: wtacrs_core::product::Update::Overwrite,
             scratch: of(self.estimate.backward),
         };
@@ -233,9 +240,14 @@ impl CudaLayer {
         if status != 0 || count > plan.budget.get() {
             return Err(corrupted("was not written by a forward pass of such a plan".to_owned()));
         }
+        let winners: u64 = words::<8>(&read(parts.winners, 8)?).map(u64::from_le_bytes).sum();
+        if winners > count as u64 {
+            return Err(corrupted(format!("tells {winners} winners of {count} rows")));
+        }
         let indices = words::<4>(&read(parts.indices, 4 * count)?).map(u32::from_le_bytes).collect();
         let scales = words::<8>(&read(parts.scales, 8 * count)?).map(f64::from_le_bytes).collect();
-        Selection::new(plan.tokens, 0, indices, scales).map_err(|error| corrupted(format!("has no selection: {error}")))
+        Selection::new(plan.tokens, winners as usize, indices, scales)
+            .map_err(|error| corrupted(format!("has no selection: {error}")))
     }
 }
 

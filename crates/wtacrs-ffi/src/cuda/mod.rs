@@ -9,7 +9,7 @@ mod tensor_mul;
 
 pub(crate) use self::layer::{CudaLayer, Pass};
 pub(crate) use self::predictor::DevicePredictor;
-pub(crate) use self::steps::{DeviceSelection, column_norms, gather, row_norms, select, weight_gradient};
+pub(crate) use self::steps::{DeviceSelection, column_norms, gather, row_norms, select, weight_gradient, weights};
 pub(crate) use self::tensor_mul::{CudaTensorMul, Gradients, Operands};
 
 use crate::dtype::Dtype;
@@ -35,6 +35,10 @@ pub(crate) fn unsupported(message: impl Into<String>) -> Failure {
 /// Where the rows of a matrix lie. Kernels walk along rows: only their distance may vary.
 pub(crate) fn strides(matrix: &Tensor<2>) -> Outcome<Strides> {
     let ([rows, columns], [row, column]) = (matrix.shape(), matrix.strides());
+    if rows == 0 || columns == 0 {
+        // No element lies anywhere.
+        return Ok(Strides { row: columns, matrix: 0 });
+    }
     let row = if rows > 1 { row } else { columns as isize };
     if (columns > 1 && column != 1) || row < columns as isize {
         let what = matrix.region().what;

@@ -133,7 +133,8 @@ impl DevicePredictor {
         };
         let buffers = UpdateBuffers {
             saved: memory(&saved),
-            gradient_norms: norms.as_ptr(),
+            // Without tokens there may be none, and none is read.
+            gradient_norms: if plan.tokens > 0 { norms.as_ptr() } else { saved.as_ptr().cast() },
             state: self.part(self.state),
             sums: to,
             status: self.part(self.status).at.cast(),

@@ -1,7 +1,7 @@
 //! Each step alone on a GPU.
 
 use super::layer::norm_guess;
-use super::{data_type, memory, strides, unsupported};
+use super::{data_type, memory, strides};
 use crate::array::{Array, check_disjoint, device_block, regions};
 use crate::device::Gpu;
 use crate::dtype::Dtype;
@@ -96,15 +96,14 @@ pub(crate) unsafe fn select(
     scratch: &Array<u8>,
     stream: *mut c_void,
 ) -> Outcome {
-    if !winners.is_null() {
-        return Err(unsupported("no kernel counts the winners: pass NULL"));
-    }
     let [input_norms, guess] = norms;
     let input_norms = Array::new(input_norms, plan.tokens, "input_norms")?;
     let guess = norm_guess(plan, guess)?;
     let inputs = regions([Some(input_norms.region()), guess.as_ref().map(Array::region)]);
+    let winners = Array::optional(winners, 1, "winners")?;
     let mut outputs = selection.regions();
     outputs.push(scratch.region());
+    outputs.extend(winners.as_ref().map(Array::region));
     check_disjoint(&outputs, &inputs)?;
     let kept = selection.kept.as_ptr().cast::<u32>();
     let buffers = SelectBuffers {
@@ -115,10 +114,32 @@ pub(crate) unsafe fn select(
         count: kept,
         // The upper word, as GPUs count from the lowest byte.
         status: kept.wrapping_add(1),
+        winners: winners.map_or(ptr::null_mut(), |winners| winners.as_ptr()),
         scratch: memory(scratch),
     };
     // SAFETY: checked for NULL, size, alignment and overlap; the caller has the rest.
     Ok(unsafe { linear.select(&mut gpu.on(stream)?, &buffers, randomness, item) }?)
+}
+
+/// # Safety
+///
+/// The contract of `wtacrs_weights`.
+pub(crate) unsafe fn weights(
+    plan: &Plan,
+    linear: &LinearPlan,
+    gpu: &Gpu,
+    norms: [*const f32; 2],
+    weights: &Array<f64>,
+    stream: *mut c_void,
+) -> Outcome {
+    let [input_norms, guess] = norms;
+    let input_norms = Array::new(input_norms, plan.tokens, "input_norms")?;
+    let guess = norm_guess(plan, guess)?;
+    let inputs = regions([Some(input_norms.region()), guess.as_ref().map(Array::region)]);
+    check_disjoint(&[weights.region()], &inputs)?;
+    let norms = [input_norms.as_ptr().cast_const(), guess.map_or(ptr::null(), |guess| guess.as_ptr().cast_const())];
+    // SAFETY: checked for NULL, size, alignment and overlap; the caller has the rest.
+    Ok(unsafe { linear.weights(&mut gpu.on(stream)?, norms, weights.as_ptr()) }?)
 }
 
 /// # Safety

@@ -184,6 +184,7 @@ impl CudaTensorMul {
             gradient: g.lowest(),
             gradient_norms: norms,
             weight_gradient: to.lowest(),
+            bias_gradient: core::ptr::null_mut(),
             update,
             scratch: memory(&scratch),
         };

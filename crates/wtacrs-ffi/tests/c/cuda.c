@@ -52,27 +52,27 @@ static wtacrs_status backward(side on, float *to, size_t out, int32_t accumulate
 
 /* Indices and scales that a forward pass has saved. */
 typedef struct {
-  uint64_t kept;
+  uint64_t kept, winners;
   uint32_t indices[TOKENS];
   double scales[TOKENS];
 } selection;
 
 static selection saved_selection(side on) {
   selection s;
-  CHECK(wtacrs_saved_selection(on.plan, on.saved, on.saved_bytes, s.indices, s.scales, TOKENS, &s.kept, NULL));
+  CHECK(wtacrs_saved_selection(on.plan, on.saved, on.saved_bytes, s.indices, s.scales, TOKENS, &s.kept, &s.winners));
   return s;
 }
 
 static int same(const selection *a, const selection *b) {
-  return a->kept == b->kept && memcmp(a->indices, b->indices, a->kept * sizeof(uint32_t)) == 0 &&
+  return a->kept == b->kept && a->winners == b->winners && memcmp(a->indices, b->indices, a->kept * sizeof(uint32_t)) == 0 &&
          memcmp(a->scales, b->scales, a->kept * sizeof(double)) == 0;
 }
 
 /* What the CPU selects from norms that the GPU has taken: the same bits. */
 static selection on_cpu(side host, const float *input_norms, const float *guess, uint64_t offset) {
   selection s;
-  CHECK(wtacrs_select(host.plan, input_norms, guess, 42, offset, 0, s.indices, s.scales, TOKENS, &s.kept, NULL, NULL, 0,
-                      NULL));
+  CHECK(wtacrs_select(host.plan, input_norms, guess, 42, offset, 0, s.indices, s.scales, TOKENS, &s.kept, &s.winners,
+                      NULL, 0, NULL));
   return s;
 }
 
@@ -104,7 +104,7 @@ static void passes(void) {
     for (uint64_t pass = 0; pass < 2; pass++) {
       CHECK(forward(on, guess, NULL, pass * draws));
       selection found = saved_selection(on), expected = on_cpu(host, input_norms, guess, pass * draws);
-      REQUIRE(found.kept == budget && same(&found, &expected));
+      REQUIRE(found.kept == budget && found.winners < budget && same(&found, &expected));
       CHECK(backward(on, dw, OUT, 0, again));
       expected_dw(host, &expected, OUT, host_dw);
       REQUIRE(distance(dw, host_dw, IN * OUT) < 1e-6);
@@ -146,17 +146,25 @@ static void steps(void) {
   float *input_norms = aligned(TOKENS * sizeof(float)), *rows = aligned(budget * IN * sizeof(float));
   uint32_t *indices = aligned(budget * sizeof(uint32_t));
   double *scales = aligned(budget * sizeof(double));
-  uint64_t *kept = aligned(sizeof(uint64_t));
+  uint64_t *kept = aligned(sizeof(uint64_t)), *winners = aligned(sizeof(uint64_t));
   size_t bytes;
   CHECK(wtacrs_plan_weight_gradient_scratch_bytes(on.plan, &bytes));
   void *scratch = aligned(bytes);
   CHECK(wtacrs_row_norms(gpu, WTACRS_F32, TOKENS, IN, h, LEADING, input_norms, NULL));
-  CHECK(wtacrs_select(on.plan, input_norms, norms, 42, 0, 0, indices, scales, budget, kept, NULL, on.forward,
-                      on.forward_bytes, NULL));
+  CHECK(wtacrs_select(on.plan, input_norms, norms, 42, 0, 0, indices, scales, budget, kept, winners,
+                      on.forward, on.forward_bytes, NULL));
   CHECK(forward(on, norms, NULL, 0));
   selection expected = saved_selection(on);
   REQUIRE(*kept == expected.kept && memcmp(indices, expected.indices, *kept * sizeof(uint32_t)) == 0);
-  REQUIRE(memcmp(scales, expected.scales, *kept * sizeof(double)) == 0);
+  REQUIRE(*winners == expected.winners && memcmp(scales, expected.scales, *kept * sizeof(double)) == 0);
+
+  /* The weights behind it, as the CPU makes them. */
+  side host = make(cpu, WTACRS_SOURCE_NORMS, OUT, NULL);
+  double *weights = aligned(TOKENS * sizeof(double)), host_weights[TOKENS];
+  CHECK(wtacrs_weights(on.plan, input_norms, norms, weights, NULL));
+  CHECK(wtacrs_weights(host.plan, input_norms, norms, host_weights, NULL));
+  REQUIRE(memcmp(weights, host_weights, TOKENS * sizeof(double)) == 0);
+  free(weights), end(host);
   CHECK(wtacrs_gather(on.plan, h, LEADING, indices, kept, rows, IN, NULL));
   REQUIRE(memcmp(rows + 5 * IN, h + (size_t)indices[5] * LEADING, IN * sizeof(float)) == 0);
   CHECK(wtacrs_weight_gradient(on.plan, rows, IN, indices, scales, kept, dz, LEADING, dw, OUT, 0, scratch, bytes, NULL));
@@ -183,7 +191,8 @@ static void steps(void) {
   CHECK(wtacrs_joint_norms(layers, 2, TOKENS, joint));
   CHECK(wtacrs_column_norms(cpu, WTACRS_F32, 2, TOKENS, both, TOKENS, columns, NULL));
   REQUIRE(distance(input_norms, joint, TOKENS) < 1e-6 && distance(columns, joint, TOKENS) < 1e-6);
-  free(both), free(input_norms), free(rows), free(indices), free(scales), free(kept), free(scratch), end(on);
+  free(both), free(input_norms), free(rows), free(indices), free(scales), free(kept), free(winners);
+  free(scratch), end(on);
 }
 
 static void tensors(void) {
@@ -221,6 +230,134 @@ static void offsets(void) {
     end(on);
   }
   free(further);
+}
+
+/* The exact sum of dZ's rows beside their norms, written and added to, with and without norms. */
+static void bias_gradient(void) {
+  side on = make(gpu, WTACRS_SOURCE_INPUT, OUT, NULL), host = make(cpu, WTACRS_SOURCE_INPUT, OUT, NULL);
+  float *bias = aligned(OUT * sizeof(float)), *alone = aligned(OUT * sizeof(float)), host_bias[OUT];
+  float *again = aligned(TOKENS * sizeof(float));
+  CHECK(forward(on, NULL, NULL, 0));
+  CHECK(forward(host, NULL, NULL, 0));
+  CHECK(wtacrs_backward(host.plan, host.saved, host.saved_bytes, dz, LEADING, host_dw, OUT, 0, NULL, host_bias,
+                        host.backward, host.backward_bytes, NULL));
+  CHECK(backward(on, host_dw, OUT, 0, NULL));
+  CHECK(wtacrs_backward(on.plan, on.saved, on.saved_bytes, dz, LEADING, dw, OUT, 0, again, bias, on.backward,
+                        on.backward_bytes, NULL));
+  REQUIRE(distance(bias, host_bias, OUT) < 1e-6 && distance(again, norms, TOKENS) < 1e-6);
+  REQUIRE(memcmp(dw, host_dw, IN * OUT * sizeof(float)) == 0);
+  CHECK(wtacrs_backward(on.plan, on.saved, on.saved_bytes, dz, LEADING, dw, OUT, 0, NULL, alone, on.backward,
+                        on.backward_bytes, NULL));
+  REQUIRE(memcmp(alone, bias, OUT * sizeof(float)) == 0);
+  CHECK(wtacrs_backward(on.plan, on.saved, on.saved_bytes, dz, LEADING, dw, OUT, 1, NULL, alone, on.backward,
+                        on.backward_bytes, NULL));
+  for (int k = 0; k < OUT; k++) REQUIRE(alone[k] == 2 * bias[k]);
+  free(bias), free(alone), free(again), end(on), end(host);
+}
+
+/* Nothing of what a call would read or write needs to be there, and what must become zero does. */
+static void zero_sizes(void) {
+  const size_t shapes[][3] = {{0, IN, OUT}, {0, 0, 0}, {30, 0, OUT}, {30, IN, 0}, {30, 0, 0}};
+  uint64_t *kept = aligned(sizeof(uint64_t)), *winners = aligned(sizeof(uint64_t));
+  float *dz_norms = aligned(30 * sizeof(float)), *bias = aligned(OUT * sizeof(float)), host_bias[OUT];
+  for (int i = 0; i < 5; i++) {
+    size_t tokens = shapes[i][0], in = shapes[i][1], out = shapes[i][2];
+    side sides[2];
+    wtacrs_context *contexts[2] = {gpu, cpu};
+    selection found[2];
+    for (int k = 0; k < 2; k++) {
+      wtacrs_layer *layer;
+      side *on = &sides[k];
+      CHECK(wtacrs_layer_create(&layer));
+      CHECK(wtacrs_layer_set_shape(layer, tokens, in, out));
+      CHECK(wtacrs_layer_set_budget_fraction(layer, 0.3));
+      CHECK(wtacrs_layer_set_source(layer, WTACRS_SOURCE_INPUT));
+      CHECK(wtacrs_plan_create(contexts[k], layer, &on->plan));
+      CHECK(wtacrs_layer_destroy(layer));
+      CHECK(wtacrs_plan_saved_bytes(on->plan, &on->saved_bytes));
+      CHECK(wtacrs_plan_forward_scratch_bytes(on->plan, &on->forward_bytes));
+      CHECK(wtacrs_plan_backward_scratch_bytes(on->plan, &on->backward_bytes));
+      on->saved = aligned(on->saved_bytes), memset(on->saved, 0xff, on->saved_bytes);
+      on->forward = aligned(on->forward_bytes), on->backward = aligned(on->backward_bytes);
+      float *to = k ? host_dw : dw, *sum = k ? host_bias : bias;
+      const float *some_h = tokens && in ? h : NULL, *some_dz = tokens && out ? dz : NULL;
+      CHECK(wtacrs_forward(on->plan, some_h, in, NULL, NULL, 42, 0, on->saved, on->saved_bytes, on->forward,
+                           on->forward_bytes, NULL));
+      found[k] = saved_selection(*on);
+      for (size_t j = 0; j < in * out; j++) to[j] = 5;
+      for (size_t j = 0; j < out; j++) sum[j] = 5;
+      for (size_t j = 0; j < tokens; j++) dz_norms[j] = 5;
+      for (int32_t accumulate = 1; accumulate >= 0; accumulate--) {
+        CHECK(wtacrs_backward(on->plan, on->saved, on->saved_bytes, some_dz, out, in && out ? to : NULL, out, accumulate,
+                              tokens ? dz_norms : NULL, out ? sum : NULL, on->backward, on->backward_bytes, NULL));
+        for (size_t j = 0; j < in * out; j++) REQUIRE(to[j] == (accumulate ? 5 : 0));
+        if (!tokens)
+          for (size_t j = 0; j < out; j++) REQUIRE(sum[j] == (accumulate ? 5 : 0));
+        if (!out)
+          for (size_t j = 0; j < tokens; j++) REQUIRE(dz_norms[j] == 0);
+      }
+      CHECK(wtacrs_backward(on->plan, on->saved, on->saved_bytes, some_dz, out, in && out ? to : NULL, out, 0, NULL, NULL,
+                            on->backward, on->backward_bytes, NULL));
+      for (size_t j = 0; j < in * out; j++) REQUIRE(to[j] == 0);
+      size_t bytes;
+      CHECK(wtacrs_plan_estimate_scratch_bytes(on->plan, &bytes));
+      void *scratch = aligned(bytes);
+      for (size_t j = 0; j < in * out; j++) to[j] = 5;
+      CHECK(wtacrs_estimate(on->plan, some_h, in, some_dz, out, 42, 0, in && out ? to : NULL, out, scratch, bytes, NULL));
+      for (size_t j = 0; j < in * out; j++) REQUIRE(to[j] == 0);
+      free(scratch);
+    }
+    /* Norms of no elements are the same on both devices, those of some may differ in the last bit. */
+    REQUIRE(found[0].kept == found[1].kept && found[0].winners == found[1].winners && (tokens || !found[0].kept));
+    REQUIRE(memcmp(found[0].indices, found[1].indices, found[0].kept * sizeof(uint32_t)) == 0);
+    REQUIRE(in || same(&found[0], &found[1]));
+    if (tokens && out) REQUIRE(distance(bias, host_bias, out) < 1e-6);
+
+    /* The steps alone. */
+    side on = sides[0];
+    uint32_t *indices = tokens ? aligned(tokens * sizeof(uint32_t)) : NULL;
+    double *scales = tokens ? aligned(tokens * sizeof(double)) : NULL;
+    float *input_norms = tokens ? aligned(tokens * sizeof(float)) : NULL;
+    CHECK(wtacrs_row_norms(gpu, WTACRS_F32, tokens, in, tokens && in ? h : NULL, in, input_norms, NULL));
+    if (!in)
+      for (size_t j = 0; j < tokens; j++) REQUIRE(input_norms[j] == 0);
+    CHECK(wtacrs_weights(on.plan, input_norms, NULL, scales, NULL));
+    *kept = *winners = 77;
+    CHECK(wtacrs_select(on.plan, input_norms, NULL, 42, 0, 0, indices, scales, tokens, kept, winners, on.forward,
+                        on.forward_bytes, NULL));
+    REQUIRE(*kept == found[0].kept && *winners == found[0].winners);
+    size_t bytes;
+    CHECK(wtacrs_plan_weight_gradient_scratch_bytes(on.plan, &bytes));
+    void *scratch = aligned(bytes);
+    float *rows = tokens && in ? aligned(tokens * in * sizeof(float)) : NULL;
+    CHECK(wtacrs_gather(on.plan, tokens && in ? h : NULL, in, indices, kept, rows, in, NULL));
+    for (size_t j = 0; j < in * out; j++) dw[j] = 5;
+    CHECK(wtacrs_weight_gradient(on.plan, rows, in, indices, scales, kept, tokens && out ? dz : NULL, out,
+                                 in && out ? dw : NULL, out, 0, scratch, bytes, NULL));
+    for (size_t j = 0; j < in * out; j++) REQUIRE(dw[j] == 0);
+    if (in) {
+      wtacrs_norm_predictor *learning;
+      CHECK(wtacrs_norm_predictor_create_on(gpu, in, &learning));
+      for (size_t j = 0; j < tokens; j++) dz_norms[j] = 1;
+      CHECK(wtacrs_norm_predictor_update_on(learning, on.plan, on.saved, on.saved_bytes, tokens ? dz_norms : NULL, NULL));
+      uint32_t outcome, row;
+      CHECK(wtacrs_norm_predictor_outcome(learning, &outcome, &row));
+      CHECK(wtacrs_norm_predictor_destroy(learning));
+    }
+    free(indices), free(scales), free(input_norms), free(rows), free(scratch);
+    end(sides[0]), end(sides[1]);
+  }
+  float norm = 5;
+  CHECK(wtacrs_column_norms(gpu, WTACRS_F32, 0, 1, NULL, 1, &norm, NULL));
+  REQUIRE(norm == 0);
+  CHECK(wtacrs_column_norms(gpu, WTACRS_F32, 3, 0, NULL, 0, NULL, NULL));
+  int64_t none[2] = {0, IN}, narrow[2] = {1, 0};
+  wtacrs_dltensor empty = {NULL, {2, 0}, 2, {2, 32, 1}, none, NULL, 0};
+  CHECK(wtacrs_row_norms_dl(gpu, &empty, NULL, 0, NULL));
+  norm = 5, empty.shape = narrow;
+  CHECK(wtacrs_row_norms_dl(gpu, &empty, &norm, 1, NULL));
+  REQUIRE(norm == 0);
+  free(kept), free(winners), free(dz_norms), free(bias);
 }
 
 /* A row that is no number: the saved status names it, and dW is zero. */
@@ -390,7 +527,7 @@ int main(int argc, char **argv) {
   dw = aligned(IN * OUT * sizeof(float)), host_dw = aligned(IN * OUT * sizeof(float));
   CHECK(wtacrs_context_create(WTACRS_CPU, 0, &cpu));
   CHECK(wtacrs_context_create(WTACRS_CUDA, -1, &gpu));
-  passes(), in_one_call(), steps(), tensors(), offsets(), no_number(), predictors(), products();
+  passes(), in_one_call(), steps(), tensors(), offsets(), bias_gradient(), zero_sizes(), no_number(), predictors(), products();
   CHECK(wtacrs_context_destroy(cpu));
   CHECK(wtacrs_context_destroy(gpu));
   void *all[] = {h, dz, norms, host_norms, dw, host_dw};

@@ -70,8 +70,6 @@ static void devices(void) {
   wtacrs_layer *layer;
   CHECK(wtacrs_layer_create(&layer));
   CHECK(wtacrs_layer_set_budget_fraction(layer, 0.3));
-  CHECK(wtacrs_layer_set_shape(layer, 0, IN, OUT));
-  EXPECT(UNSUPPORTED, "tokens is 0", wtacrs_plan_create(gpu, layer, &made));
   CHECK(wtacrs_layer_set_shape(layer, UINT32_MAX, 1, 1));
   EXPECT(SIZE_OVERFLOW, "tokens", wtacrs_plan_create(gpu, layer, &made));
   EXPECT(MISALIGNED, "further_offset", wtacrs_layer_set_further_offset(layer, (uint64_t *)(saved + 4)));
@@ -98,7 +96,10 @@ static void passes(void) {
   UNTOUCHED(INVALID_ARGUMENT, "guess", FORWARD(plan, h, IN, norms, NULL, saved, saved_bytes, f, forward_bytes));
 
   EXPECT(OK, NULL, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes, f, forward_bytes));
-  UNTOUCHED(UNSUPPORTED, "bias gradient", BACKWARD(plan, dz, OUT, dw, OUT, NULL, norms, b, backward_bytes));
+  UNTOUCHED(MISALIGNED, "bias_gradient", BACKWARD(plan, dz, OUT, dw, OUT, NULL, (char *)norms + 2, b, backward_bytes));
+  UNTOUCHED(OVERLAP, "bias_gradient", BACKWARD(plan, dz, OUT, dw, OUT, NULL, dw + 3, b, backward_bytes));
+  UNTOUCHED(OVERLAP, "bias_gradient", BACKWARD(plan, dz, OUT, dw, OUT, norms, norms + TOKENS - 1, b, backward_bytes));
+  UNTOUCHED(OVERLAP, "bias_gradient", BACKWARD(plan, dz, OUT, dw, OUT, NULL, saved, b, backward_bytes));
   UNTOUCHED(NULL_POINTER, "dw", BACKWARD(plan, dz, OUT, NULL, OUT, NULL, NULL, b, backward_bytes));
   UNTOUCHED(OVERLAP, NULL, BACKWARD(plan, dz, OUT, dz, OUT, NULL, NULL, b, backward_bytes));
   UNTOUCHED(MISALIGNED, "dz_norms", BACKWARD(plan, dz, OUT, dw, OUT, (float *)((char *)norms + 2), NULL, b, backward_bytes));
@@ -166,15 +167,21 @@ static void passes(void) {
   CHECK(wtacrs_norm_predictor_destroy(ours));
   CHECK(wtacrs_norm_predictor_destroy(wide));
 
-  /* What the CUDA path does not serve. */
+  /* Steps alone. */
   double *weights = aligned(TOKENS * sizeof(double));
   uint32_t *indices = aligned(TOKENS * sizeof(uint32_t));
   uint64_t *kept = aligned(sizeof(uint64_t)), winners;
-  EXPECT(UNSUPPORTED, "weights", wtacrs_weights(plan, norms, NULL, weights, NULL));
-  EXPECT(UNSUPPORTED, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, &winners, f, forward_bytes, NULL));
+  EXPECT(NULL_POINTER, "weights", wtacrs_weights(plan, norms, NULL, NULL, NULL));
+  EXPECT(NULL_POINTER, "input_norms", wtacrs_weights(plan, NULL, NULL, weights, NULL));
+  EXPECT(NULL_POINTER, "guess", wtacrs_weights(with_norms, norms, NULL, weights, NULL));
+  EXPECT(INVALID_ARGUMENT, "guess", wtacrs_weights(plan, norms, norms, weights, NULL));
+  EXPECT(MISALIGNED, "weights", wtacrs_weights(plan, norms, NULL, (double *)((char *)weights + 4), NULL));
+  EXPECT(OVERLAP, "weights", wtacrs_weights(plan, norms, NULL, (double *)norms, NULL));
+  EXPECT(MISALIGNED, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, (uint64_t *)((char *)&winners + 4), f, forward_bytes, NULL));
+  EXPECT(OVERLAP, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, kept, f, forward_bytes, NULL));
   EXPECT(NULL_POINTER, "kept", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, NULL, NULL, f, forward_bytes, NULL));
   EXPECT(BUFFER_TOO_SMALL, "budget is 10", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, 9, kept, NULL, f, forward_bytes, NULL));
-  EXPECT(UNSUPPORTED, "winners", wtacrs_saved_selection(plan, saved, saved_bytes, NULL, NULL, 0, NULL, &winners));
+  EXPECT(MISALIGNED, NULL, wtacrs_saved_selection(plan, saved, saved_bytes, NULL, NULL, 0, NULL, (uint64_t *)((char *)&winners + 4)));
   memset(saved, 0xff, saved_bytes);
   EXPECT(CORRUPTED, NULL, wtacrs_saved_selection(plan, saved, saved_bytes, NULL, NULL, 0, kept, NULL));
   free(weights), free(indices), free(kept);

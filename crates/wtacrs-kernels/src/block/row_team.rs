@@ -34,8 +34,19 @@ impl RowTeam {
     /// The same for rows of which a warp takes a part, however wide they are.
     #[inline(always)]
     pub const fn of_lanes(vectors: u32) -> Self {
-        // The bits of vectors − 1, for 1 to 32 vectors.
-        let most = if vectors > WARP { WARP } else { vectors };
+        Self::of_at_most(WARP, vectors)
+    }
+
+    /// The same for rows of which a block takes a part, with a thread for each vector of it.
+    #[inline(always)]
+    pub const fn of_threads(vectors: u32) -> Self {
+        Self::of_at_most(THREADS, vectors)
+    }
+
+    #[inline(always)]
+    const fn of_at_most(threads: u32, vectors: u32) -> Self {
+        let most = if vectors > threads { threads } else { vectors };
+        // The bits of vectors − 1, for at least one vector.
         Self { shift: u32::BITS - most.saturating_sub(1).leading_zeros() }
     }
 
@@ -67,6 +78,12 @@ impl RowTeam {
     #[inline(always)]
     pub fn member(self) -> u32 {
         thread() & (self.threads() - 1)
+    }
+
+    /// A number as row and place: those of the thread that has it, if there is one.
+    #[inline(always)]
+    pub const fn split(self, index: u32) -> (u32, u32) {
+        (index >> self.shift, index & (self.threads() - 1))
     }
 
     /// The sum over the row's threads, the same bits in each of them: butterflies over lanes, then over warps. All
@@ -124,6 +141,9 @@ mod tests {
             };
             assert_eq!((team.threads(), team.rows()), (expected, THREADS / expected), "{vectors} vectors");
             assert_eq!(RowTeam::of_lanes(vectors).threads(), expected.min(WARP));
+            let of_threads = vectors.next_power_of_two().min(THREADS);
+            assert_eq!(RowTeam::of_threads(vectors).threads(), of_threads);
+            assert_eq!(RowTeam::of_threads(vectors).split(2 * of_threads), (2, 0));
         }
     }
 

@@ -101,6 +101,27 @@ unsafe fn load_word<E: Packed>(from: *const u8) -> u32 {
     }
 }
 
+/// The vector whose first `elements` are at `from`, the others being zeros.
+///
+/// # Safety
+///
+/// So many elements are readable and aligned.
+#[inline(always)]
+pub unsafe fn load_part<E: Packed>(from: *const u8, elements: u32) -> U32x4 {
+    let element = |i: u32| {
+        if i < elements {
+            // SAFETY: the caller's promise.
+            unsafe { load_element::<E>(from.add((i * E::BYTES) as usize)) }
+        } else {
+            0
+        }
+    };
+    let word = |i: u32| {
+        if E::PER_WORD == 1 { element(i) } else { element(2 * i) | element(2 * i + 1) << 16 }
+    };
+    U32x4([word(0), word(1), word(2), word(3)])
+}
+
 /// Writes a vector.
 ///
 /// # Safety
@@ -217,6 +238,11 @@ mod tests {
             unsafe {
                 let vector = load::<E, false>(from);
                 assert_eq!(elements::<E>(vector), numbers);
+                for count in 0..=numbers.len() {
+                    let mut part = numbers.to_vec();
+                    part[count..].fill(0.0);
+                    assert_eq!(elements::<E>(load_part::<E>(from, count as u32)), part);
+                }
                 store::<E, true>(to, vector);
                 assert_eq!(load::<E, true>(to), vector);
                 store::<E, false>(to.add(16 + E::BYTES as usize), vector);

@@ -5,6 +5,7 @@
 
 pub mod alias;
 pub mod column_norms;
+pub mod column_sums;
 pub mod gather_columns;
 pub mod gather_gemm;
 pub mod gather_rows;
@@ -55,6 +56,12 @@ kernels! {
     row_norms_f16 ROW_NORMS_F16 [256] = row_norms::row_norms::<F16>, row_norms::Args;
     /// [`row_norms`] of bf16.
     row_norms_bf16 ROW_NORMS_BF16 [256] = row_norms::row_norms::<Bf16>, row_norms::Args;
+    /// The first launch of [`column_sums`], of f32.
+    row_norms_sums_f32 ROW_NORMS_SUMS_F32 [256] = column_sums::row_norms_sums::<F32>, column_sums::Args;
+    /// The first launch of [`column_sums`], of f16.
+    row_norms_sums_f16 ROW_NORMS_SUMS_F16 [256] = column_sums::row_norms_sums::<F16>, column_sums::Args;
+    /// The first launch of [`column_sums`], of bf16.
+    row_norms_sums_bf16 ROW_NORMS_SUMS_BF16 [256] = column_sums::row_norms_sums::<Bf16>, column_sums::Args;
     /// [`column_norms`] of f32.
     column_norms_f32 COLUMN_NORMS_F32 [256] = column_norms::column_norms::<F32>, column_norms::Args;
     /// [`column_norms`] of f16.
@@ -98,6 +105,8 @@ kernels! {
     select_wta_stratified SELECT_WTA_STRATIFIED [512] = select::select::<{ select::Design::WtaStratified as u32 }>, select::Args;
     /// [`select`] by `WtaPivotal`.
     select_wta_pivotal SELECT_WTA_PIVOTAL [512] = select::select::<{ select::Design::WtaPivotal as u32 }>, select::Args;
+    /// [`select`]: the weights alone.
+    select_weights SELECT_WEIGHTS [512] = select::select_weights, select::WeightsArgs;
     /// [`alias`]: builds tables.
     alias_build ALIAS_BUILD [1024] = alias::alias_build, alias::BuildArgs;
     /// [`alias`]: draws from them.
@@ -130,4 +139,6 @@ kernels! {
     gather_gemm_tf32_any GATHER_GEMM_TF32_ANY [256] = gather_gemm::gather_gemm::<Tf32, false>, gather_gemm::Args;
     /// [`split_reduce`].
     split_reduce SPLIT_REDUCE [256] = split_reduce::split_reduce, split_reduce::Args;
+    /// [`split_reduce`] beside the second launch of [`column_sums`].
+    split_reduce_sums SPLIT_REDUCE_SUMS [256] = split_reduce::split_reduce_sums, split_reduce::SumsArgs;
 }

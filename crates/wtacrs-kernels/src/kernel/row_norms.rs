@@ -62,6 +62,10 @@ pub struct Args {
 /// Squares below this lose digits to underflow.
 const LEAST_SAFE_SUM: f32 = 1e-30;
 
+/// What a square may lose to underflow, 2⁻¹⁵⁰, as a part of the least safe sum.
+#[cfg(not(target_arch = "nvptx64"))]
+pub(super) const LOST_TO_UNDERFLOW: f64 = 7.1e-16;
+
 /// The launch for a batch of matrices of elements of so many bytes (2 or 4); at most 65535 matrices.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn shape(rows: u32, columns: u32, batch: u32, bytes: u32) -> Shape {
@@ -78,8 +82,7 @@ pub fn error_bound(columns: u32, bytes: u32) -> f64 {
     let chain = vectors.div_ceil(threads) * (4 / bytes) + 1;
     let unit = f64::from(f32::EPSILON) / 2.0;
     let sum = f64::from(chain + 2 + threads.ilog2()) * unit;
-    // The second term is what squares near the least safe sum lose to underflow, 2⁻¹⁵⁰ each.
-    0.5 * (sum / (1.0 - sum) + f64::from(columns) * 7.1e-16) + unit
+    0.5 * (sum / (1.0 - sum) + f64::from(columns) * LOST_TO_UNDERFLOW) + unit
 }
 
 /// Norms of rows, and what they have of θ.
@@ -118,7 +121,7 @@ pub unsafe fn row_norms<E: Packed>(args: &Args) {
         let norm = sqrt_f32(squares);
         let mut found = Found { norm, direction: dot / norm };
         // A row of no columns has a sum of 0, and nothing to add again.
-        let is_safe = columns == 0 || (LEAST_SAFE_SUM..f32::INFINITY).contains(&squares);
+        let is_safe = columns == 0 || is_precise(squares);
         if warp::any(FULL, !is_safe) {
             let columns = if is_safe { 0 } else { columns };
             let again = rescue::<E>(team, x, theta, columns);
@@ -142,8 +145,8 @@ struct Sums {
     dot: f32,
 }
 
-struct Found {
-    norm: f32,
+pub(super) struct Found {
+    pub(super) norm: f32,
     direction: f32,
 }
 
@@ -201,13 +204,24 @@ unsafe fn add_row<E: Packed, const ALIGNED: bool, const DOT: bool>(
         }
         j += threads;
     }
-    let join = |[a, b, c, d]: [f32; 4]| (a + b) + (c + d);
     Sums { squares: join(squares), dot: join(dots) }
+}
+
+/// The sum of chains.
+#[inline(always)]
+pub(super) fn join([a, b, c, d]: [f32; 4]) -> f32 {
+    (a + b) + (c + d)
+}
+
+/// Whether a sum of squares in f32 has lost no digits to underflow, and is finite.
+#[inline(always)]
+pub(super) fn is_precise(squares: f32) -> bool {
+    (LEAST_SAFE_SUM..f32::INFINITY).contains(&squares)
 }
 
 /// Each word into a sum of its own.
 #[inline(always)]
-fn add_squares<E: Packed>(sums: &mut [f32; 4], U32x4([a, b, c, d]): U32x4) {
+pub(super) fn add_squares<E: Packed>(sums: &mut [f32; 4], U32x4([a, b, c, d]): U32x4) {
     let [s0, s1, s2, s3] = sums;
     let add = |sum: &mut f32, word: u32| E::for_each(word, |_, value| *sum = fma_f32(value, value, *sum));
     add(s0, a);
@@ -245,8 +259,13 @@ unsafe fn add_dots<E: Packed, const ALIGNED: bool>(sums: &mut [f32; 4], U32x4([a
 }
 
 /// The row once more, in f64: slow, and rarely needed.
+///
+/// # Safety
+///
+/// All lanes call it together for the team's row of so many elements, and `theta` is null or has as many. The scratch is
+/// the block's, or the team no more than a warp.
 #[inline(always)]
-unsafe fn rescue<E: Packed>(team: RowTeam, x: *const u8, theta: *const f32, columns: u32) -> Found {
+pub(super) unsafe fn rescue<E: Packed>(team: RowTeam, x: *const u8, theta: *const f32, columns: u32) -> Found {
     let (mut squares, mut dot) = (0.0_f64, 0.0_f64);
     let mut j = team.member();
     while j < columns {

@@ -1,10 +1,14 @@
 //! `dW (+)= Σ_s partials[s]`: the partial products of [`gather_gemm`](super::gather_gemm), added in order.
 //!
-//! Reads splits · in_features · out_features sums once and writes dw once; bound by memory.
+//! Reads splits · in_features · out_features sums once and writes dw once; bound by memory. [`split_reduce_sums`] ends
+//! [`column_sums`] in the same launch.
 
+use super::column_sums::{self, FinishArgs};
 use super::gather_gemm::partial_leading;
 use crate::block::output::{Destination, Output};
 use crate::block::repeat::repeat;
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::launch::Shape;
 use wtacrs_simt::index::{block, block_threads, grid, thread};
 use wtacrs_simt::memory::{U32x4, load_constant};
 
@@ -14,7 +18,7 @@ use wtacrs_simt::memory::{U32x4, load_constant};
 pub struct Args {
     /// splits × batch × in_features rows of [`partial_leading`] sums, aligned to 16.
     pub partials: *const f32,
-    /// How many partial products.
+    /// How many partial products; the sum of none is zero.
     pub splits: u32,
     /// Rows of `dw`.
     pub in_features: u32,
@@ -32,6 +36,52 @@ pub struct Args {
     pub dw_batch_stride: u64,
 }
 
+/// What a launch of [`split_reduce_sums`] is given.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SumsArgs {
+    /// The partial products, of which there may be none.
+    pub reduce: Args,
+    /// The column sums.
+    pub sums: FinishArgs,
+    /// So many grid.y are for the column sums, before those for the partial products.
+    pub sums_y: u32,
+}
+
+impl SumsArgs {
+    /// The arguments and their launch: beside `reduce`, the launch for the partial products, if there are some.
+    #[cfg(not(target_arch = "nvptx64"))]
+    pub fn launch(args: Args, reduce: Option<Shape>, sums: FinishArgs, batch: u32) -> (Self, Shape) {
+        let blocks = sums.blocks().max(1);
+        let [x, y, _] = reduce.map_or([blocks.min(1 << 16), 0, 0], |shape| shape.grid);
+        let sums_y = blocks.div_ceil(x);
+        let shape = Shape {
+            // Any number of grid.y adds the partial products up.
+            grid: [x, sums_y + y.min(MOST_GRID_Y - sums_y), batch.max(1)],
+            block: 256,
+            shared_bytes: column_sums::SHARED_BYTES,
+            cooperative: false,
+        };
+        (Self { reduce: args, sums, sums_y }, shape)
+    }
+}
+
+/// What a driver allows.
+#[cfg(not(target_arch = "nvptx64"))]
+const MOST_GRID_Y: u32 = 65_535;
+
+/// The launch for a batch of matrices.
+#[cfg(not(target_arch = "nvptx64"))]
+pub fn shape(in_features: u32, out_features: u32, batch: u32) -> Shape {
+    let quads = partial_leading(out_features) / 4;
+    Shape {
+        grid: [quads.div_ceil(256).max(1) as u32, in_features.clamp(1, MOST_GRID_Y), batch.max(1)],
+        block: 256,
+        shared_bytes: 0,
+        cooperative: false,
+    }
+}
+
 /// The reduction's kernel. A thread adds four neighbours at a time.
 ///
 /// # Safety
@@ -40,6 +90,31 @@ pub struct Args {
 #[inline(always)]
 pub unsafe fn split_reduce(args: &Args) {
     let [x, y, batch] = block();
+    // SAFETY: the caller's promise.
+    unsafe { add_up(args, x, y, batch, grid()[1]) }
+}
+
+/// The same beside the end of column sums.
+///
+/// # Safety
+///
+/// Pointers are as [`SumsArgs`] tells, and the launch is [`SumsArgs::launch`]'s.
+#[inline(always)]
+pub unsafe fn split_reduce_sums(args: &SumsArgs) {
+    let [x, y, batch] = block();
+    // SAFETY: the caller's promise; all threads of a block go one way.
+    unsafe {
+        if y < args.sums_y {
+            column_sums::finish(&args.sums, y * grid()[0] + x, batch);
+        } else {
+            add_up(&args.reduce, x, y - args.sums_y, batch, grid()[1] - args.sums_y);
+        }
+    }
+}
+
+/// The quads of block (x, y), where blocks are `grid_y` along y.
+#[inline(always)]
+unsafe fn add_up(args: &Args, x: u32, y: u32, batch: u32, grid_y: u32) {
     let leading = partial_leading(args.out_features);
     let quads = (leading / 4) as u32;
     let matrix = u64::from(args.in_features) * leading;
@@ -67,7 +142,7 @@ pub unsafe fn split_reduce(args: &Args) {
                 destination.write(row, 4 * quad, sums);
                 quad += grid()[0] * block_threads();
             }
-            row += grid()[1];
+            row += grid_y;
         }
     }
 }

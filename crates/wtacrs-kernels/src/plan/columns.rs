@@ -145,9 +145,13 @@ impl ColumnsPlan {
         launcher: &mut L,
         buffers: &BackwardBuffers,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, update, scratch } = buffers;
+        let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, bias_gradient, update, scratch } =
+            buffers;
         check_pointer("G", gradient, self.gradient.bytes())?;
         check_pointer("dA", weight_gradient.cast_const(), self.result.bytes())?;
+        if !bias_gradient.is_null() {
+            return Err(ExecuteError::Unplanned { what: "a bias gradient" });
+        }
         saved.check("the saved memory", self.sample.saved.bytes)?;
         scratch.check("the scratch of the backward pass", self.backward_bytes)?;
         let sample = &self.sample.settings;
@@ -200,6 +204,6 @@ impl ColumnsPlan {
             partials: scratch.of(self.partials),
         };
         // SAFETY: as above.
-        unsafe { self.product.run(launcher, &factors) }
+        unsafe { self.product.run(launcher, &factors, None) }
     }
 }

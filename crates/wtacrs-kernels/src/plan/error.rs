@@ -102,6 +102,12 @@ pub enum ExecuteError<E> {
         /// What there is.
         found: u64,
     },
+    /// A result that the plan was not made for.
+    #[error("{what}: the plan was made without it")]
+    Unplanned {
+        /// Which result.
+        what: &'static str,
+    },
     /// The launcher failed.
     #[error("{0}")]
     Launch(E),

@@ -7,7 +7,8 @@ use crate::block::output::Output;
 use crate::device::Device;
 use crate::kernel::gather_gemm::{Multiplier, Sizes, Tiling, tiling};
 use crate::kernel::{
-    self, column_norms, gather_columns, gather_gemm, gather_rows, predictor_update, row_norms, select,
+    self, column_norms, column_sums, gather_columns, gather_gemm, gather_rows, predictor_update, row_norms, select,
+    split_reduce,
 };
 use crate::launch::{Kernel, Launcher, Shape};
 use wtacrs_core::design::BuiltIn;
@@ -29,6 +30,11 @@ type Ready<A> = (&'static Kernel<A>, Shape);
 pub(super) fn row_norms(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<row_norms::Args> {
     let kernel = by_type!(of, ROW_NORMS_F32, ROW_NORMS_F16, ROW_NORMS_BF16);
     (kernel, row_norms::shape(rows, columns, batch, of.bytes() as u32))
+}
+
+pub(super) fn row_norms_sums(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<column_sums::Args> {
+    let kernel = by_type!(of, ROW_NORMS_SUMS_F32, ROW_NORMS_SUMS_F16, ROW_NORMS_SUMS_BF16);
+    (kernel, column_sums::shape(rows, columns, batch, of.bytes() as u32))
 }
 
 pub(super) fn column_norms(of: DataType, columns: u32, batch: u32) -> Ready<column_norms::Args> {
@@ -83,12 +89,17 @@ pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_bl
     (select::kernel(design), select::shape(pairs, batch, design, resident_blocks))
 }
 
+pub(super) fn weights(pairs: u32, batch: u32) -> Ready<select::WeightsArgs> {
+    (&kernel::SELECT_WEIGHTS, select::weights_shape(pairs, batch))
+}
+
 /// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.
 #[derive(Clone, Debug)]
 pub(super) struct Multiplication {
     pub(super) tiling: Tiling,
     output: Output,
     element_bytes: u32,
+    batch: u32,
 }
 
 impl Multiplication {
@@ -112,7 +123,7 @@ impl Multiplication {
         // All were checked to fit.
         let [in_features, out_features, rows, batch] = [left, right, rows, batch].map(|size| size as u32);
         let tiling = tiling(multiplier, Sizes { in_features, out_features, rows, batch }, device.multiprocessors);
-        Ok(Self { tiling, output, element_bytes: input.bytes() as u32 })
+        Ok(Self { tiling, output, element_bytes: input.bytes() as u32, batch })
     }
 
     /// The element type of the product, as kernels know it.
@@ -120,19 +131,36 @@ impl Multiplication {
         self.output as u32
     }
 
-    /// The launches of a product.
+    /// The launches of a product, and the end of column sums beside its own.
     ///
     /// # Safety
     ///
     /// The arguments keep the promises of the kernel.
-    pub(super) unsafe fn run<L: Launcher>(&self, launcher: &mut L, args: &gather_gemm::Args) -> Result<(), L::Error> {
-        let (kernel, shape) = self.tiling.launch(args.aligned(self.element_bytes));
-        // SAFETY: the caller's promise.
-        unsafe { launcher.launch(kernel, shape, args) }?;
-        match self.tiling.reduce {
+    pub(super) unsafe fn run<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        args: &gather_gemm::Args,
+        sums: Option<column_sums::FinishArgs>,
+    ) -> Result<(), L::Error> {
+        let has_product = args.in_features > 0 && args.out_features > 0;
+        if has_product && args.rows > 0 {
+            let (kernel, shape) = self.tiling.launch(args.aligned(self.element_bytes));
+            // SAFETY: the caller's promise.
+            unsafe { launcher.launch(kernel, shape, args) }?;
+        }
+        let reduce = match args.splits {
+            1 => None,
+            _ => has_product.then(|| split_reduce::shape(args.in_features, args.out_features, self.batch)),
+        };
+        match (reduce, sums) {
+            (reduce, Some(sums)) => {
+                let (args, shape) = split_reduce::SumsArgs::launch(args.reduce(), reduce, sums, self.batch);
+                // SAFETY: as above.
+                unsafe { launcher.launch(&kernel::SPLIT_REDUCE_SUMS, shape, &args) }
+            }
             // SAFETY: as above.
-            Some(shape) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &args.reduce()) },
-            None => Ok(()),
+            (Some(shape), None) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &args.reduce()) },
+            (None, None) => Ok(()),
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The plan of a linear layer, or of a batch of them.
 
 use super::error::{ExecuteError, PlanError};
+use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{ForwardBuffers, Randomness, SamplePlan, SampleSettings, SavedParts, Streams, check_size};
+use super::sample::{ForwardBuffers, Randomness, SamplePlan, SampleSettings, SavedParts, Streams, check_count};
 use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
 use crate::device::Device;
+use crate::kernel::column_sums;
 use crate::launch::Launcher;
+use core::ptr;
+use wtacrs_core::product::Update;
 
 /// How dW = Hᵀ dZ is estimated: which launches, with how much memory.
 ///
@@ -36,6 +40,8 @@ pub struct LinearPlan {
     pub(super) dw: Matrices,
     pub(super) product: ProductPlan,
     pub(super) partials: Part,
+    /// Sums of the columns of dZ over ranges of its rows, if the bias gradient may be wanted.
+    sums: Part,
     backward_bytes: u64,
 }
 
@@ -44,7 +50,7 @@ impl LinearPlan {
     ///
     /// # Errors
     ///
-    /// A size that is zero or too large, a budget that does not fit, rows that overlap, types that no kernel multiplies.
+    /// A size that is too large, a batch of none, a budget that does not fit, rows that overlap, types that no kernel multiplies.
     pub fn new(settings: LinearSettings, device: &Device) -> Result<Self, PlanError> {
         Self::with_streams(settings, device, Streams { first: 0, step: 1 })
     }
@@ -72,7 +78,7 @@ impl LinearPlan {
             ["the number of tokens", "the number of input features", "the batch"],
             device,
         )?;
-        check_size("the number of output features", out_features)?;
+        check_count("the number of output features", out_features)?;
         let dz = dz_matrices(&settings, settings.gradient_strides)?;
         let dw = dw_matrices(&settings, settings.weight_gradient_strides)?;
         let product = ProductPlan::new(
@@ -88,7 +94,8 @@ impl LinearPlan {
         )?;
         let mut layout = Layout::default();
         let partials = layout.part("the partial products", &[product.partial_bytes()])?;
-        Ok(Self { settings, sample, dz, dw, product, partials, backward_bytes: layout.bytes() })
+        let sums = layout.part("the partial sums of dZ", &sums_sizes(&settings))?;
+        Ok(Self { settings, sample, dz, dw, product, partials, sums, backward_bytes: layout.bytes() })
     }
 
     /// The same plan for matrices whose rows lie elsewhere: H, dZ and dW; none: dense. Costs a few comparisons, so that
@@ -186,7 +193,8 @@ impl LinearPlan {
         unsafe { self.sample.forward(launcher, buffers, randomness) }
     }
 
-    /// Writes or adds the estimate of dW, and the norms of dZ's rows if they are wanted: at most three launches.
+    /// Writes or adds the estimate of dW, and of dZ the norms of its rows and their exact sum, as far as they are wanted:
+    /// at most three launches, of which the first reads dZ once.
     ///
     /// # Errors
     ///
@@ -201,14 +209,57 @@ impl LinearPlan {
         launcher: &mut L,
         buffers: &BackwardBuffers,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, update, scratch } = buffers;
+        let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, bias_gradient, update, scratch } =
+            buffers;
         let LinearSettings { tokens, out_features, batch, .. } = &self.settings;
-        check_pointer("dZ", gradient, self.settings.gradient.bytes())?;
-        check_pointer("dW", weight_gradient.cast_const(), self.settings.weight_gradient.bytes())?;
+        let &LinearSettings { in_features, .. } = &self.settings;
+        if *tokens > 0 && *out_features > 0 {
+            check_pointer("dZ", gradient, self.settings.gradient.bytes())?;
+        }
+        if in_features > 0 && *out_features > 0 {
+            check_pointer("dW", weight_gradient.cast_const(), self.settings.weight_gradient.bytes())?;
+        }
         saved.check("the saved memory", self.sample.saved.bytes)?;
         scratch.check("the scratch of the backward pass", self.backward_bytes)?;
+        // Without tokens no norm is written, and without features no sum.
+        let (gradient_norms, bias_gradient) = (
+            if *tokens > 0 { gradient_norms } else { ptr::null_mut() },
+            if *out_features > 0 { bias_gradient } else { ptr::null_mut() },
+        );
         if !gradient_norms.is_null() {
             check_pointer("the norms of dZ", gradient_norms.cast_const(), 4)?;
+        }
+        let mut sums = None;
+        if !bias_gradient.is_null() {
+            if !self.settings.bias_gradient {
+                return Err(ExecuteError::Unplanned { what: "the bias gradient" });
+            }
+            check_pointer("the bias gradient", bias_gradient.cast_const(), 4)?;
+            let [rows, columns, batch] = [*tokens, *out_features, *batch].map(|size| size as u32);
+            let bytes = self.settings.gradient.bytes() as u32;
+            let args = column_sums::Args {
+                x: gradient,
+                leading: self.dz.row,
+                batch_stride: self.dz.matrix,
+                rows,
+                columns,
+                norms: gradient_norms,
+                partials: scratch.of(self.sums),
+            };
+            let (kernel, shape) = kernels::row_norms_sums(self.settings.gradient, rows, columns, batch);
+            if rows > 0 {
+                // SAFETY: the caller's promise; the partial sums are a part of the scratch.
+                unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+            }
+            sums = Some(column_sums::FinishArgs {
+                partials: args.partials,
+                // Of no rows no sum was left.
+                ranges: if rows > 0 { column_sums::ranges(rows, columns, bytes) } else { 0 },
+                columns,
+                accumulate: u32::from(update == Update::Accumulate),
+                sums: bias_gradient,
+            });
+        } else if !gradient_norms.is_null() {
             let matrix = Matrix {
                 at: gradient,
                 data_type: self.settings.gradient,
@@ -234,8 +285,19 @@ impl LinearPlan {
             partials: scratch.of(self.partials),
         };
         // SAFETY: the caller's promise; the saved parts lie within the saved memory, and their indices within dZ.
-        unsafe { self.product.run(launcher, &factors) }
+        unsafe { self.product.run(launcher, &factors, sums) }
     }
+}
+
+/// The partial sums of dZ's columns, if the bias gradient may be wanted.
+fn sums_sizes(settings: &LinearSettings) -> [u64; 4] {
+    let &LinearSettings { tokens, out_features, batch, gradient, bias_gradient, .. } = settings;
+    if !bias_gradient {
+        return [0; 4];
+    }
+    // Sizes were checked to be no more than kernels count.
+    let ranges = column_sums::ranges(tokens as u32, out_features as u32, gradient.bytes() as u32);
+    [batch as u64, u64::from(ranges), column_sums::partial_leading(out_features as u32), 4]
 }
 
 fn dz_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {

@@ -27,6 +27,7 @@ pub struct ListedLaunch {
 ///     gradient: anywhere.at,
 ///     gradient_norms: anywhere.at.cast(),
 ///     weight_gradient: anywhere.at,
+///     bias_gradient: std::ptr::null_mut(),
 ///     update: Update::Overwrite,
 ///     scratch: anywhere,
 /// };

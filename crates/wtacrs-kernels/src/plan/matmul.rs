@@ -143,6 +143,7 @@ impl MatmulPlan {
                 gradient: settings.gradient,
                 weight_gradient: settings.result,
                 precision: settings.precision,
+                bias_gradient: false,
                 batch: items,
                 input_strides: settings.a_strides,
                 gradient_strides: settings.gradient_strides,

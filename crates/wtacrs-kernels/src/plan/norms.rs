@@ -4,7 +4,7 @@ use super::data_type::DataType;
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::check_pointer;
-use super::sample::{MOST_OF_A_BATCH, check_most, check_size};
+use super::sample::{MOST_OF_A_BATCH, check_count, check_most};
 use super::settings::{Called, Matrices, Strides};
 use crate::kernel::{column_norms, row_norms};
 use crate::launch::Launcher;
@@ -32,10 +32,10 @@ impl Matrix {
     ///
     /// # Errors
     ///
-    /// A size that is zero or too large; rows that overlap.
+    /// A size that is too large, a batch of none; rows that overlap.
     pub fn check(&self) -> Result<(), PlanError> {
-        check_size("the number of rows", self.rows)?;
-        check_size("the number of columns", self.columns)?;
+        check_count("the number of rows", self.rows)?;
+        check_count("the number of columns", self.columns)?;
         check_most("the batch", self.batch, MOST_OF_A_BATCH)?;
         let called =
             Called { matrix: "x", rows: "the rows of x", row: "the length of a row of x", matrices: "the matrices x" };
@@ -45,7 +45,9 @@ impl Matrix {
 
     /// Its sizes as kernels count, if the pointers will do.
     fn launched<E>(&self, norms: *const f32) -> Result<[u32; 3], ExecuteError<E>> {
-        check_pointer("the matrix", self.at, self.data_type.bytes())?;
+        if self.rows > 0 && self.columns > 0 {
+            check_pointer("the matrix", self.at, self.data_type.bytes())?;
+        }
         check_pointer("the norms", norms, 4)?;
         Ok([self.batch, self.rows, self.columns].map(|size| size as u32))
     }
@@ -66,11 +68,16 @@ pub unsafe fn launch_row_norms<L: Launcher>(
     matrix: &Matrix,
     norms: *mut f32,
 ) -> Result<(), ExecuteError<L::Error>> {
+    if matrix.rows == 0 {
+        return Ok(());
+    }
     let [batch, rows, columns] = matrix.launched(norms)?;
+    // Without columns there may be no memory to count rows in.
+    let Strides { row, matrix: stride } = if columns > 0 { matrix.strides } else { Strides { row: 0, matrix: 0 } };
     let args = row_norms::Args {
         x: matrix.at,
-        leading: matrix.strides.row as u64,
-        batch_stride: matrix.strides.matrix as u64,
+        leading: row as u64,
+        batch_stride: stride as u64,
         rows,
         columns,
         theta: ptr::null(),
@@ -98,6 +105,9 @@ pub unsafe fn launch_column_norms<L: Launcher>(
     matrix: &Matrix,
     norms: *mut f32,
 ) -> Result<(), ExecuteError<L::Error>> {
+    if matrix.columns == 0 {
+        return Ok(());
+    }
     let [batch, rows, columns] = matrix.launched(norms)?;
     let args = column_norms::Args {
         x: matrix.at,

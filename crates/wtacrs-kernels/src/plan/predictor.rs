@@ -85,7 +85,8 @@ impl PredictorPlan {
             }
         }
         // The layer's plan has checked that they fit.
-        let (in_features, budget) = (layer.settings().in_features as u32, layer.kept_rows() as u32);
+        // A layer without tokens counts no rows, and room for one is room enough.
+        let (in_features, budget) = (layer.settings().in_features as u32, layer.kept_rows().max(1) as u32);
         let features = settings.features as u32;
         let rows = settings.rows_per_update.min(budget as usize) as u32;
         let mut layout = Layout::default();

@@ -6,7 +6,7 @@ use super::kernels::Multiplication;
 use super::memory::Memory;
 use super::settings::Matrices;
 use crate::device::Device;
-use crate::kernel::gather_gemm;
+use crate::kernel::{column_sums, gather_gemm};
 use crate::launch::Launcher;
 use wtacrs_core::product::Update;
 
@@ -22,7 +22,10 @@ pub struct BackwardBuffers {
     pub gradient_norms: *mut f32,
     /// The batch × in_features × out_features elements of dW.
     pub weight_gradient: *mut u8,
-    /// What becomes of dW's old values.
+    /// Where the exact sums of dZ's rows go, batch × out_features in f32, if the plan was made for them; null if nobody
+    /// wants them.
+    pub bias_gradient: *mut f32,
+    /// What becomes of old values of dW and of the bias gradient.
     pub update: Update,
     /// As many bytes as the plan's backward pass needs.
     pub scratch: Memory,
@@ -80,15 +83,23 @@ impl ProductPlan {
         self.multiplication.tiling.partial_bytes
     }
 
+    /// `sums` end in the last launch.
+    ///
     /// # Safety
     ///
-    /// Factors, product and partial products are as large as the settings tell, and their indices lie within.
+    /// Factors, product and partial products are as large as the settings tell, and their indices lie within; the sums as
+    /// large as they tell.
     pub(super) unsafe fn run<L: Launcher>(
         &self,
         launcher: &mut L,
         factors: &Factors,
+        sums: Option<column_sums::FinishArgs>,
     ) -> Result<(), ExecuteError<L::Error>> {
         let ProductSettings { rows, left, right, .. } = self.settings;
+        let adds_nothing = rows == 0 && factors.update == Update::Accumulate;
+        if adds_nothing || (left == 0 || right == 0) && sums.is_none() {
+            return Ok(());
+        }
         let args = gather_gemm::Args {
             saved: factors.left,
             saved_leading: factors.left_matrices.row,
@@ -101,7 +112,8 @@ impl ProductPlan {
             rows: rows as u32,
             in_features: left as u32,
             out_features: right as u32,
-            splits: self.multiplication.tiling.splits,
+            // Without rows the product is the sum of no partial products.
+            splits: if rows > 0 { self.multiplication.tiling.splits } else { 0 },
             accumulate: u32::from(factors.update == Update::Accumulate),
             output: self.multiplication.output(),
             dw: factors.product,
@@ -110,6 +122,6 @@ impl ProductPlan {
             partials: factors.partials,
         };
         // SAFETY: the caller's promise.
-        unsafe { self.multiplication.run(launcher, &args) }.map_err(ExecuteError::Launch)
+        unsafe { self.multiplication.run(launcher, &args, sums) }.map_err(ExecuteError::Launch)
     }
 }

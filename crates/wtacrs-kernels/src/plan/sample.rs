@@ -5,8 +5,9 @@ use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, Memory, Part, check_pointer};
 use super::settings::{Called, Matrices, Strides, WeightSource};
+use crate::block::output::Output;
 use crate::device::Device;
-use crate::kernel::{gather_rows, row_norms, select};
+use crate::kernel::{SPLIT_REDUCE, gather_rows, row_norms, select, split_reduce};
 use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::design::{BuiltIn, Design};
@@ -79,6 +80,8 @@ pub struct SavedParts {
     /// Per problem (u32), 0, or 1 + the index of the first row whose norm or guess is no weight (negative or not
     /// finite): then nothing is kept and the gradient is zero.
     pub status: Part,
+    /// How many rows of each problem were certain (u64).
+    pub winners: Part,
     /// Of all parts.
     pub bytes: u64,
 }
@@ -115,6 +118,11 @@ impl Randomness {
     }
 }
 
+/// Refuses a size that is more than kernels count.
+pub(super) fn check_count(what: &'static str, found: usize) -> Result<(), PlanError> {
+    check_most(what, found.max(1), MOST)
+}
+
 /// Refuses a size that is zero, or more than kernels count.
 pub(super) fn check_size(what: &'static str, found: usize) -> Result<(), PlanError> {
     check_most(what, found, MOST)
@@ -135,8 +143,8 @@ impl SamplePlan {
         [pairs, columns, batch]: [&'static str; 3],
         device: &Device,
     ) -> Result<Self, PlanError> {
-        check_size(pairs, settings.pairs)?;
-        check_size(columns, settings.columns)?;
+        check_count(pairs, settings.pairs)?;
+        check_count(columns, settings.columns)?;
         check_most(batch, settings.batch, MOST_OF_A_BATCH)?;
         settings.weights.check()?;
         let budget = settings.keep.of(settings.pairs)?;
@@ -165,8 +173,11 @@ impl SamplePlan {
     ) -> Result<(), ExecuteError<L::Error>> {
         let &ForwardBuffers { input, guess, saved, scratch } = buffers;
         let &SampleSettings { weights, data_type, batch, .. } = &self.settings;
-        check_pointer("the input", input, data_type.bytes())?;
-        if weights != WeightSource::Input {
+        let is_empty = self.settings.pairs == 0 || self.settings.columns == 0;
+        if !is_empty {
+            check_pointer("the input", input, data_type.bytes())?;
+        }
+        if weights != WeightSource::Input && self.settings.pairs > 0 {
             check_pointer("the guess", guess, 4)?;
         }
         if !randomness.further_offset.is_null() {
@@ -174,6 +185,12 @@ impl SamplePlan {
         }
         saved.check("the saved memory", self.saved.bytes)?;
         scratch.check("the scratch of the forward pass", self.scratch.bytes)?;
+        if self.settings.pairs == 0 {
+            // Counts, status and winners end the saved memory.
+            let words = (self.saved.bytes - self.saved.count.offset) / 4;
+            // SAFETY: a part of the saved memory.
+            return unsafe { zero(launcher, saved.of(self.saved.count), words as u32) };
+        }
 
         // They were checked to fit when the plan was made.
         let [batch, pairs, columns] = [batch, self.settings.pairs, self.settings.columns].map(|size| size as u32);
@@ -181,7 +198,9 @@ impl SamplePlan {
         let norms = scratch.of::<f32>(self.scratch.norms);
         let directions = scratch.of::<f32>(self.scratch.directions);
         let meeting = scratch.of::<u32>(self.scratch.meeting);
-        let Matrices { row: leading, matrix: batch_stride } = self.matrices;
+        // Without elements there may be no memory to count rows in.
+        let Matrices { row: leading, matrix: batch_stride } =
+            if is_empty { Matrices { row: 0, matrix: 0 } } else { self.matrices };
         let args = row_norms::Args {
             x: input,
             leading,
@@ -209,10 +228,14 @@ impl SamplePlan {
             },
             weights,
         };
-        let selected = Selected { indices, scales, count, status: saved.of(self.saved.status) };
+        let (status, winners) = (saved.of(self.saved.status), saved.of(self.saved.winners));
+        let selected = Selected { indices, scales, count, status, winners };
         let streams = self.settings.streams;
         // SAFETY: as above; indices, scales, counts and status are parts of the saved memory.
         unsafe { self.select(launcher, norms, randomness, streams, selected, scratch) }?;
+        if is_empty {
+            return Ok(());
+        }
         let rows = KeptRows {
             at: saved.of(self.saved.rows),
             leading: self.saved.row_elements,
@@ -255,6 +278,7 @@ impl SamplePlan {
             scales: selected.scales,
             count: selected.count,
             status: selected.status,
+            winners: selected.winners,
             scratch: scratch.of(self.scratch.select),
             meeting: scratch.of(self.scratch.meeting),
         };
@@ -304,6 +328,31 @@ impl SamplePlan {
     }
 }
 
+/// Makes some words zero: as the sum of no partial products.
+///
+/// # Safety
+///
+/// So many words are writable.
+pub(super) unsafe fn zero<L: Launcher>(
+    launcher: &mut L,
+    at: *mut u32,
+    words: u32,
+) -> Result<(), ExecuteError<L::Error>> {
+    let args = split_reduce::Args {
+        partials: ptr::null(),
+        splits: 0,
+        in_features: 1,
+        out_features: words,
+        accumulate: 0,
+        output: Output::F32 as u32,
+        dw: at.cast(),
+        dw_leading: u64::from(words),
+        dw_batch_stride: 0,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { launcher.launch(&SPLIT_REDUCE, split_reduce::shape(1, words, 1), &args) }.map_err(ExecuteError::Launch)
+}
+
 /// What a selection's weights are made from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Norms {
@@ -319,6 +368,7 @@ pub(super) struct Selected {
     pub(super) scales: *mut f64,
     pub(super) count: *mut u32,
     pub(super) status: *mut u32,
+    pub(super) winners: *mut u64,
 }
 
 /// Where kept rows are written: strides in elements.
@@ -343,6 +393,7 @@ impl SavedParts {
             scales: layout.part("the saved scales", &[batch, kept, 8])?,
             count: layout.part("the counts", &[batch, 4])?,
             status: layout.part("the status", &[batch, 4])?,
+            winners: layout.part("the winners", &[batch, 8])?,
             bytes: layout.bytes(),
         })
     }

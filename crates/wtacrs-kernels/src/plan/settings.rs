@@ -13,7 +13,7 @@ use wtacrs_core::design::BuiltIn;
 /// strides of their own if they are not dense.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearSettings {
-    /// Rows of H and dZ: n.
+    /// Rows of H and dZ: n. It and the features may be 0: then there is less to launch, or nothing.
     pub tokens: usize,
     /// Columns of H, rows of dW.
     pub in_features: usize,
@@ -33,6 +33,9 @@ pub struct LinearSettings {
     pub weight_gradient: DataType,
     /// How f32 matrices are multiplied.
     pub precision: Precision,
+    /// Whether a backward pass may be asked for the bias gradient: its scratch then has room for partial sums, at most a
+    /// quarter of the bytes of dZ, and for up to 65,536 tokens at most 256 rows of f32.
+    pub bias_gradient: bool,
     /// How many problems there are, each with matrices, a threshold and draws of its own: problem b draws from stream
     /// b.
     pub batch: usize,
@@ -86,6 +89,7 @@ impl LinearSettings {
             gradient: DataType::Bf16,
             weight_gradient: DataType::F32,
             precision: Precision::default(),
+            bias_gradient: false,
             batch: 1,
             input_strides: None,
             gradient_strides: None,
@@ -159,7 +163,8 @@ impl Matrices {
         if rows > 1 && row < columns {
             return Err(PlanError::Overlap { what: of_rows, found: row, needed: columns });
         }
-        let extent = product(what, &[rows as u64 - 1, row as u64, element_bytes])? / element_bytes + columns as u64;
+        let extent = product(what, &[rows.saturating_sub(1) as u64, row as u64, element_bytes])? / element_bytes
+            + columns as u64;
         // Matrices may interleave, as the heads of attention do, but not be the same.
         if batch > 1 && (matrix as u64) < columns as u64 {
             return Err(PlanError::Overlap { what: of_matrices, found: matrix, needed: columns });

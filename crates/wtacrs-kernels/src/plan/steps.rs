@@ -5,9 +5,9 @@ use super::kernels;
 use super::linear::LinearPlan;
 use super::memory::{Layout, Memory, Part, check_pointer};
 use super::product::Factors;
-use super::sample::{KeptRows, Norms, Randomness, Selected, Streams};
+use super::sample::{KeptRows, Norms, Randomness, Selected, Streams, zero};
 use super::settings::{Matrices, WeightSource};
-use crate::kernel::{gather_rows, row_norms};
+use crate::kernel::{gather_rows, row_norms, select};
 use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::product::Update;
@@ -27,6 +27,8 @@ pub struct SelectBuffers {
     pub count: *mut u32,
     /// 0, or 1 + the index of the first norm that is no weight; the count is then 0.
     pub status: *mut u32,
+    /// How many of them are certain; null if nobody wants to know.
+    pub winners: *mut u64,
     /// As many bytes as the plan's forward pass needs.
     pub scratch: Memory,
 }
@@ -89,23 +91,30 @@ impl LinearPlan {
         randomness: Randomness,
         stream: u32,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let &SelectBuffers { input_norms, guess, indices, scales, count, status, scratch } = buffers;
-        let weights = match self.settings().weights {
-            WeightSource::Predicted { .. } => WeightSource::Input,
-            weights => weights,
-        };
-        check_pointer("the norms", input_norms, 4)?;
-        if weights != WeightSource::Input {
-            check_pointer("the guess", guess, 4)?;
-        }
+        let &SelectBuffers { input_norms, guess, indices, scales, count, status, winners, scratch } = buffers;
+        let norms = self.given_norms(input_norms, guess)?;
         if !randomness.further_offset.is_null() {
             check_pointer("the further offset", randomness.further_offset, 8)?;
         }
-        check_pointer("the indices", indices.cast_const(), 4)?;
-        check_pointer("the scales", scales.cast_const(), 8)?;
+        let is_empty = self.settings().tokens == 0;
+        if !is_empty {
+            check_pointer("the indices", indices.cast_const(), 4)?;
+            check_pointer("the scales", scales.cast_const(), 8)?;
+        }
         check_pointer("the count", count.cast_const(), 4)?;
         check_pointer("the status", status.cast_const(), 4)?;
+        if !winners.is_null() {
+            check_pointer("the winners", winners.cast_const(), 8)?;
+        }
         scratch.check("the scratch of the forward pass", self.forward_scratch_bytes())?;
+        if is_empty {
+            // SAFETY: the caller's promise: one number each.
+            unsafe {
+                zero(launcher, count, 1)?;
+                zero(launcher, status, 1)?;
+                return if winners.is_null() { Ok(()) } else { zero(launcher, winners.cast(), 2) };
+            }
+        }
         // No rows: the launch only makes the words zero by which the selection's blocks meet.
         let args = row_norms::Args {
             x: ptr::null(),
@@ -121,12 +130,63 @@ impl LinearPlan {
         let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
         // SAFETY: the meeting words are a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
-        let other = if weights == WeightSource::Input { ptr::null() } else { guess };
-        let norms = Norms { input: input_norms, other, weights };
-        let selected = Selected { indices, scales, count, status };
+        let selected = Selected { indices, scales, count, status, winners };
         let streams = Streams { first: stream, step: 0 };
         // SAFETY: the caller's promise.
         unsafe { self.sample.select(launcher, norms, randomness, streams, selected, scratch) }
+    }
+
+    /// The weights that [`Self::select`] makes of norms: what its integers stand for, or NaN for all tokens if a norm is
+    /// none. One launch of one block, for looking at.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::select`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::select`]; `weights` has room for one weight of each token. The plan is of one problem.
+    pub unsafe fn weights<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        [input_norms, guess]: [*const f32; 2],
+        weights: *mut f64,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        if self.settings().tokens == 0 {
+            return Ok(());
+        }
+        let norms = self.given_norms(input_norms, guess)?;
+        check_pointer("the weights", weights.cast_const(), 8)?;
+        let (source, mix, clamp) = norms.weights.parts();
+        let pairs = self.settings().tokens as u32;
+        let args = select::WeightsArgs {
+            input_norms: norms.input,
+            other: norms.other,
+            source: source as u32,
+            pairs,
+            mix,
+            clamp,
+            weights,
+        };
+        let (kernel, shape) = kernels::weights(pairs, 1);
+        // SAFETY: the caller's promise.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+    }
+
+    /// What weights are made of where norms are all that is known.
+    fn given_norms<E>(&self, input_norms: *const f32, guess: *const f32) -> Result<Norms, ExecuteError<E>> {
+        let weights = match self.settings().weights {
+            WeightSource::Predicted { .. } => WeightSource::Input,
+            weights => weights,
+        };
+        if self.settings().tokens > 0 {
+            check_pointer("the norms", input_norms, 4)?;
+        }
+        if weights == WeightSource::Input || self.settings().tokens == 0 {
+            return Ok(Norms { input: input_norms, other: ptr::null(), weights });
+        }
+        check_pointer("the guess", guess, 4)?;
+        Ok(Norms { input: input_norms, other: guess, weights })
     }
 
     /// Copies the selected rows of H, unscaled.
@@ -144,6 +204,9 @@ impl LinearPlan {
         buffers: &GatherBuffers,
     ) -> Result<(), ExecuteError<L::Error>> {
         let &GatherBuffers { input, indices, count, rows, row_elements } = buffers;
+        if self.settings().tokens == 0 || self.settings().in_features == 0 {
+            return Ok(());
+        }
         let alignment = self.settings().input.bytes();
         check_pointer("the input", input, alignment)?;
         check_pointer("the indices", indices, 4)?;
@@ -154,6 +217,7 @@ impl LinearPlan {
             scales: ptr::null_mut(),
             count: count.cast_mut(),
             status: ptr::null_mut(),
+            winners: ptr::null_mut(),
         };
         let rows = KeptRows { at: rows, leading: row_elements as u64, matrix: 0 };
         // SAFETY: the caller's promise.
@@ -200,11 +264,16 @@ impl LinearPlan {
         let &GradientBuffers { rows, row_elements, indices, scales, count, gradient, weight_gradient, update, scratch } =
             buffers;
         let settings = self.settings();
-        check_pointer("the rows", rows, settings.input.bytes())?;
-        check_pointer("the indices", indices, 4)?;
-        check_pointer("the scales", scales, 8)?;
+        if settings.in_features == 0 || settings.out_features == 0 {
+            return Ok(());
+        }
+        if settings.tokens > 0 {
+            check_pointer("the rows", rows, settings.input.bytes())?;
+            check_pointer("the indices", indices, 4)?;
+            check_pointer("the scales", scales, 8)?;
+            check_pointer("dZ", gradient, settings.gradient.bytes())?;
+        }
         check_pointer("the count", count, 4)?;
-        check_pointer("dZ", gradient, settings.gradient.bytes())?;
         check_pointer("dW", weight_gradient.cast_const(), settings.weight_gradient.bytes())?;
         // Checked when the plan was made, as far as there is one with so much memory.
         let (gathered, bytes) = self.gradient_parts().unwrap_or((Part::default(), u64::MAX));
@@ -224,8 +293,10 @@ impl LinearPlan {
             out_batch_stride: 0,
         };
         let (kernel, shape) = kernels::gather_rows(settings.gradient, kept, columns, 1);
-        // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
-        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        if kept > 0 {
+            // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
+            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        }
         let factors = Factors {
             left: rows,
             left_matrices: Matrices { row: row_elements as u64, matrix: 0 },
@@ -239,6 +310,6 @@ impl LinearPlan {
             partials: scratch.of(self.partials),
         };
         // SAFETY: as above.
-        unsafe { self.product.run(launcher, &factors) }
+        unsafe { self.product.run(launcher, &factors, None) }
     }
 }

@@ -6,13 +6,14 @@ use half::{bf16, f16};
 use ndarray::Array2;
 use std::fmt::Debug;
 use wtacrs_core::element::Element;
-use wtacrs_kernels::kernel::{self, gather_rows, predictor_update, row_norms};
+use wtacrs_kernels::kernel::{self, column_sums, gather_rows, predictor_update, row_norms};
 use wtacrs_kernels::launch::Kernel;
 
 /// An element type with its kernels.
 pub trait Tested: Element<Accumulator = f32> + Debug {
     const BYTES: u32 = size_of::<Self>() as u32;
     const NORMS: Kernel<row_norms::Args>;
+    const SUMS: Kernel<column_sums::Args>;
     const GATHER: Kernel<gather_rows::Args>;
     const FEATURES: Kernel<predictor_update::Args>;
     fn from_f32(value: f32) -> Self;
@@ -21,9 +22,10 @@ pub trait Tested: Element<Accumulator = f32> + Debug {
 }
 
 macro_rules! tested {
-    ($type:ty, $from:expr, $norms:ident, $gather:ident, $features:ident) => {
+    ($type:ty, $from:expr, $norms:ident, $sums:ident, $gather:ident, $features:ident) => {
         impl Tested for $type {
             const NORMS: Kernel<row_norms::Args> = kernel::$norms;
+            const SUMS: Kernel<column_sums::Args> = kernel::$sums;
             const GATHER: Kernel<gather_rows::Args> = kernel::$gather;
             const FEATURES: Kernel<predictor_update::Args> = kernel::$features;
             fn from_f32(value: f32) -> Self {
@@ -36,9 +38,9 @@ macro_rules! tested {
     };
 }
 
-tested!(f32, std::convert::identity, ROW_NORMS_F32, GATHER_ROWS_F32, PREDICTOR_FEATURES_F32);
-tested!(f16, f16::from_f32, ROW_NORMS_F16, GATHER_ROWS_F16, PREDICTOR_FEATURES_F16);
-tested!(bf16, bf16::from_f32, ROW_NORMS_BF16, GATHER_ROWS_BF16, PREDICTOR_FEATURES_BF16);
+tested!(f32, std::convert::identity, ROW_NORMS_F32, ROW_NORMS_SUMS_F32, GATHER_ROWS_F32, PREDICTOR_FEATURES_F32);
+tested!(f16, f16::from_f32, ROW_NORMS_F16, ROW_NORMS_SUMS_F16, GATHER_ROWS_F16, PREDICTOR_FEATURES_F16);
+tested!(bf16, bf16::from_f32, ROW_NORMS_BF16, ROW_NORMS_SUMS_BF16, GATHER_ROWS_BF16, PREDICTOR_FEATURES_BF16);
 
 /// Where a batch of matrices lies: `offset` elements into its buffer, rows and items with gaps behind them.
 #[derive(Clone, Copy, Debug)]

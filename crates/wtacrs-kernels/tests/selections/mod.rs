@@ -6,7 +6,8 @@ use std::cell::RefCell;
 use wtacrs_core::design::{BuiltIn, Design as _};
 use wtacrs_core::draws::PhiloxDraws;
 use wtacrs_core::{Keep, Selection, Weights};
-use wtacrs_kernels::kernel::select::{self, Args, Design, Source};
+use wtacrs_kernels::kernel::SELECT_WEIGHTS;
+use wtacrs_kernels::kernel::select::{self, Args, Design, Source, WeightsArgs};
 
 pub const DESIGNS: [(Design, BuiltIn); 6] = [
     (Design::Uniform, BuiltIn::Uniform),
@@ -66,6 +67,7 @@ pub struct Geometry(pub u32, pub u32, pub u64);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     pub status: u32,
+    pub winners: u64,
     pub indices: Vec<u32>,
     pub scales: Vec<f64>,
 }
@@ -91,6 +93,7 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
     let indices = machine.filled::<u32>(problems * batch.budget, 0xff);
     let scales = machine.filled::<f64>(problems * batch.budget, 0xff);
     let (count, status) = (machine.filled::<u32>(problems, 0xff), machine.filled::<u32>(problems, 0xff));
+    let winners = machine.filled::<u64>(problems, 0xff);
     let meeting = machine.filled::<u32>(2 * problems, 0);
     let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
     let further_offset = machine.upload(&[batch.further_offset.unwrap_or(0)]);
@@ -110,6 +113,7 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
         indices: indices.pointer(),
         scales: scales.pointer(),
         count: count.pointer(),
+        winners: winners.pointer(),
         status: status.pointer(),
         scratch: scratch.pointer(),
         meeting: meeting.pointer(),
@@ -120,22 +124,52 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
     assert!(machine.download(&meeting).iter().all(|&word| word == 0), "the words of the meetings are zero again");
     let (indices, scales) = (machine.download(&indices), machine.download(&scales));
     let (count, status) = (machine.download(&count), machine.download(&status));
+    let winners = machine.download(&winners);
     (0..problems)
         .map(|problem| {
             let first = problem * batch.budget;
             let kept = first..first + count[problem] as usize;
             let rest = kept.end..first + batch.budget;
             assert!(indices[rest.clone()].iter().all(|&i| i == u32::MAX) && scales[rest].iter().all(|s| s.is_nan()));
-            Found { status: status[problem], indices: indices[kept.clone()].to_vec(), scales: scales[kept].to_vec() }
+            Found {
+                status: status[problem],
+                winners: winners[problem],
+                indices: indices[kept.clone()].to_vec(),
+                scales: scales[kept].to_vec(),
+            }
         })
         .collect()
+}
+
+/// The weights that the kernel makes.
+pub fn weights_on(machine: &mut Machine, batch: &Batch<'_>) -> Vec<f64> {
+    let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
+    let weights = machine.filled::<f64>(batch.input_norms.len(), 0xff);
+    let pairs = batch.pairs() as u32;
+    let args = WeightsArgs {
+        input_norms: input_norms.pointer(),
+        other: if batch.other.is_empty() { std::ptr::null() } else { other.pointer() },
+        source: batch.source as u32,
+        pairs,
+        mix: batch.mix,
+        clamp: batch.clamp,
+        weights: weights.pointer(),
+    };
+    // SAFETY: memory of the sizes that the arguments tell.
+    unsafe { machine.run(&SELECT_WEIGHTS, select::weights_shape(pairs, batch.problems as u32), &args) };
+    machine.download(&weights)
 }
 
 /// What wtacrs-core selects.
 pub fn by_core(weights: &Weights, budget: usize, design: BuiltIn, seed: u64, offset: u64, stream: u32) -> Found {
     let budget = weights.budget(Keep::Rows(budget)).expect("fits");
     let selection: Selection = design.select(weights, budget, &mut PhiloxDraws::with_stream(seed, offset, stream));
-    Found { status: 0, indices: selection.indices().to_vec(), scales: selection.scales().to_vec() }
+    Found {
+        status: 0,
+        winners: selection.winners() as u64,
+        indices: selection.indices().to_vec(),
+        scales: selection.scales().to_vec(),
+    }
 }
 
 /// The kernel's selections are those of core with these weights, one set for each problem.
@@ -146,8 +180,8 @@ pub fn check(batch: &Batch<'_>, weights: &[Weights], design: (Design, BuiltIn), 
         let stream = batch.first_stream.wrapping_add(problem as u32 * batch.stream_step);
         let expected = by_core(weights, batch.budget, design.1, batch.seed, offset, stream);
         assert_eq!(
-            (&found.indices, found.status),
-            (&expected.indices, 0),
+            (&found.indices, found.winners, found.status),
+            (&expected.indices, expected.winners, 0),
             "{}, {geometry:?}, problem {problem}: {batch:?}",
             design.1
         );

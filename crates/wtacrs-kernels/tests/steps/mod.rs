@@ -76,6 +76,8 @@ pub struct Outcome {
     pub dz_norms: Vec<f32>,
     /// Row by row.
     pub dw: Vec<f32>,
+    /// The bias gradient, if the plan was made for it.
+    pub bias: Vec<f32>,
     /// What lies between dW's rows and behind them.
     pub dw_between: Vec<f32>,
 }
@@ -89,6 +91,8 @@ struct Sizes {
     rows: usize,
     columns: usize,
     strides: Strides,
+    /// Entries of the bias gradient.
+    bias: usize,
 }
 
 /// A linear layer, with dW in f32.
@@ -103,6 +107,7 @@ pub fn run<T: Copy>(machine: &mut Machine, plan: &LinearPlan, given: &Given<'_, 
         rows,
         columns,
         strides: settings.weight_gradient_strides.unwrap_or(dense),
+        bias: if settings.bias_gradient { columns } else { 0 },
     };
     let bytes = [plan.forward_scratch_bytes(), plan.backward_scratch_bytes()];
     execute(
@@ -135,6 +140,7 @@ pub fn run_columns<T: Copy>(
         rows: 1,
         columns: results,
         strides: Strides { row: results, matrix: results },
+        bias: 0,
     };
     let bytes = [plan.forward_scratch_bytes(), plan.backward_scratch_bytes()];
     execute(
@@ -161,7 +167,7 @@ fn execute<T: Copy, E: std::fmt::Display>(
     forward: impl FnOnce(&mut Machine, ForwardBuffers, Randomness) -> Result<(), E>,
     backward: impl FnOnce(&mut Machine, BackwardBuffers) -> Result<(), E>,
 ) -> Vec<Outcome> {
-    let &Sizes { batch, tokens, kept, rows, columns, strides } = sizes;
+    let &Sizes { batch, tokens, kept, rows, columns, strides, bias } = sizes;
     // Old bits everywhere: NaN as numbers, far too large as indices.
     let room = |machine: &Machine, bytes: u64| machine.filled::<u8>(bytes as usize, 0xff);
     let memory = |of: &Buffer<u8>| Memory { at: of.bytes(), bytes: of.len() as u64 };
@@ -184,12 +190,14 @@ fn execute<T: Copy, E: std::fmt::Display>(
     let behind = 7;
     let len = (batch - 1) * strides.matrix + (rows - 1) * strides.row + columns + behind;
     let accumulates = given.old_dw != 0.0;
-    let dw = if accumulates { machine.upload(&vec![given.old_dw; len]) } else { machine.filled(len, 0xff) };
+    let old = |len| if accumulates { machine.upload(&vec![given.old_dw; len]) } else { machine.filled(len, 0xff) };
+    let (dw, bias_gradient) = (old(len), old(batch * bias));
     let buffers = BackwardBuffers {
         saved: memory(&saved),
         gradient: dz.bytes(),
         gradient_norms: dz_norms.pointer(),
         weight_gradient: dw.bytes(),
+        bias_gradient: if bias > 0 { bias_gradient.pointer() } else { std::ptr::null_mut() },
         update: if accumulates { Update::Accumulate } else { Update::Overwrite },
         scratch: memory(&scratch),
     };
@@ -201,6 +209,7 @@ fn execute<T: Copy, E: std::fmt::Display>(
     let (indices, scales) = (part::<u32>(machine, &saved, parts.indices), part::<f64>(machine, &saved, parts.scales));
     let (count, status) = (part::<u32>(machine, &saved, parts.count), part::<u32>(machine, &saved, parts.status));
     let (dw, dz_norms) = (machine.download(&dw), machine.download(&dz_norms));
+    let bias_gradient = machine.download(&bias_gradient);
     (0..batch)
         .map(|b| {
             let used = count[b] as usize;
@@ -219,6 +228,7 @@ fn execute<T: Copy, E: std::fmt::Display>(
                 input_norms: input_norms[b * tokens..][..tokens].to_vec(),
                 dz_norms: dz_norms[b * tokens..][..tokens].to_vec(),
                 dw: (0..rows).flat_map(|i| row(i)[..columns].to_vec()).collect(),
+                bias: bias_gradient[b * bias..][..bias].to_vec(),
                 dw_between: between,
             }
         })

@@ -114,12 +114,7 @@ impl Tiling {
         let wide = wide && matches!(multiplier, Multiplier::Bf16 | Multiplier::F16);
         let leading = partial_leading(sizes.out_features);
         let partials = u64::from(splits) * u64::from(sizes.batch) * u64::from(sizes.in_features) * leading;
-        let reduce = Shape {
-            grid: [(leading / 4).div_ceil(256).max(1) as u32, sizes.in_features.clamp(1, 65_535), sizes.batch.max(1)],
-            block: 256,
-            shared_bytes: 0,
-            cooperative: false,
-        };
+        let reduce = split_reduce::shape(sizes.in_features, sizes.out_features, sizes.batch);
         Self {
             multiplier,
             sizes,

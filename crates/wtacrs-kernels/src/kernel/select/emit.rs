@@ -3,7 +3,7 @@
 //! Warps count what their runs keep, a scan over warps tells where each begins, and ballots place the pairs of a row.
 
 use super::problem::Problem;
-use super::{Args, Design};
+use super::{Args, Design, tell_winners};
 use wtacrs_core::scales;
 use wtacrs_core::threshold::Threshold;
 use wtacrs_simt::index::{block, lane, thread};
@@ -47,6 +47,9 @@ pub(super) fn emit(problem: &mut Problem, args: &Args, scaling: &Scaling) {
     if problem.team.rank == 0 && thread() == 0 {
         // SAFETY: the problem's own place.
         unsafe { store(args.count.wrapping_add(block()[2] as usize), found.total as u32) };
+    }
+    if scaling.design == Design::TopK as u32 {
+        tell_winners(problem, args, found.total);
     }
     let mut place = first + found.before as usize;
     run.rows(load, |pair, held, count| {

@@ -15,12 +15,16 @@ mod layout;
 mod pivotal;
 mod problem;
 mod stratified;
+mod tell;
 mod top_k;
 mod uniform;
 mod weights;
 
 use self::emit::{Scaling, emit};
 use self::problem::Problem;
+#[cfg(not(target_arch = "nvptx64"))]
+pub use self::tell::weights_shape;
+pub use self::tell::{WeightsArgs, select_weights};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::kernel::team;
 #[cfg(not(target_arch = "nvptx64"))]
@@ -96,6 +100,8 @@ pub struct Args {
     pub scales: *mut f64,
     /// For each problem, how many pairs were selected.
     pub count: *mut u32,
+    /// For each problem, how many of them were certain; null if nobody wants to know.
+    pub winners: *mut u64,
     /// For each problem, 0, or 1 + the index of the first pair whose norms are no weight (negative, infinite or NaN);
     /// nothing is selected then.
     pub status: *mut u32,
@@ -126,19 +132,33 @@ pub unsafe fn select<const DESIGN: u32>(args: &Args) {
                 store(args.count.wrapping_add(at), 0);
             }
         }
+        if weighed.is_err() {
+            tell_winners(&problem, args, 0);
+        }
     }
     if let Ok(total) = weighed {
-        let threshold = choose(&mut problem, DESIGN, total);
+        let threshold = choose(&mut problem, args, DESIGN, total);
         emit(&mut problem, args, &Scaling { design: DESIGN, threshold, total });
     }
     problem.team.leave();
 }
 
+/// Writes how many winners there are, if anybody wants to know: as soon as it is known, since a number that waits for the
+/// end takes a register from the draws.
+#[inline(always)]
+fn tell_winners(problem: &Problem, args: &Args, winners: u64) {
+    if !args.winners.is_null() && problem.team.rank == 0 && thread() == 0 {
+        // SAFETY: the problem's own place.
+        unsafe { store(args.winners.wrapping_add(block()[2] as usize), winners) };
+    }
+}
+
 /// Counts how often each pair is selected, and tells the threshold, if the design has one.
 #[inline(always)]
-fn choose(problem: &mut Problem, design: u32, total: u64) -> Threshold {
+fn choose(problem: &mut Problem, args: &Args, design: u32, total: u64) -> Threshold {
     let none = Threshold { cut: u64::MAX, winners: 0, tail_mass: 0, tail_places: 0 };
     if design == Design::Uniform as u32 {
+        tell_winners(problem, args, if problem.budget == problem.pairs { u64::from(problem.pairs) } else { 0 });
         uniform::select(problem);
         return none;
     }
@@ -147,6 +167,7 @@ fn choose(problem: &mut Problem, design: u32, total: u64) -> Threshold {
         return none;
     }
     let threshold = if design == Design::Crs as u32 { none } else { problem.threshold(total) };
+    tell_winners(problem, args, threshold.winners as u64);
     if design == Design::WtaPivotal as u32 {
         pivotal::select(problem, &threshold);
     } else if design == Design::WtaStratified as u32 {

@@ -5,6 +5,7 @@ use super::layout::{self, Layout};
 use super::weights::Weigher;
 use crate::kernel::team::{Run, Team};
 use wtacrs_core::chance::Stream;
+use wtacrs_core::fixed_point::FixedPoint;
 use wtacrs_core::threshold::{Saturation, Threshold};
 use wtacrs_simt::index::block;
 use wtacrs_simt::memory::load_constant;
@@ -18,6 +19,8 @@ pub(super) struct Problem {
     pub(super) team: Team,
     pub(super) run: Run,
     pub(super) stream: Stream,
+    /// What makes integers of the weights, once they are weighed.
+    pub(super) scale: FixedPoint,
 }
 
 impl Problem {
@@ -46,6 +49,7 @@ impl Problem {
             run: team.run(),
             team,
             stream: Stream::new(args.seed, args.offset.wrapping_add(further), stream),
+            scale: FixedPoint::new(0.0, args.pairs),
         }
     }
 

@@ -147,6 +147,7 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
     }
 
     let scale = FixedPoint::new(f64::from_bits(largest), pairs);
+    problem.scale = scale;
     let mut sum = 0_u64;
     run.for_each(
         |pair| weigher.load(pair),
