@@ -55,7 +55,7 @@ pub struct Args {
     /// batch × rows dot products divided by the row's norm (0 where the norm is 0 or the quotient not finite); not
     /// written if `theta` is null.
     pub directions: *mut f32,
-    /// Two words for each matrix that become zero, or null: what blocks of a kernel behind this one meet by.
+    /// A word for each matrix that becomes zero, or null: what blocks of a kernel behind this one meet by.
     pub meeting: *mut u32,
 }
 
@@ -92,9 +92,9 @@ pub fn error_bound(columns: u32, bytes: u32) -> f64 {
 pub unsafe fn row_norms<E: Packed>(args: &Args) {
     let team = RowTeam::new(args.columns.div_ceil(E::PER_VECTOR));
     let [first, _, matrix] = block();
-    if !args.meeting.is_null() && first == 0 && thread() < 2 {
-        // SAFETY: two words for each matrix, which nobody else accesses now.
-        unsafe { memory::store(args.meeting.wrapping_add((2 * matrix + thread()) as usize), 0) };
+    if !args.meeting.is_null() && first == 0 && thread() == 0 {
+        // SAFETY: a word for each matrix, which nobody else accesses now.
+        unsafe { memory::store(args.meeting.wrapping_add(matrix as usize), 0) };
     }
     let row = first * team.rows() + team.row();
     let is_row = row < args.rows;

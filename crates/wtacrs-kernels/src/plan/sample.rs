@@ -362,7 +362,7 @@ impl SampleScratch {
         Ok(Self {
             norms: layout.part("the norms", &[batch, pairs, 4])?,
             directions: layout.part("the guesses", &[u64::from(is_predicted), batch, pairs, 4])?,
-            meeting: layout.part("the scratch of the selection", &[batch, 8])?,
+            meeting: layout.part("the scratch of the selection", &[batch, 4])?,
             select: layout.part("the scratch of the selection", &[batch, select])?,
             bytes: layout.bytes(),
         })

@@ -91,7 +91,7 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
     let indices = machine.filled::<u32>(problems * batch.budget, 0xff);
     let scales = machine.filled::<f64>(problems * batch.budget, 0xff);
     let (count, status) = (machine.filled::<u32>(problems, 0xff), machine.filled::<u32>(problems, 0xff));
-    let meeting = machine.filled::<u32>(2 * problems, 0);
+    let meeting = machine.filled::<u32>(problems, 0);
     let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
     let further_offset = machine.upload(&[batch.further_offset.unwrap_or(0)]);
     let args = Args {
@@ -117,7 +117,7 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
     let shape = select::shape_with(pairs, problems as u32, design, geometry.0, geometry.1);
     // SAFETY: memory of the sizes that `Args` tells.
     unsafe { machine.run(select::kernel(design), shape, &args) };
-    assert!(machine.download(&meeting).iter().all(|&word| word == 0), "the words of the meetings are zero again");
+    assert!(machine.download(&meeting).iter().all(|&word| word == 0), "the counters are zero again");
     let (indices, scales) = (machine.download(&indices), machine.download(&scales));
     let (count, status) = (machine.download(&count), machine.download(&status));
     (0..problems)

@@ -2,7 +2,7 @@
 //!
 //! | part | bytes | of designs |
 //! |---|---|---|
-//! | exchange between blocks | 2 · 32 for each block, n/32 blocks at most | all |
+//! | exchange between blocks | 128 for each block, n/32 blocks at most | all |
 //! | integer weights | 8 n | all but uniform |
 //! | counts: how often each pair is selected | 4 n | all |
 //! | nodes of the tree's first two levels | 12 · 3n/4 | wta-pivotal |
@@ -70,7 +70,7 @@ pub(super) const fn most_blocks(pairs: u32) -> u32 {
 
 #[inline(always)]
 const fn weights_at(pairs: u32) -> u64 {
-    2 * 8 * (EXCHANGE_WORDS * most_blocks(pairs)) as u64
+    8 * (EXCHANGE_WORDS * most_blocks(pairs)) as u64
 }
 
 #[inline(always)]

@@ -21,6 +21,7 @@ mod weights;
 
 use self::emit::{Scaling, emit};
 use self::problem::Problem;
+use crate::block::scan::Prefix;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::kernel::team;
 #[cfg(not(target_arch = "nvptx64"))]
@@ -101,7 +102,7 @@ pub struct Args {
     pub status: *mut u32,
     /// [`scratch_bytes`] for each problem, aligned to 16; of any content.
     pub scratch: *mut u8,
-    /// If a problem has several blocks: two words for each problem, which are zero before the launch, and are zero again
+    /// If a problem has several blocks: a word for each problem, which is zero before the launch, and is zero again
     /// after it. Not used otherwise.
     pub meeting: *mut u32,
 }
@@ -128,28 +129,30 @@ pub unsafe fn select<const DESIGN: u32>(args: &Args) {
         }
     }
     if let Ok(total) = weighed {
-        let threshold = choose(&mut problem, DESIGN, total);
-        emit(&mut problem, args, &Scaling { design: DESIGN, threshold, total });
+        let (threshold, places) = choose(&mut problem, DESIGN, total);
+        emit(&problem, args, &Scaling { design: DESIGN, threshold, total }, places);
     }
     problem.team.leave();
 }
 
-/// Counts how often each pair is selected, and tells the threshold, if the design has one.
+/// Counts how often each pair is selected; tells the threshold, if the design has one, and where the warp's pairs are
+/// written.
 #[inline(always)]
-fn choose(problem: &mut Problem, design: u32, total: u64) -> Threshold {
+fn choose(problem: &mut Problem, design: u32, total: u64) -> (Threshold, Prefix<u64>) {
     let none = Threshold { cut: u64::MAX, winners: 0, tail_mass: 0, tail_places: 0 };
     if design == Design::Uniform as u32 {
         uniform::select(problem);
-        return none;
+        return (none, emit::place(problem));
     }
     if design == Design::TopK as u32 {
         top_k::select(problem);
-        return none;
+        return (none, emit::place(problem));
     }
     let threshold = if design == Design::Crs as u32 { none } else { problem.threshold(total) };
     if design == Design::WtaPivotal as u32 {
-        pivotal::select(problem, &threshold);
-    } else if design == Design::WtaStratified as u32 {
+        return (threshold, pivotal::select(problem, &threshold));
+    }
+    if design == Design::WtaStratified as u32 {
         stratified::select(problem, &threshold);
     } else if design == Design::Crs as u32 {
         independent::select(problem, u64::from(problem.budget), total, |_| false);
@@ -157,7 +160,7 @@ fn choose(problem: &mut Problem, design: u32, total: u64) -> Threshold {
         let (draws, mass) = (threshold.tail_places as u64, threshold.tail_mass);
         independent::select(problem, draws, mass, |weight| threshold.is_winner(weight));
     }
-    threshold
+    (threshold, emit::place(problem))
 }
 
 /// The kernel of a design.

@@ -1,19 +1,26 @@
 //! Pivotal sampling: a tree of duels, level by level, as `WtaPivotal` of wtacrs-core numbers them.
 //!
-//! A block plays the subtree over its own pairs; the subtrees' roots are told to all blocks, each of which plays the few
-//! duels above them again and notes what concerns its own pairs. Levels of many nodes lie in scratch, the others in
-//! shared memory; on each level the two alternate between two places, so that one barrier separates them.
+//! A block plays the subtree over its own pairs, and tells all blocks its root and how many pairs it has selected. Each of
+//! them plays the few duels above the roots again, notes what concerns its own pairs, and counts: so all know where in the
+//! selection their pairs belong, and nothing more is told.
+//!
+//! Levels of many nodes lie in scratch, those of fewer in shared memory; on each level the two alternate between two places,
+//! so that one barrier separates them. From 32 duels on, a warp plays without barriers.
 
+use super::emit::{kept, place};
 use super::layout::SHARED_NODES;
 use super::problem::Problem;
+use crate::block::scan::Prefix;
+use crate::block::words::Words;
 use crate::kernel::team::{ROOMS, Team};
 use wtacrs_core::chance::{Stream, happens};
 use wtacrs_core::duel::Duel;
 use wtacrs_core::threshold::Threshold;
-use wtacrs_simt::index::{block_threads, thread};
+use wtacrs_simt::index::{WARP, block_threads, lane, thread, warp};
 use wtacrs_simt::memory::{load, store};
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::sync::barrier;
+use wtacrs_simt::warp::{FULL, shuffle};
 
 /// The pair that is still in, and its mass; none if the mass is zero.
 #[derive(Clone, Copy)]
@@ -113,9 +120,9 @@ struct Rules {
     leaves: u64,
 }
 
-/// Counts the winners and the pairs that their duels select.
+/// Counts the winners and the pairs that their duels select; tells where the warp's pairs are written.
 #[inline(always)]
-pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
+pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64> {
     let layout = problem.layout;
     let (first, end) = problem.team.bounds();
     if threshold.tail_places == 0 {
@@ -123,7 +130,7 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
             |pair| layout.weight(pair),
             |pair, weight| layout.set_count(pair, u32::from(threshold.is_winner(weight))),
         );
-        return;
+        return place(problem);
     }
     let rules = Rules {
         stream: problem.stream,
@@ -131,18 +138,19 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
         leaves: u64::from(problem.pairs).next_power_of_two(),
     };
     let places = Places::new(problem, first);
-    let selects = |pair: u32| {
-        if first <= pair && pair < end {
-            layout.set_count(pair, 1);
-        }
-    };
+    let mut root = NOBODY;
+    let mut in_block = Prefix { before: 0, total: 0 };
+    // What this thread has seen selected: in blocks before this one, in all, and of this one's root.
+    let (mut told, mut decided) = ([0_u64; 3], [0_u64; 3]);
     // One loop for both trees, so that there is one copy of the code of a duel.
     let mut tree = Tree { base: 0, first, nodes: end - first };
     loop {
-        let node = |team: &Team, j: u32| {
+        let mut node = |team: &Team, j: u32| {
             if tree.base > 0 {
-                let [mass, pair] = team.told(j, [0; 2]);
-                return Node { mass, pair: pair as u32 };
+                let [mass, told_pair] = team.hear(j, [0; 2]);
+                let kept = told_pair >> 32;
+                told = told.plus([if j < team.rank { kept } else { 0 }, kept, 0]);
+                return Node { mass, pair: told_pair as u32 };
             }
             let pair = first + j;
             let weight = layout.weight(pair);
@@ -150,13 +158,31 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
             layout.set_count(pair, u32::from(wins));
             Node { mass: if wins { 0 } else { threshold.mass(weight) }, pair }
         };
-        let root = play(&rules, &places, tree, |j| node(&problem.team, j), selects);
-        if tree.base > 0 || problem.team.blocks == 1 {
-            return;
+        let selects = |pair: u32| {
+            let is_own = first <= pair && pair < end;
+            if is_own {
+                layout.set_count(pair, 1);
+            }
+            if tree.base > 0 {
+                decided = decided.plus([u64::from(pair < first), 1, u64::from(is_own)]);
+            }
+        };
+        let left = play(&rules, &places, tree, |j| node(&problem.team, j), selects);
+        if tree.base > 0 {
+            break;
         }
-        problem.team.tell([root.mass, u64::from(root.pair)]);
+        root = left;
+        let kept = kept(problem);
+        in_block = problem.team.scan_in_block(kept, 0, u64::wrapping_add);
+        if problem.team.blocks == 1 {
+            return in_block;
+        }
+        problem.team.tell([root.mass, u64::from(root.pair) | in_block.total << 32]);
         tree = Tree { base: problem.team.range.trailing_zeros(), first: 0, nodes: problem.team.blocks };
     }
+    let [before, total, root_is_selected] = problem.team.sum_in_block(told.plus(decided));
+    let root_before = if root.pair < problem.run.first() { root_is_selected } else { 0 };
+    Prefix { before: before + in_block.before + root_before, total }
 }
 
 /// A part of the whole tree: over so many nodes of level `base`, of which the first covers the pairs from `first` on.
@@ -167,49 +193,93 @@ struct Tree {
     nodes: u32,
 }
 
-/// Plays all duels of a tree; the node that is left.
+/// Plays all duels of a tree; the node that is left, in every thread.
 #[inline(always)]
-fn play(rules: &Rules, places: &Places, tree: Tree, node: impl Fn(u32) -> Node, selects: impl Fn(u32)) -> Node {
-    let mut count = tree.nodes;
+fn play(
+    rules: &Rules,
+    places: &Places,
+    tree: Tree,
+    mut leaf: impl FnMut(u32) -> Node,
+    mut selects: impl FnMut(u32),
+) -> Node {
+    let mut below = tree.nodes;
     let mut level = 0;
     let mut first_duel = (rules.leaves + u64::from(tree.first)) >> tree.base;
+    let mut node;
     loop {
-        let below = count;
-        count = below.div_ceil(2);
+        let count = below.div_ceil(2);
         first_duel /= 2;
-        let read = |j: u32| {
+        node = NOBODY;
+        let mut read = |j: u32| {
             if j >= below {
                 NOBODY
             } else if level == 0 {
-                node(j)
+                leaf(j)
             } else {
                 places.read(level - 1, below, j)
             }
         };
         let mut j = thread();
         while j < count {
-            let index = first_duel + u64::from(j);
-            places.write(level, count, j, duel(rules, index, read(2 * j), read(2 * j + 1), &selects));
+            // Before the nodes are there: chance does not depend on them.
+            let bits = rules.stream.bits(first_duel + u64::from(j));
+            node = duel(rules, bits, [read(2 * j), read(2 * j + 1)], &mut selects);
+            if count > WARP {
+                places.write(level, count, j, node);
+            }
             j += block_threads();
         }
-        barrier();
-        if count <= 1 {
-            return if count == 1 { places.read(level, 1, 0) } else { NOBODY };
+        if count <= WARP {
+            break;
         }
+        barrier();
+        below = count;
         level += 1;
     }
+    if warp() == 0 {
+        node = play_in_warp(rules, node, first_duel, &mut selects);
+        if lane() == 1 {
+            places.write(level, 1, 0, node);
+        }
+    }
+    barrier();
+    places.read(level, 1, 0)
 }
 
+/// The levels above one whose duel j has the index `first_duel` + j and was played by lane j, to lane 1.
+///
+/// The lanes are a heap: lane i plays one duel, of the nodes that lanes 2i and 2i + 1 hold; so of a level of 16 duels the
+/// first is lane 16's, of one of 8 lane 8's. Lanes without a duel below have nobody.
 #[inline(always)]
-fn duel(rules: &Rules, index: u64, a: Node, b: Node, selects: impl Fn(u32)) -> Node {
-    if a.mass == 0 || b.mass == 0 {
-        return if b.mass == 0 { a } else { b };
+fn play_in_warp(rules: &Rules, mut node: Node, first_duel: u64, mut selects: impl FnMut(u32)) -> Node {
+    let lane = lane();
+    // The duels of this lane's level; none for lane 0.
+    let own_level = (1_u32 << 31).checked_shr(lane.leading_zeros()).unwrap_or(0);
+    let first_of_level = first_duel >> (lane.leading_zeros() - (WARP / 2).leading_zeros() + 1);
+    let bits = rules.stream.bits(first_of_level + u64::from(lane - own_level));
+    let mut duels = WARP / 2;
+    while duels > 0 {
+        let from = |child: u32| Node {
+            mass: shuffle(FULL, node.mass, 2 * lane + child),
+            pair: shuffle(FULL, node.pair, 2 * lane + child),
+        };
+        let children = [from(0), from(1)];
+        if own_level == duels {
+            node = duel(rules, bits, children, &mut selects);
+        }
+        duels /= 2;
     }
+    node
+}
+
+/// The node that a duel leaves. One of mass zero has no chance against another, and none is selected with it, so nodes
+/// without an opponent need no rule of their own.
+#[inline(always)]
+fn duel(rules: &Rules, bits: u128, [a, b]: [Node; 2], selects: impl FnOnce(u32)) -> Node {
     let duel = Duel::new(a.mass, b.mass, rules.unit);
-    let first_hits = happens(rules.stream.bits(index), duel.first, duel.whole);
-    let (stays, leaves) = if duel.first_stays(first_hits) { (a, b) } else { (b, a) };
+    let first_stays = duel.first_stays(happens(bits, duel.first, duel.whole));
     if duel.selects {
-        selects(leaves.pair);
+        selects(if first_stays { b.pair } else { a.pair });
     }
-    Node { mass: duel.mass, pair: stays.pair }
+    Node { mass: duel.mass, pair: if first_stays { a.pair } else { b.pair } }
 }

@@ -29,7 +29,7 @@ impl Problem {
         let problem = block()[2];
         let bytes = layout::bytes(args.pairs, args.budget, design);
         let layout = Layout::new(args.scratch, args.pairs, problem, bytes);
-        let team = Team::new(args.pairs, layout.exchange, args.meeting.wrapping_add(2 * problem as usize));
+        let team = Team::new(args.pairs, layout.exchange, args.meeting.wrapping_add(problem as usize));
         let further = if args.further_offset.is_null() {
             0
         } else {
@@ -69,7 +69,7 @@ impl Problem {
                     split[1] = split[1].wrapping_add(weight & wins.wrapping_sub(1));
                 },
             );
-            split = self.team.reduce(split, [0; 2], |a, b| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]);
+            split = self.team.sum(split);
         }
     }
 }

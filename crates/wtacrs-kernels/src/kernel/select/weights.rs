@@ -157,7 +157,7 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
             unsafe { store(problem.layout.weights.wrapping_add(pair as usize), weight) };
         },
     );
-    Ok(problem.team.reduce(sum, 0, u64::wrapping_add))
+    Ok(problem.team.sum(sum))
 }
 
 /// The cache's mix from exact sums over the warm pairs, as `Weights::from_cache` takes them.
@@ -185,7 +185,7 @@ fn mix_cache(problem: &mut Problem, weigher: &mut Weigher) {
             sums[1] = sums[1].wrapping_add(inputs.quantize(warm[1]));
         },
     );
-    sums = problem.team.reduce(sums, [0; 2], |a, b| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]);
+    sums = problem.team.sum(sums);
     if sums[0] == 0 {
         // Nothing is warm, or all that is remembered is zero.
         weigher.source = Source::Input as u32;
