@@ -7,6 +7,7 @@ use wtacrs_core::design::{BuiltIn, Design as _};
 use wtacrs_core::draws::PhiloxDraws;
 use wtacrs_core::{Keep, Selection, Weights};
 use wtacrs_kernels::kernel::select::{self, Args, Design, Source};
+use wtacrs_kernels::launch::{Emulator, Shape};
 
 pub const DESIGNS: [(Design, BuiltIn); 6] = [
     (Design::Uniform, BuiltIn::Uniform),
@@ -84,8 +85,42 @@ pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> 
     found
 }
 
-/// Whatever the kernel must not read is filled with garbage.
 fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
+    let shape = select::shape_with(batch.pairs() as u32, batch.problems as u32, design, geometry.0, geometry.1);
+    // SAFETY: memory of the sizes that `Args` tells.
+    in_memory(machine, batch, design, |machine, args| unsafe { machine.run(select::kernel(design), shape, args) }).0
+}
+
+/// What a launch takes time for on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Barriers of a block.
+    pub barriers: u64,
+    /// Rounds in which blocks tell one another something: the number that the last one has left on the boards.
+    pub rounds: u64,
+}
+
+/// What one problem costs on the emulator.
+pub fn cost(batch: &Batch<'_>, design: Design, shape: Shape) -> Cost {
+    let mut barriers = 0;
+    let (_, scratch) = in_memory(&mut Machine::emulator(0), batch, design, |_, args| {
+        // SAFETY: as above.
+        let counts = unsafe { Emulator::default().count(select::kernel(design), shape, args) };
+        barriers = counts.expect("no fault").barriers;
+    });
+    let boards = 16 * shape.grid[0] as usize;
+    let numbers = scratch.chunks_exact(8).take(boards).map(|place| u32::from_le_bytes([4, 5, 6, 7].map(|i| place[i])));
+    let rounds = if shape.grid[0] == 1 { 0 } else { numbers.max().map_or(0, u64::from) };
+    Cost { barriers, rounds }
+}
+
+/// A launch, what it left, and its scratch. Whatever the kernel must not read is filled with garbage.
+fn in_memory(
+    machine: &mut Machine,
+    batch: &Batch<'_>,
+    design: Design,
+    launch: impl FnOnce(&mut Machine, &Args),
+) -> (Vec<Found>, Vec<u8>) {
     let (problems, pairs, budget) = (batch.problems, batch.pairs() as u32, batch.budget as u32);
     let scratch = machine.filled::<u8>(problems * select::scratch_bytes(pairs, budget, design) as usize, 0x91);
     let indices = machine.filled::<u32>(problems * batch.budget, 0xff);
@@ -114,13 +149,11 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
         scratch: scratch.pointer(),
         meeting: meeting.pointer(),
     };
-    let shape = select::shape_with(pairs, problems as u32, design, geometry.0, geometry.1);
-    // SAFETY: memory of the sizes that `Args` tells.
-    unsafe { machine.run(select::kernel(design), shape, &args) };
+    launch(machine, &args);
     assert!(machine.download(&meeting).iter().all(|&word| word == 0), "the counters are zero again");
     let (indices, scales) = (machine.download(&indices), machine.download(&scales));
     let (count, status) = (machine.download(&count), machine.download(&status));
-    (0..problems)
+    let found = (0..problems)
         .map(|problem| {
             let first = problem * batch.budget;
             let kept = first..first + count[problem] as usize;
@@ -128,7 +161,8 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
             assert!(indices[rest.clone()].iter().all(|&i| i == u32::MAX) && scales[rest].iter().all(|s| s.is_nan()));
             Found { status: status[problem], indices: indices[kept.clone()].to_vec(), scales: scales[kept].to_vec() }
         })
-        .collect()
+        .collect();
+    (found, machine.download(&scratch))
 }
 
 /// What wtacrs-core selects.

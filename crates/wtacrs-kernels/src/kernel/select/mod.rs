@@ -107,8 +107,9 @@ pub struct Args {
     pub meeting: *mut u32,
 }
 
-/// Selects. Collectives, each of one barrier (and one meeting if there are several blocks), for n pairs: two for the
-/// weights, one for each pass of the threshold, ⌈log2 n⌉ for the tree of wta-pivotal, one for the output.
+/// Selects. Collectives, each of one barrier (and of another and a round of telling if there are several blocks), for n pairs:
+/// two for the weights, one for each pass of the threshold, and one for the output. The tree of wta-pivotal has a barrier
+/// for each level of more than 32 duels and one at its end, twice if there are several blocks.
 ///
 /// # Safety
 ///
@@ -182,9 +183,14 @@ pub const fn scratch_bytes(pairs: u32, budget: u32, design: Design) -> u64 {
     layout::bytes(pairs, budget, design as u32)
 }
 
-/// Pairs up to which a problem has one block.
+/// Pairs of a block, where a problem has several: fewer would leave the rounds in which blocks tell one another, which take
+/// as long for any number, without work between.
 #[cfg(not(target_arch = "nvptx64"))]
-const ONE_BLOCK: u32 = 1 << 16;
+const BLOCK_PAIRS: u32 = 1024;
+
+/// Pairs below which one block is done before several have told one another what they must.
+#[cfg(not(target_arch = "nvptx64"))]
+const SEVERAL_BLOCKS: u32 = 4096;
 
 /// Threads of a block at most, so that each may have 128 registers.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -194,11 +200,12 @@ const MOST_THREADS: u32 = 512;
 /// least 1; no more than that wait for one another.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn shape(pairs: u32, batch: u32, design: Design, resident_blocks: u32) -> Shape {
-    // Four pairs a thread keep most of them busy; many small problems share a multiprocessor.
-    let threads = pairs.div_ceil(4).next_power_of_two().clamp(32, MOST_THREADS);
-    let wanted = pairs.div_ceil(ONE_BLOCK);
+    let wanted = if pairs < SEVERAL_BLOCKS { 1 } else { pairs.div_ceil(BLOCK_PAIRS) };
     let most = (resident_blocks / batch.max(1)).max(1);
-    shape_with(pairs, batch, design, wanted.min(most), threads)
+    let range = team::range(pairs, wanted.min(most));
+    // Four pairs a thread keep most of them busy; many small problems share a multiprocessor.
+    let threads = range.min(pairs).div_ceil(4).next_power_of_two().clamp(32, MOST_THREADS);
+    shape_with(pairs, batch, design, pairs.div_ceil(range), threads)
 }
 
 /// The launch with so many blocks for each problem, of so many threads, a multiple of 32. More blocks than there is work
