@@ -7,7 +7,7 @@ use super::words::Words;
 use wtacrs_simt::index::{WARP, block_warps, lane, warp};
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::sync::barrier;
-use wtacrs_simt::warp::{FULL, reduce_add, shuffle_xor};
+use wtacrs_simt::warp::{FULL, reduce_add, reduce_max, shuffle_xor};
 
 /// Words of shared memory that [`reduce`] needs for values of `words` words.
 pub const fn room(words: u32) -> u32 {
@@ -37,6 +37,16 @@ pub fn warp_sum<V: Words>(value: V) -> V {
             u64::from(reduce_add(FULL, digit)) << (DIGIT * place)
         };
         digits(0).wrapping_add(digits(1)).wrapping_add(digits(2))
+    })
+}
+
+/// The largest of all lanes' words, in every lane: likewise, by the upper halves and then the lower ones of the largest.
+#[inline(always)]
+pub fn warp_max<V: Words>(value: V) -> V {
+    value.each(|_, word| {
+        let high = reduce_max(FULL, (word >> 32) as u32);
+        let low = if (word >> 32) as u32 == high { word as u32 } else { 0 };
+        u64::from(high) << 32 | u64::from(reduce_max(FULL, low))
     })
 }
 
@@ -87,13 +97,13 @@ unsafe fn reduce_by<V: Words>(value: V, identity: V, room: Shared<u64>, in_warp:
     in_warp(of_lane)
 }
 
-/// [`reduce`] by the larger of two; of the bits of non-negative floats as well.
+/// The largest of all threads' words, in every thread; of the bits of non-negative floats as well. One barrier.
 ///
 /// # Safety
 ///
 /// As for [`reduce`].
 #[inline(always)]
-pub unsafe fn max(value: u64, room: Shared<u64>) -> u64 {
+pub unsafe fn max<V: Words>(value: V, room: Shared<u64>) -> V {
     // SAFETY: the caller's promise.
-    unsafe { reduce(value, 0, room, Ord::max) }
+    unsafe { reduce_by(value, value.each(|_, _| 0), room, warp_max) }
 }

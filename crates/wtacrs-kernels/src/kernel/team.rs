@@ -9,17 +9,16 @@
 //! yet. So telling is a store and hearing is a load, repeated until the number is right, and neither waits for a fence,
 //! which would take longer than both. Nothing else becomes visible by it; [`Team::meet`] is for that, and costs the fences.
 //!
-//! A board begins with anything in it. Each block clears its own places, and adds to a counter when they are clear, at the
-//! launch's start, long before anyone listens. The counter is zero before a launch and again after it.
+//! The boards are zero before a launch: an earlier one sees to it, as `row_norms` does on its way. Blocks that did it
+//! themselves would first have to agree that it is done.
 
 use crate::block::scan::Prefix;
 use crate::block::words::Words;
 use crate::block::{reduce, scan};
-use wtacrs_simt::atomic::{atomic_add, load_acquire, load_relaxed, store_relaxed};
+use wtacrs_simt::atomic::{load_relaxed, store_relaxed};
 use wtacrs_simt::index::{WARP, block, block_threads, block_warps, grid, lane, thread, warp};
 use wtacrs_simt::shared::Shared;
-use wtacrs_simt::sync::{barrier, device_fence, spin, warp_barrier};
-use wtacrs_simt::warp::FULL;
+use wtacrs_simt::sync::{barrier, device_fence, spin};
 
 /// Words that a block tells the others at once, at most.
 const TOLD_WORDS: u32 = 4;
@@ -30,8 +29,11 @@ const PLACES: u32 = 2 * TOLD_WORDS;
 /// Two boards, used in turn.
 const BOARDS: u32 = 2;
 
-/// Words of memory that the boards take for each block.
-pub(crate) const EXCHANGE_WORDS: u32 = BOARDS * PLACES;
+/// Words of memory that the boards of so many blocks take; none for one.
+#[inline(always)]
+pub(crate) const fn board_words(blocks: u32) -> u32 {
+    if blocks > 1 { BOARDS * PLACES * blocks } else { 0 }
+}
 
 /// The part of a place that holds half a word; the round's number is above it.
 const HALF: u64 = u32::MAX as u64;
@@ -105,9 +107,7 @@ pub(crate) struct Team {
     /// Pairs of the problem.
     pairs: u32,
     /// Two boards of [`PLACES`] places for each block.
-    exchange: *mut u64,
-    /// How many blocks have cleared their places.
-    cleared: *mut u32,
+    boards: *mut u64,
     /// Rounds of telling so far; the next has the number one higher.
     round: u32,
     /// Which of two rooms, 0 or 1, the last collective used: they alternate, so that nobody writes what a slower thread
@@ -116,34 +116,17 @@ pub(crate) struct Team {
 }
 
 impl Team {
-    /// The blocks with this one's y and z in the grid. `exchange` has [`EXCHANGE_WORDS`] words for each block, and `cleared`
-    /// is a word that is zero; a single block uses neither.
+    /// The blocks with this one's y and z in the grid, whose boards have [`board_words`] words.
     #[inline(always)]
-    pub(crate) fn new(pairs: u32, exchange: *mut u64, cleared: *mut u32) -> Self {
+    pub(crate) fn new(pairs: u32, boards: *mut u64) -> Self {
         let blocks = grid()[0];
-        let range = range(pairs, blocks);
-        let team = Self { rank: block()[0], blocks, range, pairs, exchange, cleared, round: 0, room: 0 };
-        if blocks > 1 && thread() == 0 {
-            let mut place = 0;
-            while place < EXCHANGE_WORDS {
-                // SAFETY: the block's own places on either board, which others read once the counter says so.
-                unsafe {
-                    store_relaxed(team.place(place / PLACES, team.rank).wrapping_add((place % PLACES) as usize), 0)
-                };
-                place += 1;
-            }
-            device_fence();
-            // SAFETY: the problem's counter.
-            unsafe { atomic_add(cleared, 1) };
-        }
-        team
+        Self { rank: block()[0], blocks, range: range(pairs, blocks), pairs, boards, round: 0, room: 0 }
     }
 
     /// A single block, whatever the grid: it tells nobody anything.
     #[inline(always)]
     pub(crate) fn alone(pairs: u32) -> Self {
-        let (exchange, cleared) = (core::ptr::null_mut(), core::ptr::null_mut());
-        Self { rank: 0, blocks: 1, range: range(pairs, 1), pairs, exchange, cleared, round: 0, room: 0 }
+        Self { rank: 0, blocks: 1, range: range(pairs, 1), pairs, boards: core::ptr::null_mut(), round: 0, room: 0 }
     }
 
     /// The block's pairs: first, and one after the last.
@@ -183,6 +166,14 @@ impl Team {
     pub(crate) fn sum<V: Words>(&mut self, value: V) -> V {
         let of_block = self.sum_in_block(value);
         self.of_blocks(of_block, value.each(|_, _| 0), V::plus, reduce::warp_sum)
+    }
+
+    /// The largest of all threads' words over all blocks.
+    #[inline(always)]
+    pub(crate) fn max<V: Words>(&mut self, value: V) -> V {
+        // SAFETY: as in `reduce`.
+        let of_block = unsafe { reduce::max(value, self.room()) };
+        self.of_blocks(of_block, value.each(|_, _| 0), |a, b| a.with(b, Ord::max), reduce::warp_max)
     }
 
     /// The sums of the block's threads' words, wrapping.
@@ -274,32 +265,23 @@ impl Team {
     #[inline(always)]
     pub(crate) fn tell<V: Words>(&mut self, value: V) {
         self.round += 1;
-        if warp() == 0 {
-            if lane() == 0 {
-                // SAFETY: the problem's counter.
-                while self.round == 1 && unsafe { load_acquire(self.cleared) } < self.blocks {
-                    spin();
+        if thread() == 0 {
+            let place = self.place(self.round % BOARDS, self.rank);
+            let number = u64::from(self.round) << 32;
+            value.each(|i, word| {
+                let place = place.wrapping_add(2 * i as usize);
+                // SAFETY: the block's own places. What they held, two rounds ago, all blocks have heard: each told in the
+                // round between, which this block has heard, only after it had heard that.
+                unsafe {
+                    store_relaxed(place, word & HALF | number);
+                    store_relaxed(place.wrapping_add(1), word >> 32 | number);
                 }
-                let place = self.place(self.round % BOARDS, self.rank);
-                let number = u64::from(self.round) << 32;
-                value.each(|i, word| {
-                    let place = place.wrapping_add(2 * i as usize);
-                    // SAFETY: the block's own places. What they held, two rounds ago, all blocks have heard: each told in the
-                    // round between, which this block has heard, only after it had heard that.
-                    unsafe {
-                        store_relaxed(place, word & HALF | number);
-                        store_relaxed(place.wrapping_add(1), word >> 32 | number);
-                    }
-                    word
-                });
-            }
-            // The other lanes listen only to cleared boards; other warps have a barrier before they do.
-            warp_barrier(FULL);
+                word
+            });
         }
     }
 
-    /// What a block tells in this round, as soon as it does. In the first round only the warp that told may ask, until the
-    /// block's threads have met.
+    /// What a block tells in this round, as soon as it does.
     #[inline(always)]
     pub(crate) fn hear<V: Words>(&self, rank: u32, like: V) -> V {
         let place = self.place(self.round % BOARDS, rank);
@@ -307,7 +289,7 @@ impl Team {
             let mut told = true;
             let value = like.each(|i, _| {
                 let place = place.wrapping_add(2 * i as usize);
-                // SAFETY: places of the block's, which are cleared and then written by stores as wide.
+                // SAFETY: places of the block's, zero at first and then written by stores as wide.
                 let (low, high) = unsafe { (load_relaxed(place), load_relaxed(place.wrapping_add(1))) };
                 told &= ((low >> 32) as u32 == self.round) & ((high >> 32) as u32 == self.round);
                 low & HALF | high << 32
@@ -322,7 +304,7 @@ impl Team {
     /// Where a block's places on a board begin.
     #[inline(always)]
     fn place(&self, board: u32, rank: u32) -> *mut u64 {
-        self.exchange.wrapping_add(((board * self.blocks + rank) * PLACES) as usize)
+        self.boards.wrapping_add(((board * self.blocks + rank) * PLACES) as usize)
     }
 
     /// Waits for all threads of all blocks; what they wrote before is then visible to all.
@@ -343,15 +325,6 @@ impl Team {
                 device_fence();
             }
             barrier();
-        }
-    }
-
-    /// After a block's last round: the counter is zero again. All blocks have told something, so none of them waits for it.
-    #[inline(always)]
-    pub(crate) fn leave(self) {
-        if self.blocks > 1 && self.rank == 0 && thread() == 0 {
-            // SAFETY: the problem's counter.
-            unsafe { store_relaxed(self.cleared, 0) };
         }
     }
 }

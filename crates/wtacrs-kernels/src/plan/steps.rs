@@ -106,7 +106,7 @@ impl LinearPlan {
         check_pointer("the count", count.cast_const(), 4)?;
         check_pointer("the status", status.cast_const(), 4)?;
         scratch.check("the scratch of the forward pass", self.forward_scratch_bytes())?;
-        // No rows: the launch only makes the words zero by which the selection's blocks meet.
+        // No rows: the launch only makes the words zero by which the selection's blocks tell one another what they find.
         let args = row_norms::Args {
             x: ptr::null(),
             leading: 0,
@@ -116,10 +116,11 @@ impl LinearPlan {
             theta: ptr::null(),
             norms: ptr::null_mut(),
             directions: ptr::null_mut(),
-            meeting: scratch.of(self.sample.scratch.meeting),
+            boards: scratch.of(self.sample.scratch.boards),
+            board_words: self.sample.board_words(),
         };
         let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
-        // SAFETY: the meeting words are a part of the scratch.
+        // SAFETY: the boards are a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
         let other = if weights == WeightSource::Input { ptr::null() } else { guess };
         let norms = Norms { input: input_norms, other, weights };

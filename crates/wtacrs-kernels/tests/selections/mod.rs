@@ -88,7 +88,10 @@ pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> 
 fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
     let shape = select::shape_with(batch.pairs() as u32, batch.problems as u32, design, geometry.0, geometry.1);
     // SAFETY: memory of the sizes that `Args` tells.
-    in_memory(machine, batch, design, |machine, args| unsafe { machine.run(select::kernel(design), shape, args) }).0
+    in_memory(machine, batch, design, shape, |machine, args| unsafe {
+        machine.run(select::kernel(design), shape, args)
+    })
+    .0
 }
 
 /// What a launch takes time for on a GPU.
@@ -103,30 +106,29 @@ pub struct Cost {
 /// What one problem costs on the emulator.
 pub fn cost(batch: &Batch<'_>, design: Design, shape: Shape) -> Cost {
     let mut barriers = 0;
-    let (_, scratch) = in_memory(&mut Machine::emulator(0), batch, design, |_, args| {
+    let (_, boards) = in_memory(&mut Machine::emulator(0), batch, design, shape, |_, args| {
         // SAFETY: as above.
         let counts = unsafe { Emulator::default().count(select::kernel(design), shape, args) };
         barriers = counts.expect("no fault").barriers;
     });
-    let boards = 16 * shape.grid[0] as usize;
-    let numbers = scratch.chunks_exact(8).take(boards).map(|place| u32::from_le_bytes([4, 5, 6, 7].map(|i| place[i])));
-    let rounds = if shape.grid[0] == 1 { 0 } else { numbers.max().map_or(0, u64::from) };
+    let rounds = boards.iter().map(|place| place >> 32).max().unwrap_or(0);
     Cost { barriers, rounds }
 }
 
-/// A launch, what it left, and its scratch. Whatever the kernel must not read is filled with garbage.
+/// A launch, what it left, and its boards. Whatever the kernel must not read is filled with garbage.
 fn in_memory(
     machine: &mut Machine,
     batch: &Batch<'_>,
     design: Design,
+    shape: Shape,
     launch: impl FnOnce(&mut Machine, &Args),
-) -> (Vec<Found>, Vec<u8>) {
+) -> (Vec<Found>, Vec<u64>) {
     let (problems, pairs, budget) = (batch.problems, batch.pairs() as u32, batch.budget as u32);
     let scratch = machine.filled::<u8>(problems * select::scratch_bytes(pairs, budget, design) as usize, 0x91);
     let indices = machine.filled::<u32>(problems * batch.budget, 0xff);
     let scales = machine.filled::<f64>(problems * batch.budget, 0xff);
     let (count, status) = (machine.filled::<u32>(problems, 0xff), machine.filled::<u32>(problems, 0xff));
-    let meeting = machine.filled::<u32>(problems, 0);
+    let boards = machine.filled::<u64>(problems * select::board_words(shape) as usize, 0);
     let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
     let further_offset = machine.upload(&[batch.further_offset.unwrap_or(0)]);
     let args = Args {
@@ -147,10 +149,9 @@ fn in_memory(
         count: count.pointer(),
         status: status.pointer(),
         scratch: scratch.pointer(),
-        meeting: meeting.pointer(),
+        boards: boards.pointer(),
     };
     launch(machine, &args);
-    assert!(machine.download(&meeting).iter().all(|&word| word == 0), "the counters are zero again");
     let (indices, scales) = (machine.download(&indices), machine.download(&scales));
     let (count, status) = (machine.download(&count), machine.download(&status));
     let found = (0..problems)
@@ -162,7 +163,7 @@ fn in_memory(
             Found { status: status[problem], indices: indices[kept.clone()].to_vec(), scales: scales[kept].to_vec() }
         })
         .collect();
-    (found, machine.download(&scratch))
+    (found, machine.download(&boards))
 }
 
 /// What wtacrs-core selects.

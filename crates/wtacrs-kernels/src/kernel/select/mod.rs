@@ -6,7 +6,7 @@
 //!
 //! Indices and scales are those of the designs of wtacrs-core on its CPU path, bit by bit, for every number of threads and
 //! blocks: all that decides is arithmetic on integers whose order does not matter, or chance indexed by pair, stratum or
-//! tree node. A problem has one block, or several that meet through boards in scratch (`kernel::team`).
+//! tree node. A problem has one block, or several that tell one another what they find (`kernel::team`).
 
 mod emit;
 mod guess;
@@ -102,9 +102,8 @@ pub struct Args {
     pub status: *mut u32,
     /// [`scratch_bytes`] for each problem, aligned to 16; of any content.
     pub scratch: *mut u8,
-    /// If a problem has several blocks: a word for each problem, which is zero before the launch, and is zero again
-    /// after it. Not used otherwise.
-    pub meeting: *mut u32,
+    /// [`board_words`] for each problem, zero before the launch: what its blocks tell one another by.
+    pub boards: *mut u64,
 }
 
 /// Selects. Collectives, each of one barrier (and of another and a round of telling if there are several blocks), for n pairs:
@@ -133,7 +132,6 @@ pub unsafe fn select<const DESIGN: u32>(args: &Args) {
         let (threshold, places) = choose(&mut problem, DESIGN, total);
         emit(&problem, args, &Scaling { design: DESIGN, threshold, total }, places);
     }
-    problem.team.leave();
 }
 
 /// Counts how often each pair is selected; tells the threshold, if the design has one, and where the warp's pairs are
@@ -183,14 +181,22 @@ pub const fn scratch_bytes(pairs: u32, budget: u32, design: Design) -> u64 {
     layout::bytes(pairs, budget, design as u32)
 }
 
-/// Pairs of a block, where a problem has several: fewer would leave the rounds in which blocks tell one another, which take
-/// as long for any number, without work between.
+/// Words of [`Args::boards`] that each problem of a launch needs: none if it has one block.
 #[cfg(not(target_arch = "nvptx64"))]
-const BLOCK_PAIRS: u32 = 1024;
+pub fn board_words(shape: Shape) -> u32 {
+    team::board_words(shape.grid[0])
+}
 
 /// Pairs below which one block is done before several have told one another what they must.
 #[cfg(not(target_arch = "nvptx64"))]
 const SEVERAL_BLOCKS: u32 = 4096;
+
+/// Blocks that a problem may well have: as many as the lanes of the warp that hears what they tell, of no fewer pairs than
+/// keep a block's threads busy between rounds; and beyond, of no more pairs than take as long as hearing.
+#[cfg(not(target_arch = "nvptx64"))]
+fn wanted_blocks(pairs: u32) -> u32 {
+    if pairs < SEVERAL_BLOCKS { 1 } else { pairs.div_ceil(512).min(32).max(pairs.div_ceil(1024)) }
+}
 
 /// Threads of a block at most, so that each may have 128 registers.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -200,12 +206,14 @@ const MOST_THREADS: u32 = 512;
 /// least 1; no more than that wait for one another.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn shape(pairs: u32, batch: u32, design: Design, resident_blocks: u32) -> Shape {
-    let wanted = if pairs < SEVERAL_BLOCKS { 1 } else { pairs.div_ceil(BLOCK_PAIRS) };
     let most = (resident_blocks / batch.max(1)).max(1);
-    let range = team::range(pairs, wanted.min(most));
-    // Four pairs a thread keep most of them busy; many small problems share a multiprocessor.
-    let threads = range.min(pairs).div_ceil(4).next_power_of_two().clamp(32, MOST_THREADS);
-    shape_with(pairs, batch, design, pairs.div_ceil(range), threads)
+    let range = team::range(pairs, wanted_blocks(pairs).min(most));
+    let blocks = pairs.div_ceil(range);
+    // Four pairs a thread keep most of them busy; many small problems share a multiprocessor, but blocks that wait for one
+    // another have one each.
+    let least = if blocks > 1 { MOST_THREADS / 2 } else { 32 };
+    let threads = range.min(pairs).div_ceil(4).next_power_of_two().clamp(least, MOST_THREADS);
+    shape_with(pairs, batch, design, blocks, threads)
 }
 
 /// The launch with so many blocks for each problem, of so many threads, a multiple of 32. More blocks than there is work
