@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use safetensors::SafeTensors;
 use selections::{Batch, DESIGNS, Geometry, check, cost, run};
 use serde::Deserialize;
-use wtacrs_core::{Keep, Weights};
+use wtacrs_core::Weights;
+use wtacrs_core::threshold::{Saturation, Split};
 use wtacrs_kernels::kernel::select::{Design, Source, shape};
 
 #[derive(Deserialize)]
@@ -172,7 +173,7 @@ fn more_than_one_block_takes_by_default() {
     let valid = Weights::new(&norms).expect("valid");
     let default = shape(pairs as u32, 1, Design::WtaPivotal, 132);
     assert_eq!((default.grid, default.block, default.cooperative), ([69, 1, 1], 256, true));
-    for geometry in [Geometry(69, 256, 0), Geometry(2, 512, 0), Geometry(1, 512, 0)] {
+    for geometry in [Geometry(69, 256, 7), Geometry(2, 512, 0), Geometry(1, 512, 0)] {
         check(&Batch::of(&norms, pairs / 10), std::slice::from_ref(&valid), DESIGNS[5], geometry);
     }
 }
@@ -245,21 +246,46 @@ fn zeros_and_invalid_weights_in_many_blocks() {
     }
 }
 
+/// How many passes over the weights the kernel's search takes, the sum that comes with the weights not counted.
+fn passes(weights: &Weights, budget: usize) -> u64 {
+    let split = |cut| {
+        let (winners, tail) = weights.fixed().iter().partition::<Vec<u64>, _>(|&&weight| weight >= cut);
+        Split { winners: winners.len(), tail_mass: tail.iter().sum() }
+    };
+    let mut search = Saturation::new(budget);
+    let mut found = search.learn(0, weights.fixed().iter().sum());
+    let mut passes = 0;
+    while found.is_none() {
+        found = search.learn_both(split(search.cut()), split(search.guess()));
+        passes += 1;
+    }
+    passes
+}
+
 /// `cargo test -p wtacrs-kernels --test select costs -- --nocapture` prints what docs/kernels.md tells.
 #[test]
 fn costs() {
-    let h100 = |pairs: usize| shape(pairs as u32, 1, Design::WtaPivotal, 132);
     for pairs in [1024, 4096, 16_384, 65_536] {
         let norms = weights(pairs, 2);
-        let budget = 3 * pairs / 10;
-        let threshold = Weights::new(&norms).expect("valid").threshold(Keep::Rows(budget).of(pairs).expect("fits"));
-        let batch = Batch::of(&norms, budget);
-        let (one, default) = (shape(pairs as u32, 1, Design::WtaPivotal, 1), h100(pairs));
-        let (alone, together) = (cost(&batch, Design::WtaPivotal, one), cost(&batch, Design::WtaPivotal, default));
-        println!(
-            "{pairs} pairs, {} winners: one block {alone:?}, {} blocks {together:?}",
-            threshold.winners, default.grid[0]
-        );
+        let (budget, weights) = (3 * pairs / 10, Weights::new(&norms).expect("valid"));
+        let (batch, passes) = (Batch::of(&norms, budget), passes(&weights, budget));
+        let of = |multiprocessors| {
+            let shape = shape(pairs as u32, 1, Design::WtaPivotal, multiprocessors);
+            (shape.grid[0], cost(&batch, Design::WtaPivotal, shape))
+        };
+        let ((_, alone), (blocks, together)) = (of(1), of(132));
+        println!("{pairs} pairs, {passes} passes: one block {alone:?}, {blocks} blocks {together:?}");
+        // The weights' largest and their sum, each pass, and the roots.
+        assert_eq!([alone.rounds, together.rounds], [0, if blocks > 1 { 3 + passes } else { 0 }]);
+        // Collectives, levels of more than 32 duels, and the tree's end.
+        let levels = |pairs: usize| u64::from(pairs.next_power_of_two().ilog2()).saturating_sub(6);
+        assert_eq!(alone.barriers, 2 + passes + levels(pairs) + 1 + 1);
+        if blocks > 1 {
+            // Each collective has another barrier; behind the upper tree, which ends with one, are the sums of what it saw.
+            let below = levels(pairs / blocks as usize) + 1 + 1;
+            let above = levels(blocks as usize) + 1 + 1;
+            assert_eq!(together.barriers, 2 * (2 + passes) + below + above);
+        }
     }
 }
 

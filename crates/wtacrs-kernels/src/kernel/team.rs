@@ -106,7 +106,7 @@ pub(crate) struct Team {
     pub(crate) range: u32,
     /// Pairs of the problem.
     pairs: u32,
-    /// Two boards of [`PLACES`] places for each block.
+    /// Two boards of [`PLACES`] rows, with a place for each block.
     boards: *mut u64,
     /// Rounds of telling so far; the next has the number one higher.
     round: u32,
@@ -266,15 +266,14 @@ impl Team {
     pub(crate) fn tell<V: Words>(&mut self, value: V) {
         self.round += 1;
         if thread() == 0 {
-            let place = self.place(self.round % BOARDS, self.rank);
             let number = u64::from(self.round) << 32;
             value.each(|i, word| {
-                let place = place.wrapping_add(2 * i as usize);
+                let [low, high] = self.places(self.rank, i);
                 // SAFETY: the block's own places. What they held, two rounds ago, all blocks have heard: each told in the
                 // round between, which this block has heard, only after it had heard that.
                 unsafe {
-                    store_relaxed(place, word & HALF | number);
-                    store_relaxed(place.wrapping_add(1), word >> 32 | number);
+                    store_relaxed(low, word & HALF | number);
+                    store_relaxed(high, word >> 32 | number);
                 }
                 word
             });
@@ -284,13 +283,12 @@ impl Team {
     /// What a block tells in this round, as soon as it does.
     #[inline(always)]
     pub(crate) fn hear<V: Words>(&self, rank: u32, like: V) -> V {
-        let place = self.place(self.round % BOARDS, rank);
         loop {
             let mut told = true;
             let value = like.each(|i, _| {
-                let place = place.wrapping_add(2 * i as usize);
+                let [low, high] = self.places(rank, i);
                 // SAFETY: places of the block's, zero at first and then written by stores as wide.
-                let (low, high) = unsafe { (load_relaxed(place), load_relaxed(place.wrapping_add(1))) };
+                let (low, high) = unsafe { (load_relaxed(low), load_relaxed(high)) };
                 told &= ((low >> 32) as u32 == self.round) & ((high >> 32) as u32 == self.round);
                 low & HALF | high << 32
             });
@@ -301,10 +299,11 @@ impl Team {
         }
     }
 
-    /// Where a block's places on a board begin.
+    /// A block's two places for word i on this round's board. Those of all blocks lie side by side, as lanes read them.
     #[inline(always)]
-    fn place(&self, board: u32, rank: u32) -> *mut u64 {
-        self.boards.wrapping_add(((board * self.blocks + rank) * PLACES) as usize)
+    fn places(&self, rank: u32, i: u32) -> [*mut u64; 2] {
+        let row = self.round % BOARDS * PLACES + 2 * i;
+        [row, row + 1].map(|row| self.boards.wrapping_add((row * self.blocks + rank) as usize))
     }
 
     /// Waits for all threads of all blocks; what they wrote before is then visible to all.

@@ -11,7 +11,6 @@ use super::emit::{kept, place};
 use super::layout::SHARED_NODES;
 use super::problem::Problem;
 use crate::block::scan::Prefix;
-use crate::block::words::Words;
 use crate::kernel::team::{ROOMS, Team};
 use wtacrs_core::chance::{Stream, happens};
 use wtacrs_core::duel::Duel;
@@ -120,6 +119,12 @@ struct Rules {
     leaves: u64,
 }
 
+/// Three counts in one word: of pairs in blocks before this one, of all pairs, and of this block's root. With a tail fewer
+/// than 2^31 are selected.
+const BEFORE: u64 = 1;
+const OF_ALL: u64 = 1 << 32;
+const OF_ROOT: u64 = 1 << 63;
+
 /// Counts the winners and the pairs that their duels select; tells where the warp's pairs are written.
 #[inline(always)]
 pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64> {
@@ -140,8 +145,8 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64
     let places = Places::new(problem, first);
     let mut root = NOBODY;
     let mut in_block = Prefix { before: 0, total: 0 };
-    // What this thread has seen selected: in blocks before this one, in all, and of this one's root.
-    let (mut told, mut decided) = ([0_u64; 3], [0_u64; 3]);
+    // What this thread has heard and seen selected, of pairs before this block's, of all, and of this block's root.
+    let (mut heard, mut seen) = (0, 0);
     // One loop for both trees, so that there is one copy of the code of a duel.
     let mut tree = Tree { base: 0, first, nodes: end - first };
     loop {
@@ -149,7 +154,7 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64
             if tree.base > 0 {
                 let [mass, told_pair] = team.hear(j, [0; 2]);
                 let kept = told_pair >> 32;
-                told = told.plus([if j < team.rank { kept } else { 0 }, kept, 0]);
+                heard += OF_ALL * kept + if j < team.rank { BEFORE * kept } else { 0 };
                 return Node { mass, pair: told_pair as u32 };
             }
             let pair = first + j;
@@ -164,7 +169,7 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64
                 layout.set_count(pair, 1);
             }
             if tree.base > 0 {
-                decided = decided.plus([u64::from(pair < first), 1, u64::from(is_own)]);
+                seen += OF_ALL + if pair < first { BEFORE } else { 0 } + if is_own { OF_ROOT } else { 0 };
             }
         };
         let left = play(&rules, &places, tree, |j| node(&problem.team, j), selects);
@@ -180,9 +185,9 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64
         problem.team.tell([root.mass, u64::from(root.pair) | in_block.total << 32]);
         tree = Tree { base: problem.team.range.trailing_zeros(), first: 0, nodes: problem.team.blocks };
     }
-    let [before, total, root_is_selected] = problem.team.sum_in_block(told.plus(decided));
-    let root_before = if root.pair < problem.run.first() { root_is_selected } else { 0 };
-    Prefix { before: before + in_block.before + root_before, total }
+    let selected = problem.team.sum_in_block(heard + seen);
+    let root_before = if root.pair < problem.run.first() { selected / OF_ROOT } else { 0 };
+    Prefix { before: selected % OF_ALL + in_block.before + root_before, total: selected % OF_ROOT / OF_ALL }
 }
 
 /// A part of the whole tree: over so many nodes of level `base`, of which the first covers the pairs from `first` on.
@@ -206,6 +211,7 @@ fn play(
     let mut level = 0;
     let mut first_duel = (rules.leaves + u64::from(tree.first)) >> tree.base;
     let mut node;
+    let mut heap = Heap { level: 0, bits: 0 };
     loop {
         let count = below.div_ceil(2);
         first_duel /= 2;
@@ -219,9 +225,12 @@ fn play(
                 places.read(level - 1, below, j)
             }
         };
+        // Before the nodes are there: chance does not depend on them.
+        if count <= WARP {
+            heap = Heap::new(rules, first_duel);
+        }
         let mut j = thread();
         while j < count {
-            // Before the nodes are there: chance does not depend on them.
             let bits = rules.stream.bits(first_duel + u64::from(j));
             node = duel(rules, bits, [read(2 * j), read(2 * j + 1)], &mut selects);
             if count > WARP {
@@ -237,7 +246,7 @@ fn play(
         level += 1;
     }
     if warp() == 0 {
-        node = play_in_warp(rules, node, first_duel, &mut selects);
+        node = heap.play(rules, node, &mut selects);
         if lane() == 1 {
             places.write(level, 1, 0, node);
         }
@@ -246,30 +255,45 @@ fn play(
     places.read(level, 1, 0)
 }
 
-/// The levels above one whose duel j has the index `first_duel` + j and was played by lane j, to lane 1.
+/// A lane's part in the levels of at most 16 duels, which one warp plays.
 ///
-/// The lanes are a heap: lane i plays one duel, of the nodes that lanes 2i and 2i + 1 hold; so of a level of 16 duels the
-/// first is lane 16's, of one of 8 lane 8's. Lanes without a duel below have nobody.
-#[inline(always)]
-fn play_in_warp(rules: &Rules, mut node: Node, first_duel: u64, mut selects: impl FnMut(u32)) -> Node {
-    let lane = lane();
-    // The duels of this lane's level; none for lane 0.
-    let own_level = (1_u32 << 31).checked_shr(lane.leading_zeros()).unwrap_or(0);
-    let first_of_level = first_duel >> (lane.leading_zeros() - (WARP / 2).leading_zeros() + 1);
-    let bits = rules.stream.bits(first_of_level + u64::from(lane - own_level));
-    let mut duels = WARP / 2;
-    while duels > 0 {
-        let from = |child: u32| Node {
-            mass: shuffle(FULL, node.mass, 2 * lane + child),
-            pair: shuffle(FULL, node.pair, 2 * lane + child),
-        };
-        let children = [from(0), from(1)];
-        if own_level == duels {
-            node = duel(rules, bits, children, &mut selects);
-        }
-        duels /= 2;
+/// Lanes are a heap: lane i plays one duel, of the nodes that lanes 2i and 2i + 1 hold; so of a level of 16 duels the first
+/// is lane 16's, of one of 8 lane 8's, and the last is lane 1's.
+struct Heap {
+    /// The duels of the level on which this lane plays; none for lane 0.
+    level: u32,
+    /// Of this lane's duel.
+    bits: u128,
+}
+
+impl Heap {
+    /// Above a level whose duel j has the index `first_duel` + j.
+    #[inline(always)]
+    fn new(rules: &Rules, first_duel: u64) -> Self {
+        let lane = lane();
+        let level = (1_u32 << 31).checked_shr(lane.leading_zeros()).unwrap_or(0);
+        let first_of_level = first_duel >> (lane.leading_zeros() - (WARP / 2).leading_zeros() + 1);
+        Self { level, bits: rules.stream.bits(first_of_level + u64::from(lane - level)) }
     }
-    node
+
+    /// Plays from the nodes of the level below, of which lane j has node j or, if there is none, nobody; what is left is
+    /// lane 1's.
+    #[inline(always)]
+    fn play(self, rules: &Rules, mut node: Node, mut selects: impl FnMut(u32)) -> Node {
+        let mut duels = WARP / 2;
+        while duels > 0 {
+            let from = |child: u32| Node {
+                mass: shuffle(FULL, node.mass, 2 * lane() + child),
+                pair: shuffle(FULL, node.pair, 2 * lane() + child),
+            };
+            let children = [from(0), from(1)];
+            if self.level == duels {
+                node = duel(rules, self.bits, children, &mut selects);
+            }
+            duels /= 2;
+        }
+        node
+    }
 }
 
 /// The node that a duel leaves. One of mass zero has no chance against another, and none is selected with it, so nodes
