@@ -212,9 +212,11 @@ fn play(
     let mut first_duel = (rules.leaves + u64::from(tree.first)) >> tree.base;
     let mut node;
     let mut heap = Heap { level: 0, bits: 0 };
+    // A warp has a lane for each leaf of a small tree, and needs no other level below its own.
+    let is_small = tree.nodes <= WARP;
     loop {
-        let count = below.div_ceil(2);
-        first_duel /= 2;
+        let count = if is_small { below } else { below.div_ceil(2) };
+        first_duel >>= u32::from(!is_small);
         node = NOBODY;
         let mut read = |j: u32| {
             if j >= below {
@@ -231,8 +233,12 @@ fn play(
         }
         let mut j = thread();
         while j < count {
-            let bits = rules.stream.bits(first_duel + u64::from(j));
-            node = duel(rules, bits, [read(2 * j), read(2 * j + 1)], &mut selects);
+            node = if is_small {
+                read(j)
+            } else {
+                let bits = rules.stream.bits(first_duel + u64::from(j));
+                duel(rules, bits, [read(2 * j), read(2 * j + 1)], &mut selects)
+            };
             if count > WARP {
                 places.write(level, count, j, node);
             }
