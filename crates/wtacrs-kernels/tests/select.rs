@@ -179,6 +179,17 @@ fn more_than_one_block_takes_by_default() {
 }
 
 #[test]
+fn the_default_of_a_long_sequence() {
+    let pairs = 16_384;
+    let (input, other) = (weights(pairs, 13), weights(pairs, 14));
+    let valid = Weights::from_norms(&input, &other).expect("valid");
+    for (seed, design) in (1..).zip(DESIGNS) {
+        let batch = Batch { other: &other, source: Source::Norms, ..Batch::of(&input, 3 * pairs / 10) };
+        check(&batch, std::slice::from_ref(&valid), design, Geometry(32, 256, seed));
+    }
+}
+
+#[test]
 fn blocks_by_default() {
     let of = |pairs, batch, resident| {
         let shape = shape(pairs, batch, Design::WtaPivotal, resident);

@@ -191,8 +191,8 @@ pub fn board_words(shape: Shape) -> u32 {
 #[cfg(not(target_arch = "nvptx64"))]
 const SEVERAL_BLOCKS: u32 = 4096;
 
-/// Blocks that a problem may well have: as many as the lanes of the warp that hears what they tell, of no fewer pairs than
-/// keep a block's threads busy between rounds; and beyond, of no more pairs than take as long as hearing.
+/// Blocks that serve a problem best. One warp hears 32 blocks as fast as two, so there are up to 32 with at least 512 pairs,
+/// which keep a block busy between rounds; beyond, where each further block makes that warp slower, they have 1024.
 #[cfg(not(target_arch = "nvptx64"))]
 fn wanted_blocks(pairs: u32) -> u32 {
     if pairs < SEVERAL_BLOCKS { 1 } else { pairs.div_ceil(512).min(32).max(pairs.div_ceil(1024)) }
