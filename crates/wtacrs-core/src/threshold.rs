@@ -91,19 +91,50 @@ pub struct Saturation {
     cut: u64,
     winners: usize,
     tail_places: usize,
+    /// By how much the cut fell last.
+    fall: u64,
 }
 
 impl Saturation {
     /// For a budget of at least one pair.
     #[inline]
     pub const fn new(budget: usize) -> Self {
-        Self { budget, cut: u64::MAX, winners: usize::MAX, tail_places: 0 }
+        Self { budget, cut: u64::MAX, winners: usize::MAX, tail_places: 0, fall: 0 }
     }
 
     /// Weights from here on count as winners in the next pass: nobody in the first.
     #[inline]
     pub const fn cut(&self) -> u64 {
         self.cut
+    }
+
+    /// A cut that is not above [`Self::cut`] and that the next pass may try as well, for [`Self::learn_both`]. Any positive
+    /// one would do; the bound mostly falls by a small part of what it fell before, so a cut a little lower is likely to save
+    /// the last pass, in which nothing changes.
+    #[inline]
+    pub const fn guess(&self) -> u64 {
+        let (part, most) = (self.fall / 32, self.cut / 4);
+        self.cut - if part < most { part } else { most }
+    }
+
+    /// As [`Self::learn`], for a pass that has split the weights by [`Self::cut`] and by [`Self::guess`]. The threshold is
+    /// the same.
+    ///
+    /// A guess whose winners all saturate, guess · (k − |C|) ≥ Σ_tail w, has let in nobody who is not to win, so the search
+    /// goes on from there. And if nobody is between the two, and the cut that follows is not below the guess, then nobody
+    /// is between that cut and the first either: the pass that would find so has been made.
+    #[inline]
+    pub const fn learn_both(&mut self, by_cut: Split, by_guess: Split) -> Option<Threshold> {
+        let guess = self.guess();
+        if let Some(found) = self.learn(by_cut.winners, by_cut.tail_mass) {
+            return Some(found);
+        }
+        let Split { winners, tail_mass } = by_guess;
+        let nobody_between = winners == by_cut.winners && self.cut >= guess;
+        let saturates = winners < self.budget
+            && winners > by_cut.winners
+            && guess as u128 * (self.budget - winners) as u128 >= tail_mass as u128;
+        if nobody_between || saturates { self.learn(winners, tail_mass) } else { None }
     }
 
     /// Takes in how many weights reach the cut and what the others weigh.
@@ -120,12 +151,23 @@ impl Saturation {
         self.winners = winners;
         self.tail_places = tail_places;
         // ⌈tail_mass / tail_places⌉, in a form that has no way to panic.
-        self.cut = match (tail_mass - 1).checked_div(tail_places as u64) {
+        let cut = match (tail_mass - 1).checked_div(tail_places as u64) {
             Some(quotient) => quotient + 1,
             None => u64::MAX,
         };
+        self.fall = self.cut - cut;
+        self.cut = cut;
         None
     }
+}
+
+/// How many weights reach a cut, and what the others weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// How many reach it.
+    pub winners: usize,
+    /// Σ of the others.
+    pub tail_mass: u64,
 }
 
 /// How many weights reach the cut, and the sum of the others.
@@ -182,9 +224,26 @@ mod tests {
         let light = tail / places / 2;
         weights.extend((0..tail / light).map(|_| light));
         let (found, passes) = Threshold::saturate(&weights, budget);
+        assert_eq!(by_guesses(&weights, budget), found);
         assert_eq!(found.winners, by_definition(&weights, budget));
         let most = 3.0 + (62.0 + 3.0 * (budget as f64).log2()) / 2.75;
         assert!((15..=most as u32).contains(&passes), "{passes} passes");
+    }
+
+    /// The search with a guess in each pass but the first.
+    fn by_guesses(weights: &[u64], budget: usize) -> Threshold {
+        let split = |cut| {
+            let (winners, tail_mass) = split(weights, cut);
+            Split { winners, tail_mass }
+        };
+        let mut search = Saturation::new(budget);
+        let Split { winners, tail_mass } = split(search.cut());
+        let mut found = search.learn(winners, tail_mass);
+        while found.is_none() {
+            assert!(search.guess() <= search.cut());
+            found = search.learn_both(split(search.cut()), split(search.guess()));
+        }
+        found.expect("the loop ends so")
     }
 
     /// |C| = the least c for which no pair outside the c heaviest saturates.
@@ -209,6 +268,7 @@ mod tests {
             let weights: Vec<u64> = (0..n).map(|_| 1 + (rng.next_u64() >> (64 - spread))).collect();
             for budget in 1..=n {
                 let found = Threshold::find(&weights, budget);
+                assert_eq!(by_guesses(&weights, budget), found, "{weights:?} {budget}");
                 assert_eq!(found.winners, by_definition(&weights, budget), "{weights:?} {budget}");
                 assert_eq!(found.winners, weights.iter().filter(|&&w| found.is_winner(w)).count());
                 let places: u64 = weights.iter().filter(|&&w| !found.is_winner(w)).map(|&w| found.mass(w)).sum();

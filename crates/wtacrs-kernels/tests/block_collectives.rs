@@ -114,6 +114,13 @@ fn warps_alone() {
         let prefix = scan::warp_scan([u64::from(lane()) + 1, 5], [1, 0], join);
         (prefix.before, prefix.total, reduce::warp_reduce(u64::from(lane()), u64::wrapping_add))
     });
+    let whole = by_threads(64, 4, || (reduce::warp_sum([value(), 7]), reduce::warp_max([value(), !value()])));
+    for (warp, found) in whole.chunks(32).enumerate() {
+        let values = &values(warp as u32 / 2, 64)[warp % 2 * 32..][..32];
+        let sum = values.iter().fold(0_u64, |sum, v| sum.wrapping_add(*v));
+        let [most, least] = [values.iter().max(), values.iter().min()].map(|v| *v.expect("some"));
+        assert!(found.iter().all(|found| *found == ([sum, 7 * 32], [most, !least])));
+    }
     let mut before = [1, 0];
     let elements: Vec<[u64; 2]> = (0..32).map(|lane| [lane + 1, 5]).collect();
     let total = elements.iter().fold([1, 0], |sum, &e| join(sum, e));

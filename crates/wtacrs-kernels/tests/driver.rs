@@ -26,7 +26,8 @@ fn launch(driver: &Driver<Fake>, stream: Stream, shape: Shape) -> Result<(), Dri
         theta: ptr::null(),
         norms: ptr::null_mut(),
         directions: ptr::null_mut(),
-        meeting: ptr::null_mut(),
+        boards: ptr::null_mut(),
+        board_words: 0,
     };
     // SAFETY: the fake runs nothing, and knows no streams.
     unsafe { driver.on(stream).launch(&ROW_NORMS_BF16, shape, &args) }

@@ -190,7 +190,8 @@ fn offsets_beyond_32_bits() {
         theta: std::ptr::null(),
         norms: norms.pointer(),
         directions: std::ptr::null_mut(),
-        meeting: std::ptr::null_mut(),
+        boards: std::ptr::null_mut(),
+        board_words: 0,
     };
     // SAFETY: as above; row 0 is zeros.
     unsafe { machine.run(&bf16::NORMS, wtacrs_kernels::kernel::row_norms::shape(3, 40, 1, 2), &args) };

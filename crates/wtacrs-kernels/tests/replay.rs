@@ -95,7 +95,8 @@ impl Learner for Kernels<'_> {
             theta: self.state.bytes().wrapping_add(layout.theta as usize).cast(),
             norms: norms.pointer(),
             directions: directions.pointer(),
-            meeting: std::ptr::null_mut(),
+            boards: std::ptr::null_mut(),
+            board_words: 0,
         };
         // SAFETY: the buffers have the sizes that the arguments tell.
         unsafe { machine.run(&bf16::NORMS, row_norms::shape(tokens as u32, self.in_features, 1, bf16::BYTES), &args) };

@@ -34,7 +34,8 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], theta: Option<&[f3
         theta: theta.as_ref().map_or(std::ptr::null(), |theta| theta.pointer()),
         norms: norms.pointer(),
         directions: directions.pointer(),
-        meeting: std::ptr::null_mut(),
+        boards: std::ptr::null_mut(),
+        board_words: 0,
     };
     let shape = shape(rows as u32, columns as u32, items.len() as u32, T::BYTES);
     // SAFETY: the buffers have the sizes that the arguments tell.

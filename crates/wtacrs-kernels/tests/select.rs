@@ -6,9 +6,10 @@ mod selections;
 use common::{for_each_machine, testdata};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use selections::{Batch, DESIGNS, Geometry, check, run, weights_on};
+use selections::{Batch, DESIGNS, Geometry, check, cost, run, weights_on};
 use serde::Deserialize;
 use wtacrs_core::Weights;
+use wtacrs_core::threshold::{Saturation, Split};
 use wtacrs_kernels::kernel::select::{Design, Source, shape};
 
 #[derive(Deserialize)]
@@ -171,9 +172,131 @@ fn more_than_one_block_takes_by_default() {
     let norms = weights(pairs, 9);
     let valid = Weights::new(&norms).expect("valid");
     let default = shape(pairs as u32, 1, Design::WtaPivotal, 132);
-    assert_eq!((default.grid, default.block, default.cooperative), ([2, 1, 1], 512, true));
-    for geometry in [Geometry(2, 512, 0), Geometry(1, 512, 0)] {
+    assert_eq!((default.grid, default.block, default.cooperative), ([69, 1, 1], 256, true));
+    for geometry in [Geometry(69, 256, 7), Geometry(2, 512, 0), Geometry(1, 512, 0)] {
         check(&Batch::of(&norms, pairs / 10), std::slice::from_ref(&valid), DESIGNS[5], geometry);
+    }
+}
+
+#[test]
+fn the_default_of_a_long_sequence() {
+    let pairs = 16_384;
+    let (input, other) = (weights(pairs, 13), weights(pairs, 14));
+    let valid = Weights::from_norms(&input, &other).expect("valid");
+    for (seed, design) in (1..).zip(DESIGNS) {
+        let batch = Batch { other: &other, source: Source::Norms, ..Batch::of(&input, 3 * pairs / 10) };
+        check(&batch, std::slice::from_ref(&valid), design, Geometry(32, 256, seed));
+    }
+}
+
+#[test]
+fn blocks_by_default() {
+    let of = |pairs, batch, resident| {
+        let shape = shape(pairs, batch, Design::WtaPivotal, resident);
+        assert_eq!((shape.grid[2], shape.cooperative), (batch, shape.grid[0] > 1), "{shape:?}");
+        (shape.grid[0], shape.block)
+    };
+    assert_eq!([of(1, 1, 132), of(100, 1, 132), of(4095, 1, 132)], [(1, 32), (1, 32), (1, 512)]);
+    assert_eq!([of(4096, 1, 132), of(16_384, 1, 132), of(65_536, 1, 132)], [(8, 256), (32, 256), (64, 256)]);
+    // No block is without pairs, and no more wait for one another than the device holds.
+    assert_eq!([of(1_000_000, 1, 132), of(16_384, 1, 4), of(16_384, 1, 1)], [(123, 512), (4, 512), (1, 512)]);
+    assert_eq!([of(16_384, 8, 132), of(16_384, 12, 132), of(16_384, 67, 132)], [(16, 256), (8, 512), (1, 512)]);
+}
+
+#[test]
+fn any_number_of_blocks_and_threads() {
+    let sizes = [33, 500, 1025, 4097];
+    let threads = [32, 64, 96, 128, 256, 384, 512];
+    let (input, other) = (weights(4097, 11), weights(4097, 12));
+    let cached: Vec<_> = (0..).zip(&other).map(|(i, &norm)| (i % 7 > 0).then_some(norm)).collect();
+    let coded: Vec<f32> = cached.iter().map(|norm| norm.unwrap_or(-1.0)).collect();
+    for blocks in 1..=16 {
+        for (at, pairs) in sizes.into_iter().enumerate() {
+            let turn = blocks as usize * 3 + at;
+            let geometry = Geometry(blocks, threads[turn % threads.len()], turn as u64);
+            let (input, other, cached, coded) = (&input[..pairs], &other[..pairs], &cached[..pairs], &coded[..pairs]);
+            let budget = if turn.is_multiple_of(5) { pairs } else { 1 + pairs * (turn % 4) / 5 };
+            let plain = Batch::of(input, budget);
+            let norms = Batch { other, source: Source::Norms, ..plain.clone() };
+            for design in [DESIGNS[5], DESIGNS[turn % 5]] {
+                check(&norms, &[Weights::from_norms(input, other).expect("valid")], design, geometry);
+            }
+            match turn % 3 {
+                0 => check(&plain, &[Weights::new(input).expect("valid")], DESIGNS[5], geometry),
+                1 => {
+                    let batch = Batch { other: coded, source: Source::Cached, ..plain };
+                    check(&batch, &[Weights::from_cache(input, cached, 0.01).expect("valid")], DESIGNS[5], geometry);
+                }
+                _ => {
+                    let batch = Batch { other, source: Source::Predicted, ..plain };
+                    let by_one = run(&batch, Design::WtaPivotal, Geometry(1, 64, 0));
+                    assert_eq!(run(&batch, Design::WtaPivotal, geometry), by_one, "{geometry:?} {pairs}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_and_invalid_weights_in_many_blocks() {
+    for (blocks, threads) in [(2, 96), (5, 32), (16, 64)] {
+        let geometry = Geometry(blocks, threads, u64::from(blocks));
+        for design in DESIGNS {
+            // All zero: all equal. Fewer positive than places: no tail.
+            for weights in
+                [vec![0.0; 1100], (0..1100).map(|i| if i % 11 == 3 { 1.0 + i as f32 } else { 0.0 }).collect()]
+            {
+                let valid = Weights::new(&weights).expect("valid");
+                check(&Batch::of(&weights, 150), &[valid], design, geometry);
+            }
+            let mut bad = weights(1100, 3);
+            (bad[1050], bad[700]) = (f32::NAN, -1.0);
+            let found = run(&Batch::of(&bad, 10), design.0, geometry).remove(0);
+            assert_eq!((found.status, found.indices.len()), (701, 0), "{}", design.1);
+        }
+    }
+}
+
+/// How many passes over the weights the kernel's search takes, the sum that comes with the weights not counted.
+fn passes(weights: &Weights, budget: usize) -> u64 {
+    let split = |cut| {
+        let (winners, tail) = weights.fixed().iter().partition::<Vec<u64>, _>(|&&weight| weight >= cut);
+        Split { winners: winners.len(), tail_mass: tail.iter().sum() }
+    };
+    let mut search = Saturation::new(budget);
+    let mut found = search.learn(0, weights.fixed().iter().sum());
+    let mut passes = 0;
+    while found.is_none() {
+        found = search.learn_both(split(search.cut()), split(search.guess()));
+        passes += 1;
+    }
+    passes
+}
+
+/// `cargo test -p wtacrs-kernels --test select costs -- --nocapture` prints what docs/kernels.md tells.
+#[test]
+fn costs() {
+    for pairs in [1024, 4096, 16_384, 65_536] {
+        let norms = weights(pairs, 2);
+        let (budget, weights) = (3 * pairs / 10, Weights::new(&norms).expect("valid"));
+        let (batch, passes) = (Batch::of(&norms, budget), passes(&weights, budget));
+        let of = |multiprocessors| {
+            let shape = shape(pairs as u32, 1, Design::WtaPivotal, multiprocessors);
+            (shape.grid[0], cost(&batch, Design::WtaPivotal, shape))
+        };
+        let ((_, alone), (blocks, together)) = (of(1), of(132));
+        println!("{pairs} pairs, {passes} passes: one block {alone:?}, {blocks} blocks {together:?}");
+        // The weights' largest and their sum, each pass, and the roots.
+        assert_eq!([alone.rounds, together.rounds], [0, if blocks > 1 { 3 + passes } else { 0 }]);
+        // Collectives, levels of more than 32 duels, and the tree's end.
+        let levels = |pairs: usize| u64::from(pairs.next_power_of_two().ilog2()).saturating_sub(6);
+        assert_eq!(alone.barriers, 2 + passes + levels(pairs) + 1 + 1);
+        if blocks > 1 {
+            // Each collective has another barrier; behind the upper tree, which ends with one, are the sums of what it saw.
+            let below = levels(pairs / blocks as usize) + 1 + 1;
+            let above = levels(blocks as usize) + 1 + 1;
+            assert_eq!(together.barriers, 2 * (2 + passes) + below + above);
+        }
     }
 }
 

@@ -71,6 +71,30 @@ pub unsafe fn compare_exchange<T: Integer>(at: *mut T, expected: T, value: T) ->
     unsafe { body::atomic::global::compare_exchange(at, expected, value) }
 }
 
+/// Loads, and orders nothing else.
+///
+/// # Safety
+///
+/// `at` is aligned, readable global memory that is accessed atomically only.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+#[inline(always)]
+pub unsafe fn load_relaxed<T: Integer>(at: *const T) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { body::atomic::global::load_relaxed(at) }
+}
+
+/// Stores, and orders nothing else.
+///
+/// # Safety
+///
+/// `at` is aligned, writable global memory that is accessed atomically only.
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+#[inline(always)]
+pub unsafe fn store_relaxed<T: Integer>(at: *mut T, value: T) {
+    // SAFETY: the caller's promise.
+    unsafe { body::atomic::global::store_relaxed(at, value) }
+}
+
 /// Loads; what the storing thread wrote before its [`store_release`] of the value is visible afterwards.
 ///
 /// # Safety

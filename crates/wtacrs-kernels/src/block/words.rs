@@ -7,6 +7,15 @@ pub trait Words: Copy {
 
     /// The value whose word i is `word(i, the own word i)`.
     fn each(self, word: impl FnMut(u32, u64) -> u64) -> Self;
+
+    /// The value whose words are made of the own ones and the other's.
+    fn with(self, other: Self, word: impl FnMut(u64, u64) -> u64) -> Self;
+
+    /// The sum word by word, wrapping.
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self.with(other, u64::wrapping_add)
+    }
 }
 
 impl Words for u64 {
@@ -15,6 +24,11 @@ impl Words for u64 {
     #[inline(always)]
     fn each(self, mut word: impl FnMut(u32, u64) -> u64) -> Self {
         word(0, self)
+    }
+
+    #[inline(always)]
+    fn with(self, other: Self, mut word: impl FnMut(u64, u64) -> u64) -> Self {
+        word(self, other)
     }
 }
 
@@ -25,6 +39,11 @@ impl Words for [u64; 2] {
     fn each(self, mut word: impl FnMut(u32, u64) -> u64) -> Self {
         [word(0, self[0]), word(1, self[1])]
     }
+
+    #[inline(always)]
+    fn with(self, other: Self, mut word: impl FnMut(u64, u64) -> u64) -> Self {
+        [word(self[0], other[0]), word(self[1], other[1])]
+    }
 }
 
 impl Words for [u64; 3] {
@@ -34,6 +53,11 @@ impl Words for [u64; 3] {
     fn each(self, mut word: impl FnMut(u32, u64) -> u64) -> Self {
         [word(0, self[0]), word(1, self[1]), word(2, self[2])]
     }
+
+    #[inline(always)]
+    fn with(self, other: Self, mut word: impl FnMut(u64, u64) -> u64) -> Self {
+        [word(self[0], other[0]), word(self[1], other[1]), word(self[2], other[2])]
+    }
 }
 
 impl Words for [u64; 4] {
@@ -42,5 +66,10 @@ impl Words for [u64; 4] {
     #[inline(always)]
     fn each(self, mut word: impl FnMut(u32, u64) -> u64) -> Self {
         [word(0, self[0]), word(1, self[1]), word(2, self[2]), word(3, self[3])]
+    }
+
+    #[inline(always)]
+    fn with(self, other: Self, mut word: impl FnMut(u64, u64) -> u64) -> Self {
+        [word(self[0], other[0]), word(self[1], other[1]), word(self[2], other[2]), word(self[3], other[3])]
     }
 }

@@ -28,7 +28,7 @@ use crate::block::vector::{self, Packed};
 use crate::element::F32;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
-use wtacrs_simt::index::{block, block_warps, thread};
+use wtacrs_simt::index::{block, block_threads, block_warps, thread};
 use wtacrs_simt::math::{fma_f32, fma_f64, sqrt_f32, sqrt_f64};
 use wtacrs_simt::memory::{self, U32x4};
 use wtacrs_simt::shared::Shared;
@@ -55,8 +55,10 @@ pub struct Args {
     /// batch × rows dot products divided by the row's norm (0 where the norm is 0 or the quotient not finite); not
     /// written if `theta` is null.
     pub directions: *mut f32,
-    /// Two words for each matrix that become zero, or null: what blocks of a kernel behind this one meet by.
-    pub meeting: *mut u32,
+    /// matrices × `board_words` words that become zero: the boards of a selection behind this launch.
+    pub boards: *mut u64,
+    /// For each matrix; 0 for none.
+    pub board_words: u32,
 }
 
 /// Squares below this lose digits to underflow.
@@ -95,9 +97,12 @@ pub fn error_bound(columns: u32, bytes: u32) -> f64 {
 pub unsafe fn row_norms<E: Packed>(args: &Args) {
     let team = RowTeam::new(args.columns.div_ceil(E::PER_VECTOR));
     let [first, _, matrix] = block();
-    if !args.meeting.is_null() && first == 0 && thread() < 2 {
-        // SAFETY: two words for each matrix, which nobody else accesses now.
-        unsafe { memory::store(args.meeting.wrapping_add((2 * matrix + thread()) as usize), 0) };
+    let mut word = if first == 0 { thread() } else { args.board_words };
+    while word < args.board_words {
+        let at = u64::from(matrix) * u64::from(args.board_words) + u64::from(word);
+        // SAFETY: the matrix's own words, which nobody else accesses now.
+        unsafe { memory::store(args.boards.wrapping_add(at as usize), 0) };
+        word += block_threads();
     }
     let row = first * team.rows() + team.row();
     let is_row = row < args.rows;

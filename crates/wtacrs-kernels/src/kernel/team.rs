@@ -4,22 +4,42 @@
 //! block's pairs are cut into one run for each warp, which goes through it in rows of 32 pairs, lane by lane, so that
 //! loads are coalesced and runs are in the order of their indices.
 //!
-//! Blocks meet by a counter that all of them add to. Its words are zero before a launch and again after it.
+//! Blocks tell one another values of a few words through a board in memory. Rounds of telling are numbered, and each word
+//! travels as two, which hold half of it and the round's number: whoever reads one knows at once whether the block has told
+//! yet. So telling is a store and hearing is a load, repeated until the number is right, and neither waits for a fence,
+//! which would take longer than both. Nothing else becomes visible by it; [`Team::meet`] is for that, and costs the fences.
+//!
+//! The boards are zero before a launch: an earlier one sees to it, as `row_norms` does on its way. Blocks that did it
+//! themselves would first have to agree that it is done.
 
 use crate::block::scan::Prefix;
 use crate::block::words::Words;
 use crate::block::{reduce, scan};
-use wtacrs_simt::atomic::{atomic_add, atomic_exchange, load_acquire};
+use wtacrs_simt::atomic::{load_relaxed, store_relaxed};
 use wtacrs_simt::index::{WARP, block, block_threads, block_warps, grid, lane, thread, warp};
-use wtacrs_simt::memory::{load, store};
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::sync::{barrier, device_fence, spin};
 
 /// Words that a block tells the others at once, at most.
-pub(crate) const EXCHANGE_WORDS: u32 = 4;
+const TOLD_WORDS: u32 = 4;
+
+/// Places of a block on a board: two for each word.
+const PLACES: u32 = 2 * TOLD_WORDS;
+
+/// Two boards, used in turn.
+const BOARDS: u32 = 2;
+
+/// Words of memory that the boards of so many blocks take; none for one.
+#[inline(always)]
+pub(crate) const fn board_words(blocks: u32) -> u32 {
+    if blocks > 1 { BOARDS * PLACES * blocks } else { 0 }
+}
+
+/// The part of a place that holds half a word; the round's number is above it.
+const HALF: u64 = u32::MAX as u64;
 
 /// Bytes of shared memory that a team's collectives need, from the first byte on.
-pub(crate) const ROOMS: u32 = 2 * 8 * reduce::room(EXCHANGE_WORDS);
+pub(crate) const ROOMS: u32 = 2 * 8 * reduce::room(TOLD_WORDS);
 
 /// A run of consecutive pairs, row by row.
 #[derive(Clone, Copy)]
@@ -86,27 +106,27 @@ pub(crate) struct Team {
     pub(crate) range: u32,
     /// Pairs of the problem.
     pairs: u32,
-    /// Two boards, used in turn, of [`EXCHANGE_WORDS`] words for each block.
-    exchange: *mut u64,
-    /// How often blocks have arrived at meetings, and how many have left for good.
-    meeting: *mut u32,
-    /// How often all blocks together will have arrived at the last meeting.
-    arrivals: u32,
+    /// Two boards of [`PLACES`] rows, with a place for each block.
+    boards: *mut u64,
+    /// Rounds of telling so far; the next has the number one higher.
+    round: u32,
     /// Which of two rooms, 0 or 1, the last collective used: they alternate, so that nobody writes what a slower thread
     /// still reads.
     room: u32,
-    /// Likewise of two boards.
-    board: u32,
 }
 
 impl Team {
-    /// The blocks with this one's y and z in the grid. `exchange` has 2 · [`EXCHANGE_WORDS`] words for each block, and
-    /// `meeting` two words that are zero; a single block needs neither.
+    /// The blocks with this one's y and z in the grid, whose boards have [`board_words`] words.
     #[inline(always)]
-    pub(crate) fn new(pairs: u32, exchange: *mut u64, meeting: *mut u32) -> Self {
+    pub(crate) fn new(pairs: u32, boards: *mut u64) -> Self {
         let blocks = grid()[0];
-        let range = range(pairs, blocks);
-        Self { rank: block()[0], blocks, range, pairs, exchange, meeting, arrivals: 0, room: 0, board: 0 }
+        Self { rank: block()[0], blocks, range: range(pairs, blocks), pairs, boards, round: 0, room: 0 }
+    }
+
+    /// A single block, whatever the grid: it tells nobody anything.
+    #[inline(always)]
+    pub(crate) fn alone(pairs: u32) -> Self {
+        Self { rank: 0, blocks: 1, range: range(pairs, 1), pairs, boards: core::ptr::null_mut(), round: 0, room: 0 }
     }
 
     /// The block's pairs: first, and one after the last.
@@ -138,73 +158,152 @@ impl Team {
     pub(crate) fn reduce<V: Words>(&mut self, value: V, identity: V, combine: impl Fn(V, V) -> V) -> V {
         // SAFETY: the room alternates, so the collective before the last is done with it.
         let of_block = unsafe { reduce::reduce(value, identity, self.room(), &combine) };
-        self.across_blocks(of_block, identity, &combine).total
+        self.of_blocks(of_block, identity, &combine, |value| reduce::warp_reduce(value, &combine))
+    }
+
+    /// The sums of all threads' words over all blocks, wrapping.
+    #[inline(always)]
+    pub(crate) fn sum<V: Words>(&mut self, value: V) -> V {
+        let of_block = self.sum_in_block(value);
+        self.of_blocks(of_block, value.each(|_, _| 0), V::plus, reduce::warp_sum)
+    }
+
+    /// The largest of all threads' words over all blocks.
+    #[inline(always)]
+    pub(crate) fn max<V: Words>(&mut self, value: V) -> V {
+        // SAFETY: as in `reduce`.
+        let of_block = unsafe { reduce::max(value, self.room()) };
+        self.of_blocks(of_block, value.each(|_, _| 0), |a, b| a.with(b, Ord::max), reduce::warp_max)
+    }
+
+    /// The sums of the block's threads' words, wrapping.
+    #[inline(always)]
+    pub(crate) fn sum_in_block<V: Words>(&mut self, value: V) -> V {
+        // SAFETY: as in `reduce`.
+        unsafe { reduce::sum(value, self.room()) }
     }
 
     /// What the warps with lower runs have, and all of them; values are the same in all lanes of a warp. `combine` is
     /// associative and commutative.
     #[inline(always)]
     pub(crate) fn scan<V: Words>(&mut self, value: V, identity: V, combine: impl Fn(V, V) -> V) -> Prefix<V> {
+        let warps = self.scan_in_block(value, identity, &combine);
+        if self.blocks == 1 {
+            return warps;
+        }
+        self.tell(warps.total);
+        let in_warp = |value| reduce::warp_reduce(value, &combine);
+        let before = self.hear_all(self.rank, identity, &combine, in_warp);
+        let total = self.hear_all(self.blocks, identity, &combine, in_warp);
+        Prefix { before: combine(before, warps.before), total }
+    }
+
+    /// The same over the block's warps alone.
+    #[inline(always)]
+    pub(crate) fn scan_in_block<V: Words>(&mut self, value: V, identity: V, combine: impl Fn(V, V) -> V) -> Prefix<V> {
         // SAFETY: as in `reduce`.
-        let warps = unsafe { scan::across_warps(value, identity, self.room(), &combine) };
-        let blocks = self.across_blocks(warps.total, identity, &combine);
-        Prefix { before: combine(blocks.before, warps.before), total: blocks.total }
+        unsafe { scan::across_warps(value, identity, self.room(), combine) }
     }
 
     #[inline(always)]
     fn room(&mut self) -> Shared<u64> {
         self.room ^= 1;
-        let words = reduce::room(EXCHANGE_WORDS);
+        let words = reduce::room(TOLD_WORDS);
         Shared::new(self.room * words * 8, words)
     }
 
-    /// The scan over blocks of a value that a block's threads share.
+    /// The combination over blocks of a value that a block's threads share.
     #[inline(always)]
-    pub(crate) fn across_blocks<V: Words>(&mut self, value: V, identity: V, combine: impl Fn(V, V) -> V) -> Prefix<V> {
+    fn of_blocks<V: Words>(
+        &mut self,
+        value: V,
+        identity: V,
+        combine: impl Fn(V, V) -> V,
+        in_warp: impl Fn(V) -> V,
+    ) -> V {
         if self.blocks == 1 {
-            return Prefix { before: identity, total: value };
+            return value;
         }
         self.tell(value);
-        let mut sums = Prefix { before: identity, total: identity };
-        let mut rank = lane();
-        while rank < self.blocks {
-            let told = self.told(rank, identity);
-            sums.total = combine(sums.total, told);
-            if rank < self.rank {
-                sums.before = combine(sums.before, told);
-            }
-            rank += WARP;
-        }
-        Prefix { before: reduce::warp_reduce(sums.before, &combine), total: reduce::warp_reduce(sums.total, &combine) }
+        self.hear_all(self.blocks, identity, combine, in_warp)
     }
 
-    /// Shows a value that the block's threads share to all blocks, which meet.
+    /// The combination of what the blocks with ranks below `end` tell in this round: one warp hears, and lets the others
+    /// know. `in_warp` combines the values of a warp's lanes.
+    #[inline(always)]
+    fn hear_all<V: Words>(
+        &mut self,
+        end: u32,
+        identity: V,
+        combine: impl Fn(V, V) -> V,
+        in_warp: impl Fn(V) -> V,
+    ) -> V {
+        let room = self.room();
+        if warp() == 0 {
+            let mut heard = identity;
+            let mut rank = lane();
+            while rank < end {
+                heard = combine(heard, self.hear(rank, identity));
+                rank += WARP;
+            }
+            let all = in_warp(heard);
+            if lane() == 0 {
+                all.each(|i, word| {
+                    // SAFETY: a word for each of the value's, in a room that the collective before the last is done with.
+                    unsafe { room.write(i, word) };
+                    word
+                });
+            }
+        }
+        barrier();
+        // SAFETY: written before the barrier.
+        identity.each(|i, _| unsafe { room.read(i) })
+    }
+
+    /// Begins a round, in which this block tells a value that its threads share. They have met since they heard in the
+    /// round before.
     #[inline(always)]
     pub(crate) fn tell<V: Words>(&mut self, value: V) {
-        self.board ^= 1;
-        let board = self.board();
-        let own = self.rank * EXCHANGE_WORDS;
+        self.round += 1;
         if thread() == 0 {
+            let number = u64::from(self.round) << 32;
             value.each(|i, word| {
-                // SAFETY: the block's own place; the board's last readers have met since.
-                unsafe { store(board.wrapping_add((own + i) as usize), word) };
+                let [low, high] = self.places(self.rank, i);
+                // SAFETY: the block's own places. What they held, two rounds ago, all blocks have heard: each told in the
+                // round between, which this block has heard, only after it had heard that.
+                unsafe {
+                    store_relaxed(low, word & HALF | number);
+                    store_relaxed(high, word >> 32 | number);
+                }
                 word
             });
         }
-        self.meet();
     }
 
-    /// What a block told last.
+    /// What a block tells in this round, as soon as it does.
     #[inline(always)]
-    pub(crate) fn told<V: Words>(&self, rank: u32, like: V) -> V {
-        let from = self.board().wrapping_add((rank * EXCHANGE_WORDS) as usize);
-        // SAFETY: a place that its block wrote before the last meeting.
-        like.each(|i, _| unsafe { load(from.wrapping_add(i as usize)) })
+    pub(crate) fn hear<V: Words>(&self, rank: u32, like: V) -> V {
+        loop {
+            let mut told = true;
+            let value = like.each(|i, _| {
+                let [low, high] = self.places(rank, i);
+                // SAFETY: places of the block's, zero at first and then written by stores as wide.
+                let (low, high) = unsafe { (load_relaxed(low), load_relaxed(high)) };
+                told &= ((low >> 32) as u32 == self.round) & ((high >> 32) as u32 == self.round);
+                low & HALF | high << 32
+            });
+            if told {
+                return value;
+            }
+            spin();
+        }
     }
 
+    /// A block's two places for word i on this round's board. Those of all blocks lie side by side, as lanes read them.
     #[inline(always)]
-    fn board(&self) -> *mut u64 {
-        self.exchange.wrapping_add((self.board * self.blocks * EXCHANGE_WORDS) as usize)
+    fn places(&self, rank: u32, i: u32) -> [*mut u64; 2] {
+        let row = self.round % BOARDS * PLACES + 2 * i;
+        [row, row + 1].map(|row| self.boards.wrapping_add((row * self.blocks + rank) as usize))
     }
 
     /// Waits for all threads of all blocks; what they wrote before is then visible to all.
@@ -212,34 +311,19 @@ impl Team {
     pub(crate) fn meet(&mut self) {
         barrier();
         if self.blocks > 1 {
-            self.arrivals += self.blocks;
             if thread() == 0 {
                 device_fence();
-                // SAFETY: the problem's two words, which only meetings access.
-                unsafe {
-                    atomic_add(self.meeting, 1);
-                    while load_acquire(self.meeting) < self.arrivals {
-                        spin();
-                    }
+            }
+            self.tell(0_u64);
+            if warp() == 0 {
+                let mut rank = lane();
+                while rank < self.blocks {
+                    self.hear(rank, 0_u64);
+                    rank += WARP;
                 }
                 device_fence();
             }
             barrier();
-        }
-    }
-
-    /// After a block's last meeting: whoever is the last to leave makes the words zero again.
-    #[inline(always)]
-    pub(crate) fn leave(self) {
-        if self.blocks > 1 && thread() == 0 {
-            let left = self.meeting.wrapping_add(1);
-            // SAFETY: the problem's two words; the last block to leave is alone with them.
-            unsafe {
-                if atomic_add(left, 1) == self.blocks - 1 {
-                    atomic_exchange(self.meeting, 0);
-                    atomic_exchange(left, 0);
-                }
-            }
         }
     }
 }

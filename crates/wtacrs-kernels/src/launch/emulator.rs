@@ -1,7 +1,7 @@
 //! Kernels on the CPU, with every mistake named.
 
 use super::{Kernel, Launcher, Shape};
-use wtacrs_simt::emulator::{Fault, Launch, launch};
+use wtacrs_simt::emulator::{Counts, Fault, Launch, count};
 
 /// Runs kernels on the emulator of [`wtacrs_simt`], one after another.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +27,22 @@ impl Launcher for Emulator {
     type Error = Fault;
 
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { self.count(kernel, shape, args) }.map(|_| ())
+    }
+}
+
+impl Emulator {
+    /// As [`Launcher::launch`], and counts what takes time on a GPU.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel does wrong.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Launcher::launch`].
+    pub unsafe fn count<A: Copy>(&self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<Counts, Fault> {
         let Shape { grid, block, shared_bytes, cooperative } = shape;
         if block > kernel.most_threads {
             let (name, most) = (kernel.name, kernel.most_threads);
@@ -35,6 +51,6 @@ impl Launcher for Emulator {
         let args = Shared(args);
         let shape = Launch { grid, block, shared_bytes, cooperative, seed: self.seed };
         // SAFETY: the caller keeps the kernel's promises.
-        launch(shape, &|| unsafe { (kernel.body)(args.get()) })
+        count(shape, &|| unsafe { (kernel.body)(args.get()) })
     }
 }

@@ -83,7 +83,8 @@ pub unsafe fn launch_row_norms<L: Launcher>(
         theta: ptr::null(),
         norms,
         directions: ptr::null_mut(),
-        meeting: ptr::null_mut(),
+        boards: ptr::null_mut(),
+        board_words: 0,
     };
     let (kernel, shape) = kernels::row_norms(matrix.data_type, rows, columns, batch);
     // SAFETY: the caller's promise.

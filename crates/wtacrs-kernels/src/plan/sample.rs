@@ -8,7 +8,7 @@ use super::settings::{Called, Matrices, Strides, WeightSource};
 use crate::block::output::Output;
 use crate::device::Device;
 use crate::kernel::{SPLIT_REDUCE, gather_rows, row_norms, select, split_reduce};
-use crate::launch::Launcher;
+use crate::launch::{Launcher, Shape};
 use core::ptr;
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::{Budget, Keep};
@@ -45,8 +45,8 @@ pub(super) struct Streams {
 pub(super) struct SamplePlan {
     pub(super) settings: SampleSettings,
     design: select::Design,
-    /// At least so many blocks run side by side.
-    resident_blocks: u32,
+    /// The selection's launch.
+    select_shape: Shape,
     pub(super) budget: Budget,
     pub(super) saved: SavedParts,
     pub(super) scratch: SampleScratch,
@@ -58,7 +58,7 @@ pub(super) struct SamplePlan {
 pub(super) struct SampleScratch {
     pub(super) norms: Part,
     directions: Part,
-    pub(super) meeting: Part,
+    pub(super) boards: Part,
     select: Part,
     pub(super) bytes: u64,
 }
@@ -152,8 +152,10 @@ impl SamplePlan {
         let matrices = Matrices::new(settings.called, sizes, settings.data_type.bytes(), settings.strides)?;
         let design = kernels::design(settings.design)?;
         let saved = SavedParts::new(&settings, budget)?;
-        let scratch = SampleScratch::new(&settings, design, budget)?;
-        Ok(Self { settings, design, resident_blocks: device.multiprocessors, budget, saved, scratch, matrices })
+        let (_, select_shape) =
+            kernels::select(design, settings.pairs as u32, settings.batch as u32, device.multiprocessors);
+        let scratch = SampleScratch::new(&settings, design, budget, select::board_words(select_shape))?;
+        Ok(Self { settings, design, select_shape, budget, saved, scratch, matrices })
     }
 
     pub(super) fn draws(&self) -> u64 {
@@ -197,7 +199,6 @@ impl SamplePlan {
         let is_predicted = matches!(weights, WeightSource::Predicted { .. });
         let norms = scratch.of::<f32>(self.scratch.norms);
         let directions = scratch.of::<f32>(self.scratch.directions);
-        let meeting = scratch.of::<u32>(self.scratch.meeting);
         // Without elements there may be no memory to count rows in.
         let Matrices { row: leading, matrix: batch_stride } =
             if is_empty { Matrices { row: 0, matrix: 0 } } else { self.matrices };
@@ -210,7 +211,8 @@ impl SamplePlan {
             theta: if is_predicted { guess } else { ptr::null() },
             norms,
             directions: if is_predicted { directions } else { ptr::null_mut() },
-            meeting,
+            boards: scratch.of(self.scratch.boards),
+            board_words: self.board_words(),
         };
         let (kernel, shape) = kernels::row_norms(data_type, pairs, columns, batch);
         // SAFETY: the caller's buffers are as large as the plan told; the norms are a part of the scratch.
@@ -245,7 +247,12 @@ impl SamplePlan {
         unsafe { self.gather(launcher, input, selected, rows) }
     }
 
-    /// The selection's launch; the words by which its blocks meet are zero.
+    /// Words of each problem's boards, which are zero before a selection.
+    pub(super) fn board_words(&self) -> u32 {
+        select::board_words(self.select_shape)
+    }
+
+    /// The selection's launch; its boards are zero.
     ///
     /// # Safety
     ///
@@ -260,7 +267,7 @@ impl SamplePlan {
         scratch: Memory,
     ) -> Result<(), ExecuteError<L::Error>> {
         let (source, mix, clamp) = norms.weights.parts();
-        let (pairs, batch) = (self.settings.pairs as u32, self.settings.batch as u32);
+        let pairs = self.settings.pairs as u32;
         let args = select::Args {
             input_norms: norms.input,
             other: norms.other,
@@ -280,11 +287,10 @@ impl SamplePlan {
             status: selected.status,
             winners: selected.winners,
             scratch: scratch.of(self.scratch.select),
-            meeting: scratch.of(self.scratch.meeting),
+            boards: scratch.of(self.scratch.boards),
         };
-        let (kernel, shape) = kernels::select(self.design, pairs, batch, self.resident_blocks);
         // SAFETY: the caller's promise.
-        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+        unsafe { launcher.launch(select::kernel(self.design), self.select_shape, &args) }.map_err(ExecuteError::Launch)
     }
 
     /// The launch that copies kept rows, times their scales unless those are null.
@@ -405,7 +411,12 @@ impl SavedParts {
 }
 
 impl SampleScratch {
-    fn new(settings: &SampleSettings, design: select::Design, budget: Budget) -> Result<Self, PlanError> {
+    fn new(
+        settings: &SampleSettings,
+        design: select::Design,
+        budget: Budget,
+        board_words: u32,
+    ) -> Result<Self, PlanError> {
         let (batch, pairs) = (settings.batch as u64, settings.pairs as u64);
         let is_predicted = matches!(settings.weights, WeightSource::Predicted { .. });
         let select = kernels::select_scratch_bytes(design, settings.pairs as u32, budget.get() as u32);
@@ -413,7 +424,7 @@ impl SampleScratch {
         Ok(Self {
             norms: layout.part("the norms", &[batch, pairs, 4])?,
             directions: layout.part("the guesses", &[u64::from(is_predicted), batch, pairs, 4])?,
-            meeting: layout.part("the scratch of the selection", &[batch, 8])?,
+            boards: layout.part("the scratch of the selection", &[batch, u64::from(board_words), 8])?,
             select: layout.part("the scratch of the selection", &[batch, select])?,
             bytes: layout.bytes(),
         })

@@ -115,7 +115,7 @@ impl LinearPlan {
                 return if winners.is_null() { Ok(()) } else { zero(launcher, winners.cast(), 2) };
             }
         }
-        // No rows: the launch only makes the words zero by which the selection's blocks meet.
+        // No rows: the launch only makes the words zero by which the selection's blocks tell one another what they find.
         let args = row_norms::Args {
             x: ptr::null(),
             leading: 0,
@@ -125,10 +125,11 @@ impl LinearPlan {
             theta: ptr::null(),
             norms: ptr::null_mut(),
             directions: ptr::null_mut(),
-            meeting: scratch.of(self.sample.scratch.meeting),
+            boards: scratch.of(self.sample.scratch.boards),
+            board_words: self.sample.board_words(),
         };
         let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
-        // SAFETY: the meeting words are a part of the scratch.
+        // SAFETY: the boards are a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
         let selected = Selected { indices, scales, count, status, winners };
         let streams = Streams { first: stream, step: 0 };

@@ -8,6 +8,7 @@ use wtacrs_core::draws::PhiloxDraws;
 use wtacrs_core::{Keep, Selection, Weights};
 use wtacrs_kernels::kernel::SELECT_WEIGHTS;
 use wtacrs_kernels::kernel::select::{self, Args, Design, Source, WeightsArgs};
+use wtacrs_kernels::launch::{Emulator, Shape};
 
 pub const DESIGNS: [(Design, BuiltIn); 6] = [
     (Design::Uniform, BuiltIn::Uniform),
@@ -86,15 +87,51 @@ pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> 
     found
 }
 
-/// Whatever the kernel must not read is filled with garbage.
 fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
+    let shape = select::shape_with(batch.pairs() as u32, batch.problems as u32, design, geometry.0, geometry.1);
+    // SAFETY: memory of the sizes that `Args` tells.
+    in_memory(machine, batch, design, shape, |machine, args| unsafe {
+        machine.run(select::kernel(design), shape, args)
+    })
+    .0
+}
+
+/// What a launch takes time for on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Barriers of a block.
+    pub barriers: u64,
+    /// Rounds in which blocks tell one another something: the number that the last one has left on the boards.
+    pub rounds: u64,
+}
+
+/// What one problem costs on the emulator.
+pub fn cost(batch: &Batch<'_>, design: Design, shape: Shape) -> Cost {
+    let mut barriers = 0;
+    let (_, boards) = in_memory(&mut Machine::emulator(0), batch, design, shape, |_, args| {
+        // SAFETY: as above.
+        let counts = unsafe { Emulator::default().count(select::kernel(design), shape, args) };
+        barriers = counts.expect("no fault").barriers;
+    });
+    let rounds = boards.iter().map(|place| place >> 32).max().unwrap_or(0);
+    Cost { barriers, rounds }
+}
+
+/// A launch, what it left, and its boards. Whatever the kernel must not read is filled with garbage.
+fn in_memory(
+    machine: &mut Machine,
+    batch: &Batch<'_>,
+    design: Design,
+    shape: Shape,
+    launch: impl FnOnce(&mut Machine, &Args),
+) -> (Vec<Found>, Vec<u64>) {
     let (problems, pairs, budget) = (batch.problems, batch.pairs() as u32, batch.budget as u32);
     let scratch = machine.filled::<u8>(problems * select::scratch_bytes(pairs, budget, design) as usize, 0x91);
     let indices = machine.filled::<u32>(problems * batch.budget, 0xff);
     let scales = machine.filled::<f64>(problems * batch.budget, 0xff);
     let (count, status) = (machine.filled::<u32>(problems, 0xff), machine.filled::<u32>(problems, 0xff));
     let winners = machine.filled::<u64>(problems, 0xff);
-    let meeting = machine.filled::<u32>(2 * problems, 0);
+    let boards = machine.filled::<u64>(problems * select::board_words(shape) as usize, 0);
     let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
     let further_offset = machine.upload(&[batch.further_offset.unwrap_or(0)]);
     let args = Args {
@@ -116,16 +153,13 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
         winners: winners.pointer(),
         status: status.pointer(),
         scratch: scratch.pointer(),
-        meeting: meeting.pointer(),
+        boards: boards.pointer(),
     };
-    let shape = select::shape_with(pairs, problems as u32, design, geometry.0, geometry.1);
-    // SAFETY: memory of the sizes that `Args` tells.
-    unsafe { machine.run(select::kernel(design), shape, &args) };
-    assert!(machine.download(&meeting).iter().all(|&word| word == 0), "the words of the meetings are zero again");
+    launch(machine, &args);
     let (indices, scales) = (machine.download(&indices), machine.download(&scales));
     let (count, status) = (machine.download(&count), machine.download(&status));
     let winners = machine.download(&winners);
-    (0..problems)
+    let found = (0..problems)
         .map(|problem| {
             let first = problem * batch.budget;
             let kept = first..first + count[problem] as usize;
@@ -138,7 +172,8 @@ fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Ge
                 scales: scales[kept].to_vec(),
             }
         })
-        .collect()
+        .collect();
+    (found, machine.download(&boards))
 }
 
 /// The weights that the kernel makes.

@@ -69,6 +69,8 @@ pub(super) struct Block {
     /// Warps that have ready lanes.
     pub(super) ready: Cell<u32>,
     pub(super) at_barrier: Cell<u32>,
+    /// Barriers that all threads have reached.
+    pub(super) barriers: Cell<u64>,
     /// Where the first thread waits, and whether all others wait there.
     pub(super) barrier: Cell<(Place, bool)>,
     pub(super) finished: Cell<u32>,
@@ -120,6 +122,7 @@ impl Block {
             warps: (0..shape.block / 32).map(|_| Warp::new()).collect(),
             ready: Cell::new((u64::MAX >> (64 - shape.block / 32)) as u32),
             at_barrier: Cell::new(0),
+            barriers: Cell::new(0),
             barrier: Cell::new((Place(Location::caller()), true)),
             finished: Cell::new(0),
             spinning: Cell::new(0),

@@ -79,5 +79,21 @@ pub struct Launch {
 ///
 /// The first mistake that a thread of the lowest faulty block makes. What the kernel has written until then stays.
 pub fn launch(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<(), Fault> {
+    count(launch, kernel).map(|_| ())
+}
+
+/// What a launch's blocks did that takes time on a GPU, whatever its speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Barriers of the block that had the most.
+    pub barriers: u64,
+}
+
+/// As [`launch()`], and counts.
+///
+/// # Errors
+///
+/// As for [`launch()`].
+pub fn count(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<Counts, Fault> {
     schedule::run(launch, kernel)
 }

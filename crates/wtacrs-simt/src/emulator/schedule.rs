@@ -1,11 +1,11 @@
 //! Runs blocks: resumes one ready thread after another until all have ended, or nobody can go on.
 
-use super::Launch;
 use super::fault::{Doing, Fault, MaskMisuse};
 use super::machine::{Block, Status, Thread, enter};
 use super::order::Order;
 use super::rendezvous::lanes;
 use super::stack::{Colored, MOST, Stacks};
+use super::{Counts, Launch};
 use corosensei::{Coroutine, CoroutineResult};
 use rayon::prelude::*;
 use std::any::Any;
@@ -23,7 +23,7 @@ const IDLE_ROUNDS: u32 = 1000;
 
 type Kernel<'a> = &'a (dyn Fn() + Sync);
 
-pub(super) fn run(launch: Launch, kernel: Kernel<'_>) -> Result<(), Fault> {
+pub(super) fn run(launch: Launch, kernel: Kernel<'_>) -> Result<Counts, Fault> {
     check(&launch)?;
     let [x, y, z] = launch.grid;
     let blocks = u64::from(x) * u64::from(y) * u64::from(z);
@@ -35,21 +35,27 @@ pub(super) fn run(launch: Launch, kernel: Kernel<'_>) -> Result<(), Fault> {
     }
     // The lowest faulty block's fault is the launch's, whichever was found first.
     let lowest = AtomicU64::new(u64::MAX);
+    let barriers = AtomicU64::new(0);
     let found: Mutex<Option<(u64, Fault)>> = Mutex::new(None);
     (0..blocks).into_par_iter().for_each(|index| {
         if index > lowest.load(Relaxed) {
             return;
         }
-        if let Err(fault) = together(&launch, index..index + 1, kernel) {
-            lowest.fetch_min(index, Relaxed);
-            let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if found.as_ref().is_none_or(|(at, _)| index < *at) {
-                *found = Some((index, fault));
+        match together(&launch, index..index + 1, kernel) {
+            Ok(counts) => {
+                barriers.fetch_max(counts.barriers, Relaxed);
+            }
+            Err(fault) => {
+                lowest.fetch_min(index, Relaxed);
+                let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if found.as_ref().is_none_or(|(at, _)| index < *at) {
+                    *found = Some((index, fault));
+                }
             }
         }
     });
     let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    found.map_or(Ok(()), |(_, fault)| Err(fault))
+    found.map_or(Ok(Counts { barriers: barriers.into_inner() }), |(_, fault)| Err(fault))
 }
 
 fn check(launch: &Launch) -> Result<(), Fault> {
@@ -76,7 +82,7 @@ struct Resident {
 }
 
 /// Runs blocks that are resident together, on this OS thread.
-fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) -> Result<(), Fault> {
+fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) -> Result<Counts, Fault> {
     let [x, y, _] = launch.grid.map(u64::from);
     let threads = (range.end - range.start) * u64::from(launch.block);
     if threads > MOST as u64 {
@@ -104,7 +110,8 @@ fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) ->
         }
     }
     enter(outer);
-    result
+    let barriers = residents.iter().map(|resident| resident.block.barriers.get()).max().unwrap_or(0);
+    result.map(|()| Counts { barriers })
 }
 
 fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kernel: Kernel<'_>) -> Result<(), Fault> {

@@ -1,4 +1,5 @@
-//! atom, in the scope of the device for global memory and of the block for shared memory; ld.acquire and st.release.
+//! atom, in the scope of the device for global memory and of the block for shared memory; ld and st, relaxed and
+//! with acquire and release.
 
 use core::arch::asm;
 
@@ -29,6 +30,20 @@ macro_rules! atomics {
             ///
             /// As for the others.
             unsafe fn compare_exchange(at: *mut Self, expected: Self, value: Self) -> Self;
+
+            /// ld.relaxed.gpu
+            ///
+            /// # Safety
+            ///
+            /// As for the others.
+            unsafe fn load_relaxed(at: *const Self) -> Self;
+
+            /// st.relaxed.gpu
+            ///
+            /// # Safety
+            ///
+            /// As for the others.
+            unsafe fn store_relaxed(at: *mut Self, value: Self);
 
             /// ld.acquire.gpu
             ///
@@ -73,6 +88,18 @@ macro_rules! atomics {
             pub(crate) unsafe fn compare_exchange<T: Atomic>(at: *mut T, expected: T, value: T) -> T {
                 // SAFETY: the caller's promise.
                 unsafe { T::compare_exchange(at, expected, value) }
+            }
+
+            #[inline(always)]
+            pub(crate) unsafe fn load_relaxed<T: Atomic>(at: *const T) -> T {
+                // SAFETY: the caller's promise.
+                unsafe { T::load_relaxed(at) }
+            }
+
+            #[inline(always)]
+            pub(crate) unsafe fn store_relaxed<T: Atomic>(at: *mut T, value: T) {
+                // SAFETY: the caller's promise.
+                unsafe { T::store_relaxed(at, value) }
             }
 
             #[inline(always)]
@@ -157,6 +184,34 @@ macro_rules! atomics {
                     );
                 }
                 before
+            }
+
+            #[inline(always)]
+            unsafe fn load_relaxed(at: *const Self) -> Self {
+                let value;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    asm!(
+                        concat!("ld.relaxed.gpu.global.b", $bits, " {0}, [{1}];"),
+                        out($class) value,
+                        in(reg64) at,
+                        options(nostack, preserves_flags),
+                    );
+                }
+                value
+            }
+
+            #[inline(always)]
+            unsafe fn store_relaxed(at: *mut Self, value: Self) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    asm!(
+                        concat!("st.relaxed.gpu.global.b", $bits, " [{0}], {1};"),
+                        in(reg64) at,
+                        in($class) value,
+                        options(nostack, preserves_flags),
+                    );
+                }
             }
 
             #[inline(always)]

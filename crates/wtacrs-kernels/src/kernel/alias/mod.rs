@@ -74,11 +74,11 @@ pub unsafe fn alias_build(args: &BuildArgs) {
     let first = table * args.entries as usize;
     // SAFETY: an entry of the table.
     let mass = |entry: u32| unsafe { load_constant(args.masses.wrapping_add(first + entry as usize)) };
-    let mut team = Team::new(args.entries, core::ptr::null_mut(), core::ptr::null_mut());
+    let mut team = Team::alone(args.entries);
     let run = team.run();
     let mut total = 0_u64;
     run.for_each(mass, |_, mass| total = total.wrapping_add(mass));
-    total = team.reduce(total, 0, u64::wrapping_add);
+    total = team.sum(total);
     let scratch = args.scratch.wrapping_add(table * scratch_bytes(args.entries) as usize);
     let prefixes = Prefixes::new(scratch, Shares::new(total, args.entries));
     prefixes.fill(run, &mut team, mass);

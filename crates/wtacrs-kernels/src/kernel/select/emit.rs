@@ -4,6 +4,7 @@
 
 use super::problem::Problem;
 use super::{Args, Design, tell_winners};
+use crate::block::scan::Prefix;
 use wtacrs_core::scales;
 use wtacrs_core::threshold::Threshold;
 use wtacrs_simt::index::{block, lane, thread};
@@ -34,25 +35,40 @@ impl Scaling {
     }
 }
 
-/// Writes the selection, and how many pairs it has. Counts are those of the warp's own run, or the team has met since.
+/// How many pairs the warp's run keeps, in all lanes. Counts are those of the warp's own run, or the block has met since
+/// they were set.
 #[inline(always)]
-pub(super) fn emit(problem: &mut Problem, args: &Args, scaling: &Scaling) {
-    let run = problem.run;
+pub(super) fn kept(problem: &Problem) -> u64 {
+    let mut kept = 0;
+    problem.run.rows(
+        |pair| problem.layout.count(pair),
+        |_, held, count| kept += u64::from(ballot(FULL, held && count > 0).count_ones()),
+    );
+    kept
+}
+
+/// Where each warp's kept pairs begin in the selection, and how many there are. One collective.
+#[inline(always)]
+pub(super) fn place(problem: &mut Problem) -> Prefix<u64> {
+    let kept = kept(problem);
+    problem.team.scan(kept, 0, u64::wrapping_add)
+}
+
+/// Writes the selection, and how many pairs it has.
+#[inline(always)]
+pub(super) fn emit(problem: &Problem, args: &Args, scaling: &Scaling, places: Prefix<u64>) {
     let first = block()[2] as usize * args.budget as usize;
     let layout = problem.layout;
-    let load = |pair: u32| layout.count(pair);
-    let mut kept = 0;
-    run.rows(load, |_, held, count| kept += u64::from(ballot(FULL, held && count > 0).count_ones()));
-    let found = problem.team.scan(kept, 0, u64::wrapping_add);
     if problem.team.rank == 0 && thread() == 0 {
         // SAFETY: the problem's own place.
-        unsafe { store(args.count.wrapping_add(block()[2] as usize), found.total as u32) };
+        unsafe { store(args.count.wrapping_add(block()[2] as usize), places.total as u32) };
     }
     if scaling.design == Design::TopK as u32 {
-        tell_winners(problem, args, found.total);
+        tell_winners(problem, args, places.total);
     }
-    let mut place = first + found.before as usize;
-    run.rows(load, |pair, held, count| {
+    let mut place = first + places.before as usize;
+    let load = |pair: u32| layout.count(pair);
+    problem.run.rows(load, |pair, held, count| {
         let keeps = ballot(FULL, held && count > 0);
         if held && count > 0 {
             let at = place + (keeps & ((1 << lane()) - 1)).count_ones() as usize;

@@ -67,7 +67,7 @@ impl Centre {
                 let clamped = distance.max(-clamp).min(clamp);
                 sums = [sums[0].wrapping_add(clamped as u64), sums[1] + u64::from(clamped == distance)];
             });
-            sums = problem.team.reduce(sums, [0; 2], |a, b| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]);
+            sums = problem.team.sum(sums);
             let sum = sums[0] as i64;
             if sum > 0 {
                 low = at;

@@ -2,7 +2,6 @@
 //!
 //! | part | bytes | of designs |
 //! |---|---|---|
-//! | exchange between blocks | 2 · 32 for each block, n/32 blocks at most | all |
 //! | integer weights | 8 n | all but uniform |
 //! | counts: how often each pair is selected | 4 n | all |
 //! | nodes of the tree's first two levels | 12 · 3n/4 | wta-pivotal |
@@ -11,7 +10,6 @@
 //! | points, one for each pair | 4 n | uniform |
 
 use super::Design;
-use crate::kernel::team::EXCHANGE_WORDS;
 use wtacrs_simt::memory::{load, store};
 
 /// Nodes of a level of the tree that lie in shared memory, at most.
@@ -20,7 +18,6 @@ pub(super) const SHARED_NODES: u32 = 1024;
 /// A problem's scratch.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    pub(super) exchange: *mut u64,
     pub(super) weights: *mut u64,
     pub(super) counts: *mut u32,
     /// What only one design needs.
@@ -31,12 +28,7 @@ impl Layout {
     #[inline(always)]
     pub(super) fn new(scratch: *mut u8, pairs: u32, problem: u32, bytes: u64) -> Self {
         let at = |offset: u64| scratch.wrapping_add((u64::from(problem) * bytes + offset) as usize);
-        Self {
-            exchange: at(0).cast(),
-            weights: at(weights_at(pairs)).cast(),
-            counts: at(counts_at(pairs)).cast(),
-            own: at(own_at(pairs)),
-        }
+        Self { weights: at(0).cast(), counts: at(counts_at(pairs)).cast(), own: at(own_at(pairs)) }
     }
 
     /// A pair's integer weight, once weighed.
@@ -69,13 +61,8 @@ pub(super) const fn most_blocks(pairs: u32) -> u32 {
 }
 
 #[inline(always)]
-const fn weights_at(pairs: u32) -> u64 {
-    2 * 8 * (EXCHANGE_WORDS * most_blocks(pairs)) as u64
-}
-
-#[inline(always)]
 const fn counts_at(pairs: u32) -> u64 {
-    weights_at(pairs) + align(8 * pairs as u64)
+    align(8 * pairs as u64)
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 //!
 //! Indices and scales are those of the designs of wtacrs-core on its CPU path, bit by bit, for every number of threads and
 //! blocks: all that decides is arithmetic on integers whose order does not matter, or chance indexed by pair, stratum or
-//! tree node. A problem has one block, or several that meet through boards in scratch (`kernel::team`).
+//! tree node. A problem has one block, or several that tell one another what they find (`kernel::team`).
 
 mod emit;
 mod guess;
@@ -22,6 +22,7 @@ mod weights;
 
 use self::emit::{Scaling, emit};
 use self::problem::Problem;
+use crate::block::scan::Prefix;
 #[cfg(not(target_arch = "nvptx64"))]
 pub use self::tell::weights_shape;
 pub use self::tell::{WeightsArgs, select_weights};
@@ -107,13 +108,13 @@ pub struct Args {
     pub status: *mut u32,
     /// [`scratch_bytes`] for each problem, aligned to 16; of any content.
     pub scratch: *mut u8,
-    /// If a problem has several blocks: two words for each problem, which are zero before the launch, and are zero again
-    /// after it. Not used otherwise.
-    pub meeting: *mut u32,
+    /// [`board_words`] for each problem, zero before the launch: what its blocks tell one another by.
+    pub boards: *mut u64,
 }
 
-/// Selects. Collectives, each of one barrier (and one meeting if there are several blocks), for n pairs: two for the
-/// weights, one for each pass of the threshold, ⌈log2 n⌉ for the tree of wta-pivotal, one for the output.
+/// Selects. Collectives, each of one barrier (and of another and a round of telling if there are several blocks), for n pairs:
+/// two for the weights, one for each pass of the threshold, and one for the output. The tree of wta-pivotal has a barrier
+/// for each level of more than 32 duels and one at its end, twice if there are several blocks.
 ///
 /// # Safety
 ///
@@ -137,10 +138,9 @@ pub unsafe fn select<const DESIGN: u32>(args: &Args) {
         }
     }
     if let Ok(total) = weighed {
-        let threshold = choose(&mut problem, args, DESIGN, total);
-        emit(&mut problem, args, &Scaling { design: DESIGN, threshold, total });
+        let (threshold, places) = choose(&mut problem, args, DESIGN, total);
+        emit(&problem, args, &Scaling { design: DESIGN, threshold, total }, places);
     }
-    problem.team.leave();
 }
 
 /// Writes how many winners there are, if anybody wants to know: as soon as it is known, since a number that waits for the
@@ -153,24 +153,26 @@ fn tell_winners(problem: &Problem, args: &Args, winners: u64) {
     }
 }
 
-/// Counts how often each pair is selected, and tells the threshold, if the design has one.
+/// Counts how often each pair is selected; tells the threshold, if the design has one, and where the warp's pairs are
+/// written.
 #[inline(always)]
-fn choose(problem: &mut Problem, args: &Args, design: u32, total: u64) -> Threshold {
+fn choose(problem: &mut Problem, args: &Args, design: u32, total: u64) -> (Threshold, Prefix<u64>) {
     let none = Threshold { cut: u64::MAX, winners: 0, tail_mass: 0, tail_places: 0 };
     if design == Design::Uniform as u32 {
         tell_winners(problem, args, if problem.budget == problem.pairs { u64::from(problem.pairs) } else { 0 });
         uniform::select(problem);
-        return none;
+        return (none, emit::place(problem));
     }
     if design == Design::TopK as u32 {
         top_k::select(problem);
-        return none;
+        return (none, emit::place(problem));
     }
     let threshold = if design == Design::Crs as u32 { none } else { problem.threshold(total) };
     tell_winners(problem, args, threshold.winners as u64);
     if design == Design::WtaPivotal as u32 {
-        pivotal::select(problem, &threshold);
-    } else if design == Design::WtaStratified as u32 {
+        return (threshold, pivotal::select(problem, &threshold));
+    }
+    if design == Design::WtaStratified as u32 {
         stratified::select(problem, &threshold);
     } else if design == Design::Crs as u32 {
         independent::select(problem, u64::from(problem.budget), total, |_| false);
@@ -178,7 +180,7 @@ fn choose(problem: &mut Problem, args: &Args, design: u32, total: u64) -> Thresh
         let (draws, mass) = (threshold.tail_places as u64, threshold.tail_mass);
         independent::select(problem, draws, mass, |weight| threshold.is_winner(weight));
     }
-    threshold
+    (threshold, emit::place(problem))
 }
 
 /// The kernel of a design.
@@ -200,9 +202,22 @@ pub const fn scratch_bytes(pairs: u32, budget: u32, design: Design) -> u64 {
     layout::bytes(pairs, budget, design as u32)
 }
 
-/// Pairs up to which a problem has one block.
+/// Words of [`Args::boards`] that each problem of a launch needs: none if it has one block.
 #[cfg(not(target_arch = "nvptx64"))]
-const ONE_BLOCK: u32 = 1 << 16;
+pub fn board_words(shape: Shape) -> u32 {
+    team::board_words(shape.grid[0])
+}
+
+/// Pairs below which one block is done before several have told one another what they must.
+#[cfg(not(target_arch = "nvptx64"))]
+const SEVERAL_BLOCKS: u32 = 4096;
+
+/// Blocks that serve a problem best. One warp hears 32 blocks as fast as two, so there are up to 32 with at least 512 pairs,
+/// which keep a block busy between rounds; beyond, where each further block makes that warp slower, they have 1024.
+#[cfg(not(target_arch = "nvptx64"))]
+fn wanted_blocks(pairs: u32) -> u32 {
+    if pairs < SEVERAL_BLOCKS { 1 } else { pairs.div_ceil(512).min(32).max(pairs.div_ceil(1024)) }
+}
 
 /// Threads of a block at most, so that each may have 128 registers.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -212,11 +227,14 @@ const MOST_THREADS: u32 = 512;
 /// least 1; no more than that wait for one another.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn shape(pairs: u32, batch: u32, design: Design, resident_blocks: u32) -> Shape {
-    // Four pairs a thread keep most of them busy; many small problems share a multiprocessor.
-    let threads = pairs.div_ceil(4).next_power_of_two().clamp(32, MOST_THREADS);
-    let wanted = pairs.div_ceil(ONE_BLOCK);
     let most = (resident_blocks / batch.max(1)).max(1);
-    shape_with(pairs, batch, design, wanted.min(most), threads)
+    let range = team::range(pairs, wanted_blocks(pairs).min(most));
+    let blocks = pairs.div_ceil(range);
+    // Four pairs a thread keep most of them busy; many small problems share a multiprocessor, but blocks that wait for one
+    // another have one each.
+    let least = if blocks > 1 { MOST_THREADS / 2 } else { 32 };
+    let threads = range.min(pairs).div_ceil(4).next_power_of_two().clamp(least, MOST_THREADS);
+    shape_with(pairs, batch, design, blocks, threads)
 }
 
 /// The launch with so many blocks for each problem, of so many threads, a multiple of 32. More blocks than there is work

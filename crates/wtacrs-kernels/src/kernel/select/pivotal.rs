@@ -1,19 +1,25 @@
 //! Pivotal sampling: a tree of duels, level by level, as `WtaPivotal` of wtacrs-core numbers them.
 //!
-//! A block plays the subtree over its own pairs; the subtrees' roots are told to all blocks, each of which plays the few
-//! duels above them again and notes what concerns its own pairs. Levels of many nodes lie in scratch, the others in
-//! shared memory; on each level the two alternate between two places, so that one barrier separates them.
+//! A block plays the subtree over its own pairs, and tells all blocks its root and how many pairs it has selected. Each of
+//! them plays the few duels above the roots again, notes what concerns its own pairs, and counts: so all know where in the
+//! selection their pairs belong, and nothing more is told.
+//!
+//! Levels of many nodes lie in scratch, those of fewer in shared memory; on each level the two alternate between two places,
+//! so that one barrier separates them. From 32 duels on, a warp plays without barriers.
 
+use super::emit::{kept, place};
 use super::layout::SHARED_NODES;
 use super::problem::Problem;
+use crate::block::scan::Prefix;
 use crate::kernel::team::{ROOMS, Team};
 use wtacrs_core::chance::{Stream, happens};
 use wtacrs_core::duel::Duel;
 use wtacrs_core::threshold::Threshold;
-use wtacrs_simt::index::{block_threads, thread};
+use wtacrs_simt::index::{WARP, block_threads, lane, thread, warp};
 use wtacrs_simt::memory::{load, store};
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::sync::barrier;
+use wtacrs_simt::warp::{FULL, shuffle};
 
 /// The pair that is still in, and its mass; none if the mass is zero.
 #[derive(Clone, Copy)]
@@ -113,9 +119,15 @@ struct Rules {
     leaves: u64,
 }
 
-/// Counts the winners and the pairs that their duels select.
+/// Three counts in one word: of pairs in blocks before this one, of all pairs, and of this block's root. With a tail fewer
+/// than 2^31 are selected.
+const BEFORE: u64 = 1;
+const OF_ALL: u64 = 1 << 32;
+const OF_ROOT: u64 = 1 << 63;
+
+/// Counts the winners and the pairs that their duels select; tells where the warp's pairs are written.
 #[inline(always)]
-pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
+pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64> {
     let layout = problem.layout;
     let (first, end) = problem.team.bounds();
     if threshold.tail_places == 0 {
@@ -123,7 +135,7 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
             |pair| layout.weight(pair),
             |pair, weight| layout.set_count(pair, u32::from(threshold.is_winner(weight))),
         );
-        return;
+        return place(problem);
     }
     let rules = Rules {
         stream: problem.stream,
@@ -131,18 +143,19 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
         leaves: u64::from(problem.pairs).next_power_of_two(),
     };
     let places = Places::new(problem, first);
-    let selects = |pair: u32| {
-        if first <= pair && pair < end {
-            layout.set_count(pair, 1);
-        }
-    };
+    let mut root = NOBODY;
+    let mut in_block = Prefix { before: 0, total: 0 };
+    // What this thread has heard and seen selected, of pairs before this block's, of all, and of this block's root.
+    let (mut heard, mut seen) = (0, 0);
     // One loop for both trees, so that there is one copy of the code of a duel.
     let mut tree = Tree { base: 0, first, nodes: end - first };
     loop {
-        let node = |team: &Team, j: u32| {
+        let mut node = |team: &Team, j: u32| {
             if tree.base > 0 {
-                let [mass, pair] = team.told(j, [0; 2]);
-                return Node { mass, pair: pair as u32 };
+                let [mass, told_pair] = team.hear(j, [0; 2]);
+                let kept = told_pair >> 32;
+                heard += OF_ALL * kept + if j < team.rank { BEFORE * kept } else { 0 };
+                return Node { mass, pair: told_pair as u32 };
             }
             let pair = first + j;
             let weight = layout.weight(pair);
@@ -150,13 +163,31 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
             layout.set_count(pair, u32::from(wins));
             Node { mass: if wins { 0 } else { threshold.mass(weight) }, pair }
         };
-        let root = play(&rules, &places, tree, |j| node(&problem.team, j), selects);
-        if tree.base > 0 || problem.team.blocks == 1 {
-            return;
+        let selects = |pair: u32| {
+            let is_own = first <= pair && pair < end;
+            if is_own {
+                layout.set_count(pair, 1);
+            }
+            if tree.base > 0 {
+                seen += OF_ALL + if pair < first { BEFORE } else { 0 } + if is_own { OF_ROOT } else { 0 };
+            }
+        };
+        let left = play(&rules, &places, tree, |j| node(&problem.team, j), selects);
+        if tree.base > 0 {
+            break;
         }
-        problem.team.tell([root.mass, u64::from(root.pair)]);
+        root = left;
+        let kept = kept(problem);
+        in_block = problem.team.scan_in_block(kept, 0, u64::wrapping_add);
+        if problem.team.blocks == 1 {
+            return in_block;
+        }
+        problem.team.tell([root.mass, u64::from(root.pair) | in_block.total << 32]);
         tree = Tree { base: problem.team.range.trailing_zeros(), first: 0, nodes: problem.team.blocks };
     }
+    let selected = problem.team.sum_in_block(heard + seen);
+    let root_before = if root.pair < problem.run.first() { selected / OF_ROOT } else { 0 };
+    Prefix { before: selected % OF_ALL + in_block.before + root_before, total: selected % OF_ROOT / OF_ALL }
 }
 
 /// A part of the whole tree: over so many nodes of level `base`, of which the first covers the pairs from `first` on.
@@ -167,49 +198,118 @@ struct Tree {
     nodes: u32,
 }
 
-/// Plays all duels of a tree; the node that is left.
+/// Plays all duels of a tree; the node that is left, in every thread.
 #[inline(always)]
-fn play(rules: &Rules, places: &Places, tree: Tree, node: impl Fn(u32) -> Node, selects: impl Fn(u32)) -> Node {
-    let mut count = tree.nodes;
+fn play(
+    rules: &Rules,
+    places: &Places,
+    tree: Tree,
+    mut leaf: impl FnMut(u32) -> Node,
+    mut selects: impl FnMut(u32),
+) -> Node {
+    let mut below = tree.nodes;
     let mut level = 0;
     let mut first_duel = (rules.leaves + u64::from(tree.first)) >> tree.base;
+    let mut node;
+    let mut heap = Heap { level: 0, bits: 0 };
+    // A warp has a lane for each leaf of a small tree, and needs no other level below its own.
+    let is_small = tree.nodes <= WARP;
     loop {
-        let below = count;
-        count = below.div_ceil(2);
-        first_duel /= 2;
-        let read = |j: u32| {
+        let count = if is_small { below } else { below.div_ceil(2) };
+        first_duel >>= u32::from(!is_small);
+        node = NOBODY;
+        let mut read = |j: u32| {
             if j >= below {
                 NOBODY
             } else if level == 0 {
-                node(j)
+                leaf(j)
             } else {
                 places.read(level - 1, below, j)
             }
         };
+        // Before the nodes are there: chance does not depend on them.
+        if count <= WARP {
+            heap = Heap::new(rules, first_duel);
+        }
         let mut j = thread();
         while j < count {
-            let index = first_duel + u64::from(j);
-            places.write(level, count, j, duel(rules, index, read(2 * j), read(2 * j + 1), &selects));
+            node = if is_small {
+                read(j)
+            } else {
+                let bits = rules.stream.bits(first_duel + u64::from(j));
+                duel(rules, bits, [read(2 * j), read(2 * j + 1)], &mut selects)
+            };
+            if count > WARP {
+                places.write(level, count, j, node);
+            }
             j += block_threads();
         }
-        barrier();
-        if count <= 1 {
-            return if count == 1 { places.read(level, 1, 0) } else { NOBODY };
+        if count <= WARP {
+            break;
         }
+        barrier();
+        below = count;
         level += 1;
+    }
+    if warp() == 0 {
+        node = heap.play(rules, node, &mut selects);
+        if lane() == 1 {
+            places.write(level, 1, 0, node);
+        }
+    }
+    barrier();
+    places.read(level, 1, 0)
+}
+
+/// A lane's part in the levels of at most 16 duels, which one warp plays.
+///
+/// Lanes are a heap: lane i plays one duel, of the nodes that lanes 2i and 2i + 1 hold; so of a level of 16 duels the first
+/// is lane 16's, of one of 8 lane 8's, and the last is lane 1's.
+struct Heap {
+    /// The duels of the level on which this lane plays; none for lane 0.
+    level: u32,
+    /// Of this lane's duel.
+    bits: u128,
+}
+
+impl Heap {
+    /// Above a level whose duel j has the index `first_duel` + j.
+    #[inline(always)]
+    fn new(rules: &Rules, first_duel: u64) -> Self {
+        let lane = lane();
+        let level = (1_u32 << 31).checked_shr(lane.leading_zeros()).unwrap_or(0);
+        let first_of_level = first_duel >> (lane.leading_zeros() - (WARP / 2).leading_zeros() + 1);
+        Self { level, bits: rules.stream.bits(first_of_level + u64::from(lane - level)) }
+    }
+
+    /// Plays from the nodes of the level below, of which lane j has node j or, if there is none, nobody; what is left is
+    /// lane 1's.
+    #[inline(always)]
+    fn play(self, rules: &Rules, mut node: Node, mut selects: impl FnMut(u32)) -> Node {
+        let mut duels = WARP / 2;
+        while duels > 0 {
+            let from = |child: u32| Node {
+                mass: shuffle(FULL, node.mass, 2 * lane() + child),
+                pair: shuffle(FULL, node.pair, 2 * lane() + child),
+            };
+            let children = [from(0), from(1)];
+            if self.level == duels {
+                node = duel(rules, self.bits, children, &mut selects);
+            }
+            duels /= 2;
+        }
+        node
     }
 }
 
+/// The node that a duel leaves. One of mass zero has no chance against another, and none is selected with it, so nodes
+/// without an opponent need no rule of their own.
 #[inline(always)]
-fn duel(rules: &Rules, index: u64, a: Node, b: Node, selects: impl Fn(u32)) -> Node {
-    if a.mass == 0 || b.mass == 0 {
-        return if b.mass == 0 { a } else { b };
-    }
+fn duel(rules: &Rules, bits: u128, [a, b]: [Node; 2], selects: impl FnOnce(u32)) -> Node {
     let duel = Duel::new(a.mass, b.mass, rules.unit);
-    let first_hits = happens(rules.stream.bits(index), duel.first, duel.whole);
-    let (stays, leaves) = if duel.first_stays(first_hits) { (a, b) } else { (b, a) };
+    let first_stays = duel.first_stays(happens(bits, duel.first, duel.whole));
     if duel.selects {
-        selects(leaves.pair);
+        selects(if first_stays { b.pair } else { a.pair });
     }
-    Node { mass: duel.mass, pair: stays.pair }
+    Node { mass: duel.mass, pair: if first_stays { a.pair } else { b.pair } }
 }

@@ -3,11 +3,12 @@
 use super::Args;
 use super::layout::{self, Layout};
 use super::weights::Weigher;
-use crate::kernel::team::{Run, Team};
+use crate::block::words::Words;
+use crate::kernel::team::{Run, Team, board_words};
 use wtacrs_core::chance::Stream;
 use wtacrs_core::fixed_point::FixedPoint;
-use wtacrs_core::threshold::{Saturation, Threshold};
-use wtacrs_simt::index::block;
+use wtacrs_core::threshold::{Saturation, Split, Threshold};
+use wtacrs_simt::index::{block, grid};
 use wtacrs_simt::memory::load_constant;
 
 pub(super) struct Problem {
@@ -32,7 +33,8 @@ impl Problem {
         let problem = block()[2];
         let bytes = layout::bytes(args.pairs, args.budget, design);
         let layout = Layout::new(args.scratch, args.pairs, problem, bytes);
-        let team = Team::new(args.pairs, layout.exchange, args.meeting.wrapping_add(2 * problem as usize));
+        let boards = problem as usize * board_words(grid()[0]) as usize;
+        let team = Team::new(args.pairs, args.boards.wrapping_add(boards));
         let further = if args.further_offset.is_null() {
             0
         } else {
@@ -53,27 +55,33 @@ impl Problem {
         }
     }
 
-    /// Winners and tail of the weights, whose sum is `total`: see `wtacrs_core::threshold`. One collective for a pass.
+    /// Winners and tail of the weights, whose sum is `total`: see `wtacrs_core::threshold`. One collective for a pass, so
+    /// each pass tries a guess as well.
     #[inline(always)]
     pub(super) fn threshold(&mut self, total: u64) -> Threshold {
         let mut search = Saturation::new(self.budget as usize);
         // The first pass, in which nobody wins, has been made with the weights.
-        let mut split = [0, total];
+        let mut found = search.learn(0, total);
         loop {
-            if let Some(found) = search.learn(split[0] as usize, split[1]) {
+            if let Some(found) = found {
                 return found;
             }
-            let cut = search.cut();
-            split = [0, 0];
+            let (cut, guess) = (search.cut(), search.guess());
+            // Pairs are fewer than 2^32, so one word counts the winners of both.
+            let mut split = [0; 3];
             self.run.for_each(
                 |pair| self.layout.weight(pair),
                 |_, weight| {
-                    let wins = u64::from(weight >= cut);
-                    split[0] += wins;
-                    split[1] = split[1].wrapping_add(weight & wins.wrapping_sub(1));
+                    let (wins, guessed) = (u64::from(weight >= cut), u64::from(weight >= guess));
+                    let tail = |wins: u64| weight & wins.wrapping_sub(1);
+                    split = split.plus([wins | guessed << 32, tail(wins), tail(guessed)]);
                 },
             );
-            split = self.team.reduce(split, [0; 2], |a, b| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]);
+            let [winners, by_cut, by_guess] = self.team.sum(split);
+            found = search.learn_both(
+                Split { winners: winners as u32 as usize, tail_mass: by_cut },
+                Split { winners: (winners >> 32) as usize, tail_mass: by_guess },
+            );
         }
     }
 }

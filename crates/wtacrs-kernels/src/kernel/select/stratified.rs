@@ -37,7 +37,8 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
         run.for_each(|pair| layout.weight(pair), |_, weight| own = add(own, [0, mass(weight)]));
     }
     let of_warp = crate::block::reduce::warp_reduce(own, add);
-    // Meets as well: all points are there afterwards.
+    // All points are there afterwards.
+    problem.team.meet();
     let mut at = problem.team.scan(of_warp, [0; 2], add).before;
     let mut row = 0;
     while row < run.rows {

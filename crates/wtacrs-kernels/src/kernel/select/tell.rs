@@ -59,9 +59,9 @@ pub unsafe fn select_weights(args: &WeightsArgs) {
         winners: ptr::null_mut(),
         status: ptr::null_mut(),
         scratch: ptr::null_mut(),
-        meeting: ptr::null_mut(),
+        boards: ptr::null_mut(),
     };
-    // SAFETY: one block uses no board and no meeting, and weighing no scratch but the place of the integers.
+    // SAFETY: one block uses no board, and weighing no scratch but the place of the integers.
     let mut problem = unsafe { Problem::new(&of, Design::TopK as u32) };
     let weights = args.weights.wrapping_add(block()[2] as usize * args.pairs as usize);
     problem.layout.weights = weights.cast();

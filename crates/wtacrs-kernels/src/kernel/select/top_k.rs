@@ -29,7 +29,7 @@ pub(super) fn select(problem: &mut Problem) {
             reached[0] += u64::from(digits > least) | u64::from(digits > least + 1) << 32;
             reached[1] += u64::from(digits > least + 2);
         });
-        reached = problem.team.reduce(reached, [0; 2], add);
+        reached = problem.team.sum(reached);
         let digit = u64::from(reached[0] & 0xffff_ffff >= budget)
             + u64::from(reached[0] >> 32 >= budget)
             + u64::from(reached[1] >= budget);

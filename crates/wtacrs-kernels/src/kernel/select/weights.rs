@@ -12,6 +12,11 @@ use wtacrs_simt::memory::{load_constant, store};
 /// All bits but the sign.
 const MAGNITUDE: u64 = !(1 << 63);
 
+/// An invalid pair, above all magnitudes, and the first above all others.
+const fn invalid(pair: u32) -> u64 {
+    1 << 63 | (u32::MAX - pair) as u64
+}
+
 /// What a pair's weight is made of.
 #[derive(Clone, Copy)]
 pub(super) struct Weigher {
@@ -46,7 +51,7 @@ impl Weigher {
         // SAFETY: one norm for each pair.
         let input = unsafe { load_constant(self.input_norms.wrapping_add(pair as usize)) };
         let other = if self.is(Source::Input) {
-            0.0
+            1.0
         } else {
             // SAFETY: one number for each pair.
             unsafe { load_constant(self.other.wrapping_add(pair as usize)) }
@@ -56,14 +61,8 @@ impl Weigher {
 
     #[inline(always)]
     fn is_valid(&self, norms: Norms) -> bool {
-        let other_valid = if self.is(Source::Cached) {
-            norms.other < 0.0 || is_norm(norms.other)
-        } else if self.is(Source::Predicted) {
-            is_norm(norms.other.abs())
-        } else {
-            is_norm(norms.other)
-        };
-        is_norm(norms.input) & other_valid
+        let other = if self.is(Source::Predicted) { norms.other.abs() } else { norms.other };
+        is_norm(norms.input) & (is_norm(other) | (self.is(Source::Cached) & (other < 0.0)))
     }
 
     /// The weight's bits without the sign of −0: their order is the weights' order.
@@ -74,9 +73,7 @@ impl Weigher {
 
     #[inline(always)]
     fn weight(&self, norms: Norms) -> f64 {
-        if self.is(Source::Input) {
-            f64::from(norms.input)
-        } else if self.is(Source::Norms) {
+        if self.is(Source::Input) | self.is(Source::Norms) {
             product(norms.input, norms.other)
         } else if self.is(Source::Cached) {
             self.mix.weight(norms.input, norms.cached())
@@ -119,22 +116,16 @@ fn is_norm(value: f32) -> bool {
 pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
     let mut weigher = problem.weigher;
     let (run, pairs) = (problem.run, problem.pairs);
-    let mut first_invalid = u64::MAX;
     let mut largest = 0;
     let by_pair = weigher.is(Source::Input) | weigher.is(Source::Norms);
     let load = |pair: u32| weigher.load(pair);
     run.for_each(load, |pair, norms| {
-        if !weigher.is_valid(norms) {
-            first_invalid = first_invalid.min(u64::from(pair));
-        }
-        if by_pair {
-            largest = largest.max(weigher.magnitude(norms));
-        }
+        let found = if by_pair { weigher.magnitude(norms) } else { 0 };
+        largest = largest.max(if weigher.is_valid(norms) { found } else { invalid(pair) });
     });
-    let found = problem.team.reduce([first_invalid, largest], [u64::MAX, 0], |a, b| [a[0].min(b[0]), a[1].max(b[1])]);
-    [first_invalid, largest] = found;
-    if first_invalid != u64::MAX {
-        return Err(first_invalid as u32);
+    largest = problem.team.max(largest);
+    if largest > MAGNITUDE {
+        return Err(u32::MAX - largest as u32);
     }
     if !by_pair {
         if weigher.is(Source::Cached) {
@@ -143,7 +134,7 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
             weigher.centre = weigher.centre.find(problem, &weigher);
         }
         run.for_each(|pair| weigher.load(pair), |_, norms| largest = largest.max(weigher.magnitude(norms)));
-        largest = problem.team.reduce(largest, 0, Ord::max);
+        largest = problem.team.max(largest);
     }
 
     let scale = FixedPoint::new(f64::from_bits(largest), pairs);
@@ -158,7 +149,7 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
             unsafe { store(problem.layout.weights.wrapping_add(pair as usize), weight) };
         },
     );
-    Ok(problem.team.reduce(sum, 0, u64::wrapping_add))
+    Ok(problem.team.sum(sum))
 }
 
 /// The cache's mix from exact sums over the warm pairs, as `Weights::from_cache` takes them.
@@ -174,7 +165,7 @@ fn mix_cache(problem: &mut Problem, weigher: &mut Weigher) {
             largest[1] = largest[1].max(warm[1].to_bits() & MAGNITUDE);
         },
     );
-    largest = problem.team.reduce(largest, [0; 2], |a, b| [a[0].max(b[0]), a[1].max(b[1])]);
+    largest = problem.team.max(largest);
     let products = FixedPoint::new(f64::from_bits(largest[0]), problem.pairs);
     let inputs = FixedPoint::new(f64::from_bits(largest[1]), problem.pairs);
     let mut sums = [0_u64; 2];
@@ -186,7 +177,7 @@ fn mix_cache(problem: &mut Problem, weigher: &mut Weigher) {
             sums[1] = sums[1].wrapping_add(inputs.quantize(warm[1]));
         },
     );
-    sums = problem.team.reduce(sums, [0; 2], |a, b| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]);
+    sums = problem.team.sum(sums);
     if sums[0] == 0 {
         // Nothing is warm, or all that is remembered is zero.
         weigher.source = Source::Input as u32;

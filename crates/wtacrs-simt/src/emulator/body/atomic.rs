@@ -14,8 +14,8 @@ const POLLS: u32 = 1 << 16;
 /// An integer with an atomic twin.
 pub trait Atomic: Copy + Eq + Ord {
     unsafe fn apply(at: *mut Self, change: Change<Self>) -> Self;
-    unsafe fn load_acquire(at: *const Self) -> Self;
-    unsafe fn store_release(at: *mut Self, value: Self);
+    unsafe fn load(at: *const Self, ordering: Ordering) -> Self;
+    unsafe fn store(at: *mut Self, value: Self, ordering: Ordering);
     fn widened(self) -> u64;
 }
 
@@ -53,15 +53,15 @@ macro_rules! atomics {
                 }
 
                 #[inline(always)]
-                unsafe fn load_acquire(at: *const Self) -> Self {
+                unsafe fn load(at: *const Self, ordering: Ordering) -> Self {
                     // SAFETY: aligned as checked; the caller promises the rest.
-                    unsafe { <$atomic>::from_ptr(at.cast_mut()) }.load(Ordering::Acquire)
+                    unsafe { <$atomic>::from_ptr(at.cast_mut()) }.load(ordering)
                 }
 
                 #[inline(always)]
-                unsafe fn store_release(at: *mut Self, value: Self) {
+                unsafe fn store(at: *mut Self, value: Self, ordering: Ordering) {
                     // SAFETY: aligned as checked; the caller promises the rest.
-                    unsafe { <$atomic>::from_ptr(at) }.store(value, Ordering::Release);
+                    unsafe { <$atomic>::from_ptr(at) }.store(value, ordering);
                 }
 
                 #[inline(always)]
@@ -136,28 +136,57 @@ macro_rules! operations {
 
             #[track_caller]
             #[inline(always)]
-            pub(crate) unsafe fn load_acquire<T: Atomic>(at: *const T) -> T {
+            unsafe fn load<T: Atomic>(at: *const T, ordering: Ordering) -> T {
                 let place = Place(Location::caller());
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
                 thread.breathe();
                 // SAFETY: the caller's promise.
-                let value = unsafe { T::load_acquire(at) };
-                thread.block().shadow.lift();
+                let value = unsafe { T::load(at, ordering) };
                 polled(thread, at as usize, value.widened(), place);
                 value
             }
 
             #[track_caller]
             #[inline(always)]
-            pub(crate) unsafe fn store_release<T: Atomic>(at: *mut T, value: T) {
+            unsafe fn store<T: Atomic>(at: *mut T, value: T, ordering: Ordering) {
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
                 thread.breathe();
                 thread.block().changed();
-                thread.block().shadow.lift();
                 // SAFETY: the caller's promise.
-                unsafe { T::store_release(at, value) };
+                unsafe { T::store(at, value, ordering) };
+            }
+
+            #[track_caller]
+            #[inline(always)]
+            pub(crate) unsafe fn load_relaxed<T: Atomic>(at: *const T) -> T {
+                // SAFETY: the caller's promise.
+                unsafe { load(at, Ordering::Relaxed) }
+            }
+
+            #[track_caller]
+            #[inline(always)]
+            pub(crate) unsafe fn store_relaxed<T: Atomic>(at: *mut T, value: T) {
+                // SAFETY: the caller's promise.
+                unsafe { store(at, value, Ordering::Relaxed) };
+            }
+
+            #[track_caller]
+            #[inline(always)]
+            pub(crate) unsafe fn load_acquire<T: Atomic>(at: *const T) -> T {
+                // SAFETY: the caller's promise.
+                let value = unsafe { load(at, Ordering::Acquire) };
+                current().block().shadow.lift();
+                value
+            }
+
+            #[track_caller]
+            #[inline(always)]
+            pub(crate) unsafe fn store_release<T: Atomic>(at: *mut T, value: T) {
+                current().block().shadow.lift();
+                // SAFETY: the caller's promise.
+                unsafe { store(at, value, Ordering::Release) };
             }
         }
 

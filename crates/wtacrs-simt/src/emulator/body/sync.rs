@@ -33,6 +33,7 @@ fn all_arrived(thread: &Thread, same: bool, place: Place) {
         thread.fail(Fault::BarrierDivergence { block: block.index, stands: block.stands() });
     }
     block.at_barrier.set(0);
+    block.barriers.set(block.barriers.get() + 1);
     block.shadow.lift();
     for warp in 0..block.warps.len() as u32 {
         let own = if warp == thread.index / 32 { 1 << thread.lane() } else { 0 };
