@@ -9,7 +9,7 @@
 //! A plan is immutable, `Send` and `Sync`; scratch and saved memory are the caller's, one of each for every call in
 //! flight. What is scratch is dead when the launches of one call have run; what is saved lives from forward to backward.
 //! [`LinearPlan`] is for a layer Z = H·W, [`MatmulPlan`] for the products of attention, [`PredictorPlan`]
-//! for what guesses ‖dZ‖.
+//! and [`NormCachePlan`] for what guesses ‖dZ‖.
 
 mod columns;
 mod data_type;
@@ -19,6 +19,7 @@ mod linear;
 mod list;
 mod matmul;
 mod memory;
+mod norm_cache;
 mod norms;
 mod predictor;
 mod product;
@@ -33,6 +34,7 @@ pub use self::linear::LinearPlan;
 pub use self::list::{LaunchList, ListedLaunch};
 pub use self::matmul::{MatmulPlan, MatmulSettings};
 pub use self::memory::{ALIGNMENT, Layout, Memory, Part};
+pub use self::norm_cache::{CacheBatch, CacheMisfit, NormCachePlan};
 pub use self::norms::{Matrix, launch_column_norms, launch_row_norms};
 pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;
