@@ -12,6 +12,8 @@ use machine::{Buffer, Machine};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::Arc;
+use wtacrs::cache::{wtacrs_norm_cache_destroy, wtacrs_norm_cache_save};
+use wtacrs::cache_on::*;
 use wtacrs::context::{wtacrs_context, wtacrs_context_create, wtacrs_context_destroy};
 use wtacrs::dtype::*;
 use wtacrs::layer::*;
@@ -176,6 +178,57 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
         check(wtacrs_plan_destroy(plan));
         check(wtacrs_context_destroy(context));
     }
+    assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
+}
+
+/// So are a cache's calls; only those that say so wait.
+#[test]
+fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
+    let installation = installation();
+    use_driver(Arc::clone(&installation));
+    let context = context(WTACRS_CUDA, 0);
+    let calls = installation.calls();
+    calls.forget();
+    let (mut cache, mut needed, mut fault) = (null_mut(), 0, 9);
+    // SAFETY: an output of one pointer.
+    check(unsafe { wtacrs_norm_cache_create_on(context, 1000, 128, &mut cache) });
+    let bytes: Vec<Call> =
+        calls.list().into_iter().filter(|call| matches!(call, Call::Allocate(_) | Call::Copy { .. })).collect();
+    // The status, a word for each sample and the norms, of which nothing is written yet.
+    assert_eq!(bytes, [Call::Allocate(256 + 4096 + 512_000), Call::Copy { bytes: 256 + 4096 }]);
+    calls.forget();
+    let at = |megabytes: usize| without_provenance_mut::<c_void>(megabytes << 20);
+    let stream = without_provenance_mut::<c_void>(0x5150);
+    let (samples, lengths, norms) = (at(1).cast::<u64>(), at(2).cast::<u64>(), at(3).cast::<f32>());
+    // SAFETY: nothing is run, so no pointer is followed.
+    unsafe {
+        check(wtacrs_norm_cache_fetch_on(cache, samples, lengths, 8, 128, norms, 1024, stream));
+        check(wtacrs_norm_cache_store_on(cache, samples, lengths, 8, 0, norms, 1000, stream));
+        check(wtacrs_norm_cache_forget_on(cache, samples, 8, stream));
+    }
+    let mut kernels = vec![];
+    for call in calls.list() {
+        match call {
+            Call::Ask("cuCtxGetCurrent") => {}
+            Call::Launch { kernel, stream, context, .. } => {
+                assert_eq!((stream, context), (0x5150, Context(0x1000)), "{kernel}");
+                kernels.push(kernel);
+            }
+            other => panic!("{other:?} within a step"),
+        }
+    }
+    assert_eq!(kernels, ["norm_cache_fetch", "norm_cache_store", "norm_cache_store"]);
+    calls.forget();
+    // SAFETY: outputs of one number; handles are never followed.
+    unsafe {
+        check(wtacrs_norm_cache_outcome(cache, &mut fault, null_mut()));
+        check(wtacrs_norm_cache_save(cache, null_mut(), 0, &mut needed));
+        check(wtacrs_norm_cache_destroy(cache));
+        check(wtacrs_context_destroy(context));
+    }
+    assert_eq!((fault, needed), (0, 28));
+    let copied: Vec<Call> = calls.list().into_iter().filter(|call| matches!(call, Call::Copy { .. })).collect();
+    assert_eq!(copied, [Call::Copy { bytes: 12 }, Call::Copy { bytes: 4000 }], "what is known, but no norms");
     assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
 }
 

@@ -82,17 +82,9 @@ impl NormCachePlan {
     ///
     /// [`CacheMisfit`].
     pub fn first_bytes(&self, cache: &NormCache) -> Result<Vec<u8>, CacheMisfit> {
-        let mut end = self.stored.offset;
-        for (sample, norms) in cache.samples() {
-            let tokens = norms.len();
-            if sample >= self.samples {
-                return Err(CacheMisfit::Sample { sample, samples: self.samples });
-            }
-            if tokens as u64 > self.sample_tokens {
-                return Err(CacheMisfit::Tokens { sample, tokens, most: self.sample_tokens });
-            }
-            end = self.norms_of(sample) + 4 * tokens as u64;
-        }
+        CacheMisfit::check(cache, self.samples, self.sample_tokens)?;
+        let last = cache.samples().last();
+        let end = last.map_or(self.stored.offset, |(sample, norms)| self.norms_of(sample) + 4 * norms.len() as u64);
         let mut bytes = vec![0; end as usize];
         for (sample, norms) in cache.samples() {
             let known = (self.known.offset + 4 * sample) as usize;
@@ -271,4 +263,24 @@ pub enum CacheMisfit {
         /// How many it may have.
         most: u64,
     },
+}
+
+impl CacheMisfit {
+    /// Refuses a cache that has other samples than those below `samples`, or more than `most` tokens of one.
+    ///
+    /// # Errors
+    ///
+    /// The least of the samples that do not fit.
+    pub fn check(cache: &NormCache, samples: u64, most: u64) -> Result<(), Self> {
+        for (sample, norms) in cache.samples() {
+            let tokens = norms.len();
+            if sample >= samples {
+                return Err(Self::Sample { sample, samples });
+            }
+            if tokens as u64 > most {
+                return Err(Self::Tokens { sample, tokens, most });
+            }
+        }
+        Ok(())
+    }
 }
