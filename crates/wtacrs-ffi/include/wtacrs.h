@@ -719,7 +719,7 @@ wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
 
  `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known). For
  WTACRS_SOURCE_PREDICTED it may be NULL; cached norms given there (negative: not known) move the predictor's guesses as
- far as it has learnt to trust them (wtacrs_norm_predictor_update_cached); on CUDA that is WTACRS_UNSUPPORTED. For
+ far as it has learnt to trust them (wtacrs_norm_predictor_update_cached, and _update_cached_on for any device). For
  WTACRS_SOURCE_INPUT it must be NULL. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call
  only reads it.
  Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
@@ -1170,6 +1170,20 @@ wtacrs_status wtacrs_norm_predictor_update_on(struct wtacrs_norm_predictor *pred
                                               void *stream);
 
 /*
+ wtacrs_norm_predictor_update_cached for any device: `cached_norms` is in the memory of the plan's device too. Otherwise
+ as wtacrs_norm_predictor_update_on; on CUDA a cached norm of a kept row that is not finite shows likewise.
+
+ Errors: as for wtacrs_norm_predictor_update_cached; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_update_cached_on(struct wtacrs_norm_predictor *predictor,
+                                                     const struct wtacrs_plan *plan,
+                                                     const void *saved,
+                                                     size_t saved_bytes,
+                                                     const float *dz_norms,
+                                                     const float *cached_norms,
+                                                     void *stream);
+
+/*
  wtacrs_norm_predictor_statistics for any device: `sums` is in the memory of the plan's device, on CUDA aligned to 256.
  `stream` as in wtacrs_forward; on CUDA two kernels are launched. Sums of a step with a norm that is no number are not
  finite on CUDA, and applying them changes nothing.
@@ -1184,6 +1198,23 @@ wtacrs_status wtacrs_norm_predictor_statistics_on(const struct wtacrs_norm_predi
                                                   double *sums,
                                                   size_t capacity,
                                                   void *stream);
+
+/*
+ wtacrs_norm_predictor_statistics_cached for any device: to wtacrs_norm_predictor_update_cached_on what
+ wtacrs_norm_predictor_statistics_on is to wtacrs_norm_predictor_update_on. Statistics of both kinds, and of CPUs and
+ GPUs, may be added.
+
+ Errors: as for wtacrs_norm_predictor_statistics_cached; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_statistics_cached_on(const struct wtacrs_norm_predictor *predictor,
+                                                         const struct wtacrs_plan *plan,
+                                                         const void *saved,
+                                                         size_t saved_bytes,
+                                                         const float *dz_norms,
+                                                         const float *cached_norms,
+                                                         double *sums,
+                                                         size_t capacity,
+                                                         void *stream);
 
 /*
  wtacrs_norm_predictor_apply for any device: `sums` is in the memory of the predictor's device, on CUDA aligned to 256.

@@ -147,6 +147,23 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
             forward_bytes,
             stream,
         ));
+        // Cached norms beside the predictor's guess: no launch more.
+        let cached = at(11).cast::<f32>();
+        check(wtacrs_forward(
+            plan,
+            at(3),
+            IN,
+            cached,
+            predictor,
+            1,
+            3,
+            saved,
+            saved_bytes,
+            scratch,
+            forward_bytes,
+            stream,
+        ));
+        check(wtacrs_norm_predictor_update_cached_on(predictor, plan, saved, saved_bytes, norms, cached, stream));
     }
     let mut kernels = vec![];
     for call in calls.list() {
@@ -168,7 +185,9 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
     let rest: Vec<_> = kernels[5..].iter().filter(|name| **name != "split_reduce").copied().collect();
     assert_eq!(rest[..3], learning);
     assert_eq!(rest[3..6], learning);
-    assert_eq!(rest[6..], ["row_norms_f16", "row_norms_bf16", "select_wta_pivotal"]);
+    assert_eq!(rest[6..9], ["row_norms_f16", "row_norms_bf16", "select_wta_pivotal"]);
+    assert_eq!(rest[9..12], ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16"]);
+    assert_eq!(rest[12..], learning);
 
     // The predictor's memory is freed with it.
     calls.forget();

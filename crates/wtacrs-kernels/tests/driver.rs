@@ -26,6 +26,9 @@ fn launch(driver: &Driver<Fake>, stream: Stream, shape: Shape) -> Result<(), Dri
         theta: ptr::null(),
         norms: ptr::null_mut(),
         directions: ptr::null_mut(),
+        cached: std::ptr::null(),
+        blend: std::ptr::null(),
+        clamp: 0.0,
         meeting: ptr::null_mut(),
     };
     // SAFETY: the fake runs nothing, and knows no streams.

@@ -140,7 +140,7 @@ impl Pair {
             let fault = match entry.fault {
                 None => match self.oracle.fetch(&[(entry.sample, entry.length as usize)]) {
                     Ok(norms) => {
-                        let to = expected.iter_mut().skip(GUARD + entry.begin as usize);
+                        let to = expected.iter_mut().skip(GUARD.saturating_add(entry.begin as usize));
                         to.zip(norms).for_each(|(to, norm)| *to = norm.unwrap_or(-1.0));
                         None
                     }
@@ -325,6 +325,23 @@ fn the_last_wins_and_the_first_fault_stays() {
     });
 }
 
+/// The lengths before a sample add up beyond 64 bits, within one thread and over several: its norms are not elsewhere then.
+#[test]
+fn absurd_lengths_do_not_come_around() {
+    for_each_machine(|machine| {
+        for second in [1, 32] {
+            let mut pair = Pair::new(machine, 6, 8, NormCache::new());
+            let (mut lengths, mut samples) = (vec![0; 70], vec![4; 70]);
+            (lengths[0], lengths[second], lengths[64]) = (u64::MAX, 6, 3);
+            samples[64] = 5;
+            let batch = Batch { samples, lengths: Some(lengths), row_tokens: 0, norms: vec![1.0; 20] };
+            pair.store(machine, &batch);
+            assert_eq!(pair.told, (4, Fault::Length as u32));
+            pair.fetch(machine, &batch);
+        }
+    });
+}
+
 #[test]
 fn caches_of_nothing() {
     for_each_machine(|machine| {
@@ -383,8 +400,8 @@ fn what_does_not_fit_is_refused() {
     let memory = Memory { at: somewhere, bytes: plan.bytes() };
     let batch = CacheBatch { samples: somewhere.cast(), lengths: somewhere.cast(), count: 3, row_tokens: 2, tokens: 6 };
     type Outcome = Result<(), ExecuteError<Infallible>>;
-    // SAFETY: nothing is run.
     let mut fetch = |memory, batch: CacheBatch, norms: *mut u8| -> Outcome {
+        // SAFETY: nothing is run.
         unsafe { plan.fetch(&mut list, memory, &batch, norms.cast()) }
     };
     assert_eq!(fetch(memory, batch, somewhere), Ok(()));

@@ -323,6 +323,78 @@ static void predictors(void) {
   free(sums), free(bytes), free(others), end(on), end(host);
 }
 
+/* Cached norms beside a predictor, which learns how far to trust them: the same code on both devices, alike after each
+ * step. Every third norm is not known, the others are stale. */
+static void cached_beside_predicted(void) {
+  side on = make(gpu, WTACRS_SOURCE_PREDICTED, OUT, NULL), host = make(cpu, WTACRS_SOURCE_PREDICTED, OUT, NULL);
+  wtacrs_norm_predictor *ours, *rank, *theirs, *copy, *without;
+  wtacrs_norm_predictor **made[] = {&ours, &rank, &without};
+  for (int i = 0; i < 3; i++) CHECK(wtacrs_norm_predictor_create_on(gpu, IN, made[i]));
+  CHECK(wtacrs_norm_predictor_create_on(cpu, IN, &theirs));
+  size_t count, needed;
+  CHECK(wtacrs_norm_predictor_statistics_count(ours, &count));
+  double *sums = aligned(count * sizeof(double)), *host_sums = aligned(count * sizeof(double));
+  float *stale = aligned(TOKENS * sizeof(float));
+  for (int t = 0; t < TOKENS; t++) stale[t] = t % 3 == 0 ? -1 : norms[t] * (1 + (float)(t % 7) / 10);
+  for (uint64_t step = 0; step < 4; step++) {
+    CHECK(forward(on, stale, ours, step * TOKENS));
+    CHECK(backward(on, dw, OUT, 0, norms));
+    CHECK(wtacrs_norm_predictor_update_cached_on(ours, on.plan, on.saved, on.saved_bytes, norms, stale, NULL));
+    CHECK(wtacrs_norm_predictor_update_on(without, on.plan, on.saved, on.saved_bytes, norms, NULL));
+    uint32_t outcome = 9, row = 9;
+    CHECK(wtacrs_norm_predictor_outcome(ours, &outcome, &row));
+    REQUIRE(outcome == 0 && row == 0);
+    CHECK(wtacrs_norm_predictor_statistics_cached_on(rank, on.plan, on.saved, on.saved_bytes, norms, stale, sums, count, NULL));
+    CHECK(wtacrs_norm_predictor_apply_on(rank, sums, count, NULL));
+    CHECK(forward(host, stale, theirs, step * TOKENS));
+    CHECK(wtacrs_norm_predictor_statistics_cached_on(theirs, host.plan, host.saved, host.saved_bytes, norms, stale, host_sums, count, NULL));
+    CHECK(wtacrs_norm_predictor_update_cached_on(theirs, host.plan, host.saved, host.saved_bytes, norms, stale, NULL));
+    selection found = saved_selection(on), expected = saved_selection(host);
+    REQUIRE(common(&found, &expected) >= found.kept - 2);
+    REQUIRE(!same(&found, &expected) || memcmp(sums, host_sums, 4 * sizeof(double)) == 0);
+  }
+  CHECK(wtacrs_norm_predictor_save(ours, NULL, 0, &needed));
+  unsigned char *bytes = malloc(needed), *others = malloc(needed);
+  CHECK(wtacrs_norm_predictor_save(ours, bytes, needed, &needed));
+  CHECK(wtacrs_norm_predictor_save(rank, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) == 0);
+  CHECK(wtacrs_norm_predictor_save(without, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) != 0);
+
+  /* What was learned moves guesses: the CPU's copy selects alike, and without the norms otherwise. */
+  CHECK(wtacrs_norm_predictor_load_on(cpu, bytes, needed, &copy));
+  CHECK(forward(on, stale, ours, 9000));
+  selection found = saved_selection(on);
+  CHECK(forward(host, stale, copy, 9000));
+  selection expected = saved_selection(host);
+  CHECK(forward(on, NULL, ours, 9000));
+  selection alone = saved_selection(on);
+  printf("beside cached norms the CPU keeps %zu of %llu rows, without them %zu are kept\n", common(&found, &expected),
+         (unsigned long long)found.kept, common(&found, &alone));
+  REQUIRE(common(&found, &expected) >= found.kept - 2 && common(&found, &alone) < found.kept - 2);
+
+  /* A cached norm that is none: the saved status tells the row, and the predictor's outcome its place among the kept. */
+  size_t at;
+  CHECK(wtacrs_plan_saved_status_offset(on.plan, &at));
+  float before = stale[found.indices[2]];
+  stale[found.indices[2]] = NAN;
+  CHECK(forward(on, stale, ours, 9000));
+  REQUIRE(*(uint32_t *)((char *)on.saved + at) == found.indices[2] + 1);
+  stale[found.indices[2]] = before;
+  CHECK(forward(on, stale, ours, 9000));
+  stale[found.indices[2]] = INFINITY;
+  CHECK(wtacrs_norm_predictor_update_cached_on(ours, on.plan, on.saved, on.saved_bytes, norms, stale, NULL));
+  uint32_t outcome, row;
+  CHECK(wtacrs_norm_predictor_outcome(ours, &outcome, &row));
+  REQUIRE(outcome == 3 && row == 3);
+  CHECK(wtacrs_norm_predictor_save(ours, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) == 0);
+
+  wtacrs_norm_predictor *all[] = {ours, rank, theirs, copy, without};
+  for (int i = 0; i < 5; i++) CHECK(wtacrs_norm_predictor_destroy(all[i]));
+  free(sums), free(host_sums), free(stale), free(bytes), free(others), end(on), end(host);
+}
+
 static wtacrs_norm_cache *saved_and_loaded(const wtacrs_norm_cache *cache, wtacrs_context *to, size_t samples) {
   wtacrs_norm_cache *loaded;
   size_t needed, again;
@@ -491,7 +563,7 @@ int main(int argc, char **argv) {
   dw = aligned(IN * OUT * sizeof(float)), host_dw = aligned(IN * OUT * sizeof(float));
   CHECK(wtacrs_context_create(WTACRS_CPU, 0, &cpu));
   CHECK(wtacrs_context_create(WTACRS_CUDA, -1, &gpu));
-  passes(), in_one_call(), steps(), tensors(), offsets(), no_number(), predictors(), caches(), products();
+  passes(), in_one_call(), steps(), tensors(), offsets(), no_number(), predictors(), cached_beside_predicted(), caches(), products();
   CHECK(wtacrs_context_destroy(cpu));
   CHECK(wtacrs_context_destroy(gpu));
   void *all[] = {h, dz, norms, host_norms, dw, host_dw};

@@ -143,7 +143,9 @@ static void passes(void) {
   UNTOUCHED(DEVICE_MISMATCH, "the CPU's", PREDICTED(on_cpu, NULL));
   UNTOUCHED(DEVICE_MISMATCH, "another context", PREDICTED(on_other, NULL));
   UNTOUCHED(SHAPE_MISMATCH, "25 input features", PREDICTED(wide, NULL));
-  UNTOUCHED(UNSUPPORTED, "cached", PREDICTED(ours, norms));
+  UNTOUCHED(MISALIGNED, "guess", PREDICTED(ours, (float *)((char *)norms + 2)));
+  UNTOUCHED(OVERLAP, "guess", PREDICTED(ours, (float *)saved));
+  EXPECT(OK, NULL, PREDICTED(ours, norms));
   UNTOUCHED(INVALID_HANDLE, NULL, PREDICTED((wtacrs_norm_predictor *)plan, NULL));
   EXPECT(OK, NULL, PREDICTED(ours, NULL));
   EXPECT(DEVICE_MISMATCH, "_on", wtacrs_norm_predictor_update(ours, predicted, saved, saved_bytes, norms));
@@ -152,12 +154,25 @@ static void passes(void) {
   EXPECT(DEVICE_MISMATCH, "another context", wtacrs_norm_predictor_update_on(on_other, predicted, saved, saved_bytes, norms, NULL));
   EXPECT(SHAPE_MISMATCH, "25", wtacrs_norm_predictor_update_on(wide, predicted, saved, saved_bytes, norms, NULL));
   EXPECT(NULL_POINTER, "dz_norms", wtacrs_norm_predictor_update_on(ours, predicted, saved, saved_bytes, NULL, NULL));
+#define UPDATE_CACHED(p, cached) wtacrs_norm_predictor_update_cached_on(p, predicted, saved, saved_bytes, norms, cached, NULL)
+  EXPECT(NULL_POINTER, "cached_norms", UPDATE_CACHED(ours, NULL));
+  EXPECT(MISALIGNED, "cached_norms", UPDATE_CACHED(ours, (float *)((char *)norms + 2)));
+  EXPECT(DEVICE_MISMATCH, "the plan is a GPU's", UPDATE_CACHED(on_cpu, norms));
+  EXPECT(DEVICE_MISMATCH, "another context", UPDATE_CACHED(on_other, norms));
+  EXPECT(DEVICE_MISMATCH, "_on", wtacrs_norm_predictor_update_cached(ours, predicted, saved, saved_bytes, norms, norms));
   EXPECT(INVALID_ARGUMENT, "at most 512", wtacrs_norm_predictor_create_with_on(gpu, 1024, 513, 0.97, 0.01, 6, 128, 0, &made));
   EXPECT(INVALID_ARGUMENT, "at most 4096", wtacrs_norm_predictor_create_with_on(gpu, 64, 32, 0.97, 0.01, 6, 5000, 0, &made));
   EXPECT(INVALID_ARGUMENT, NULL, wtacrs_norm_predictor_create_on(gpu, 0, &made));
   EXPECT(CORRUPTED, NULL, wtacrs_norm_predictor_load_on(gpu, "no", 2, &made));
   double sum = 0;
   EXPECT(BUFFER_TOO_SMALL, "room for 1", wtacrs_norm_predictor_statistics_on(ours, predicted, saved, saved_bytes, norms, &sum, 1, NULL));
+  EXPECT(BUFFER_TOO_SMALL, "room for 1", wtacrs_norm_predictor_statistics_cached_on(ours, predicted, saved, saved_bytes, norms, norms, &sum, 1, NULL));
+  size_t sums_count;
+  CHECK(wtacrs_norm_predictor_statistics_count(ours, &sums_count));
+  double *sums = aligned(sums_count * sizeof(double));
+  EXPECT(NULL_POINTER, "cached_norms", wtacrs_norm_predictor_statistics_cached_on(ours, predicted, saved, saved_bytes, norms, NULL, sums, sums_count, NULL));
+  EXPECT(OVERLAP, "cached_norms", wtacrs_norm_predictor_statistics_cached_on(ours, predicted, saved, saved_bytes, norms, (float *)sums, sums, sums_count, NULL));
+  free(sums);
   EXPECT(SHAPE_MISMATCH, "1 sums", wtacrs_norm_predictor_apply_on(ours, &sum, 1, NULL));
   EXPECT(UNSUPPORTED, "the CPU", wtacrs_norm_predictor_outcome(on_cpu, NULL, NULL));
   if (made) puts("an output was written"), failures++;
@@ -172,6 +187,7 @@ static void passes(void) {
   uint64_t *kept = aligned(sizeof(uint64_t)), winners;
   EXPECT(UNSUPPORTED, "weights", wtacrs_weights(plan, norms, NULL, weights, NULL));
   EXPECT(UNSUPPORTED, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, &winners, f, forward_bytes, NULL));
+  EXPECT(INVALID_ARGUMENT, "guess", wtacrs_select(predicted, norms, norms, 1, 0, 0, indices, weights, TOKENS, kept, NULL, f, forward_bytes, NULL));
   EXPECT(NULL_POINTER, "kept", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, NULL, NULL, f, forward_bytes, NULL));
   EXPECT(BUFFER_TOO_SMALL, "budget is 10", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, 9, kept, NULL, f, forward_bytes, NULL));
   EXPECT(UNSUPPORTED, "winners", wtacrs_saved_selection(plan, saved, saved_bytes, NULL, NULL, 0, NULL, &winners));

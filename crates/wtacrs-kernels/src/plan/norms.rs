@@ -76,6 +76,9 @@ pub unsafe fn launch_row_norms<L: Launcher>(
         theta: ptr::null(),
         norms,
         directions: ptr::null_mut(),
+        cached: ptr::null(),
+        blend: ptr::null(),
+        clamp: 0.0,
         meeting: ptr::null_mut(),
     };
     let (kernel, shape) = kernels::row_norms(matrix.data_type, rows, columns, batch);

@@ -116,6 +116,9 @@ impl LinearPlan {
             theta: ptr::null(),
             norms: ptr::null_mut(),
             directions: ptr::null_mut(),
+            cached: ptr::null(),
+            blend: ptr::null(),
+            clamp: 0.0,
             meeting: scratch.of(self.sample.scratch.meeting),
         };
         let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
