@@ -10,7 +10,7 @@
 //! twice in a batch the last counts. Both read count words for each sample, from cache: batches have hundreds of
 //! samples, not millions.
 //!
-//! Nobody on the host sees ids, lengths or norms before a launch. So each is checked here, by [`Entry`], before it leads to
+//! Nobody on the host sees ids, lengths or norms before a launch. So each is checked here before it leads to
 //! memory; what fails is left out, and the first of a launch is told in [`Status`], unless an earlier one stands there.
 
 mod fetch;
