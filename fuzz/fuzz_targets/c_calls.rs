@@ -5,7 +5,9 @@
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use std::ptr::null_mut;
-use wtacrs::{cache::*, context::*, estimate::*, layer::*, linear::*, norms::*, predictor::*, saved::*, steps::*};
+use wtacrs::{
+    cache::*, cache_on::*, context::*, estimate::*, layer::*, linear::*, norms::*, predictor::*, saved::*, steps::*,
+};
 use wtacrs_fuzz::handles::{Kind, Model, Pick, SMALL, Size, bytes_of, extent};
 use wtacrs_fuzz::memory::Place;
 use wtacrs_fuzz::world::{Saved, Setting, World, rows_of, with_gap};
@@ -44,6 +46,8 @@ enum Call {
     Forget(Pick, u8),
     SaveAndLoad { predictor: bool, handle: Pick, place: Place, less: u8, flipped: Option<u16> },
     JointNorms { layers: u8, tokens: Size, layer: Place, out: Place },
+    CreateCacheOn { context: Pick, samples: Size, tokens: Size },
+    SamplesOn { cache: Pick, ids: Vec<(u8, u8)>, equal: bool, row: u8, norms: Place, what: u8, more: i8 },
 }
 
 fn run(world: &mut World, call: &Call) -> Option<()> {
@@ -388,6 +392,44 @@ fn run(world: &mut World, call: &Call) -> Option<()> {
             world.memory.call("wtacrs_joint_norms", &[(out, bytes)], &[], || unsafe {
                 wtacrs_joint_norms(pointers.as_ptr(), pointers.len(), tokens, out.cast())
             });
+        }
+        Call::CreateCacheOn { context, samples, tokens } => {
+            let context = world.handles.choose(context, Kind::Context);
+            let (samples, tokens) = (samples.get(), tokens.get());
+            // SAFETY: an output of one pointer.
+            let status = world.create(Kind::Cache, "wtacrs_norm_cache_create_on", Model::default(), |out| unsafe {
+                wtacrs_norm_cache_create_on(context.pointer(), samples, tokens, out)
+            });
+            world.refused(status, &[context]);
+        }
+        Call::SamplesOn { cache, ref ids, equal, row, norms, what, more } => {
+            let cache = world.handles.choose(cache, Kind::Cache);
+            let ids = &ids[..ids.len().min(SMALL)];
+            let samples: Vec<u64> = ids.iter().map(|&(id, _)| u64::from(id % 8)).collect();
+            let length = |length: u8| if length > 252 { u64::MAX - u64::from(length) } else { u64::from(length % 20) };
+            let lengths: Vec<u64> = ids.iter().map(|&(_, tokens)| length(tokens)).collect();
+            let row = usize::from(row % 24);
+            let total =
+                if row > 0 { ids.len() * row } else { lengths.iter().map(|&length| length.min(64) as usize).sum() };
+            let total = total.saturating_add_signed(isize::from(more / 32));
+            let norms = world.memory.place(norms, total * 4, 4);
+            let (at, long, count) =
+                (samples.as_ptr(), if equal { null_mut() } else { lengths.as_ptr().cast_mut() }, ids.len());
+            // SAFETY: memory as documented.
+            let status = match what % 3 {
+                0 => world.memory.call("wtacrs_norm_cache_fetch_on", &[(norms, total * 4)], &[], || unsafe {
+                    wtacrs_norm_cache_fetch_on(cache.pointer(), at, long, count, row, norms.cast(), total, null_mut())
+                }),
+                // SAFETY: as above.
+                1 => world.memory.call("wtacrs_norm_cache_store_on", &[], &[], || unsafe {
+                    wtacrs_norm_cache_store_on(cache.pointer(), at, long, count, row, norms.cast(), total, null_mut())
+                }),
+                // SAFETY: as above.
+                _ => world.memory.call("wtacrs_norm_cache_forget_on", &[], &[], || unsafe {
+                    wtacrs_norm_cache_forget_on(cache.pointer(), at, count, null_mut())
+                }),
+            };
+            world.refused(status, &[cache]);
         }
     }
     Some(())

@@ -127,6 +127,7 @@ impl<'a> Layer<'a> {
         let buffers = ForwardBuffers {
             input: inputs.h.pointer(),
             guess: self.guess.pointer(),
+            cached: None,
             saved: self.saved.memory(),
             scratch: self.scratch[0].memory(),
         };

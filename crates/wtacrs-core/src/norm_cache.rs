@@ -133,11 +133,23 @@ impl NormCache {
         self.samples.remove(&sample).is_some()
     }
 
-    /// The whole cache, for a checkpoint: equal caches give equal bytes. [`Self::from_bytes`] reads them anywhere.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// All that is remembered, by ascending id.
+    pub fn samples(&self) -> impl ExactSizeIterator<Item = (u64, &[f32])> {
         let mut samples: Vec<(u64, &[f32])> = self.samples.iter().map(|(&sample, norms)| (sample, &**norms)).collect();
         samples.sort_unstable_by_key(|&(sample, _)| sample);
-        let mut bytes = envelope::begin(MAGIC, VERSION, 28 + 16 * samples.len() + self.bytes());
+        samples.into_iter()
+    }
+
+    /// How many bytes [`Self::to_bytes`] gives of so many samples that have so many tokens in all.
+    pub const fn saved_bytes(samples: usize, tokens: usize) -> usize {
+        28 + 16 * samples + size_of::<f32>() * tokens
+    }
+
+    /// The whole cache, for a checkpoint: equal caches give equal bytes. [`Self::from_bytes`] reads them anywhere.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let samples = self.samples();
+        let needed = Self::saved_bytes(samples.len(), self.bytes() / size_of::<f32>());
+        let mut bytes = envelope::begin(MAGIC, VERSION, needed);
         bytes.extend((samples.len() as u64).to_le_bytes());
         for (sample, norms) in samples {
             bytes.extend(sample.to_le_bytes());
@@ -250,6 +262,7 @@ mod tests {
         let mut cache = NormCache::new();
         cache.store(&[(7, 2), (u64::MAX, 0), (3, 1)], &[1.5, 0.0, 2.0]).expect("valid");
         let bytes = cache.to_bytes();
+        assert_eq!(bytes.len(), NormCache::saved_bytes(3, 3));
         let back = NormCache::from_bytes(&bytes).expect("as saved");
         assert_eq!(back.to_bytes(), bytes);
         assert_eq!(back.fetch(&[(3, 1), (7, 2), (4, 1)]), Ok(vec![Some(2.0), Some(1.5), Some(0.0), None]));

@@ -173,7 +173,7 @@ typedef struct wtacrs_layer wtacrs_layer;
 
 /*
  Norms of dZ by training sample, from each sample's last visit. A lock inside lets any number of threads use one;
- calls that change it wait for one another.
+ calls that change it wait for one another. (One on a GPU has none: its calls belong on one stream.)
  */
 typedef struct wtacrs_norm_cache wtacrs_norm_cache;
 
@@ -357,10 +357,13 @@ wtacrs_status wtacrs_norm_cache_store(struct wtacrs_norm_cache *cache,
 wtacrs_status wtacrs_norm_cache_forget(struct wtacrs_norm_cache *cache, uint64_t sample);
 
 /*
- The whole cache as bytes, for a checkpoint; wtacrs_norm_cache_load reads them on any machine. `*needed` becomes their
- number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer` NULL and `capacity` 0 it is only asked for.
+ The whole cache as bytes, for a checkpoint; wtacrs_norm_cache_load reads them on any machine, and
+ wtacrs_norm_cache_load_on for any device. For a cache on a GPU this call waits for all that was launched in its CUDA
+ context, so it must not be made while a stream is captured. `*needed` becomes their number, also with
+ WTACRS_BUFFER_TOO_SMALL. With `buffer` NULL and `capacity` 0 it is only asked for.
 
- Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+ WTACRS_CUDA_ERROR.
  */
 wtacrs_status wtacrs_norm_cache_save(const struct wtacrs_norm_cache *cache,
                                      void *buffer,
@@ -373,6 +376,110 @@ wtacrs_status wtacrs_norm_cache_save(const struct wtacrs_norm_cache *cache,
  Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_norm_cache_load(const void *bytes, size_t length, struct wtacrs_norm_cache **cache);
+
+/*
+ An empty cache for a context's device, of samples with the ids 0 to `samples` - 1 and at most `tokens_per_sample` tokens
+ each. On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes, which is allocated by this
+ call and freed by wtacrs_norm_cache_destroy: neither may be called while a stream is captured, and the CUDA context
+ must still live when the cache is destroyed. Calls on one cache belong on one stream, or on streams that wait for one
+ another. On the CPU it is a cache as of wtacrs_norm_cache_create that refuses other samples.
+
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_SIZE_OVERFLOW, WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_cache_create_on(const struct wtacrs_context *context,
+                                          size_t samples,
+                                          size_t tokens_per_sample,
+                                          struct wtacrs_norm_cache **cache);
+
+/*
+ A cache for a context's device, as of wtacrs_norm_cache_create_on, from the `length` bytes that wtacrs_norm_cache_save
+ wrote, on whatever device.
+
+ Errors: WTACRS_SHAPE_MISMATCH names a sample that this cache has no room for; as for wtacrs_norm_cache_load and
+ wtacrs_norm_cache_create_on.
+ */
+wtacrs_status wtacrs_norm_cache_load_on(const struct wtacrs_context *context,
+                                        size_t samples,
+                                        size_t tokens_per_sample,
+                                        const void *bytes,
+                                        size_t length,
+                                        struct wtacrs_norm_cache **cache);
+
+/*
+ wtacrs_norm_cache_fetch for any device: the norms of a batch's tokens, as WTACRS_SOURCE_CACHED takes them, -1 for every
+ one that is not known. `samples`, `lengths` and `norms` are in the memory of the cache's device: on CUDA ids and lengths
+ lie on the GPU, where a data loader puts them with the batch. (Ids of int64_t will do: negative ones are out of range.)
+
+ `samples` holds `count` ids, `lengths` as many numbers of tokens. Sample i's norms begin at `norms` + i * `row_tokens`,
+ as in a batch that is padded to rows of `row_tokens` tokens; `lengths` may then be NULL, if all rows are full. With
+ `row_tokens` 0 they lie sample after sample without gaps. `norms` has `tokens` floats (the plan's `tokens`), and all of
+ them are written: what is no sample's token is -1 as well.
+
+ `stream` as in wtacrs_forward. On CUDA one kernel is launched, nothing is allocated, and the call can be captured. It
+ cannot know the ids: a sample that is out of range, too long for the cache, its row or `norms`, or known with another
+ length is then not known, and wtacrs_norm_cache_outcome tells.
+
+ Errors: WTACRS_BUFFER_TOO_SMALL if `tokens` is less than count * row_tokens; on the CPU also for samples that have more
+ tokens, WTACRS_INVALID_ARGUMENT for an id out of range, and WTACRS_SHAPE_MISMATCH for a sample that is too long or known
+ with another length. WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED,
+ WTACRS_OVERLAP, WTACRS_DEVICE_MISMATCH, WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_cache_fetch_on(const struct wtacrs_norm_cache *cache,
+                                         const uint64_t *samples,
+                                         const uint64_t *lengths,
+                                         size_t count,
+                                         size_t row_tokens,
+                                         float *norms,
+                                         size_t tokens,
+                                         void *stream);
+
+/*
+ wtacrs_norm_cache_store for any device: remembers the norms of a batch's tokens in place of what was known of its samples;
+ of a sample that is twice in the batch, the last. All arguments are as for wtacrs_norm_cache_fetch_on, and `norms` is
+ what wtacrs_backward gives.
+
+ On CUDA one kernel is launched, nothing is allocated, and the call can be captured. It cannot know ids and norms: a
+ sample that is out of range or too long, or has a norm that is negative or not finite, is left out, as if the batch did
+ not store it (an earlier one of the same id is not stored in its place), and wtacrs_norm_cache_outcome tells.
+
+ Errors: on the CPU WTACRS_INVALID_WEIGHTS names a norm that is negative or not finite; otherwise as for
+ wtacrs_norm_cache_fetch_on. The cache is then as it was.
+ */
+wtacrs_status wtacrs_norm_cache_store_on(struct wtacrs_norm_cache *cache,
+                                         const uint64_t *samples,
+                                         const uint64_t *lengths,
+                                         size_t count,
+                                         size_t row_tokens,
+                                         const float *norms,
+                                         size_t tokens,
+                                         void *stream);
+
+/*
+ wtacrs_norm_cache_forget for any device: forgets `count` samples, whose ids are in the memory of the cache's device.
+ `stream` as in wtacrs_forward; on CUDA one kernel is launched. One that is not known, or out of range, is no error.
+
+ Errors: WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_DEVICE_MISMATCH,
+ WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_cache_forget_on(struct wtacrs_norm_cache *cache,
+                                          const uint64_t *samples,
+                                          size_t count,
+                                          void *stream);
+
+/*
+ What fetches and stores on a GPU have left out, for looking at: waits for all that was launched in the cache's CUDA
+ context, and must not be called while a stream is captured. `*fault` is 0 if all went well, and otherwise tells of the
+ first sample that was left out since the last call of this function (of a batch, the first in its order): 1 if its id
+ is out of range, 2 if it has more tokens than the cache, its row or the rest of `norms` has room for, 3 if it is known with
+ another length, 4 if it has a norm that is negative or not finite. `*sample` is its id, or 0. Either may be NULL. On the
+ CPU it is WTACRS_UNSUPPORTED, as calls tell at once.
+
+ Errors: WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+ WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_cache_outcome(struct wtacrs_norm_cache *cache,
+                                        uint32_t *fault,
+                                        uint64_t *sample);
 
 /*
  A context for `device`, WTACRS_CPU or WTACRS_CUDA. `ordinal` is 0 for the CPU; for CUDA it is the GPU's number, whose
@@ -612,7 +719,7 @@ wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
 
  `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known). For
  WTACRS_SOURCE_PREDICTED it may be NULL; cached norms given there (negative: not known) move the predictor's guesses as
- far as it has learnt to trust them (wtacrs_norm_predictor_update_cached); on CUDA that is WTACRS_UNSUPPORTED. For
+ far as it has learnt to trust them (wtacrs_norm_predictor_update_cached, and _update_cached_on for any device). For
  WTACRS_SOURCE_INPUT it must be NULL. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call
  only reads it.
  Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.
@@ -1063,6 +1170,20 @@ wtacrs_status wtacrs_norm_predictor_update_on(struct wtacrs_norm_predictor *pred
                                               void *stream);
 
 /*
+ wtacrs_norm_predictor_update_cached for any device: `cached_norms` is in the memory of the plan's device too. Otherwise
+ as wtacrs_norm_predictor_update_on; on CUDA a cached norm of a kept row that is not finite shows likewise.
+
+ Errors: as for wtacrs_norm_predictor_update_cached; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_update_cached_on(struct wtacrs_norm_predictor *predictor,
+                                                     const struct wtacrs_plan *plan,
+                                                     const void *saved,
+                                                     size_t saved_bytes,
+                                                     const float *dz_norms,
+                                                     const float *cached_norms,
+                                                     void *stream);
+
+/*
  wtacrs_norm_predictor_statistics for any device: `sums` is in the memory of the plan's device, on CUDA aligned to 256.
  `stream` as in wtacrs_forward; on CUDA two kernels are launched. Sums of a step with a norm that is no number are not
  finite on CUDA, and applying them changes nothing.
@@ -1077,6 +1198,23 @@ wtacrs_status wtacrs_norm_predictor_statistics_on(const struct wtacrs_norm_predi
                                                   double *sums,
                                                   size_t capacity,
                                                   void *stream);
+
+/*
+ wtacrs_norm_predictor_statistics_cached for any device: to wtacrs_norm_predictor_update_cached_on what
+ wtacrs_norm_predictor_statistics_on is to wtacrs_norm_predictor_update_on. Statistics of both kinds, and of CPUs and
+ GPUs, may be added.
+
+ Errors: as for wtacrs_norm_predictor_statistics_cached; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+ */
+wtacrs_status wtacrs_norm_predictor_statistics_cached_on(const struct wtacrs_norm_predictor *predictor,
+                                                         const struct wtacrs_plan *plan,
+                                                         const void *saved,
+                                                         size_t saved_bytes,
+                                                         const float *dz_norms,
+                                                         const float *cached_norms,
+                                                         double *sums,
+                                                         size_t capacity,
+                                                         void *stream);
 
 /*
  wtacrs_norm_predictor_apply for any device: `sums` is in the memory of the predictor's device, on CUDA aligned to 256.

@@ -1,6 +1,7 @@
 //! The norm cache: what stands for the norms of dZ in a forward pass, by training sample.
 
 use crate::array::{Array, check_disjoint};
+use crate::cuda::DeviceCache;
 use crate::guard::{Failure, Outcome, guard, poisoned};
 use crate::registry::Registry;
 use crate::status::*;
@@ -9,15 +10,87 @@ use std::sync::{Arc, RwLock};
 use wtacrs_core::norm_cache::NormCache;
 
 /// Norms of dZ by training sample, from each sample's last visit. A lock inside lets any number of threads use one;
-/// calls that change it wait for one another.
+/// calls that change it wait for one another. (One on a GPU has none: its calls belong on one stream.)
 pub struct wtacrs_norm_cache {
     _opaque: (),
 }
 
-static CACHES: Registry<RwLock<NormCache>> = Registry::new("norm cache");
+/// Where a cache's norms lie.
+enum Cache {
+    Host(Arc<RwLock<HostCache>>),
+    Device(Arc<DeviceCache>),
+}
 
-fn cache(handle: *const wtacrs_norm_cache) -> Outcome<Arc<RwLock<NormCache>>> {
-    CACHES.get(handle)
+/// A cache of the CPU's.
+pub(crate) struct HostCache {
+    pub(crate) norms: NormCache,
+    /// Of any samples, if there are none.
+    pub(crate) bounds: Option<Bounds>,
+}
+
+/// What a cache that was made for a context has room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) samples: usize,
+    pub(crate) tokens_per_sample: usize,
+}
+
+static CACHES: Registry<Cache> = Registry::new("norm cache");
+
+/// A cache of the CPU's.
+fn cache(handle: *const wtacrs_norm_cache) -> Outcome<Arc<RwLock<HostCache>>> {
+    match &*CACHES.get(handle)? {
+        Cache::Host(cache) => Ok(Arc::clone(cache)),
+        Cache::Device(_) => {
+            let message = "the norm cache is a GPU's: the CPU cannot use it, and calls on it take a stream (…_on)";
+            Err(Failure::new(WTACRS_DEVICE_MISMATCH, message))
+        }
+    }
+}
+
+/// A cache of any device.
+pub(crate) fn any_cache<T>(
+    handle: *const wtacrs_norm_cache,
+    host: impl FnOnce(&RwLock<HostCache>) -> Outcome<T>,
+    device: impl FnOnce(&DeviceCache) -> Outcome<T>,
+) -> Outcome<T> {
+    match &*CACHES.get(handle)? {
+        Cache::Host(cache) => host(cache),
+        Cache::Device(cache) => device(cache),
+    }
+}
+
+pub(crate) fn insert_host(cache: HostCache) -> *mut wtacrs_norm_cache {
+    CACHES.insert(Cache::Host(Arc::new(RwLock::new(cache))))
+}
+
+pub(crate) fn insert_device(cache: DeviceCache) -> *mut wtacrs_norm_cache {
+    CACHES.insert(Cache::Device(Arc::new(cache)))
+}
+
+impl HostCache {
+    /// Of samples of any ids and lengths.
+    fn boundless(norms: NormCache) -> Self {
+        Self { norms, bounds: None }
+    }
+
+    /// Refuses samples that a bounded cache has no room for.
+    pub(crate) fn check(&self, batch: &[(u64, usize)]) -> Outcome {
+        let Some(Bounds { samples, tokens_per_sample }) = self.bounds else { return Ok(()) };
+        for (at, &(sample, length)) in batch.iter().enumerate() {
+            if sample >= samples as u64 {
+                let message = format!("samples[{at}] is {sample}: the cache is for {samples} samples, from 0 on");
+                return Err(Failure::new(WTACRS_INVALID_ARGUMENT, message));
+            }
+            if length > tokens_per_sample {
+                let message = format!(
+                    "samples[{at}], {sample}, has {length} tokens: the cache is for at most {tokens_per_sample} of a sample"
+                );
+                return Err(Failure::new(WTACRS_SHAPE_MISMATCH, message));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An empty cache.
@@ -28,7 +101,7 @@ pub unsafe extern "C" fn wtacrs_norm_cache_create(cache: *mut *mut wtacrs_norm_c
     guard("wtacrs_norm_cache_create", || {
         let output = Array::new(cache, 1, "cache")?;
         // SAFETY: an output of one pointer, checked for NULL and alignment.
-        unsafe { output.set(CACHES.insert(RwLock::new(NormCache::new()))) };
+        unsafe { output.set(insert_host(HostCache::boundless(NormCache::new()))) };
         Ok(())
     })
 }
@@ -61,7 +134,7 @@ unsafe fn batch(samples: *const u64, lengths: *const u64, count: usize) -> Outco
     Ok((batch, total))
 }
 
-fn check_capacity(capacity: usize, total: usize) -> Outcome {
+pub(crate) fn check_capacity(capacity: usize, total: usize) -> Outcome {
     if capacity >= total {
         return Ok(());
     }
@@ -92,7 +165,9 @@ pub unsafe extern "C" fn wtacrs_norm_cache_fetch(
         let norms = Array::new(norms, total, "norms")?;
         let inputs = [Array::new(samples, count, "samples")?.region(), Array::new(lengths, count, "lengths")?.region()];
         check_disjoint(&[norms.region()], &inputs)?;
-        let known = cache.read().map_err(poisoned)?.fetch(&batch)?;
+        let cache = cache.read().map_err(poisoned)?;
+        cache.check(&batch)?;
+        let known = cache.norms.fetch(&batch)?;
         // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
         let norms = unsafe { norms.get_mut() };
         norms.iter_mut().zip(known).for_each(|(to, norm)| *to = norm.unwrap_or(-1.0));
@@ -119,8 +194,10 @@ pub unsafe extern "C" fn wtacrs_norm_cache_store(
         // SAFETY: as documented.
         let (batch, _) = unsafe { batch(samples, lengths, count) }?;
         let norms = Array::new(norms, total, "norms")?;
+        let mut cache = cache.write().map_err(poisoned)?;
+        cache.check(&batch)?;
         // SAFETY: checked for NULL and alignment; as documented it holds `total` norms.
-        cache.write().map_err(poisoned)?.store(&batch, unsafe { norms.get() })?;
+        cache.norms.store(&batch, unsafe { norms.get() })?;
         Ok(())
     })
 }
@@ -131,15 +208,18 @@ pub unsafe extern "C" fn wtacrs_norm_cache_store(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_cache_forget(cache: *mut wtacrs_norm_cache, sample: u64) -> wtacrs_status {
     guard("wtacrs_norm_cache_forget", || {
-        self::cache(cache)?.write().map_err(poisoned)?.forget(sample);
+        self::cache(cache)?.write().map_err(poisoned)?.norms.forget(sample);
         Ok(())
     })
 }
 
-/// The whole cache as bytes, for a checkpoint; wtacrs_norm_cache_load reads them on any machine. `*needed` becomes their
-/// number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer` NULL and `capacity` 0 it is only asked for.
+/// The whole cache as bytes, for a checkpoint; wtacrs_norm_cache_load reads them on any machine, and
+/// wtacrs_norm_cache_load_on for any device. For a cache on a GPU this call waits for all that was launched in its CUDA
+/// context, so it must not be made while a stream is captured. `*needed` becomes their number, also with
+/// WTACRS_BUFFER_TOO_SMALL. With `buffer` NULL and `capacity` 0 it is only asked for.
 ///
-/// Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+/// Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+/// WTACRS_CUDA_ERROR.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_cache_save(
     cache: *const wtacrs_norm_cache,
@@ -148,7 +228,17 @@ pub unsafe extern "C" fn wtacrs_norm_cache_save(
     needed: *mut usize,
 ) -> wtacrs_status {
     guard("wtacrs_norm_cache_save", || {
-        let bytes = self::cache(cache)?.read().map_err(poisoned)?.to_bytes();
+        let on_host = |cache: &RwLock<HostCache>| Ok(cache.read().map_err(poisoned)?.norms.to_bytes());
+        let is_asked_only = buffer.is_null() && capacity == 0;
+        // For the number alone a GPU's norms need not come to the host.
+        let asked = |cache: &DeviceCache| if is_asked_only { cache.saved_bytes().map(Some) } else { Ok(None) };
+        if let Some(bytes) = any_cache(cache, |_| Ok(None), asked)? {
+            let needed = Array::new(needed, 1, "needed")?;
+            // SAFETY: an output of one number, checked for NULL and alignment.
+            unsafe { needed.set(bytes) };
+            return Ok(());
+        }
+        let bytes = any_cache(cache, on_host, |cache| Ok(cache.fetch_all()?.to_bytes()))?;
         // SAFETY: as documented.
         unsafe { save(&bytes, buffer, capacity, needed) }
     })
@@ -169,7 +259,7 @@ pub unsafe extern "C" fn wtacrs_norm_cache_load(
         // SAFETY: checked for NULL; as documented there are `length` bytes.
         let loaded = NormCache::from_bytes(unsafe { bytes.get() })?;
         // SAFETY: an output of one pointer, checked for NULL and alignment.
-        unsafe { output.set(CACHES.insert(RwLock::new(loaded))) };
+        unsafe { output.set(insert_host(HostCache::boundless(loaded))) };
         Ok(())
     })
 }

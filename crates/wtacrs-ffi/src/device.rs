@@ -11,7 +11,7 @@ use std::sync::Arc;
 use wtacrs_kernels::device::Device as Properties;
 use wtacrs_kernels::launch::driver::{Calls, Context, Driver, DriverError, Installation, Stream};
 use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
-use wtacrs_kernels::plan::{ExecuteError, PlanError};
+use wtacrs_kernels::plan::{CacheMisfit, ExecuteError, PlanError};
 
 /// Where work is done.
 #[derive(Debug)]
@@ -190,6 +190,23 @@ impl Gpu {
             Ok(())
         })
     }
+
+    /// Copies bytes to device memory, after all that was launched.
+    ///
+    /// # Safety
+    ///
+    /// There is room for them.
+    pub(crate) unsafe fn upload(&self, to: *mut u8, from: &[u8]) -> Outcome {
+        self.within(|calls| {
+            match calls {
+                // SAFETY: the caller's promise; the context is current.
+                Some(calls) => unsafe { calls.copy_to_device(to, from) }?,
+                // SAFETY: as above; the memory is the host's.
+                None => unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) },
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Launches on one stream.
@@ -242,15 +259,20 @@ struct Line([u8; 256]);
 impl DeviceMemory {
     /// `bytes`, more than 0, all zero but for what `first` tells of the beginning.
     pub(crate) fn new(context: Arc<crate::context::Context>, bytes: usize, first: &[u8]) -> Outcome<Self> {
-        let gpu =
-            context.device.gpu().ok_or_else(|| Failure::new(WTACRS_DEVICE_MISMATCH, "the context is the CPU's"))?;
         let mut contents = first.to_vec();
         contents.resize(bytes, 0);
+        Self::beginning(context, bytes, &contents)
+    }
+
+    /// `bytes`, more than 0, of which only what `contents` tells of the beginning is written.
+    pub(crate) fn beginning(context: Arc<crate::context::Context>, bytes: usize, contents: &[u8]) -> Outcome<Self> {
+        let gpu =
+            context.device.gpu().ok_or_else(|| Failure::new(WTACRS_DEVICE_MISMATCH, "the context is the CPU's"))?;
         let at = gpu.within(|calls| match calls {
             Some(calls) => {
                 let at = calls.allocate(bytes)?;
                 // SAFETY: it was just allocated, with so many bytes.
-                if let Err(error) = unsafe { calls.copy_to_device(at, &contents) } {
+                if let Err(error) = unsafe { calls.copy_to_device(at, contents) } {
                     // SAFETY: nothing was launched with it. The first failure is the one to tell.
                     let _ = unsafe { calls.free(at) };
                     return Err(error);
@@ -331,6 +353,12 @@ impl From<PlanError> for Failure {
     }
 }
 
+impl From<CacheMisfit> for Failure {
+    fn from(error: CacheMisfit) -> Self {
+        Self::new(WTACRS_SHAPE_MISMATCH, error.to_string())
+    }
+}
+
 impl From<ExecuteError<Failure>> for Failure {
     fn from(error: ExecuteError<Failure>) -> Self {
         let status = match error {
@@ -338,6 +366,7 @@ impl From<ExecuteError<Failure>> for Failure {
             ExecuteError::Null { .. } => WTACRS_NULL_POINTER,
             ExecuteError::Misaligned { .. } => WTACRS_MISALIGNED,
             ExecuteError::TooSmall { .. } => WTACRS_BUFFER_TOO_SMALL,
+            ExecuteError::TooLarge { .. } => WTACRS_SIZE_OVERFLOW,
             _ => WTACRS_INVALID_ARGUMENT,
         };
         Self::new(status, error.to_string())

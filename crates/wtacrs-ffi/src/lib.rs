@@ -26,6 +26,7 @@ mod registry;
 mod tensor;
 
 pub mod cache;
+pub mod cache_on;
 pub mod context;
 pub mod dlpack;
 pub mod dtype;

@@ -22,7 +22,7 @@ use wtacrs_core::product::{self, Update};
 ///
 /// `guess` holds `tokens` floats for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: not known). For
 /// WTACRS_SOURCE_PREDICTED it may be NULL; cached norms given there (negative: not known) move the predictor's guesses as
-/// far as it has learnt to trust them (wtacrs_norm_predictor_update_cached); on CUDA that is WTACRS_UNSUPPORTED. For
+/// far as it has learnt to trust them (wtacrs_norm_predictor_update_cached, and _update_cached_on for any device). For
 /// WTACRS_SOURCE_INPUT it must be NULL. `predictor` is for WTACRS_SOURCE_PREDICTED, and must be NULL otherwise; this call
 /// only reads it.
 /// Randomness is a function of `seed` and `offset` alone; see wtacrs_plan_draws.

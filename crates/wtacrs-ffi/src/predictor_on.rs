@@ -95,7 +95,38 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_update_on(
             // SAFETY: as documented.
             |predictor| unsafe { learn(predictor, &plan, saved, saved_bytes, dz_norms, None) },
             // SAFETY: as documented.
-            |predictor| unsafe { predictor.learn(&plan, (saved, saved_bytes), dz_norms, None, stream) },
+            |predictor| unsafe { predictor.learn(&plan, (saved, saved_bytes), dz_norms, None, None, stream) },
+        )
+    })
+}
+
+/// wtacrs_norm_predictor_update_cached for any device: `cached_norms` is in the memory of the plan's device too. Otherwise
+/// as wtacrs_norm_predictor_update_on; on CUDA a cached norm of a kept row that is not finite shows likewise.
+///
+/// Errors: as for wtacrs_norm_predictor_update_cached; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_update_cached_on(
+    predictor: *mut wtacrs_norm_predictor,
+    plan: *const wtacrs_plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached_norms: *const f32,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_update_cached_on", || {
+        let plan = self::plan(plan)?;
+        any_predictor(
+            predictor,
+            |predictor| {
+                let cached = Array::new(cached_norms, plan.tokens, "cached_norms")?;
+                // SAFETY: as documented.
+                unsafe { learn(predictor, &plan, saved, saved_bytes, dz_norms, Some(cached)) }
+            },
+            // SAFETY: as documented.
+            |predictor| unsafe {
+                predictor.learn(&plan, (saved, saved_bytes), dz_norms, Some(cached_norms), None, stream)
+            },
         )
     })
 }
@@ -127,7 +158,46 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_statistics_on(
             |predictor| {
                 check_sums_room(capacity, predictor.sums_len())?;
                 // SAFETY: as documented, there is room.
-                unsafe { predictor.learn(&plan, (saved, saved_bytes), dz_norms, Some(sums), stream) }
+                unsafe { predictor.learn(&plan, (saved, saved_bytes), dz_norms, None, Some(sums), stream) }
+            },
+        )
+    })
+}
+
+/// wtacrs_norm_predictor_statistics_cached for any device: to wtacrs_norm_predictor_update_cached_on what
+/// wtacrs_norm_predictor_statistics_on is to wtacrs_norm_predictor_update_on. Statistics of both kinds, and of CPUs and
+/// GPUs, may be added.
+///
+/// Errors: as for wtacrs_norm_predictor_statistics_cached; also WTACRS_DEVICE_MISMATCH and WTACRS_CUDA_ERROR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_norm_predictor_statistics_cached_on(
+    predictor: *const wtacrs_norm_predictor,
+    plan: *const wtacrs_plan,
+    saved: *const c_void,
+    saved_bytes: usize,
+    dz_norms: *const f32,
+    cached_norms: *const f32,
+    sums: *mut f64,
+    capacity: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    guard("wtacrs_norm_predictor_statistics_cached_on", || {
+        let plan = self::plan(plan)?;
+        any_predictor(
+            predictor,
+            |predictor| {
+                let cached = Array::new(cached_norms, plan.tokens, "cached_norms")?;
+                // SAFETY: as documented.
+                unsafe {
+                    write_statistics(predictor, &plan, saved, saved_bytes, dz_norms, Some(cached), sums, capacity)
+                }
+            },
+            |predictor| {
+                check_sums_room(capacity, predictor.sums_len())?;
+                // SAFETY: as documented, there is room.
+                unsafe {
+                    predictor.learn(&plan, (saved, saved_bytes), dz_norms, Some(cached_norms), Some(sums), stream)
+                }
             },
         )
     })

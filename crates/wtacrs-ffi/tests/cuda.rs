@@ -12,6 +12,8 @@ use machine::Machine;
 use std::ffi::c_void;
 use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::Arc;
+use wtacrs::cache::{wtacrs_norm_cache_destroy, wtacrs_norm_cache_save};
+use wtacrs::cache_on::*;
 use wtacrs::context::{wtacrs_context, wtacrs_context_create, wtacrs_context_destroy};
 use wtacrs::dtype::*;
 use wtacrs::layer::*;
@@ -161,6 +163,23 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
             forward_bytes,
             stream,
         ));
+        // Cached norms beside the predictor's guess: no launch more.
+        let cached = at(11).cast::<f32>();
+        check(wtacrs_forward(
+            plan,
+            at(3),
+            IN,
+            cached,
+            predictor,
+            1,
+            3,
+            saved,
+            saved_bytes,
+            scratch,
+            forward_bytes,
+            stream,
+        ));
+        check(wtacrs_norm_predictor_update_cached_on(predictor, plan, saved, saved_bytes, norms, cached, stream));
     }
     let mut kernels = vec![];
     for call in calls.list() {
@@ -185,7 +204,9 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
     let rest: Vec<_> = kernels[5..].iter().filter(|name| **name != "split_reduce").copied().collect();
     assert_eq!(rest[..3], learning);
     assert_eq!(rest[3..6], learning);
-    assert_eq!(rest[6..], ["row_norms_f16", "row_norms_bf16", "select_wta_pivotal"]);
+    assert_eq!(rest[6..9], ["row_norms_f16", "row_norms_bf16", "select_wta_pivotal"]);
+    assert_eq!(rest[9..12], ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16"]);
+    assert_eq!(rest[12..], learning);
 
     // The predictor's memory is freed with it.
     calls.forget();
@@ -195,6 +216,57 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
         check(wtacrs_plan_destroy(plan));
         check(wtacrs_context_destroy(context));
     }
+    assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
+}
+
+/// So are a cache's calls; only those that say so wait.
+#[test]
+fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
+    let installation = installation();
+    use_driver(Arc::clone(&installation));
+    let context = context(WTACRS_CUDA, 0);
+    let calls = installation.calls();
+    calls.forget();
+    let (mut cache, mut needed, mut fault) = (null_mut(), 0, 9);
+    // SAFETY: an output of one pointer.
+    check(unsafe { wtacrs_norm_cache_create_on(context, 1000, 128, &mut cache) });
+    let bytes: Vec<Call> =
+        calls.list().into_iter().filter(|call| matches!(call, Call::Allocate(_) | Call::Copy { .. })).collect();
+    // The status, a word for each sample and the norms, of which nothing is written yet.
+    assert_eq!(bytes, [Call::Allocate(256 + 4096 + 512_000), Call::Copy { bytes: 256 + 4096 }]);
+    calls.forget();
+    let at = |megabytes: usize| without_provenance_mut::<c_void>(megabytes << 20);
+    let stream = without_provenance_mut::<c_void>(0x5150);
+    let (samples, lengths, norms) = (at(1).cast::<u64>(), at(2).cast::<u64>(), at(3).cast::<f32>());
+    // SAFETY: nothing is run, so no pointer is followed.
+    unsafe {
+        check(wtacrs_norm_cache_fetch_on(cache, samples, lengths, 8, 128, norms, 1024, stream));
+        check(wtacrs_norm_cache_store_on(cache, samples, lengths, 8, 0, norms, 1000, stream));
+        check(wtacrs_norm_cache_forget_on(cache, samples, 8, stream));
+    }
+    let mut kernels = vec![];
+    for call in calls.list() {
+        match call {
+            Call::Ask("cuCtxGetCurrent") => {}
+            Call::Launch { kernel, stream, context, .. } => {
+                assert_eq!((stream, context), (0x5150, Context(0x1000)), "{kernel}");
+                kernels.push(kernel);
+            }
+            other => panic!("{other:?} within a step"),
+        }
+    }
+    assert_eq!(kernels, ["norm_cache_fetch", "norm_cache_store", "norm_cache_store"]);
+    calls.forget();
+    // SAFETY: outputs of one number; handles are never followed.
+    unsafe {
+        check(wtacrs_norm_cache_outcome(cache, &mut fault, null_mut()));
+        check(wtacrs_norm_cache_save(cache, null_mut(), 0, &mut needed));
+        check(wtacrs_norm_cache_destroy(cache));
+        check(wtacrs_context_destroy(context));
+    }
+    assert_eq!((fault, needed), (0, 28));
+    let copied: Vec<Call> = calls.list().into_iter().filter(|call| matches!(call, Call::Copy { .. })).collect();
+    assert_eq!(copied, [Call::Copy { bytes: 12 }, Call::Copy { bytes: 4000 }], "what is known, but no norms");
     assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
 }
 

@@ -26,7 +26,10 @@ fn launch(driver: &Driver<Fake>, stream: Stream, shape: Shape) -> Result<(), Dri
         theta: ptr::null(),
         norms: ptr::null_mut(),
         directions: ptr::null_mut(),
-        boards: ptr::null_mut(),
+        cached: std::ptr::null(),
+        blend: std::ptr::null(),
+        clamp: 0.0,
+        boards: std::ptr::null_mut(),
         board_words: 0,
     };
     // SAFETY: the fake runs nothing, and knows no streams.

@@ -57,6 +57,7 @@ impl Step {
         let forward = ForwardBuffers {
             input: self.h.bytes(),
             guess: self.norms.pointer(),
+            cached: None,
             saved: memory(&self.saved),
             scratch: memory(forward_scratch),
         };

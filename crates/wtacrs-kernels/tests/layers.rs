@@ -297,6 +297,7 @@ fn a_predictor_learns_and_guesses() {
                 let buffers = UpdateBuffers {
                     saved,
                     gradient_norms: dz_norms,
+                    cached_norms: std::ptr::null(),
                     state: memory(state.bytes(), state.len()),
                     sums: memory(sums.bytes(), 8 * sums.len()),
                     status: status.pointer(),

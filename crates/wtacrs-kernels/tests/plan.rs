@@ -42,7 +42,7 @@ fn anywhere() -> Memory {
 
 fn forward_buffers() -> ForwardBuffers {
     let memory = anywhere();
-    ForwardBuffers { input: memory.at, guess: memory.at.cast(), saved: memory, scratch: memory }
+    ForwardBuffers { input: memory.at, guess: memory.at.cast(), cached: None, saved: memory, scratch: memory }
 }
 
 fn backward_buffers() -> BackwardBuffers {
@@ -63,6 +63,7 @@ fn update_buffers() -> UpdateBuffers {
     UpdateBuffers {
         saved: memory,
         gradient_norms: memory.at.cast(),
+        cached_norms: std::ptr::null(),
         state: memory,
         sums: memory,
         status: memory.at.cast(),

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::Array2;
 use proptest::prelude::*;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+use wtacrs_core::norm_predictor::{NormPredictor, Settings, StepStatistics};
 use wtacrs_core::predictor_rules::{chosen_row, numbers, sums as order};
 use wtacrs_kernels::block::logarithm::ln;
 use wtacrs_kernels::kernel::predictor_update::{self as update, Args, Outcome};
@@ -29,16 +29,27 @@ struct Step<T> {
     rows: Array2<T>,
     dz_norms: Vec<f32>,
     scales: Vec<f64>,
+    /// As a cache remembered them, negative where it did not.
+    cached: Option<Vec<f32>>,
 }
 
 impl<T: Tested> Step<T> {
     fn given(&self, count: usize) -> Self {
         let rows = self.rows.slice(ndarray::s![..count, ..]).to_owned();
-        Self { rows, dz_norms: self.dz_norms[..count].to_vec(), scales: self.scales[..count].to_vec() }
+        let cached = self.cached.as_ref().map(|cached| cached[..count].to_vec());
+        Self { rows, dz_norms: self.dz_norms[..count].to_vec(), scales: self.scales[..count].to_vec(), cached }
+    }
+
+    fn statistics(&self, predictor: &NormPredictor) -> StepStatistics {
+        let known = |cached: &Vec<f32>| -> Vec<Option<f32>> {
+            cached.iter().map(|&norm| Some(norm).filter(|norm| *norm >= 0.0)).collect()
+        };
+        let cached = self.cached.as_ref().map(known);
+        predictor.statistics(self.rows.view(), &self.dz_norms, &self.scales, cached.as_deref()).expect("valid rows")
     }
 
     fn teach(&self, predictor: &mut NormPredictor) {
-        predictor.update(self.rows.view(), &self.dz_norms, &self.scales).expect("valid rows");
+        predictor.apply(&self.statistics(predictor)).expect("valid sums");
     }
 }
 
@@ -61,6 +72,11 @@ impl OnDevice {
         let tokens: Vec<u32> = (0..budget as u32).map(|i| 2 * (budget as u32 - 1 - i)).collect();
         let mut all_norms = vec![f32::NAN; 2 * budget];
         tokens.iter().zip(&step.dz_norms).for_each(|(&token, &norm)| all_norms[token as usize] = norm);
+        let cached = step.cached.as_ref().map(|cached| {
+            let mut all = vec![f32::NAN; 2 * budget];
+            tokens.iter().zip(cached).for_each(|(&token, &norm)| all[token as usize] = norm);
+            machine.upload(&all)
+        });
         let rows = Uploaded::new(machine, std::slice::from_ref(&step.rows), place, T::from_f32(f32::NAN));
         let (indices, dz_norms) = (machine.upload(&tokens), machine.upload(&all_norms));
         let (scales, count) = (machine.upload(&step.scales), count.map(|count| machine.upload(&[count as u32])));
@@ -77,6 +93,7 @@ impl OnDevice {
             count: count.as_ref().map_or(std::ptr::null(), |count| count.pointer()),
             indices: indices.pointer(),
             dz_norms: dz_norms.pointer(),
+            cached_norms: cached.as_ref().map_or(std::ptr::null(), |cached| cached.pointer()),
             scales: scales.pointer(),
             forgetting: self.settings.forgetting,
             ridge: self.settings.ridge,
@@ -133,7 +150,7 @@ fn step<T: Tested>(rows: Array2<T>, seed: usize) -> Step<T> {
     let kept = rows.nrows();
     let dz_norms = (0..kept).map(|i| 1e-3 * (1.0 + ((i * 7 + seed * 3) % 19) as f32)).collect();
     let scales = (0..kept).map(|i| 1.0 + ((i * 5 + seed) % 11) as f64 / 3.0).collect();
-    Step { rows, dz_norms, scales }
+    Step { rows, dz_norms, scales, cached: None }
 }
 
 /// A step's sums are the CPU's but for `flips`, the share of features that were rounded to a neighbouring unit of the
@@ -312,6 +329,12 @@ fn what_is_invalid_changes_nothing() {
         refuse(&|step| step.scales[11] = -1.0, 11);
         refuse(&|step| step.scales[9] = f64::NAN, 9);
         refuse(&|step| step.scales[9] = 1e20, 9);
+        let remember = |step: &mut Step<f16>, row: usize, norm: f32| {
+            step.cached = Some(vec![-1.0; 20]);
+            step.cached.as_mut().expect("just made")[row] = norm;
+        };
+        refuse(&|step| remember(step, 12, f32::NAN), 12);
+        refuse(&|step| remember(step, 0, f32::INFINITY), 0);
         let learned = chosen_row(1, 20, 4) as usize;
         refuse(&|step| step.rows[(learned, 39)] = f16::NAN, learned as u32);
         refuse(&|step| step.rows[(learned, 0)] = f16::NEG_INFINITY, learned as u32);
@@ -332,6 +355,7 @@ fn ranks_add_their_sums() {
             rows: all.rows.slice(ndarray::s![20.., ..]).to_owned(),
             dz_norms: all.dz_norms[20..].to_vec(),
             scales: all.scales[20..].to_vec(),
+            cached: None,
         };
         device.run(machine, &first, None, Place::TIGHT, false);
         let other = cpu.statistics(second.rows.view(), &second.dz_norms, &second.scales, None).expect("valid rows");
@@ -348,6 +372,7 @@ fn ranks_add_their_sums() {
             count: std::ptr::null(),
             indices: std::ptr::null(),
             dz_norms: std::ptr::null(),
+            cached_norms: std::ptr::null(),
             scales: std::ptr::null(),
             forgetting: device.settings.forgetting,
             ridge: device.settings.ridge,
@@ -399,12 +424,85 @@ fn no_order_of_threads_changes_a_bit() {
         let machine = &mut Machine::emulator(seed);
         let device = OnDevice::new(machine, &cpu);
         for n in 0..2 {
-            device.learn(machine, &step(noise::<bf16>(15, 300, n), n as usize));
+            let mut step = step(noise::<bf16>(15, 300, n), n as usize);
+            remember(&mut step, n as usize);
+            device.learn(machine, &step);
         }
         machine.download(&device.state)
     };
     let expected = run(0);
     (1..4).for_each(|seed| assert!(run(seed) == expected, "seed {seed}"));
+}
+
+/// Cached norms of every kind: those of the last visit, zeros, far ones, and some that are not known.
+fn remember<T>(step: &mut Step<T>, seed: usize) {
+    let cached = step.dz_norms.iter().enumerate().map(|(i, &norm)| match (i * 3 + seed) % 11 {
+        0 => -1.0,
+        1 => 0.0,
+        2 => f32::NEG_INFINITY,
+        3 => 1e30,
+        4 => f32::from_bits(1),
+        near => norm * (0.5 + near as f32 / 8.0),
+    });
+    step.cached = Some(cached.collect());
+}
+
+/// The sums of the blend, on the grid: those of the CPU but for rows whose guess lies, by the order of a dot product, on
+/// the other side of half a unit (2⁻⁸); each of them moves a distance and an error by one unit.
+fn check_blend_sums(found: &[f64], expected: &[f64], rows: f64) {
+    let (found, expected) = (&found[order::BLEND..order::SCALARS], &expected[order::BLEND..order::SCALARS]);
+    assert_eq!(found[0], expected[0], "which rows are known is no matter of rounding");
+    let largest = expected[0].max(expected[3]).max(1.0);
+    for (a, b) in found.iter().zip(expected) {
+        // A row in 20 flips at most; by Cauchy-Schwarz, one unit times the size of what it is multiplied with.
+        assert!((a - b).abs() <= (rows / 20.0).ceil() * 2.0 / 256.0 * (largest.sqrt() + 1.0), "{found:?} {expected:?}");
+    }
+}
+
+#[test]
+fn how_far_to_trust_a_cache_is_learned() {
+    for_each_machine(|machine| {
+        let mut learned = 0;
+        for (in_features, features, per_update) in [(1, 1, 8), (48, 64, 24), (300, 100, 128), (520, 512, 16)] {
+            let mut cpu = predictor(in_features, features, per_update);
+            let device = OnDevice::new(machine, &cpu);
+            for n in 0..4 {
+                let mut step = step(eighths::<bf16>(30 + n, in_features, n), n);
+                // A step without cached norms between others: their sums decay.
+                if n != 2 {
+                    remember(&mut step, n);
+                }
+                let expected = step.statistics(&cpu);
+                device.run(machine, &step, None, Place::TIGHT, false);
+                let found = machine.download(&device.sums);
+                check_blend_sums(&found, expected.sums(), per_update.min(30 + n) as f64);
+                assert_eq!(found[..order::BLEND], expected.sums()[..order::BLEND]);
+                assert_eq!(found[order::SCALARS..], expected.sums()[order::SCALARS..]);
+                // Nothing was learned before the first step, so there is no guess to compare with.
+                assert_eq!(found[order::BLEND] > 0.0, n == 1 || n == 3, "step {n}");
+
+                step.teach(&mut cpu);
+                assert_eq!(device.learn(machine, &step), Outcome::Learned);
+                check_numbers(&device.numbers(machine), &cpu.numbers(), cpu.features(), 1e-9);
+                let bytes = machine.download(&device.state);
+                let state = update::State::new(in_features as u32, features as u32);
+                let (words, _) = bytes[state.blend as usize..].as_chunks::<8>();
+                let moving: Vec<f64> = words.iter().map(|word| f64::from_le_bytes(*word)).collect();
+                // What moves guesses is made of the numbers, by the same operations.
+                let mut copy = cpu.clone();
+                update::load_state(&mut copy, &bytes).expect("valid numbers");
+                assert_eq!(moving, copy.blend());
+                assert_eq!(machine.download(&device.state), update::state_bytes(&copy).expect("few features"));
+                let [_, shift, slope] = cpu.blend();
+                assert!(
+                    (moving[1] - shift).abs() < 0.02 && (moving[2] - slope).abs() < 0.02,
+                    "{moving:?} {shift} {slope}"
+                );
+                learned += u32::from(slope > 0.0 && slope < 1.0);
+            }
+        }
+        assert!(learned >= 4, "slopes that are neither end of their range: {learned}");
+    });
 }
 
 proptest! {

@@ -95,6 +95,9 @@ impl Learner for Kernels<'_> {
             theta: self.state.bytes().wrapping_add(layout.theta as usize).cast(),
             norms: norms.pointer(),
             directions: directions.pointer(),
+            cached: std::ptr::null(),
+            blend: std::ptr::null(),
+            clamp: 0.0,
             boards: std::ptr::null_mut(),
             board_words: 0,
         };
@@ -138,6 +141,7 @@ impl Learner for Kernels<'_> {
             count: std::ptr::null(),
             indices: indices.pointer(),
             dz_norms: dz_norms.pointer(),
+            cached_norms: std::ptr::null(),
             scales: scales.pointer(),
             forgetting: self.settings.forgetting,
             ridge: self.settings.ridge,

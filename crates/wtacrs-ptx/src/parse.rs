@@ -130,6 +130,7 @@ impl Body {
         let writes = !matches!(
             operation,
             Operation::Store(..)
+                | Operation::StoreRelaxed(_)
                 | Operation::StoreRelease(_)
                 | Operation::Fence
                 | Operation::Nap
@@ -319,6 +320,8 @@ fn operation(parts: &[&str], groups: &[Vec<&str>]) -> Result<Operation, Reason> 
             Ok(Operation::Convert { to, from, towards_zero })
         }
         ["ld", "param", kind] => Ok(Operation::Parameter { bytes: read_type(kind)?.bits() / 8 }),
+        ["ld", "relaxed", "gpu", "global", kind] => Ok(Operation::LoadRelaxed(read_type(kind)?.bits())),
+        ["st", "relaxed", "gpu", "global", kind] => Ok(Operation::StoreRelaxed(read_type(kind)?.bits())),
         ["ld", "acquire", "gpu", "global", kind] => Ok(Operation::LoadAcquire(read_type(kind)?.bits())),
         ["st", "release", "gpu", "global", kind] => Ok(Operation::StoreRelease(read_type(kind)?.bits())),
         ["ld", "global", "nc", rest @ ..] => Ok(Operation::Load(Space::Constant, access(rest)?)),

@@ -5,6 +5,7 @@ use crate::instruction::{
     Access, Atomic, Instruction, Multiply, Operand, Operation, Reduce, Shuffle, Space, Special, Vote,
 };
 use crate::{Arguments, Entry};
+use std::collections::HashMap;
 use wtacrs_simt::atomic::{self, Integer};
 use wtacrs_simt::memory::{U32x2, U32x4, Word, load, load_constant, store};
 use wtacrs_simt::shared::{Address, Shared};
@@ -20,7 +21,7 @@ const WHOLE_WARP: u32 = u32::MAX;
 /// The arguments keep the kernel's promises, and the block has so many bytes of shared memory.
 pub(crate) unsafe fn run(entry: &Entry, shared_bytes: u32, arguments: Arguments) {
     let registers = vec![0; entry.registers as usize];
-    let mut thread = Thread { registers, carry: false, shared_bytes, arguments };
+    let mut thread = Thread { registers, carry: false, shared_bytes, arguments, polled: HashMap::new() };
     let mut next = 0;
     loop {
         let instruction = &entry.instructions[next];
@@ -43,6 +44,8 @@ struct Thread {
     carry: bool,
     shared_bytes: u32,
     arguments: Arguments,
+    /// What words held that other threads may change.
+    polled: HashMap<u64, u64>,
 }
 
 impl Thread {
@@ -143,9 +146,17 @@ impl Thread {
             // SAFETY: the caller's promise.
             Operation::Atomic(space, operation, _) => unsafe { self.atomic(space, operation, a, b, c) },
             // SAFETY: the caller's promise.
-            Operation::LoadAcquire(32) => unsafe { atomic::load_acquire(a as *const u32).into() },
+            Operation::LoadRelaxed(32) => self.polled(a, unsafe { atomic::load_relaxed(a as *const u32).into() }),
             // SAFETY: the caller's promise.
-            Operation::LoadAcquire(_) => unsafe { atomic::load_acquire(a as *const u64) },
+            Operation::LoadRelaxed(_) => self.polled(a, unsafe { atomic::load_relaxed(a as *const u64) }),
+            // SAFETY: the caller's promise.
+            Operation::StoreRelaxed(32) => return unsafe { atomic::store_relaxed(a as *mut u32, b as u32) },
+            // SAFETY: the caller's promise.
+            Operation::StoreRelaxed(_) => return unsafe { atomic::store_relaxed(a as *mut u64, b) },
+            // SAFETY: the caller's promise.
+            Operation::LoadAcquire(32) => self.polled(a, unsafe { atomic::load_acquire(a as *const u32).into() }),
+            // SAFETY: the caller's promise.
+            Operation::LoadAcquire(_) => self.polled(a, unsafe { atomic::load_acquire(a as *const u64) }),
             // SAFETY: the caller's promise.
             Operation::StoreRelease(32) => return unsafe { atomic::store_release(a as *mut u32, b as u32) },
             // SAFETY: the caller's promise.
@@ -234,6 +245,15 @@ impl Thread {
             _ => unreachable!("done by `step` and `run`"),
         };
         self.write(instruction, 0, result);
+    }
+
+    /// A word that others may change. Where it has not changed since the thread looked last, the others get their turn: the
+    /// text does not say whether it waits for them.
+    fn polled(&mut self, at: u64, value: u64) -> u64 {
+        if self.polled.insert(at, value) == Some(value) {
+            sync::spin();
+        }
+        value
     }
 
     /// A place in shared memory.

@@ -4,29 +4,22 @@
 //! was made before their gradients were seen. A row without a cached norm keeps its g_i, and the fit costs five sums,
 //! where a column more in the statistics would need a made-up value for such rows.
 
-/// n, Σd, Σe, Σd², Σde, with d = c − g, e = log‖dZ‖ − g, each row counted with its weight.
-pub(super) const SUMS: usize = crate::predictor_rules::sums::BLEND_SUMS;
+use crate::predictor_rules::{blend, sums};
 
-/// The cached log-norm less the guess, bounded: a remembered zero is a very small norm, not an infinite distance.
+pub(super) use crate::predictor_rules::blend::solve;
+
+/// n, Σd, Σe, Σd², Σde, with d = c − g, e = log‖dZ‖ − g, each row counted with its weight.
+pub(super) const SUMS: usize = sums::BLEND_SUMS;
+
+/// The cached log-norm less the guess, bounded.
 pub(super) fn distance(cached: f32, guess: f64, clamp: f64) -> f64 {
-    (f64::from(cached).ln() - guess).clamp(-clamp, clamp)
+    blend::distance(f64::from(cached).ln(), guess, clamp)
 }
 
 /// One row, its distance and error times its `root`, of which the weight is the square.
 pub(super) fn add(sums: &mut [f64], root: f64, distance: f64, error: f64) {
     let terms = [root * root, root * distance, root * error, distance * distance, distance * error];
     sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
-}
-
-/// α and β; nothing moves where nothing was learned. β lies in [0, 1]: between the guess and the cache.
-pub(super) fn solve(sums: &[f64; SUMS], ridge: f64) -> (f64, f64) {
-    let [n, d, e, dd, de] = *sums;
-    if n <= 0.0 || dd <= 0.0 {
-        return (0.0, 0.0);
-    }
-    let (variance, covariance) = (dd - d * d / n, de - d * e / n);
-    let slope = (covariance / (variance + ridge * dd)).clamp(0.0, 1.0);
-    if slope.is_finite() { ((e - slope * d) / n, slope) } else { (0.0, 0.0) }
 }
 
 #[cfg(test)]

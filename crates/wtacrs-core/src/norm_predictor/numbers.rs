@@ -1,6 +1,6 @@
 //! What a predictor has learned as numbers, in the order of [`numbers`]: how it moves to a GPU and back.
 
-use super::{NormPredictor, PredictorError, check_len};
+use super::{NormPredictor, PredictorError, blend, check_len};
 use crate::predictor_rules::numbers;
 
 impl NormPredictor {
@@ -25,6 +25,12 @@ impl NormPredictor {
         let scalars = [self.trace, self.intercept, self.level.unwrap_or(f64::NAN)];
         let vectors = self.blend.iter().chain(&self.coefficients).chain(&self.moment).chain(&self.covariance);
         scalars.iter().chain(vectors).copied().collect()
+    }
+
+    /// How a guess moves towards a cached log-norm: b, then the shift and the slope.
+    pub fn blend(&self) -> [f64; 3] {
+        let (shift, slope) = blend::solve(&self.blend, self.settings.ridge);
+        [self.intercept, shift, slope]
     }
 
     /// Takes over what a predictor of the same settings has learned.

@@ -1,6 +1,7 @@
 //! What the norm predictor of the CPU and the one of the GPU must agree on: which rows are learned from, what they
 //! count, how their targets are classed, where a step's sums and a predictor's numbers lie.
 
+pub mod blend;
 pub mod grid;
 
 /// The i-th of `count` rows that are evenly spaced over those given; i < count ≤ given.

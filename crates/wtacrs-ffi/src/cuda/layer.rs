@@ -1,13 +1,13 @@
 //! A linear layer's passes on a GPU.
 
 use super::steps::matrix;
-use super::{bytes, data_type, memory, strides, unsupported};
+use super::{bytes, data_type, memory, strides};
 use crate::array::{Array, check_disjoint, device_block, regions};
 use crate::device::Gpu;
 use crate::dtype::Source;
 use crate::guard::{Failure, Outcome};
 use crate::layer::Layer;
-use crate::linear::update;
+use crate::linear::{norm_guess, update};
 use crate::plan::{Plan, Sizes};
 use crate::predictor::{device_predictor, wtacrs_norm_predictor};
 use crate::status::*;
@@ -17,8 +17,8 @@ use core::ptr;
 use wtacrs_core::norm_predictor::Settings;
 use wtacrs_core::{Budget, Keep, Selection};
 use wtacrs_kernels::plan::{
-    BackwardBuffers, ForwardBuffers, Layout, LinearPlan, LinearSettings, Memory, Part, Randomness, WeightSource,
-    launch_row_norms,
+    BackwardBuffers, CachedGuess, ForwardBuffers, Layout, LinearPlan, LinearSettings, Memory, Part, Randomness,
+    WeightSource, launch_row_norms,
 };
 
 /// A layer's launches.
@@ -110,7 +110,11 @@ impl CudaLayer {
     ) -> Outcome {
         let saved = device_block(pass.saved, pass.saved_bytes, self.sizes.saved, "saved")?;
         let scratch = device_block(pass.scratch, pass.scratch_bytes, self.sizes.forward, "scratch")?;
-        let guess = norm_guess(plan, guess)?;
+        let guess = match plan.source {
+            // Norms that a cache remembers, if there are any.
+            Source::Predicted => Array::optional(guess, plan.tokens, "guess")?,
+            _ => norm_guess(plan, guess)?,
+        };
         let inputs = regions([Some(h.region()), guess.as_ref().map(Array::region)]);
         check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
         let mut linear = self.linear.with_strides([Some(strides(&h)?), None, None])?;
@@ -123,12 +127,16 @@ impl CudaLayer {
             predictor.check_columns(plan.in_features)?;
             linear = linear.with_clamp(predictor.settings().clamp)?;
         }
-        let guess = match (&guess, &predictor) {
-            (Some(guess), _) => guess.as_ptr().cast_const(),
-            (_, Some(predictor)) => predictor.theta(),
-            _ => ptr::null(),
+        let norms = guess.map(|guess| guess.as_ptr().cast_const());
+        let (guess, cached) = match &predictor {
+            Some(predictor) => {
+                let beside = |norms| CachedGuess { norms, blend: predictor.blend() };
+                (predictor.theta(), norms.map(beside))
+            }
+            None => (norms.unwrap_or(ptr::null()), None),
         };
-        let buffers = ForwardBuffers { input: h.lowest(), guess, saved: memory(&saved), scratch: memory(&scratch) };
+        let (input, saved, scratch) = (h.lowest(), memory(&saved), memory(&scratch));
+        let buffers = ForwardBuffers { input, guess, cached, saved, scratch };
         // SAFETY: checked for NULL, size, alignment and overlap; the caller has the rest.
         Ok(unsafe { linear.forward(&mut gpu.on(pass.stream)?, &buffers, randomness) }?)
     }
@@ -195,6 +203,7 @@ impl CudaLayer {
         let forward = ForwardBuffers {
             input: x.lowest(),
             guess: norms,
+            cached: None,
             saved: of(self.estimate.saved),
             scratch: of(self.estimate.forward),
         };
@@ -254,14 +263,4 @@ impl CudaLayer {
 /// Bytes as words of N; what is left over is none.
 fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()
-}
-
-/// The caller's guesses, if the plan's source takes any.
-pub(super) fn norm_guess(plan: &Plan, guess: *const f32) -> Outcome<Option<Array<f32>>> {
-    match plan.source {
-        Source::Norms | Source::Cached => Array::new(guess, plan.tokens, "guess").map(Some),
-        _ if guess.is_null() => Ok(None),
-        Source::Predicted => Err(unsupported("no kernel joins cached norms to a predictor's guess: pass NULL")),
-        Source::Input => Err(Failure::new(WTACRS_INVALID_ARGUMENT, "a guess, but the plan's source takes none")),
-    }
 }

@@ -2,11 +2,13 @@
 //!
 //! A file has the same name as the one of the CPU's side whose calls it serves.
 
+mod cache;
 mod layer;
 mod predictor;
 mod steps;
 mod tensor_mul;
 
+pub(crate) use self::cache::DeviceCache;
 pub(crate) use self::layer::{CudaLayer, Pass};
 pub(crate) use self::predictor::DevicePredictor;
 pub(crate) use self::steps::{DeviceSelection, column_norms, gather, row_norms, select, weight_gradient, weights};

@@ -1,13 +1,14 @@
 //! A norm predictor whose state lies in a GPU's memory.
 
 use super::{CudaLayer, bytes, memory, unsupported};
-use crate::array::{Array, check_disjoint, device_block};
+use crate::array::{Array, check_disjoint, device_block, regions};
 use crate::context::Context;
 use crate::device::{DeviceMemory, Gpu};
 use crate::guard::{Failure, Outcome};
 use crate::plan::Plan;
 use crate::status::*;
 use core::ffi::c_void;
+use core::ptr;
 use std::sync::Arc;
 use wtacrs_core::Keep;
 use wtacrs_core::norm_predictor::{NormPredictor, Settings};
@@ -89,6 +90,12 @@ impl DevicePredictor {
         self.memory.part(self.state.offset + theta.offset, theta.bytes).at.cast()
     }
 
+    /// Where the numbers lie by which its guess moves towards cached norms.
+    pub(crate) fn blend(&self) -> *const f64 {
+        let blend = self.bare.blend();
+        self.memory.part(self.state.offset + blend.offset, blend.bytes).at.cast()
+    }
+
     /// How many numbers a step's sums are.
     pub(crate) fn sums_len(&self) -> usize {
         self.bare.sums_len() as usize
@@ -106,13 +113,14 @@ impl DevicePredictor {
     ///
     /// # Safety
     ///
-    /// `saved` and `dz_norms` are NULL or as `wtacrs_norm_predictor_update_on` says, and `sums` was given room for
+    /// `saved`, `dz_norms` and `cached` are NULL or as `wtacrs_norm_predictor_update_cached_on` says, and `sums` was given room for
     /// [`Self::sums_len`] numbers.
     pub(crate) unsafe fn learn(
         &self,
         plan: &Plan,
         (saved, saved_bytes): (*const c_void, usize),
         dz_norms: *const f32,
+        cached: Option<*const f32>,
         sums: Option<*mut f64>,
         stream: *mut c_void,
     ) -> Outcome {
@@ -122,12 +130,14 @@ impl DevicePredictor {
         self.check_columns(plan.in_features)?;
         let saved = device_block(saved, saved_bytes, plan.sizes.saved, "saved")?;
         let norms = Array::new(dz_norms, plan.tokens, "dz_norms")?;
+        let cached = cached.map(|cached| Array::new(cached, plan.tokens, "cached_norms")).transpose()?;
         let update = PredictorPlan::new(linear, self.settings())?;
         let to = match sums {
             None => self.part(self.sums),
             Some(sums) => {
                 let sums = device_block(sums.cast(), self.sums.bytes as usize, self.sums.bytes as usize, "sums")?;
-                check_disjoint(&[sums.region()], &[saved.region(), norms.region()])?;
+                let inputs = [Some(saved.region()), Some(norms.region()), cached.as_ref().map(Array::region)];
+                check_disjoint(&[sums.region()], &regions(inputs))?;
                 memory(&sums)
             }
         };
@@ -135,6 +145,7 @@ impl DevicePredictor {
             saved: memory(&saved),
             // Without tokens there may be none, and none is read.
             gradient_norms: if plan.tokens > 0 { norms.as_ptr() } else { saved.as_ptr().cast() },
+            cached_norms: cached.map_or(ptr::null(), |cached| cached.as_ptr().cast_const()),
             state: self.part(self.state),
             sums: to,
             status: self.part(self.status).at.cast(),

@@ -1,12 +1,11 @@
 //! Each step alone on a GPU.
 
-use super::layer::norm_guess;
 use super::{data_type, memory, strides};
 use crate::array::{Array, check_disjoint, device_block, regions};
 use crate::device::Gpu;
 use crate::dtype::Dtype;
 use crate::guard::Outcome;
-use crate::linear::update;
+use crate::linear::{norm_guess, update};
 use crate::plan::Plan;
 use crate::tensor::Tensor;
 use core::ffi::c_void;

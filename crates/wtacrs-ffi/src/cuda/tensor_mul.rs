@@ -142,6 +142,7 @@ impl CudaTensorMul {
         let buffers = |input: Tensor<4>, guess: *const f32, side| ForwardBuffers {
             input: input.lowest(),
             guess,
+            cached: None,
             saved: self.part(&saved, side),
             scratch: memory(&scratch),
         };

@@ -460,6 +460,179 @@ static void predictors(void) {
   free(sums), free(bytes), free(others), end(on), end(host);
 }
 
+/* Cached norms beside a predictor, which learns how far to trust them: the same code on both devices, alike after each
+ * step. Every third norm is not known, the others are stale. */
+static void cached_beside_predicted(void) {
+  side on = make(gpu, WTACRS_SOURCE_PREDICTED, OUT, NULL), host = make(cpu, WTACRS_SOURCE_PREDICTED, OUT, NULL);
+  wtacrs_norm_predictor *ours, *rank, *theirs, *copy, *without;
+  wtacrs_norm_predictor **made[] = {&ours, &rank, &without};
+  for (int i = 0; i < 3; i++) CHECK(wtacrs_norm_predictor_create_on(gpu, IN, made[i]));
+  CHECK(wtacrs_norm_predictor_create_on(cpu, IN, &theirs));
+  size_t count, needed;
+  CHECK(wtacrs_norm_predictor_statistics_count(ours, &count));
+  double *sums = aligned(count * sizeof(double)), *host_sums = aligned(count * sizeof(double));
+  float *stale = aligned(TOKENS * sizeof(float));
+  for (int t = 0; t < TOKENS; t++) stale[t] = t % 3 == 0 ? -1 : norms[t] * (1 + (float)(t % 7) / 10);
+  for (uint64_t step = 0; step < 4; step++) {
+    CHECK(forward(on, stale, ours, step * TOKENS));
+    CHECK(backward(on, dw, OUT, 0, norms));
+    CHECK(wtacrs_norm_predictor_update_cached_on(ours, on.plan, on.saved, on.saved_bytes, norms, stale, NULL));
+    CHECK(wtacrs_norm_predictor_update_on(without, on.plan, on.saved, on.saved_bytes, norms, NULL));
+    uint32_t outcome = 9, row = 9;
+    CHECK(wtacrs_norm_predictor_outcome(ours, &outcome, &row));
+    REQUIRE(outcome == 0 && row == 0);
+    CHECK(wtacrs_norm_predictor_statistics_cached_on(rank, on.plan, on.saved, on.saved_bytes, norms, stale, sums, count, NULL));
+    CHECK(wtacrs_norm_predictor_apply_on(rank, sums, count, NULL));
+    CHECK(forward(host, stale, theirs, step * TOKENS));
+    CHECK(wtacrs_norm_predictor_statistics_cached_on(theirs, host.plan, host.saved, host.saved_bytes, norms, stale, host_sums, count, NULL));
+    CHECK(wtacrs_norm_predictor_update_cached_on(theirs, host.plan, host.saved, host.saved_bytes, norms, stale, NULL));
+    selection found = saved_selection(on), expected = saved_selection(host);
+    REQUIRE(common(&found, &expected) >= found.kept - 2);
+    REQUIRE(!same(&found, &expected) || memcmp(sums, host_sums, 4 * sizeof(double)) == 0);
+  }
+  CHECK(wtacrs_norm_predictor_save(ours, NULL, 0, &needed));
+  unsigned char *bytes = malloc(needed), *others = malloc(needed);
+  CHECK(wtacrs_norm_predictor_save(ours, bytes, needed, &needed));
+  CHECK(wtacrs_norm_predictor_save(rank, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) == 0);
+  CHECK(wtacrs_norm_predictor_save(without, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) != 0);
+
+  /* What was learned moves guesses: the CPU's copy selects alike, and without the norms otherwise. */
+  CHECK(wtacrs_norm_predictor_load_on(cpu, bytes, needed, &copy));
+  CHECK(forward(on, stale, ours, 9000));
+  selection found = saved_selection(on);
+  CHECK(forward(host, stale, copy, 9000));
+  selection expected = saved_selection(host);
+  CHECK(forward(on, NULL, ours, 9000));
+  selection alone = saved_selection(on);
+  printf("beside cached norms the CPU keeps %zu of %llu rows, without them %zu are kept\n", common(&found, &expected),
+         (unsigned long long)found.kept, common(&found, &alone));
+  REQUIRE(common(&found, &expected) >= found.kept - 2 && common(&found, &alone) < found.kept - 2);
+
+  /* A cached norm that is none: the saved status tells the row, and the predictor's outcome its place among the kept. */
+  size_t at;
+  CHECK(wtacrs_plan_saved_status_offset(on.plan, &at));
+  float before = stale[found.indices[2]];
+  stale[found.indices[2]] = NAN;
+  CHECK(forward(on, stale, ours, 9000));
+  REQUIRE(*(uint32_t *)((char *)on.saved + at) == found.indices[2] + 1);
+  stale[found.indices[2]] = before;
+  CHECK(forward(on, stale, ours, 9000));
+  stale[found.indices[2]] = INFINITY;
+  CHECK(wtacrs_norm_predictor_update_cached_on(ours, on.plan, on.saved, on.saved_bytes, norms, stale, NULL));
+  uint32_t outcome, row;
+  CHECK(wtacrs_norm_predictor_outcome(ours, &outcome, &row));
+  REQUIRE(outcome == 3 && row == 3);
+  CHECK(wtacrs_norm_predictor_save(ours, others, needed, &needed));
+  REQUIRE(memcmp(bytes, others, needed) == 0);
+
+  wtacrs_norm_predictor *all[] = {ours, rank, theirs, copy, without};
+  for (int i = 0; i < 5; i++) CHECK(wtacrs_norm_predictor_destroy(all[i]));
+  free(sums), free(host_sums), free(stale), free(bytes), free(others), end(on), end(host);
+}
+
+static wtacrs_norm_cache *saved_and_loaded(const wtacrs_norm_cache *cache, wtacrs_context *to, size_t samples) {
+  wtacrs_norm_cache *loaded;
+  size_t needed, again;
+  CHECK(wtacrs_norm_cache_save(cache, NULL, 0, &needed));
+  unsigned char *bytes = malloc(needed), *others = malloc(needed);
+  CHECK(wtacrs_norm_cache_save(cache, bytes, needed, &again));
+  REQUIRE(again == needed);
+  CHECK(wtacrs_norm_cache_load_on(to, samples, 60, bytes, needed, &loaded));
+  CHECK(wtacrs_norm_cache_save(loaded, others, needed, &again));
+  REQUIRE(again == needed && memcmp(bytes, others, needed) == 0);
+  free(bytes), free(others);
+  return loaded;
+}
+
+/* One training code for both devices: a batch of six samples, padded to rows of fifty tokens, then without padding. */
+static void caches(void) {
+  enum { SAMPLES = 6, ROW = 50 };
+  uint64_t *ids = aligned(SAMPLES * sizeof(uint64_t)), *lengths = aligned(SAMPLES * sizeof(uint64_t));
+  const uint64_t batch[SAMPLES] = {7, 0, 99, 3, 42, 8}, tokens[SAMPLES] = {50, 31, 1, 0, 44, 17};
+  memcpy(ids, batch, sizeof batch), memcpy(lengths, tokens, sizeof tokens);
+  float *guess = aligned(TOKENS * sizeof(float)), *both[2] = {aligned(TOKENS * sizeof(float)), aligned(TOKENS * sizeof(float))};
+  const float *learned = both[0];
+  wtacrs_context *contexts[2] = {gpu, cpu};
+  wtacrs_norm_cache *made[2];
+  for (int i = 0; i < 2; i++) {
+    wtacrs_norm_cache *cache;
+    learned = both[i];
+    side on = make(contexts[i], WTACRS_SOURCE_CACHED, OUT, NULL);
+    CHECK(wtacrs_norm_cache_create_on(contexts[i], 100, 60, &cache));
+    CHECK(wtacrs_norm_cache_fetch_on(cache, ids, lengths, SAMPLES, ROW, guess, TOKENS, NULL));
+    for (int t = 0; t < TOKENS; t++) REQUIRE(guess[t] == -1);
+    CHECK(forward(on, guess, NULL, 0));
+    CHECK(backward(on, dw, OUT, 0, both[i]));
+    CHECK(wtacrs_norm_cache_store_on(cache, ids, lengths, SAMPLES, ROW, learned, TOKENS, NULL));
+    CHECK(wtacrs_norm_cache_fetch_on(cache, ids, lengths, SAMPLES, ROW, guess, TOKENS, NULL));
+    for (int t = 0; t < TOKENS; t++) REQUIRE(guess[t] == ((uint64_t)t % ROW < tokens[t / ROW] ? learned[t] : -1));
+    CHECK(forward(on, guess, NULL, 1));
+
+    /* Without padding, in another order, and one that is not known. */
+    uint64_t *mixed = aligned(3 * sizeof(uint64_t)), *of_mixed = aligned(3 * sizeof(uint64_t));
+    mixed[0] = 8, mixed[1] = 1, mixed[2] = 0, of_mixed[0] = 17, of_mixed[1] = 2, of_mixed[2] = 31;
+    CHECK(wtacrs_norm_cache_fetch_on(cache, mixed, of_mixed, 3, 0, guess, 55, NULL));
+    REQUIRE(memcmp(guess, learned + 5 * ROW, 17 * sizeof(float)) == 0 && guess[17] == -1 && guess[18] == -1);
+    REQUIRE(memcmp(guess + 19, learned + ROW, 31 * sizeof(float)) == 0);
+    for (int t = 50; t < 55; t++) REQUIRE(guess[t] == -1);
+    /* Of a sample twice in a batch the last counts; rows that are full need no lengths. */
+    mixed[1] = 8;
+    CHECK(wtacrs_norm_cache_store_on(cache, mixed, NULL, 2, 17, learned, 34, NULL));
+    CHECK(wtacrs_norm_cache_fetch_on(cache, mixed, of_mixed, 1, 0, guess, 17, NULL));
+    REQUIRE(memcmp(guess, learned + 17, 17 * sizeof(float)) == 0);
+    mixed[0] = 0, mixed[1] = 1000;
+    CHECK(wtacrs_norm_cache_forget_on(cache, mixed, 2, NULL));
+    CHECK(wtacrs_norm_cache_fetch_on(cache, mixed, NULL, 1, 31, guess, 31, NULL));
+    for (int t = 0; t < 31; t++) REQUIRE(guess[t] == -1);
+    free(mixed), free(of_mixed), end(on);
+    made[i] = cache;
+  }
+
+  /* Saved on either device, loaded on either. */
+  size_t needed;
+  wtacrs_norm_cache *to_cpu = saved_and_loaded(made[0], cpu, 100), *to_gpu = saved_and_loaded(made[1], gpu, 5000);
+  wtacrs_norm_cache *round = saved_and_loaded(to_cpu, gpu, 100), *plain;
+  CHECK(wtacrs_norm_cache_save(round, NULL, 0, &needed));
+  unsigned char *bytes = malloc(needed);
+  CHECK(wtacrs_norm_cache_save(round, bytes, needed, &needed));
+  CHECK(wtacrs_norm_cache_load(bytes, needed, &plain));
+  CHECK(wtacrs_norm_cache_fetch(plain, batch + 4, tokens + 4, 1, guess, 44));
+  REQUIRE(memcmp(guess, both[0] + 4 * ROW, 44 * sizeof(float)) == 0);
+  CHECK(wtacrs_norm_cache_fetch_on(to_gpu, ids + 4, lengths + 4, 1, 0, guess, 44, NULL));
+  REQUIRE(memcmp(guess, both[1] + 4 * ROW, 44 * sizeof(float)) == 0);
+
+  /* What a GPU has left out is told, the first and once. */
+  uint32_t fault = 9;
+  uint64_t sample = 9;
+  CHECK(wtacrs_norm_cache_outcome(made[0], &fault, &sample));
+  REQUIRE(fault == 0 && sample == 0);
+  const struct { uint64_t id, length; float norm; uint32_t fault; int is_store; } wrong[] = {
+      {100, 3, 1, 1, 0}, {UINT64_MAX, 3, 1, 1, 1}, {42, 61, 1, 2, 1}, {42, UINT64_MAX, 1, 2, 0},
+      {42, 43, 1, 3, 0}, {42, 3, NAN, 4, 1},       {42, 3, -1, 4, 1},
+  };
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    ids[0] = 8, lengths[0] = 17, ids[1] = wrong[i].id, lengths[1] = wrong[i].length, ids[2] = 1 << 20, lengths[2] = 0;
+    memcpy(guess, learned, TOKENS * sizeof(float));
+    guess[18] = wrong[i].norm;
+    if (wrong[i].is_store) CHECK(wtacrs_norm_cache_store_on(made[0], ids, lengths, 3, 0, guess, 90, NULL));
+    else CHECK(wtacrs_norm_cache_fetch_on(made[0], ids, lengths, 3, 0, guess, 90, NULL));
+    if (!wrong[i].is_store) REQUIRE(guess[16] != -1 && guess[17] == -1 && guess[89] == -1 && guess[90] == learned[90]);
+    CHECK(wtacrs_norm_cache_outcome(made[0], &fault, &sample));
+    REQUIRE(fault == wrong[i].fault && sample == wrong[i].id);
+    CHECK(wtacrs_norm_cache_outcome(made[0], &fault, NULL));
+    REQUIRE(fault == 0);
+  }
+  ids[0] = 42, lengths[0] = 44;
+  CHECK(wtacrs_norm_cache_fetch_on(made[0], ids, lengths, 1, 0, guess, 44, NULL));
+  REQUIRE(memcmp(guess, both[0] + 4 * ROW, 44 * sizeof(float)) == 0);
+
+  wtacrs_norm_cache *all[] = {made[0], made[1], to_cpu, to_gpu, round, plain};
+  for (int i = 0; i < 6; i++) CHECK(wtacrs_norm_cache_destroy(all[i]));
+  free(ids), free(lengths), free(guess), free(both[0]), free(both[1]), free(bytes);
+}
+
 enum { BATCH = 2, HEADS = 2, QUERIES = 24, CHANNELS = 16, KEYS = 20, ITEMS = BATCH * HEADS };
 
 /* Attention's two products, of small integers, whose norms are the same on both devices to the bit. */
@@ -527,7 +700,8 @@ int main(int argc, char **argv) {
   dw = aligned(IN * OUT * sizeof(float)), host_dw = aligned(IN * OUT * sizeof(float));
   CHECK(wtacrs_context_create(WTACRS_CPU, 0, &cpu));
   CHECK(wtacrs_context_create(WTACRS_CUDA, -1, &gpu));
-  passes(), in_one_call(), steps(), tensors(), offsets(), bias_gradient(), zero_sizes(), no_number(), predictors(), products();
+  passes(), in_one_call(), steps(), tensors(), offsets(), bias_gradient(), zero_sizes(), no_number(), predictors();
+  cached_beside_predicted(), caches(), products();
   CHECK(wtacrs_context_destroy(cpu));
   CHECK(wtacrs_context_destroy(gpu));
   void *all[] = {h, dz, norms, host_norms, dw, host_dw};

@@ -144,7 +144,9 @@ static void passes(void) {
   UNTOUCHED(DEVICE_MISMATCH, "the CPU's", PREDICTED(on_cpu, NULL));
   UNTOUCHED(DEVICE_MISMATCH, "another context", PREDICTED(on_other, NULL));
   UNTOUCHED(SHAPE_MISMATCH, "25 input features", PREDICTED(wide, NULL));
-  UNTOUCHED(UNSUPPORTED, "cached", PREDICTED(ours, norms));
+  UNTOUCHED(MISALIGNED, "guess", PREDICTED(ours, (float *)((char *)norms + 2)));
+  UNTOUCHED(OVERLAP, "guess", PREDICTED(ours, (float *)saved));
+  EXPECT(OK, NULL, PREDICTED(ours, norms));
   UNTOUCHED(INVALID_HANDLE, NULL, PREDICTED((wtacrs_norm_predictor *)plan, NULL));
   EXPECT(OK, NULL, PREDICTED(ours, NULL));
   EXPECT(DEVICE_MISMATCH, "_on", wtacrs_norm_predictor_update(ours, predicted, saved, saved_bytes, norms));
@@ -153,12 +155,25 @@ static void passes(void) {
   EXPECT(DEVICE_MISMATCH, "another context", wtacrs_norm_predictor_update_on(on_other, predicted, saved, saved_bytes, norms, NULL));
   EXPECT(SHAPE_MISMATCH, "25", wtacrs_norm_predictor_update_on(wide, predicted, saved, saved_bytes, norms, NULL));
   EXPECT(NULL_POINTER, "dz_norms", wtacrs_norm_predictor_update_on(ours, predicted, saved, saved_bytes, NULL, NULL));
+#define UPDATE_CACHED(p, cached) wtacrs_norm_predictor_update_cached_on(p, predicted, saved, saved_bytes, norms, cached, NULL)
+  EXPECT(NULL_POINTER, "cached_norms", UPDATE_CACHED(ours, NULL));
+  EXPECT(MISALIGNED, "cached_norms", UPDATE_CACHED(ours, (float *)((char *)norms + 2)));
+  EXPECT(DEVICE_MISMATCH, "the plan is a GPU's", UPDATE_CACHED(on_cpu, norms));
+  EXPECT(DEVICE_MISMATCH, "another context", UPDATE_CACHED(on_other, norms));
+  EXPECT(DEVICE_MISMATCH, "_on", wtacrs_norm_predictor_update_cached(ours, predicted, saved, saved_bytes, norms, norms));
   EXPECT(INVALID_ARGUMENT, "at most 512", wtacrs_norm_predictor_create_with_on(gpu, 1024, 513, 0.97, 0.01, 6, 128, 0, &made));
   EXPECT(INVALID_ARGUMENT, "at most 4096", wtacrs_norm_predictor_create_with_on(gpu, 64, 32, 0.97, 0.01, 6, 5000, 0, &made));
   EXPECT(INVALID_ARGUMENT, NULL, wtacrs_norm_predictor_create_on(gpu, 0, &made));
   EXPECT(CORRUPTED, NULL, wtacrs_norm_predictor_load_on(gpu, "no", 2, &made));
   double sum = 0;
   EXPECT(BUFFER_TOO_SMALL, "room for 1", wtacrs_norm_predictor_statistics_on(ours, predicted, saved, saved_bytes, norms, &sum, 1, NULL));
+  EXPECT(BUFFER_TOO_SMALL, "room for 1", wtacrs_norm_predictor_statistics_cached_on(ours, predicted, saved, saved_bytes, norms, norms, &sum, 1, NULL));
+  size_t sums_count;
+  CHECK(wtacrs_norm_predictor_statistics_count(ours, &sums_count));
+  double *sums = aligned(sums_count * sizeof(double));
+  EXPECT(NULL_POINTER, "cached_norms", wtacrs_norm_predictor_statistics_cached_on(ours, predicted, saved, saved_bytes, norms, NULL, sums, sums_count, NULL));
+  EXPECT(OVERLAP, "cached_norms", wtacrs_norm_predictor_statistics_cached_on(ours, predicted, saved, saved_bytes, norms, (float *)sums, sums, sums_count, NULL));
+  free(sums);
   EXPECT(SHAPE_MISMATCH, "1 sums", wtacrs_norm_predictor_apply_on(ours, &sum, 1, NULL));
   EXPECT(UNSUPPORTED, "the CPU", wtacrs_norm_predictor_outcome(on_cpu, NULL, NULL));
   if (made) puts("an output was written"), failures++;
@@ -179,6 +194,7 @@ static void passes(void) {
   EXPECT(OVERLAP, "weights", wtacrs_weights(plan, norms, NULL, (double *)norms, NULL));
   EXPECT(MISALIGNED, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, (uint64_t *)((char *)&winners + 4), f, forward_bytes, NULL));
   EXPECT(OVERLAP, "winners", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, kept, kept, f, forward_bytes, NULL));
+  EXPECT(INVALID_ARGUMENT, "guess", wtacrs_select(predicted, norms, norms, 1, 0, 0, indices, weights, TOKENS, kept, NULL, f, forward_bytes, NULL));
   EXPECT(NULL_POINTER, "kept", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, TOKENS, NULL, NULL, f, forward_bytes, NULL));
   EXPECT(BUFFER_TOO_SMALL, "budget is 10", wtacrs_select(plan, norms, NULL, 1, 0, 0, indices, weights, 9, kept, NULL, f, forward_bytes, NULL));
   EXPECT(MISALIGNED, NULL, wtacrs_saved_selection(plan, saved, saved_bytes, NULL, NULL, 0, NULL, (uint64_t *)((char *)&winners + 4)));
@@ -188,6 +204,91 @@ static void passes(void) {
   CHECK(wtacrs_plan_destroy(plan));
   CHECK(wtacrs_plan_destroy(with_norms));
   CHECK(wtacrs_plan_destroy(predicted));
+}
+
+static void caches(void) {
+  wtacrs_norm_cache *ours, *host, *bounded, *made = NULL;
+  uint64_t *ids = aligned(4 * sizeof(uint64_t)), *lengths = aligned(4 * sizeof(uint64_t));
+  ids[0] = 1, ids[1] = 2, lengths[0] = 3, lengths[1] = 4;
+  float *guess = aligned(16 * sizeof(float));
+  for (int i = 0; i < 16; i++) guess[i] = 77;
+  EXPECT(NULL_POINTER, "context", wtacrs_norm_cache_create_on(NULL, 8, 4, &made));
+  EXPECT(NULL_POINTER, "cache is NULL", wtacrs_norm_cache_create_on(gpu, 8, 4, NULL));
+  EXPECT(INVALID_HANDLE, NULL, wtacrs_norm_cache_create_on((wtacrs_context *)h, 8, 4, &made));
+  EXPECT(SIZE_OVERFLOW, "tokens is 4294967295", wtacrs_norm_cache_create_on(gpu, 1, UINT32_MAX, &made));
+  EXPECT(SIZE_OVERFLOW, "larger than any memory", wtacrs_norm_cache_create_on(gpu, SIZE_MAX, 2, &made));
+  CHECK(wtacrs_norm_cache_create_on(gpu, 8, 4, &ours));
+  CHECK(wtacrs_norm_cache_create_on(cpu, 8, 4, &bounded));
+  CHECK(wtacrs_norm_cache_create(&host));
+  wtacrs_norm_cache *both[2] = {ours, bounded};
+  for (int i = 0; i < 2; i++) {
+    wtacrs_norm_cache *c = both[i];
+    EXPECT(NULL_POINTER, "samples", wtacrs_norm_cache_fetch_on(c, NULL, lengths, 2, 0, guess, 16, NULL));
+    EXPECT(NULL_POINTER, "lengths is NULL", wtacrs_norm_cache_fetch_on(c, ids, NULL, 2, 0, guess, 16, NULL));
+    EXPECT(NULL_POINTER, "norms", wtacrs_norm_cache_fetch_on(c, ids, lengths, 2, 0, NULL, 16, NULL));
+    EXPECT(MISALIGNED, "samples", wtacrs_norm_cache_fetch_on(c, (uint64_t *)((char *)ids + 4), lengths, 2, 0, guess, 16, NULL));
+    EXPECT(MISALIGNED, "lengths", wtacrs_norm_cache_fetch_on(c, ids, (uint64_t *)((char *)lengths + 4), 2, 0, guess, 16, NULL));
+    EXPECT(BUFFER_TOO_SMALL, "room for 7 norms", wtacrs_norm_cache_fetch_on(c, ids, NULL, 2, 4, guess, 7, NULL));
+    EXPECT(BUFFER_TOO_SMALL, "room for 7 norms", wtacrs_norm_cache_store_on(c, ids, NULL, 2, 4, guess, 7, NULL));
+    EXPECT(SIZE_OVERFLOW, "rows", wtacrs_norm_cache_fetch_on(c, ids, NULL, 2, SIZE_MAX, guess, 16, NULL));
+    EXPECT(SIZE_OVERFLOW, "samples", wtacrs_norm_cache_forget_on(c, ids, SIZE_MAX, NULL));
+    EXPECT(SHAPE_MISMATCH, "at most 4", wtacrs_norm_cache_fetch_on(c, ids, NULL, 2, 5, guess, 16, NULL));
+    EXPECT(OVERLAP, "norms shares memory with samples", wtacrs_norm_cache_fetch_on(c, ids, lengths, 2, 0, (float *)ids, 4, NULL));
+    EXPECT(OVERLAP, "lengths", wtacrs_norm_cache_fetch_on(c, ids, lengths, 2, 0, (float *)lengths, 4, NULL));
+    EXPECT(NULL_POINTER, "samples", wtacrs_norm_cache_forget_on(c, NULL, 1, NULL));
+    EXPECT(OK, NULL, wtacrs_norm_cache_fetch_on(c, NULL, NULL, 0, 0, NULL, 0, NULL));
+    EXPECT(OK, NULL, wtacrs_norm_cache_store_on(c, NULL, NULL, 0, 3, NULL, 0, NULL));
+    EXPECT(OK, NULL, wtacrs_norm_cache_forget_on(c, NULL, 0, NULL));
+  }
+  EXPECT(SIZE_OVERFLOW, "samples", wtacrs_norm_cache_store_on(ours, ids, lengths, (size_t)1 << 32, 0, guess, 16, NULL));
+  EXPECT(DEVICE_MISMATCH, "_on", wtacrs_norm_cache_fetch(ours, ids, lengths, 2, guess, 16));
+  EXPECT(DEVICE_MISMATCH, "_on", wtacrs_norm_cache_store(ours, ids, lengths, 2, guess, 7));
+  EXPECT(DEVICE_MISMATCH, "_on", wtacrs_norm_cache_forget(ours, 1));
+  /* The CPU tells at once what a GPU finds later. */
+  EXPECT(UNSUPPORTED, "the CPU", wtacrs_norm_cache_outcome(bounded, NULL, NULL));
+  EXPECT(BUFFER_TOO_SMALL, "room for 6 norms", wtacrs_norm_cache_store_on(bounded, ids, lengths, 2, 0, guess, 6, NULL));
+  lengths[1] = 5;
+  EXPECT(SHAPE_MISMATCH, "samples[1], 2, has 5 tokens", wtacrs_norm_cache_fetch_on(bounded, ids, lengths, 2, 0, guess, 16, NULL));
+  EXPECT(SHAPE_MISMATCH, "lengths[1] is 5", wtacrs_norm_cache_fetch_on(bounded, ids, lengths, 2, 4, guess, 16, NULL));
+  EXPECT(SHAPE_MISMATCH, "5 tokens", wtacrs_norm_cache_store(bounded, ids, lengths, 2, guess, 8));
+  lengths[1] = UINT64_MAX;
+  EXPECT(SIZE_OVERFLOW, "lengths[1], of sample 2", wtacrs_norm_cache_fetch_on(bounded, ids, lengths, 2, 0, guess, 16, NULL));
+  ids[1] = 8, lengths[1] = 4;
+  EXPECT(INVALID_ARGUMENT, "samples[1] is 8", wtacrs_norm_cache_fetch_on(bounded, ids, lengths, 2, 0, guess, 16, NULL));
+  EXPECT(INVALID_ARGUMENT, "samples[1] is 8", wtacrs_norm_cache_store_on(bounded, ids, lengths, 2, 4, guess, 16, NULL));
+  for (int i = 0; i < 16; i++) {
+    if (guess[i] != 77) printf("%d: an output was written\n", __LINE__), failures++;
+  }
+  guess[5] = -2;
+  ids[1] = 2;
+  EXPECT(INVALID_WEIGHTS, "sample 2, token 1", wtacrs_norm_cache_store_on(bounded, ids, lengths, 2, 4, guess, 16, NULL));
+  EXPECT(OK, NULL, wtacrs_norm_cache_store_on(host, ids, lengths, 1, 3, guess, 3, NULL));
+  lengths[0] = 2;
+  EXPECT(SHAPE_MISMATCH, "sample 1", wtacrs_norm_cache_fetch_on(host, ids, lengths, 1, 0, guess, 16, NULL));
+  uint64_t word = 5;
+  EXPECT(OVERLAP, "fault", wtacrs_norm_cache_outcome(ours, (uint32_t *)&word, &word));
+  EXPECT(MISALIGNED, "sample", wtacrs_norm_cache_outcome(ours, NULL, (uint64_t *)((char *)ids + 4)));
+
+  /* Saved bytes that do not fit. */
+  unsigned char bytes[256];
+  size_t needed;
+  CHECK(wtacrs_norm_cache_save(host, bytes, sizeof bytes, &needed));
+  wtacrs_context *contexts[2] = {gpu, cpu};
+  for (int i = 0; i < 2; i++) {
+    EXPECT(SHAPE_MISMATCH, "sample 1 is remembered, and the cache is for 1", wtacrs_norm_cache_load_on(contexts[i], 1, 4, bytes, needed, &made));
+    EXPECT(SHAPE_MISMATCH, "with 3 tokens", wtacrs_norm_cache_load_on(contexts[i], 2, 2, bytes, needed, &made));
+    EXPECT(CORRUPTED, NULL, wtacrs_norm_cache_load_on(contexts[i], 2, 3, bytes, needed - 1, &made));
+    EXPECT(NULL_POINTER, "bytes", wtacrs_norm_cache_load_on(contexts[i], 2, 3, NULL, 5, &made));
+    EXPECT(NULL_POINTER, "cache", wtacrs_norm_cache_load_on(contexts[i], 2, 3, bytes, needed, NULL));
+  }
+  EXPECT(NULL_POINTER, "needed", wtacrs_norm_cache_save(ours, NULL, 0, NULL));
+  EXPECT(BUFFER_TOO_SMALL, "room for 9", wtacrs_norm_cache_save(ours, bytes, 9, &needed));
+  if (made) puts("an output was written"), failures++;
+  CHECK(wtacrs_norm_cache_destroy(ours));
+  CHECK(wtacrs_norm_cache_destroy(host));
+  CHECK(wtacrs_norm_cache_destroy(bounded));
+  EXPECT(INVALID_HANDLE, NULL, wtacrs_norm_cache_fetch_on(ours, ids, lengths, 1, 0, guess, 16, NULL));
+  free(ids), free(lengths), free(guess);
 }
 
 int main(void) {
@@ -207,7 +308,7 @@ int main(void) {
   for (int i = 0; i < TOKENS * IN; i++) h[i] = (float)((i * 37) % 19) / 9 - 1;
   for (int i = 0; i < TOKENS * OUT; i++) dz[i] = (float)((i * 23) % 17) / 8 - 1;
   for (int i = 0; i < TOKENS; i++) norms[i] = 1;
-  devices(), passes();
+  devices(), passes(), caches();
   CHECK(wtacrs_context_destroy(gpu));
   CHECK(wtacrs_context_destroy(other_gpu));
   CHECK(wtacrs_context_destroy(cpu));

@@ -43,5 +43,11 @@ pub fn ln(x: f32) -> f64 {
     fma_f64(exponent, LN_2_UPPER, fma_f64(2.0, s, small))
 }
 
+/// ln x of a norm: −∞ for 0.
+#[inline(always)]
+pub fn ln_norm(x: f32) -> f64 {
+    if x > 0.0 { ln(x) } else { f64::NEG_INFINITY }
+}
+
 const MANTISSA: u64 = (1 << 52) - 1;
 const HALF_ROOT: u64 = core::f64::consts::FRAC_1_SQRT_2.to_bits();

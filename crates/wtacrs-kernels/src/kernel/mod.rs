@@ -9,6 +9,7 @@ pub mod column_sums;
 pub mod gather_columns;
 pub mod gather_gemm;
 pub mod gather_rows;
+pub mod norm_cache;
 pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
@@ -93,6 +94,10 @@ kernels! {
     predictor_sums PREDICTOR_SUMS [64] = predictor_update::predictor_sums, predictor_update::Args;
     /// The third launch of [`predictor_update`].
     predictor_apply PREDICTOR_APPLY [512] = predictor_update::predictor_apply, predictor_update::Args;
+    /// The fetch of a [`norm_cache`].
+    norm_cache_fetch NORM_CACHE_FETCH [256] = norm_cache::norm_cache_fetch, norm_cache::Args;
+    /// The store of a [`norm_cache`].
+    norm_cache_store NORM_CACHE_STORE [256] = norm_cache::norm_cache_store, norm_cache::Args;
     /// [`select`] by `Uniform`.
     select_uniform SELECT_UNIFORM [512] = select::select::<{ select::Design::Uniform as u32 }>, select::Args;
     /// [`select`] by `Crs`.

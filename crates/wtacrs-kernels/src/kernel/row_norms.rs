@@ -21,6 +21,7 @@
 //!
 //! A sum below 10⁻³⁰, whose terms may have lost digits to underflow, or beyond f32 is taken again in f64.
 
+use crate::block::logarithm::ln_norm;
 use crate::block::row_team::RowTeam;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::block::row_team::THREADS;
@@ -28,6 +29,7 @@ use crate::block::vector::{self, Packed};
 use crate::element::F32;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
+use wtacrs_core::predictor_rules::blend;
 use wtacrs_simt::index::{block, block_threads, block_warps, thread};
 use wtacrs_simt::math::{fma_f32, fma_f64, sqrt_f32, sqrt_f64};
 use wtacrs_simt::memory::{self, U32x4};
@@ -55,6 +57,13 @@ pub struct Args {
     /// batch × rows dot products divided by the row's norm (0 where the norm is 0 or the quotient not finite); not
     /// written if `theta` is null.
     pub directions: *mut f32,
+    /// batch × rows norms that a cache remembers, negative where it does not, towards which directions move; null for
+    /// none. A direction beside a norm that is none becomes NaN.
+    pub cached: *const f32,
+    /// How they move: three numbers, as `NormPredictor::blend` tells them. Not read if `cached` is null.
+    pub blend: *const f64,
+    /// What a predictor's guess may be away from a cached log-norm at most.
+    pub clamp: f64,
     /// matrices × `board_words` words that become zero: the boards of a selection behind this launch.
     pub boards: *mut u64,
     /// For each matrix; 0 for none.
@@ -139,10 +148,34 @@ pub unsafe fn row_norms<E: Packed>(args: &Args) {
             memory::store(args.norms.add(at), found.norm);
             if !theta.is_null() {
                 let is_usable = found.norm > 0.0 && found.direction.abs() < f32::INFINITY;
-                memory::store(args.directions.add(at), if is_usable { found.direction } else { 0.0 });
+                let direction = if is_usable { found.direction } else { 0.0 };
+                let direction = if args.cached.is_null() { direction } else { joined(args, at, direction) };
+                memory::store(args.directions.add(at), direction);
             }
         }
     }
+}
+
+/// A direction, moved towards the cached norm of its row as `NormPredictor::guess_with_cache` moves it.
+///
+/// # Safety
+///
+/// There are cached norms, and `at` is a row's place among them.
+#[inline(always)]
+unsafe fn joined(args: &Args, at: usize, direction: f32) -> f32 {
+    // SAFETY: the caller's promise; there are three numbers to move by.
+    let (cached, intercept, shift, slope) = unsafe {
+        let number = |i: usize| memory::load_constant(args.blend.add(i));
+        (memory::load_constant(args.cached.add(at)), number(0), number(1), number(2))
+    };
+    if cached < 0.0 {
+        return direction;
+    }
+    if !cached.is_finite() {
+        return f32::NAN;
+    }
+    let guess = intercept + f64::from(direction);
+    direction + (shift + slope * blend::distance(ln_norm(cached), guess, args.clamp)) as f32
 }
 
 struct Sums {

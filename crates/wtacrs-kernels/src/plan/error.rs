@@ -108,6 +108,16 @@ pub enum ExecuteError<E> {
         /// Which result.
         what: &'static str,
     },
+    /// More than a kernel can count.
+    #[error("{what} is {found}: at most {most} are possible")]
+    TooLarge {
+        /// Which size.
+        what: &'static str,
+        /// What it is.
+        found: usize,
+        /// What it may be.
+        most: usize,
+    },
     /// The launcher failed.
     #[error("{0}")]
     Launch(E),

@@ -7,8 +7,8 @@ use crate::block::output::Output;
 use crate::device::Device;
 use crate::kernel::gather_gemm::{Multiplier, Sizes, Tiling, tiling};
 use crate::kernel::{
-    self, column_norms, column_sums, gather_columns, gather_gemm, gather_rows, predictor_update, row_norms, select,
-    split_reduce,
+    self, column_norms, column_sums, gather_columns, gather_gemm, gather_rows, norm_cache, predictor_update, row_norms,
+    select, split_reduce,
 };
 use crate::launch::{Kernel, Launcher, Shape};
 use wtacrs_core::design::BuiltIn;
@@ -64,6 +64,14 @@ pub(super) fn predictor_sums(args: &predictor_update::Args) -> Ready<predictor_u
 
 pub(super) fn predictor_apply() -> Ready<predictor_update::Args> {
     (&kernel::PREDICTOR_APPLY, predictor_update::apply_shape())
+}
+
+pub(super) fn norm_cache_fetch(args: &norm_cache::Args) -> Ready<norm_cache::Args> {
+    (&kernel::NORM_CACHE_FETCH, norm_cache::fetch_shape(args.count, args.sample_tokens))
+}
+
+pub(super) fn norm_cache_store(args: &norm_cache::Args) -> Ready<norm_cache::Args> {
+    (&kernel::NORM_CACHE_STORE, norm_cache::store_shape(args.count, args.sample_tokens))
 }
 
 /// The design as the kernel knows it.

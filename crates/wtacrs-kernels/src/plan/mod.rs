@@ -10,7 +10,7 @@
 //! A plan is immutable, `Send` and `Sync`; scratch and saved memory are the caller's, one of each for every call in
 //! flight. What is scratch is dead when the launches of one call have run; what is saved lives from forward to backward.
 //! [`LinearPlan`] is for a layer Z = H·W, [`MatmulPlan`] for the products of attention, [`PredictorPlan`]
-//! for what guesses ‖dZ‖.
+//! and [`NormCachePlan`] for what guesses ‖dZ‖.
 
 mod columns;
 mod data_type;
@@ -20,6 +20,7 @@ mod linear;
 mod list;
 mod matmul;
 mod memory;
+mod norm_cache;
 mod norms;
 mod predictor;
 mod product;
@@ -34,9 +35,10 @@ pub use self::linear::LinearPlan;
 pub use self::list::{LaunchList, ListedLaunch};
 pub use self::matmul::{MatmulPlan, MatmulSettings};
 pub use self::memory::{ALIGNMENT, Layout, Memory, Part};
+pub use self::norm_cache::{CacheBatch, CacheMisfit, NormCachePlan};
 pub use self::norms::{Matrix, launch_column_norms, launch_row_norms};
 pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;
-pub use self::sample::{ForwardBuffers, Randomness, SavedParts};
+pub use self::sample::{CachedGuess, ForwardBuffers, Randomness, SavedParts};
 pub use self::settings::{LinearSettings, Strides, WeightSource};
 pub use self::steps::{GatherBuffers, GradientBuffers, SelectBuffers};

@@ -83,6 +83,9 @@ pub unsafe fn launch_row_norms<L: Launcher>(
         theta: ptr::null(),
         norms,
         directions: ptr::null_mut(),
+        cached: ptr::null(),
+        blend: ptr::null(),
+        clamp: 0.0,
         boards: ptr::null_mut(),
         board_words: 0,
     };

@@ -38,6 +38,8 @@ pub struct UpdateBuffers {
     pub saved: Memory,
     /// The norms of all rows of dZ, from the backward pass.
     pub gradient_norms: *const f32,
+    /// The norms that the forward pass was given from a cache, for all tokens; null if it was given none.
+    pub cached_norms: *const f32,
     /// The predictor's state.
     pub state: Memory,
     /// The step's sums: [`PredictorPlan::sums_len`] numbers (f64), which may be added over ranks between
@@ -113,6 +115,11 @@ impl PredictorPlan {
     /// Where in the state θ lies (in_features numbers, f32).
     pub fn theta(&self) -> Part {
         Part { offset: self.state.theta, bytes: 4 * u64::from(self.in_features) }
+    }
+
+    /// Where in the state lie the numbers by which its guess moves towards cached norms.
+    pub fn blend(&self) -> Part {
+        Part { offset: self.state.blend, bytes: 3 * 8 }
     }
 
     /// How many numbers a step's sums are.
@@ -212,15 +219,19 @@ impl PredictorPlan {
     }
 
     fn args<E>(&self, buffers: &UpdateBuffers) -> Result<predictor_update::Args, ExecuteError<E>> {
-        let &UpdateBuffers { saved, gradient_norms, state, sums, status, scratch } = buffers;
+        let &UpdateBuffers { saved, gradient_norms, cached_norms, state, sums, status, scratch } = buffers;
         saved.check("the saved memory", self.saved.bytes)?;
         check_pointer("the norms of dZ", gradient_norms, 4)?;
+        if !cached_norms.is_null() {
+            check_pointer("the cached norms", cached_norms, 4)?;
+        }
         scratch.check("the scratch of a predictor's update", self.scratch_bytes)?;
         Ok(predictor_update::Args {
             rows: saved.of(self.saved.rows),
             count: saved.of(self.saved.count),
             indices: saved.of(self.saved.indices),
             dz_norms: gradient_norms,
+            cached_norms,
             scales: saved.of(self.saved.scales),
             scratch: scratch.of(self.scratch),
             ..self.apply_args(state, sums, status)?
@@ -248,6 +259,7 @@ impl PredictorPlan {
             count: ptr::null(),
             indices: ptr::null(),
             dz_norms: ptr::null(),
+            cached_norms: ptr::null(),
             scales: ptr::null(),
             forgetting,
             ridge,

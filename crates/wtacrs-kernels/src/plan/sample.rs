@@ -93,10 +93,21 @@ pub struct ForwardBuffers {
     pub input: *const u8,
     /// batch × tokens norms (`Norms`, `Cached`) or in_features numbers θ (`Predicted`) in f32; null for `Input`.
     pub guess: *const f32,
+    /// With weights that are `Predicted`: norms that a cache remembers beside the predictor's guess, if there are any.
+    pub cached: Option<CachedGuess>,
     /// As many bytes as the plan saves.
     pub saved: Memory,
     /// As many bytes as the plan's forward pass needs.
     pub scratch: Memory,
+}
+
+/// What a cache remembers, and how a predictor's guess moves towards it.
+#[derive(Clone, Copy, Debug)]
+pub struct CachedGuess {
+    /// batch × tokens norms, negative where it does not remember.
+    pub norms: *const f32,
+    /// Three numbers of the predictor's state: [`PredictorPlan::blend`](super::PredictorPlan::blend).
+    pub blend: *const f64,
 }
 
 /// Where a forward pass takes its bits from.
@@ -173,7 +184,7 @@ impl SamplePlan {
         buffers: &ForwardBuffers,
         randomness: Randomness,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let &ForwardBuffers { input, guess, saved, scratch } = buffers;
+        let &ForwardBuffers { input, guess, cached, saved, scratch } = buffers;
         let &SampleSettings { weights, data_type, batch, .. } = &self.settings;
         let is_empty = self.settings.pairs == 0 || self.settings.columns == 0;
         if !is_empty {
@@ -181,6 +192,13 @@ impl SamplePlan {
         }
         if weights != WeightSource::Input && self.settings.pairs > 0 {
             check_pointer("the guess", guess, 4)?;
+        }
+        let (_, _, clamp) = weights.parts();
+        // Other weights have nothing to join them to.
+        let cached = cached.filter(|_| matches!(weights, WeightSource::Predicted { .. }));
+        if let Some(CachedGuess { norms, blend }) = cached {
+            check_pointer("the cached norms", norms, 4)?;
+            check_pointer("the numbers to move guesses by", blend, 8)?;
         }
         if !randomness.further_offset.is_null() {
             check_pointer("the further offset", randomness.further_offset, 8)?;
@@ -211,6 +229,9 @@ impl SamplePlan {
             theta: if is_predicted { guess } else { ptr::null() },
             norms,
             directions: if is_predicted { directions } else { ptr::null_mut() },
+            cached: cached.map_or(ptr::null(), |cached| cached.norms),
+            blend: cached.map_or(ptr::null(), |cached| cached.blend),
+            clamp,
             boards: scratch.of(self.scratch.boards),
             board_words: self.board_words(),
         };

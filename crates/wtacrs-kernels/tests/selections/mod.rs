@@ -73,12 +73,17 @@ pub struct Found {
     pub scales: Vec<f64>,
 }
 
-/// Runs the kernel on the emulator, and, if there is a GPU, there as well, with the same result.
+/// Runs the kernel on the emulator, by its PTX, and, if there is a GPU, there as well, with the same result.
 pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
     thread_local! {
         static GPU: RefCell<Option<Machine>> = RefCell::new(Machine::gpu());
     }
     let found = run_on(&mut Machine::emulator(geometry.2), batch, design, geometry);
+    assert_eq!(
+        run_on(&mut Machine::ptx(geometry.2), batch, design, geometry),
+        found,
+        "PTX of {design:?}, {geometry:?}"
+    );
     GPU.with_borrow_mut(|gpu| {
         if let Some(gpu) = gpu {
             assert_eq!(run_on(gpu, batch, design, geometry), found, "{design:?}, {geometry:?}");

@@ -178,6 +178,7 @@ fn execute<T: Copy, E: std::fmt::Display>(
     let buffers = ForwardBuffers {
         input: h.bytes(),
         guess: given.theta.unwrap_or(guess.pointer()),
+        cached: None,
         saved: memory(&saved),
         scratch: memory(&scratch),
     };

@@ -10,6 +10,7 @@
 //! are read twelve times and written once: off the critical path, as nothing waits for it but the next forward pass.
 
 use super::{Args, Outcome, State, at};
+use wtacrs_core::predictor_rules::blend::solve;
 use wtacrs_core::predictor_rules::sums::{self, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
 use wtacrs_core::predictor_rules::{ITERATIONS, LARGEST_SUM, TOLERANCE, numbers};
 use wtacrs_simt::index::{WARP, lane, thread, warp};
@@ -111,10 +112,17 @@ pub unsafe fn predictor_apply(args: &Args) {
             memory::store(scalars.add(numbers::TRACE), trace);
             memory::store(scalars.add(numbers::INTERCEPT), mean_log - explained);
             memory::store(scalars.add(numbers::LEVEL), level);
-            for i in 0..sums::BLEND_SUMS {
-                let blend = scalars.add(numbers::BLEND + i);
-                memory::store(blend, forgetting * memory::load(blend) + sum(sums::BLEND + i));
-            }
+            let blend = |i: usize| {
+                let at = scalars.add(numbers::BLEND + i);
+                let total = forgetting * memory::load(at) + sum(sums::BLEND + i);
+                memory::store(at, total);
+                total
+            };
+            let (shift, slope) = solve(&[blend(0), blend(1), blend(2), blend(3), blend(4)], args.ridge);
+            let moving = at::<f64>(args.state, state.blend);
+            memory::store(moving, mean_log - explained);
+            memory::store(moving.add(1), shift);
+            memory::store(moving.add(2), slope);
             memory::store(args.status, Outcome::Learned as u32);
         }
     }

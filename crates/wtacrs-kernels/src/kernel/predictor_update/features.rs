@@ -4,11 +4,11 @@
 //! rows of the Walsh-Hadamard matrix. A thread folds its places in the order of columns, so that sums have
 //! the CPU's bits; the transform's n log₂ n additions are the same in any order.
 
-use super::{Args, FAINT, Scratch, State, VANISHED, at};
-use crate::block::logarithm::ln;
+use super::{Args, FAINT, NOT_CACHED, Scratch, State, VANISHED, at};
+use crate::block::logarithm::{ln, ln_norm};
 use crate::block::row_team::{RowTeam, THREADS, WARP_VECTORS};
 use crate::block::vector::{self, Packed};
-use wtacrs_core::predictor_rules::{LARGEST_VALID_SCALE, Target, chosen_row, grid, numbers, squared_weight};
+use wtacrs_core::predictor_rules::{LARGEST_VALID_SCALE, Target, blend, chosen_row, grid, numbers, squared_weight};
 use wtacrs_simt::index::{self, WARP, block, lane, thread, warp};
 use wtacrs_simt::math::{fma_f64, sqrt_f64};
 use wtacrs_simt::memory;
@@ -61,8 +61,10 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
         let mut invalid = if is_row_invalid { row as u32 } else { u32::MAX };
         let mut i = at_row * THREADS + thread();
         while i < given {
-            let (dz_norm, scale) = facts(args, i);
-            let is_valid = (0.0..f32::INFINITY).contains(&dz_norm) && (0.0..=LARGEST_VALID_SCALE).contains(&scale);
+            let Facts { dz_norm, cached, scale } = facts(args, i);
+            let is_valid = (0.0..f32::INFINITY).contains(&dz_norm)
+                && cached < f32::INFINITY
+                && (0.0..=LARGEST_VALID_SCALE).contains(&scale);
             if !is_valid && i < invalid {
                 invalid = i;
             }
@@ -82,16 +84,28 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
         fold(args, element, prescale, columns, folded);
         walsh_hadamard(folded);
 
-        let (dz_norm, scale) = if has_row { facts(args, row as u32) } else { (0.0, 0.0) };
+        let Facts { dz_norm, cached, scale } =
+            if has_row { facts(args, row as u32) } else { Facts { dz_norm: 0.0, cached: UNKNOWN, scale: 0.0 } };
         let share = if has_row { f64::from(given) / f64::from(chosen) } else { 1.0 };
         let root = grid::root(sqrt_f64(sqrt_f64(squared_weight(share * scale))));
         let unit = 1.0 / (norm_f64 * f64::from(prescale));
         let x = at::<u32>(args.scratch, scratch.x).add(at_row as usize * r as usize);
+        let state = State::new(args.in_features, args.features);
+        let coefficients = at::<f64>(args.state, state.coefficients);
+        let has_cache = !args.cached_norms.is_null();
+        let mut explained = 0.0;
         let mut i = thread();
         while i < r {
             let feature = if columns > 0 { f64::from(folded.read(i)) * unit } else { 0.0 };
             memory::store(x.add(i as usize), grid::units(feature, root) as u32);
+            if has_cache {
+                explained = fma_f64(memory::load_constant(coefficients.add(i as usize)), feature, explained);
+            }
             i += THREADS;
+        }
+        if has_cache {
+            // Between the sum before and this one lie the transform's barriers.
+            explained = team.sum(explained, norm_sums);
         }
         if thread() == 0 {
             let mut invalid = u32::MAX;
@@ -99,9 +113,25 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
                 let other = least.read(warp);
                 invalid = if other < invalid { other } else { invalid };
             }
-            let scalars = at::<f64>(args.state, State::new(args.in_features, args.features).scalars);
+            let scalars = at::<f64>(args.state, state.scalars);
             let level = memory::load(scalars.add(numbers::LEVEL));
-            let target = match Target::new(dz_norm, ln(dz_norm), level, args.clamp) {
+            let target = Target::new(dz_norm, ln(dz_norm), level, args.clamp);
+            if has_cache {
+                let has_learned = memory::load(scalars.add(numbers::TRACE)) > 0.0;
+                let (mut distance, mut error) = (NOT_CACHED, 0.0);
+                if let Target::Log(log) = target
+                    && has_learned
+                    && cached >= 0.0
+                {
+                    let guess = memory::load(scalars.add(numbers::INTERCEPT)) + explained;
+                    distance = grid::distance(blend::distance(ln_norm(cached), guess, args.clamp), root);
+                    error = grid::distance(log - guess, root);
+                }
+                let blends = at::<f64>(args.scratch, scratch.blends).add(2 * at_row as usize);
+                memory::store(blends, distance);
+                memory::store(blends.add(1), error);
+            }
+            let target = match target {
                 Target::Log(log) => grid::target(log, root),
                 Target::Faint => FAINT,
                 Target::Zero => VANISHED,
@@ -113,13 +143,32 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
     }
 }
 
-/// ‖dZ‖ and the scale of a kept row.
+/// A cached norm that is not known.
+const UNKNOWN: f32 = -1.0;
+
+/// What is known of a kept row.
+struct Facts {
+    dz_norm: f32,
+    /// Negative if it is not known.
+    cached: f32,
+    scale: f64,
+}
+
 #[inline(always)]
-unsafe fn facts(args: &Args, row: u32) -> (f32, f64) {
+unsafe fn facts(args: &Args, row: u32) -> Facts {
     // SAFETY: the row is one of those given.
     unsafe {
         let token = if args.indices.is_null() { row } else { memory::load_constant(args.indices.add(row as usize)) };
-        (memory::load_constant(args.dz_norms.add(token as usize)), memory::load_constant(args.scales.add(row as usize)))
+        let cached = if args.cached_norms.is_null() {
+            UNKNOWN
+        } else {
+            memory::load_constant(args.cached_norms.add(token as usize))
+        };
+        Facts {
+            dz_norm: memory::load_constant(args.dz_norms.add(token as usize)),
+            cached,
+            scale: memory::load_constant(args.scales.add(row as usize)),
+        }
     }
 }
 

@@ -19,7 +19,7 @@
 //! otherwise within a relative (in_features/32 + 6)·2⁻²⁴, and then rounding to the grid of 2⁻⁶ takes a few of them to
 //! the neighbouring unit. Sums of equal units are equal to the bit, and so are C, m and the level; the solution's dot
 //! products are in f64 on both sides, in different orders. Logarithms are within 4 units in the last place before they
-//! are rounded to 2⁻¹⁰. Cached norms are not learned from: the sums for them are zero.
+//! are rounded to 2⁻¹⁰, or to 2⁻⁸ for the distances of the blend, whose guess is a dot product in another order too.
 
 mod apply;
 mod features;
@@ -63,6 +63,8 @@ pub struct Args {
     pub indices: *const u32,
     /// For each token its exact ‖dZ‖.
     pub dz_norms: *const f32,
+    /// For each token the norm that a cache remembered in the forward pass, negative where it did not; null for none.
+    pub cached_norms: *const f32,
     /// For each row its scale 1/π.
     pub scales: *const f64,
     /// φ.
@@ -78,7 +80,7 @@ pub struct Args {
     /// The step's sums: [`sums_len`] numbers.
     pub sums: *mut f64,
     /// Two words. The first is written by the last launch: an [`Outcome`]. The second is written by the launch before:
-    /// 0, or 1 + the least kept row whose scale, norm of dZ or norm is none.
+    /// 0, or 1 + the least kept row whose scale, norm of dZ, cached norm or norm is none.
     pub status: *mut u32,
 }
 
@@ -98,10 +100,10 @@ pub enum Outcome {
 }
 
 /// Where a predictor's state lies, in bytes from its first: what wtacrs-core calls `numbers` (f64), then θ (f32), then
-/// the projection's signs (one bit for each input feature).
+/// the projection's signs (one bit for each input feature), then how its guess moves towards cached norms (f64).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Trace, intercept, level, and five sums that a GPU leaves alone.
+    /// Trace, intercept, level, and the five sums of the blend.
     pub scalars: u64,
     /// c: r numbers.
     pub coefficients: u64,
@@ -113,6 +115,8 @@ pub struct State {
     pub theta: u64,
     /// ⌈in_features/32⌉ words.
     pub signs: u64,
+    /// Three numbers that are made of the others: `NormPredictor::blend`.
+    pub blend: u64,
     /// All of it.
     pub bytes: u64,
 }
@@ -127,8 +131,8 @@ impl State {
         let covariance = moment + 8 * r;
         let theta = (covariance + 8 * r * r).next_multiple_of(16);
         let signs = theta + (4 * in_features as u64).next_multiple_of(16);
-        let bytes = signs + 4 * in_features.div_ceil(32) as u64;
-        Self { scalars: 0, coefficients, moment, covariance, theta, signs, bytes }
+        let blend = (signs + 4 * in_features.div_ceil(32) as u64).next_multiple_of(8);
+        Self { scalars: 0, coefficients, moment, covariance, theta, signs, blend, bytes: blend + 3 * 8 }
     }
 }
 
@@ -159,6 +163,9 @@ struct Scratch {
     roots: u64,
     /// √ω·log‖dZ‖ for each row, or one of [`FAINT`] and [`VANISHED`].
     targets: u64,
+    /// √ω times the cached log-norm less the guess, and times the true one less the guess, for each row; the first is
+    /// [`NOT_CACHED`] if there is nothing to compare. Not written if there are no cached norms.
+    blends: u64,
     /// For each block the least invalid row that it found, or `u32::MAX`.
     invalid: u64,
 }
@@ -167,6 +174,8 @@ struct Scratch {
 const FAINT: f64 = f64::NEG_INFINITY;
 /// In place of a logarithm: of zero.
 const VANISHED: f64 = f64::INFINITY;
+/// In place of a distance on the grid, which is bounded.
+const NOT_CACHED: f64 = f64::INFINITY;
 
 impl Scratch {
     #[inline(always)]
@@ -174,7 +183,8 @@ impl Scratch {
         let rows = blocks as u64;
         let roots = (4 * rows * features as u64).next_multiple_of(8);
         let targets = roots + 8 * rows;
-        Self { x: 0, roots, targets, invalid: targets + 8 * rows }
+        let blends = targets + 8 * rows;
+        Self { x: 0, roots, targets, blends, invalid: blends + 16 * rows }
     }
 }
 

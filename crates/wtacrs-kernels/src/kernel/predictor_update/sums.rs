@@ -8,7 +8,7 @@
 //! order. A block has a tile of 32 × 32 of the upper triangle, a thread 4 × 4 numbers of the tile; rows come through
 //! shared memory 64 at a time. A last row of blocks has the vectors, and its first block the scalars.
 
-use super::{Args, FAINT, Scratch, VANISHED, at};
+use super::{Args, FAINT, NOT_CACHED, Scratch, VANISHED, at};
 use wtacrs_core::predictor_rules::grid::{self, ROWS_IN_I32, SQUARE_UNIT};
 use wtacrs_core::predictor_rules::sums::{self, LOG_SUM, PRESENT, SCALARS};
 use wtacrs_simt::index::{self, WARP, block, thread};
@@ -205,9 +205,39 @@ unsafe fn add_scalars(args: &Args) {
         memory::store(args.sums.add(LOG_SUM), log_sum);
         memory::store(args.sums.add(sums::VANISHED), vanished);
         memory::store(args.sums.add(sums::FAINT), faint);
-        for blend in sums::BLEND..SCALARS {
-            memory::store(args.sums.add(blend), 0.0);
-        }
+        add_blend(args, &scratch, chosen);
         memory::store(args.status.add(1), if is_valid { 0 } else { invalid + 1 });
+    }
+}
+
+/// n, Σd, Σe, Σd², Σde of the rows with a cached norm: on the grid, so exact in any order.
+///
+/// # Safety
+///
+/// One thread calls it, for the rows chosen.
+#[inline(always)]
+unsafe fn add_blend(args: &Args, scratch: &Scratch, chosen: u32) {
+    let (mut n, mut d, mut e, mut dd, mut de) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    let count = if args.cached_norms.is_null() { 0 } else { chosen as usize };
+    // SAFETY: there is an entry for each row chosen; the launch before wrote those of cached norms.
+    unsafe {
+        for row in 0..count {
+            let root = memory::load_constant(at::<f64>(args.scratch, scratch.roots).add(row));
+            let blend = at::<f64>(args.scratch, scratch.blends).add(2 * row);
+            let (distance, error) = (memory::load_constant(blend), memory::load_constant(blend.add(1)));
+            if distance != NOT_CACHED {
+                n += root * root;
+                d += root * distance;
+                e += root * error;
+                dd += distance * distance;
+                de += distance * error;
+            }
+        }
+        let sums = args.sums.add(sums::BLEND);
+        memory::store(sums, n);
+        memory::store(sums.add(1), d);
+        memory::store(sums.add(2), e);
+        memory::store(sums.add(3), dd);
+        memory::store(sums.add(4), de);
     }
 }

@@ -54,7 +54,7 @@ impl Layout {
 
 /// The most blocks that a problem may have: none of them has less than a warp's pairs, and the tree above them lies in
 /// shared memory.
-#[inline(always)]
+#[cfg(not(target_arch = "nvptx64"))]
 pub(super) const fn most_blocks(pairs: u32) -> u32 {
     let blocks = pairs.div_ceil(32);
     if blocks < 2 * SHARED_NODES { blocks } else { 2 * SHARED_NODES }

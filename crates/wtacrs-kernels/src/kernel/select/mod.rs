@@ -22,10 +22,10 @@ mod weights;
 
 use self::emit::{Scaling, emit};
 use self::problem::Problem;
-use crate::block::scan::Prefix;
 #[cfg(not(target_arch = "nvptx64"))]
 pub use self::tell::weights_shape;
 pub use self::tell::{WeightsArgs, select_weights};
+use crate::block::scan::Prefix;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::kernel::team;
 #[cfg(not(target_arch = "nvptx64"))]
