@@ -23,7 +23,8 @@ use instruction::Instruction;
 use std::collections::BTreeMap;
 use std::num::ParseIntError;
 use thiserror::Error;
-use wtacrs_simt::emulator::{self, Fault, Launch};
+use wtacrs_simt::emulator;
+pub use wtacrs_simt::emulator::{Fault, Launch};
 
 /// The kernels of a text.
 #[derive(Debug)]

@@ -24,8 +24,7 @@ use std::sync::{LazyLock, Once};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::launch::driver::{Driver, Stream};
 use wtacrs_kernels::launch::{Emulator, Kernel, Launcher, Shape};
-use wtacrs_ptx::Module;
-use wtacrs_simt::emulator::Launch;
+use wtacrs_ptx::{Launch, Module};
 
 /// What device memory is aligned to, on a GPU and here.
 const ALIGNMENT: usize = 256;
