@@ -57,15 +57,16 @@ pub(crate) fn run(out: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The names of a folder's tests that have a line.
+/// The names of a folder's tests that have a line: files, and folders with a main.rs.
 fn tests(folder: &Path, mark: &str) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::file(folder))? {
         let path = entry.map_err(Error::file(folder))?.path();
-        if path.extension().is_none_or(|extension| extension != "rs") {
+        let main = if path.is_dir() { path.join("main.rs") } else { path.clone() };
+        if main.extension().is_none_or(|extension| extension != "rs") || !main.is_file() {
             continue;
         }
-        let source = fs::read_to_string(&path).map_err(Error::file(&path))?;
+        let source = fs::read_to_string(&main).map_err(Error::file(&main))?;
         if source.lines().any(|line| line == mark) {
             names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
         }
@@ -137,4 +138,18 @@ fn make_executable(path: &Path) -> Result<(), Error> {
 #[cfg(not(unix))]
 fn make_executable(_path: &Path) -> Result<(), Error> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_that_can_use_a_gpu_is_found() {
+        let (package, mark) = TESTS[0];
+        let found = tests(&workspace::root().join("crates").join(package).join("tests"), mark).expect("readable");
+        for name in ["gather_gemm", "select", "layers", "intrinsics"] {
+            assert!(found.iter().any(|test| test == name), "{name} is not among {found:?}");
+        }
+    }
 }
