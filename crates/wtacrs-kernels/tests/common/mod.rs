@@ -64,10 +64,16 @@ static PTX: LazyLock<Module> = LazyLock::new(|| {
     Module::read(include_str!("../../../../kernels-ptx/wtacrs_sm80.ptx")).expect("every instruction is known")
 });
 
+/// Whether tests run the PTX too: not under AddressSanitizer, which has seen the kernels' accesses to memory when it has seen
+/// the kernels themselves, and takes several times as long.
+pub const BY_PTX_TOO: bool = cfg!(not(feature = "sanitizer"));
+
 /// Runs a test on the emulator, on the emulator by the PTX, and on the first GPU if there is one.
 pub fn for_each_machine(mut test: impl FnMut(&mut Machine)) {
     test(&mut Machine::emulator(0));
-    test(&mut Machine::ptx(0));
+    if BY_PTX_TOO {
+        test(&mut Machine::ptx(0));
+    }
     if let Some(mut gpu) = Machine::gpu() {
         test(&mut gpu);
     }

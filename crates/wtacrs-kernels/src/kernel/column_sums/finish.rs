@@ -42,7 +42,7 @@ pub(in crate::kernel) const SHARED_BYTES: u32 = 4 * WARPS * WARP;
 ///
 /// # Safety
 ///
-/// Memory as [`FinishArgs`] says, in a launch with [`SHARED_BYTES`] of shared memory that no one else uses; all threads of
+/// Memory as [`FinishArgs`] says, in a launch with `SHARED_BYTES` of shared memory that no one else uses; all threads of
 /// the block call it together.
 #[inline(always)]
 pub unsafe fn finish(args: &FinishArgs, block: u32, matrix: u32) {

@@ -1,4 +1,4 @@
-//! Σ_i x[i,:] and ‖x[i,:]‖₂ of a matrix from one read of it: the bias gradient beside the norms of dZ's rows.
+//! `Σ_i x[i,:]` and `‖x[i,:]‖₂` of a matrix from one read of it: the bias gradient beside the norms of dZ's rows.
 //!
 //! ```text
 //! row_norms_sums     x ── norms[i] = √(Σ_j x[i,j]²),   partials[r,j] = Σ_(i in range r) x[i,j]
@@ -18,7 +18,7 @@
 //! # Error
 //!
 //! With u = 2⁻²⁴, G groups, R rows in a range, S ranges: an entry of the sums is the end of additions of which no term
-//! takes part in more than ⌈R/G⌉ + G + ⌈S/8⌉ + 8, so that it is within γ_n · Σ_i |x[i,j]| of the exact sum, with
+//! takes part in more than ⌈R/G⌉ + G + ⌈S/8⌉ + 8, so that it is within γ_n · `Σ_i |x[i,j]|` of the exact sum, with
 //! γ_n = nu/(1 − nu) and that n ([`sum_error_bound`]); adding it to an old value rounds once more. A row's squares take
 //! part in a chain of as many products as a word has elements, two additions of chains, log₂ of lanes, one addition for
 //! each strip and one for each warp: [`norm_error_bound`], made of it as in [`row_norms`](super::row_norms), which also
