@@ -158,20 +158,21 @@ impl Gpu {
 
     /// Runs something while the GPU's context is current, whatever the caller's is.
     fn within<T>(&self, work: impl FnOnce(Option<&dyn Calls>) -> Result<T, DriverError>) -> Outcome<T> {
-        let driver = match &self.runner {
-            Runner::Driver(driver) => driver,
+        match &self.runner {
+            Runner::Driver(driver) => {
+                let before = driver.calls().current_context()?;
+                if before != Some(driver.context()) {
+                    driver.calls().set_current(driver.context())?;
+                }
+                let done = work(Some(driver.calls()));
+                if let Some(before) = before.filter(|&before| before != driver.context()) {
+                    driver.calls().set_current(before)?;
+                }
+                Ok(done?)
+            }
             #[cfg(feature = "emulator")]
-            Runner::Emulator => return Ok(work(None)?),
-        };
-        let before = driver.calls().current_context()?;
-        if before != Some(driver.context()) {
-            driver.calls().set_current(driver.context())?;
+            Runner::Emulator => Ok(work(None)?),
         }
-        let done = work(Some(driver.calls()));
-        if let Some(before) = before.filter(|&before| before != driver.context()) {
-            driver.calls().set_current(before)?;
-        }
-        Ok(done?)
     }
 
     /// Copies device memory to the host, after all that was launched.
