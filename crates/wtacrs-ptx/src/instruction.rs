@@ -156,7 +156,7 @@ pub(crate) enum Compare {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
-    /// Whether the numbers have an order and the comparison is false. `setp.geu` is the opposite of `setp.lt`.
+    /// From here on a comparison with a NaN holds: `setp.geu` is the opposite of `setp.lt`.
     NotEqualOrNan,
     NotLess,
     NotLessOrEqual,

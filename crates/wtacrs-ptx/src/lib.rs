@@ -142,11 +142,6 @@ impl Module {
         Ok(Self { entries: parse::entries(text)? })
     }
 
-    /// The kernels' names.
-    pub fn entries(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
-    }
-
     /// Runs a kernel on the emulator.
     ///
     /// # Errors
