@@ -118,22 +118,34 @@ kernels! {
     alias_sample ALIAS_SAMPLE [1024] = alias::alias_sample, alias::SampleArgs;
     /// [`gather_gemm`] of bf16, 128 × 256.
     gather_gemm_bf16_wide GATHER_GEMM_BF16_WIDE [256] =
-        gather_gemm::gather_gemm::<Half<Bf16, 256, 256>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 256, 256>, true>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 128 × 128.
     gather_gemm_bf16_square GATHER_GEMM_BF16_SQUARE [128] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 128>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 128>, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of bf16, 128 × 64.
+    gather_gemm_bf16_narrow GATHER_GEMM_BF16_NARROW [128] =
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 64, 128>, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of bf16, 64 × 128.
+    gather_gemm_bf16_flat GATHER_GEMM_BF16_FLAT [128] =
+        gather_gemm::gather_gemm::<Half<Bf16, 64, 128, 128>, true>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, any alignment.
     gather_gemm_bf16_any GATHER_GEMM_BF16_ANY [256] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 256>, false>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 256>, false>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 256.
     gather_gemm_f16_wide GATHER_GEMM_F16_WIDE [256] =
-        gather_gemm::gather_gemm::<Half<F16, 256, 256>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<F16, 128, 256, 256>, true>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 128.
     gather_gemm_f16_square GATHER_GEMM_F16_SQUARE [128] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 128>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<F16, 128, 128, 128>, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of f16, 128 × 64.
+    gather_gemm_f16_narrow GATHER_GEMM_F16_NARROW [128] =
+        gather_gemm::gather_gemm::<Half<F16, 128, 64, 128>, true>, gather_gemm::Args;
+    /// [`gather_gemm`] of f16, 64 × 128.
+    gather_gemm_f16_flat GATHER_GEMM_F16_FLAT [128] =
+        gather_gemm::gather_gemm::<Half<F16, 64, 128, 128>, true>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, any alignment.
     gather_gemm_f16_any GATHER_GEMM_F16_ANY [256] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 256>, false>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<F16, 128, 128, 256>, false>, gather_gemm::Args;
     /// [`gather_gemm`] of f32.
     gather_gemm_f32 GATHER_GEMM_F32 [256] = gather_gemm::gather_gemm::<Full, true>, gather_gemm::Args;
     /// [`gather_gemm`] of f32, of any alignment.

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use ndarray::Array2;
 use wtacrs_kernels::block::output::Output;
 use wtacrs_kernels::kernel::SPLIT_REDUCE;
-use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tiling};
+use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tile, Tiling};
 
 pub(crate) const MULTIPLIERS: [Multiplier; 4] = [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32];
 
@@ -98,7 +98,7 @@ pub(crate) struct Case {
     pub(crate) padding: [usize; 3],
     /// Elements before the first.
     pub(crate) shift: [usize; 3],
-    pub(crate) wide: bool,
+    pub(crate) tile: Tile,
     pub(crate) splits: u32,
     pub(crate) seed: u64,
 }
@@ -117,7 +117,7 @@ impl Case {
             accumulate: false,
             padding: [0; 3],
             shift: [0; 3],
-            wide: false,
+            tile: Tile::Square,
             splits: 1,
             seed: 1,
         }
@@ -128,7 +128,7 @@ impl Case {
     }
 
     pub(crate) fn tiling(&self) -> Tiling {
-        Tiling::new(self.multiplier, self.sizes(), self.wide, self.splits)
+        Tiling::new(self.multiplier, self.sizes(), self.tile, self.splits)
     }
 
     pub(crate) fn sizes(&self) -> Sizes {

@@ -4,7 +4,7 @@ use crate::common::Machine;
 use half::bf16;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tiling};
+use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tile, Tiling};
 
 /// Zeroed memory of which only what is written is ever there.
 struct Sparse {
@@ -58,7 +58,8 @@ fn rows_beyond_two_to_the_31_elements() {
         dw_batch_stride: 0,
         partials: std::ptr::null_mut(),
     };
-    let tiling = Tiling::new(Multiplier::Bf16, Sizes { in_features: 8, out_features: 8, rows: 2, batch: 1 }, false, 1);
+    let tiling =
+        Tiling::new(Multiplier::Bf16, Sizes { in_features: 8, out_features: 8, rows: 2, batch: 1 }, Tile::Square, 1);
     for aligned in [true, false] {
         dw.fill(f32::NAN);
         let (kernel, shape) = tiling.launch(aligned);

@@ -13,17 +13,17 @@ use case::{Case, MULTIPLIERS, check};
 use common::{Machine, for_each_machine};
 use proptest::prelude::*;
 use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::kernel::gather_gemm::Multiplier;
+use wtacrs_kernels::kernel::gather_gemm::{Multiplier, Tile};
 
 #[test]
 fn whole_tiles_and_a_little_more() {
     for_each_machine(|machine| {
         for multiplier in MULTIPLIERS {
-            for wide in [true, false] {
-                if wide && matches!(multiplier, Multiplier::F32 | Multiplier::Tf32) {
+            for tile in Tile::ALL {
+                if tile != Tile::Square && matches!(multiplier, Multiplier::F32 | Multiplier::Tf32) {
                     continue;
                 }
-                check(machine, &Case { wide, ..Case::new(multiplier, 136, 264, 70) });
+                check(machine, &Case { tile, ..Case::new(multiplier, 136, 264, 70) });
             }
         }
     });
@@ -56,9 +56,9 @@ fn no_rows_give_zeros_or_what_was_there() {
 fn rows_beyond_the_count_are_not_touched() {
     for_each_machine(|machine| {
         for multiplier in MULTIPLIERS {
-            for count in [1, 31, 32, 33, 64] {
+            for (count, tile) in [1, 31, 32, 33, 64].into_iter().zip(Tile::ALL.into_iter().cycle()) {
                 let case = Case::new(multiplier, 16, 24, 65);
-                check(machine, &Case { count: Some(vec![count]), wide: true, ..case });
+                check(machine, &Case { count: Some(vec![count]), tile, ..case });
             }
         }
     });
@@ -131,7 +131,8 @@ fn cases() -> impl Strategy<Value = Case> {
     let kind = (
         prop::sample::select(MULTIPLIERS.to_vec()),
         prop::sample::select(vec![Output::F32, Output::F16, Output::Bf16]),
-        any::<[bool; 3]>(),
+        any::<[bool; 2]>(),
+        prop::sample::select(Tile::ALL.to_vec()),
         1_u32..4,
         any::<u8>(),
     );
@@ -142,12 +143,12 @@ fn cases() -> impl Strategy<Value = Case> {
     );
     (sizes, kind, place).prop_map(|(sizes, kind, (padding, shift, kept))| {
         let (in_features, out_features, rows, batch) = sizes;
-        let (multiplier, output, [gathered, accumulate, wide], splits, seed) = kind;
+        let (multiplier, output, [gathered, accumulate], tile, splits, seed) = kind;
         let count =
             kept.map(|kept| kept[..batch].iter().map(|fraction| (fraction * rows as f64) as usize).collect::<Vec<_>>());
         let seed = u64::from(seed);
         let case = Case::new(multiplier, in_features, out_features, rows);
-        Case { output, batch, count, gathered, accumulate, padding, shift, wide, splits, seed, ..case }
+        Case { output, batch, count, gathered, accumulate, padding, shift, tile, splits, seed, ..case }
     })
 }
 

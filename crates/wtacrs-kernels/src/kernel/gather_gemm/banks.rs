@@ -54,32 +54,34 @@ fn rows<E: Engine>() {
     assert_eq!(cycles(E::THREADS, 16, |thread| thread / quads * E::PITCH * 4 + thread % quads * 16), 1);
 }
 
-fn half<const N: u32, const THREADS: u32>() {
-    type Of<const N: u32, const THREADS: u32> = Half<Bf16, N, THREADS>;
-    rows::<Of<N, THREADS>>();
-    for step in 0..<Of<N, THREADS>>::STEPS {
-        let left = step * 16 * <Of<N, THREADS> as Engine>::Left::ROW_BYTES;
-        let right = step * 16 * <Of<N, THREADS> as Engine>::Right::ROW_BYTES;
+fn half<const M: u32, const N: u32, const THREADS: u32>() {
+    type Of<const M: u32, const N: u32, const THREADS: u32> = Half<Bf16, M, N, THREADS>;
+    rows::<Of<M, N, THREADS>>();
+    for step in 0..<Of<M, N, THREADS>>::STEPS {
+        let left = step * 16 * <Of<M, N, THREADS> as Engine>::Left::ROW_BYTES;
+        let right = step * 16 * <Of<M, N, THREADS> as Engine>::Right::ROW_BYTES;
         for i in 0..4 {
-            assert_eq!(cycles(THREADS, 16, |thread| left + Of::<N, THREADS>::left_offset(thread, i)), 1);
+            assert_eq!(cycles(THREADS, 16, |thread| left + Of::<M, N, THREADS>::left_offset(thread, i)), 1);
         }
-        for i in 0..4 * N / THREADS {
-            assert_eq!(cycles(THREADS, 16, |thread| right + Of::<N, THREADS>::right_offset(thread, i)), 1);
+        for i in 0..M * N / 32 / THREADS {
+            assert_eq!(cycles(THREADS, 16, |thread| right + Of::<M, N, THREADS>::right_offset(thread, i)), 1);
         }
     }
-    for column in 0..8 * N / THREADS {
+    for column in 0..M * N / 16 / THREADS {
         for row in [0, 8] {
-            let further = 8 * column + row * <Of<N, THREADS>>::PITCH;
-            assert_eq!(cycles(THREADS, 8, |thread| 4 * (Of::<N, THREADS>::staged(thread) + further)), 1);
+            let further = 8 * column + row * <Of<M, N, THREADS>>::PITCH;
+            assert_eq!(cycles(THREADS, 8, |thread| 4 * (Of::<M, N, THREADS>::staged(thread) + further)), 1);
         }
     }
 }
 
 #[test]
 fn half_meets_none() {
-    half::<256, 256>();
-    half::<128, 128>();
-    half::<128, 256>();
+    half::<128, 256, 256>();
+    half::<128, 128, 128>();
+    half::<128, 64, 128>();
+    half::<64, 128, 128>();
+    half::<128, 128, 256>();
 }
 
 #[test]

@@ -34,11 +34,11 @@ impl HalfElement for F16 {
     }
 }
 
-/// Tiles of 128 × N sums, 32 rows deep. Used as 128 × 256 with 8 warps, one block at a time on a multiprocessor; 128 × 128
-/// with 4 warps, two blocks at a time; and, where operands are not aligned and pass through registers, 128 × 128 with 8
-/// warps of 64 × 32.
+/// Tiles of M × N sums, 32 rows deep. Used as 128 × 256 with 8 warps, one block at a time on a multiprocessor; 128 × 128
+/// with 4 warps, two blocks at a time; 128 × 64 and 64 × 128, for matrices as narrow as a head of attention, with 4 warps of
+/// 64 × 32; and, where operands are not aligned and pass through registers, 128 × 128 with 8 such warps.
 #[derive(Debug)]
-pub struct Half<T, const N: u32, const THREADS: u32>(PhantomData<T>);
+pub struct Half<T, const M: u32, const N: u32, const THREADS: u32>(PhantomData<T>);
 
 /// 32 rows of FEATURES 16-bit elements.
 ///
@@ -72,9 +72,9 @@ pub struct HalfFragments {
     right: [[u32; 4]; 4],
 }
 
-impl<T, const N: u32, const THREADS: u32> Half<T, N, THREADS> {
-    /// Columns of a warp's sums.
-    const WARP_COLUMNS: u32 = 64 * N / THREADS;
+impl<T, const M: u32, const N: u32, const THREADS: u32> Half<T, M, N, THREADS> {
+    /// Columns of a warp's sums, of which there are 64 rows.
+    const WARP_COLUMNS: u32 = M * N / 64 / (THREADS / WARP);
     /// Pairs of mma in a row of them.
     const PAIRS: u32 = Self::WARP_COLUMNS / 16;
 
@@ -91,7 +91,7 @@ impl<T, const N: u32, const THREADS: u32> Half<T, N, THREADS> {
     pub(super) fn left_offset(thread: u32, i: u32) -> u32 {
         let lane = thread % WARP;
         let (row, _) = Self::warp_place(thread);
-        HalfTile::<128, THREADS>::offset(lane % 8 + lane / 16 * 8, row * 8 + 2 * i + lane / 8 % 2)
+        HalfTile::<M, THREADS>::offset(lane % 8 + lane / 16 * 8, row * 8 + 2 * i + lane / 8 % 2)
     }
 
     /// Where, in the tile of dZ, that for the pair i of fragments of B lies: (k, n), (k + 8, n), (k, n + 8),
@@ -115,16 +115,16 @@ impl<T, const N: u32, const THREADS: u32> Half<T, N, THREADS> {
     const ROW_PITCH: u32 = N + 8;
 }
 
-impl<T: HalfElement, const N: u32, const THREADS: u32> Engine for Half<T, N, THREADS> {
+impl<T: HalfElement, const M: u32, const N: u32, const THREADS: u32> Engine for Half<T, M, N, THREADS> {
     const THREADS: u32 = THREADS;
-    const M: u32 = 128;
+    const M: u32 = M;
     const N: u32 = N;
     const K: u32 = 32;
     const STEPS: u32 = 2;
-    // 96 KiB for 128 × 256, 48 KiB for 128 × 128: one block, or two, within the 99 KiB of the smallest GPUs.
-    const STAGES: u32 = if N == 256 { 4 } else { 3 };
+    // 96 KiB for 128 × 256, 48 KiB for the others: one block, or two, within the 99 KiB of the smallest GPUs.
+    const STAGES: u32 = if M + N == 256 { 3 } else { 4 };
     const ELEMENT_BYTES: u32 = 2;
-    type Left = HalfTile<128, THREADS>;
+    type Left = HalfTile<M, THREADS>;
     type Right = HalfTile<N, THREADS>;
 
     type Lane = HalfLane;

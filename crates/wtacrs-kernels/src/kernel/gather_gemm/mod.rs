@@ -30,7 +30,7 @@ pub use self::full::Full;
 pub use self::half::{Half, HalfElement};
 pub use self::tf32::Tf32;
 #[cfg(not(target_arch = "nvptx64"))]
-pub use self::tiling::{Multiplier, Sizes, Tiling, tiling};
+pub use self::tiling::{Multiplier, Sizes, Tile, Tiling, tiling};
 
 use self::work::Work;
 use crate::block::repeat::repeat;

@@ -35,13 +35,40 @@ pub struct Sizes {
     pub batch: u32,
 }
 
+/// The tile of dw that a block computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tile {
+    /// 128 × 256: reads the least for each multiplication.
+    Wide,
+    /// 128 × 128.
+    Square,
+    /// 128 × 64, for few columns.
+    Narrow,
+    /// 64 × 128, for few rows.
+    Flat,
+}
+
+impl Tile {
+    /// All tiles.
+    pub const ALL: [Self; 4] = [Self::Wide, Self::Square, Self::Narrow, Self::Flat];
+
+    /// Rows and columns.
+    fn sides(self) -> [u32; 2] {
+        match self {
+            Self::Wide => [128, 256],
+            Self::Square => [128, 128],
+            Self::Narrow => [128, 64],
+            Self::Flat => [64, 128],
+        }
+    }
+}
+
 /// How a product is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
     multiplier: Multiplier,
     sizes: Sizes,
-    /// Whether tiles are 128 × 256.
-    wide: bool,
+    tile: Tile,
     /// [`Args::splits`].
     pub splits: u32,
     /// Bytes of [`Args::partials`]; 0 if there is one split.
@@ -53,10 +80,14 @@ pub struct Tiling {
 /// Bytes that a GPU moves between memory and its multiprocessors in the time of one mma step of all tensor cores: an
 /// estimate, like all numbers below, that only decides between ways to compute the same.
 const BYTES_PER_CYCLE: f64 = 1500.0;
-/// Cycles of one tile of 128 × 256 × 32 on one multiprocessor.
+/// Blocks that share a multiprocessor.
+const RESIDENT: u64 = 2;
+/// Cycles of one tile of 128 × 256 × 32 on one multiprocessor, alone.
 const WIDE_CYCLES: f64 = 1024.0;
 /// Of 128 × 128 × 32, when two blocks share a multiprocessor: a little more than half, as both load more.
 const SQUARE_CYCLES: f64 = 600.0;
+/// Of the two halves of it: three quarters are to be loaded.
+const HALF_CYCLES: f64 = 400.0;
 /// Cycles from a block's start to its first multiplication, and from its last to its end.
 const BLOCK_CYCLES: f64 = 4000.0;
 /// Cycles of a launch more.
@@ -68,39 +99,55 @@ const MAX_GRID_Z: u32 = 65_535;
 
 /// Chooses tiles and splits for a product.
 pub fn tiling(multiplier: Multiplier, sizes: Sizes, multiprocessors: u32) -> Tiling {
-    let half = matches!(multiplier, Multiplier::Bf16 | Multiplier::F16);
-    let mut best = (f64::INFINITY, false, 1);
-    for wide in [true, false] {
-        if wide && !half {
-            continue;
-        }
+    let mut best = (f64::INFINITY, Tile::Square, 1);
+    for tile in tiles(multiplier).filter(|&tile| suits(tile, sizes)) {
         for splits in 1..=MAX_SPLITS {
             if splits > 1 && (splits > sizes.rows.div_ceil(32) || sizes.batch.saturating_mul(splits) > MAX_GRID_Z) {
                 break;
             }
-            let cycles = cycles(sizes, multiprocessors.max(1), wide, splits);
+            let cycles = cycles(sizes, multiprocessors.max(1), tile, splits);
             if cycles < best.0 {
-                best = (cycles, wide, splits);
+                best = (cycles, tile, splits);
             }
         }
     }
-    let (_, wide, splits) = best;
-    Tiling::new(multiplier, sizes, wide, splits)
+    let (_, tile, splits) = best;
+    Tiling::new(multiplier, sizes, tile, splits)
+}
+
+/// The tiles that there are kernels for, the preferred ones first.
+fn tiles(multiplier: Multiplier) -> impl Iterator<Item = Tile> {
+    let any = matches!(multiplier, Multiplier::Bf16 | Multiplier::F16);
+    Tile::ALL.into_iter().filter(move |&tile| any || tile == Tile::Square)
+}
+
+/// Whether a tile is worth a try: half a square is only where the other half would be empty, since it loads more for each
+/// multiplication.
+fn suits(tile: Tile, sizes: Sizes) -> bool {
+    let leaves_half = |features: u32| (1..=64).contains(&(features % 128));
+    match tile {
+        Tile::Wide | Tile::Square => true,
+        Tile::Narrow => leaves_half(sizes.out_features),
+        Tile::Flat => leaves_half(sizes.in_features),
+    }
 }
 
 /// About how long it takes.
-fn cycles(sizes: Sizes, multiprocessors: u32, wide: bool, splits: u32) -> f64 {
+fn cycles(sizes: Sizes, multiprocessors: u32, tile: Tile, splits: u32) -> f64 {
     let Sizes { in_features, out_features, rows, batch } = sizes;
-    let columns = if wide { 256 } else { 128 };
-    let tiles = u64::from(in_features.div_ceil(128)) * u64::from(out_features.div_ceil(columns));
+    let [tile_rows, tile_columns] = tile.sides();
+    let tiles = u64::from(in_features.div_ceil(tile_rows)) * u64::from(out_features.div_ceil(tile_columns));
     let blocks = tiles * u64::from(batch) * u64::from(splits);
     let depth = f64::from(rows.div_ceil(32).div_ceil(splits));
-    // Two blocks of the smaller tile run at half the speed each.
-    let (resident, tile_cycles) = if wide { (1, WIDE_CYCLES) } else { (2, 2.0 * SQUARE_CYCLES) };
+    let (resident, tile_cycles) = match tile {
+        Tile::Wide => (1, WIDE_CYCLES),
+        Tile::Square => (RESIDENT, SQUARE_CYCLES),
+        Tile::Narrow | Tile::Flat => (RESIDENT, HALF_CYCLES),
+    };
     let waves = blocks.div_ceil(u64::from(multiprocessors) * resident) as f64;
-    let alone = !wide && blocks <= u64::from(multiprocessors);
-    let tile_cycles = if alone { SQUARE_CYCLES } else { tile_cycles };
-    let product = waves * (BLOCK_CYCLES + depth * tile_cycles);
+    // Blocks that share a multiprocessor run at half the speed each.
+    let sharing = if blocks <= u64::from(multiprocessors) { 1 } else { resident };
+    let product = waves * (BLOCK_CYCLES + depth * tile_cycles * sharing as f64);
     if splits == 1 {
         return product;
     }
@@ -109,16 +156,16 @@ fn cycles(sizes: Sizes, multiprocessors: u32, wide: bool, splits: u32) -> f64 {
 }
 
 impl Tiling {
-    /// A choice of one's own: for tests, and for measuring what [`tiling`] should choose. `wide` is for 16-bit elements.
-    pub fn new(multiplier: Multiplier, sizes: Sizes, wide: bool, splits: u32) -> Self {
-        let wide = wide && matches!(multiplier, Multiplier::Bf16 | Multiplier::F16);
+    /// A choice of one's own: for tests, and for measuring what [`tiling`] should choose. f32 elements have square tiles.
+    pub fn new(multiplier: Multiplier, sizes: Sizes, tile: Tile, splits: u32) -> Self {
+        let tile = tiles(multiplier).find(|&known| known == tile).unwrap_or(Tile::Square);
         let leading = partial_leading(sizes.out_features);
         let partials = u64::from(splits) * u64::from(sizes.batch) * u64::from(sizes.in_features) * leading;
         let reduce = split_reduce::shape(sizes.in_features, sizes.out_features, sizes.batch);
         Self {
             multiplier,
             sizes,
-            wide,
+            tile,
             splits,
             partial_bytes: if splits > 1 { 4 * partials } else { 0 },
             reduce: (splits > 1).then_some(reduce),
@@ -127,20 +174,24 @@ impl Tiling {
 
     /// The kernel and its shape, for operands that are [`Args::aligned`] or not. Nothing else depends on that.
     pub fn launch(&self, aligned: bool) -> (&'static Kernel<Args>, Shape) {
-        type Wide = Half<Bf16, 256, 256>;
-        type Square = Half<Bf16, 128, 128>;
-        type Any = Half<Bf16, 128, 256>;
-        let half = match (aligned, self.wide) {
-            (true, true) => self.shape::<Wide>(),
-            (true, false) => self.shape::<Square>(),
-            (false, _) => self.shape::<Any>(),
+        type Of<const M: u32, const N: u32, const THREADS: u32> = Half<Bf16, M, N, THREADS>;
+        let half = match (aligned, self.tile) {
+            (true, Tile::Wide) => self.shape::<Of<128, 256, 256>>(),
+            (true, Tile::Square) => self.shape::<Of<128, 128, 128>>(),
+            (true, Tile::Narrow) => self.shape::<Of<128, 64, 128>>(),
+            (true, Tile::Flat) => self.shape::<Of<64, 128, 128>>(),
+            (false, _) => self.shape::<Of<128, 128, 256>>(),
         };
-        match (self.multiplier, aligned, self.wide) {
-            (Multiplier::Bf16, true, true) => (&kernel::GATHER_GEMM_BF16_WIDE, half),
-            (Multiplier::Bf16, true, false) => (&kernel::GATHER_GEMM_BF16_SQUARE, half),
+        match (self.multiplier, aligned, self.tile) {
+            (Multiplier::Bf16, true, Tile::Wide) => (&kernel::GATHER_GEMM_BF16_WIDE, half),
+            (Multiplier::Bf16, true, Tile::Square) => (&kernel::GATHER_GEMM_BF16_SQUARE, half),
+            (Multiplier::Bf16, true, Tile::Narrow) => (&kernel::GATHER_GEMM_BF16_NARROW, half),
+            (Multiplier::Bf16, true, Tile::Flat) => (&kernel::GATHER_GEMM_BF16_FLAT, half),
             (Multiplier::Bf16, false, _) => (&kernel::GATHER_GEMM_BF16_ANY, half),
-            (Multiplier::F16, true, true) => (&kernel::GATHER_GEMM_F16_WIDE, half),
-            (Multiplier::F16, true, false) => (&kernel::GATHER_GEMM_F16_SQUARE, half),
+            (Multiplier::F16, true, Tile::Wide) => (&kernel::GATHER_GEMM_F16_WIDE, half),
+            (Multiplier::F16, true, Tile::Square) => (&kernel::GATHER_GEMM_F16_SQUARE, half),
+            (Multiplier::F16, true, Tile::Narrow) => (&kernel::GATHER_GEMM_F16_NARROW, half),
+            (Multiplier::F16, true, Tile::Flat) => (&kernel::GATHER_GEMM_F16_FLAT, half),
             (Multiplier::F16, false, _) => (&kernel::GATHER_GEMM_F16_ANY, half),
             (Multiplier::F32, true, _) => (&kernel::GATHER_GEMM_F32, self.shape::<Full>()),
             (Multiplier::F32, false, _) => (&kernel::GATHER_GEMM_F32_ANY, self.shape::<Full>()),
@@ -211,12 +262,25 @@ mod tests {
     }
 
     #[test]
+    fn narrow_matrices_have_narrow_tiles() {
+        let heads = |in_features, out_features, rows| {
+            tiling(Multiplier::Bf16, Sizes { in_features, out_features, rows, batch: 16 * 12 }, 132)
+        };
+        assert_eq!(heads(512, 64, 154).tile, Tile::Narrow);
+        assert_eq!(heads(64, 512, 154).tile, Tile::Flat);
+        assert_eq!(heads(512, 512, 154).tile, Tile::Wide);
+        assert_eq!(on_h100(4096, 4096, 4915).tile, Tile::Wide);
+        let single = tiling(Multiplier::Tf32, Sizes { in_features: 512, out_features: 64, rows: 154, batch: 192 }, 132);
+        assert_eq!(single.tile, Tile::Square);
+    }
+
+    #[test]
     fn every_shape_fits_every_gpu() {
         for multiplier in [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32] {
-            for wide in [true, false] {
+            for tile in Tile::ALL {
                 for aligned in [true, false] {
                     let sizes = Sizes { in_features: 0, out_features: 3000, rows: 0, batch: 2 };
-                    let (_, shape) = Tiling::new(multiplier, sizes, wide, 3).launch(aligned);
+                    let (_, shape) = Tiling::new(multiplier, sizes, tile, 3).launch(aligned);
                     assert!(shape.shared_bytes <= 99 << 10, "{shape:?}");
                     assert_eq!(shape.grid[2], 6);
                 }
