@@ -227,7 +227,7 @@ def _linear_backward(settings, residuals, gradients):
 _linear.defvjp(_linear_forward, _linear_backward)
 
 
-def predictor(in_features, *, features=256, forgetting=0.97, ridge=0.01, clamp=6.0, rows_per_update=128, seed=0):
+def predictor(in_features, *, features=256, forgetting=0.97, ridge=0.1, clamp=6.0, rows_per_update=192, seed=0):
     """The state of a norm predictor that knows nothing yet, uint8[...]: for one layer, or for layers that share h."""
     library, handle, needed = _loaded(), ctypes.c_void_p(), ctypes.c_size_t()
     status = library.wtacrs_norm_predictor_create_with(

@@ -127,7 +127,8 @@ impl<'a> Layer<'a> {
         let buffers = ForwardBuffers {
             input: inputs.h.pointer(),
             guess: self.guess.pointer(),
-            cached: None,
+            placement: ptr::null(),
+            cached: ptr::null(),
             saved: self.saved.memory(),
             scratch: self.scratch[0].memory(),
         };

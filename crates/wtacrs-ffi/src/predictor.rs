@@ -70,8 +70,8 @@ pub(crate) fn any_predictor<T>(
     }
 }
 
-/// A predictor that knows nothing yet, with default settings (256 features, forgetting 0.97, ridge 0.01, clamp 6,
-/// 128 rows a step, seed 0), for H of `in_features` columns.
+/// A predictor that knows nothing yet, with default settings (256 features, forgetting 0.97, ridge 0.1, clamp 6,
+/// 192 rows a step, seed 0), for H of `in_features` columns.
 ///
 /// Errors: WTACRS_INVALID_ARGUMENT for no features or more than 2^24; WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]

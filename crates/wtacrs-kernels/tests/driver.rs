@@ -27,7 +27,7 @@ fn launch(driver: &Driver<Fake>, stream: Stream, shape: Shape) -> Result<(), Dri
         norms: ptr::null_mut(),
         directions: ptr::null_mut(),
         cached: std::ptr::null(),
-        blend: std::ptr::null(),
+        placement: std::ptr::null(),
         clamp: 0.0,
         boards: std::ptr::null_mut(),
         board_words: 0,

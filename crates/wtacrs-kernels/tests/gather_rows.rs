@@ -191,7 +191,7 @@ fn offsets_beyond_32_bits() {
         norms: norms.pointer(),
         directions: std::ptr::null_mut(),
         cached: std::ptr::null(),
-        blend: std::ptr::null(),
+        placement: std::ptr::null(),
         clamp: 0.0,
         boards: std::ptr::null_mut(),
         board_words: 0,

@@ -57,7 +57,8 @@ impl Step {
         let forward = ForwardBuffers {
             input: self.h.bytes(),
             guess: self.norms.pointer(),
-            cached: None,
+            placement: std::ptr::null(),
+            cached: std::ptr::null(),
             saved: memory(&self.saved),
             scratch: memory(forward_scratch),
         };

@@ -18,8 +18,8 @@ use wtacrs_core::{Keep, Selection, Weights};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::kernel::predictor_update;
 use wtacrs_kernels::plan::{
-    DataType, LinearPlan, LinearSettings, MatmulPlan, MatmulSettings, Memory, Precision, PredictorPlan, Randomness,
-    Strides, UpdateBuffers, WeightSource,
+    DataType, LinearPlan, LinearSettings, MatmulPlan, MatmulSettings, Memory, Part, Precision, PredictorPlan,
+    Randomness, Strides, UpdateBuffers, WeightSource,
 };
 
 fn tensors(name: &str) -> Vec<u8> {
@@ -292,7 +292,8 @@ fn a_predictor_learns_and_guesses() {
             let dz =
                 Array2::from_shape_fn((TOKENS, 16), |(i, j)| (3.0 * shares[i]).exp() * (1.0 + 0.1 * noise[[i, j]]));
             let mut given = Given::new(h.view(), dz.view(), &[], Randomness::new(1, 1000 * step));
-            given.theta = Some(state.bytes().wrapping_add(plan.theta().offset as usize).cast());
+            let part = |part: Part| state.bytes().wrapping_add(part.offset as usize);
+            given.predictor = Some((part(plan.theta()).cast(), part(plan.placement()).cast()));
             let learn = |machine: &mut Machine, saved: Memory, dz_norms: *const f32| {
                 let buffers = UpdateBuffers {
                     saved,

@@ -42,7 +42,14 @@ fn anywhere() -> Memory {
 
 fn forward_buffers() -> ForwardBuffers {
     let memory = anywhere();
-    ForwardBuffers { input: memory.at, guess: memory.at.cast(), cached: None, saved: memory, scratch: memory }
+    ForwardBuffers {
+        input: memory.at,
+        guess: memory.at.cast(),
+        placement: memory.at.cast(),
+        cached: ptr::null(),
+        saved: memory,
+        scratch: memory,
+    }
 }
 
 fn backward_buffers() -> BackwardBuffers {

@@ -486,16 +486,16 @@ fn how_far_to_trust_a_cache_is_learned() {
                 check_numbers(&device.numbers(machine), &cpu.numbers(), cpu.features(), 1e-9);
                 let bytes = machine.download(&device.state);
                 let state = update::State::new(in_features as u32, features as u32);
-                let (words, _) = bytes[state.blend as usize..].as_chunks::<8>();
+                let (words, _) = bytes[state.placement as usize..].as_chunks::<8>();
                 let moving: Vec<f64> = words.iter().map(|word| f64::from_le_bytes(*word)).collect();
                 // What moves guesses is made of the numbers, by the same operations.
                 let mut copy = cpu.clone();
                 update::load_state(&mut copy, &bytes).expect("valid numbers");
-                assert_eq!(moving, copy.blend());
+                assert_eq!(moving, copy.placement());
                 assert_eq!(machine.download(&device.state), update::state_bytes(&copy).expect("few features"));
-                let [_, shift, slope] = cpu.blend();
+                let [_, _, shift, slope] = cpu.placement();
                 assert!(
-                    (moving[1] - shift).abs() < 0.02 && (moving[2] - slope).abs() < 0.02,
+                    (moving[2] - shift).abs() < 0.02 && (moving[3] - slope).abs() < 0.02,
                     "{moving:?} {shift} {slope}"
                 );
                 learned += u32::from(slope > 0.0 && slope < 1.0);

@@ -96,14 +96,17 @@ impl Learner for Kernels<'_> {
             norms: norms.pointer(),
             directions: directions.pointer(),
             cached: std::ptr::null(),
-            blend: std::ptr::null(),
+            placement: self.state.bytes().wrapping_add(layout.placement as usize).cast(),
             clamp: 0.0,
             boards: std::ptr::null_mut(),
             board_words: 0,
         };
         // SAFETY: the buffers have the sizes that the arguments tell.
         unsafe { machine.run(&bf16::NORMS, row_norms::shape(tokens as u32, self.in_features, 1, bf16::BYTES), &args) };
-        let guesses = bounded(&machine.download(&directions), self.settings.clamp);
+        let clamp = self.settings.clamp;
+        let guesses =
+            machine.download(&directions).into_iter().map(|log| f64::from(log).clamp(-clamp, clamp).exp() as f32);
+        let guesses: Vec<f32> = guesses.collect();
         Weights::from_norms(&machine.download(&norms), &guesses).expect("finite norms")
     }
 
@@ -162,17 +165,6 @@ impl Learner for Kernels<'_> {
         }
         assert_eq!(machine.download(&status), [update::Outcome::Learned as u32, 0]);
     }
-}
-
-/// e^log, within e^±clamp of the results' geometric mean: the m with Σ clamp(log_i − m) = 0, by halving.
-fn bounded(logs: &[f32], clamp: f64) -> Vec<f32> {
-    let excess = |middle: f64| logs.iter().map(|log| (f64::from(*log) - middle).clamp(-clamp, clamp)).sum::<f64>();
-    let (mut low, mut high) = (-1e3, 1e3);
-    for _ in 0..64 {
-        let middle = f64::midpoint(low, high);
-        if excess(middle) > 0.0 { low = middle } else { high = middle }
-    }
-    logs.iter().map(|log| (f64::from(*log) - low).clamp(-clamp, clamp).exp() as f32).collect()
 }
 
 /// The mean error over the second half of the steps.

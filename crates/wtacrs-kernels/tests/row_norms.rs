@@ -20,21 +20,21 @@ struct Found {
 }
 
 fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], theta: Option<&[f32]>, place: Place) -> Found {
-    run_beside(machine, items, theta, place, None)
+    run_beside(machine, items, theta, place, ([0.0; 4], None))
 }
 
-/// The same, beside cached norms and the numbers by which directions move towards them.
+/// The same, placed by four numbers, beside cached norms.
 fn run_beside<T: Tested>(
     machine: &mut Machine,
     items: &[Array2<T>],
     theta: Option<&[f32]>,
     place: Place,
-    cached: Option<(&[f32], [f64; 3])>,
+    (placement, cached): ([f64; 4], Option<&[f32]>),
 ) -> Found {
     let (rows, columns) = items[0].dim();
     let x = Uploaded::new(machine, items, place, T::from_f32(f32::NAN));
     let theta = theta.map(|theta| machine.upload(theta));
-    let cached = cached.map(|(cached, blend)| (machine.upload(cached), machine.upload(&blend)));
+    let (placement, cached) = (machine.upload(&placement), cached.map(|cached| machine.upload(cached)));
     let norms = machine.filled::<f32>(items.len() * rows, 0xff);
     let directions = machine.filled::<f32>(items.len() * rows, 0xff);
     let args = Args {
@@ -46,8 +46,8 @@ fn run_beside<T: Tested>(
         theta: theta.as_ref().map_or(std::ptr::null(), |theta| theta.pointer()),
         norms: norms.pointer(),
         directions: directions.pointer(),
-        cached: cached.as_ref().map_or(std::ptr::null(), |(cached, _)| cached.pointer()),
-        blend: cached.as_ref().map_or(std::ptr::null(), |(_, blend)| blend.pointer()),
+        cached: cached.as_ref().map_or(std::ptr::null(), |cached| cached.pointer()),
+        placement: placement.pointer(),
         clamp: CLAMP,
         boards: std::ptr::null_mut(),
         board_words: 0,
@@ -143,22 +143,22 @@ fn directions_move_towards_cached_norms() {
             let mut cached: Vec<f32> = (0..18).map(|i| (i as f32 * 0.7 - 6.0).exp()).collect();
             (cached[0], cached[1], cached[2], cached[3]) = (-1.0, 0.0, f32::MAX, f32::from_bits(1));
             (cached[9], cached[10], cached[11]) = (f32::NEG_INFINITY, f32::NAN, f32::INFINITY);
-            for blend in [[0.0, 0.0, 0.0], [-3.0, 0.25, 0.6], [2.0, -1.0, 1.0]] {
-                let found = run_beside(machine, &items, Some(&theta), place, Some((&cached, blend)));
+            for placement in [[0.0; 4], [0.5, -3.0, 0.25, 0.6], [-7.25, 2.0, -1.0, 1.0]] {
+                let found = run_beside(machine, &items, Some(&theta), place, (placement, Some(&cached)));
                 assert_eq!(found.norms, alone.norms);
-                let [intercept, shift, slope] = blend;
+                let [offset, intercept, shift, slope] = placement;
                 for (i, (&direction, &cached)) in alone.directions.iter().zip(&cached).enumerate() {
                     let found = found.directions[i];
                     if cached < 0.0 {
-                        assert_eq!(found, direction, "nothing is known of row {i}");
+                        assert_eq!(found, direction + offset as f32, "nothing is known of row {i}");
                     } else if !cached.is_finite() {
                         assert!(found.is_nan(), "row {i}: {found} beside {cached}");
                     } else {
                         let distance = f64::from(cached).ln() - (intercept + f64::from(direction));
                         let moved = (shift + slope * distance.clamp(-CLAMP, CLAMP)) as f32;
-                        let expected = direction + moved;
-                        // The logarithm's last places may round the other way, once in f32 and once more in the sum.
-                        let bound = (moved.abs() + expected.abs()) * f32::EPSILON;
+                        let expected = direction + moved + offset as f32;
+                        // The logarithm's last places may round the other way, once in f32 and once more in the sums.
+                        let bound = (2.0 * moved.abs() + direction.abs() + expected.abs()) * f32::EPSILON;
                         assert!((found - expected).abs() <= bound, "row {i}: {found} {expected}");
                     }
                 }

@@ -20,8 +20,8 @@ const JSON_FORMAT: &str = "\
 JSON: an array with one object for each file,
   {file, steps, tokens, in_features, results: [{source, fraction, features, mean_error_second_half, errors: […]}]}
   source                  exact, predictor or input
-  fraction                tokens kept / tokens
-  features                of the predictor, as set; null for the other sources
+  fraction                tokens to keep / tokens, as asked for
+  features                of the predictor, at most in_features rounded up to a power of two; null for the other sources
   errors                  √(Σ (1/π_i − 1) ‖h_i‖² ‖dz_i‖²) / ‖dW‖_F of every step, from the first on
   mean_error_second_half  the mean of errors[⌊steps/2⌋…]
 CSV has the same errors, one line for each step.
@@ -87,7 +87,7 @@ pub struct PredictorArgs {
     #[arg(long, value_name = "SHARE", default_value_t = Settings::default().ridge)]
     pub ridge: f64,
 
-    /// How far a guess of log ‖dz‖ may lie from the mean guess
+    /// How far a guess of log ‖dz‖ may lie from the last step's mean, and where norms are so small that they count as none
     #[arg(long, value_name = "BOUND", default_value_t = Settings::default().clamp)]
     pub clamp: f64,
 

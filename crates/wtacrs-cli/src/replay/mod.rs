@@ -89,7 +89,7 @@ pub fn replay<R: Read + Seek>(
     for &keep in &plan.budgets {
         let budget = keep.of(tokens)?;
         for &source in &plan.sources {
-            runs.push(Run::new(source, budget, in_features, &plan.settings)?);
+            runs.push(Run::new(source, (keep, budget), in_features, &plan.settings)?);
         }
     }
     for step in 0..steps {

@@ -6,7 +6,7 @@ use crate::statistics::mean;
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
-use wtacrs_core::Budget;
+use wtacrs_core::{Budget, Keep};
 
 /// One recording's results: an object of the JSON array.
 #[derive(Clone, Debug, Serialize)]
@@ -28,12 +28,12 @@ pub struct RecordingReport {
 pub struct SourceReport {
     /// "exact", "input" or "predictor".
     pub source: Source,
-    /// k/n: the number of tokens to keep over the tokens of a step.
+    /// The fraction of a step's tokens to keep, as it was asked for; of a number of tokens, what it is of a step's.
     pub fraction: f64,
     /// The number of tokens to keep, k.
     #[serde(skip)]
     pub budget: usize,
-    /// How many features the predictor has; null for the other sources.
+    /// r: how many features the predictor has; null for the other sources.
     pub features: Option<usize>,
     /// The mean of the errors from step ⌊steps/2⌋ on.
     pub mean_error_second_half: f64,
@@ -63,10 +63,13 @@ pub struct UnknownSource {
 
 impl SourceReport {
     /// From the errors of all steps, of which there is at least one.
-    pub fn new(source: Source, budget: Budget, features: Option<usize>, errors: Vec<f64>) -> Self {
+    pub fn new(source: Source, keep: Keep, budget: Budget, features: Option<usize>, errors: Vec<f64>) -> Self {
         Self {
             source,
-            fraction: budget.get() as f64 / budget.pairs() as f64,
+            fraction: match keep {
+                Keep::Fraction(fraction) => fraction,
+                Keep::Rows(_) => budget.get() as f64 / budget.pairs() as f64,
+            },
             budget: budget.get(),
             features,
             mean_error_second_half: mean(&errors[errors.len() / 2..]),
@@ -113,13 +116,12 @@ impl fmt::Display for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wtacrs_core::Keep;
 
     #[test]
     fn halves() {
         let report = |errors: &[f64]| {
-            let budget = Keep::Fraction(0.3).of(10).expect("fits");
-            SourceReport::new(Source::Exact, budget, None, errors.to_vec())
+            let keep = Keep::Fraction(0.3);
+            SourceReport::new(Source::Exact, keep, keep.of(11).expect("fits"), None, errors.to_vec())
         };
         let means = |errors: &[f64]| {
             let report = report(errors);

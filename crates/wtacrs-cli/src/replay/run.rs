@@ -6,10 +6,12 @@ use ndarray::ArrayView2;
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::element::Element;
 use wtacrs_core::norm_predictor::{NormPredictor, Settings};
-use wtacrs_core::{Budget, Weights, product, theory};
+use wtacrs_core::{Budget, Keep, Weights, product, theory};
 
 /// The state of one line of the figure.
 pub(super) struct Run {
+    /// As it was asked for.
+    keep: Keep,
     budget: Budget,
     guesser: Guesser,
     errors: Vec<f64>,
@@ -27,7 +29,7 @@ pub(super) struct Subject<'a, T> {
 enum Guesser {
     Exact,
     Input,
-    Predictor { predictor: Box<NormPredictor>, features: usize, seed: u64, offset: u64 },
+    Predictor { predictor: Box<NormPredictor>, offset: u64 },
 }
 
 impl<'a, T: Element> Subject<'a, T> {
@@ -44,7 +46,7 @@ impl<'a, T: Element> Subject<'a, T> {
 impl Run {
     pub(super) fn new(
         source: Source,
-        budget: Budget,
+        (keep, budget): (Keep, Budget),
         in_features: usize,
         settings: &Settings,
     ) -> Result<Self, ReplayError> {
@@ -53,12 +55,10 @@ impl Run {
             Source::Input => Guesser::Input,
             Source::Predictor => Guesser::Predictor {
                 predictor: Box::new(NormPredictor::new(in_features, *settings).map_err(ReplayError::Settings)?),
-                features: settings.features,
-                seed: settings.seed,
                 offset: 0,
             },
         };
-        Ok(Self { budget, guesser, errors: Vec::new() })
+        Ok(Self { keep, budget, guesser, errors: Vec::new() })
     }
 
     /// Measures the weights of a step, and only then learns from it.
@@ -73,9 +73,9 @@ impl Run {
         let (source, features) = match self.guesser {
             Guesser::Exact => (Source::Exact, None),
             Guesser::Input => (Source::Input, None),
-            Guesser::Predictor { features, .. } => (Source::Predictor, Some(features)),
+            Guesser::Predictor { predictor, .. } => (Source::Predictor, Some(predictor.features())),
         };
-        SourceReport::new(source, self.budget, features, self.errors)
+        SourceReport::new(source, self.keep, self.budget, features, self.errors)
     }
 }
 
@@ -101,9 +101,9 @@ impl Guesser {
         weights: &Weights,
         budget: Budget,
     ) -> Result<(), ReplayError> {
-        let Self::Predictor { predictor, seed, offset, .. } = self else { return Ok(()) };
+        let Self::Predictor { predictor, offset } = self else { return Ok(()) };
         let design = BuiltIn::WtaPivotal;
-        let selection = design.select_seeded(weights, budget, *seed, *offset);
+        let selection = design.select_seeded(weights, budget, predictor.settings().seed, *offset);
         *offset += design.draws(budget);
         let step = subject.step;
         let rows = product::gather(subject.h, &selection).map_err(|source| ReplayError::Shape { step, source })?;

@@ -29,13 +29,13 @@ mod tests {
     #[test]
     fn finds_a_planted_blend() {
         let mut sums = [0.0; SUMS];
-        assert_eq!(solve(&sums, 0.01), (0.0, 0.0));
+        assert_eq!(solve(&sums), (0.0, 0.0));
         for i in 0..100 {
             let d = f64::from(i % 13) - 6.0;
             add(&mut sums, 2.0, 2.0 * d, 2.0 * (0.7 * d + 0.2));
         }
-        let (shift, slope) = solve(&sums, 0.0);
-        assert!((shift - 0.2).abs() < 1e-9 && (slope - 0.7).abs() < 1e-9);
+        let (shift, slope) = solve(&sums);
+        assert!((shift - 0.2).abs() < 1e-2 && (slope - 0.7).abs() < 1e-2, "{shift} {slope}");
         assert_eq!(distance(0.0, 1.0, 6.0), -6.0);
         assert_eq!(distance(1.0, 1.0, 6.0), -1.0);
     }
@@ -44,7 +44,7 @@ mod tests {
     fn a_constant_distance_shifts_only() {
         let mut sums = [0.0; SUMS];
         (0..10).for_each(|_| add(&mut sums, 1.0, 3.0, 1.0));
-        let (shift, slope) = solve(&sums, 0.01);
+        let (shift, slope) = solve(&sums);
         assert!((shift + slope * 3.0 - 1.0).abs() < 1e-9);
     }
 }

@@ -1,135 +1,42 @@
 //! From log-norms to norms: positive, finite, and not too far from one another.
 //!
+//! They are bounded about the mean of what the last step brought, and not about their own: a batch may be padding for the
+//! most part, whose guesses would draw their mean down, and the bound with it onto those that matter.
+//!
 //! All of it runs on vectors, so that it costs little beside the pass that reads H, and none of it calls a
-//! mathematical library whose last bits differ between machines, but for one exponential of the centre.
+//! mathematical library whose last bits differ between machines, but for one exponential.
 
 use crate::lanes::on_widest_vectors;
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-/// Farthest that the guesses' geometric mean may lie from e⁰, so that with the clamp all of them are normal in f32.
-const FARTHEST_CENTRE: f64 = 60.0;
+/// Farthest that the bounds' middle may lie from e⁰, so that with the clamp all norms are normal in f32.
+const FARTHEST: f64 = 60.0;
 
-/// Log-norms whose exponentials are one task: fewer are not worth waking another thread for.
-const TASK: usize = 1 << 14;
-
-/// Partial sums kept side by side: fixed, so that every machine adds in the same order.
-const LANES: usize = 16;
-
-/// Each of `logs` ← e^(offset + log), held within e^±clamp of the results' geometric mean; all logs are finite.
-pub(super) fn bound(logs: &mut [f32], offset: f64, clamp: f64) {
-    let centre = centre(logs, clamp);
-    let unit = (offset + centre).clamp(-FARTHEST_CENTRE, FARTHEST_CENTRE).exp() as f32;
-    let (centre, clamp) = (centre as f32, clamp as f32);
-    let exponentials = |logs: &mut [f32]| on_widest_vectors(Exponentials { logs, centre, clamp, unit });
-    if logs.len() <= TASK { exponentials(logs) } else { logs.par_chunks_mut(TASK).for_each(exponentials) }
-}
-
-/// The m with Σ clamp(log_i − m) = 0: the mean of what is left after clamping around it.
-fn centre(logs: &[f32], clamp: f64) -> f64 {
-    if logs.is_empty() {
-        return 0.0;
-    }
-    let Extent { low, high, sum } = on_widest_vectors(ExtentOf { logs });
-    let (mut low, mut high) = (f64::from(low), f64::from(high));
-    let mut middle = (sum / logs.len() as f64).clamp(low, high);
-    if middle - low <= clamp && high - middle <= clamp {
-        return middle;
-    }
-    // The sum falls as m grows, in straight pieces: Newton's method, kept within the bounds known so far.
-    for round in 0..MOST_STEPS {
-        let Clamped { sum, inside } = on_widest_vectors(ClampedAbout { logs, middle: middle as f32, clamp: clamp as f32 });
-        if sum > 0.0 { low = middle } else { high = middle }
-        if sum.abs() <= ENOUGH * inside.max(1.0) {
-            break;
-        }
-        let next = middle + sum / inside;
-        // Every third step halves, so that all the others need not get anywhere.
-        middle = if round % 3 < 2 && next > low && next < high { next } else { f64::midpoint(low, high) };
-    }
-    middle
-}
-
-/// Some more than it takes: Newton's method is exact once it knows which logs are clamped.
-const MOST_STEPS: usize = 96;
-/// A step that no weight shows.
-const ENOUGH: f64 = 1e-7;
-
-/// The least and the greatest number, and the sum.
-struct Extent {
-    low: f32,
-    high: f32,
-    sum: f64,
-}
-
-struct ExtentOf<'a> {
-    logs: &'a [f32],
-}
-
-impl WithSimd for ExtentOf<'_> {
-    type Output = Extent;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Extent {
-        let (mut low, mut high, mut sum) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0.0; LANES]);
-        let (chunks, rest) = self.logs.as_chunks::<LANES>();
-        let mut add = |lane: usize, log: f32| {
-            // Not `min` and `max`, whose care for NaN takes three instructions.
-            low[lane] = if log < low[lane] { log } else { low[lane] };
-            high[lane] = if log > high[lane] { log } else { high[lane] };
-            sum[lane] += f64::from(log);
-        };
-        for chunk in chunks {
-            (0..LANES).for_each(|lane| add(lane, chunk[lane]));
-        }
-        rest.iter().enumerate().for_each(|(lane, &log)| add(lane, log));
-        Extent {
-            low: low.into_iter().fold(f32::INFINITY, f32::min),
-            high: high.into_iter().fold(f32::NEG_INFINITY, f32::max),
-            sum: sum.into_iter().sum(),
-        }
-    }
-}
-
-/// Σ clamp(log − middle), and how many logs are not clamped.
-struct Clamped {
-    sum: f64,
-    inside: f64,
-}
-
-struct ClampedAbout<'a> {
-    logs: &'a [f32],
-    middle: f32,
+/// How norms are made of log-norms: e^(level + clamp(offset + log)).
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    offset: f32,
     clamp: f32,
+    /// e^level.
+    unit: f32,
 }
 
-impl WithSimd for ClampedAbout<'_> {
-    type Output = Clamped;
+impl Bounds {
+    /// For log-norms that lie `offset` below those about `level`.
+    pub(super) fn new(offset: f64, level: f64, clamp: f64) -> Self {
+        let unit = level.clamp(-FARTHEST, FARTHEST).exp() as f32;
+        Self { offset: offset as f32, clamp: clamp as f32, unit }
+    }
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Clamped {
-        let Self { logs, middle, clamp } = self;
-        let (mut sum, mut inside) = ([0.0; LANES], [0.0; LANES]);
-        let (chunks, rest) = logs.as_chunks::<LANES>();
-        let mut add = |lane: usize, log: f32| {
-            let difference = log - middle;
-            sum[lane] += f64::from(difference.clamp(-clamp, clamp));
-            inside[lane] += if difference.abs() < clamp { 1.0 } else { 0.0 };
-        };
-        for chunk in chunks {
-            (0..LANES).for_each(|lane| add(lane, chunk[lane]));
-        }
-        rest.iter().enumerate().for_each(|(lane, &log)| add(lane, log));
-        Clamped { sum: sum.into_iter().sum(), inside: inside.into_iter().sum() }
+    /// Each of `logs`, which are finite, becomes a norm.
+    pub(super) fn apply(self, logs: &mut [f32]) {
+        on_widest_vectors(Exponentials { logs, bounds: self });
     }
 }
 
-/// Each log ← unit · e^clamp(log − centre).
 struct Exponentials<'a> {
     logs: &'a mut [f32],
-    centre: f32,
-    clamp: f32,
-    unit: f32,
+    bounds: Bounds,
 }
 
 impl WithSimd for Exponentials<'_> {
@@ -137,9 +44,9 @@ impl WithSimd for Exponentials<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { logs, centre, clamp, unit } = self;
-        for log in logs {
-            *log = unit * exponential((*log - centre).clamp(-clamp, clamp));
+        let Bounds { offset, clamp, unit } = self.bounds;
+        for log in self.logs {
+            *log = unit * exponential((*log + offset).clamp(-clamp, clamp));
         }
     }
 }
@@ -165,37 +72,16 @@ fn exponential(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    fn bounded(logs: &[f32], offset: f64) -> Vec<f32> {
-        let mut norms = logs.to_vec();
-        bound(&mut norms, offset, 6.0);
-        norms
-    }
-
     #[test]
-    fn the_centre_is_the_mean_of_what_clamping_leaves() {
-        for logs in [
-            vec![0.0, 1.0, 2.0],
-            vec![-100.0, 1.0, 1.0, 1.5],
-            vec![-1e9, 1e9],
-            vec![700.0, 701.0, 900.0],
-            vec![-900.0; 3],
-            (0..1000).map(|i| (i % 37) as f32 - (i % 5) as f32 * 7.0).collect(),
-        ] {
-            let norms = bounded(&logs, 0.0);
-            assert!(norms.iter().all(|norm| norm.is_normal() && *norm > 0.0), "{logs:?} {norms:?}");
-            let mean = norms.iter().map(|norm| f64::from(*norm).ln()).sum::<f64>() / norms.len() as f64;
-            assert!((mean - centre(&logs, 6.0).clamp(-60.0, 60.0)).abs() < 1e-4, "{logs:?} {norms:?}");
-            assert!(norms.iter().all(|norm| (f64::from(*norm).ln() - mean).abs() < 6.0001), "{logs:?} {norms:?}");
-        }
-        assert!(bounded(&[], 0.0).is_empty());
-        assert_eq!(bounded(&[0.0; 3], 0.0), [1.0; 3]);
-    }
-
-    #[test]
-    fn an_offset_moves_all_and_many_are_cut_into_tasks() {
-        let logs: Vec<f32> = (0..3 * TASK + 7).map(|i| (i % 101) as f32 / 50.0).collect();
-        for (norm, log) in bounded(&logs, -1.25).iter().zip(&logs) {
-            assert!((f64::from(*norm) / (f64::from(*log) - 1.25).exp() - 1.0).abs() < 1e-6);
+    fn norms_are_exponentials_within_the_bounds() {
+        for (offset, level) in [(0.0, 0.0), (-1.25, 3.0), (2.0, -50.0), (100.0, 900.0), (0.0, -1e3)] {
+            let logs: Vec<f32> = (0..1001).map(|i| (i as f32 - 500.0) / 40.0).chain([-1e9, 1e9, f32::MAX]).collect();
+            let mut norms = logs.clone();
+            Bounds::new(offset, level, 6.0).apply(&mut norms);
+            for (norm, log) in norms.iter().zip(&logs) {
+                let log = f64::from(*log + offset as f32).clamp(-6.0, 6.0) + level.clamp(-60.0, 60.0);
+                assert!(norm.is_normal() && (f64::from(*norm) / log.exp() - 1.0).abs() < 1e-6, "{log} {norm}");
+            }
         }
     }
 
@@ -211,15 +97,11 @@ mod tests {
 
     #[test]
     fn every_width_of_vectors_gives_the_same_bits() {
-        let logs: Vec<f32> = (0..777).map(|i| ((i * i) % 1009) as f32 / 50.0 - 9.0).collect();
-        let wide = on_widest_vectors(ClampedAbout { logs: &logs, middle: 0.3, clamp: 6.0 });
-        let narrow = ClampedAbout { logs: &logs, middle: 0.3, clamp: 6.0 }.with_simd(pulp::Scalar);
-        assert_eq!((wide.sum, wide.inside), (narrow.sum, narrow.inside));
-        let sum = ExtentOf { logs: &logs }.with_simd(pulp::Scalar).sum;
-        assert_eq!(on_widest_vectors(ExtentOf { logs: &logs }).sum, sum);
-        let (mut wide, mut narrow) = (logs.clone(), logs);
-        on_widest_vectors(Exponentials { logs: &mut wide, centre: 0.3, clamp: 6.0, unit: 0.7 });
-        Exponentials { logs: &mut narrow, centre: 0.3, clamp: 6.0, unit: 0.7 }.with_simd(pulp::Scalar);
+        let mut wide: Vec<f32> = (0..777).map(|i| ((i * i) % 1009) as f32 / 50.0 - 9.0).collect();
+        let mut narrow = wide.clone();
+        let bounds = Bounds::new(-0.3, 0.7, 6.0);
+        bounds.apply(&mut wide);
+        Exponentials { logs: &mut narrow, bounds }.with_simd(pulp::Scalar);
         assert_eq!(wide, narrow);
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{NormPredictor, PredictorError, Settings};
 use crate::envelope::{self, EnvelopeError};
+use crate::predictor_rules::numbers;
 
 const MAGIC: &[u8; 8] = b"wtacrsNP";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 impl NormPredictor {
     /// Its whole state. [`Self::from_bytes`] gives a predictor that continues to the same bits.
@@ -15,7 +16,8 @@ impl NormPredictor {
             bytes.extend(word.to_le_bytes());
         }
         // Sums are finite, so a NaN is free to say "none".
-        let scalars = [forgetting, ridge, clamp, self.trace, self.intercept, self.level.unwrap_or(f64::NAN)];
+        let level = self.level.unwrap_or(f64::NAN);
+        let scalars = [forgetting, ridge, clamp, self.trace, self.intercept, level, self.offset];
         let numbers =
             scalars.iter().chain(&self.blend).chain(&self.coefficients).chain(&self.moment).chain(&self.covariance);
         bytes.extend(numbers.flat_map(|number| number.to_le_bytes()));
@@ -39,7 +41,7 @@ impl NormPredictor {
         settings.check(in_features)?;
         // Before anything is allocated: what is left must be what these sizes say.
         let r = features.min(features.min(in_features).next_power_of_two());
-        let expected = 8 * (3 + super::SUMS + 2 * r + r * r);
+        let expected = 8 * numbers::len(r);
         if reader.len() != expected {
             return Err(PredictorError::Corrupted { what: "its length does not fit its sizes" });
         }
@@ -48,13 +50,14 @@ impl NormPredictor {
         predictor.trace = reader.number()?;
         predictor.intercept = reader.number()?;
         predictor.level = Some(reader.number()?).filter(|level| !level.is_nan());
+        predictor.offset = reader.number()?;
         for value in &mut predictor.blend {
             *value = reader.number()?;
         }
         predictor.coefficients = reader.numbers(r)?;
         predictor.moment = reader.numbers(r)?;
         predictor.covariance = reader.numbers(r * r)?;
-        let scalars = [predictor.trace, predictor.intercept, predictor.level.unwrap_or(0.0)];
+        let scalars = [predictor.trace, predictor.intercept, predictor.level.unwrap_or(0.0), predictor.offset];
         let sums = predictor.blend.iter().chain(&predictor.coefficients).chain(&predictor.moment);
         if !scalars.iter().chain(sums).chain(&predictor.covariance).all(|number| number.is_finite()) {
             return Err(PredictorError::Corrupted { what: "a number is not finite" });

@@ -37,11 +37,12 @@ pub use self::settings::Settings;
 pub use self::statistics::StepStatistics;
 
 use self::blend::SUMS;
+use self::bounds::Bounds;
 use self::error::{check_cached, check_len, check_norms};
 use self::features::Projection;
 use self::statistics::Row;
 use crate::element::{Accumulator, Element};
-use crate::predictor_rules::{LARGEST_VALID_SCALE, Target, chosen_row, grid, squared_weight};
+use crate::predictor_rules::{self, LARGEST_VALID_SCALE, Target, chosen_row, grid, squared_weight};
 use crate::product;
 use ndarray::{ArrayView1, ArrayView2, Axis, aview1};
 use rayon::prelude::*;
@@ -110,6 +111,8 @@ pub struct NormPredictor {
     theta: Vec<f64>,
     /// Mean log‖dZ‖ of the last step's rows that had one; none before the first.
     level: Option<f64>,
+    /// b less the level, as the last step that was learned from left them.
+    offset: f64,
     /// How to move a guess towards a cached norm.
     blend: [f64; SUMS],
 }
@@ -133,6 +136,7 @@ impl NormPredictor {
             intercept: 0.0,
             theta: vec![0.0; in_features],
             level: None,
+            offset: 0.0,
             blend: [0.0; SUMS],
             projection,
         })
@@ -156,8 +160,8 @@ impl NormPredictor {
 
     /// ‖h_i‖ and a guess of ‖dZ_i‖ for every row of H (tokens × in_features), in one pass over H.
     ///
-    /// Guesses are positive, finite and within e^±clamp of their geometric mean, and all equal before the first
-    /// update. A row whose norm is not finite gets an average guess and keeps its norm, which
+    /// Guesses are positive, finite and within e^±clamp of the last step's geometric mean, and all equal before the
+    /// first update. A row whose norm is not finite gets an average guess and keeps its norm, which
     /// [`Weights::from_norms`](crate::Weights::from_norms) will refuse by its index.
     ///
     /// # Errors
@@ -165,7 +169,8 @@ impl NormPredictor {
     /// If H has another number of columns.
     pub fn guess<T: Element>(&self, h: ArrayView2<'_, T>) -> Result<Guess, PredictorError> {
         self.check_columns(h)?;
-        Ok(self.bounded(self.pass(h)))
+        let bounds = self.bounds();
+        Ok(self.pass(h, |_, logs| bounds.apply(logs)))
     }
 
     /// [`Self::guess`] with the norms that a [`NormCache`](crate::norm_cache::NormCache) remembers, as far as it does.
@@ -180,15 +185,17 @@ impl NormPredictor {
     ) -> Result<Guess, PredictorError> {
         self.check_columns(h)?;
         check_cached(cached, h.nrows())?;
-        let mut logs = self.pass(h);
-        let (shift, slope) = blend::solve(&self.blend, self.settings.ridge);
-        for (log, cached) in logs.dz_norms.iter_mut().zip(cached) {
-            if let Some(cached) = *cached {
-                let guess = self.intercept + f64::from(*log);
-                *log += (shift + slope * blend::distance(cached, guess, self.settings.clamp)) as f32;
+        let (shift, slope) = blend::solve(&self.blend);
+        let bounds = self.bounds();
+        Ok(self.pass(h, |first, logs| {
+            for (log, cached) in logs.iter_mut().zip(&cached[first..]) {
+                if let Some(cached) = *cached {
+                    let guess = self.intercept + f64::from(*log);
+                    *log += (shift + slope * blend::distance(cached, guess, self.settings.clamp)) as f32;
+                }
             }
-        }
-        Ok(self.bounded(logs))
+            bounds.apply(logs);
+        }))
     }
 
     /// Learns from kept rows of H, unscaled (kept × in_features), their exact ‖dZ‖, and their scales 1/π.
@@ -301,31 +308,32 @@ impl NormPredictor {
         decay_and_add(&mut self.moment, forgetting, &centred.moment);
         decay_and_add(&mut self.blend, forgetting, step.blend());
         self.trace = forgetting * self.trace + step.trace();
-        let ridge = ridge * self.trace / r as f64;
+        let diagonal_sum: f64 = self.covariance.iter().step_by(r + 1).sum();
+        let ridge = predictor_rules::ridge(ridge, diagonal_sum, self.trace, r as f64);
         solve::improve(&self.covariance, ridge, &self.moment, &mut self.coefficients);
         self.theta = self.projection.combine(&self.coefficients);
         let explained: f64 = self.coefficients.iter().zip(&centred.mean).map(|(c, x)| c * x).sum();
         self.intercept = centred.mean_log - explained;
         self.level = Some(centred.level);
+        self.offset = self.intercept - centred.level;
         Ok(())
     }
 
-    /// ‖h_i‖, and in place of ‖dZ_i‖ the log-norm less b, θ·h_i/‖h_i‖.
-    fn pass<T: Element>(&self, h: ArrayView2<'_, T>) -> Guess {
-        let (mut input_norms, mut logs) = (vec![0.0; h.nrows()], vec![0.0; h.nrows()]);
+    /// ‖h_i‖, and what `norms` makes, in place, of log-norms less b, θ·h_i/‖h_i‖, from some row on.
+    fn pass<T: Element>(&self, h: ArrayView2<'_, T>, norms: impl Fn(usize, &mut [f32]) + Sync) -> Guess {
+        let (mut input_norms, mut dz_norms) = (vec![0.0; h.nrows()], vec![0.0; h.nrows()]);
         if self.has_learned() {
             let theta: Vec<T::Accumulator> = self.theta.iter().map(|&t| T::Accumulator::from_f64(t)).collect();
-            product::row_norms_and_components(h, &theta, &mut input_norms, &mut logs);
+            product::row_norms_and_components(h, &theta, &mut input_norms, &mut dz_norms, norms);
         } else {
             input_norms = product::row_norms(h);
+            norms(0, &mut dz_norms);
         }
-        Guess { input_norms, dz_norms: logs }
+        Guess { input_norms, dz_norms }
     }
 
-    /// The guess, from what [`Self::pass`] found.
-    fn bounded(&self, mut logs: Guess) -> Guess {
-        bounds::bound(&mut logs.dz_norms, self.intercept, self.settings.clamp);
-        logs
+    fn bounds(&self) -> Bounds {
+        Bounds::new(self.offset, self.level.unwrap_or(0.0), self.settings.clamp)
     }
 
     /// What one kept row teaches, and `x` ← √ω·P(h/‖h‖) on the grid; ‖h‖ itself if it is not finite. `features`, all

@@ -22,15 +22,16 @@ impl NormPredictor {
 
     /// All that it has learned.
     pub fn numbers(&self) -> Vec<f64> {
-        let scalars = [self.trace, self.intercept, self.level.unwrap_or(f64::NAN)];
+        let scalars = [self.trace, self.intercept, self.level.unwrap_or(f64::NAN), self.offset];
         let vectors = self.blend.iter().chain(&self.coefficients).chain(&self.moment).chain(&self.covariance);
         scalars.iter().chain(vectors).copied().collect()
     }
 
-    /// How a guess moves towards a cached log-norm: b, then the shift and the slope.
-    pub fn blend(&self) -> [f64; 3] {
-        let (shift, slope) = blend::solve(&self.blend, self.settings.ridge);
-        [self.intercept, shift, slope]
+    /// Where guesses lie: how far b is above the level that they are bounded about, b itself, and how a guess moves
+    /// towards a cached log-norm, the shift and the slope.
+    pub fn placement(&self) -> [f64; 4] {
+        let (shift, slope) = blend::solve(&self.blend);
+        [self.offset, self.intercept, shift, slope]
     }
 
     /// Takes over what a predictor of the same settings has learned.
@@ -49,6 +50,7 @@ impl NormPredictor {
         self.trace = scalars[numbers::TRACE];
         self.intercept = scalars[numbers::INTERCEPT];
         self.level = Some(scalars[numbers::LEVEL]).filter(|level| !level.is_nan());
+        self.offset = scalars[numbers::OFFSET];
         self.blend.copy_from_slice(&scalars[numbers::BLEND..]);
         self.coefficients.copy_from_slice(&vectors[..r]);
         self.moment.copy_from_slice(&vectors[r..2 * r]);

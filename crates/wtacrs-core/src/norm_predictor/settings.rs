@@ -9,9 +9,9 @@ pub struct Settings {
     pub features: usize,
     /// φ in (0, 1]: what is left of a step's statistics after the next.
     pub forgetting: f64,
-    /// λ, as a share of the mean diagonal of Σωxxᵀ.
+    /// λ, as a share of the mean diagonal of C.
     pub ridge: f64,
-    /// Guesses stay within e^±clamp of their geometric mean; in (0, 20].
+    /// Guesses stay within e^±clamp of the last step's geometric mean, and what is fainter counts as that; in (0, 20].
     pub clamp: f64,
     /// At most so many rows are learned from in a step, evenly spaced over those given.
     pub rows_per_update: usize,
@@ -21,7 +21,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { features: 256, forgetting: 0.97, ridge: 1e-2, clamp: 6.0, rows_per_update: 128, seed: 0 }
+        Self { features: 256, forgetting: 0.97, ridge: 0.1, clamp: 6.0, rows_per_update: 192, seed: 0 }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::{PredictorError, blend, check_len, square};
 use crate::predictor_rules::sums::{self, BLEND, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
-use crate::predictor_rules::{LARGEST_SUM, Target, grid};
+use crate::predictor_rules::{LARGEST_SUM, Target, are_sums_of_rows, grid};
 
 /// One step's sums, to be added over ranks before [`NormPredictor::apply`](super::NormPredictor::apply).
 ///
@@ -65,13 +65,16 @@ impl StepStatistics {
     pub(super) fn check(&self) -> Result<(), PredictorError> {
         let is_valid = |sum: &f64| sum.abs() <= LARGEST_SUM;
         // Whole chunks without an early exit, so that the check runs on vectors.
-        if self.sums.chunks(64).all(|chunk| chunk.iter().fold(true, |all, sum| all & is_valid(sum))) {
+        if !self.sums.chunks(64).all(|chunk| chunk.iter().fold(true, |all, sum| all & is_valid(sum)))
+            && let Some((index, &value)) = self.sums.iter().enumerate().find(|(_, sum)| !is_valid(sum))
+        {
+            return Err(PredictorError::InvalidStatistics { index, value });
+        }
+        let sum = |i: usize| self.sums[i];
+        if are_sums_of_rows(sum(PRESENT), sum(LOG_SUM), sum(VANISHED), sum(FAINT)) {
             return Ok(());
         }
-        match self.sums.iter().enumerate().find(|(_, sum)| !is_valid(sum)) {
-            Some((index, &value)) => Err(PredictorError::InvalidStatistics { index, value }),
-            None => Ok(()),
-        }
+        Err(PredictorError::InvalidStatistics { index: PRESENT, value: sum(PRESENT) })
     }
 
     pub(super) fn has_present(&self) -> bool {

@@ -4,17 +4,19 @@
 //! target times s in units of 2^−10 and the blend's two distances times s in units of 2^−8. Every sum is one of products
 //! of two of them. With the bounds below no product exceeds 2^33 of its units, so that 2^20 rows stay below 2^53, where
 //! f64 counts exactly. What rounding to the grid changes is far below what a row tells: features are of the size of
-//! one, so that theirs adds to the ridge's 10⁻² of their variance 2·10⁻⁵ of it.
+//! one, so that theirs adds 2·10⁻⁵ of their variance to the ridge's 10⁻¹.
 
 /// s = √ω ≤ 8, as scales count as 4096 at most.
 const ROOT: f64 = 1024.0;
+/// ω of the least root above zero.
+pub(super) const LEAST_WEIGHT: f64 = 1.0 / (ROOT * ROOT);
 const LARGEST_ROOT: f64 = 8.0;
 /// Features of a row of length one: random signs make them as large as `LARGEST_FEATURE` once in 10¹³ times.
 const FEATURE: f64 = 64.0;
 const LARGEST_FEATURE: f64 = 8.0;
 /// log‖dZ‖ of an f32 is at most 104.
 const TARGET: f64 = 1024.0;
-const LARGEST_TARGET: f64 = 128.0;
+pub(super) const LARGEST_TARGET: f64 = 128.0;
 /// Differences of logarithms: beyond the bound they are as wrong as can be.
 const DISTANCE: f64 = 256.0;
 const LARGEST_DISTANCE: f64 = 32.0;

@@ -25,6 +25,13 @@ pub const fn squared_weight(scale: f64) -> f64 {
     if scale < LARGEST_SCALE { scale } else { LARGEST_SCALE }
 }
 
+/// λ of the ridge: a share of C's mean diagonal. A small part of the diagonal before it is centred comes with it, as
+/// much as rows that hardly differ have from being rounded to the [`grid`].
+#[inline(always)]
+pub const fn ridge(share: f64, diagonal_sum: f64, trace: f64, features: f64) -> f64 {
+    share * (diagonal_sum + 1e-2 * trace) / features
+}
+
 /// What is learned from a row's ‖dZ‖.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
@@ -51,8 +58,17 @@ impl Target {
     }
 }
 
-/// A sum beyond this is of no rows.
-pub const LARGEST_SUM: f64 = 1e100;
+/// A sum beyond this, 2^53, is of no rows.
+pub const LARGEST_SUM: f64 = 9_007_199_254_740_992.0;
+
+/// Whether rows can have sums with these of the first scalars.
+#[inline(always)]
+pub const fn are_sums_of_rows(present: f64, log_sum: f64, vanished: f64, faint: f64) -> bool {
+    let least = grid::LEAST_WEIGHT;
+    let is_weight = (present == 0.0 || present >= least) && vanished >= 0.0 && faint >= 0.0 && faint <= vanished;
+    // A target is rounded after the root, so that a row of the least root may exceed the bound by as much.
+    is_weight && log_sum.abs() <= 2.0 * grid::LARGEST_TARGET * present
+}
 
 /// Conjugate-gradient iterations of a step: more did not lower the tail error on recorded steps
 /// (docs/norm-predictor.md).
@@ -100,8 +116,10 @@ pub mod numbers {
     pub const INTERCEPT: usize = 1;
     /// Mean log‖dZ‖ of the last step's rows that had one; NaN for none.
     pub const LEVEL: usize = 2;
+    /// b less the level, as the last step that was learned from left them: what guesses are bounded about.
+    pub const OFFSET: usize = 3;
     /// How to move a guess towards a cached norm.
-    pub const BLEND: usize = 3;
+    pub const BLEND: usize = 4;
     /// How many scalars there are.
     pub const SCALARS: usize = BLEND + super::sums::BLEND_SUMS;
 

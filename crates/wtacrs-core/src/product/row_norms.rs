@@ -69,12 +69,14 @@ pub fn joint_norms(layers: &[&[f32]]) -> Result<Vec<f32>, ShapeError> {
 
 /// `norms` ← `‖x[i,:]‖₂` and `components` ← `x[i,:]·direction/‖x[i,:]‖₂` for every row, in one pass over `x`; a component
 /// that would not be finite is 0. The norms are those of [`row_norms`] to the bit; the components are as precise as
-/// they are, relative to `direction`'s norm. Both outputs have one entry for each row.
+/// they are, relative to `direction`'s norm. Both outputs have one entry for each row. `finish` is given each task's
+/// components, with the number of the first row, while they are in its core's cache.
 pub(crate) fn row_norms_and_components<T: Element>(
     x: ArrayView2<'_, T>,
     direction: &[T::Accumulator],
     norms: &mut [f32],
     components: &mut [f32],
+    finish: impl Fn(usize, &mut [f32]) + Sync,
 ) {
     debug_assert_eq!(x.ncols(), direction.len());
     let direction = &chunks(direction);
@@ -82,7 +84,8 @@ pub(crate) fn row_norms_and_components<T: Element>(
     let outputs = norms.par_chunks_mut(rows).zip(components.par_chunks_mut(rows));
     outputs.enumerate().for_each(|(task, (norms, components))| {
         let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
-        on_widest_vectors(Task::<_, 2> { x, direction, norms, components });
+        on_widest_vectors(Task::<_, 2> { x, direction, norms, components: &mut *components });
+        finish(task * rows, components);
     });
 }
 
@@ -341,7 +344,7 @@ mod tests {
 
     fn found<T: Element>(x: ArrayView2<'_, T>, direction: &[T::Accumulator]) -> (Vec<f32>, Vec<f32>) {
         let mut outputs = (vec![0.0; x.nrows()], vec![0.0; x.nrows()]);
-        row_norms_and_components(x, direction, &mut outputs.0, &mut outputs.1);
+        row_norms_and_components(x, direction, &mut outputs.0, &mut outputs.1, |_, _| {});
         outputs
     }
 

@@ -17,8 +17,8 @@ use core::ptr;
 use wtacrs_core::norm_predictor::Settings;
 use wtacrs_core::{Budget, Keep, Selection};
 use wtacrs_kernels::plan::{
-    BackwardBuffers, CachedGuess, ForwardBuffers, Layout, LinearPlan, LinearSettings, Memory, Part, Randomness,
-    WeightSource, launch_row_norms,
+    BackwardBuffers, ForwardBuffers, Layout, LinearPlan, LinearSettings, Memory, Part, Randomness, WeightSource,
+    launch_row_norms,
 };
 
 /// A layer's launches.
@@ -127,16 +127,13 @@ impl CudaLayer {
             predictor.check_columns(plan.in_features)?;
             linear = linear.with_clamp(predictor.settings().clamp)?;
         }
-        let norms = guess.map(|guess| guess.as_ptr().cast_const());
-        let (guess, cached) = match &predictor {
-            Some(predictor) => {
-                let beside = |norms| CachedGuess { norms, blend: predictor.blend() };
-                (predictor.theta(), norms.map(beside))
-            }
-            None => (norms.unwrap_or(ptr::null()), None),
+        let norms = guess.map_or(ptr::null(), |guess| guess.as_ptr().cast_const());
+        let (guess, placement, cached) = match &predictor {
+            Some(predictor) => (predictor.theta(), predictor.placement(), norms),
+            None => (norms, ptr::null(), ptr::null()),
         };
         let (input, saved, scratch) = (h.lowest(), memory(&saved), memory(&scratch));
-        let buffers = ForwardBuffers { input, guess, cached, saved, scratch };
+        let buffers = ForwardBuffers { input, guess, placement, cached, saved, scratch };
         // SAFETY: checked for NULL, size, alignment and overlap; the caller has the rest.
         Ok(unsafe { linear.forward(&mut gpu.on(pass.stream)?, &buffers, randomness) }?)
     }
@@ -203,7 +200,8 @@ impl CudaLayer {
         let forward = ForwardBuffers {
             input: x.lowest(),
             guess: norms,
-            cached: None,
+            placement: ptr::null(),
+            cached: ptr::null(),
             saved: of(self.estimate.saved),
             scratch: of(self.estimate.forward),
         };

@@ -90,10 +90,10 @@ impl DevicePredictor {
         self.memory.part(self.state.offset + theta.offset, theta.bytes).at.cast()
     }
 
-    /// Where the numbers lie by which its guess moves towards cached norms.
-    pub(crate) fn blend(&self) -> *const f64 {
-        let blend = self.bare.blend();
-        self.memory.part(self.state.offset + blend.offset, blend.bytes).at.cast()
+    /// Where the numbers lie that place its guesses.
+    pub(crate) fn placement(&self) -> *const f64 {
+        let placement = self.bare.placement();
+        self.memory.part(self.state.offset + placement.offset, placement.bytes).at.cast()
     }
 
     /// How many numbers a step's sums are.

@@ -7,6 +7,7 @@ use crate::dtype::Dtype;
 use crate::guard::{Failure, Outcome};
 use crate::tensor::Tensor;
 use core::ffi::c_void;
+use core::ptr;
 use wtacrs_core::Keep;
 use wtacrs_core::design::BuiltIn;
 use wtacrs_core::product::Update;
@@ -142,7 +143,8 @@ impl CudaTensorMul {
         let buffers = |input: Tensor<4>, guess: *const f32, side| ForwardBuffers {
             input: input.lowest(),
             guess,
-            cached: None,
+            placement: ptr::null(),
+            cached: ptr::null(),
             saved: self.part(&saved, side),
             scratch: memory(&scratch),
         };
@@ -185,7 +187,7 @@ impl CudaTensorMul {
             gradient: g.lowest(),
             gradient_norms: norms,
             weight_gradient: to.lowest(),
-            bias_gradient: core::ptr::null_mut(),
+            bias_gradient: ptr::null_mut(),
             update,
             scratch: memory(&scratch),
         };

@@ -1,6 +1,7 @@
 //! What kernels are built from. Every piece is called by all threads of a block (or warp) together, states what it
 //! costs and which shared memory it uses, and has tests of its own.
 
+pub mod exponential;
 pub mod logarithm;
 pub mod output;
 pub mod reduce;

@@ -54,14 +54,15 @@ pub struct Args {
     pub theta: *const f32,
     /// batch × rows norms.
     pub norms: *mut f32,
-    /// batch × rows dot products divided by the row's norm (0 where the norm is 0 or the quotient not finite); not
-    /// written if `theta` is null.
+    /// batch × rows logarithms of norms that a predictor guesses, against its level: dot products divided by the row's
+    /// norm (0 where the norm is 0 or the quotient not finite) and placed. Not written if `theta` is null.
     pub directions: *mut f32,
-    /// batch × rows norms that a cache remembers, negative where it does not, towards which directions move; null for
-    /// none. A direction beside a norm that is none becomes NaN.
+    /// batch × rows norms that a cache remembers, negative where it does not, towards which guesses move; null for
+    /// none. A guess beside a norm that is none becomes NaN.
     pub cached: *const f32,
-    /// How they move: three numbers, as `NormPredictor::blend` tells them. Not read if `cached` is null.
-    pub blend: *const f64,
+    /// Where guesses lie and how they move: four numbers, as `NormPredictor::placement` tells them. Not read if `theta`
+    /// is null.
+    pub placement: *const f64,
     /// What a predictor's guess may be away from a cached log-norm at most.
     pub clamp: f64,
     /// matrices × `board_words` words that become zero: the boards of a selection behind this launch.
@@ -149,33 +150,34 @@ pub unsafe fn row_norms<E: Packed>(args: &Args) {
             if !theta.is_null() {
                 let is_usable = found.norm > 0.0 && found.direction.abs() < f32::INFINITY;
                 let direction = if is_usable { found.direction } else { 0.0 };
-                let direction = if args.cached.is_null() { direction } else { joined(args, at, direction) };
-                memory::store(args.directions.add(at), direction);
+                memory::store(args.directions.add(at), placed(args, at, direction));
             }
         }
     }
 }
 
-/// A direction, moved towards the cached norm of its row as `NormPredictor::guess_with_cache` moves it.
+/// A direction against the level, moved towards the cached norm of its row, if there is one, as
+/// `NormPredictor::guess_with_cache` moves it.
 ///
 /// # Safety
 ///
-/// There are cached norms, and `at` is a row's place among them.
+/// `at` is a row's place among the cached norms, if there are any.
 #[inline(always)]
-unsafe fn joined(args: &Args, at: usize, direction: f32) -> f32 {
-    // SAFETY: the caller's promise; there are three numbers to move by.
-    let (cached, intercept, shift, slope) = unsafe {
-        let number = |i: usize| memory::load_constant(args.blend.add(i));
-        (memory::load_constant(args.cached.add(at)), number(0), number(1), number(2))
-    };
+unsafe fn placed(args: &Args, at: usize, direction: f32) -> f32 {
+    // SAFETY: there are four numbers.
+    let number = |i: usize| unsafe { memory::load_constant(args.placement.add(i)) };
+    let offset = number(0) as f32;
+    // SAFETY: the caller's promise.
+    let cached = if args.cached.is_null() { -1.0 } else { unsafe { memory::load_constant(args.cached.add(at)) } };
     if cached < 0.0 {
-        return direction;
+        return direction + offset;
     }
     if !cached.is_finite() {
         return f32::NAN;
     }
-    let guess = intercept + f64::from(direction);
-    direction + (shift + slope * blend::distance(ln_norm(cached), guess, args.clamp)) as f32
+    let guess = number(1) + f64::from(direction);
+    let moved = direction + (number(2) + number(3) * blend::distance(ln_norm(cached), guess, args.clamp)) as f32;
+    moved + offset
 }
 
 struct Sums {

@@ -153,14 +153,6 @@ impl Team {
         (self.rank * block_threads() + thread(), self.blocks * block_threads())
     }
 
-    /// The combination of all threads' values over all blocks. `combine` is associative and commutative.
-    #[inline(always)]
-    pub(crate) fn reduce<V: Words>(&mut self, value: V, identity: V, combine: impl Fn(V, V) -> V) -> V {
-        // SAFETY: the room alternates, so the collective before the last is done with it.
-        let of_block = unsafe { reduce::reduce(value, identity, self.room(), &combine) };
-        self.of_blocks(of_block, identity, &combine, |value| reduce::warp_reduce(value, &combine))
-    }
-
     /// The sums of all threads' words over all blocks, wrapping.
     #[inline(always)]
     pub(crate) fn sum<V: Words>(&mut self, value: V) -> V {
@@ -171,7 +163,7 @@ impl Team {
     /// The largest of all threads' words over all blocks.
     #[inline(always)]
     pub(crate) fn max<V: Words>(&mut self, value: V) -> V {
-        // SAFETY: as in `reduce`.
+        // SAFETY: the room alternates, so the collective before the last is done with it.
         let of_block = unsafe { reduce::max(value, self.room()) };
         self.of_blocks(of_block, value.each(|_, _| 0), |a, b| a.with(b, Ord::max), reduce::warp_max)
     }
@@ -179,7 +171,7 @@ impl Team {
     /// The sums of the block's threads' words, wrapping.
     #[inline(always)]
     pub(crate) fn sum_in_block<V: Words>(&mut self, value: V) -> V {
-        // SAFETY: as in `reduce`.
+        // SAFETY: as in `max`.
         unsafe { reduce::sum(value, self.room()) }
     }
 
@@ -201,7 +193,7 @@ impl Team {
     /// The same over the block's warps alone.
     #[inline(always)]
     pub(crate) fn scan_in_block<V: Words>(&mut self, value: V, identity: V, combine: impl Fn(V, V) -> V) -> Prefix<V> {
-        // SAFETY: as in `reduce`.
+        // SAFETY: as in `max`.
         unsafe { scan::across_warps(value, identity, self.room(), combine) }
     }
 

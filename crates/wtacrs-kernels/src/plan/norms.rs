@@ -84,7 +84,7 @@ pub unsafe fn launch_row_norms<L: Launcher>(
         norms,
         directions: ptr::null_mut(),
         cached: ptr::null(),
-        blend: ptr::null(),
+        placement: ptr::null(),
         clamp: 0.0,
         boards: ptr::null_mut(),
         board_words: 0,

@@ -117,9 +117,11 @@ impl PredictorPlan {
         Part { offset: self.state.theta, bytes: 4 * u64::from(self.in_features) }
     }
 
-    /// Where in the state lie the numbers by which its guess moves towards cached norms.
-    pub fn blend(&self) -> Part {
-        Part { offset: self.state.blend, bytes: 3 * 8 }
+    /// Where in the state lie the four numbers that place its guesses: [`ForwardBuffers::placement`].
+    ///
+    /// [`ForwardBuffers::placement`]: super::ForwardBuffers::placement
+    pub fn placement(&self) -> Part {
+        Part { offset: self.state.placement, bytes: 4 * 8 }
     }
 
     /// How many numbers a step's sums are.

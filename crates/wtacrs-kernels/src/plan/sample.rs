@@ -93,21 +93,16 @@ pub struct ForwardBuffers {
     pub input: *const u8,
     /// batch × tokens norms (`Norms`, `Cached`) or in_features numbers θ (`Predicted`) in f32; null for `Input`.
     pub guess: *const f32,
-    /// With weights that are `Predicted`: norms that a cache remembers beside the predictor's guess, if there are any.
-    pub cached: Option<CachedGuess>,
+    /// With weights that are `Predicted`: four numbers of the predictor's state,
+    /// [`PredictorPlan::placement`](super::PredictorPlan::placement); else null.
+    pub placement: *const f64,
+    /// With weights that are `Predicted`: batch × tokens norms that a cache remembers beside the predictor's guess,
+    /// negative where it does not, or null.
+    pub cached: *const f32,
     /// As many bytes as the plan saves.
     pub saved: Memory,
     /// As many bytes as the plan's forward pass needs.
     pub scratch: Memory,
-}
-
-/// What a cache remembers, and how a predictor's guess moves towards it.
-#[derive(Clone, Copy, Debug)]
-pub struct CachedGuess {
-    /// batch × tokens norms, negative where it does not remember.
-    pub norms: *const f32,
-    /// Three numbers of the predictor's state: [`PredictorPlan::blend`](super::PredictorPlan::blend).
-    pub blend: *const f64,
 }
 
 /// Where a forward pass takes its bits from.
@@ -184,7 +179,7 @@ impl SamplePlan {
         buffers: &ForwardBuffers,
         randomness: Randomness,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let &ForwardBuffers { input, guess, cached, saved, scratch } = buffers;
+        let &ForwardBuffers { input, guess, placement, cached, saved, scratch } = buffers;
         let &SampleSettings { weights, data_type, batch, .. } = &self.settings;
         let is_empty = self.settings.pairs == 0 || self.settings.columns == 0;
         if !is_empty {
@@ -194,11 +189,12 @@ impl SamplePlan {
             check_pointer("the guess", guess, 4)?;
         }
         let (_, _, clamp) = weights.parts();
-        // Other weights have nothing to join them to.
-        let cached = cached.filter(|_| matches!(weights, WeightSource::Predicted { .. }));
-        if let Some(CachedGuess { norms, blend }) = cached {
-            check_pointer("the cached norms", norms, 4)?;
-            check_pointer("the numbers to move guesses by", blend, 8)?;
+        let is_predicted = matches!(weights, WeightSource::Predicted { .. });
+        if is_predicted && self.settings.pairs > 0 {
+            check_pointer("the numbers that place guesses", placement, 8)?;
+            if !cached.is_null() {
+                check_pointer("the cached norms", cached, 4)?;
+            }
         }
         if !randomness.further_offset.is_null() {
             check_pointer("the further offset", randomness.further_offset, 8)?;
@@ -214,7 +210,6 @@ impl SamplePlan {
 
         // They were checked to fit when the plan was made.
         let [batch, pairs, columns] = [batch, self.settings.pairs, self.settings.columns].map(|size| size as u32);
-        let is_predicted = matches!(weights, WeightSource::Predicted { .. });
         let norms = scratch.of::<f32>(self.scratch.norms);
         let directions = scratch.of::<f32>(self.scratch.directions);
         // Without elements there may be no memory to count rows in.
@@ -229,8 +224,8 @@ impl SamplePlan {
             theta: if is_predicted { guess } else { ptr::null() },
             norms,
             directions: if is_predicted { directions } else { ptr::null_mut() },
-            cached: cached.map_or(ptr::null(), |cached| cached.norms),
-            blend: cached.map_or(ptr::null(), |cached| cached.blend),
+            cached: if is_predicted { cached } else { ptr::null() },
+            placement: if is_predicted { placement } else { ptr::null() },
             clamp,
             boards: scratch.of(self.scratch.boards),
             board_words: self.board_words(),

@@ -126,7 +126,7 @@ impl LinearPlan {
             norms: ptr::null_mut(),
             directions: ptr::null_mut(),
             cached: ptr::null(),
-            blend: ptr::null(),
+            placement: ptr::null(),
             clamp: 0.0,
             boards: scratch.of(self.sample.scratch.boards),
             board_words: self.sample.board_words(),

@@ -50,8 +50,8 @@ pub struct Given<'a, T> {
     dz: Vec<T>,
     guess: &'a [f32],
     randomness: Randomness,
-    /// In device memory, in place of the guess.
-    pub theta: Option<*const f32>,
+    /// A predictor's θ and the numbers that place its guesses, in device memory, in place of the guess.
+    pub predictor: Option<(*const f32, *const f64)>,
     /// What dW holds before; if it is not zero, it is added to.
     pub old_dw: f32,
     pub then: Option<&'a Then<'a>>,
@@ -60,7 +60,7 @@ pub struct Given<'a, T> {
 impl<'a, T: Copy> Given<'a, T> {
     pub fn new(h: ArrayView2<'_, T>, dz: ArrayView2<'_, T>, guess: &'a [f32], randomness: Randomness) -> Self {
         let values = |of: ArrayView2<'_, T>| of.iter().copied().collect();
-        Self { h: values(h), dz: values(dz), guess, randomness, theta: None, old_dw: 0.0, then: None }
+        Self { h: values(h), dz: values(dz), guess, randomness, predictor: None, old_dw: 0.0, then: None }
     }
 }
 
@@ -177,8 +177,9 @@ fn execute<T: Copy, E: std::fmt::Display>(
     let ok = |done: Result<(), E>| done.unwrap_or_else(|error| panic!("{error}"));
     let buffers = ForwardBuffers {
         input: h.bytes(),
-        guess: given.theta.unwrap_or(guess.pointer()),
-        cached: None,
+        guess: given.predictor.map_or(guess.pointer().cast_const(), |(theta, _)| theta),
+        placement: given.predictor.map_or(std::ptr::null(), |(_, placement)| placement),
+        cached: std::ptr::null(),
         saved: memory(&saved),
         scratch: memory(&scratch),
     };

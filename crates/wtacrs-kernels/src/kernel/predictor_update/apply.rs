@@ -12,7 +12,7 @@
 use super::{Args, Outcome, State, at};
 use wtacrs_core::predictor_rules::blend::solve;
 use wtacrs_core::predictor_rules::sums::{self, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
-use wtacrs_core::predictor_rules::{ITERATIONS, LARGEST_SUM, TOLERANCE, numbers};
+use wtacrs_core::predictor_rules::{ITERATIONS, LARGEST_SUM, TOLERANCE, are_sums_of_rows, numbers, ridge};
 use wtacrs_simt::index::{WARP, lane, thread, warp};
 use wtacrs_simt::math::fma_f64;
 use wtacrs_simt::memory;
@@ -47,8 +47,9 @@ pub unsafe fn predictor_apply(args: &Args) {
             bad += if is_sum { 0.0 } else { 1.0 };
             i += THREADS as usize;
         }
-        let is_refused = block.sum(bad) > 0.0;
         let sum = |i: usize| memory::load(args.sums.add(i));
+        let is_of_rows = are_sums_of_rows(sum(PRESENT), sum(LOG_SUM), sum(VANISHED), sum(FAINT));
+        let is_refused = block.sum(bad) > 0.0 || !is_of_rows;
         let scalars = at::<f64>(args.state, state.scalars);
         // A number that is none is refused, so this comparison is one of numbers.
         if is_refused || sum(PRESENT) <= 0.0 {
@@ -76,7 +77,7 @@ pub unsafe fn predictor_apply(args: &Args) {
 
         let (forgetting, covariance) = (args.forgetting, at::<f64>(args.state, state.covariance));
         block.share_two(mean, added);
-        let (mut row, mut diagonal) = (block.group, 0.0);
+        let (mut row, mut diagonal, mut centred_diagonal) = (block.group, 0.0, 0.0);
         while row < r && column < r {
             // The sums are of the upper triangle; each entry below it is its mirror image, to the bit.
             let (centre, square) = if row <= column {
@@ -85,9 +86,12 @@ pub unsafe fn predictor_apply(args: &Args) {
                 let square = sum(sums::triangle(r as usize, column as usize) + (row - column) as usize);
                 (mean * block.partials.read(row), square)
             };
-            diagonal += if row == column { square } else { 0.0 };
-            let entry = covariance.add(row as usize * r as usize + column as usize);
-            memory::store(entry, forgetting * memory::load(entry) + (square - centre));
+            let at = covariance.add(row as usize * r as usize + column as usize);
+            let entry = forgetting * memory::load(at) + (square - centre);
+            memory::store(at, entry);
+            if row == column {
+                (diagonal, centred_diagonal) = (square, entry);
+            }
             row += block.groups;
         }
 
@@ -101,7 +105,8 @@ pub unsafe fn predictor_apply(args: &Args) {
             memory::store(moment_at, moment);
         }
         let trace = forgetting * memory::load(scalars.add(numbers::TRACE)) + block.sum(diagonal);
-        let system = System { block, covariance, ridge: args.ridge * trace / f64::from(r) };
+        let ridge = ridge(args.ridge, block.sum(centred_diagonal), trace, f64::from(r));
+        let system = System { block, covariance, ridge };
         let solution = system.improve(moment, solution);
         if has_element {
             memory::store(coefficient_at, solution);
@@ -109,20 +114,23 @@ pub unsafe fn predictor_apply(args: &Args) {
         let explained = block.sum(if has_element { solution * mean } else { 0.0 });
         combine(args, &state, block, solution);
         if thread() == 0 {
+            let intercept = mean_log - explained;
             memory::store(scalars.add(numbers::TRACE), trace);
-            memory::store(scalars.add(numbers::INTERCEPT), mean_log - explained);
+            memory::store(scalars.add(numbers::INTERCEPT), intercept);
             memory::store(scalars.add(numbers::LEVEL), level);
+            memory::store(scalars.add(numbers::OFFSET), intercept - level);
             let blend = |i: usize| {
                 let at = scalars.add(numbers::BLEND + i);
                 let total = forgetting * memory::load(at) + sum(sums::BLEND + i);
                 memory::store(at, total);
                 total
             };
-            let (shift, slope) = solve(&[blend(0), blend(1), blend(2), blend(3), blend(4)], args.ridge);
-            let moving = at::<f64>(args.state, state.blend);
-            memory::store(moving, mean_log - explained);
-            memory::store(moving.add(1), shift);
-            memory::store(moving.add(2), slope);
+            let (shift, slope) = solve(&[blend(0), blend(1), blend(2), blend(3), blend(4)]);
+            let placement = at::<f64>(args.state, state.placement);
+            memory::store(placement, intercept - level);
+            memory::store(placement.add(1), intercept);
+            memory::store(placement.add(2), shift);
+            memory::store(placement.add(3), slope);
             memory::store(args.status, Outcome::Learned as u32);
         }
     }

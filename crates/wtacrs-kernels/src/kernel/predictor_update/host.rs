@@ -54,7 +54,7 @@ pub fn state_bytes(predictor: &NormPredictor) -> Option<Vec<u8>> {
     write(&mut bytes, 0, predictor.numbers().iter().flat_map(|number| number.to_le_bytes()));
     write(&mut bytes, state.theta, predictor.theta().iter().flat_map(|&theta| (theta as f32).to_le_bytes()));
     write(&mut bytes, state.signs, predictor.sign_words().iter().flat_map(|word| word.to_le_bytes()));
-    write(&mut bytes, state.blend, predictor.blend().iter().flat_map(|number| number.to_le_bytes()));
+    write(&mut bytes, state.placement, predictor.placement().iter().flat_map(|number| number.to_le_bytes()));
     Some(bytes)
 }
 

@@ -69,7 +69,7 @@ pub struct Args {
     pub scales: *const f64,
     /// φ.
     pub forgetting: f64,
-    /// λ, as a share of the mean diagonal.
+    /// λ, as a share of C's mean diagonal.
     pub ridge: f64,
     /// What is fainter than e^−clamp of the last step's mean counts as that.
     pub clamp: f64,
@@ -100,10 +100,10 @@ pub enum Outcome {
 }
 
 /// Where a predictor's state lies, in bytes from its first: what wtacrs-core calls `numbers` (f64), then θ (f32), then
-/// the projection's signs (one bit for each input feature), then how its guess moves towards cached norms (f64).
+/// the projection's signs (one bit for each input feature), then where its guesses lie (f64).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Trace, intercept, level, and the five sums of the blend.
+    /// Trace, intercept, level, offset, and the five sums of the blend.
     pub scalars: u64,
     /// c: r numbers.
     pub coefficients: u64,
@@ -115,8 +115,8 @@ pub struct State {
     pub theta: u64,
     /// ⌈in_features/32⌉ words.
     pub signs: u64,
-    /// Three numbers that are made of the others: `NormPredictor::blend`.
-    pub blend: u64,
+    /// Four numbers that are made of the others: `NormPredictor::placement`.
+    pub placement: u64,
     /// All of it.
     pub bytes: u64,
 }
@@ -131,8 +131,8 @@ impl State {
         let covariance = moment + 8 * r;
         let theta = (covariance + 8 * r * r).next_multiple_of(16);
         let signs = theta + (4 * in_features as u64).next_multiple_of(16);
-        let blend = (signs + 4 * in_features.div_ceil(32) as u64).next_multiple_of(8);
-        Self { scalars: 0, coefficients, moment, covariance, theta, signs, blend, bytes: blend + 3 * 8 }
+        let placement = (signs + 4 * in_features.div_ceil(32) as u64).next_multiple_of(8);
+        Self { scalars: 0, coefficients, moment, covariance, theta, signs, placement, bytes: placement + 4 * 8 }
     }
 }
 

@@ -9,7 +9,6 @@
 //! tree node. A problem has one block, or several that tell one another what they find (`kernel::team`).
 
 mod emit;
-mod guess;
 mod independent;
 mod layout;
 mod pivotal;

@@ -1,10 +1,10 @@
 //! Norms → integer weights, as `Weights` of wtacrs-core makes them: check, find the largest, quantise.
 //!
-//! Two passes for weights that need the pair's norms alone; a cache's and a predictor's need sums over the pairs before.
+//! Two passes for weights that need the pair's numbers alone; a cache's need sums over the pairs before.
 
-use super::guess::Centre;
 use super::problem::Problem;
 use super::{Args, Source};
+use crate::block::exponential::{FARTHEST, exp};
 use wtacrs_core::fixed_point::FixedPoint;
 use wtacrs_core::weighing::{CacheMix, product};
 use wtacrs_simt::memory::{load_constant, store};
@@ -24,7 +24,7 @@ pub(super) struct Weigher {
     other: *const f32,
     source: u32,
     mix: CacheMix,
-    centre: Centre,
+    clamp: f32,
 }
 
 impl Weigher {
@@ -37,7 +37,7 @@ impl Weigher {
             source: args.source,
             // No pair is warm: what is remembered weighs nothing.
             mix: CacheMix::new(0.0, 1.0, 1.0),
-            centre: Centre::new(args.clamp),
+            clamp: (args.clamp as f32).min(FARTHEST),
         }
     }
 
@@ -78,7 +78,7 @@ impl Weigher {
         } else if self.is(Source::Cached) {
             self.mix.weight(norms.input, norms.cached())
         } else {
-            product(norms.input, self.centre.norm(norms.other))
+            product(norms.input, exp(norms.other.max(-self.clamp).min(self.clamp)))
         }
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
     let mut weigher = problem.weigher;
     let (run, pairs) = (problem.run, problem.pairs);
     let mut largest = 0;
-    let by_pair = weigher.is(Source::Input) | weigher.is(Source::Norms);
+    let by_pair = !weigher.is(Source::Cached);
     let load = |pair: u32| weigher.load(pair);
     run.for_each(load, |pair, norms| {
         let found = if by_pair { weigher.magnitude(norms) } else { 0 };
@@ -128,11 +128,7 @@ pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
         return Err(u32::MAX - largest as u32);
     }
     if !by_pair {
-        if weigher.is(Source::Cached) {
-            mix_cache(problem, &mut weigher);
-        } else {
-            weigher.centre = weigher.centre.find(problem, &weigher);
-        }
+        mix_cache(problem, &mut weigher);
         run.for_each(|pair| weigher.load(pair), |_, norms| largest = largest.max(weigher.magnitude(norms)));
         largest = problem.team.max(largest);
     }
