@@ -306,11 +306,11 @@ fn side_outputs<U: Element>(
     bias: Option<ArrayViewMut1<'_, U::Accumulator>>,
     update: Update,
 ) -> Outcome {
-    if let Some(norms) = norms {
-        product::row_norms_into(dz, norms)?;
-    }
-    if let Some(bias) = bias {
-        product::column_sums_into(dz, bias, update)?;
+    match (norms, bias) {
+        (Some(norms), Some(bias)) => product::row_norms_and_column_sums_into(dz, norms, bias, update)?,
+        (Some(norms), None) => product::row_norms_into(dz, norms)?,
+        (None, Some(bias)) => product::column_sums_into(dz, bias, update)?,
+        (None, None) => {}
     }
     Ok(())
 }
