@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use std::ptr::null_mut;
 use wtacrs::status::{WTACRS_DEVICE_MISMATCH, WTACRS_INVALID_WEIGHTS, WTACRS_OK, WTACRS_OVERLAP, wtacrs_status};
 use wtacrs::tensor_mul::*;
-use wtacrs::{context::*, estimate::*, layer::*, linear::*, norms::*, plan::*, steps::*};
+use wtacrs::{context::*, estimate::*, expected_error::*, layer::*, linear::*, norms::*, plan::*, steps::*};
 use wtacrs_fuzz::memory::{Memory, Place};
 use wtacrs_fuzz::tensor::{Given, Wish};
 
@@ -25,6 +25,8 @@ struct Input {
 #[derive(Arbitrary, Debug)]
 enum Call {
     RowNorms(Wish),
+    ColumnNorms(Wish),
+    ExpectedError(Wish, Wish),
     Forward(Wish),
     Backward(Wish, Wish),
     Gather(Wish, Wish),
@@ -151,6 +153,28 @@ impl World {
                 if let (WTACRS_OK, Some(elements)) = (status, &x.elements) {
                     self.check_norms(&found, elements, inner);
                 }
+            }
+            Call::ColumnNorms(x) => {
+                let x = self.tensor(x, &[tokens, inner], 0)?;
+                let wanted = usize::try_from(*x.shape().get(1).unwrap_or(&0)).unwrap_or(0);
+                let columns = wanted.min(1 << 10);
+                let norms = self.memory.place(place, columns * 4, 4);
+                let context = self.context;
+                let function = "wtacrs_column_norms_dl";
+                let status = self.memory.call(function, &[(norms, columns * 4)], &[], || unsafe {
+                    wtacrs_column_norms_dl(context, x.pointer(), norms.cast(), columns, none)
+                });
+                let is_accepted = status == WTACRS_OK || wanted > columns;
+                assert!(is_accepted || x.elements.is_none(), "a valid tensor was refused");
+            }
+            Call::ExpectedError(h, dz) => {
+                let h = self.tensor(h, &[tokens, inner], 0)?;
+                let dz = self.tensor(dz, &[tokens, outer], 1)?;
+                let (plan, error) = (self.plan, self.memory.place(place, 8, 8));
+                self.call("wtacrs_expected_error_dl", &[&h, &dz], 0, &[(error, 8)], &[], || unsafe {
+                    let (h, dz, nothing) = (h.pointer(), dz.pointer(), none.cast());
+                    wtacrs_expected_error_dl(plan, h, dz, none.cast(), error.cast(), none.cast(), nothing)
+                });
             }
             Call::Forward(h) => {
                 let h = self.tensor(h, &[tokens, inner], 0)?;

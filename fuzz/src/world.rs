@@ -5,7 +5,7 @@ use crate::memory::{MOST, Memory, Place, Span, last_error};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use std::ptr::null_mut;
 use wtacrs::status::{WTACRS_INVALID_HANDLE, WTACRS_OK, wtacrs_status};
-use wtacrs::{cache::*, context::*, layer::*, plan::*, predictor::*};
+use wtacrs::{cache::*, cache_on::*, context::*, layer::*, plan::*, predictor::*, predictor_on::*, tensor_mul::*};
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Setting {
@@ -16,6 +16,38 @@ pub enum Setting {
     Design(i8),
     Source(i8),
     Mix(f64),
+    Precision(i8),
+    FurtherOffset(u8),
+}
+
+/// A change of a batched product's description.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum ProductSetting {
+    Shape([Size; 5]),
+    Dtypes([u8; 2]),
+    BudgetRows(i8, Size),
+    BudgetFraction(i8, f64),
+    Exact(i8),
+    Design(i8),
+    Mix(f64),
+    Precision(i8),
+    FurtherOffset(u8),
+}
+
+/// A number that passes may add to their offsets, whenever they run.
+static FURTHER: u64 = 3;
+
+/// It, or nothing, or something that is not aligned.
+fn further(pick: u8) -> *const u64 {
+    match pick % 3 {
+        0 => std::ptr::null(),
+        1 => &raw const FURTHER,
+        _ => (&raw const FURTHER).wrapping_byte_add(1),
+    }
+}
+
+fn dtype(byte: u8) -> i32 {
+    i32::from(byte % 6) - 1
 }
 
 /// Saved memory: of an earlier forward pass, or anything.
@@ -68,15 +100,14 @@ impl World {
     pub fn set(&mut self, layer: Pick, setting: Setting) {
         let chosen = self.handles.choose(layer, Kind::Layer);
         let layer = chosen.pointer();
-        let number = |byte: u8| i32::from(byte % 6) - 1;
-        // SAFETY: no pointers.
+        // SAFETY: no pointers but to what lives for ever.
         let (function, status) = unsafe {
             match setting {
                 Setting::Shape([tokens, inner, outer]) => {
                     ("wtacrs_layer_set_shape", wtacrs_layer_set_shape(layer, tokens.get(), inner.get(), outer.get()))
                 }
                 Setting::Dtypes([h, dz, dw]) => {
-                    ("wtacrs_layer_set_dtypes", wtacrs_layer_set_dtypes(layer, number(h), number(dz), number(dw)))
+                    ("wtacrs_layer_set_dtypes", wtacrs_layer_set_dtypes(layer, dtype(h), dtype(dz), dtype(dw)))
                 }
                 Setting::BudgetRows(rows) => {
                     ("wtacrs_layer_set_budget_rows", wtacrs_layer_set_budget_rows(layer, rows.get()))
@@ -91,6 +122,12 @@ impl World {
                     ("wtacrs_layer_set_source", wtacrs_layer_set_source(layer, i32::from(source)))
                 }
                 Setting::Mix(mix) => ("wtacrs_layer_set_mix", wtacrs_layer_set_mix(layer, mix)),
+                Setting::Precision(precision) => {
+                    ("wtacrs_layer_set_precision", wtacrs_layer_set_precision(layer, i32::from(precision)))
+                }
+                Setting::FurtherOffset(pick) => {
+                    ("wtacrs_layer_set_further_offset", wtacrs_layer_set_further_offset(layer, further(pick)))
+                }
             }
         };
         self.refused(status, &[chosen]);
@@ -101,10 +138,82 @@ impl World {
         let model = &mut self.handles.0[chosen.known.expect("checked")].model;
         match setting {
             Setting::Shape(shape) => model.shape[..3].copy_from_slice(&shape.map(Size::get)),
-            Setting::Dtypes(dtypes) => model.dtypes = dtypes.map(number),
+            Setting::Dtypes(dtypes) => model.dtypes = dtypes.map(dtype),
             Setting::Source(source) => model.source = i32::from(source),
             _ => {}
         }
+    }
+
+    pub fn set_product(&mut self, product: Pick, setting: ProductSetting) {
+        let chosen = self.handles.choose(product, Kind::TensorMul);
+        let it = chosen.pointer();
+        // SAFETY: no pointers but to what lives for ever.
+        let call = || unsafe {
+            match setting {
+                ProductSetting::Shape(shape) => {
+                    let [batch, heads, rows, inner, columns] = shape.map(Size::get);
+                    wtacrs_tensor_mul_set_shape(it, batch, heads, rows, inner, columns)
+                }
+                ProductSetting::Dtypes([of, gradient]) => wtacrs_tensor_mul_set_dtypes(it, dtype(of), dtype(gradient)),
+                ProductSetting::BudgetRows(side, rows) => {
+                    wtacrs_tensor_mul_set_budget_rows(it, i32::from(side), rows.get())
+                }
+                ProductSetting::BudgetFraction(side, share) => {
+                    wtacrs_tensor_mul_set_budget_fraction(it, i32::from(side), share)
+                }
+                ProductSetting::Exact(side) => wtacrs_tensor_mul_set_exact(it, i32::from(side)),
+                ProductSetting::Design(design) => wtacrs_tensor_mul_set_design(it, i32::from(design)),
+                ProductSetting::Mix(mix) => wtacrs_tensor_mul_set_mix(it, mix),
+                ProductSetting::Precision(precision) => wtacrs_tensor_mul_set_precision(it, i32::from(precision)),
+                ProductSetting::FurtherOffset(pick) => wtacrs_tensor_mul_set_further_offset(it, further(pick)),
+            }
+        };
+        let function = match setting {
+            ProductSetting::Shape(_) => "wtacrs_tensor_mul_set_shape",
+            ProductSetting::Dtypes(_) => "wtacrs_tensor_mul_set_dtypes",
+            ProductSetting::BudgetRows(..) => "wtacrs_tensor_mul_set_budget_rows",
+            ProductSetting::BudgetFraction(..) => "wtacrs_tensor_mul_set_budget_fraction",
+            ProductSetting::Exact(_) => "wtacrs_tensor_mul_set_exact",
+            ProductSetting::Design(_) => "wtacrs_tensor_mul_set_design",
+            ProductSetting::Mix(_) => "wtacrs_tensor_mul_set_mix",
+            ProductSetting::Precision(_) => "wtacrs_tensor_mul_set_precision",
+            ProductSetting::FurtherOffset(_) => "wtacrs_tensor_mul_set_further_offset",
+        };
+        let status = self.memory.call(function, &[], &[], call);
+        self.refused(status, &[chosen]);
+        if status != WTACRS_OK {
+            return;
+        }
+        let model = &mut self.handles.0[chosen.known.expect("checked")].model;
+        match setting {
+            ProductSetting::Shape(shape) => model.shape = shape.map(Size::get),
+            ProductSetting::Dtypes([of, gradient]) => model.dtypes = [dtype(of), dtype(gradient), 0],
+            _ => {}
+        }
+    }
+
+    pub fn create_product_plan(&mut self, context: Pick, product: Pick) {
+        let context = self.handles.choose(context, Kind::Context);
+        let product = self.handles.choose(product, Kind::TensorMul);
+        let model = self.handles.model(product);
+        // SAFETY: an output of one pointer.
+        let create = |out: *mut *mut wtacrs_tensor_mul_plan| unsafe {
+            wtacrs_tensor_mul_plan_create(context.pointer(), product.pointer(), out)
+        };
+        let status = self.create(Kind::TensorMulPlan, "wtacrs_tensor_mul_plan_create", model, create);
+        self.refused(status, &[context, product]);
+        if status != WTACRS_OK {
+            return;
+        }
+        let made = self.handles.0.last_mut().expect("just made");
+        let plan: *const wtacrs_tensor_mul_plan = std::ptr::without_provenance(made.address);
+        let [mut saved, mut forward, mut scratch] = [0_usize; 3];
+        // SAFETY: outputs of one number.
+        let told = unsafe {
+            wtacrs_tensor_mul_plan_memory(plan, &raw mut saved, &raw mut forward, &raw mut scratch, null_mut())
+        };
+        assert_eq!((told, forward), (WTACRS_OK, 0));
+        made.model = Model { saved, scratch, ..model };
     }
 
     pub fn create_plan(&mut self, context: Pick, layer: Pick) {
@@ -140,7 +249,9 @@ impl World {
             (Kind::Plan, "wtacrs_plan_destroy"),
             (Kind::Cache, "wtacrs_norm_cache_destroy"),
             (Kind::Predictor, "wtacrs_norm_predictor_destroy"),
-        ][usize::from(kind % 5)];
+            (Kind::TensorMul, "wtacrs_tensor_mul_destroy"),
+            (Kind::TensorMulPlan, "wtacrs_tensor_mul_plan_destroy"),
+        ][usize::from(kind % 7)];
         let chosen = self.handles.choose(pick, kind);
         let status = self.memory.call(function, &[], &[], || end(kind, chosen));
         let right = chosen.is_null() || chosen.known.is_some();
@@ -152,7 +263,12 @@ impl World {
 
     /// The plan, if calls can be made with it.
     pub fn plan(&self, pick: Pick) -> Option<(Chosen, Model)> {
-        let chosen = self.handles.choose(pick, Kind::Plan);
+        self.plan_of(pick, Kind::Plan)
+    }
+
+    /// A plan of either kind, if calls can be made with it.
+    pub fn plan_of(&self, pick: Pick, kind: Kind) -> Option<(Chosen, Model)> {
+        let chosen = self.handles.choose(pick, kind);
         Some((chosen, self.handles.model(chosen))).filter(|(_, model)| is_small(model))
     }
 
@@ -170,12 +286,23 @@ impl World {
     }
 
     /// What was saved can be loaded; what was then changed is refused, or is another object that works.
-    pub fn save_and_load(&mut self, predictor: bool, handle: Pick, place: Place, less: u8, flipped: Option<u16>) {
+    pub fn save_and_load(
+        &mut self,
+        predictor: bool,
+        handle: Pick,
+        place: Place,
+        less: u8,
+        flipped: Option<u16>,
+        on: Option<Pick>,
+    ) {
         let kind = if predictor { Kind::Predictor } else { Kind::Cache };
         let chosen = self.handles.choose(handle, kind);
-        let (save, load) = match predictor {
-            true => ("wtacrs_norm_predictor_save", "wtacrs_norm_predictor_load"),
-            false => ("wtacrs_norm_cache_save", "wtacrs_norm_cache_load"),
+        let context = on.map(|context| self.handles.choose(context, Kind::Context));
+        let (save, load) = match (predictor, on) {
+            (true, None) => ("wtacrs_norm_predictor_save", "wtacrs_norm_predictor_load"),
+            (true, _) => ("wtacrs_norm_predictor_save", "wtacrs_norm_predictor_load_on"),
+            (false, None) => ("wtacrs_norm_cache_save", "wtacrs_norm_cache_load"),
+            (false, _) => ("wtacrs_norm_cache_save", "wtacrs_norm_cache_load_on"),
         };
         // SAFETY: memory as documented, here and below.
         let run = |buffer: *mut u8, room: usize, needed: *mut usize| unsafe {
@@ -203,17 +330,24 @@ impl World {
             bytes[at / 8 % len] ^= 1 << (at % 8);
         }
         let model = self.handles.model(chosen);
-        let status = match predictor {
-            true => self.create(kind, load, model, |out| unsafe {
-                wtacrs_norm_predictor_load(bytes.as_ptr().cast(), bytes.len(), out)
+        let (from, length) = (bytes.as_ptr().cast(), bytes.len());
+        // SAFETY: as above, in all four.
+        let status = match (predictor, context) {
+            (true, None) => {
+                self.create(kind, load, model, |out| unsafe { wtacrs_norm_predictor_load(from, length, out) })
+            }
+            (true, Some(on)) => self.create(kind, load, model, |out| unsafe {
+                wtacrs_norm_predictor_load_on(on.pointer(), from, length, out)
             }),
-            // SAFETY: as above.
-            false => self.create(kind, load, model, |out| unsafe {
-                wtacrs_norm_cache_load(bytes.as_ptr().cast(), bytes.len(), out)
+            (false, None) => self.create(kind, load, model, |out| unsafe { wtacrs_norm_cache_load(from, length, out) }),
+            (false, Some(on)) => self.create(kind, load, model, |out| unsafe {
+                wtacrs_norm_cache_load_on(on.pointer(), SMALL, usize::MAX, from, length, out)
             }),
         };
+        let is_right = context.is_none_or(|context| context.known.is_some());
+        self.refused(status, context.as_slice());
         assert!(
-            flipped.is_some() || bytes.is_empty() || status == WTACRS_OK,
+            flipped.is_some() || bytes.is_empty() || !is_right || status == WTACRS_OK,
             "what was saved can be loaded: {}",
             last_error()
         );
@@ -229,7 +363,9 @@ fn end(kind: Kind, handle: Chosen) -> wtacrs_status {
             Kind::Layer => wtacrs_layer_destroy(handle.pointer()),
             Kind::Plan => wtacrs_plan_destroy(handle.pointer()),
             Kind::Cache => wtacrs_norm_cache_destroy(handle.pointer()),
-            _ => wtacrs_norm_predictor_destroy(handle.pointer()),
+            Kind::Predictor => wtacrs_norm_predictor_destroy(handle.pointer()),
+            Kind::TensorMul => wtacrs_tensor_mul_destroy(handle.pointer()),
+            Kind::TensorMulPlan => wtacrs_tensor_mul_plan_destroy(handle.pointer()),
         }
     }
 }

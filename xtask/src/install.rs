@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
-/// The number in the SONAME: WTACRS_ABI_VERSION of the header.
+/// The number in the SONAME: WTACRS_ABI_VERSION of the header (`tests/installed.rs` of wtacrs-ffi holds them together).
 const ABI: &str = "0";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -17,7 +17,7 @@ use crate::linear::ForwardError;
 use crate::product::{self, Scratch, ShapeError, Update, check_size};
 use crate::weights::DEFAULT_MIX;
 use crate::{BudgetError, Keep, Selection, Weights, WeightsError};
-use ndarray::{Array2, Array3, Array4, ArrayView1, ArrayView2, ArrayView3, ArrayView4, Axis, s};
+use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, s};
 use rayon::prelude::*;
 
 /// How one of the two gradients sums over its pairs.
@@ -148,8 +148,8 @@ impl<D: Design + Sync> TensorMul<D> {
         check_guess("guessed column norms", guess.columns, (batch, heads, columns))?;
 
         let keep = |side, pairs: ArrayView2<'_, T>, guess: Option<ArrayView3<'_, f32>>, item: usize| {
-            let guess = guess.map(|guess| guess.slice_move(s![item / heads, item % heads, ..]));
-            let selection = self.select(side, pairs, guess, seed, offset, item)?;
+            let guess = guess.map(|guess| guess.slice_move(s![item / heads, item % heads, ..]).mapv(Some).to_vec());
+            let selection = self.select(side, pairs, guess.as_deref(), seed, offset, item)?;
             Ok::<_, ForwardError>((product::gather(pairs, &selection)?, selection))
         };
         let items = (0..batch * heads)
@@ -169,7 +169,8 @@ impl<D: Design + Sync> TensorMul<D> {
 
     /// Chooses what one gradient of one item needs: [`Self::forward`] for one (batch, head) and side, without its copies.
     /// `pairs` are the rows to choose from, the columns of B for [`Side::Left`] and the rows of A for [`Side::Right`];
-    /// `item` is the batch item times the heads, plus the head.
+    /// `guess` may know the norms of some pairs of G and not of others; `item` is the batch item times the heads, plus the
+    /// head.
     ///
     /// # Errors
     ///
@@ -178,7 +179,7 @@ impl<D: Design + Sync> TensorMul<D> {
         &self,
         side: Side,
         pairs: ArrayView2<'_, T>,
-        guess: Option<ArrayView1<'_, f32>>,
+        guess: Option<&[Option<f32>]>,
         seed: u64,
         offset: u64,
         item: usize,
@@ -189,7 +190,7 @@ impl<D: Design + Sync> TensorMul<D> {
         };
         let norms = product::row_norms(pairs);
         let weights = match guess {
-            Some(guess) => Weights::from_cache(&norms, &guess.mapv(Some).to_vec(), self.mix)?,
+            Some(guess) => Weights::from_cache(&norms, guess, self.mix)?,
             None => Weights::from_input(&norms)?,
         };
         let budget = weights.budget(keep)?;

@@ -12,7 +12,9 @@
  *   Outputs need no initial values.
  * - Outputs are written only if the call returns WTACRS_OK, except where a comment says so of a size. No output may
  *   share memory with another argument of the call; the bytes from the first to the last element count.
- * - A number of 0 rows, tokens or features is allowed (not on CUDA), and its pointer may then be NULL.
+ * - A number of 0 rows, tokens or features is allowed, and its pointer may then be NULL; on CUDA, batched products want
+ *   every size to be at least 1.
+ * - A plan is for one shape: another number of tokens is another plan. Plans are small and quickly made.
  * - Any thread may call any function at any time. A plan is shared freely; saved and scratch memory is for one call at
  *   a time. wtacrs_last_error is the calling thread's own.
  * - Randomness is a function of (seed, offset); there is no generator with a state. A pass advances the offset by what
@@ -22,7 +24,11 @@
  *   can be captured in a CUDA graph. The context's CUDA context must be the calling thread's current one; otherwise,
  *   WTACRS_DEVICE_MISMATCH. What no kernel does is WTACRS_UNSUPPORTED, with words. WTACRS_CUDA_ERROR comes of any such
  *   call if the driver refuses; kernels before the one refused may then have written outputs.
- * - Any call may also return WTACRS_PANIC: a defect of the library, contained.
+ * - The CPU path works in one rayon pool of the process, with as many threads as RAYON_NUM_THREADS says, or as there are
+ *   cores.
+ * - Any call may return WTACRS_OUT_OF_MEMORY if its arguments ask for memory of the heap that the process cannot have;
+ *   memory of a GPU that cannot be had is WTACRS_CUDA_ERROR.
+ * - Any call may also return WTACRS_PANIC: a defect of the library, contained; it is told on stderr as well.
  */
 
 
@@ -39,7 +45,8 @@ typedef DLTensor wtacrs_dltensor;
 typedef struct wtacrs_dltensor {
   void *data;
   struct {
-    int32_t device_type; /* 1: host, 2: CUDA */
+    int32_t device_type; /* 1: host, 2: CUDA; all others, such as pinned (3) or managed memory (13), are
+                            WTACRS_DEVICE_MISMATCH: pass them as what they are used as */
     int32_t device_id;
   } device;
   int32_t ndim;
@@ -298,9 +305,14 @@ typedef int32_t wtacrs_status;
 
 /*
  A defect of this library, contained. Outputs of the call may be partly written; the object that it changed, if
- any, must be destroyed.
+ any, must be destroyed. The place of the defect is printed on stderr.
  */
 #define WTACRS_PANIC 18
+
+/*
+ The process cannot have the memory that the call would take from its heap. Nothing was changed.
+ */
+#define WTACRS_OUT_OF_MEMORY 19
 
 #ifdef __cplusplus
 extern "C" {
@@ -325,8 +337,10 @@ wtacrs_status wtacrs_norm_cache_destroy(struct wtacrs_norm_cache *cache);
  that is not known. `samples` and `lengths` hold `count` ids and numbers of tokens, and `norms` has room for `capacity`
  floats, at least one for each token.
 
- Errors: WTACRS_SHAPE_MISMATCH if a sample is known with another length; WTACRS_BUFFER_TOO_SMALL, WTACRS_SIZE_OVERFLOW,
- WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ Errors: WTACRS_SHAPE_MISMATCH if a sample is known with another length, or is longer than a cache of
+ wtacrs_norm_cache_create_on takes, and WTACRS_INVALID_ARGUMENT for an id beyond its samples; WTACRS_DEVICE_MISMATCH for
+ a cache on a GPU; WTACRS_BUFFER_TOO_SMALL, WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_MISALIGNED, WTACRS_OVERLAP.
  */
 wtacrs_status wtacrs_norm_cache_fetch(const struct wtacrs_norm_cache *cache,
                                       const uint64_t *samples,
@@ -339,8 +353,8 @@ wtacrs_status wtacrs_norm_cache_fetch(const struct wtacrs_norm_cache *cache,
  Remembers the norms of a batch's tokens, sample after sample (from wtacrs_backward), in place of what was known of
  these samples; of a sample that is twice in the batch, the last. `total` floats, which must be one for each token.
 
- Errors: WTACRS_INVALID_WEIGHTS names a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH,
- WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The cache is then as it was.
+ Errors: WTACRS_INVALID_WEIGHTS names a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH also for another
+ `total`; otherwise as for wtacrs_norm_cache_fetch. The cache is then as it was.
  */
 wtacrs_status wtacrs_norm_cache_store(struct wtacrs_norm_cache *cache,
                                       const uint64_t *samples,
@@ -352,7 +366,7 @@ wtacrs_status wtacrs_norm_cache_store(struct wtacrs_norm_cache *cache,
 /*
  Forgets a sample, such as one whose text has changed; one that is not known is no error.
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_DEVICE_MISMATCH for a cache on a GPU; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
 wtacrs_status wtacrs_norm_cache_forget(struct wtacrs_norm_cache *cache, uint64_t sample);
 
@@ -373,16 +387,16 @@ wtacrs_status wtacrs_norm_cache_save(const struct wtacrs_norm_cache *cache,
 /*
  A cache from the `length` bytes that wtacrs_norm_cache_save wrote.
 
- Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_OVERLAP.
  */
 wtacrs_status wtacrs_norm_cache_load(const void *bytes, size_t length, struct wtacrs_norm_cache **cache);
 
 /*
  An empty cache for a context's device, of samples with the ids 0 to `samples` - 1 and at most `tokens_per_sample` tokens
  each. On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes, which is allocated by this
- call and freed by wtacrs_norm_cache_destroy: neither may be called while a stream is captured, and the CUDA context
- must still live when the cache is destroyed. Calls on one cache belong on one stream, or on streams that wait for one
- another. On the CPU it is a cache as of wtacrs_norm_cache_create that refuses other samples.
+ call and freed by wtacrs_norm_cache_destroy, which waits for all that was launched: neither may be called while a stream
+ is captured, and the CUDA context must still live when the cache is destroyed. Calls on one cache belong on one stream,
+ or on streams that wait for one another. On the CPU it is a cache as of wtacrs_norm_cache_create that refuses other samples.
 
  Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_SIZE_OVERFLOW, WTACRS_CUDA_ERROR.
  */
@@ -495,16 +509,17 @@ wtacrs_status wtacrs_norm_cache_outcome(struct wtacrs_norm_cache *cache,
  context's CUDA context is current, and is otherwise answered with WTACRS_DEVICE_MISMATCH. Not to be called while a
  stream is captured.
 
- Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NULL_POINTER; WTACRS_NO_DEVICE if there
- is no CUDA driver, if it is too old, or if there is no such GPU, none of compute capability 8.0 or later, or no current
- context; WTACRS_CUDA_ERROR. The last error has the details.
+ Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NULL_POINTER, WTACRS_MISALIGNED;
+ WTACRS_NO_DEVICE if there is no CUDA driver, if it is too old, or if there is no such GPU, none of compute capability
+ 8.0 or later, or no current context; WTACRS_CUDA_ERROR. The last error has the details.
  */
 wtacrs_status wtacrs_context_create(int32_t device,
                                     int32_t ordinal,
                                     struct wtacrs_context **context);
 
 /*
- Destroys a context; NULL is allowed. Plans that were made with it stay valid.
+ Destroys a context; NULL is allowed. Plans that were made with it stay valid. On CUDA the loaded kernels stay in the CUDA
+ context until that ends, for its plans and for the next wtacrs_context of it, and so does a primary context.
 
  Errors: WTACRS_INVALID_HANDLE.
  */
@@ -560,7 +575,7 @@ wtacrs_status wtacrs_estimate_dl(const struct wtacrs_plan *plan,
  which sources of weights are compared. Needs `pair_norms`.
 
  Errors: WTACRS_INVALID_WEIGHTS; WTACRS_NULL_POINTER (also for `squared_error` without `pair_norms`),
- WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
+ WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
  */
 wtacrs_status wtacrs_theory(const struct wtacrs_plan *plan,
                             const double *weights,
@@ -873,6 +888,17 @@ wtacrs_status wtacrs_column_norms(const struct wtacrs_context *context,
                                   void *stream);
 
 /*
+ wtacrs_column_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
+
+ Errors: as for wtacrs_row_norms_dl.
+ */
+wtacrs_status wtacrs_column_norms_dl(const struct wtacrs_context *context,
+                                     const wtacrs_dltensor *x,
+                                     float *norms,
+                                     size_t capacity,
+                                     void *stream);
+
+/*
  One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
  norms each. Teach a shared predictor, or fill a shared cache, with these. For norms on the host; on a GPU
  wtacrs_column_norms makes them of one layers x tokens matrix.
@@ -890,7 +916,7 @@ wtacrs_status wtacrs_joint_norms(const float *const *layers,
  On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16: WTACRS_UNSUPPORTED.
 
  Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
- WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_create(const struct wtacrs_context *context,
                                  const struct wtacrs_layer *layer,
@@ -906,7 +932,7 @@ wtacrs_status wtacrs_plan_destroy(struct wtacrs_plan *plan);
 /*
  The most rows that a forward pass keeps.
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_budget(const struct wtacrs_plan *plan, size_t *rows);
 
@@ -914,7 +940,7 @@ wtacrs_status wtacrs_plan_budget(const struct wtacrs_plan *plan, size_t *rows);
  Bytes of the saved memory that a forward pass writes and its backward pass reads: the caller's, aligned to 64 (on CUDA
  256).
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_saved_bytes(const struct wtacrs_plan *plan,
                                       size_t *bytes);
@@ -923,7 +949,7 @@ wtacrs_status wtacrs_plan_saved_bytes(const struct wtacrs_plan *plan,
  Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64 (on CUDA 256), dead when the
  call returns (on CUDA, when its work is done). 0 on the CPU, which takes a few words for each token from its own heap.
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_forward_scratch_bytes(const struct wtacrs_plan *plan,
                                                 size_t *bytes);
@@ -932,7 +958,7 @@ wtacrs_status wtacrs_plan_forward_scratch_bytes(const struct wtacrs_plan *plan,
  Bytes of scratch memory for wtacrs_backward: the caller's, aligned to 64 (on CUDA 256), dead when the call returns (on
  CUDA, when its work is done). On the CPU also for wtacrs_weight_gradient.
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_backward_scratch_bytes(const struct wtacrs_plan *plan,
                                                  size_t *bytes);
@@ -941,7 +967,7 @@ wtacrs_status wtacrs_plan_backward_scratch_bytes(const struct wtacrs_plan *plan,
  Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64 (on CUDA 256), dead when the call returns (on
  CUDA, when its work is done).
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_estimate_scratch_bytes(const struct wtacrs_plan *plan,
                                                  size_t *bytes);
@@ -950,7 +976,7 @@ wtacrs_status wtacrs_plan_estimate_scratch_bytes(const struct wtacrs_plan *plan,
  Bytes of scratch memory for wtacrs_weight_gradient: the caller's, aligned to 64 (on CUDA 256), dead when the call
  returns. On the CPU it is wtacrs_plan_backward_scratch_bytes.
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_weight_gradient_scratch_bytes(const struct wtacrs_plan *plan,
                                                         size_t *bytes);
@@ -960,7 +986,8 @@ wtacrs_status wtacrs_plan_weight_gradient_scratch_bytes(const struct wtacrs_plan
  or 1 + the index of the first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the
  backward pass makes a dW of zeros (or adds nothing). A training loop may look at it when it next waits for the GPU.
 
- Errors: WTACRS_UNSUPPORTED on the CPU, which tells such a row at once; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_UNSUPPORTED on the CPU, which tells such a row at once; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_saved_status_offset(const struct wtacrs_plan *plan,
                                               size_t *offset);
@@ -969,7 +996,7 @@ wtacrs_status wtacrs_plan_saved_status_offset(const struct wtacrs_plan *plan,
  How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
  (seed, offset + draws) to the next. There is no generator with a state of its own.
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_plan_draws(const struct wtacrs_plan *plan, uint64_t *draws);
 
@@ -977,7 +1004,7 @@ wtacrs_status wtacrs_plan_draws(const struct wtacrs_plan *plan, uint64_t *draws)
  The memory of a step: bytes that live from the forward to the backward pass, the most scratch memory of either
  pass, and what the exact layer keeps, which is H. Outputs may be NULL where they are not wanted.
 
- Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_MISALIGNED, WTACRS_OVERLAP, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
 wtacrs_status wtacrs_plan_memory(const struct wtacrs_plan *plan,
                                  size_t *saved_bytes,
@@ -1021,8 +1048,8 @@ wtacrs_status wtacrs_norm_predictor_destroy(struct wtacrs_norm_predictor *predic
  gives (wtacrs_joint_norms for layers that share H).
 
  Errors: WTACRS_INVALID_WEIGHTS for a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH for another number of
- in_features; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The
- predictor is then as it was.
+ in_features; WTACRS_DEVICE_MISMATCH for a predictor or plan on a GPU; as for wtacrs_backward about `saved`;
+ WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The predictor is then as it was.
  */
 wtacrs_status wtacrs_norm_predictor_update(struct wtacrs_norm_predictor *predictor,
                                            const struct wtacrs_plan *plan,
@@ -1086,7 +1113,8 @@ wtacrs_status wtacrs_norm_predictor_statistics_cached(const struct wtacrs_norm_p
  Learns from a step's statistics, `count` sums over all ranks.
 
  Errors: WTACRS_SHAPE_MISMATCH for another count; WTACRS_INVALID_ARGUMENT for sums that no rows can have;
- WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The predictor is then as it was.
+ WTACRS_DEVICE_MISMATCH for a predictor on a GPU; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The
+ predictor is then as it was.
  */
 wtacrs_status wtacrs_norm_predictor_apply(struct wtacrs_norm_predictor *predictor,
                                           const double *sums,
@@ -1095,10 +1123,11 @@ wtacrs_status wtacrs_norm_predictor_apply(struct wtacrs_norm_predictor *predicto
 /*
  The whole predictor as bytes, for a checkpoint; wtacrs_norm_predictor_load reads them on any machine, and the loaded
  predictor continues to the same bits. For a predictor on a GPU this call waits for all that was launched in its CUDA
- context, so it must not be made while a stream is captured. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
- NULL and `capacity` 0 it is only asked for.
+ context, so it must not be made while a stream is captured. `*needed` becomes their number, also with
+ WTACRS_BUFFER_TOO_SMALL. With `buffer` NULL and `capacity` 0 it is only asked for.
 
- Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+ Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+ WTACRS_CUDA_ERROR.
  */
 wtacrs_status wtacrs_norm_predictor_save(const struct wtacrs_norm_predictor *predictor,
                                          void *buffer,
@@ -1108,7 +1137,8 @@ wtacrs_status wtacrs_norm_predictor_save(const struct wtacrs_norm_predictor *pre
 /*
  A predictor from the `length` bytes that wtacrs_norm_predictor_save wrote.
 
- Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_MISALIGNED,
+ WTACRS_OVERLAP.
  */
 wtacrs_status wtacrs_norm_predictor_load(const void *bytes,
                                          size_t length,
@@ -1116,10 +1146,11 @@ wtacrs_status wtacrs_norm_predictor_load(const void *bytes,
 
 /*
  wtacrs_norm_predictor_create for a context's device. On CUDA its state lies in the GPU's memory, which is allocated by
- this call and freed by wtacrs_norm_predictor_destroy: neither may be called while a stream is captured, and the
- CUDA context must still live when the predictor is destroyed. Forward passes read the state and updates write it when
- they run, so calls on one predictor belong on one stream, or on streams that wait for one another. A plan on CUDA takes
- only predictors that were made with the plan's own context.
+ this call and freed by wtacrs_norm_predictor_destroy, which waits for all that was launched: neither may be called while
+ a stream is captured, and the CUDA context must still live when the predictor is destroyed. Forward passes read the
+ state and updates write it when they run, so calls on one predictor belong on one stream, or on streams that wait for
+ one another. A plan on CUDA takes only predictors that were made with the handle of its own context; one of another
+ handle, though it be of the same GPU, is WTACRS_DEVICE_MISMATCH.
 
  Errors: as for wtacrs_norm_predictor_create; also WTACRS_INVALID_HANDLE and WTACRS_CUDA_ERROR.
  */
@@ -1236,7 +1267,8 @@ wtacrs_status wtacrs_norm_predictor_apply_on(struct wtacrs_norm_predictor *predi
  is none. `*row` is 0, or 1 + the first kept row (in the order of the indices) with such a number, in the statistics of
  the last step on this rank. Either may be NULL. On the CPU it is WTACRS_UNSUPPORTED, as calls tell at once.
 
- Errors: WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_CUDA_ERROR.
+ Errors: WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+ WTACRS_CUDA_ERROR.
  */
 wtacrs_status wtacrs_norm_predictor_outcome(const struct wtacrs_norm_predictor *predictor,
                                             uint32_t *outcome,
@@ -1277,7 +1309,7 @@ const char *wtacrs_status_string(wtacrs_status status);
  `capacity` > 0; `*needed` becomes the bytes of the whole text with its NUL. `buffer` may be NULL if `capacity` is 0,
  and `needed` may be NULL.
 
- Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+ Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_OVERLAP.
  */
 wtacrs_status wtacrs_last_error(char *buffer,
                                 size_t capacity,
@@ -1503,8 +1535,10 @@ wtacrs_status wtacrs_tensor_mul_set_further_offset(struct wtacrs_tensor_mul *ten
 /*
  Freezes a description into a plan for a device. Later changes of the description do not touch it.
 
+ On CUDA no size may be 0, and WTACRS_F64 is not served: WTACRS_UNSUPPORTED.
+
  Errors: WTACRS_INVALID_ARGUMENT if the shape or a side was not set, WTACRS_INVALID_BUDGET if a budget does not fit,
- WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_tensor_mul_plan_create(const struct wtacrs_context *context,
                                             const struct wtacrs_tensor_mul *tensor_mul,
@@ -1522,7 +1556,7 @@ wtacrs_status wtacrs_tensor_mul_plan_destroy(struct wtacrs_tensor_mul_plan *plan
  CPU) and of the backward pass; and what the exact product keeps, which is A and B. All memory is the caller's,
  aligned to 64 (on CUDA 256). Outputs may be NULL where they are not wanted.
 
- Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_MISALIGNED, WTACRS_OVERLAP, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
  */
 wtacrs_status wtacrs_tensor_mul_plan_memory(const struct wtacrs_tensor_mul_plan *plan,
                                             size_t *saved_bytes,
@@ -1534,7 +1568,8 @@ wtacrs_status wtacrs_tensor_mul_plan_memory(const struct wtacrs_tensor_mul_plan 
  Where in saved memory on CUDA a forward pass leaves the status words of one gradient, WTACRS_LEFT or WTACRS_RIGHT, in
  bytes from the beginning: batch x heads 32-bit words, each as wtacrs_plan_saved_status_offset tells.
 
- Errors: WTACRS_UNSUPPORTED on the CPU, WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_UNSUPPORTED on the CPU, WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+ WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_tensor_mul_plan_saved_status_offset(const struct wtacrs_tensor_mul_plan *plan,
                                                          int32_t side,
@@ -1543,7 +1578,7 @@ wtacrs_status wtacrs_tensor_mul_plan_saved_status_offset(const struct wtacrs_ten
 /*
  How far a forward pass advances the offset of its randomness; see wtacrs_plan_draws.
 
- Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+ Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
  */
 wtacrs_status wtacrs_tensor_mul_plan_draws(const struct wtacrs_tensor_mul_plan *plan, uint64_t *draws);
 
@@ -1552,12 +1587,12 @@ wtacrs_status wtacrs_tensor_mul_plan_draws(const struct wtacrs_tensor_mul_plan *
  x inner x columns), of the plan's dtype, row by row without gaps. Every (batch, head) has draws of its own.
 
  `row_guess` (batch x heads x rows) and `column_guess` (batch x heads x columns) are guesses of the norms of the rows and
- columns of G, those that wtacrs_tensor_mul_backward gave in an earlier step; NULL if there are none. Otherwise as
- wtacrs_forward; `saved` is as wtacrs_tensor_mul_plan_memory tells.
+ columns of G, those that wtacrs_tensor_mul_backward gave in an earlier step; NULL if there are none, and negative
+ where one is not known. Otherwise as wtacrs_forward; `saved` is as wtacrs_tensor_mul_plan_memory tells.
 
  On CUDA six kernels are launched. dA sums over the columns of B, of which the kernels want the elements side by side:
  give B as the transpose of a columns x inner matrix, to wtacrs_tensor_mul_forward_dl; here it is WTACRS_UNSUPPORTED
- unless inner is 1. A negative guess is one that is not known.
+ unless inner is 1.
 
  Errors: WTACRS_INVALID_WEIGHTS; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW,
  WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP. `saved` is then as it was.

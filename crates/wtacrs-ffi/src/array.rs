@@ -142,6 +142,55 @@ pub(crate) fn check_disjoint(outputs: &[Region], inputs: &[Region]) -> Outcome {
     Ok(())
 }
 
+/// Outputs of one value each, of which a caller may want some.
+pub(crate) struct Wanted<T, const N: usize>([Option<Array<T>>; N]);
+
+impl<T: Copy, const N: usize> Wanted<T, N> {
+    /// # Errors
+    ///
+    /// MISALIGNED.
+    pub(crate) fn new(outputs: [(*mut T, &'static str); N]) -> Outcome<Self> {
+        let mut wanted = [const { None }; N];
+        for (to, (pointer, what)) in wanted.iter_mut().zip(outputs) {
+            *to = Array::optional(pointer, 1, what)?;
+        }
+        Ok(Self(wanted))
+    }
+
+    pub(crate) fn regions(&self) -> impl Iterator<Item = Region> {
+        self.0.iter().flatten().map(Array::region)
+    }
+
+    /// # Safety
+    ///
+    /// The outputs must be writable and apart.
+    pub(crate) unsafe fn set(&self, values: [T; N]) {
+        for (output, value) in self.0.iter().zip(values) {
+            if let Some(output) = output {
+                // SAFETY: the caller has it.
+                unsafe { output.set(value) };
+            }
+        }
+    }
+}
+
+/// Writes those of the values that are wanted, or none.
+///
+/// # Errors
+///
+/// MISALIGNED, OVERLAP.
+///
+/// # Safety
+///
+/// The pointers are NULL or outputs of one value each.
+pub(crate) unsafe fn report<T: Copy, const N: usize>(outputs: [(*mut T, &'static str); N], values: [T; N]) -> Outcome {
+    let wanted = Wanted::new(outputs)?;
+    check_disjoint(&wanted.regions().collect::<Vec<_>>(), &[])?;
+    // SAFETY: checked for alignment and overlap; the caller has the rest.
+    unsafe { wanted.set(values) };
+    Ok(())
+}
+
 /// The regions of arguments that are there.
 pub(crate) fn regions<const N: usize>(regions: [Option<Region>; N]) -> Vec<Region> {
     regions.into_iter().flatten().collect()

@@ -3,6 +3,7 @@
 use crate::array::{Array, check_disjoint};
 use crate::cuda::DeviceCache;
 use crate::guard::{Failure, Outcome, guard, poisoned};
+use crate::heap;
 use crate::registry::Registry;
 use crate::status::*;
 use core::ffi::c_void;
@@ -34,6 +35,11 @@ pub(crate) struct Bounds {
     pub(crate) samples: usize,
     pub(crate) tokens_per_sample: usize,
 }
+
+/// Bytes for each sample of a batch, beside its norms: id, length, and a place in the cache.
+pub(crate) const PER_SAMPLE: usize = 64;
+/// A loaded cache is at most so many times its bytes: of each sample they have an id and a length.
+const LOADED: usize = PER_SAMPLE / 16;
 
 static CACHES: Registry<Cache> = Registry::new("norm cache");
 
@@ -123,6 +129,7 @@ unsafe fn batch(samples: *const u64, lengths: *const u64, count: usize) -> Outco
     let (samples, lengths) = (Array::new(samples, count, "samples")?, Array::new(lengths, count, "lengths")?);
     // SAFETY: checked for NULL and alignment; the caller has the rest.
     let (samples, lengths) = unsafe { (samples.get(), lengths.get()) };
+    heap::check("a batch of samples", &[(count, PER_SAMPLE)])?;
     let mut total = 0_usize;
     let mut batch = Vec::with_capacity(count);
     for (&sample, &length) in samples.iter().zip(lengths) {
@@ -146,8 +153,10 @@ pub(crate) fn check_capacity(capacity: usize, total: usize) -> Outcome {
 /// that is not known. `samples` and `lengths` hold `count` ids and numbers of tokens, and `norms` has room for `capacity`
 /// floats, at least one for each token.
 ///
-/// Errors: WTACRS_SHAPE_MISMATCH if a sample is known with another length; WTACRS_BUFFER_TOO_SMALL, WTACRS_SIZE_OVERFLOW,
-/// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+/// Errors: WTACRS_SHAPE_MISMATCH if a sample is known with another length, or is longer than a cache of
+/// wtacrs_norm_cache_create_on takes, and WTACRS_INVALID_ARGUMENT for an id beyond its samples; WTACRS_DEVICE_MISMATCH for
+/// a cache on a GPU; WTACRS_BUFFER_TOO_SMALL, WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+/// WTACRS_MISALIGNED, WTACRS_OVERLAP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_cache_fetch(
     cache: *const wtacrs_norm_cache,
@@ -167,6 +176,7 @@ pub unsafe extern "C" fn wtacrs_norm_cache_fetch(
         check_disjoint(&[norms.region()], &inputs)?;
         let cache = cache.read().map_err(poisoned)?;
         cache.check(&batch)?;
+        heap::check("norms of a batch", &[(total, size_of::<Option<f32>>())])?;
         let known = cache.norms.fetch(&batch)?;
         // SAFETY: checked for NULL, alignment and overlap; as documented there is room.
         let norms = unsafe { norms.get_mut() };
@@ -178,8 +188,8 @@ pub unsafe extern "C" fn wtacrs_norm_cache_fetch(
 /// Remembers the norms of a batch's tokens, sample after sample (from wtacrs_backward), in place of what was known of
 /// these samples; of a sample that is twice in the batch, the last. `total` floats, which must be one for each token.
 ///
-/// Errors: WTACRS_INVALID_WEIGHTS names a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH,
-/// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The cache is then as it was.
+/// Errors: WTACRS_INVALID_WEIGHTS names a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH also for another
+/// `total`; otherwise as for wtacrs_norm_cache_fetch. The cache is then as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_cache_store(
     cache: *mut wtacrs_norm_cache,
@@ -196,6 +206,7 @@ pub unsafe extern "C" fn wtacrs_norm_cache_store(
         let norms = Array::new(norms, total, "norms")?;
         let mut cache = cache.write().map_err(poisoned)?;
         cache.check(&batch)?;
+        heap::check("norms of a batch", &[(total, size_of::<f32>())])?;
         // SAFETY: checked for NULL and alignment; as documented it holds `total` norms.
         cache.norms.store(&batch, unsafe { norms.get() })?;
         Ok(())
@@ -204,7 +215,7 @@ pub unsafe extern "C" fn wtacrs_norm_cache_store(
 
 /// Forgets a sample, such as one whose text has changed; one that is not known is no error.
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_DEVICE_MISMATCH for a cache on a GPU; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_cache_forget(cache: *mut wtacrs_norm_cache, sample: u64) -> wtacrs_status {
     guard("wtacrs_norm_cache_forget", || {
@@ -228,10 +239,16 @@ pub unsafe extern "C" fn wtacrs_norm_cache_save(
     needed: *mut usize,
 ) -> wtacrs_status {
     guard("wtacrs_norm_cache_save", || {
-        let on_host = |cache: &RwLock<HostCache>| Ok(cache.read().map_err(poisoned)?.norms.to_bytes());
-        let is_asked_only = buffer.is_null() && capacity == 0;
+        let on_host = |cache: &RwLock<HostCache>| {
+            let cache = cache.read().map_err(poisoned)?;
+            heap::check("a cache's bytes", &[(cache.norms.len(), PER_SAMPLE), (cache.norms.bytes(), 1)])?;
+            Ok(cache.norms.to_bytes())
+        };
         // For the number alone a GPU's norms need not come to the host.
-        let asked = |cache: &DeviceCache| if is_asked_only { cache.saved_bytes().map(Some) } else { Ok(None) };
+        let asked = |cache: &DeviceCache| match is_asked_only(buffer, capacity) {
+            true => cache.saved_bytes().map(Some),
+            false => Ok(None),
+        };
         if let Some(bytes) = any_cache(cache, |_| Ok(None), asked)? {
             let needed = Array::new(needed, 1, "needed")?;
             // SAFETY: an output of one number, checked for NULL and alignment.
@@ -246,7 +263,7 @@ pub unsafe extern "C" fn wtacrs_norm_cache_save(
 
 /// A cache from the `length` bytes that wtacrs_norm_cache_save wrote.
 ///
-/// Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+/// Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_OVERLAP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_cache_load(
     bytes: *const c_void,
@@ -256,12 +273,24 @@ pub unsafe extern "C" fn wtacrs_norm_cache_load(
     guard("wtacrs_norm_cache_load", || {
         let output = Array::new(cache, 1, "cache")?;
         let bytes = Array::new(bytes.cast::<u8>(), length, "bytes")?;
+        check_disjoint(&[output.region()], &[bytes.region()])?;
         // SAFETY: checked for NULL; as documented there are `length` bytes.
-        let loaded = NormCache::from_bytes(unsafe { bytes.get() })?;
+        let loaded = loaded(unsafe { bytes.get() })?;
         // SAFETY: an output of one pointer, checked for NULL and alignment.
         unsafe { output.set(insert_host(HostCache::boundless(loaded))) };
         Ok(())
     })
+}
+
+/// A cache from its bytes.
+pub(crate) fn loaded(bytes: &[u8]) -> Outcome<NormCache> {
+    heap::check("a cache", &[(bytes.len(), LOADED)])?;
+    Ok(NormCache::from_bytes(bytes)?)
+}
+
+/// Whether a save is to tell its number of bytes and no more.
+fn is_asked_only(buffer: *const c_void, capacity: usize) -> bool {
+    buffer.is_null() && capacity == 0
 }
 
 /// Copies saved bytes to a caller that may only be asking how many there are.
@@ -271,15 +300,15 @@ pub unsafe extern "C" fn wtacrs_norm_cache_load(
 /// `buffer` is NULL or has room for `capacity` bytes, and `needed` is NULL or an output.
 pub(crate) unsafe fn save(bytes: &[u8], buffer: *mut c_void, capacity: usize, needed: *mut usize) -> Outcome {
     let needed = Array::new(needed, 1, "needed")?;
-    let buffer = Array::new(buffer.cast::<u8>(), capacity, "buffer")?;
-    check_disjoint(&[buffer.region(), needed.region()], &[])?;
+    let room = Array::new(buffer.cast::<u8>(), capacity, "buffer")?;
+    check_disjoint(&[room.region(), needed.region()], &[])?;
     // SAFETY: checked for NULL and alignment; the caller has the rest.
     unsafe { needed.set(bytes.len()) };
-    if capacity == 0 {
+    if is_asked_only(buffer, capacity) {
         return Ok(());
     }
     // SAFETY: as above.
-    let room = unsafe { buffer.get_mut() };
+    let room = unsafe { room.get_mut() };
     let message = || format!("room for {capacity} bytes where {} are needed", bytes.len());
     let room = room.get_mut(..bytes.len()).ok_or_else(|| Failure::new(WTACRS_BUFFER_TOO_SMALL, message()))?;
     room.copy_from_slice(bytes);

@@ -1,10 +1,13 @@
 //! Norm caches of any device: made for a context and a number of samples, and working on a stream.
 
-use crate::array::{Array, Region, check_disjoint, regions};
-use crate::cache::{Bounds, HostCache, any_cache, check_capacity, insert_device, insert_host, wtacrs_norm_cache};
+use crate::array::{Array, Region, Wanted, check_disjoint, regions};
+use crate::cache::{
+    Bounds, HostCache, PER_SAMPLE, any_cache, check_capacity, insert_device, insert_host, loaded, wtacrs_norm_cache,
+};
 use crate::context::{context, wtacrs_context};
 use crate::cuda::DeviceCache;
 use crate::guard::{Failure, Outcome, guard, poisoned};
+use crate::heap;
 use crate::status::*;
 use core::ffi::c_void;
 use std::sync::RwLock;
@@ -13,9 +16,9 @@ use wtacrs_kernels::plan::CacheMisfit;
 
 /// An empty cache for a context's device, of samples with the ids 0 to `samples` - 1 and at most `tokens_per_sample` tokens
 /// each. On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes, which is allocated by this
-/// call and freed by wtacrs_norm_cache_destroy: neither may be called while a stream is captured, and the CUDA context
-/// must still live when the cache is destroyed. Calls on one cache belong on one stream, or on streams that wait for one
-/// another. On the CPU it is a cache as of wtacrs_norm_cache_create that refuses other samples.
+/// call and freed by wtacrs_norm_cache_destroy, which waits for all that was launched: neither may be called while a stream
+/// is captured, and the CUDA context must still live when the cache is destroyed. Calls on one cache belong on one stream,
+/// or on streams that wait for one another. On the CPU it is a cache as of wtacrs_norm_cache_create that refuses other samples.
 ///
 /// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_SIZE_OVERFLOW, WTACRS_CUDA_ERROR.
 #[unsafe(no_mangle)]
@@ -27,7 +30,7 @@ pub unsafe extern "C" fn wtacrs_norm_cache_create_on(
 ) -> wtacrs_status {
     guard("wtacrs_norm_cache_create_on", || {
         // SAFETY: as documented.
-        unsafe { create(context, Bounds { samples, tokens_per_sample }, cache, || Ok(NormCache::new())) }
+        unsafe { create(context, Bounds { samples, tokens_per_sample }, cache, &[], || Ok(NormCache::new())) }
     })
 }
 
@@ -46,16 +49,16 @@ pub unsafe extern "C" fn wtacrs_norm_cache_load_on(
     cache: *mut *mut wtacrs_norm_cache,
 ) -> wtacrs_status {
     guard("wtacrs_norm_cache_load_on", || {
-        let bytes = Array::new(bytes.cast::<u8>(), length, "bytes")?;
+        let given = Array::new(bytes.cast::<u8>(), length, "bytes")?;
         // SAFETY: checked for NULL; as documented there are `length` bytes.
-        let bytes = unsafe { bytes.get() };
+        let bytes = unsafe { given.get() };
         let bounds = Bounds { samples, tokens_per_sample };
         // SAFETY: as documented.
-        unsafe { create(context, bounds, cache, || Ok(NormCache::from_bytes(bytes)?)) }
+        unsafe { create(context, bounds, cache, &[given.region()], || loaded(bytes)) }
     })
 }
 
-/// Puts a cache on a context's device.
+/// Puts a cache, made of some inputs, on a context's device.
 ///
 /// # Safety
 ///
@@ -64,9 +67,11 @@ unsafe fn create(
     context: *const wtacrs_context,
     bounds: Bounds,
     output: *mut *mut wtacrs_norm_cache,
+    inputs: &[Region],
     make: impl FnOnce() -> Outcome<NormCache>,
 ) -> Outcome {
     let output = Array::new(output, 1, "cache")?;
+    check_disjoint(&[output.region()], inputs)?;
     let context = self::context(context)?;
     let norms = make()?;
     let made = match context.device.gpu() {
@@ -215,14 +220,14 @@ pub unsafe extern "C" fn wtacrs_norm_cache_outcome(
     sample: *mut u64,
 ) -> wtacrs_status {
     guard("wtacrs_norm_cache_outcome", || {
-        let outputs = (Array::optional(fault, 1, "fault")?, Array::optional(sample, 1, "sample")?);
-        check_disjoint(&regions([outputs.0.as_ref().map(Array::region), outputs.1.as_ref().map(Array::region)]), &[])?;
+        let (faults, ids) = (Wanted::new([(fault, "fault")])?, Wanted::new([(sample, "sample")])?);
+        check_disjoint(&faults.regions().chain(ids.regions()).collect::<Vec<_>>(), &[])?;
         let on_host = |_: &_| Err(Failure::new(WTACRS_UNSUPPORTED, "on the CPU, calls tell at once what came of them"));
         let told = any_cache(cache, on_host, DeviceCache::outcome)?;
         // SAFETY: outputs of one number each, checked for NULL, alignment and overlap.
         unsafe {
-            outputs.0.iter().for_each(|fault| fault.set(told.1));
-            outputs.1.iter().for_each(|sample| sample.set(told.0));
+            faults.set([told.1]);
+            ids.set([told.0]);
         }
         Ok(())
     })
@@ -280,6 +285,7 @@ impl Batch {
     unsafe fn places(&self) -> Outcome<Vec<Place>> {
         // SAFETY: checked for NULL and alignment; the caller has the rest.
         let (samples, lengths) = unsafe { (self.samples.get(), self.lengths.as_ref().map(|lengths| lengths.get())) };
+        heap::check("a batch of samples", &[(samples.len(), PER_SAMPLE), (self.tokens, size_of::<Option<f32>>())])?;
         let mut end = 0_usize;
         let mut places = Vec::with_capacity(samples.len());
         for (at, &sample) in samples.iter().enumerate() {

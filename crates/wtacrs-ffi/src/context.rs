@@ -36,9 +36,9 @@ pub(crate) fn context(handle: *const wtacrs_context) -> Outcome<std::sync::Arc<C
 /// context's CUDA context is current, and is otherwise answered with WTACRS_DEVICE_MISMATCH. Not to be called while a
 /// stream is captured.
 ///
-/// Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NULL_POINTER; WTACRS_NO_DEVICE if there
-/// is no CUDA driver, if it is too old, or if there is no such GPU, none of compute capability 8.0 or later, or no current
-/// context; WTACRS_CUDA_ERROR. The last error has the details.
+/// Errors: WTACRS_INVALID_ENUM, WTACRS_INVALID_ARGUMENT for the ordinal, WTACRS_NULL_POINTER, WTACRS_MISALIGNED;
+/// WTACRS_NO_DEVICE if there is no CUDA driver, if it is too old, or if there is no such GPU, none of compute capability
+/// 8.0 or later, or no current context; WTACRS_CUDA_ERROR. The last error has the details.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_context_create(
     device: i32,
@@ -66,7 +66,8 @@ pub unsafe extern "C" fn wtacrs_context_create(
     })
 }
 
-/// Destroys a context; NULL is allowed. Plans that were made with it stay valid.
+/// Destroys a context; NULL is allowed. Plans that were made with it stay valid. On CUDA the loaded kernels stay in the CUDA
+/// context until that ends, for its plans and for the next wtacrs_context of it, and so does a primary context.
 ///
 /// Errors: WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]

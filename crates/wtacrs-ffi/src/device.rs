@@ -4,6 +4,7 @@
 //! context is its own.
 
 use crate::guard::{Failure, Outcome};
+use crate::heap;
 use crate::status::*;
 use core::ffi::c_void;
 use core::fmt::Debug;
@@ -12,6 +13,9 @@ use wtacrs_kernels::device::Device as Properties;
 use wtacrs_kernels::launch::driver::{Calls, Context, Driver, DriverError, Installation, Stream};
 use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
 use wtacrs_kernels::plan::{CacheMisfit, ExecuteError, PlanError};
+
+/// NULL, as cuCtxSetCurrent takes it.
+const NO_CONTEXT: Context = Context(0);
 
 /// Where work is done.
 #[derive(Debug)]
@@ -160,14 +164,14 @@ impl Gpu {
     fn within<T>(&self, work: impl FnOnce(Option<&dyn Calls>) -> Result<T, DriverError>) -> Outcome<T> {
         match &self.runner {
             Runner::Driver(driver) => {
-                let before = driver.calls().current_context()?;
-                if before != Some(driver.context()) {
-                    driver.calls().set_current(driver.context())?;
+                let calls = driver.calls();
+                let before = calls.current_context()?;
+                if before == Some(driver.context()) {
+                    return Ok(work(Some(calls))?);
                 }
-                let done = work(Some(driver.calls()));
-                if let Some(before) = before.filter(|&before| before != driver.context()) {
-                    driver.calls().set_current(before)?;
-                }
+                calls.set_current(driver.context())?;
+                let done = work(Some(calls));
+                calls.set_current(before.unwrap_or(NO_CONTEXT))?;
                 Ok(done?)
             }
             #[cfg(feature = "emulator")]
@@ -260,6 +264,7 @@ struct Line([u8; 256]);
 impl DeviceMemory {
     /// `bytes`, more than 0, all zero but for what `first` tells of the beginning.
     pub(crate) fn new(context: Arc<crate::context::Context>, bytes: usize, first: &[u8]) -> Outcome<Self> {
+        heap::check("a copy of device memory", &[(bytes, 1)])?;
         let mut contents = first.to_vec();
         contents.resize(bytes, 0);
         Self::beginning(context, bytes, &contents)
@@ -319,8 +324,13 @@ impl Drop for DeviceMemory {
         let Some(gpu) = self.context.device.gpu() else { return };
         // Nobody is left to tell of a failure, and a context that is gone has taken its memory with it.
         let _ = gpu.within(|calls| match calls {
-            // SAFETY: it was allocated in this context; as documented, nothing is launched with it any more.
-            Some(calls) => unsafe { calls.free(self.at) },
+            Some(calls) => {
+                // cuMemFree may wait for what was launched, and may not; a copy does.
+                // SAFETY: the memory has at least one byte.
+                let _ = unsafe { calls.copy_to_host(&mut [0], self.at) };
+                // SAFETY: it was allocated in this context, and nothing is launched with it any more.
+                unsafe { calls.free(self.at) }
+            }
             None => Ok(()),
         });
     }

@@ -1,11 +1,11 @@
 //! A product in one call, and what error theory expects.
 
-use crate::array::{Array, Region, block, check_disjoint, device_block};
+use crate::array::{Array, Region, Wanted, block, check_disjoint, device_block, regions};
 use crate::dlpack::{shaped, wtacrs_dltensor};
 use crate::dtype::with_elements;
 use crate::guard::{Outcome, guard};
 use crate::linear::{gradient, workspace};
-use crate::plan::{Plan, plan, report, wtacrs_plan};
+use crate::plan::{Plan, plan, wtacrs_plan};
 use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
@@ -103,6 +103,7 @@ unsafe fn estimate(
     let offset = unsafe { plan.further_offset.added_to(offset) };
     let out = out.writable()?;
     check_disjoint(&[out.region(), scratch.region()], &[x.region(), y.region()])?;
+    plan.check_heap()?;
     // First the kept rows, as if they were saved; then the backward pass's own scratch.
     let Region { bytes, .. } = scratch.region();
     let behind = block(
@@ -140,7 +141,7 @@ unsafe fn estimate(
 /// which sources of weights are compared. Needs `pair_norms`.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS; WTACRS_NULL_POINTER (also for `squared_error` without `pair_norms`),
-/// WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
+/// WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_theory(
     plan: *const wtacrs_plan,
@@ -158,8 +159,12 @@ pub unsafe extern "C" fn wtacrs_theory(
             true => None,
             false => Some(Array::new(pair_norms, plan.tokens, "pair_norms")?),
         };
-        let winners_out = Array::optional(winners, 1, "winners")?;
-        // SAFETY: checked for NULL and alignment; as documented they hold one number for each token.
+        let numbers = [(threshold, "threshold"), (expected_rows, "expected_rows"), (squared_error, "squared_error")];
+        let (numbers, counts) = (Wanted::new(numbers)?, Wanted::new([(winners, "winners")])?);
+        let outputs: Vec<Region> = numbers.regions().chain(counts.regions()).collect();
+        check_disjoint(&outputs, &regions([Some(weights.region()), norms.as_ref().map(Array::region)]))?;
+        plan.check_heap()?;
+        // SAFETY: checked for NULL, alignment and overlap; as documented they hold one number for each token.
         let (weights, norms) = unsafe { (Weights::new(weights.get())?, norms.map(|norms| norms.get())) };
         let settled = weights.threshold(plan.budget);
         let cut = match (0..weights.len()).find(|&i| weights.fixed()[i] > 0) {
@@ -171,12 +176,10 @@ pub unsafe extern "C" fn wtacrs_theory(
         };
         let rows = expected_rows_of(plan.linear.design, &weights, &plan);
         let error = norms.map_or(0.0, |norms| theory::poisson_variance(&weights, plan.budget, |i| norms[i] * norms[i]));
-        // SAFETY: as documented. The counts last, as their pointer is checked.
+        // SAFETY: as above.
         unsafe {
-            report([threshold, expected_rows, squared_error], [cut, rows, error])?;
-            if let Some(winners) = winners_out {
-                winners.set(settled.winners as u64);
-            }
+            numbers.set([cut, rows, error]);
+            counts.set([settled.winners as u64]);
         }
         Ok(())
     })

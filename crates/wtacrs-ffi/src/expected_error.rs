@@ -1,9 +1,10 @@
 //! What squared error to expect of a plan's design, from matrices and weights: closed forms where there are any.
 
-use crate::array::{Array, check_disjoint, regions};
+use crate::array::{Array, Region, Wanted, check_disjoint, regions};
 use crate::dlpack::{shaped, wtacrs_dltensor};
 use crate::dtype::with_elements;
 use crate::guard::{Outcome, guard};
+use crate::heap;
 use crate::plan::{Plan, plan, wtacrs_plan};
 use crate::status::*;
 use crate::tensor::Tensor;
@@ -98,16 +99,13 @@ unsafe fn report(
     squared_norm: *mut f64,
 ) -> Outcome {
     let weights = Array::optional(weights, plan.tokens, "weights")?;
-    let error_out = Array::optional(squared_error, 1, "squared_error")?;
-    let exact_out = Array::optional(exact, 1, "exact")?;
-    let norm_out = Array::optional(squared_norm, 1, "squared_norm")?;
-    let outputs = regions([
-        error_out.as_ref().map(Array::region),
-        exact_out.as_ref().map(Array::region),
-        norm_out.as_ref().map(Array::region),
-    ]);
+    let numbers = Wanted::new([(squared_error, "squared_error"), (squared_norm, "squared_norm")])?;
+    let flags = Wanted::new([(exact, "exact")])?;
+    let outputs: Vec<Region> = numbers.regions().chain(flags.regions()).collect();
     let inputs = regions([Some(h.region()), Some(dz.region()), weights.as_ref().map(Array::region)]);
     check_disjoint(&outputs, &inputs)?;
+    plan.check_heap()?;
+    heap::check("a copy of H and dZ in doubles", &[(plan.tokens * (plan.in_features + plan.out_features), 8)])?;
     let (found, norm) = with_elements!(plan.h, plan.dz, T, U => {
         // SAFETY: checked for NULL, size and alignment; the caller has the rest.
         let (h, dz) = unsafe { (h.view::<T>(), dz.view::<U>()) };
@@ -125,15 +123,8 @@ unsafe fn report(
     });
     // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
     unsafe {
-        if let Some(output) = error_out {
-            output.set(found.squared_error);
-        }
-        if let Some(output) = exact_out {
-            output.set(i32::from(found.exact));
-        }
-        if let Some(output) = norm_out {
-            output.set(norm);
-        }
+        numbers.set([found.squared_error, norm]);
+        flags.set([i32::from(found.exact)]);
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod array;
 mod cuda;
 mod device;
 mod guard;
+mod heap;
 mod kept;
 mod registry;
 mod tensor;

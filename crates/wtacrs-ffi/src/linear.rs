@@ -122,6 +122,7 @@ unsafe fn forward(
     };
     let inputs = regions([Some(h.region()), guess.as_ref().map(Array::region)]);
     check_disjoint(&[saved.region()], &inputs)?;
+    plan.check_heap()?;
     let predictor = match (plan.source, predictor.is_null()) {
         (Source::Predicted, _) => Some(self::predictor(predictor)?),
         (_, true) => None,
@@ -163,8 +164,8 @@ pub(crate) fn norm_guess(plan: &Plan, guess: *const f32) -> Outcome<Option<Array
 }
 
 /// Cached norms as core has them: negative ones are not known.
-pub(crate) fn known(norms: &[f32]) -> Vec<Option<f32>> {
-    norms.iter().map(|&norm| if norm < 0.0 { None } else { Some(norm) }).collect()
+pub(crate) fn known<'a>(norms: impl IntoIterator<Item = &'a f32>) -> Vec<Option<f32>> {
+    norms.into_iter().map(|&norm| if norm < 0.0 { None } else { Some(norm) }).collect()
 }
 
 /// The backward pass: dW (in_features x out_features, `dw_leading` >= out_features elements from row to row) from the
@@ -277,6 +278,7 @@ unsafe fn backward(
         bias.as_ref().map(Tensor::region),
     ]);
     check_disjoint(&outputs, &[saved.region(), dz.region()])?;
+    plan.check_heap()?;
     with_elements!(plan.h, plan.dz, T, U => {
         // SAFETY: checked for size and alignment; nobody writes to inputs, and no output overlaps them or another.
         let (read, dz, dw, bias, workspace) = unsafe {
@@ -306,11 +308,11 @@ fn side_outputs<U: Element>(
     bias: Option<ArrayViewMut1<'_, U::Accumulator>>,
     update: Update,
 ) -> Outcome {
-    if let Some(norms) = norms {
-        product::row_norms_into(dz, norms)?;
-    }
-    if let Some(bias) = bias {
-        product::column_sums_into(dz, bias, update)?;
+    match (norms, bias) {
+        (Some(norms), Some(bias)) => product::row_norms_and_column_sums_into(dz, norms, bias, update)?,
+        (Some(norms), None) => product::row_norms_into(dz, norms)?,
+        (None, Some(bias)) => product::column_sums_into(dz, bias, update)?,
+        (None, None) => {}
     }
     Ok(())
 }

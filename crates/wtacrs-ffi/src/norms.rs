@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::dlpack::{tensor, wtacrs_dltensor};
 use crate::dtype::{Dtype, with_element};
 use crate::guard::{Failure, Outcome, guard};
+use crate::heap;
 use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
@@ -61,35 +62,6 @@ pub unsafe extern "C" fn wtacrs_row_norms_dl(
     })
 }
 
-/// # Safety
-///
-/// The contract of `wtacrs_row_norms`.
-unsafe fn row_norms(
-    device: &Device,
-    x: Tensor<2>,
-    dtype: Dtype,
-    norms: *mut f32,
-    capacity: usize,
-    stream: *mut c_void,
-) -> Outcome {
-    let [rows, _] = x.shape();
-    if capacity < rows {
-        let message = format!("room for {capacity} norms where there are {rows} rows");
-        return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
-    }
-    let norms = Array::new(norms, rows, "norms")?;
-    check_disjoint(&[norms.region()], &[x.region()])?;
-    if let Some(gpu) = device.gpu() {
-        // SAFETY: the caller has it.
-        return unsafe { cuda::row_norms(gpu, &x, dtype, &norms, stream) };
-    }
-    with_element!(dtype, T => {
-        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
-        let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
-        Ok(product::row_norms_into(x, norms)?)
-    })
-}
-
 /// The Euclidean norms of the columns of x, into `columns` floats; otherwise as wtacrs_row_norms. Of a matrix with a row of
 /// `tokens` norms for each layer they are the joint norms of layers that share H, on any device: what
 /// wtacrs_joint_norms does for norms on the host.
@@ -110,19 +82,86 @@ pub unsafe extern "C" fn wtacrs_column_norms(
         let context = self::context(context)?;
         let dtype = Dtype::new(dtype)?;
         let x = Tensor::rows(x, dtype, [rows, columns], x_leading, "x")?;
-        let norms = Array::new(norms, columns, "norms")?;
-        check_disjoint(&[norms.region()], &[x.region()])?;
-        if let Some(gpu) = context.device.gpu() {
-            // SAFETY: as documented.
-            return unsafe { cuda::column_norms(gpu, &x, dtype, &norms, stream) };
-        }
-        with_element!(dtype, T => {
-            // SAFETY: checked for NULL, alignment and overlap; as documented they are of their sizes.
-            let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
-            norms.copy_from_slice(&product::column_norms(x));
-            Ok(())
-        })
+        // SAFETY: as documented.
+        unsafe { column_norms(&context.device, x, dtype, norms, columns, stream) }
     })
+}
+
+/// wtacrs_column_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
+///
+/// Errors: as for wtacrs_row_norms_dl.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_column_norms_dl(
+    context: *const wtacrs_context,
+    x: *const wtacrs_dltensor,
+    norms: *mut f32,
+    capacity: usize,
+    stream: *mut c_void,
+) -> wtacrs_status {
+    guard("wtacrs_column_norms_dl", || {
+        let context = self::context(context)?;
+        // SAFETY: as documented.
+        let (x, dtype) = unsafe { tensor::<2>(x, &context.device, None, "x") }?;
+        // SAFETY: as documented.
+        unsafe { column_norms(&context.device, x, dtype, norms, capacity, stream) }
+    })
+}
+
+/// # Safety
+///
+/// The contract of `wtacrs_row_norms`.
+unsafe fn row_norms(
+    device: &Device,
+    x: Tensor<2>,
+    dtype: Dtype,
+    norms: *mut f32,
+    capacity: usize,
+    stream: *mut c_void,
+) -> Outcome {
+    let norms = checked(&x, x.shape()[0], norms, capacity)?;
+    if let Some(gpu) = device.gpu() {
+        // SAFETY: the caller has it.
+        return unsafe { cuda::row_norms(gpu, &x, dtype, &norms, stream) };
+    }
+    with_element!(dtype, T => {
+        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
+        let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
+        Ok(product::row_norms_into(x, norms)?)
+    })
+}
+
+/// # Safety
+///
+/// The contract of `wtacrs_column_norms`.
+unsafe fn column_norms(
+    device: &Device,
+    x: Tensor<2>,
+    dtype: Dtype,
+    norms: *mut f32,
+    capacity: usize,
+    stream: *mut c_void,
+) -> Outcome {
+    let norms = checked(&x, x.shape()[1], norms, capacity)?;
+    if let Some(gpu) = device.gpu() {
+        // SAFETY: the caller has it.
+        return unsafe { cuda::column_norms(gpu, &x, dtype, &norms, stream) };
+    }
+    with_element!(dtype, T => {
+        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
+        let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
+        Ok(product::row_norms_into(x.reversed_axes(), norms)?)
+    })
+}
+
+/// Room for so many norms of x.
+fn checked(x: &Tensor<2>, count: usize, norms: *const f32, capacity: usize) -> Outcome<Array<f32>> {
+    if capacity < count {
+        let message = format!("room for {capacity} norms where there are {count}");
+        return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
+    }
+    let norms = Array::new(norms, count, "norms")?;
+    check_disjoint(&[norms.region()], &[x.region()])?;
+    Ok(norms)
 }
 
 /// One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`
@@ -147,6 +186,7 @@ pub unsafe extern "C" fn wtacrs_joint_norms(
         let mut inputs: Vec<_> = layers.iter().map(Array::region).collect();
         inputs.push(pointers.region());
         check_disjoint(&[out.region()], &inputs)?;
+        heap::check("joint norms", &[(tokens, 4)])?;
         // SAFETY: checked for NULL, alignment and overlap; as documented each holds `tokens` norms.
         let layers: Vec<&[f32]> = layers.iter().map(|layer| unsafe { layer.get() }).collect();
         let joint = product::joint_norms(&layers)?;

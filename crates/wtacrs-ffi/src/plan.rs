@@ -1,11 +1,12 @@
 //! A layer's plan: everything that is settled before the first step, and the sizes of the memory that steps need.
 
-use crate::array::{Array, BLOCK_ALIGNMENT};
+use crate::array::{Array, BLOCK_ALIGNMENT, report};
 use crate::context::{Context, context, wtacrs_context};
 use crate::cuda::CudaLayer;
 use crate::device::{Device, Gpu};
 use crate::dtype::{Dtype, Source, with_element};
 use crate::guard::{Failure, Outcome, guard};
+use crate::heap::{self, PER_TOKEN};
 use crate::kept::{KeptBlock, aligned};
 use crate::layer::{FurtherOffset, layer, wtacrs_layer};
 use crate::registry::Registry;
@@ -129,6 +130,11 @@ impl Plan {
         }
     }
 
+    /// Refuses a call of the CPU's for whose tokens there is no memory.
+    pub(crate) fn check_heap(&self) -> Outcome {
+        heap::check("a pass over all tokens", &[(self.tokens, PER_TOKEN)])
+    }
+
     /// Where a pass on a GPU takes its bits from.
     pub(crate) fn randomness(&self, seed: u64, offset: u64) -> Randomness {
         Randomness { seed, offset, further_offset: self.further_offset.as_ptr() }
@@ -140,7 +146,7 @@ impl Plan {
 /// On CUDA H and dZ must be of one dtype, WTACRS_F32, WTACRS_F16 or WTACRS_BF16: WTACRS_UNSUPPORTED.
 ///
 /// Errors: WTACRS_INVALID_ARGUMENT if shape or budget was not set, WTACRS_INVALID_BUDGET if the budget does not fit,
-/// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_create(
     context: *const wtacrs_context,
@@ -178,7 +184,7 @@ unsafe fn query<T>(handle: *const wtacrs_plan, value: *mut T, of: impl FnOnce(&P
 
 /// The most rows that a forward pass keeps.
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_budget(plan: *const wtacrs_plan, rows: *mut usize) -> wtacrs_status {
     // SAFETY: as documented.
@@ -188,7 +194,7 @@ pub unsafe extern "C" fn wtacrs_plan_budget(plan: *const wtacrs_plan, rows: *mut
 /// Bytes of the saved memory that a forward pass writes and its backward pass reads: the caller's, aligned to 64 (on CUDA
 /// 256).
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_saved_bytes(plan: *const wtacrs_plan, bytes: *mut usize) -> wtacrs_status {
     // SAFETY: as documented.
@@ -198,7 +204,7 @@ pub unsafe extern "C" fn wtacrs_plan_saved_bytes(plan: *const wtacrs_plan, bytes
 /// Bytes of scratch memory for wtacrs_forward and wtacrs_select: the caller's, aligned to 64 (on CUDA 256), dead when the
 /// call returns (on CUDA, when its work is done). 0 on the CPU, which takes a few words for each token from its own heap.
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_forward_scratch_bytes(
     plan: *const wtacrs_plan,
@@ -211,7 +217,7 @@ pub unsafe extern "C" fn wtacrs_plan_forward_scratch_bytes(
 /// Bytes of scratch memory for wtacrs_backward: the caller's, aligned to 64 (on CUDA 256), dead when the call returns (on
 /// CUDA, when its work is done). On the CPU also for wtacrs_weight_gradient.
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_backward_scratch_bytes(
     plan: *const wtacrs_plan,
@@ -224,7 +230,7 @@ pub unsafe extern "C" fn wtacrs_plan_backward_scratch_bytes(
 /// Bytes of scratch memory for wtacrs_estimate: the caller's, aligned to 64 (on CUDA 256), dead when the call returns (on
 /// CUDA, when its work is done).
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_estimate_scratch_bytes(
     plan: *const wtacrs_plan,
@@ -237,7 +243,7 @@ pub unsafe extern "C" fn wtacrs_plan_estimate_scratch_bytes(
 /// Bytes of scratch memory for wtacrs_weight_gradient: the caller's, aligned to 64 (on CUDA 256), dead when the call
 /// returns. On the CPU it is wtacrs_plan_backward_scratch_bytes.
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_weight_gradient_scratch_bytes(
     plan: *const wtacrs_plan,
@@ -253,7 +259,8 @@ pub unsafe extern "C" fn wtacrs_plan_weight_gradient_scratch_bytes(
 /// or 1 + the index of the first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the
 /// backward pass makes a dW of zeros (or adds nothing). A training loop may look at it when it next waits for the GPU.
 ///
-/// Errors: WTACRS_UNSUPPORTED on the CPU, which tells such a row at once; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_UNSUPPORTED on the CPU, which tells such a row at once; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+/// WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_saved_status_offset(
     plan: *const wtacrs_plan,
@@ -273,7 +280,7 @@ pub unsafe extern "C" fn wtacrs_plan_saved_status_offset(
 /// How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
 /// (seed, offset + draws) to the next. There is no generator with a state of its own.
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_draws(plan: *const wtacrs_plan, draws: *mut u64) -> wtacrs_status {
     use wtacrs_core::design::Design;
@@ -284,7 +291,7 @@ pub unsafe extern "C" fn wtacrs_plan_draws(plan: *const wtacrs_plan, draws: *mut
 /// The memory of a step: bytes that live from the forward to the backward pass, the most scratch memory of either
 /// pass, and what the exact layer keeps, which is H. Outputs may be NULL where they are not wanted.
 ///
-/// Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_MISALIGNED, WTACRS_OVERLAP, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_memory(
     plan: *const wtacrs_plan,
@@ -296,28 +303,10 @@ pub unsafe extern "C" fn wtacrs_plan_memory(
         let plan = self::plan(plan)?;
         let exact = plan.tokens * plan.in_features * plan.h.bytes();
         let scratch = plan.sizes.forward.max(plan.sizes.backward);
+        let outputs = [(saved_bytes, "saved_bytes"), (scratch_bytes, "scratch_bytes"), (exact_bytes, "exact_bytes")];
         // SAFETY: as documented.
-        unsafe { report([saved_bytes, scratch_bytes, exact_bytes], [plan.sizes.saved, scratch, exact]) }
+        unsafe { report(outputs, [plan.sizes.saved, scratch, exact]) }
     })
-}
-
-/// Writes those of the values that are wanted, or none.
-///
-/// # Safety
-///
-/// The pointers are NULL or outputs of one value each.
-pub(crate) unsafe fn report<T: Copy, const N: usize>(outputs: [*mut T; N], values: [T; N]) -> Outcome {
-    let mut checked = Vec::with_capacity(N);
-    for output in outputs {
-        checked.push(Array::optional(output, 1, "an output")?);
-    }
-    for (output, value) in checked.iter().zip(values) {
-        if let Some(output) = output {
-            // SAFETY: checked for NULL and alignment; the caller has the rest.
-            unsafe { output.set(value) };
-        }
-    }
-    Ok(())
 }
 
 const _: () = assert!(BLOCK_ALIGNMENT.is_multiple_of(align_of::<f64>()));

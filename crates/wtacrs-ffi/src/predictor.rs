@@ -1,11 +1,12 @@
 //! The norm predictor: a guess of the norms of dZ from H itself, learned from the kept rows of each step.
 
-use crate::array::{Array, block, check_disjoint};
+use crate::array::{Array, Region, block, check_disjoint};
 use crate::cache::save;
 use crate::context::{Context, context, wtacrs_context};
 use crate::cuda::DevicePredictor;
 use crate::dtype::with_element;
 use crate::guard::{Failure, Outcome, guard, poisoned};
+use crate::heap;
 use crate::linear::known;
 use crate::plan::{Plan, plan, wtacrs_plan};
 use crate::registry::Registry;
@@ -81,7 +82,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_create", || {
         // SAFETY: as documented.
-        unsafe { create(None, predictor, || Ok(NormPredictor::new(in_features, Settings::default())?)) }
+        unsafe { create(None, predictor, &[], || made(in_features, Settings::default())) }
     })
 }
 
@@ -104,11 +105,39 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_with(
     guard("wtacrs_norm_predictor_create_with", || {
         let settings = Settings { features, forgetting, ridge, clamp, rows_per_update, seed };
         // SAFETY: as documented.
-        unsafe { create(None, predictor, || Ok(NormPredictor::new(in_features, settings)?)) }
+        unsafe { create(None, predictor, &[], || made(in_features, settings)) }
     })
 }
 
-/// Puts a predictor on a context's device, or on the CPU.
+/// A predictor that knows nothing yet.
+pub(crate) fn made(in_features: usize, settings: Settings) -> Outcome<NormPredictor> {
+    // What is more is refused below.
+    let (inputs, r) = (in_features.min(1 << 24), features(in_features, settings).min(1 << 14));
+    heap::check("a predictor", &[(r * r, 8), (inputs, 16)])?;
+    Ok(NormPredictor::new(in_features, settings)?)
+}
+
+/// A predictor from its bytes.
+pub(crate) fn loaded(bytes: &[u8]) -> Outcome<NormPredictor> {
+    // Numbers as they are read, and where they then belong.
+    heap::check("a predictor", &[(bytes.len(), 2)])?;
+    Ok(NormPredictor::from_bytes(bytes)?)
+}
+
+/// How many features of those that the settings allow are used.
+fn features(in_features: usize, settings: Settings) -> usize {
+    settings.features.min(in_features.checked_next_power_of_two().unwrap_or(usize::MAX))
+}
+
+/// Refuses to learn from a step's rows if there is no memory for that.
+fn check_heap(predictor: &NormPredictor, rows: usize) -> Outcome {
+    let (inputs, settings) = (predictor.in_features(), predictor.settings());
+    let (r, rows) = (features(inputs, settings), rows.min(settings.rows_per_update));
+    // Features in 32 bits with some padding; sums of half a square, once more with those of other ranks.
+    heap::check("a predictor's step", &[(rows, 4 * r + 256), (r * (r + 16), 8), (inputs, 8)])
+}
+
+/// Puts a predictor, made of some inputs, on a context's device, or on the CPU.
 ///
 /// # Safety
 ///
@@ -116,9 +145,11 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_with(
 pub(crate) unsafe fn create(
     context: Option<*const wtacrs_context>,
     output: *mut *mut wtacrs_norm_predictor,
+    inputs: &[Region],
     make: impl FnOnce() -> Outcome<NormPredictor>,
 ) -> Outcome {
     let output = Array::new(output, 1, "predictor")?;
+    check_disjoint(&[output.region()], inputs)?;
     let context = context.map(self::context).transpose()?;
     let made = make()?;
     let made = match context.filter(|context| context.device.gpu().is_some()) {
@@ -142,8 +173,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_destroy(predictor: *mut wtacrs_no
 /// gives (wtacrs_joint_norms for layers that share H).
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS for a norm that is negative or not finite; WTACRS_SHAPE_MISMATCH for another number of
-/// in_features; as for wtacrs_backward about `saved`; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The
-/// predictor is then as it was.
+/// in_features; WTACRS_DEVICE_MISMATCH for a predictor or plan on a GPU; as for wtacrs_backward about `saved`;
+/// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The predictor is then as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_predictor_update(
     predictor: *mut wtacrs_norm_predictor,
@@ -192,9 +223,11 @@ pub(crate) unsafe fn learn(
     dz_norms: *const f32,
     cached: Option<Array<f32>>,
 ) -> Outcome {
+    // One lock for both: what is learned is measured against the state that it is added to.
+    let mut predictor = predictor.write().map_err(poisoned)?;
     // SAFETY: the caller has it.
-    let step = unsafe { statistics(predictor, plan, saved, saved_bytes, dz_norms, cached) }?;
-    Ok(predictor.write().map_err(poisoned)?.apply(&step)?)
+    let step = unsafe { statistics(&predictor, plan, saved, saved_bytes, dz_norms, cached) }?;
+    Ok(predictor.apply(&step)?)
 }
 
 /// How many numbers a step's statistics are.
@@ -289,8 +322,9 @@ pub(crate) unsafe fn write_statistics(
         Array::new(dz_norms, plan.tokens, "dz_norms")?.region(),
     ];
     inputs.extend(cached.as_ref().map(Array::region));
+    let predictor = predictor.read().map_err(poisoned)?;
     // SAFETY: the caller has it.
-    let step = unsafe { statistics(predictor, plan, saved, saved_bytes, dz_norms, cached) }?;
+    let step = unsafe { statistics(&predictor, plan, saved, saved_bytes, dz_norms, cached) }?;
     check_sums_room(capacity, step.sums().len())?;
     let output = Array::new(sums, step.sums().len(), "sums")?;
     check_disjoint(&[output.region()], &inputs)?;
@@ -302,7 +336,8 @@ pub(crate) unsafe fn write_statistics(
 /// Learns from a step's statistics, `count` sums over all ranks.
 ///
 /// Errors: WTACRS_SHAPE_MISMATCH for another count; WTACRS_INVALID_ARGUMENT for sums that no rows can have;
-/// WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The predictor is then as it was.
+/// WTACRS_DEVICE_MISMATCH for a predictor on a GPU; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED. The
+/// predictor is then as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_predictor_apply(
     predictor: *mut wtacrs_norm_predictor,
@@ -338,10 +373,11 @@ pub(crate) fn check_sums_count(count: usize, needed: usize) -> Outcome {
 
 /// The whole predictor as bytes, for a checkpoint; wtacrs_norm_predictor_load reads them on any machine, and the loaded
 /// predictor continues to the same bits. For a predictor on a GPU this call waits for all that was launched in its CUDA
-/// context, so it must not be made while a stream is captured. `*needed` becomes their number, also with WTACRS_BUFFER_TOO_SMALL. With `buffer`
-/// NULL and `capacity` 0 it is only asked for.
+/// context, so it must not be made while a stream is captured. `*needed` becomes their number, also with
+/// WTACRS_BUFFER_TOO_SMALL. With `buffer` NULL and `capacity` 0 it is only asked for.
 ///
-/// Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP.
+/// Errors: WTACRS_BUFFER_TOO_SMALL, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+/// WTACRS_CUDA_ERROR.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_predictor_save(
     predictor: *const wtacrs_norm_predictor,
@@ -350,7 +386,11 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_save(
     needed: *mut usize,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_save", || {
-        let on_host = |predictor: &RwLock<NormPredictor>| Ok(predictor.read().map_err(poisoned)?.to_bytes());
+        let on_host = |predictor: &RwLock<NormPredictor>| {
+            let predictor = predictor.read().map_err(poisoned)?;
+            heap::check("a predictor's bytes", &[(predictor.bytes(), 1)])?;
+            Ok(predictor.to_bytes())
+        };
         let bytes = any_predictor(predictor, on_host, |predictor| Ok(predictor.fetch()?.to_bytes()))?;
         // SAFETY: as documented.
         unsafe { save(&bytes, buffer, capacity, needed) }
@@ -359,7 +399,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_save(
 
 /// A predictor from the `length` bytes that wtacrs_norm_predictor_save wrote.
 ///
-/// Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+/// Errors: WTACRS_CORRUPTED, WTACRS_VERSION_MISMATCH, WTACRS_INVALID_ARGUMENT, WTACRS_NULL_POINTER, WTACRS_MISALIGNED,
+/// WTACRS_OVERLAP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_predictor_load(
     bytes: *const c_void,
@@ -367,11 +408,11 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_load(
     predictor: *mut *mut wtacrs_norm_predictor,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_load", || {
-        let bytes = Array::new(bytes.cast::<u8>(), length, "bytes")?;
+        let given = Array::new(bytes.cast::<u8>(), length, "bytes")?;
         // SAFETY: checked for NULL; as documented there are `length` bytes.
-        let bytes = unsafe { bytes.get() };
+        let bytes = unsafe { given.get() };
         // SAFETY: as documented.
-        unsafe { create(None, predictor, || Ok(NormPredictor::from_bytes(bytes)?)) }
+        unsafe { create(None, predictor, &[given.region()], || loaded(bytes)) }
     })
 }
 
@@ -379,7 +420,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_load(
 ///
 /// `saved`, `dz_norms` and `cached` are NULL or as `wtacrs_norm_predictor_update_cached` says.
 unsafe fn statistics(
-    predictor: &RwLock<NormPredictor>,
+    predictor: &NormPredictor,
     plan: &Plan,
     saved: *const c_void,
     saved_bytes: usize,
@@ -389,9 +430,9 @@ unsafe fn statistics(
     plan.host()?;
     let saved = block(saved, saved_bytes, plan.saved.bytes(), "saved")?;
     let norms = Array::new(dz_norms, plan.tokens, "dz_norms")?;
+    check_heap(predictor, plan.budget.get())?;
     // SAFETY: checked for NULL and alignment; the caller has the rest.
     let (norms, cached) = unsafe { (norms.get(), cached.map(|cached| cached.get())) };
-    let predictor = predictor.read().map_err(poisoned)?;
     with_element!(plan.h, T => {
         // SAFETY: as above.
         let (selection, rows): (Selection, _) = unsafe { plan.saved.read::<T>(saved.as_ptr()) }?;
@@ -403,6 +444,7 @@ unsafe fn statistics(
 
 /// The statistics of no rows.
 fn no_statistics(predictor: &NormPredictor) -> Outcome<StepStatistics> {
+    check_heap(predictor, 0)?;
     let rows = Array2::<f32>::zeros((0, predictor.in_features()));
     Ok(predictor.statistics(rows.view(), &[], &[], None)?)
 }

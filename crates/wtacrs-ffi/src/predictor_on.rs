@@ -1,21 +1,23 @@
 //! Norm predictors of any device: made for a context, and working on a stream.
 
-use crate::array::Array;
+use crate::array::{Array, report};
 use crate::context::wtacrs_context;
 use crate::guard::{Failure, guard};
-use crate::plan::{plan, report, wtacrs_plan};
+use crate::plan::{plan, wtacrs_plan};
 use crate::predictor::{
-    any_predictor, apply, check_sums_count, check_sums_room, create, learn, write_statistics, wtacrs_norm_predictor,
+    any_predictor, apply, check_sums_count, check_sums_room, create, learn, loaded, made, write_statistics,
+    wtacrs_norm_predictor,
 };
 use crate::status::*;
 use core::ffi::c_void;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+use wtacrs_core::norm_predictor::Settings;
 
 /// wtacrs_norm_predictor_create for a context's device. On CUDA its state lies in the GPU's memory, which is allocated by
-/// this call and freed by wtacrs_norm_predictor_destroy: neither may be called while a stream is captured, and the
-/// CUDA context must still live when the predictor is destroyed. Forward passes read the state and updates write it when
-/// they run, so calls on one predictor belong on one stream, or on streams that wait for one another. A plan on CUDA takes
-/// only predictors that were made with the plan's own context.
+/// this call and freed by wtacrs_norm_predictor_destroy, which waits for all that was launched: neither may be called while
+/// a stream is captured, and the CUDA context must still live when the predictor is destroyed. Forward passes read the
+/// state and updates write it when they run, so calls on one predictor belong on one stream, or on streams that wait for
+/// one another. A plan on CUDA takes only predictors that were made with the handle of its own context; one of another
+/// handle, though it be of the same GPU, is WTACRS_DEVICE_MISMATCH.
 ///
 /// Errors: as for wtacrs_norm_predictor_create; also WTACRS_INVALID_HANDLE and WTACRS_CUDA_ERROR.
 #[unsafe(no_mangle)]
@@ -26,7 +28,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_on(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_create_on", || {
         // SAFETY: as documented.
-        unsafe { create(Some(context), predictor, || Ok(NormPredictor::new(in_features, Settings::default())?)) }
+        unsafe { create(Some(context), predictor, &[], || made(in_features, Settings::default())) }
     })
 }
 
@@ -49,7 +51,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_with_on(
     guard("wtacrs_norm_predictor_create_with_on", || {
         let settings = Settings { features, forgetting, ridge, clamp, rows_per_update, seed };
         // SAFETY: as documented.
-        unsafe { create(Some(context), predictor, || Ok(NormPredictor::new(in_features, settings)?)) }
+        unsafe { create(Some(context), predictor, &[], || made(in_features, settings)) }
     })
 }
 
@@ -64,11 +66,11 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_load_on(
     predictor: *mut *mut wtacrs_norm_predictor,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_load_on", || {
-        let bytes = Array::new(bytes.cast::<u8>(), length, "bytes")?;
+        let given = Array::new(bytes.cast::<u8>(), length, "bytes")?;
         // SAFETY: checked for NULL; as documented there are `length` bytes.
-        let bytes = unsafe { bytes.get() };
+        let bytes = unsafe { given.get() };
         // SAFETY: as documented.
-        unsafe { create(Some(context), predictor, || Ok(NormPredictor::from_bytes(bytes)?)) }
+        unsafe { create(Some(context), predictor, &[given.region()], || loaded(bytes)) }
     })
 }
 
@@ -236,7 +238,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_apply_on(
 /// is none. `*row` is 0, or 1 + the first kept row (in the order of the indices) with such a number, in the statistics of
 /// the last step on this rank. Either may be NULL. On the CPU it is WTACRS_UNSUPPORTED, as calls tell at once.
 ///
-/// Errors: WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_CUDA_ERROR.
+/// Errors: WTACRS_UNSUPPORTED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED, WTACRS_OVERLAP,
+/// WTACRS_CUDA_ERROR.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_norm_predictor_outcome(
     predictor: *const wtacrs_norm_predictor,
@@ -247,6 +250,6 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_outcome(
         let on_host = |_: &_| Err(Failure::new(WTACRS_UNSUPPORTED, "on the CPU, calls tell at once what came of them"));
         let found = any_predictor(predictor, on_host, |predictor| predictor.outcome())?;
         // SAFETY: as documented.
-        unsafe { report([outcome, row], found) }
+        unsafe { report([(outcome, "outcome"), (row, "row")], found) }
     })
 }

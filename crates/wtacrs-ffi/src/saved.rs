@@ -1,6 +1,6 @@
 //! The selection that a forward pass has saved, for looking at.
 
-use crate::array::{Array, block, check_disjoint, device_block, regions};
+use crate::array::{Array, Region, Wanted, block, check_disjoint, device_block};
 use crate::guard::{Failure, Outcome, guard};
 use crate::plan::{plan, wtacrs_plan};
 use crate::status::*;
@@ -45,17 +45,17 @@ pub unsafe extern "C" fn wtacrs_saved_selection(
         };
         let output = SelectionOutput::new(indices, scales, capacity, kept, winners)?;
         // SAFETY: as documented.
-        unsafe { output.write(&selection, &[saved.region()], capacity == 0) }
+        unsafe { output.write(&selection, &[saved.region()]) }
     })
 }
 
-/// Where a selection is to be written.
+/// Where a selection is to be written, or its counts alone.
 pub(crate) struct SelectionOutput {
     indices: Array<u32>,
     scales: Array<f64>,
     capacity: usize,
-    kept: Option<Array<u64>>,
-    winners: Option<Array<u64>>,
+    is_wanted: bool,
+    counts: Wanted<u64, 2>,
 }
 
 impl SelectionOutput {
@@ -70,43 +70,30 @@ impl SelectionOutput {
             indices: Array::new(indices, capacity, "indices")?,
             scales: Array::new(scales, capacity, "scales")?,
             capacity,
-            kept: Array::optional(kept, 1, "kept")?,
-            winners: Array::optional(winners, 1, "winners")?,
+            is_wanted: capacity > 0 || !indices.is_null() || !scales.is_null(),
+            counts: Wanted::new([(kept, "kept"), (winners, "winners")])?,
         })
     }
 
     /// # Safety
     ///
     /// The outputs must be writable and used by nobody else.
-    pub(crate) unsafe fn write(
-        &self,
-        selection: &Selection,
-        inputs: &[crate::array::Region],
-        counts_only: bool,
-    ) -> Outcome {
-        let outputs = regions([
-            Some(self.indices.region()),
-            Some(self.scales.region()),
-            self.kept.as_ref().map(Array::region),
-            self.winners.as_ref().map(Array::region),
-        ]);
+    pub(crate) unsafe fn write(&self, selection: &Selection, inputs: &[Region]) -> Outcome {
+        let mut outputs = vec![self.indices.region(), self.scales.region()];
+        outputs.extend(self.counts.regions());
         check_disjoint(&outputs, inputs)?;
-        if !counts_only && self.capacity < selection.len() {
+        if self.is_wanted && self.capacity < selection.len() {
             let message = format!("room for {} pairs where {} are kept", self.capacity, selection.len());
             return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
         }
-        if !counts_only {
+        if self.is_wanted {
             // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
             let (indices, scales) = unsafe { (self.indices.get_mut(), self.scales.get_mut()) };
             indices[..selection.len()].copy_from_slice(selection.indices());
             scales[..selection.len()].copy_from_slice(selection.scales());
         }
-        for (output, value) in [(&self.kept, selection.len()), (&self.winners, selection.winners())] {
-            if let Some(output) = output {
-                // SAFETY: as above.
-                unsafe { output.set(value as u64) };
-            }
-        }
+        // SAFETY: as above.
+        unsafe { self.counts.set([selection.len() as u64, selection.winners() as u64]) };
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What a call comes back with: a number that never changes its meaning, and the last failure in words.
 
-use crate::array::Array;
+use crate::array::{Array, check_disjoint, regions};
 use crate::guard::Outcome;
 use core::cell::RefCell;
 use core::ffi::{CStr, c_char};
@@ -45,10 +45,12 @@ pub const WTACRS_CORRUPTED: wtacrs_status = 16;
 /// Bytes saved by another version of their format.
 pub const WTACRS_VERSION_MISMATCH: wtacrs_status = 17;
 /// A defect of this library, contained. Outputs of the call may be partly written; the object that it changed, if
-/// any, must be destroyed.
+/// any, must be destroyed. The place of the defect is printed on stderr.
 pub const WTACRS_PANIC: wtacrs_status = 18;
+/// The process cannot have the memory that the call would take from its heap. Nothing was changed.
+pub const WTACRS_OUT_OF_MEMORY: wtacrs_status = 19;
 
-const STRINGS: [&CStr; 19] = [
+const STRINGS: [&CStr; 20] = [
     c"ok",
     c"a pointer is NULL",
     c"the handle is not valid",
@@ -68,6 +70,7 @@ const STRINGS: [&CStr; 19] = [
     c"the bytes are corrupted",
     c"the bytes are of another version",
     c"the library panicked",
+    c"out of memory",
 ];
 
 thread_local! {
@@ -96,12 +99,13 @@ pub extern "C" fn wtacrs_status_string(status: wtacrs_status) -> *const c_char {
 /// `capacity` > 0; `*needed` becomes the bytes of the whole text with its NUL. `buffer` may be NULL if `capacity` is 0,
 /// and `needed` may be NULL.
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_MISALIGNED, WTACRS_OVERLAP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_last_error(buffer: *mut c_char, capacity: usize, needed: *mut usize) -> wtacrs_status {
     let copy = |message: &str| -> Outcome {
         let buffer = Array::new(buffer.cast::<u8>(), capacity, "buffer")?;
         let needed = Array::optional(needed, 1, "needed")?;
+        check_disjoint(&regions([Some(buffer.region()), needed.as_ref().map(Array::region)]), &[])?;
         // SAFETY: as this function is documented, `buffer` holds `capacity` bytes, and `needed` one size, or is NULL.
         let (buffer, needed) = unsafe { (buffer.get_mut(), needed.map(|needed| needed.get_mut())) };
         if let Some((_, room)) = buffer.split_last() {

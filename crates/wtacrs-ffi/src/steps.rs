@@ -59,6 +59,7 @@ pub unsafe extern "C" fn wtacrs_weights(
 unsafe fn given_weights(plan: &Plan, input_norms: *const f32, guess: *const f32) -> Outcome<(Weights, Vec<Region>)> {
     let input = Array::new(input_norms, plan.tokens, "input_norms")?;
     let guess = norm_guess(plan, guess)?;
+    plan.check_heap()?;
     let regions = [Some(input.region()), guess.as_ref().map(Array::region)].into_iter().flatten().collect();
     // SAFETY: checked for NULL and alignment; the caller has the rest.
     let (input, guess) = unsafe { (input.get(), guess.map(|guess| guess.get())) };
@@ -123,7 +124,7 @@ pub unsafe extern "C" fn wtacrs_select(
         let mut draws = PhiloxDraws::with_stream(seed, offset, item);
         let selection = plan.linear.design.select(&weights, plan.budget, &mut draws);
         // SAFETY: as documented.
-        unsafe { output.write(&selection, &inputs, false) }
+        unsafe { output.write(&selection, &inputs) }
     })
 }
 

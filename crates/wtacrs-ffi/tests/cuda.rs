@@ -1,12 +1,14 @@
 //! The CUDA path through the C interface's functions: on a driver that writes every call down, and, where there is one, on
 //! a GPU.
 
-mod common;
+#[path = "common/calls.rs"]
+mod calls;
 #[path = "../../wtacrs-kernels/tests/fake/mod.rs"]
 mod fake;
 #[path = "../../wtacrs-kernels/tests/common/mod.rs"]
 mod machine;
 
+use calls::{Floats, IN, OUT, PRODUCT, TOKENS, check, context, last_error, plan, product};
 use fake::{Call, Fake};
 use machine::Machine;
 use std::ffi::c_void;
@@ -16,63 +18,47 @@ use wtacrs::cache::{wtacrs_norm_cache_destroy, wtacrs_norm_cache_save};
 use wtacrs::cache_on::*;
 use wtacrs::context::{wtacrs_context, wtacrs_context_create, wtacrs_context_destroy};
 use wtacrs::dtype::*;
-use wtacrs::layer::*;
-use wtacrs::linear::{wtacrs_backward, wtacrs_forward};
-use wtacrs::norms::wtacrs_row_norms;
+use wtacrs::estimate::*;
+use wtacrs::linear::*;
+use wtacrs::norms::*;
 use wtacrs::plan::*;
 use wtacrs::predictor::*;
 use wtacrs::predictor_on::*;
 use wtacrs::saved::wtacrs_saved_selection;
 use wtacrs::status::*;
-use wtacrs::steps::wtacrs_select;
+use wtacrs::steps::*;
+use wtacrs::tensor_mul::*;
 use wtacrs::testing::{use_driver, use_emulator};
 use wtacrs_kernels::launch::driver::{Context, Installation};
 
-const TOKENS: usize = 200;
-const IN: usize = 40;
-const OUT: usize = 24;
-
-fn check(status: i32) {
-    assert_eq!(status, WTACRS_OK, "{}", last_error());
-}
-
-fn last_error() -> String {
-    let mut words = [0_u8; 512];
-    // SAFETY: room for so many bytes.
-    unsafe { wtacrs_last_error(words.as_mut_ptr().cast(), words.len(), null_mut()) };
-    let end = words.iter().position(|&byte| byte == 0).expect("a NUL");
-    String::from_utf8_lossy(&words[..end]).into_owned()
-}
-
-fn context(device: i32, ordinal: i32) -> *mut wtacrs_context {
-    let mut context = null_mut();
-    // SAFETY: an output of one pointer.
-    check(unsafe { wtacrs_context_create(device, ordinal, &mut context) });
-    context
-}
-
-/// A plan with its sizes: saved memory, scratch of both passes.
-fn plan(context: *const wtacrs_context, source: i32, dtype: i32, precision: i32) -> (*mut wtacrs_plan, [usize; 3]) {
-    let (mut layer, mut plan, mut sizes) = (null_mut(), null_mut(), [0; 3]);
-    // SAFETY: every pointer is to memory that lives until the call returns.
-    unsafe {
-        check(wtacrs_layer_create(&mut layer));
-        check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
-        check(wtacrs_layer_set_dtypes(layer, dtype, dtype, WTACRS_F32));
-        check(wtacrs_layer_set_budget_fraction(layer, 0.3));
-        check(wtacrs_layer_set_source(layer, source));
-        check(wtacrs_layer_set_precision(layer, precision));
-        check(wtacrs_plan_create(context, layer, &mut plan));
-        check(wtacrs_layer_destroy(layer));
-        check(wtacrs_plan_saved_bytes(plan, &mut sizes[0]));
-        check(wtacrs_plan_forward_scratch_bytes(plan, &mut sizes[1]));
-        check(wtacrs_plan_backward_scratch_bytes(plan, &mut sizes[2]));
-    }
-    (plan, sizes)
-}
-
 fn installation() -> Arc<Installation<Fake>> {
     Arc::new(Installation::new(Fake::default()).expect("it will do"))
+}
+
+/// Memory of a GPU that is none.
+fn at(megabytes: usize) -> *mut c_void {
+    without_provenance_mut(megabytes << 20)
+}
+
+/// A stream that is none either.
+fn stream() -> *mut c_void {
+    without_provenance_mut(0x5150)
+}
+
+/// The kernels that were launched, all on that stream and in the first GPU's context; and nothing else was done.
+fn launched(calls: &Fake) -> Vec<&'static str> {
+    let mut kernels = vec![];
+    for call in calls.list() {
+        match call {
+            Call::Ask("cuCtxGetCurrent") => {}
+            Call::Launch { kernel, stream, context, .. } => {
+                assert_eq!((stream, context), (0x5150, Context(0x1000)), "{kernel}");
+                kernels.push(kernel);
+            }
+            other => panic!("{other:?} within a step"),
+        }
+    }
+    kernels
 }
 
 /// What a step does is launch kernels on the caller's stream, and ask which context is current.
@@ -90,8 +76,7 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
     assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Allocate(_))).count(), 1);
     calls.forget();
 
-    let at = |megabytes: usize| without_provenance_mut::<c_void>(megabytes << 20);
-    let stream = without_provenance_mut::<c_void>(0x5150);
+    let stream = stream();
     let (norms, mut count) = (at(5).cast::<f32>(), 0);
     // SAFETY: nothing is run, so no pointer is followed.
     unsafe {
@@ -181,17 +166,7 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
         ));
         check(wtacrs_norm_predictor_update_cached_on(predictor, plan, saved, saved_bytes, norms, cached, stream));
     }
-    let mut kernels = vec![];
-    for call in calls.list() {
-        match call {
-            Call::Ask("cuCtxGetCurrent") => {}
-            Call::Launch { kernel, stream, context, .. } => {
-                assert_eq!((stream, context), (0x5150, Context(0x1000)), "{kernel}");
-                kernels.push(kernel);
-            }
-            other => panic!("{other:?} within a step"),
-        }
-    }
+    let mut kernels = launched(calls);
     assert_eq!(
         kernels[..5],
         ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16", "row_norms_bf16", kernels[4]]
@@ -208,7 +183,7 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
     assert_eq!(rest[9..12], ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16"]);
     assert_eq!(rest[12..], learning);
 
-    // The predictor's memory is freed with it.
+    // The predictor's memory is freed with it, when nothing uses it any more.
     calls.forget();
     // SAFETY: handles are never followed.
     unsafe {
@@ -216,7 +191,9 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
         check(wtacrs_plan_destroy(plan));
         check(wtacrs_context_destroy(context));
     }
-    assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
+    let mut ended = calls.list();
+    ended.retain(|call| matches!(call, Call::Free(_) | Call::Copy { .. }));
+    assert!(matches!(ended[..], [Call::Copy { bytes: 1 }, Call::Free(_)]), "{ended:?}");
 }
 
 /// So are a cache's calls; only those that say so wait.
@@ -235,8 +212,7 @@ fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
     // The status, a word for each sample and the norms, of which nothing is written yet.
     assert_eq!(bytes, [Call::Allocate(256 + 4096 + 512_000), Call::Copy { bytes: 256 + 4096 }]);
     calls.forget();
-    let at = |megabytes: usize| without_provenance_mut::<c_void>(megabytes << 20);
-    let stream = without_provenance_mut::<c_void>(0x5150);
+    let stream = stream();
     let (samples, lengths, norms) = (at(1).cast::<u64>(), at(2).cast::<u64>(), at(3).cast::<f32>());
     // SAFETY: nothing is run, so no pointer is followed.
     unsafe {
@@ -244,17 +220,7 @@ fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
         check(wtacrs_norm_cache_store_on(cache, samples, lengths, 8, 0, norms, 1000, stream));
         check(wtacrs_norm_cache_forget_on(cache, samples, 8, stream));
     }
-    let mut kernels = vec![];
-    for call in calls.list() {
-        match call {
-            Call::Ask("cuCtxGetCurrent") => {}
-            Call::Launch { kernel, stream, context, .. } => {
-                assert_eq!((stream, context), (0x5150, Context(0x1000)), "{kernel}");
-                kernels.push(kernel);
-            }
-            other => panic!("{other:?} within a step"),
-        }
-    }
+    let kernels = launched(calls);
     assert_eq!(kernels, ["norm_cache_fetch", "norm_cache_store", "norm_cache_store"]);
     calls.forget();
     // SAFETY: outputs of one number; handles are never followed.
@@ -266,8 +232,173 @@ fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
     }
     assert_eq!((fault, needed), (0, 28));
     let copied: Vec<Call> = calls.list().into_iter().filter(|call| matches!(call, Call::Copy { .. })).collect();
-    assert_eq!(copied, [Call::Copy { bytes: 12 }, Call::Copy { bytes: 4000 }], "what is known, but no norms");
+    let awaited = Call::Copy { bytes: 1 };
+    assert_eq!(copied, [Call::Copy { bytes: 12 }, Call::Copy { bytes: 4000 }, awaited], "what is known, but no norms");
     assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
+}
+
+/// And so is every other call that takes a stream.
+#[test]
+fn single_steps_products_and_tensors_are_launches_and_nothing_else() {
+    let installation = installation();
+    use_driver(Arc::clone(&installation));
+    let (context, stream, gpu) = (context(WTACRS_CUDA, 0), stream(), (2, 0));
+    let (plan, [saved_bytes, forward_bytes, backward_bytes]) =
+        plan(context, WTACRS_SOURCE_NORMS, WTACRS_F32, WTACRS_PRECISION_F32);
+    let (product, [product_saved, product_forward, product_backward]) = product(context);
+    let (mut predictor, mut count, mut budget, mut gradient_bytes, mut estimate_bytes) = (null_mut(), 0, 0, 0, 0);
+    // SAFETY: outputs of one value each.
+    unsafe {
+        check(wtacrs_norm_predictor_create_on(context, IN, &mut predictor));
+        check(wtacrs_norm_predictor_statistics_count(predictor, &mut count));
+        check(wtacrs_plan_budget(plan, &mut budget));
+        check(wtacrs_plan_weight_gradient_scratch_bytes(plan, &mut gradient_bytes));
+        check(wtacrs_plan_estimate_scratch_bytes(plan, &mut estimate_bytes));
+    }
+    let floats = |megabytes, shape: &[usize]| Floats::new(gpu, at(megabytes), shape, None);
+    let (h, dz, dw, rows) =
+        (floats(1, &[TOKENS, IN]), floats(2, &[TOKENS, OUT]), floats(3, &[IN, OUT]), floats(4, &[budget, IN]));
+    let [batch, heads, m, inner, n] = PRODUCT;
+    let (a, g) = (floats(20, &[batch, heads, m, inner]), floats(22, &[batch, heads, m, n]));
+    let b = Floats::new(gpu, at(21), &[batch, heads, inner, n], Some(&[heads * inner * n, inner * n, 1, inner]));
+    let (da, db) = (floats(23, &[batch, heads, m, inner]), floats(24, &[batch, heads, inner, n]));
+    let (norms, guess, weights, indices, scales, kept) =
+        (at(5).cast::<f32>(), at(6).cast(), at(7).cast(), at(8).cast(), at(9).cast(), at(10).cast::<u64>());
+    let (saved, scratch, none) = (at(11), at(12), null_mut::<c_void>());
+    let calls = installation.calls();
+    let mut others = vec![];
+    let mut expect = |kernels: &[&str], status: i32| {
+        check(status);
+        let mut found = launched(calls);
+        // What comes between depends on shapes.
+        found.retain(|kernel| !kernel.starts_with("split_reduce") && !kernel.starts_with("gather_columns"));
+        let is_as_expected = |(found, kernel): (&&str, &&str)| found.starts_with(kernel);
+        if found.len() != kernels.len() || !found.iter().zip(kernels).all(is_as_expected) {
+            others.push(format!("{found:?} and not {kernels:?}"));
+        }
+        calls.forget();
+    };
+    calls.forget();
+    let sample = ["row_norms_f32", "select_wta_pivotal", "gather_rows_f32"];
+    let twice = [sample, sample].concat();
+    // SAFETY: nothing is run, so no pointer is followed.
+    unsafe {
+        expect(&["select_weights"], wtacrs_weights(plan, norms, guess, weights, stream));
+        expect(&["gather_rows_f32"], wtacrs_gather(plan, at(1), IN, indices, kept, at(4), IN, stream));
+        expect(&["gather_rows_f32"], wtacrs_gather_dl(plan, h.pointer(), indices, kept, rows.pointer(), stream));
+        let gradient = ["gather_rows_f32", "gather_gemm"];
+        expect(
+            &gradient,
+            wtacrs_weight_gradient(
+                plan,
+                at(4),
+                IN,
+                indices,
+                scales,
+                kept,
+                at(2),
+                OUT,
+                at(3),
+                OUT,
+                0,
+                scratch,
+                gradient_bytes,
+                stream,
+            ),
+        );
+        let (rows, dz, dw, h) = (rows.pointer(), dz.pointer(), dw.pointer(), h.pointer());
+        expect(
+            &gradient,
+            wtacrs_weight_gradient_dl(plan, rows, indices, scales, kept, dz, dw, 1, scratch, gradient_bytes, stream),
+        );
+        let whole = ["row_norms_f32", sample[0], sample[1], sample[2], "gather_gemm"];
+        expect(&whole, wtacrs_estimate(plan, at(1), IN, at(2), OUT, 1, 2, at(3), OUT, scratch, estimate_bytes, stream));
+        expect(&whole, wtacrs_estimate_dl(plan, h, dz, 1, 2, dw, scratch, estimate_bytes, stream));
+        expect(&["column_norms_f32"], wtacrs_column_norms(context, WTACRS_F32, TOKENS, IN, at(1), IN, norms, stream));
+        expect(&["column_norms_f32"], wtacrs_column_norms_dl(context, h, norms, IN, stream));
+        expect(&["row_norms_f32"], wtacrs_row_norms_dl(context, h, norms, TOKENS, stream));
+        expect(
+            &sample,
+            wtacrs_forward_dl(plan, h, guess, null(), 1, 2, saved, saved_bytes, scratch, forward_bytes, stream),
+        );
+        expect(
+            &["gather_gemm"],
+            wtacrs_backward_dl(plan, saved, saved_bytes, dz, dw, 0, null_mut(), none, scratch, backward_bytes, stream),
+        );
+        let sums = at(13).cast::<f64>();
+        expect(
+            &["predictor_features_f32", "predictor_sums"],
+            wtacrs_norm_predictor_statistics_cached_on(
+                predictor,
+                plan,
+                saved,
+                saved_bytes,
+                norms,
+                guess,
+                sums,
+                count,
+                stream,
+            ),
+        );
+        let (a, b, g) = (a.pointer(), b.pointer(), g.pointer());
+        expect(
+            &twice,
+            wtacrs_tensor_mul_forward_dl(
+                product,
+                a,
+                b,
+                null(),
+                null(),
+                1,
+                2,
+                saved,
+                product_saved,
+                scratch,
+                product_forward,
+                stream,
+            ),
+        );
+        let products = ["gather_gemm", "row_norms_f32", "gather_gemm"];
+        expect(
+            &[&["column_norms_f32"], &products[..]].concat(),
+            wtacrs_tensor_mul_backward_dl(
+                product,
+                saved,
+                product_saved,
+                g,
+                da.pointer(),
+                db.pointer(),
+                0,
+                norms,
+                guess,
+                scratch,
+                product_backward,
+                stream,
+            ),
+        );
+        expect(
+            &["gather_gemm", "gather_gemm"],
+            wtacrs_tensor_mul_backward(
+                product,
+                saved,
+                product_saved,
+                at(22),
+                at(23),
+                at(24),
+                1,
+                null_mut(),
+                null_mut(),
+                scratch,
+                product_backward,
+                stream,
+            ),
+        );
+        assert!(others.is_empty(), "{others:#?}");
+        check(wtacrs_norm_predictor_destroy(predictor));
+        check(wtacrs_tensor_mul_plan_destroy(product));
+        check(wtacrs_plan_destroy(plan));
+        check(wtacrs_context_destroy(context));
+    }
 }
 
 #[test]
@@ -310,9 +441,15 @@ fn the_callers_current_context_is_the_plans_or_the_call_is_refused() {
         matches!(entered[..], [Call::SetCurrent(Context(0x1001)), Call::Allocate(_), Call::SetCurrent(Context(0x77))]),
         "{entered:?}"
     );
+    // Where no context was current, none is afterwards.
+    calls.leave();
+    calls.forget();
     // SAFETY: handles are never followed.
+    check(unsafe { wtacrs_norm_predictor_destroy(predictor) });
+    let entered: Vec<Call> = calls.list().into_iter().filter(|call| matches!(call, Call::SetCurrent(_))).collect();
+    assert_eq!(entered, [Call::SetCurrent(Context(0x1001)), Call::SetCurrent(Context(0))]);
+    // SAFETY: as above.
     unsafe {
-        check(wtacrs_norm_predictor_destroy(predictor));
         check(wtacrs_context_destroy(mine));
         check(wtacrs_context_destroy(other));
     }

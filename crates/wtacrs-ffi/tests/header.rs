@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{check_file, crate_path, library, run, scratch};
+use common::{blesses, check_file, crate_path, library, run, scratch};
 use std::collections::BTreeSet;
 use std::process::Command;
 
@@ -149,10 +149,45 @@ fn the_binary_interface_is_what_it_was() {
     now.push(format!("size wtacrs_dltensor {}", size_of::<Tensor>()));
     now.sort();
     let file = crate_path("abi/baseline.txt");
-    if std::env::var_os("WTACRS_BLESS").is_some_and(|value| value == "1") {
+    let baseline = std::fs::read_to_string(&file).expect("the baseline");
+    let lost: Vec<&str> = baseline.lines().filter(|line| !now.iter().any(|now| now == line)).collect();
+    // Before anything is written: what was promised cannot be blessed away.
+    assert!(lost.is_empty(), "no longer so: {lost:#?}");
+    if blesses() {
         std::fs::write(&file, now.join("\n") + "\n").expect("the crate can be written");
     }
-    let baseline = std::fs::read_to_string(file).expect("the baseline");
-    let lost: Vec<&str> = baseline.lines().filter(|line| !now.iter().any(|now| now == line)).collect();
-    assert!(lost.is_empty(), "no longer so: {lost:#?}");
+}
+
+/// Whatever else a call takes stands before its stream, which is named so.
+#[test]
+fn the_stream_is_the_last_parameter() {
+    let prototypes = prototypes(&header());
+    let with_stream: Vec<&String> = prototypes.iter().filter(|prototype| prototype.contains("stream")).collect();
+    assert!(with_stream.len() >= 28, "{with_stream:#?}");
+    for prototype in with_stream {
+        assert!(prototype.ends_with(", void *stream)") && prototype.matches("stream").count() == 1, "{prototype}");
+    }
+    for name in names(&header()).iter().filter(|name| name.ends_with("_on") && !is_made_by(name)) {
+        let takes_stream =
+            |prototype: &String| prototype.contains(&format!(" {name}(")) && prototype.contains("stream");
+        assert!(prototypes.iter().any(takes_stream), "{name} has no stream");
+    }
+}
+
+/// Whether a function of this name makes an object, which no stream is for.
+fn is_made_by(name: &str) -> bool {
+    ["_create_on", "_create_with_on", "_load_on"].iter().any(|end| name.ends_with(end))
+}
+
+#[test]
+fn every_handle_says_what_threads_may_do() {
+    let header = header();
+    let handles: Vec<&str> = header.lines().filter(|line| line.starts_with("typedef struct wtacrs_")).collect();
+    let opaque: Vec<&str> = handles.into_iter().filter(|line| line.ends_with(';')).collect();
+    assert_eq!(opaque.len(), 7, "{opaque:?}");
+    for handle in opaque {
+        let before = header.split_once(handle).expect("it is there").0;
+        let comment = before.rsplit_once("/*").expect("a comment").1;
+        assert!(comment.contains("*/") && comment.contains("thread"), "{handle} {comment}");
+    }
 }

@@ -5,7 +5,7 @@ use ndarray::{Array3, Array4};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 use wtacrs::context::{wtacrs_context_create, wtacrs_context_destroy};
-use wtacrs::dtype::{WTACRS_BF16, WTACRS_F32};
+use wtacrs::dtype::{WTACRS_BF16, WTACRS_F32, WTACRS_TOP_K, WTACRS_UNIFORM, WTACRS_WTA_PIVOTAL};
 use wtacrs::status::WTACRS_OK;
 use wtacrs::tensor_mul::*;
 use wtacrs_core::Keep;
@@ -14,11 +14,11 @@ use wtacrs_core::tensor_mul::{Contraction, TensorGuess, TensorMul};
 #[repr(align(64))]
 #[derive(Clone, Copy)]
 struct Line {
-    _bytes: [u8; 64],
+    bytes: [u8; 64],
 }
 
 fn memory(bytes: usize) -> Vec<Line> {
-    vec![Line { _bytes: [0; 64] }; bytes.div_ceil(64)]
+    vec![Line { bytes: [0; 64] }; bytes.div_ceil(64)]
 }
 
 fn pointer<T>(values: &[T]) -> *const c_void {
@@ -109,4 +109,86 @@ fn as_core_to_the_bit() {
         assert_eq!((da, db), (expected.left, expected.right));
         assert_eq!((by_row, by_column), (expected.row_norms, expected.column_norms));
     }
+}
+
+/// What a forward pass saves of fixed A and B under a setting, given guesses of norms or none, from an offset on.
+fn saved(
+    set: impl FnOnce(*mut wtacrs_tensor_mul) -> i32,
+    guesses: Option<(&[f32], &[f32])>,
+    offset: u64,
+) -> Vec<[u8; 64]> {
+    let value = |i: usize| ((i * 37) % 23) as f32 / 8.0 - 1.4;
+    let (a, b): (Vec<f32>, Vec<f32>) =
+        ((0..2 * ROWS * 6).map(value).collect(), (0..2 * 6 * COLUMNS).map(value).collect());
+    let (mut context, mut description, mut plan, mut bytes) = (null_mut(), null_mut(), null_mut(), 0);
+    let (row_guess, column_guess) =
+        guesses.map_or((null(), null()), |(rows, columns)| (rows.as_ptr(), columns.as_ptr()));
+    // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
+    unsafe {
+        let mut results = vec![
+            wtacrs_context_create(0, 0, &mut context),
+            wtacrs_tensor_mul_create(&mut description),
+            wtacrs_tensor_mul_set_shape(description, 1, 2, ROWS, 6, COLUMNS),
+            wtacrs_tensor_mul_set_budget_rows(description, WTACRS_LEFT, 5),
+            wtacrs_tensor_mul_set_budget_rows(description, WTACRS_RIGHT, 7),
+            set(description),
+            wtacrs_tensor_mul_plan_create(context, description, &mut plan),
+            wtacrs_tensor_mul_plan_memory(plan, &mut bytes, null_mut(), null_mut(), null_mut()),
+        ];
+        let mut kept = memory(bytes);
+        let (a, b, to) = (pointer(&a), pointer(&b), kept.as_mut_ptr().cast());
+        results.extend([
+            wtacrs_tensor_mul_forward(
+                plan,
+                a,
+                b,
+                row_guess,
+                column_guess,
+                9,
+                offset,
+                to,
+                bytes,
+                null_mut(),
+                0,
+                null_mut(),
+            ),
+            wtacrs_tensor_mul_plan_destroy(plan),
+            wtacrs_tensor_mul_destroy(description),
+            wtacrs_context_destroy(context),
+        ]);
+        assert!(results.iter().all(|&status| status == WTACRS_OK), "{results:?}");
+        kept.iter().map(|line| line.bytes).collect()
+    }
+}
+
+const ROWS: usize = 20;
+const COLUMNS: usize = 15;
+
+#[test]
+fn the_design_and_the_further_offset_are_those_that_were_set() {
+    let default = saved(|_| WTACRS_OK, None, 100);
+    // SAFETY: handles are looked up, never followed; the number lives until the passes are done.
+    let designed = |design, offset| saved(|it| unsafe { wtacrs_tensor_mul_set_design(it, design) }, None, offset);
+    assert_eq!(designed(WTACRS_WTA_PIVOTAL, 100), default);
+    assert_ne!(designed(WTACRS_UNIFORM, 100), default);
+    assert_ne!(designed(WTACRS_TOP_K, 100), default);
+    assert_eq!(designed(WTACRS_TOP_K, 7), designed(WTACRS_TOP_K, 100), "nothing is drawn");
+    let further = 88_u64;
+    // SAFETY: as above.
+    let with_further = |offset| saved(|it| unsafe { wtacrs_tensor_mul_set_further_offset(it, &further) }, None, offset);
+    assert_eq!(with_further(12), default);
+    assert_ne!(with_further(100), default);
+}
+
+#[test]
+fn negative_guesses_are_not_known() {
+    let guessed = |rows: &dyn Fn(usize) -> f32| {
+        let (rows, columns): (Vec<f32>, Vec<f32>) = ((0..2 * ROWS).map(rows).collect(), vec![-1.0; 2 * COLUMNS]);
+        saved(|_| WTACRS_OK, Some((&rows, &columns)), 100)
+    };
+    let none = saved(|_| WTACRS_OK, None, 100);
+    assert_eq!(guessed(&|_| -1.0), none);
+    // Nothing but zeros is known, or something is.
+    assert_eq!(guessed(&|i| if i % 2 == 0 { -3.0 } else { 0.0 }), none);
+    assert_ne!(guessed(&|i| if i % 2 == 0 { -3.0 } else { i as f32 }), none);
 }

@@ -8,7 +8,7 @@ mod gather;
 mod row_norms;
 mod weight_gradient;
 
-pub use self::column_sums::column_sums_into;
+pub use self::column_sums::{column_sums_into, row_norms_and_column_sums_into};
 pub use self::gather::{gather, gather_into, gather_scaled, gather_scaled_into};
 pub(crate) use self::gather::widened;
 pub use self::row_norms::{column_norms, joint_norms, row_norms, row_norms_into};

@@ -7,6 +7,7 @@ use crate::cache_on::Batch;
 use crate::context::Context;
 use crate::device::{DeviceMemory, Gpu};
 use crate::guard::{Failure, Outcome};
+use crate::heap;
 use crate::status::*;
 use core::ffi::c_void;
 use core::ptr;
@@ -26,6 +27,8 @@ impl DeviceCache {
     /// Takes a cache to a GPU.
     pub(crate) fn new(context: &Arc<Context>, bounds: Bounds, first: &NormCache) -> Outcome<Self> {
         let plan = NormCachePlan::new(bounds.samples, bounds.tokens_per_sample)?;
+        let known = if first.is_empty() { 4 * bounds.samples } else { bytes(plan.bytes())? };
+        heap::check("a copy of a cache", &[(known, 1)])?;
         let first = plan.first_bytes(first)?;
         let memory = DeviceMemory::beginning(Arc::clone(context), bytes(plan.bytes())?, &first)?;
         Ok(Self { plan, bounds, memory })
@@ -108,6 +111,7 @@ impl DeviceCache {
     }
 
     fn download(&self, part: Part) -> Outcome<Vec<u8>> {
+        heap::check("a copy of a cache", &[(part.bytes as usize, 1)])?;
         let mut found = vec![0; part.bytes as usize];
         if !found.is_empty() {
             // SAFETY: the cache's own memory, of that size.

@@ -1,18 +1,20 @@
 //! A batched product's plan and the sizes of its memory.
 
 use super::{Description, description, wtacrs_tensor_mul};
-use crate::array::Array;
+use crate::array::{Array, report};
 use crate::context::{Context, context, wtacrs_context};
 use crate::cuda::CudaTensorMul;
 use crate::device::{Device, Gpu};
 use crate::dtype::{Dtype, one_of};
 use crate::guard::{Failure, Outcome, guard};
+use crate::heap::{self, PER_TOKEN};
 use crate::kept::KeptBlock;
 use crate::layer::FurtherOffset;
-use crate::plan::{report, workspace_bytes};
+use crate::plan::workspace_bytes;
 use crate::registry::Registry;
 use crate::status::*;
 use std::sync::Arc;
+use wtacrs_core::Selection;
 use wtacrs_core::tensor_mul::{Contraction, Side, TensorMul};
 
 /// A batched product's settled plan. It never changes: any number of threads may use one at the same time, each with
@@ -116,6 +118,14 @@ impl Plan {
         self.items().min(TASKS)
     }
 
+    /// Refuses a pass for whose selections there is no memory.
+    pub(super) fn check_heap(&self) -> Outcome {
+        let pairs = self.left.capacity() + self.right.capacity();
+        let selections = (self.items(), size_of::<[Selection; 2]>() + pairs * (size_of::<u32>() + size_of::<f64>()));
+        let in_work = rayon::current_num_threads().min(self.items());
+        heap::check("a pass over all items", &[selections, (in_work * self.rows.max(self.columns), PER_TOKEN)])
+    }
+
     pub(super) fn scratch_bytes(&self) -> usize {
         self.task_scratch * self.tasks()
     }
@@ -123,8 +133,10 @@ impl Plan {
 
 /// Freezes a description into a plan for a device. Later changes of the description do not touch it.
 ///
+/// On CUDA no size may be 0, and WTACRS_F64 is not served: WTACRS_UNSUPPORTED.
+///
 /// Errors: WTACRS_INVALID_ARGUMENT if the shape or a side was not set, WTACRS_INVALID_BUDGET if a budget does not fit,
-/// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// WTACRS_SIZE_OVERFLOW, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_tensor_mul_plan_create(
     context: *const wtacrs_context,
@@ -152,7 +164,7 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_destroy(plan: *mut wtacrs_tensor
 /// CPU) and of the backward pass; and what the exact product keeps, which is A and B. All memory is the caller's,
 /// aligned to 64 (on CUDA 256). Outputs may be NULL where they are not wanted.
 ///
-/// Errors: WTACRS_MISALIGNED, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_MISALIGNED, WTACRS_OVERLAP, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_tensor_mul_plan_memory(
     plan: *const wtacrs_tensor_mul_plan,
@@ -163,8 +175,14 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_memory(
 ) -> wtacrs_status {
     guard("wtacrs_tensor_mul_plan_memory", || {
         let plan = self::plan(plan)?;
-        let exact = plan.items() * plan.inner * (plan.rows + plan.columns) * plan.operands.bytes();
-        let outputs = [saved_bytes, forward_scratch_bytes, backward_scratch_bytes, exact_bytes];
+        // Rows and columns first: where there are none, the inner size may be any.
+        let exact = plan.items() * (plan.rows + plan.columns) * plan.inner * plan.operands.bytes();
+        let outputs = [
+            (saved_bytes, "saved_bytes"),
+            (forward_scratch_bytes, "forward_scratch_bytes"),
+            (backward_scratch_bytes, "backward_scratch_bytes"),
+            (exact_bytes, "exact_bytes"),
+        ];
         let sizes = match plan.on_gpu() {
             Some((_, cuda)) => [cuda.saved_bytes, cuda.forward_bytes, cuda.backward_bytes, exact],
             None => [plan.saved_bytes, 0, plan.scratch_bytes(), exact],
@@ -177,7 +195,8 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_memory(
 /// Where in saved memory on CUDA a forward pass leaves the status words of one gradient, WTACRS_LEFT or WTACRS_RIGHT, in
 /// bytes from the beginning: batch x heads 32-bit words, each as wtacrs_plan_saved_status_offset tells.
 ///
-/// Errors: WTACRS_UNSUPPORTED on the CPU, WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_UNSUPPORTED on the CPU, WTACRS_INVALID_ENUM, WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE,
+/// WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_tensor_mul_plan_saved_status_offset(
     plan: *const wtacrs_tensor_mul_plan,
@@ -199,7 +218,7 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_saved_status_offset(
 
 /// How far a forward pass advances the offset of its randomness; see wtacrs_plan_draws.
 ///
-/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE.
+/// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_tensor_mul_plan_draws(
     plan: *const wtacrs_tensor_mul_plan,

@@ -6,7 +6,7 @@ use crate::cuda::{Gradients, Operands, Pass};
 use crate::dlpack::{shaped, wtacrs_dltensor};
 use crate::dtype::{Dtype, Number, with_element, with_elements};
 use crate::guard::{Outcome, guard};
-use crate::linear::{gradient, update, workspace};
+use crate::linear::{gradient, known, update, workspace};
 use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
@@ -22,12 +22,12 @@ use wtacrs_kernels::plan::Randomness;
 /// x inner x columns), of the plan's dtype, row by row without gaps. Every (batch, head) has draws of its own.
 ///
 /// `row_guess` (batch x heads x rows) and `column_guess` (batch x heads x columns) are guesses of the norms of the rows and
-/// columns of G, those that wtacrs_tensor_mul_backward gave in an earlier step; NULL if there are none. Otherwise as
-/// wtacrs_forward; `saved` is as wtacrs_tensor_mul_plan_memory tells.
+/// columns of G, those that wtacrs_tensor_mul_backward gave in an earlier step; NULL if there are none, and negative
+/// where one is not known. Otherwise as wtacrs_forward; `saved` is as wtacrs_tensor_mul_plan_memory tells.
 ///
 /// On CUDA six kernels are launched. dA sums over the columns of B, of which the kernels want the elements side by side:
 /// give B as the transpose of a columns x inner matrix, to wtacrs_tensor_mul_forward_dl; here it is WTACRS_UNSUPPORTED
-/// unless inner is 1. A negative guess is one that is not known.
+/// unless inner is 1.
 ///
 /// Errors: WTACRS_INVALID_WEIGHTS; WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_SIZE_OVERFLOW,
 /// WTACRS_BUFFER_TOO_SMALL, WTACRS_MISALIGNED, WTACRS_OVERLAP. `saved` is then as it was.
@@ -135,6 +135,7 @@ unsafe fn forward(plan: &Plan, operands: Operands, seed: u64, offset: u64, memor
     let guesses = [rows.as_ref().map(Tensor::region), columns.as_ref().map(Tensor::region)];
     let inputs = regions([Some(a.region()), Some(b.region()), guesses[0], guesses[1]]);
     check_disjoint(&[saved.region()], &inputs)?;
+    plan.check_heap()?;
     with_element!(plan.operands, T => {
         // SAFETY: checked for NULL and alignment; nobody writes to inputs, and `saved` does not overlap them.
         let pairs = |item: usize| unsafe {
@@ -142,9 +143,8 @@ unsafe fn forward(plan: &Plan, operands: Operands, seed: u64, offset: u64, memor
         };
         let select = |side, pairs: ArrayView2<'_, T>, guess: Option<Tensor<4>>, item: usize| -> Outcome<Selection> {
             // SAFETY: as above.
-            let guess = guess.map(|guess| unsafe { guess.matrix(plan.at(item)).view::<f32>() });
-            let guess = guess.as_ref().map(|guess| guess.column(0));
-            Ok(plan.product.select(side, pairs, guess, seed, offset, item)?)
+            let guess = guess.map(|guess| known(unsafe { guess.matrix(plan.at(item)).view::<f32>() }));
+            Ok(plan.product.select(side, pairs, guess.as_deref(), seed, offset, item)?)
         };
         // All are chosen before any is written.
         let selections = (0..plan.items()).into_par_iter().map(|item| {
@@ -259,6 +259,7 @@ unsafe fn backward(
     let norms = [row_norms.as_ref().map(Tensor::region), column_norms.as_ref().map(Tensor::region)];
     let outputs = regions([Some(da.region()), Some(db.region()), Some(scratch.region()), norms[0], norms[1]]);
     check_disjoint(&outputs, &[saved.region(), g.region()])?;
+    plan.check_heap()?;
     with_elements!(plan.operands, plan.gradient, T, U => {
         // SAFETY: checked for size and alignment; nobody writes to it, and no output overlaps it.
         let saved = unsafe { saved.get() };

@@ -176,6 +176,8 @@ static void passes(void) {
   free(sums);
   EXPECT(SHAPE_MISMATCH, "1 sums", wtacrs_norm_predictor_apply_on(ours, &sum, 1, NULL));
   EXPECT(UNSUPPORTED, "the CPU", wtacrs_norm_predictor_outcome(on_cpu, NULL, NULL));
+  uint32_t word;
+  EXPECT(OVERLAP, "outcome shares memory with row", wtacrs_norm_predictor_outcome(ours, &word, &word));
   if (made) puts("an output was written"), failures++;
   CHECK(wtacrs_norm_predictor_destroy(on_cpu));
   CHECK(wtacrs_norm_predictor_destroy(on_other));

@@ -217,6 +217,8 @@ static void backward(void) {
   UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_saved_selection(plan, s, n, indices, scales, BUDGET - 1, &kept, &winners));
   UNTOUCHED(NULL_POINTER, wtacrs_saved_selection(plan, s, n, NULL, scales, BUDGET, &kept, &winners));
   UNTOUCHED(OVERLAP, wtacrs_saved_selection(plan, s, n, indices, scales, TOKENS, &kept, &kept));
+  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_saved_selection(plan, s, n, indices, scales, 0, &kept, &winners));
+  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_saved_selection(plan, s, n, indices, NULL, 0, &kept, &winners));
   EXPECT(OK, wtacrs_saved_selection(plan, s, n, NULL, NULL, 0, &kept, &winners));
   REQUIRE(kept == BUDGET);
 }
@@ -272,7 +274,19 @@ static void steps(void) {
   EXPECT(NULL_POINTER, wtacrs_theory(plan, NULL, NULL, &threshold, NULL, NULL, NULL));
   weights[3] = -1;
   EXPECT(INVALID_WEIGHTS, wtacrs_theory(plan, weights, NULL, &threshold, NULL, NULL, NULL));
+  UNTOUCHED(OVERLAP, wtacrs_theory(plan, weights, NULL, weights, NULL, NULL, NULL));
+  UNTOUCHED(OVERLAP, wtacrs_theory(plan, weights, NULL, NULL, (uint64_t *)weights, NULL, NULL));
+  EXPECT(OVERLAP, wtacrs_theory(plan, weights, scales, NULL, NULL, NULL, scales + 1));
+  EXPECT(OVERLAP, wtacrs_theory(plan, weights, NULL, &threshold, (uint64_t *)&threshold, NULL, NULL));
+  EXPECT(OVERLAP, wtacrs_theory(plan, weights, NULL, &threshold, NULL, &threshold, NULL));
   REQUIRE(threshold == 55);
+  UNTOUCHED(OVERLAP, wtacrs_expected_error(plan, h, IN, dz, OUT, weights, weights, NULL, NULL));
+  EXPECT(OVERLAP, wtacrs_expected_error(plan, h, IN, dz, OUT, NULL, &threshold, (int32_t *)&threshold, NULL));
+  REQUIRE(threshold == 55);
+  size_t bytes = 55;
+  EXPECT(OVERLAP, wtacrs_plan_memory(plan, &bytes, &bytes, NULL));
+  EXPECT(OVERLAP, wtacrs_plan_memory(plan, NULL, &bytes, &bytes));
+  REQUIRE(bytes == 55);
 }
 
 static void tensors(void) {
@@ -382,11 +396,17 @@ static void memories(void) {
   EXPECT(OK, wtacrs_norm_cache_store(cache, samples, lengths, 2, batch, 8));
   EXPECT(SHAPE_MISMATCH, wtacrs_norm_cache_fetch(cache, samples, changed, 2, norms, TOKENS));
   unmarked(__LINE__);
-  unsigned char bytes[512];
+  _Alignas(8) unsigned char bytes[512];
   EXPECT(NULL_POINTER, wtacrs_norm_cache_save(cache, bytes, sizeof bytes, NULL));
   EXPECT(BUFFER_TOO_SMALL, wtacrs_norm_cache_save(cache, bytes, 10, &needed));
   REQUIRE(needed > 10 && needed < sizeof bytes);
+  needed = 0;
+  EXPECT(BUFFER_TOO_SMALL, wtacrs_norm_cache_save(cache, bytes, 0, &needed));
+  REQUIRE(needed > 10);
+  EXPECT(OVERLAP, wtacrs_norm_cache_save(cache, &needed, sizeof needed, &needed));
   EXPECT(OK, wtacrs_norm_cache_save(cache, bytes, sizeof bytes, &needed));
+  EXPECT(OVERLAP, wtacrs_norm_cache_load(bytes, needed, (wtacrs_norm_cache **)bytes));
+  EXPECT(OVERLAP, wtacrs_norm_cache_load_on(context, 8, 8, bytes, needed, (wtacrs_norm_cache **)bytes));
   EXPECT(CORRUPTED, wtacrs_norm_cache_load(bytes, needed - 1, &loaded));
   EXPECT(CORRUPTED, wtacrs_norm_cache_load(bytes, 0, &loaded));
   EXPECT(NULL_POINTER, wtacrs_norm_cache_load(NULL, needed, &loaded));
@@ -403,6 +423,11 @@ static void memories(void) {
   EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_create_with(8, SIZE_MAX, 0.97, 0.01, 6, 128, 0, &made));
   EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_create_with(8, 8, NAN, 0.01, 6, 128, 0, &made));
   EXPECT(CORRUPTED, wtacrs_norm_predictor_load("no", 2, &made));
+  EXPECT(OVERLAP, wtacrs_norm_predictor_load(&made, sizeof made, &made));
+  EXPECT(OVERLAP, wtacrs_norm_predictor_load_on(context, &made, sizeof made, &made));
+  needed = 0;
+  EXPECT(BUFFER_TOO_SMALL, wtacrs_norm_predictor_save(predictor, bytes, 0, &needed));
+  REQUIRE(needed > 0);
   REQUIRE(made == NULL);
   EXPECT(OK, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes));
   mark();
@@ -433,7 +458,9 @@ static void batched(void) {
   EXPECT(INVALID_BUDGET, wtacrs_tensor_mul_plan_create(context, t, &p));
   EXPECT(OK, wtacrs_tensor_mul_set_budget_rows(t, WTACRS_LEFT, 5));
   EXPECT(OK, wtacrs_tensor_mul_plan_create(context, t, &p));
-  size_t n, m;
+  size_t n, m = 55;
+  EXPECT(OVERLAP, wtacrs_tensor_mul_plan_memory(p, &m, NULL, NULL, &m));
+  REQUIRE(m == 55);
   EXPECT(OK, wtacrs_tensor_mul_plan_memory(p, &n, NULL, &m, NULL));
   float a[128], b[96], g[384], da[128], db[96];
   for (int i = 0; i < 128; i++) a[i] = (float)(i % 7) - 3, da[i] = 77;
@@ -452,6 +479,10 @@ static void batched(void) {
   EXPECT(INVALID_WEIGHTS, TFORWARD(a, s, n));
   for (size_t i = 0; i < n; i++) REQUIRE(s[i] == 0);
   a[127] = 1, b[95] = 1;
+  float guess[32] = {-1, 2, NAN};
+  EXPECT(INVALID_WEIGHTS, wtacrs_tensor_mul_forward(p, a, b, NULL, guess, 1, 0, s, n, NULL, 0, NULL));
+  guess[2] = 0;
+  EXPECT(OK, wtacrs_tensor_mul_forward(p, a, b, NULL, guess, 1, 0, s, n, NULL, 0, NULL)); /* negative: not known */
   EXPECT(OK, TFORWARD(a, s, n));
   EXPECT(BUFFER_TOO_SMALL, TBACKWARD(g, da, m - 1));
   EXPECT(NULL_POINTER, TBACKWARD(NULL, da, m));
@@ -460,6 +491,12 @@ static void batched(void) {
   EXPECT(OK, TBACKWARD(g, da, m));
   REQUIRE(da[0] != 77);
   free(s), free(w);
+  EXPECT(OK, wtacrs_tensor_mul_plan_destroy(p));
+  EXPECT(OK, wtacrs_tensor_mul_set_exact(t, WTACRS_LEFT));
+  EXPECT(OK, wtacrs_tensor_mul_set_shape(t, 2, 2, 0, SIZE_MAX, 0)); /* nothing, however wide */
+  EXPECT(OK, wtacrs_tensor_mul_plan_create(context, t, &p));
+  EXPECT(OK, wtacrs_tensor_mul_plan_memory(p, NULL, NULL, NULL, &m));
+  REQUIRE(m == 0);
   EXPECT(OK, wtacrs_tensor_mul_plan_destroy(p));
   EXPECT(OK, wtacrs_tensor_mul_destroy(t));
 }
@@ -475,6 +512,9 @@ static void last_error(void) {
   EXPECT(OK, wtacrs_last_error(one, 1, NULL));
   REQUIRE(one[0] == 0);
   EXPECT(NULL_POINTER, wtacrs_last_error(NULL, 3, NULL));
+  needed = 55;
+  EXPECT(OVERLAP, wtacrs_last_error((char *)&needed, sizeof needed, &needed));
+  REQUIRE(needed == 55);
   REQUIRE(strcmp(wtacrs_status_string(-1), "unknown status") == 0 && strcmp(wtacrs_status_string(99), "unknown status") == 0);
 }
 
@@ -527,6 +567,7 @@ static void panics(void) {
 }
 
 int main(void) {
+  setenv("CUDA_VISIBLE_DEVICES", "", 1); /* no GPU, even where there is one */
   for (int i = 0; i < TOKENS * IN; i++) h[i] = (float)((i * 37) % 19) / 9 - 1;
   for (int i = 0; i < TOKENS * OUT; i++) dz[i] = (float)((i * 23) % 17) / 8 - 1;
   EXPECT(OK, wtacrs_context_create(WTACRS_CPU, 0, &context));

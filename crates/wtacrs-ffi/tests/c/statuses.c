@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <wtacrs.h>
 
 enum { TOKENS = 8, FEATURES = 4 };
@@ -55,6 +56,14 @@ static wtacrs_status version_mismatch(void) {
   saved[8] ^= 64;
   return done ? done : selection();
 }
+static wtacrs_status out_of_memory(void) {
+  struct rlimit limit;
+  wtacrs_norm_predictor *predictor; /* of 2 GiB, where there is one */
+  if (getrlimit(RLIMIT_AS, &limit)) return -1;
+  limit.rlim_cur = (rlim_t)1 << 30;
+  return setrlimit(RLIMIT_AS, &limit) ? -1
+                                      : wtacrs_norm_predictor_create_with(1 << 24, 1 << 14, 0.97, 0.01, 6, 128, 0, &predictor);
+}
 static wtacrs_status panicked(void) {
   setenv("WTACRS_TEST_PANIC", "wtacrs_forward", 1);
   return forward(saved, saved_bytes);
@@ -83,6 +92,7 @@ static const struct {
     {"WTACRS_CORRUPTED", corrupted},
     {"WTACRS_VERSION_MISMATCH", version_mismatch},
     {"WTACRS_PANIC", panicked},
+    {"WTACRS_OUT_OF_MEMORY", out_of_memory},
 };
 
 static int setup(void) {

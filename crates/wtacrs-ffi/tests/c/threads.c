@@ -10,7 +10,7 @@ enum { TOKENS = 48, IN = 16, OUT = 8, BUDGET = 12, THREADS = 4, ROUNDS = 40 };
 
 static wtacrs_context *context;
 static wtacrs_plan *plan, *predicted_plan;
-static float h[TOKENS * IN], dz[TOKENS * OUT], norms[TOKENS], expected[IN * OUT];
+static float h[TOKENS * IN], dz[TOKENS * OUT], norms[TOKENS], cached[TOKENS], expected[IN * OUT];
 static size_t saved_bytes, scratch_bytes;
 
 static void *aligned(size_t bytes) {
@@ -64,6 +64,29 @@ static void *predict(void *unused) {
   }
   free(saved);
   return NULL;
+}
+
+/* Updates wait for one another: so many of them, all alike, leave what they leave one after the other. A cached norm is
+ * measured against the guess of that moment, so that one which missed another would show. */
+static void *saved_rows;
+static void *learn(void *of) {
+  for (int i = 0; i < ROUNDS; i++)
+    EXPECT(OK, wtacrs_norm_predictor_update_cached(of, plan, saved_rows, saved_bytes, norms, cached));
+  return NULL;
+}
+static void updates_lose_nothing(void) {
+  wtacrs_norm_predictor *together, *in_turn;
+  unsigned char bytes[2][2048];
+  size_t needed[2];
+  EXPECT(OK, wtacrs_norm_predictor_create_with(IN, 8, 0.97, 0.01, 6, 128, 0, &together));
+  EXPECT(OK, wtacrs_norm_predictor_create_with(IN, 8, 0.97, 0.01, 6, 128, 0, &in_turn));
+  in_threads(learn, together);
+  for (int i = 0; i < THREADS; i++) learn(in_turn);
+  EXPECT(OK, wtacrs_norm_predictor_save(together, bytes[0], sizeof bytes[0], &needed[0]));
+  EXPECT(OK, wtacrs_norm_predictor_save(in_turn, bytes[1], sizeof bytes[1], &needed[1]));
+  REQUIRE(needed[0] == needed[1] && memcmp(bytes[0], bytes[1], needed[0]) == 0);
+  EXPECT(OK, wtacrs_norm_predictor_destroy(together));
+  EXPECT(OK, wtacrs_norm_predictor_destroy(in_turn));
 }
 
 /* A cache: a sample's norms are those of one store, never a mixture. */
@@ -131,13 +154,16 @@ int main(void) {
   void *saved = aligned(saved_bytes), *scratch = aligned(scratch_bytes);
   EXPECT(OK, wtacrs_forward(plan, h, IN, NULL, NULL, 1, 0, saved, saved_bytes, NULL, 0, NULL));
   EXPECT(OK, wtacrs_backward(plan, saved, saved_bytes, dz, OUT, expected, OUT, 0, norms, NULL, scratch, scratch_bytes, NULL));
-  free(saved), free(scratch);
+  free(scratch), saved_rows = saved;
+  for (int i = 0; i < TOKENS; i++) cached[i] = norms[i] * (float)(1 + i % 5);
   EXPECT(OK, wtacrs_norm_predictor_create_with(IN, 8, 0.97, 0.01, 6, 128, 0, &predictor));
   EXPECT(OK, wtacrs_norm_cache_create(&cache));
 
   EXPECT(INVALID_ENUM, wtacrs_context_create(7, 0, &context));
   in_threads(steps, NULL);
   in_threads(predict, NULL);
+  updates_lose_nothing();
+  free(saved);
   in_threads(remember, NULL);
   in_threads(make_and_destroy, NULL);
   REQUIRE(count == THREADS * ROUNDS);

@@ -26,10 +26,15 @@ pub fn scratch(name: &str) -> PathBuf {
     folder
 }
 
+/// Whether committed files are to become what the code makes now.
+pub fn blesses() -> bool {
+    std::env::var_os("WTACRS_BLESS").is_some_and(|value| value == "1")
+}
+
 /// Compares a committed file with what it should be now; WTACRS_BLESS=1 rewrites it instead.
 pub fn check_file(path: &str, now: &str) {
     let file = crate_path(path);
-    if std::env::var_os("WTACRS_BLESS").is_some_and(|value| value == "1") {
+    if blesses() {
         std::fs::write(&file, now).expect("the crate can be written");
     }
     let committed = std::fs::read_to_string(&file).unwrap_or_default();

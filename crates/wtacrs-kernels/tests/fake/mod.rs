@@ -81,6 +81,11 @@ impl Fake {
         self.state.lock().expect("no panic").current = Some((context, id));
     }
 
+    /// Leaves no context current.
+    pub fn leave(&self) {
+        self.state.lock().expect("no panic").current = None;
+    }
+
     fn note<T>(&self, name: &'static str, call: Call, answer: impl FnOnce(&mut State) -> T) -> Result<T, DriverError> {
         let mut state = self.state.lock().expect("no panic");
         state.calls.push(call);
@@ -145,7 +150,9 @@ impl Calls for Fake {
     }
 
     fn set_current(&self, context: Context) -> Result<(), DriverError> {
-        self.note("cuCtxSetCurrent", Call::SetCurrent(context), |state| state.current = Some((context, 1)))
+        self.note("cuCtxSetCurrent", Call::SetCurrent(context), |state| {
+            state.current = (context != Context(0)).then_some((context, 1));
+        })
     }
 
     fn current_device(&self) -> Result<DeviceHandle, DriverError> {
