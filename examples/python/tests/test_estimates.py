@@ -110,6 +110,16 @@ class SharedInput(unittest.TestCase):
         for layer in range(3):
             unbiased(self, lambda: gradients(model, lambda: model(h))[2 * layer], exact[2 * layer], draws=150)
 
+    def test_layers_that_read_between_do_not_part_those_that_share(self):
+        h, other = uneven(TOKENS, INPUTS), uneven(TOKENS, INPUTS, seed=1)
+        model = Attention()
+        sampling = convert(model, 0.3)
+        with SavedBytes(model) as saved:
+            z = model.query(h), model.key(other), model.value(h)
+        self.assertLess(abs(saved.linear - 2 * round(0.3 * TOKENS) * (INPUTS * 4 + 12)), 8 * 64)
+        self.assertEqual(len(sampling.guesses), 2)
+        del z
+
     def test_another_tensor_or_a_changed_one_is_read_anew(self):
         model = Attention()
         sampling = convert(model, 0.3)

@@ -123,18 +123,6 @@ class Cases(unittest.TestCase):
         with self.assertRaisesRegex(Error, "17"):
             self.model(self.h)
 
-    def test_checkpointing(self):
-        from torch.utils.checkpoint import checkpoint
-
-        model = nn.Sequential(linear(), nn.Tanh(), nn.Linear(OUTPUTS, OUTPUTS))
-        for reentrant in (False, True):
-            h = self.h.clone().requires_grad_()
-            exact = gradients(model, lambda: model(h).sin().sum())[0]
-            sampling = convert(model, 0.3, seed=4)
-            draw = lambda: gradients(model, lambda: checkpoint(model, h, use_reentrant=reentrant).sin().sum())[0]
-            unbiased(self, draw, exact, draws=150)
-            sampling.revert()
-
 
 if __name__ == "__main__":
     unittest.main()

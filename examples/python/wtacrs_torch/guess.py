@@ -154,7 +154,10 @@ class Cached(Handle):
 
 def layout_of(batch, rows):
     if batch is None:
-        raise Error("source='cached' needs the samples: run the forward pass within `sampling.batch(ids, mask)`")
+        raise Error(
+            "source='cached' needs the samples: run the forward pass within `sampling.batch(ids, mask)`, and under "
+            "gradient checkpointing the backward pass as well"
+        )
     return batch.layout(rows)
 
 

@@ -81,24 +81,36 @@ class Sampling:
             self._batch = before
 
     def read(self, layer, given, h):
-        """The layer's plan, and the selection of rows of h, shared by all that were `given` the same tensor."""
+        """The layer's plan, and the reading and the selected rows of h, shared by all that were `given` the same tensor."""
         rows = h.reshape(-1, h.shape[-1])
         shape = (len(rows), layer.in_features, layer.out_features)
         # As torch itself multiplies f32 on a GPU.
         precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
         plan = native.plan(h.device, *shape, h.dtype, self.budget, self.design, self.source, precision)
         reading = self._readings.of(given, h.dtype)
-        if reading is None:
-            guess = self.guess(layer)
-            guess.move(h.device)
-            prior = guess.prior(self._batch, len(rows), h.device)
-            # Ranks draw under keys of their own.
-            seed, offset = (self.seed + self._rank) & MASK, self.offset
-            block = plan.forward(rows, prior, guess.predictor, seed, offset)
-            self.offset = (offset + plan.draws) & MASK
-            reading = Reading(block, guess, self._batch, h.dtype, given._version)
-            self._readings.add(given, reading)
-        return plan, reading
+        if reading is None or reading.over:
+            reading = self._read_anew(layer, h.dtype, given._version, reading)
+        block = reading.block
+        if block is None:
+            block = self._draw(plan, reading, rows)
+            self._readings.hold(given, reading, block)
+        return plan, reading, block
+
+    def _read_anew(self, layer, dtype, version, before):
+        """Of a tensor that was read before, guess and batch stay: in a recomputation another layer may come first, and
+        `batch` is left."""
+        if before is None:
+            return Reading(self.guess(layer), self._batch, dtype, version)
+        return Reading(before.guess, self._batch or before.batch, dtype, version)
+
+    def _draw(self, plan, reading, rows):
+        reading.guess.move(rows.device)
+        prior = reading.guess.prior(reading.batch, len(rows), rows.device)
+        # Ranks draw under keys of their own.
+        seed, offset = (self.seed + self._rank) & MASK, self.offset
+        block = plan.forward(rows, prior, reading.guess.predictor, seed, offset)
+        self.offset = (offset + plan.draws) & MASK
+        return block
 
     def guess(self, layer):
         if layer.sampled_as not in self.guesses:
@@ -127,6 +139,7 @@ class Sampling:
             if self.source != "input":
                 loaded[name].from_bytes(data)
         self.guesses, self.seed, self.offset = loaded, state["seed"], state["offset"]
+        self._readings = Readings()
 
     def revert(self):
         """Makes the layers nn.Linear again."""
