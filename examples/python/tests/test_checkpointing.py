@@ -3,7 +3,7 @@
 import unittest
 
 import torch
-from helpers import INPUTS, OUTPUTS, TOKENS, Attention, gradients, linear, unbiased, uneven
+from helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, gradients, linear, unbiased, uneven
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from wtacrs_torch import convert
@@ -36,18 +36,16 @@ class Segments(unittest.TestCase):
         for run in self.ways():
             exact = gradients(model, lambda: model(self.h).sin().sum())
             sampling = convert(model, 0.3, seed=4)
-            draw = lambda layer: gradients(model, lambda: run(model, self.h).sin().sum())[layer]
+            draws = [gradients(model, lambda: run(model, self.h).sin().sum()) for _ in range(150)]
             for layer in (0, 2):
-                unbiased(self, lambda: draw(layer), exact[layer], draws=150)
+                unbiased(self, iter(draw[layer] for draw in draws).__next__, exact[layer], draws=150)
             sampling.revert()
 
     def cached_norms(self, model, forward):
-        sampling = convert(model, 0.3, source="cached")
+        sampling = convert(model, 0.3, source="cached", **ROOM)
         with sampling.batch(range(TOKENS)):
             forward(sampling)
-        norms = {
-            name: guess.prior(Batch(range(TOKENS)), TOKENS, self.h.device) for name, guess in sampling.guesses.items()
-        }
+        norms = {name: guess.prior(Batch(range(TOKENS)), TOKENS) for name, guess in sampling.guesses.items()}
         sampling.revert()
         return norms
 

@@ -28,6 +28,11 @@ class Reading:
         """The selected rows, or None if nobody holds them any more."""
         return None if self._block is None else self._block()
 
+    @property
+    def awaited(self):
+        """By layers whose backward pass is still to come."""
+        return len(self._readers) > 0
+
     def hold(self, block):
         self._block, self._held = TensorWeakRef(block), block
 
@@ -50,7 +55,7 @@ class Reading:
         comes, though its graph is kept, nothing is learned from this step."""
         self._readers.discard(reader)
         self._norms.append(norms)
-        if not self._readers:
+        if not self.awaited:
             joint = self._norms[0] if len(self._norms) == 1 else torch.linalg.vector_norm(torch.stack(self._norms), dim=0)
             self.guess.learn(plan, block, joint, self.batch, deferred)
 
