@@ -55,6 +55,17 @@ class CudaPath:
                     self.assertLess((one - other).float().norm(), bound * other.float().norm())
                 sampling.revert()
 
+    def test_gradients_come_in_the_parameters_layout(self):
+        """With one copy at most: a GPU writes f32 in_features x out_features, which torch copies itself."""
+        for dtype in (torch.float32, torch.bfloat16):
+            model = wrap(linear()).to(self.device, dtype)
+            convert(model, 0.3)
+            given = []
+            model[0].weight.register_hook(given.append)
+            gradients(model, lambda: model(self.h.to(dtype)).float().sum())
+            self.assertEqual(given[0].is_contiguous(), dtype is torch.bfloat16)
+            self.assertTrue(model[0].weight.grad.is_contiguous())
+
     def test_rows_that_do_not_lie_apart(self):
         """One row for all tokens, and a transpose."""
         for h in (self.h[0, :1].expand(TOKENS, INPUTS), self.h.reshape(INPUTS, TOKENS).T):

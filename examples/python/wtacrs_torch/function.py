@@ -33,9 +33,11 @@ class SampledLinearFunction(torch.autograd.Function):
         dh = dz.matmul(weight.to(dz.dtype)) if needs_h else None
         dw, db, norms = ctx.plan.backward(block, dz.reshape(-1, dz.shape[-1]), needs_bias)
         ctx.reading.finish(ctx.reader, ctx.plan, block, norms, ctx.deferred)
+        # In another dtype it comes in the parameter's layout from the same copy; else torch makes that, if it is needed.
+        dw = dw.to(ctx.weight_dtype, memory_format=torch.contiguous_format)
         return (
             dh,
-            dw.to(ctx.weight_dtype),
+            dw,
             db.to(ctx.bias_dtype) if needs_bias else None,
             None, None, None, None,
         )  # fmt: skip
