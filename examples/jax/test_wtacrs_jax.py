@@ -237,18 +237,29 @@ def test_what_is_refused():
     refused(wtacrs_jax.WtacrsError, "budget", lambda: linear(h, budget=97))
     refused(wtacrs_jax.WtacrsError, "budget", lambda: linear(h, budget=1.5))
     refused(ValueError, "at least one", lambda: linear(h, budget=0))
+    refused(ValueError, "write 1.0", lambda: linear(h, budget=1))
     refused(ValueError, "'pivotal'", lambda: linear(h, design="pivotal"))
     refused(TypeError, "int32", lambda: linear(h.astype(jnp.int32)))
     refused(TypeError, "norms is float32[3]", lambda: linear(h, norms=jnp.zeros(3)))
     refused(TypeError, "the key is", lambda: wtacrs_jax.linear(h, w, jnp.zeros(2)))
     broken = wtacrs_jax.predictor(IN).at[100].add(1)
-    refused(jax.errors.JaxRuntimeError, "wtacrs_norm_predictor_load", lambda: linear(h, predictor=broken))
-    other = wtacrs_jax.predictor(IN + 1)
-    refused(jax.errors.JaxRuntimeError, "17 input features", lambda: linear(h, predictor=other))
+    by_state = lambda state: jax.grad(lambda w: objective(wtacrs_jax.linear(h, w, key, predictor=state)))(w)
+    refused(jax.errors.JaxRuntimeError, "wtacrs_norm_predictor_load", lambda: by_state(broken))
+    refused(jax.errors.JaxRuntimeError, "17 input features", lambda: by_state(wtacrs_jax.predictor(IN + 1)))
     refused(TypeError, "custom_vjp", lambda: jax.jvp(lambda w: wtacrs_jax.linear(h, w, key), (w,), (w,)))
     # An estimate's gradient has no gradient by w.
     second = jax.grad(lambda w: jnp.sum(grad(w, h) ** 2))
     refused(Exception, "differentiat", lambda: second(w))
+
+
+def test_inference_chooses_no_rows():
+    h, w = matrices()
+    h = h.at[5, 3].set(jnp.nan)
+    linear = lambda h: wtacrs_jax.linear(h, w, wtacrs_jax.key(1))
+    for call in (linear, jax.jit(linear)):
+        z = call(h)
+        assert jnp.isnan(z[5]).all() and (z.at[5].set(0) == (h @ w).at[5].set(0)).all()
+    assert "wtacrs_jax_forward" not in str(jax.make_jaxpr(linear)(h))
 
 
 def test_no_tokens():

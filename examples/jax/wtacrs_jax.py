@@ -32,6 +32,7 @@ import ctypes
 import dataclasses
 import functools
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,8 @@ def _check(status):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is fixed while a program is traced. `budget` is a share of the tokens in (0, 1], or a number of rows (int)."""
+    """What is fixed while a program is traced. `budget` is a share of the tokens in (0, 1], or a number of rows (int), at
+    least two."""
 
     budget: float | int = 0.3
     design: str = "wta_pivotal"
@@ -94,11 +96,13 @@ class Settings:
     def __post_init__(self):
         if self.design not in DESIGNS:
             raise ValueError(f"the design is {self.design!r}: it must be one of {', '.join(DESIGNS)}")
-        if isinstance(self.budget, int) and self.budget < 1:
+        if isinstance(self.budget, numbers.Integral) and self.budget < 1:
             raise ValueError(f"the budget is {self.budget} rows: at least one must be kept")
+        if isinstance(self.budget, numbers.Integral) and self.budget == 1:
+            raise ValueError("the budget is 1, which as an int is one row alone: for all rows write 1.0")
 
     def attributes(self, predicted):
-        rows = self.budget if isinstance(self.budget, int) else 0
+        rows = self.budget if isinstance(self.budget, numbers.Integral) else 0
         return {
             "budget": np.float64(0.0 if rows else self.budget),
             "rows": np.int64(rows),
@@ -172,12 +176,22 @@ def saved_bytes(tokens, in_features, dtype=jnp.float32, *, budget=0.3, design="w
 
 
 def linear(h, w, key, *, norms=None, predictor=None, budget=0.3, design="wta_pivotal", mix=0.01):
-    """h @ w for h of [..., in_features] and w of [in_features, out_features], whose gradient by w is an estimate."""
-    return linear_and_kept(h, w, key, norms=norms, predictor=predictor, budget=budget, design=design, mix=mix)[0]
+    """h @ w for h of [..., in_features] and w of [in_features, out_features], whose gradient by w is an estimate. Rows are
+    chosen only where a gradient is asked for."""
+    arguments, settings = _arguments(h, w, key, norms, predictor, budget, design, mix)
+    return _linear(*arguments, settings).reshape(*h.shape[:-1], w.shape[1])
 
 
 def linear_and_kept(h, w, key, *, norms=None, predictor=None, budget=0.3, design="wta_pivotal", mix=0.01):
     """`linear`, and the kept rows, for `learn`. They are the same array that the backward pass reads."""
+    arguments, settings = _arguments(h, w, key, norms, predictor, budget, design, mix)
+    z, kept = _linear_and_kept(*arguments, settings)
+    tokens = math.prod(h.shape[:-1])
+    kept = Kept(kept, settings, tokens, h.shape[-1], jnp.dtype(h.dtype).name, predictor is not None)
+    return z.reshape(*h.shape[:-1], w.shape[1]), kept
+
+
+def _arguments(h, w, key, norms, predictor, budget, design, mix):
     _loaded()
     if h.ndim < 2 or w.ndim != 2 or h.shape[-1] != w.shape[0]:
         raise TypeError(f"h is {list(h.shape)} and w {list(w.shape)}: [..., in_features] and [in_features, out_features]")
@@ -186,15 +200,19 @@ def linear_and_kept(h, w, key, *, norms=None, predictor=None, budget=0.3, design
     if norms.shape != h.shape[:-1] or norms.dtype != jnp.float32:
         raise TypeError(f"norms is {norms.dtype}{list(norms.shape)}: it must be float32{list(h.shape[:-1])}")
     state = jnp.zeros(0, jnp.uint8) if predictor is None else predictor
-    settings = Settings(budget, design, mix)
-    z, kept = _linear(h.reshape(-1, h.shape[-1]), w, norms.reshape(-1), state, _words(key), settings)
-    tokens = math.prod(h.shape[:-1])
-    kept = Kept(kept, settings, tokens, h.shape[-1], jnp.dtype(h.dtype).name, predictor is not None)
-    return z.reshape(*h.shape[:-1], w.shape[1]), kept
+    settings, rows = Settings(budget, design, mix), h.reshape(-1, h.shape[-1])
+    # What does not fit is refused in inference, too.
+    settings.sizes(*rows.shape, h.dtype, predictor is not None)
+    return (rows, w, norms.reshape(-1), state, _words(key)), settings
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _linear(h, w, norms, state, key, settings):
+    return h @ w
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _linear_and_kept(h, w, norms, state, key, settings):
     return h @ w, _forward(h, norms, state, key, settings)
 
 
@@ -205,15 +223,19 @@ def _forward(h, norms, state, key, settings):
     return call(h, norms, state, key, **settings.attributes(predicted))
 
 
-def _linear_forward(h, w, norms, state, key, settings):
+def _linear_and_kept_forward(h, w, norms, state, key, settings):
     kept = _forward(h, norms, state, key, settings)
     # Of h the type alone goes on: an array of no elements.
     return (h @ w, kept), (kept, w, state, jnp.zeros(0, h.dtype))
 
 
-def _linear_backward(settings, residuals, gradients):
+def _linear_forward(*arguments):
+    (z, _), residuals = _linear_and_kept_forward(*arguments)
+    return z, residuals
+
+
+def _linear_backward(settings, residuals, dz):
     kept, w, state, h_like = residuals
-    dz, _ = gradients
     accumulator = jnp.float64 if h_like.dtype == jnp.float64 else jnp.float32
     results = (jax.ShapeDtypeStruct(w.shape, accumulator), jax.ShapeDtypeStruct(dz.shape[:1], jnp.float32))
     call = jax.ffi.ffi_call("wtacrs_jax_backward", results, vmap_method="sequential")
@@ -225,6 +247,9 @@ def _linear_backward(settings, residuals, gradients):
 
 
 _linear.defvjp(_linear_forward, _linear_backward)
+_linear_and_kept.defvjp(
+    _linear_and_kept_forward, lambda settings, residuals, gradients: _linear_backward(settings, residuals, gradients[0])
+)
 
 
 def predictor(in_features, *, features=256, forgetting=0.97, ridge=0.1, clamp=6.0, rows_per_update=192, seed=0):

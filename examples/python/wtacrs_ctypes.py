@@ -83,13 +83,24 @@ def size(value):
     return c.c_size_t(value)
 
 
+# Where a capsule's struct has its DLTensor: DLManagedTensor begins with it, DLManagedTensorVersioned has its version, a
+# context, a deleter and flags before.
+DLPACK = {b"dltensor": 0, b"dltensor_versioned": 32}
+
+
 class Tensor:
-    """The DLTensor in a tensor's DLPack capsule, for as long as this object lives."""
+    """The DLTensor in a tensor's DLPack capsule, with a version or without, for as long as this object lives."""
 
     def __init__(self, capsule):
-        get = c.pythonapi.PyCapsule_GetPointer
+        name_of, get = c.pythonapi.PyCapsule_GetName, c.pythonapi.PyCapsule_GetPointer
+        name_of.restype, name_of.argtypes = c.c_char_p, [c.py_object]
         get.restype, get.argtypes = c.c_void_p, [c.py_object, c.c_char_p]
-        # Never renamed to "used_dltensor", so that the capsule itself releases the tensor.
+        name = name_of(capsule)
+        if name not in DLPACK:
+            raise Error(f"a capsule named {name}; DLPack's are dltensor and dltensor_versioned, until they are used")
+        # Never renamed to "used_...", so that the capsule itself releases the tensor.
         self._capsule = capsule
-        # A DLManagedTensor begins with its DLTensor.
-        self.pointer = c.c_void_p(get(capsule, b"dltensor"))
+        managed = get(capsule, name)
+        if name == b"dltensor_versioned" and (major := c.c_uint32.from_address(managed).value) != 1:
+            raise Error(f"a tensor of DLPack version {major}; this client reads those of version 1, and those without")
+        self.pointer = c.c_void_p(managed + DLPACK[name])

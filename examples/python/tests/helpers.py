@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 TOKENS, INPUTS, OUTPUTS = 240, 32, 24
+# What a GPU's norm cache is told of the tests' data sets.
+ROOM = {"samples": TOKENS, "tokens_per_sample": TOKENS}
 # A mean of so many draws is this many standard errors from the truth about once in 10^6 tests.
 DEVIATIONS = 5
 

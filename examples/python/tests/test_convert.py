@@ -6,7 +6,7 @@ import unittest
 
 import torch
 import wtacrs_torch
-from helpers import INPUTS, OUTPUTS, TOKENS, gradients, linear, uneven, wrap
+from helpers import INPUTS, OUTPUTS, ROOM, TOKENS, gradients, linear, uneven, wrap
 from torch import nn
 from wtacrs_torch import Error, SampledLinear, SavedBytes, convert
 
@@ -43,7 +43,7 @@ class Conversion(unittest.TestCase):
 
     def test_cached_norms_need_the_samples(self):
         model = wrap(linear())
-        sampling = convert(model, 0.3, source="cached")
+        sampling = convert(model, 0.3, source="cached", **ROOM)
         h = uneven(4, 6, INPUTS)
         with self.assertRaisesRegex(Error, "sampling.batch"):
             model(h)
@@ -54,7 +54,7 @@ class Conversion(unittest.TestCase):
 
     def test_a_cache_follows_samples_through_padding_and_order(self):
         model = wrap(linear())
-        sampling = convert(model, 1.0, source="cached")
+        sampling = convert(model, 1.0, source="cached", **ROOM)
         lengths = {5: 4, 9: 6, 2: 3}
         tokens = {sample: uneven(n, INPUTS, seed=sample) for sample, n in lengths.items()}
 
@@ -70,7 +70,7 @@ class Conversion(unittest.TestCase):
         norms, _ = visit([5, 9])
         cache = sampling.guesses["0"]
         later = wtacrs_torch.batch.Batch([2, 9], [[1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0]])
-        prior = cache.prior(later, 14, norms.device).reshape(2, 7)
+        prior = cache.prior(later, 14).reshape(2, 7)
         self.assertEqual(prior[0].tolist(), [-1, -1, -1, 0, 0, 0, 0])
         torch.testing.assert_close(prior[1, :6], norms[1, :6])
         self.assertEqual(prior[1, 6], 0)
@@ -95,7 +95,7 @@ class Conversion(unittest.TestCase):
         mask = torch.ones(8, TOKENS // 8)
         for source in ("input", "predicted", "cached"):
             model = wrap(linear())
-            sampling = convert(model, 0.3, source=source, seed=3)
+            sampling = convert(model, 0.3, source=source, seed=3, **ROOM)
 
             def step(model, sampling):
                 with sampling.batch(range(8), mask):
@@ -105,7 +105,7 @@ class Conversion(unittest.TestCase):
                 step(model, sampling)
             state = copy.deepcopy(sampling.state_dict())
             other = wrap(linear())
-            resumed = convert(other, 0.3, source=source)
+            resumed = convert(other, 0.3, source=source, **ROOM)
             resumed.load_state_dict(state)
             for _ in range(3):
                 self.assertTrue(torch.equal(step(model, sampling), step(other, resumed)))
@@ -113,7 +113,7 @@ class Conversion(unittest.TestCase):
             convert(wrap(linear()), 0.3).load_state_dict(state)
         state["guesses"]["0"] = state["guesses"]["0"][:-1]
         with self.assertRaises(Error):
-            convert(wrap(linear()), 0.3, source="cached").load_state_dict(state)
+            convert(wrap(linear()), 0.3, source="cached", **ROOM).load_state_dict(state)
 
     def test_copies(self):
         model = wrap(linear())

@@ -4,17 +4,19 @@ import unittest
 
 import torch
 import wtacrs_torch
-from helpers import INPUTS, OUTPUTS, TOKENS, Attention, gradients, linear, unbiased, uneven, wrap
+from helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, gradients, linear, unbiased, uneven, wrap
 from wtacrs_torch import SavedBytes, convert
 
 
 class Estimates(unittest.TestCase):
+    dtypes = (torch.float32, torch.float64)
+
     def check_unbiased(self, source, design, batch=None):
         h, target = uneven(TOKENS, INPUTS), uneven(TOKENS, OUTPUTS, seed=2)
         model = wrap(linear())
         loss = lambda: (model(h).sin() * target).sum()
         exact = gradients(model, loss)
-        sampling = convert(model, 0.3, design, source, seed=7)
+        sampling = convert(model, 0.3, design, source, seed=7, **ROOM)
 
         def draw():
             with sampling.batch(*batch) if batch else torch.enable_grad():
@@ -38,7 +40,7 @@ class Estimates(unittest.TestCase):
 
     def test_a_budget_of_all_is_exact(self):
         h = uneven(4, TOKENS // 4, INPUTS).requires_grad_()
-        for dtype in (torch.float32, torch.float64):
+        for dtype in self.dtypes:
             given = h.detach().to(dtype).requires_grad_()
             model = wrap(linear()).to(dtype)
             loss = lambda: model(given).cos().square().sum()
@@ -96,6 +98,9 @@ class Estimates(unittest.TestCase):
 
 
 class SharedInput(unittest.TestCase):
+    # What a block may have beyond its rows.
+    slack = 4 * 64
+
     def test_one_block_one_predictor_and_no_bias(self):
         h = uneven(TOKENS, INPUTS)
         model = Attention()
@@ -104,11 +109,21 @@ class SharedInput(unittest.TestCase):
         with SavedBytes(model) as saved:
             loss = model(h)
         rows = round(0.3 * TOKENS)
-        self.assertLess(abs(saved.linear - rows * (INPUTS * 4 + 12)), 4 * 64)
+        self.assertLess(abs(saved.linear - rows * (INPUTS * 4 + 12)), self.slack)
         loss.backward()
         self.assertEqual(list(sampling.guesses), ["query"])
         for layer in range(3):
             unbiased(self, lambda: gradients(model, lambda: model(h))[2 * layer], exact[2 * layer], draws=150)
+
+    def test_layers_that_read_between_do_not_part_those_that_share(self):
+        h, other = uneven(TOKENS, INPUTS), uneven(TOKENS, INPUTS, seed=1)
+        model = Attention()
+        sampling = convert(model, 0.3)
+        with SavedBytes(model) as saved:
+            z = model.query(h), model.key(other), model.value(h)
+        self.assertLess(abs(saved.linear - 2 * round(0.3 * TOKENS) * (INPUTS * 4 + 12)), 2 * self.slack)
+        self.assertEqual(len(sampling.guesses), 2)
+        del z
 
     def test_another_tensor_or_a_changed_one_is_read_anew(self):
         model = Attention()
@@ -127,7 +142,7 @@ class SharedInput(unittest.TestCase):
     def test_the_joint_norms_teach(self):
         h = uneven(TOKENS, INPUTS)
         model = Attention()
-        sampling = convert(model, 0.3, source="cached")
+        sampling = convert(model, 0.3, source="cached", **ROOM)
         with sampling.batch(range(TOKENS)):
             model(h).backward()
         cache = sampling.guesses["query"]
@@ -136,7 +151,7 @@ class SharedInput(unittest.TestCase):
         z = [layer(h).detach().requires_grad_() for layer in (model.query, model.key, model.value)]
         (z[0] * z[1].sin() + z[2].square()).sum().backward()
         joint = torch.cat([part.grad for part in z], 1).norm(dim=1)
-        torch.testing.assert_close(cache.prior(batch, TOKENS, h.device), joint, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(cache.prior(batch, TOKENS), joint, rtol=1e-4, atol=1e-5)
 
     def test_a_selection_serves_one_step_only(self):
         h = uneven(TOKENS, INPUTS)

@@ -10,6 +10,9 @@ from wtacrs_torch import Error, SavedBytes, convert
 
 
 class Cases(unittest.TestCase):
+    # What a block may have beyond its rows.
+    slack = 4 * 64
+
     def setUp(self):
         self.h = uneven(TOKENS, INPUTS)
         self.model = wrap(linear())
@@ -86,7 +89,7 @@ class Cases(unittest.TestCase):
             sampling = convert(self.model, 0.3, seed=2)
             with SavedBytes(self.model) as saved:
                 self.assertIs(self.model(self.h).dtype, torch.bfloat16)
-            self.assertLess(abs(saved.linear - 72 * (INPUTS * 2 + 12)), 4 * 64)
+            self.assertLess(abs(saved.linear - 72 * (INPUTS * 2 + 12)), self.slack)
             draws = [gradients(self.model, loss)[0] for _ in range(300)]
             self.assertIs(draws[0].dtype, torch.float32)
             unbiased(self, iter(draws).__next__, exact)
@@ -122,18 +125,6 @@ class Cases(unittest.TestCase):
         self.h[17, 3] = math.nan
         with self.assertRaisesRegex(Error, "17"):
             self.model(self.h)
-
-    def test_checkpointing(self):
-        from torch.utils.checkpoint import checkpoint
-
-        model = nn.Sequential(linear(), nn.Tanh(), nn.Linear(OUTPUTS, OUTPUTS))
-        for reentrant in (False, True):
-            h = self.h.clone().requires_grad_()
-            exact = gradients(model, lambda: model(h).sin().sum())[0]
-            sampling = convert(model, 0.3, seed=4)
-            draw = lambda: gradients(model, lambda: checkpoint(model, h, use_reentrant=reentrant).sin().sum())[0]
-            unbiased(self, draw, exact, draws=150)
-            sampling.revert()
 
 
 if __name__ == "__main__":

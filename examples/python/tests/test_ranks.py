@@ -1,7 +1,9 @@
 """Two gloo processes under DistributedDataParallel."""
 
+import contextlib
 import tempfile
 import unittest
+from unittest import mock
 
 import torch
 import torch.distributed as distributed
@@ -9,10 +11,15 @@ import torch.multiprocessing as multiprocessing
 from helpers import INPUTS, Attention, unbiased, uneven
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from wtacrs_torch import Error, convert
+from wtacrs_torch import Error, convert, native, ranks
 
 RANKS = 2
 HALF, LENGTH = 8, 15
+
+
+# Ids of samples, which may be large where their number is not told.
+FIRST = 2**60
+ROOM = {"samples": 1000, "tokens_per_sample": LENGTH}
 
 
 def gathered(value):
@@ -21,13 +28,18 @@ def gathered(value):
     return everywhere
 
 
+def on_gpu():
+    return native.place(torch.device("cpu")).on_gpu
+
+
 def setting(rank, source, seed=None):
     """A model on every rank, and the batch of all ranks with this rank's part of it."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact.load_state_dict(model.state_dict())
-    sampling = convert(model, 0.3, source=source, seed=seed, process_group=distributed.group.WORLD)
+    room = ROOM if on_gpu() else {}
+    sampling = convert(model, 0.3, source=source, seed=seed, process_group=distributed.group.WORLD, **room)
     h = uneven(RANKS * HALF, LENGTH, INPUTS, seed=4)
     return DistributedDataParallel(model), sampling, exact, h, h[rank * HALF : (rank + 1) * HALF]
 
@@ -82,7 +94,7 @@ def caches_follow_samples(rank, test):
     # Sentences of other lengths on each rank, and ids that are large.
     length = LENGTH - 4 * rank
     part = mine[:, :length]
-    ids = torch.arange(HALF) + 2**60 + 100 * rank
+    ids = torch.arange(HALF) + (0 if on_gpu() else FIRST) + 100 * rank
     mask = torch.arange(length) < torch.arange(length - HALF + 1, length + 1)[:, None]
     with sampling.batch(ids, mask):
         parallel(part).backward()
@@ -97,10 +109,29 @@ def caches_follow_samples(rank, test):
     # What the other rank has seen, as this rank's cache has it.
     for other_ids, other_mask, other_norms in gathered((ids, mask, norms)):
         with sampling.batch(other_ids, other_mask):
-            prior = sampling.guesses["2.query"].prior(sampling._batch, other_mask.numel(), torch.device("cpu"))
+            prior = sampling.guesses["2.query"].prior(sampling._batch, other_mask.numel())
         torch.testing.assert_close(prior, (other_norms * other_mask).flatten(), rtol=1e-3, atol=1e-5)
     everywhere = gathered(sampling.guesses["0"].to_bytes().sort().values)
     test.assertTrue(torch.equal(*everywhere))
+
+
+def one_collective_a_step(rank, test):
+    for source, collective, of_first_step in (("predicted", "all_reduce", 1), ("cached", "all_gather", 2)):
+        parallel, sampling, _, _, mine = setting(rank, source)
+
+        def messages(step, length):
+            # A sample has one length for ever.
+            ids = torch.arange(HALF) + 100 * rank + 10 * step
+            with sampling.batch(ids, torch.ones(HALF, length)):
+                parallel(mine[:, :length]).backward()
+            with mock.patch.object(distributed, collective, wraps=getattr(distributed, collective)) as sent:
+                sampling.exchange()
+            return len(sent.mock_calls)
+
+        # Longer messages than before are announced in one of the old length; ranks differ in what they need.
+        lengths = (LENGTH - 2, LENGTH - 4 * rank, LENGTH - 3)
+        found = [messages(step, length) for step, length in enumerate(lengths)]
+        test.assertEqual(found, [of_first_step, of_first_step, 1])
 
 
 def other_layers_are_refused(rank, test):
@@ -111,20 +142,24 @@ def other_layers_are_refused(rank, test):
         sampling.exchange()
 
 
-def worker(rank, check, store):
+def worker(rank, check, path, store):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS)
-    check(rank, unittest.TestCase())
+    with path():
+        check(rank, unittest.TestCase())
     # A rank that ends while another still talks to it can end it, too.
     distributed.barrier()
     distributed.destroy_process_group()
 
 
 class Ranks(unittest.TestCase):
+    # What a process enters before its check.
+    path = staticmethod(contextlib.nullcontext)
+
     def run_ranks(self, check):
         with tempfile.TemporaryDirectory() as folder:
             # New processes: the library's threads do not survive a fork.
-            multiprocessing.spawn(worker, (check, f"{folder}/store"), nprocs=RANKS)
+            multiprocessing.spawn(worker, (check, self.path, f"{folder}/store"), nprocs=RANKS)
 
     def test_averages_are_unbiased(self):
         self.run_ranks(averages_are_unbiased)
@@ -138,8 +173,37 @@ class Ranks(unittest.TestCase):
     def test_caches_follow_samples(self):
         self.run_ranks(caches_follow_samples)
 
+    def test_one_collective_a_step(self):
+        self.run_ranks(one_collective_a_step)
+
     def test_other_layers_are_refused(self):
         self.run_ranks(other_layers_are_refused)
+
+
+class Backends(unittest.TestCase):
+    """Where messages lie; no GPU is needed to see it."""
+
+    def test_the_groups_device(self):
+        for backend, device in (("gloo", "cpu"), ("nccl", "cuda:1"), ("cpu:gloo,cuda:nccl", "cuda:1")):
+            with (
+                mock.patch.object(distributed, "get_backend", lambda group: backend),
+                mock.patch.object(torch.cuda, "current_device", lambda: 1),
+            ):
+                self.assertEqual(ranks.device_of(None), torch.device(device))
+
+    def test_messages_lie_there(self):
+        for source, collective in (("predicted", "all_reduce"), ("cached", "all_gather")):
+            sampling = convert(nn.Sequential(nn.Linear(INPUTS, INPUTS)), 0.3, source=source)
+            sampling.guess(sampling.layers["0"])
+            sampling.agreed_names, sampling.group = ["0"], object()
+            with (
+                mock.patch.object(ranks, "device_of", lambda group: torch.device("meta")),
+                mock.patch.object(distributed, "get_world_size", lambda group: RANKS),
+                mock.patch.object(distributed, collective, side_effect=InterruptedError) as sent,
+                self.assertRaises(InterruptedError),
+            ):
+                sampling.exchange()
+            self.assertEqual(sent.call_args.args[-1].device.type, "meta")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ class SampledLinearFunction(torch.autograd.Function):
         # The rows are a saved tensor like any other, so torch frees them, and its hooks see them.
         ctx.save_for_backward(weight if ctx.needs_input_grad[0] else None, block)
         ctx.reading, ctx.plan, ctx.deferred = reading, plan, deferred
+        ctx.reader = reading.join()
         ctx.weight_dtype = weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.used = False
@@ -27,14 +28,16 @@ class SampledLinearFunction(torch.autograd.Function):
             )
         weight, block = ctx.saved_tensors
         ctx.used = True
-        ctx.reading.block = None
+        ctx.reading.begin()
         needs_h, _, needs_bias = ctx.needs_input_grad[:3]
         dh = dz.matmul(weight.to(dz.dtype)) if needs_h else None
         dw, db, norms = ctx.plan.backward(block, dz.reshape(-1, dz.shape[-1]), needs_bias)
-        ctx.reading.finish(ctx.plan, block, norms, ctx.deferred)
+        ctx.reading.finish(ctx.reader, ctx.plan, block, norms, ctx.deferred)
+        # In another dtype it comes in the parameter's layout from the same copy; else torch makes that, if it is needed.
+        dw = dw.to(ctx.weight_dtype, memory_format=torch.contiguous_format)
         return (
             dh,
-            dw.to(ctx.weight_dtype),
+            dw,
             db.to(ctx.bias_dtype) if needs_bias else None,
             None, None, None, None,
         )  # fmt: skip

@@ -21,10 +21,8 @@ class SampledLinear(torch.nn.Linear):
             h = h.to(torch.get_autocast_dtype(kind))
         elif h.dtype != self.weight.dtype:
             return super().forward(h)
-        plan, reading = self.sampling.read(self, given, h)
-        return SampledLinearFunction.apply(
-            h, self.weight, self.bias, reading.join(), reading, plan, self.sampling.deferred
-        )
+        plan, reading, block = self.sampling.read(self, given, h)
+        return SampledLinearFunction.apply(h, self.weight, self.bias, block, reading, plan, self.sampling.deferred)
 
     def extra_repr(self):
         return f"{super().extra_repr()}, {self.sampling!r}"

@@ -42,7 +42,8 @@ class SavedBytes:
         self._inputs.append(arguments[0].detach())
 
     def _note_saved(self, tensor):
-        tensor = tensor.detach()
+        # Rows are kept as they are: layers that read the same H later look for them.
+        tensor = tensor if tensor.grad_fn is None else tensor.detach()
         storage = tensor.untyped_storage()
         # Of all that is saved, only sampled rows are bytes.
         self._storages[storage.data_ptr()] = (storage.nbytes(), tensor.dtype == torch.uint8)

@@ -10,8 +10,6 @@ import torch
 from torch.utils.dlpack import to_dlpack
 from wtacrs_ctypes import CPU, CUDA, Error, Library, Tensor, size
 
-# Of saved and scratch memory. Torch's allocators give as much, so that blocks need no room to spare.
-ALIGNMENT = {"cpu": 64, "cuda": 256}
 DTYPES = {
     torch.float32: "float32",
     torch.float16: "float16",
@@ -26,61 +24,97 @@ def library():
     return Library(os.environ.get("WTACRS_LIBRARY"))
 
 
-@functools.cache
-def context(device):
-    """The CPU's context, or that of a GPU on which torch has its own."""
-    if device.type == "cpu":
+class Host:
+    """Where the library works for tensors of the CPU."""
+
+    device = torch.device("cpu")
+    on_gpu = False
+    # Of saved and scratch memory. Torch's allocators give as much, so that blocks need no room to spare.
+    alignment = 64
+
+    @functools.cached_property
+    def context(self):
         return library().make("context", CPU, 0)
-    if device.type != "cuda":
+
+    def current(self):
+        """While it is entered, the context's CUDA context is the thread's current one, which the library asks for."""
+        return contextlib.nullcontext()
+
+    def stream(self):
+        return None
+
+    def tensor(self, of):
+        return Tensor(to_dlpack(of.detach()))
+
+
+class Gpu(Host):
+    """A GPU on which torch has its own context."""
+
+    on_gpu = True
+    alignment = 256
+
+    def __init__(self, device):
+        self.device = device
+
+    @functools.cached_property
+    def context(self):
+        with self.current():
+            # Torch makes its own CUDA context when it first needs one.
+            torch.cuda.synchronize()
+            return library().make("context", CUDA, -1)
+
+    @contextlib.contextmanager
+    def current(self):
+        with torch.cuda.device(self.device):
+            # A thread that has called nothing of CUDA yet, as autograd's may be, has no context; this gives it one.
+            torch.cuda.set_device(self.device)
+            yield
+
+    def stream(self):
+        return c.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
+
+
+@functools.cache
+def place(device):
+    """From a tensor's device to the library's; nothing else in this package asks which device it is."""
+    if device.type not in ("cpu", "cuda"):
         raise Error(f"no tensors on {device}: wtacrs serves cpu and cuda")
-    with torch.cuda.device(device):
-        # Torch makes its own CUDA context when it first needs one.
-        torch.cuda.synchronize()
-        return library().make("context", CUDA, -1)
+    return Host() if device.type == "cpu" else Gpu(device)
 
 
-def current(device):
-    """While it is entered, the device's CUDA context is the thread's current one, which the library asks for."""
-    return contextlib.nullcontext() if device.type == "cpu" else torch.cuda.device(device)
-
-
-def stream(device):
-    return None if device.type == "cpu" else c.c_void_p(torch.cuda.current_stream(device).cuda_stream)
-
-
-def memory(count, device):
-    """Bytes at a multiple of ALIGNMENT; where an allocator gives less, within a larger block."""
-    alignment = ALIGNMENT[device.type]
-    block = torch.empty(count, dtype=torch.uint8, device=device)
-    if block.data_ptr() % alignment:
-        block = torch.empty(count + alignment, dtype=torch.uint8, device=device)
-        block = block[-block.data_ptr() % alignment :][:count]
+def memory(count, place):
+    """Bytes at a multiple of the place's alignment; where an allocator gives less, within a larger block."""
+    block = torch.empty(count, dtype=torch.uint8, device=place.device)
+    if block.data_ptr() % place.alignment:
+        block = torch.empty(count + place.alignment, dtype=torch.uint8, device=place.device)
+        block = block[-block.data_ptr() % place.alignment :][:count]
     return block
+
+
+def numbers(values, place):
+    """A copy that is where and how the library takes it."""
+    return memory(values.nbytes, place).view(values.dtype).copy_(values)
 
 
 def pointer(tensor):
     return None if tensor is None else c.c_void_p(tensor.data_ptr())
 
 
-def tensor(of):
-    return Tensor(to_dlpack(of.detach()))
-
-
 @functools.lru_cache(maxsize=1024)
-def plan(device, tokens, in_features, out_features, dtype, budget, design, source, precision):
+def plan(place, tokens, in_features, out_features, dtype, budget, design, source, precision):
     """One plan for each shape, whatever the layer."""
-    return Plan(device, (tokens, in_features, out_features), dtype, budget, design, source, precision)
+    return Plan(place, (tokens, in_features, out_features), dtype, budget, design, source, precision)
 
 
 class Plan:
-    def __init__(self, device, shape, dtype, budget, design, source, precision):
+    def __init__(self, place, shape, dtype, budget, design, source, precision):
         if dtype not in DTYPES:
             raise Error(f"no matrices of {dtype}: wtacrs takes {', '.join(DTYPES.values())}")
-        self.device, self.shape, self.dtype = device, shape, dtype
+        self.place, self.shape, self.dtype = place, shape, dtype
         # What dW and the bias's gradient are summed in.
         self.sums = torch.float64 if dtype is torch.float64 else torch.float32
         self.handle = library().plan(
-            context(device),
+            place.context,
             shape,
             fraction=budget,
             design=design,
@@ -96,38 +130,37 @@ class Plan:
 
     def forward(self, h, guess, predictor, seed, offset):
         """The saved rows of h, tokens x in_features, as one block of bytes."""
-        block = memory(self.saved_bytes, self.device)
-        scratch = memory(self.forward_scratch_bytes, self.device)
-        rows = tensor(self._walkable(h))
-        with current(self.device):
+        block = memory(self.saved_bytes, self.place)
+        scratch = memory(self.forward_scratch_bytes, self.place)
+        rows = self.place.tensor(self._walkable(h))
+        with self.place.current():
             library().forward_dl(
                 self.handle, rows.pointer, pointer(guess), predictor, c.c_uint64(seed), c.c_uint64(offset),
                 pointer(block), size(self.saved_bytes), pointer(scratch), size(self.forward_scratch_bytes),
-                stream(self.device),
+                self.place.stream(),
             )  # fmt: skip
         return block
 
     def backward(self, block, dz, with_bias):
         """The gradients of weight (out_features x in_features) and bias, and the norms of dz's rows."""
         tokens, in_features, out_features = self.shape
-        made = {"dtype": self.sums, "device": self.device}
-        on_cpu = self.device.type == "cpu"
+        on_gpu, made = self.place.on_gpu, {"dtype": self.sums, "device": self.place.device}
         # A GPU writes rows of in_features x out_features.
-        shape = (out_features, in_features) if on_cpu else (in_features, out_features)
-        weight = torch.empty(shape, **made)
+        weight = torch.empty((in_features, out_features) if on_gpu else (out_features, in_features), **made)
         bias = torch.empty(out_features, **made) if with_bias else None
-        norms = torch.empty(tokens, dtype=torch.float32, device=self.device)
-        scratch = memory(self.backward_scratch_bytes, self.device)
+        norms = torch.empty(tokens, dtype=torch.float32, device=self.place.device)
+        scratch = memory(self.backward_scratch_bytes, self.place)
         dz = self._walkable(dz)
-        gradient, estimate = tensor(dz), tensor(weight.T if on_cpu else weight)
-        with current(self.device):
+        gradient, estimate = self.place.tensor(dz), self.place.tensor(weight if on_gpu else weight.T)
+        with self.place.current():
             library().backward_dl(
                 self.handle, pointer(block), size(self.saved_bytes), gradient.pointer, estimate.pointer, 0,
                 pointer(norms), pointer(bias), pointer(scratch), size(self.backward_scratch_bytes),
-                stream(self.device),
+                self.place.stream(),
             )  # fmt: skip
-        return weight if on_cpu else weight.T, bias, norms
+        return weight.T if on_gpu else weight, bias, norms
 
     def _walkable(self, matrix):
-        """The CPU takes any strides; a GPU rows whose elements lie side by side."""
-        return matrix if self.device.type == "cpu" or matrix.stride(1) == 1 else matrix.contiguous()
+        """The CPU takes any strides; a GPU rows whose elements lie side by side, and that lie apart."""
+        rows_apart = matrix.stride(1) == 1 and matrix.stride(0) >= matrix.shape[1]
+        return matrix if rows_apart or not self.place.on_gpu else matrix.contiguous()

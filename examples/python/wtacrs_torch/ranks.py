@@ -1,7 +1,7 @@
 """What ranks tell each other after a step, so that their guesses stay equal.
 
 Predictors: the sums of each rank's rows, added in one all-reduce; they are exact, so every rank has the same predictor
-to the bit. Caches: the norms of each rank's samples, gathered by all, since the next epoch may give a sample to another
+to the bit. Caches: the norms of each rank's samples in one all-gather, since the next epoch may give a sample to another
 rank.
 """
 
@@ -17,7 +17,7 @@ def exchange(sampling):
     if sampling.source == "predicted":
         add_statistics(guesses, sampling.group)
     else:
-        gather_norms(guesses, sampling.group)
+        sampling.message_words = gather_norms(guesses, sampling.group, sampling.message_words)
 
 
 def agreed(sampling):
@@ -34,51 +34,73 @@ def agreed(sampling):
     return [sampling.guesses[name] for name in names]
 
 
+def device_of(group):
+    """Where the group's messages lie: NCCL takes memory of the rank's GPU only, gloo any, but by way of the host."""
+    by_nccl = "nccl" in distributed.get_backend(group)
+    return torch.device("cuda", torch.cuda.current_device()) if by_nccl else torch.device("cpu")
+
+
 def add_statistics(predictors, group):
     sums = [p.no_statistics() if p.pending is None else p.pending for p in predictors]
-    total = torch.cat(sums)
+    total = torch.cat([s.to(device_of(group)) for s in sums])
     distributed.all_reduce(total, group=group)
     for predictor, step in zip(predictors, total.split([len(s) for s in sums])):
-        # A copy is aligned as the library asks for, a part of the total is not.
-        predictor.apply(step.clone())
+        predictor.apply(step)
         predictor.pending = None
 
 
-def gather_norms(caches, group):
-    """One message for all layers: the sizes first, since ranks have batches of different lengths, then the norms."""
-    mine = [pack(cache.pending) for cache in caches]
-    message = torch.cat(mine)
-    sizes = gather(torch.tensor([len(part) for part in mine]), group)
-    longest = max(int(s.sum()) for s in sizes)
-    padded = torch.zeros(longest, dtype=torch.float64)
-    padded[: len(message)] = message
-    for size, received in zip(sizes, gather(padded, group)):
-        for cache, part in zip(caches, received[: int(size.sum())].split(size.tolist())):
-            for visit in unpack(part):
-                cache.store(*visit)
+def gather_norms(caches, group, words):
+    """One message from each rank, for all layers. Its head tells how long it is, since ranks have batches of different
+    lengths: if any rank's is longer than `words`, all send again with room for the longest. Returns the words that were
+    enough, with which the next step begins."""
+    message = pack(caches).to(device_of(group))
+    head = 2 * (1 + 2 * len(caches))
+    words = max(words, head)
+    while True:
+        padded = torch.zeros(words, dtype=torch.int32, device=message.device)
+        padded[: len(message)] = message[:words]
+        received = [torch.empty_like(padded) for _ in range(distributed.get_world_size(group))]
+        distributed.all_gather(received, padded, group=group)
+        heads = torch.stack([other[:head] for other in received]).view(torch.int64).tolist()
+        longest = max(length for length, *_ in heads)
+        if longest <= words:
+            break
+        words = longest
     for cache in caches:
         cache.pending = []
+    for (_, *shapes), other in zip(heads, received):
+        for cache, visit in zip(caches, unpack(other[head:], shapes)):
+            cache.store(*(part.to(cache.place.device) for part in visit))
+    return words
 
 
-def gather(tensor, group):
-    received = [torch.empty_like(tensor) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(received, tensor, group=group)
-    return received
+def pack(caches):
+    """As 32-bit words: the length of all, then each cache's numbers of samples and of norms for each; ids and lengths;
+    norms."""
+    visits = [joined(cache.pending, cache.place.device) for cache in caches]
+    whole = [part for ids, lengths, _ in visits for part in (ids, lengths)]
+    norms = [norms.flatten() for _, _, norms in visits]
+    shapes = [size for _, _, norms in visits for size in norms.shape]
+    words = 2 * (1 + len(shapes)) + sum(2 * len(part) for part in whole) + sum(map(len, norms))
+    # Even, so that whole numbers can be read in each rank's part of a message.
+    head = torch.tensor([words + words % 2, *shapes], device=whole[0].device)
+    return torch.cat([part.view(torch.int32) for part in (head, *whole, *norms)])
 
 
-def pack(visits):
-    """Counts, ids, lengths and norms as one row of numbers; whole numbers keep their bits."""
-    parts = [torch.empty(0, dtype=torch.float64)]
-    for ids, lengths, norms in visits:
-        counts = torch.tensor([len(ids), len(norms)])
-        parts += [torch.cat([counts, ids, lengths]).view(torch.float64), norms.to(torch.float64)]
-    return torch.cat(parts)
+def joined(visits, device):
+    """Visits as one, with rows as long as the longest."""
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    ids, lengths, norms = zip((none, none, torch.empty(0, 0, device=device)), *visits)
+    longest = max(rows.shape[1] for rows in norms)
+    rows = [torch.nn.functional.pad(rows, (0, longest - rows.shape[1])) for rows in norms]
+    return torch.cat(ids), torch.cat(lengths), torch.cat(rows)
 
 
-def unpack(message):
-    while len(message):
-        samples, tokens = message[:2].clone().view(torch.int64).tolist()
-        ids, lengths, norms, message = message[2:].split(
-            [samples, samples, tokens, len(message) - 2 - 2 * samples - tokens]
-        )
-        yield ids.clone().view(torch.int64), lengths.clone().view(torch.int64), norms.to(torch.float32)
+def unpack(words, shapes):
+    shapes = list(zip(shapes[::2], shapes[1::2]))
+    counts = [count for count, _ in shapes for _ in range(2)]
+    whole = words[: 2 * sum(counts)].view(torch.int64).split(counts)
+    norms = words[2 * sum(counts) :].view(torch.float32)
+    for (count, tokens), ids, lengths in zip(shapes, whole[::2], whole[1::2]):
+        yield ids, lengths, norms[: count * tokens].view(count, tokens)
+        norms = norms[count * tokens :]

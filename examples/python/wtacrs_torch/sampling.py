@@ -15,25 +15,40 @@ from .reading import Reading, Readings
 MASK = 2**64 - 1
 
 
-def convert(model, budget=0.3, design="wta-pivotal", source="predicted", skip=(), seed=None, process_group=None):
+def convert(
+    model,
+    budget=0.3,
+    design="wta-pivotal",
+    source="predicted",
+    skip=(),
+    seed=None,
+    process_group=None,
+    samples=None,
+    tokens_per_sample=None,
+):
     """Makes the nn.Linear layers of `model` keep only a share `budget` of the rows of their input, in place. Returns a
     `Sampling`. Parameters, their names and the model's state_dict stay as they are.
 
     `skip` has names, or patterns such as "encoder.*.key", or is a function of name and module. Subclasses of nn.Linear
     are left alone. `seed` comes from torch's generator if it is None. With a `process_group` each rank draws for
-    itself, and `Sampling.exchange` must follow every backward pass.
+    itself, and `Sampling.exchange` must follow every backward pass. For source="cached" `samples` and
+    `tokens_per_sample` tell how many samples the data set has, whose ids are then 0 to `samples` - 1, and the most tokens
+    of one: on a GPU, where the norms lie in its memory, both are needed.
     """
     if not 0 < budget <= 1:
         raise Error(f"a budget of {budget}; it is a share of the rows, above 0 and at most 1")
     for name, value, known in [("design", design, DESIGNS), ("source", source, SOURCES)]:
         if value not in known:
             raise Error(f"no {name} {value!r}; there are {', '.join(known)}")
+    if (samples is None) != (tokens_per_sample is None):
+        raise Error("samples and tokens_per_sample are needed both, or neither")
+    room = None if samples is None else (samples, tokens_per_sample)
     patterns = [skip] if isinstance(skip, str) else skip
     skipped = skip if callable(skip) else lambda name, _: any(fnmatch.fnmatchcase(name, p) for p in patterns)
     found = {n: m for n, m in model.named_modules() if type(m) is torch.nn.Linear and not skipped(n, m)}
     if not found:
         raise Error("the model has no nn.Linear to convert")
-    sampling = Sampling(found, budget, design, source, seed, process_group)
+    sampling = Sampling(found, budget, design, source, seed, process_group, room)
     for name, module in found.items():
         # The module stays the same object, with its hooks, its parameters and whoever refers to it.
         module.__class__ = SampledLinear
@@ -44,7 +59,7 @@ def convert(model, budget=0.3, design="wta-pivotal", source="predicted", skip=()
 class Sampling:
     """What converted layers of a model share. Not part of the model's state_dict: save `state_dict()` beside it."""
 
-    def __init__(self, layers, budget, design, source, seed, process_group):
+    def __init__(self, layers, budget, design, source, seed, process_group, room):
         self.budget, self.design, self.source = budget, design, source
         self.seed = int(torch.randint(2**62, ())) if seed is None else seed & MASK
         self.offset = 0
@@ -52,6 +67,9 @@ class Sampling:
         # By the name of the layer that reads an H first.
         self.guesses = {}
         self.group = process_group
+        self._room = room
+        # That a rank's message about cached norms took at most so far.
+        self.message_words = 0
         self._rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
         self._readings = Readings()
         self._batch = None
@@ -74,35 +92,50 @@ class Sampling:
     def batch(self, samples, mask=None):
         """Forward passes within are of these samples: their ids, and a mask (samples x length) that is true for tokens.
         Needed for source="cached"."""
-        before, self._batch = self._batch, Batch(samples, mask)
+        batch = Batch(samples, mask)
+        if self._room is not None:
+            batch.check(*self._room)
+        before, self._batch = self._batch, batch
         try:
             yield
         finally:
             self._batch = before
 
     def read(self, layer, given, h):
-        """The layer's plan, and the selection of rows of h, shared by all that were `given` the same tensor."""
+        """The layer's plan, and the reading and the selected rows of h, shared by all that were `given` the same tensor."""
         rows = h.reshape(-1, h.shape[-1])
         shape = (len(rows), layer.in_features, layer.out_features)
         # As torch itself multiplies f32 on a GPU.
         precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-        plan = native.plan(h.device, *shape, h.dtype, self.budget, self.design, self.source, precision)
+        plan = native.plan(native.place(h.device), *shape, h.dtype, self.budget, self.design, self.source, precision)
         reading = self._readings.of(given, h.dtype)
-        if reading is None:
-            guess = self.guess(layer)
-            guess.move(h.device)
-            prior = guess.prior(self._batch, len(rows), h.device)
-            # Ranks draw under keys of their own.
-            seed, offset = (self.seed + self._rank) & MASK, self.offset
-            block = plan.forward(rows, prior, guess.predictor, seed, offset)
-            self.offset = (offset + plan.draws) & MASK
-            reading = Reading(block, guess, self._batch, h.dtype, given._version)
-            self._readings.add(given, reading)
-        return plan, reading
+        if reading is None or reading.over:
+            reading = self._read_anew(layer, h.dtype, given._version, reading)
+        block = reading.block
+        if block is None:
+            block = self._draw(plan, reading, rows)
+            self._readings.hold(given, reading, block)
+        return plan, reading, block
+
+    def _read_anew(self, layer, dtype, version, before):
+        """Where layers of the tensor's last reading still wait for their backward pass, one of them runs again: another
+        may have come first then, and `batch` is left."""
+        if before is None or not before.awaited:
+            return Reading(self.guess(layer), self._batch, dtype, version)
+        return Reading(before.guess, self._batch or before.batch, dtype, version)
+
+    def _draw(self, plan, reading, rows):
+        reading.guess.move(plan.place)
+        prior = reading.guess.prior(reading.batch, len(rows))
+        # Ranks draw under keys of their own.
+        seed, offset = (self.seed + self._rank) & MASK, self.offset
+        block = plan.forward(rows, prior, reading.guess.predictor, seed, offset)
+        self.offset = (offset + plan.draws) & MASK
+        return block
 
     def guess(self, layer):
         if layer.sampled_as not in self.guesses:
-            self.guesses[layer.sampled_as] = SOURCES[self.source](layer.in_features)
+            self.guesses[layer.sampled_as] = SOURCES[self.source](layer.in_features, self._room)
         return self.guesses[layer.sampled_as]
 
     def exchange(self):
@@ -123,10 +156,11 @@ class Sampling:
             raise Error(f"a state of layers that are not converted here: {', '.join(unknown)}")
         loaded = {}
         for name, data in state["guesses"].items():
-            loaded[name] = SOURCES[self.source](self.layers[name].in_features)
+            loaded[name] = SOURCES[self.source](self.layers[name].in_features, self._room)
             if self.source != "input":
                 loaded[name].from_bytes(data)
         self.guesses, self.seed, self.offset = loaded, state["seed"], state["offset"]
+        self._readings = Readings()
 
     def revert(self):
         """Makes the layers nn.Linear again."""
