@@ -1012,13 +1012,12 @@ wtacrs_status wtacrs_plan_memory(const struct wtacrs_plan *plan,
                                  size_t *exact_bytes);
 
 /*
- A predictor that knows nothing yet, with default settings (256 features, forgetting 0.97, ridge 0.01, clamp 6,
- 128 rows a step, seed 0), for H of `in_features` columns.
+ A predictor that knows nothing yet, with default settings (256 features, forgetting 0.97, ridge 0.1, clamp 6,
+ 192 rows a step, seed 0), for H of `in_features` columns.
 
  Errors: WTACRS_INVALID_ARGUMENT for no features or more than 2^24; WTACRS_NULL_POINTER, WTACRS_MISALIGNED.
  */
-wtacrs_status wtacrs_norm_predictor_create(size_t in_features,
-                                           struct wtacrs_norm_predictor **predictor);
+wtacrs_status wtacrs_norm_predictor_create(size_t in_features, struct wtacrs_norm_predictor **predictor);
 
 /*
  A predictor with settings of the caller's: random projections of H (1 to 2^14), what is left of a step's statistics
