@@ -3,6 +3,7 @@
 //! `norms[j] = √(Σ_i x[i,j]²)`. A block takes 32 columns, a lane one of them, a warp every eighth row; the warps' sums
 //! are added in their order. Every element is read once, in rows of 64 or 128 bytes.
 
+use crate::block::spacing::Spacing;
 use crate::element::Element;
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::{index, math, memory, sync};
@@ -15,8 +16,8 @@ pub struct Args {
     pub x: *const u8,
     /// Elements from one row to the next.
     pub leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub batch_stride: u64,
+    /// Where the matrices of the batch begin.
+    pub spacing: Spacing,
     /// Rows of each matrix.
     pub rows: u32,
     /// Columns.
@@ -53,7 +54,7 @@ pub unsafe fn column_norms<E: Element>(args: &Args) {
     let column = block * index::WARP + index::lane();
     let is_inside = column < args.columns;
     // SAFETY: the matrix of this item, as `Args` tells.
-    let first = unsafe { args.x.cast::<E::Bits>().add((u64::from(item) * args.batch_stride) as usize) };
+    let first = unsafe { args.x.cast::<E::Bits>().add(args.spacing.of(item) as usize) };
     let element = |row: u32| {
         // SAFETY: called for rows of the matrix, and for columns of it only.
         E::widen(unsafe { memory::load(first.add((u64::from(row) * args.leading + u64::from(column)) as usize)) })

@@ -3,6 +3,7 @@
 //! `out[r,i] = scale_r · x[i, index_r]`: after it, a sum over columns is a sum over rows, and `gather_gemm` serves both.
 //! A block turns a tile of 32 × 32 around in shared memory, so that reads follow a row of `x` and writes a row of `out`.
 
+use crate::block::spacing::Spacing;
 use crate::element::Element;
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::{index, memory, sync};
@@ -15,8 +16,8 @@ pub struct Args {
     pub x: *const u8,
     /// Elements from one row to the next.
     pub leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub batch_stride: u64,
+    /// Where the matrices of the batch begin.
+    pub spacing: Spacing,
     /// Rows of `x`: columns of `out`.
     pub rows: u32,
     /// Rows of `out`: the budget.
@@ -31,8 +32,8 @@ pub struct Args {
     pub out: *mut u8,
     /// Elements from one row of `out` to the next.
     pub out_leading: u64,
-    /// Elements from one matrix of `out` to the next.
-    pub out_batch_stride: u64,
+    /// Where the matrices of `out` begin.
+    pub out_spacing: Spacing,
 }
 
 /// Edge of a tile.
@@ -83,7 +84,7 @@ pub unsafe fn gather_columns<E: Element>(args: &Args) {
         (0, 0.0)
     };
     // SAFETY: the item's matrix.
-    let x = unsafe { args.x.cast::<E::Bits>().add((u64::from(item) * args.batch_stride) as usize) };
+    let x = unsafe { args.x.cast::<E::Bits>().add(args.spacing.of(item) as usize) };
     let mut i = warp;
     while i < TILE {
         let row = row_tile * TILE + i;
@@ -101,7 +102,7 @@ pub unsafe fn gather_columns<E: Element>(args: &Args) {
     sync::barrier();
 
     // SAFETY: the item's matrix.
-    let out = unsafe { args.out.cast::<E::Bits>().add((u64::from(item) * args.out_batch_stride) as usize) };
+    let out = unsafe { args.out.cast::<E::Bits>().add(args.out_spacing.of(item) as usize) };
     let row = row_tile * TILE + lane;
     let mut r = warp;
     while r < TILE {

@@ -7,6 +7,7 @@ use super::column_sums::{self, FinishArgs};
 use super::gather_gemm::partial_leading;
 use crate::block::output::{Destination, Output};
 use crate::block::repeat::repeat;
+use crate::block::spacing::Spacing;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
 use wtacrs_simt::index::{block, block_threads, grid, thread};
@@ -32,8 +33,8 @@ pub struct Args {
     pub dw: *mut u8,
     /// Elements from one row of `dw` to the next.
     pub dw_leading: u64,
-    /// Elements from one matrix of `dw` to the next.
-    pub dw_batch_stride: u64,
+    /// Where the matrices of `dw` begin.
+    pub dw_spacing: Spacing,
 }
 
 /// What a launch of [`split_reduce_sums`] is given.
@@ -119,7 +120,7 @@ unsafe fn add_up(args: &Args, x: u32, y: u32, batch: u32, grid_y: u32) {
     let quads = (leading / 4) as u32;
     let matrix = u64::from(args.in_features) * leading;
     let bytes = if args.output == Output::F32 as u32 { 4 } else { 2 };
-    let to = args.dw.wrapping_add((u64::from(batch) * args.dw_batch_stride * bytes) as usize);
+    let to = args.dw.wrapping_add((args.dw_spacing.of(batch) * bytes) as usize);
     let from = args.partials.wrapping_add((u64::from(batch) * matrix) as usize).cast::<U32x4>();
     let split_stride = u64::from(grid()[2]) * matrix / 4;
 

@@ -42,3 +42,4 @@ pub use self::product::BackwardBuffers;
 pub use self::sample::{CachedGuess, ForwardBuffers, Randomness, SavedParts};
 pub use self::settings::{LinearSettings, Strides, WeightSource};
 pub use self::steps::{GatherBuffers, GradientBuffers, SelectBuffers};
+pub use crate::block::spacing::Spacing;

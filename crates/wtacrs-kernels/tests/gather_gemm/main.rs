@@ -71,7 +71,9 @@ fn batches_have_counts_and_indices_of_their_own() {
             for splits in [1, 2] {
                 let case = Case { batch: 3, splits, accumulate: true, ..Case::new(multiplier, 24, 40, 40) };
                 check(machine, &Case { count: Some(vec![40, 3, 17]), ..case.clone() });
-                check(machine, &Case { gathered: false, padding: [8, 16, 3], ..case });
+                check(machine, &Case { gathered: false, padding: [8, 16, 3], ..case.clone() });
+                check(machine, &Case { heads: 2, padding: [0, 8, 4], ..case.clone() });
+                check(machine, &Case { heads: 2, padding: [3, 1, 2], ..case });
             }
         }
     });

@@ -34,6 +34,7 @@ pub use self::tiling::{Multiplier, Sizes, Tile, Tiling, tiling};
 
 use self::work::Work;
 use crate::block::repeat::repeat;
+use crate::block::spacing::Spacing;
 use crate::block::tile::{CHUNK, Layout, Loader, MAX_PASSES};
 use wtacrs_simt::memory::U32x4;
 use wtacrs_simt::shared::Shared;
@@ -49,14 +50,14 @@ pub struct Args {
     pub saved: *const u8,
     /// Elements from one row of `saved` to the next.
     pub saved_leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub saved_batch_stride: u64,
+    /// Where the matrices of `saved` begin.
+    pub saved_spacing: Spacing,
     /// tokens × out_features elements.
     pub dz: *const u8,
     /// Elements from one row of `dz` to the next.
     pub dz_leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub dz_batch_stride: u64,
+    /// Where the matrices of `dz` begin.
+    pub dz_spacing: Spacing,
     /// batch × rows indices into the rows of `dz`; null: row r is row r.
     pub indices: *const u32,
     /// For each of the batch, how many of the rows count; null: all.
@@ -77,8 +78,8 @@ pub struct Args {
     pub dw: *mut u8,
     /// Elements from one row of `dw` to the next.
     pub dw_leading: u64,
-    /// Elements from one matrix of `dw` to the next.
-    pub dw_batch_stride: u64,
+    /// Where the matrices of `dw` begin.
+    pub dw_spacing: Spacing,
     /// splits × batch × in_features rows of [`partial_leading`] sums, aligned to 16, if `splits` > 1.
     pub partials: *mut f32,
 }
@@ -89,7 +90,7 @@ pub const fn partial_leading(out_features: u32) -> u64 {
     (out_features as u64).next_multiple_of(4)
 }
 
-/// The product's kernel. With ALIGNED, `saved`, `dz`, their leading dimensions and batch strides, and both numbers of
+/// The product's kernel. With ALIGNED, `saved`, `dz`, their leading dimensions and distances, and both numbers of
 /// features are multiples of 16 bytes.
 ///
 /// # Safety

@@ -217,9 +217,9 @@ impl Args {
     /// Whether operands of `element_bytes` are aligned as the faster kernels want them.
     pub fn aligned(&self, element_bytes: u32) -> bool {
         let elements = self.saved_leading
-            | self.saved_batch_stride
+            | self.saved_spacing.bits()
             | self.dz_leading
-            | self.dz_batch_stride
+            | self.dz_spacing.bits()
             | u64::from(self.in_features | self.out_features);
         let addresses = self.saved.addr() | self.dz.addr();
         (elements * u64::from(element_bytes)).is_multiple_of(16) && addresses.is_multiple_of(16)
@@ -236,7 +236,7 @@ impl Args {
             output: self.output,
             dw: self.dw,
             dw_leading: self.dw_leading,
-            dw_batch_stride: self.dw_batch_stride,
+            dw_spacing: self.dw_spacing,
         }
     }
 }
