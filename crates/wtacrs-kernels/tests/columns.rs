@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::num::NonZeroU32;
 use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::{self, column_norms, gather_columns};
-use wtacrs_kernels::launch::Kernel;
+use wtacrs_kernels::launch::{Kernel, Shape};
 
 /// An element type with its kernels.
 trait Tested: Copy + PartialEq + std::fmt::Debug {
@@ -128,6 +128,14 @@ fn check_gather<T: Tested>(machine: &mut Machine, case: Case, kept: usize, count
     // SAFETY: the buffers have the sizes that the arguments tell, and the indices are below `columns`.
     unsafe { machine.run(&T::GATHER, shape, &args) };
     let found = machine.download(&out);
+    if shape.grid[1] > 1 {
+        // As many kept columns as need more blocks than a grid has are gone through by those that there are.
+        let few = Shape { grid: [shape.grid[0], shape.grid[1] - 1, shape.grid[2]], ..shape };
+        machine.write(&out, &vec![T::from_f32(-7.0); out.len()]);
+        // SAFETY: as above.
+        unsafe { machine.run(&T::GATHER, few, &args) };
+        assert_eq!(machine.download(&out), found, "{case:?}");
+    }
     for item in 0..case.batch {
         for r in 0..kept {
             for row in 0..case.rows {
@@ -183,6 +191,14 @@ fn kept_columns_of_every_type() {
             }
         }
     });
+}
+
+#[test]
+fn the_most_kept_columns_fit_a_grid() {
+    for kept in [1, 32, 33, 65_535 * 32, 65_535 * 32 + 1, (1 << 31) - 1] {
+        let [_, y, _] = gather_columns::shape(kept, 8, 1).grid;
+        assert_eq!(y, kept.div_ceil(32).min(65_535));
+    }
 }
 
 #[test]

@@ -269,7 +269,7 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
         dw_spacing: dw.spacing,
         partials: buffers.5.bytes().cast(),
     };
-    let (kernel, shape) = tiling.launch(args.aligned(of.bytes() as u32));
+    let (kernel, shape) = tiling.launch(args.rows(of.bytes() as u32));
     // SAFETY: buffers are as large as the sizes tell, and live until their content is downloaded.
     unsafe {
         machine.run(kernel, shape, &args);

@@ -5,6 +5,7 @@ use half::bf16;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use wtacrs_kernels::block::output::Output;
 use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::block::tile::Rows;
 use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tile, Tiling};
 
 /// Zeroed memory of which only what is written is ever there.
@@ -61,9 +62,9 @@ fn rows_beyond_two_to_the_31_elements() {
     };
     let tiling =
         Tiling::new(Multiplier::Bf16, Sizes { in_features: 8, out_features: 8, rows: 2, batch: 1 }, Tile::Square, 1);
-    for aligned in [true, false] {
+    for rows in [Rows::Whole, Rows::Ragged, Rows::Any] {
         dw.fill(f32::NAN);
-        let (kernel, shape) = tiling.launch(aligned);
+        let (kernel, shape) = tiling.launch(rows);
         // SAFETY: the pointers lead to matrices of these sizes.
         unsafe { Machine::emulator(0).run(kernel, shape, &Args { dw: dw.as_mut_ptr().cast(), ..args }) };
         assert_eq!(dw, vec![1.0; 64]);

@@ -94,7 +94,7 @@ fn a_real_layer_equals_the_cpu() {
                 dw_spacing: Spacing::even(0),
                 partials: partials.bytes().cast(),
             };
-            let (kernel, shape) = tiling.launch(args.aligned(of.bytes() as u32));
+            let (kernel, shape) = tiling.launch(args.rows(of.bytes() as u32));
             // SAFETY: buffers are as large as the sizes tell, and live until dw is downloaded.
             unsafe {
                 machine.run(kernel, shape, &args);

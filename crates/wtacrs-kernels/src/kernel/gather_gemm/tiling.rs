@@ -4,7 +4,7 @@
 //! give equal bits.
 
 use super::{Args, Engine, Full, Half, Tf32, partial_leading};
-use crate::block::tile::Layout;
+use crate::block::tile::{Layout, Rows};
 use crate::element::Bf16;
 use crate::kernel::{self, split_reduce};
 use crate::launch::{Kernel, Shape};
@@ -172,31 +172,34 @@ impl Tiling {
         }
     }
 
-    /// The kernel and its shape, for operands that are [`Args::aligned`] or not. Nothing else depends on that.
-    pub fn launch(&self, aligned: bool) -> (&'static Kernel<Args>, Shape) {
+    /// The kernel and its shape, for operands whose [`Args::rows`] lie so. Nothing else depends on that.
+    pub fn launch(&self, rows: Rows) -> (&'static Kernel<Args>, Shape) {
         type Of<const M: u32, const N: u32, const THREADS: u32> = Half<Bf16, M, N, THREADS>;
-        let half = match (aligned, self.tile) {
-            (true, Tile::Wide) => self.shape::<Of<128, 256, 256>>(),
-            (true, Tile::Square) => self.shape::<Of<128, 128, 128>>(),
-            (true, Tile::Narrow) => self.shape::<Of<128, 64, 128>>(),
-            (true, Tile::Flat) => self.shape::<Of<64, 128, 128>>(),
-            (false, _) => self.shape::<Of<128, 128, 256>>(),
+        let half = match (rows, self.tile) {
+            (Rows::Whole, Tile::Wide) => self.shape::<Of<128, 256, 256>>(),
+            (Rows::Whole, Tile::Narrow) => self.shape::<Of<128, 64, 128>>(),
+            (Rows::Whole, Tile::Flat) => self.shape::<Of<64, 128, 128>>(),
+            (Rows::Whole, Tile::Square) | (Rows::Ragged, _) => self.shape::<Of<128, 128, 128>>(),
+            (Rows::Any, _) => self.shape::<Of<128, 128, 256>>(),
         };
-        match (self.multiplier, aligned, self.tile) {
-            (Multiplier::Bf16, true, Tile::Wide) => (&kernel::GATHER_GEMM_BF16_WIDE, half),
-            (Multiplier::Bf16, true, Tile::Square) => (&kernel::GATHER_GEMM_BF16_SQUARE, half),
-            (Multiplier::Bf16, true, Tile::Narrow) => (&kernel::GATHER_GEMM_BF16_NARROW, half),
-            (Multiplier::Bf16, true, Tile::Flat) => (&kernel::GATHER_GEMM_BF16_FLAT, half),
-            (Multiplier::Bf16, false, _) => (&kernel::GATHER_GEMM_BF16_ANY, half),
-            (Multiplier::F16, true, Tile::Wide) => (&kernel::GATHER_GEMM_F16_WIDE, half),
-            (Multiplier::F16, true, Tile::Square) => (&kernel::GATHER_GEMM_F16_SQUARE, half),
-            (Multiplier::F16, true, Tile::Narrow) => (&kernel::GATHER_GEMM_F16_NARROW, half),
-            (Multiplier::F16, true, Tile::Flat) => (&kernel::GATHER_GEMM_F16_FLAT, half),
-            (Multiplier::F16, false, _) => (&kernel::GATHER_GEMM_F16_ANY, half),
-            (Multiplier::F32, true, _) => (&kernel::GATHER_GEMM_F32, self.shape::<Full>()),
-            (Multiplier::F32, false, _) => (&kernel::GATHER_GEMM_F32_ANY, self.shape::<Full>()),
-            (Multiplier::Tf32, true, _) => (&kernel::GATHER_GEMM_TF32, self.shape::<Tf32>()),
-            (Multiplier::Tf32, false, _) => (&kernel::GATHER_GEMM_TF32_ANY, self.shape::<Tf32>()),
+        match (self.multiplier, rows, self.tile) {
+            (Multiplier::Bf16, Rows::Whole, Tile::Wide) => (&kernel::GATHER_GEMM_BF16_WIDE, half),
+            (Multiplier::Bf16, Rows::Whole, Tile::Square) => (&kernel::GATHER_GEMM_BF16_SQUARE, half),
+            (Multiplier::Bf16, Rows::Whole, Tile::Narrow) => (&kernel::GATHER_GEMM_BF16_NARROW, half),
+            (Multiplier::Bf16, Rows::Whole, Tile::Flat) => (&kernel::GATHER_GEMM_BF16_FLAT, half),
+            (Multiplier::Bf16, Rows::Ragged, _) => (&kernel::GATHER_GEMM_BF16_RAGGED, half),
+            (Multiplier::Bf16, Rows::Any, _) => (&kernel::GATHER_GEMM_BF16_ANY, half),
+            (Multiplier::F16, Rows::Whole, Tile::Wide) => (&kernel::GATHER_GEMM_F16_WIDE, half),
+            (Multiplier::F16, Rows::Whole, Tile::Square) => (&kernel::GATHER_GEMM_F16_SQUARE, half),
+            (Multiplier::F16, Rows::Whole, Tile::Narrow) => (&kernel::GATHER_GEMM_F16_NARROW, half),
+            (Multiplier::F16, Rows::Whole, Tile::Flat) => (&kernel::GATHER_GEMM_F16_FLAT, half),
+            (Multiplier::F16, Rows::Ragged, _) => (&kernel::GATHER_GEMM_F16_RAGGED, half),
+            (Multiplier::F16, Rows::Any, _) => (&kernel::GATHER_GEMM_F16_ANY, half),
+            (Multiplier::F32, Rows::Whole, _) => (&kernel::GATHER_GEMM_F32, self.shape::<Full>()),
+            // Elements of 4 bytes are copied alone at little more cost.
+            (Multiplier::F32, _, _) => (&kernel::GATHER_GEMM_F32_ANY, self.shape::<Full>()),
+            (Multiplier::Tf32, Rows::Whole, _) => (&kernel::GATHER_GEMM_TF32, self.shape::<Tf32>()),
+            (Multiplier::Tf32, _, _) => (&kernel::GATHER_GEMM_TF32_ANY, self.shape::<Tf32>()),
         }
     }
 
@@ -214,15 +217,18 @@ impl Tiling {
 }
 
 impl Args {
-    /// Whether operands of `element_bytes` are aligned as the faster kernels want them.
-    pub fn aligned(&self, element_bytes: u32) -> bool {
-        let elements = self.saved_leading
-            | self.saved_spacing.bits()
-            | self.dz_leading
-            | self.dz_spacing.bits()
-            | u64::from(self.in_features | self.out_features);
-        let addresses = self.saved.addr() | self.dz.addr();
-        (elements * u64::from(element_bytes)).is_multiple_of(16) && addresses.is_multiple_of(16)
+    /// How the rows of operands with elements of `element_bytes` lie.
+    pub fn rows(&self, element_bytes: u32) -> Rows {
+        let bytes = |elements: u64| elements * u64::from(element_bytes);
+        let distances = self.saved_leading | self.saved_spacing.bits() | self.dz_leading | self.dz_spacing.bits();
+        let addresses = (self.saved.addr() | self.dz.addr()) as u64;
+        if !(bytes(distances) | addresses).is_multiple_of(16) {
+            Rows::Any
+        } else if bytes(u64::from(self.in_features | self.out_features)).is_multiple_of(16) {
+            Rows::Whole
+        } else {
+            Rows::Ragged
+        }
     }
 
     /// The reduction that follows, if there is more than one split.
@@ -255,7 +261,7 @@ mod tests {
         assert!(on_h100(4096, 4096, 4915).splits <= 2);
         let small = on_h100(1024, 1024, 4915);
         assert!(small.splits > 1, "{small:?}");
-        let (_, shape) = small.launch(true);
+        let (_, shape) = small.launch(Rows::Whole);
         assert!(shape.grid.iter().product::<u32>() >= 100, "{shape:?}");
         assert_eq!(small.partial_bytes, u64::from(small.splits) * 1024 * 1024 * 4);
         assert_eq!(on_h100(1024, 1024, 20).splits, 1);
@@ -278,9 +284,9 @@ mod tests {
     fn every_shape_fits_every_gpu() {
         for multiplier in [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32] {
             for tile in Tile::ALL {
-                for aligned in [true, false] {
+                for rows in [Rows::Whole, Rows::Ragged, Rows::Any] {
                     let sizes = Sizes { in_features: 0, out_features: 3000, rows: 0, batch: 2 };
-                    let (_, shape) = Tiling::new(multiplier, sizes, tile, 3).launch(aligned);
+                    let (_, shape) = Tiling::new(multiplier, sizes, tile, 3).launch(rows);
                     assert!(shape.shared_bytes <= 99 << 10, "{shape:?}");
                     assert_eq!(shape.grid[2], 6);
                 }
