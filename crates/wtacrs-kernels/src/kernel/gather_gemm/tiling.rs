@@ -80,14 +80,6 @@ pub struct Tiling {
 /// Bytes that a GPU moves between memory and its multiprocessors in the time of one mma step of all tensor cores: an
 /// estimate, like all numbers below, that only decides between ways to compute the same.
 const BYTES_PER_CYCLE: f64 = 1500.0;
-/// Blocks that share a multiprocessor.
-const RESIDENT: u64 = 2;
-/// Cycles of one tile of 128 × 256 × 32 on one multiprocessor, alone.
-const WIDE_CYCLES: f64 = 1024.0;
-/// Of 128 × 128 × 32, when two blocks share a multiprocessor: a little more than half, as both load more.
-const SQUARE_CYCLES: f64 = 600.0;
-/// Of the two halves of it: three quarters are to be loaded.
-const HALF_CYCLES: f64 = 400.0;
 /// Cycles from a block's start to its first multiplication, and from its last to its end.
 const BLOCK_CYCLES: f64 = 4000.0;
 /// Cycles of a launch more.
@@ -97,6 +89,33 @@ const MAX_SPLITS: u32 = 16;
 /// Most blocks along grid.z.
 const MAX_GRID_Z: u32 = 65_535;
 
+/// What a kernel takes of a multiprocessor.
+struct Cost {
+    /// Blocks that share one.
+    resident: u64,
+    /// Its cycles for a tile 32 rows deep; blocks that share it take them in turn.
+    cycles: f64,
+}
+
+impl Cost {
+    /// Residents are what registers and threads leave room for on every GPU (a test asks the manifest); cycles are
+    /// arithmetic, and rather too few: then the sum is cut less, which costs no memory.
+    fn of(multiplier: Multiplier, tile: Tile) -> Self {
+        let (resident, cycles) = match (multiplier, tile) {
+            // 128 · 128 · 32 fma, of which a multiprocessor does 128 a cycle (half as many on sm_80).
+            (Multiplier::F32, _) => (1, 4200.0),
+            // Half as many products for each mma as of 16 bits; rounding takes more on top of that.
+            (Multiplier::Tf32, _) => (1, 1200.0),
+            (_, Tile::Wide) => (1, 1024.0),
+            // A little more than half of a wide one, as both blocks load more.
+            (_, Tile::Square) => (2, 600.0),
+            // Three quarters of a square's are to be loaded.
+            (_, Tile::Narrow | Tile::Flat) => (2, 400.0),
+        };
+        Self { resident, cycles }
+    }
+}
+
 /// Chooses tiles and splits for a product.
 pub fn tiling(multiplier: Multiplier, sizes: Sizes, multiprocessors: u32) -> Tiling {
     let mut best = (f64::INFINITY, Tile::Square, 1);
@@ -105,7 +124,7 @@ pub fn tiling(multiplier: Multiplier, sizes: Sizes, multiprocessors: u32) -> Til
             if splits > 1 && (splits > sizes.rows.div_ceil(32) || sizes.batch.saturating_mul(splits) > MAX_GRID_Z) {
                 break;
             }
-            let cycles = cycles(sizes, multiprocessors.max(1), tile, splits);
+            let cycles = cycles(multiplier, sizes, multiprocessors.max(1), tile, splits);
             if cycles < best.0 {
                 best = (cycles, tile, splits);
             }
@@ -133,21 +152,17 @@ fn suits(tile: Tile, sizes: Sizes) -> bool {
 }
 
 /// About how long it takes.
-fn cycles(sizes: Sizes, multiprocessors: u32, tile: Tile, splits: u32) -> f64 {
+fn cycles(multiplier: Multiplier, sizes: Sizes, multiprocessors: u32, tile: Tile, splits: u32) -> f64 {
     let Sizes { in_features, out_features, rows, batch } = sizes;
     let [tile_rows, tile_columns] = tile.sides();
     let tiles = u64::from(in_features.div_ceil(tile_rows)) * u64::from(out_features.div_ceil(tile_columns));
     let blocks = tiles * u64::from(batch) * u64::from(splits);
     let depth = f64::from(rows.div_ceil(32).div_ceil(splits));
-    let (resident, tile_cycles) = match tile {
-        Tile::Wide => (1, WIDE_CYCLES),
-        Tile::Square => (RESIDENT, SQUARE_CYCLES),
-        Tile::Narrow | Tile::Flat => (RESIDENT, HALF_CYCLES),
-    };
+    let Cost { resident, cycles } = Cost::of(multiplier, tile);
     let waves = blocks.div_ceil(u64::from(multiprocessors) * resident) as f64;
     // Blocks that share a multiprocessor run at half the speed each.
     let sharing = if blocks <= u64::from(multiprocessors) { 1 } else { resident };
-    let product = waves * (BLOCK_CYCLES + depth * tile_cycles * sharing as f64);
+    let product = waves * (BLOCK_CYCLES + depth * cycles * sharing as f64);
     if splits == 1 {
         return product;
     }
@@ -265,6 +280,39 @@ mod tests {
         assert!(shape.grid.iter().product::<u32>() >= 100, "{shape:?}");
         assert_eq!(small.partial_bytes, u64::from(small.splits) * 1024 * 1024 * 4);
         assert_eq!(on_h100(1024, 1024, 20).splits, 1);
+    }
+
+    #[test]
+    fn slower_kernels_have_more_splits() {
+        let splits = |multiplier, in_features, rows| {
+            let sizes = Sizes { in_features, out_features: in_features, rows, batch: 1 };
+            tiling(multiplier, sizes, 132).splits
+        };
+        // Nine tiles of 10 steps: too short for 16-bit elements to be cut, but not by fma.
+        assert_eq!(splits(Multiplier::Bf16, 384, 307), 1);
+        assert!((4..=10).contains(&splits(Multiplier::F32, 384, 307)));
+        assert!((1..=splits(Multiplier::F32, 384, 307)).contains(&splits(Multiplier::Tf32, 384, 307)));
+        // 64 tiles on 132 multiprocessors that take one block each; a third range would come in a second wave.
+        assert_eq!(splits(Multiplier::F32, 1024, 4915), 2);
+        assert_eq!(splits(Multiplier::F32, 4096, 4915), 1);
+    }
+
+    #[test]
+    fn registers_leave_room_for_the_residents() {
+        let manifest = include_str!("../../../../../kernels-ptx/manifest.json");
+        let manifest: serde_json::Value = serde_json::from_str(manifest).expect("JSON");
+        for multiplier in [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32] {
+            for tile in tiles(multiplier) {
+                let sizes = Sizes { in_features: 1, out_features: 1, rows: 1, batch: 1 };
+                let (kernel, shape) = Tiling::new(multiplier, sizes, tile, 1).launch(Rows::Whole);
+                let of_kernel = &manifest["files"]["wtacrs_sm80.ptx"]["kernels"][kernel.name()]["architectures"];
+                for (name, built) in of_kernel.as_object().expect("architectures") {
+                    let registers = built["registers"].as_u64().expect("a number").next_multiple_of(8);
+                    let blocks = 65_536 / (registers * u64::from(shape.block));
+                    assert!(blocks >= Cost::of(multiplier, tile).resident, "{} on {name}: {blocks}", kernel.name());
+                }
+            }
+        }
     }
 
     #[test]
