@@ -153,7 +153,7 @@ pub(super) struct Called {
 }
 
 impl Matrices {
-    /// Dense rows, all matrices equally far apart.
+    /// Matrices that are equally far apart.
     pub(super) fn even(row: u64, matrix: u64) -> Self {
         Self { row, spacing: Spacing::even(matrix) }
     }
