@@ -9,6 +9,7 @@ use rand_pcg::Pcg64;
 use std::ptr;
 use wtacrs_core::Keep;
 use wtacrs_core::product::Update;
+use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::{self, gather_rows};
 use wtacrs_kernels::launch::driver::DriverError;
 use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
@@ -209,7 +210,7 @@ impl<'a> Layer<'a> {
         let args = gather_rows::Args {
             x: self.inputs[self.runs % self.inputs.len()].dz.pointer(),
             leading: outputs.into(),
-            batch_stride: 0,
+            spacing: Spacing::even(0),
             columns: outputs,
             rows,
             indices: saved(parts.indices.offset).cast(),
@@ -217,7 +218,7 @@ impl<'a> Layer<'a> {
             count: saved(parts.count.offset).cast(),
             out: self.gathered.pointer(),
             out_leading: outputs.into(),
-            out_batch_stride: 0,
+            out_spacing: Spacing::even(0),
         };
         let shape = gather_rows::shape(rows, outputs, 1, 2);
         // SAFETY: all buffers have the sizes that the arguments tell.

@@ -1611,8 +1611,8 @@ wtacrs_status wtacrs_tensor_mul_forward(const struct wtacrs_tensor_mul_plan *pla
 
 /*
  wtacrs_tensor_mul_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the last
- axis of A and the third of B have stride 1, and it is equally far from each (batch, head) to the next:
- WTACRS_UNSUPPORTED otherwise.
+ axis of A and the third of B have stride 1, and no stride is negative: WTACRS_UNSUPPORTED otherwise. So the views
+ (batch, heads, rows, inner) of a (batch, rows, heads, inner) buffer need no copies.
 
  Errors: as for wtacrs_tensor_mul_forward; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
  */
@@ -1654,8 +1654,7 @@ wtacrs_status wtacrs_tensor_mul_backward(const struct wtacrs_tensor_mul_plan *pl
 
 /*
  wtacrs_tensor_mul_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the last
- axis of G has stride 1, it is equally far from each (batch, head) to the next, and dA and dB have no gaps:
- WTACRS_UNSUPPORTED otherwise.
+ axis of G, dA and dB has stride 1, and no stride is negative: WTACRS_UNSUPPORTED otherwise.
 
  Errors: as for wtacrs_tensor_mul_backward; also WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
  */

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use wtacrs::cache::{wtacrs_norm_cache_destroy, wtacrs_norm_cache_save};
 use wtacrs::cache_on::*;
 use wtacrs::context::{wtacrs_context, wtacrs_context_create, wtacrs_context_destroy};
+use wtacrs::dlpack::{wtacrs_dldatatype, wtacrs_dldevice, wtacrs_dltensor};
 use wtacrs::dtype::*;
 use wtacrs::estimate::*;
 use wtacrs::linear::*;
@@ -611,4 +612,150 @@ fn a_step_of_every_dtype_on_a_gpu() {
         check(wtacrs_context_destroy(context));
     }
     assert!(needed > 0);
+}
+
+const BATCH: usize = 2;
+const HEADS: usize = 3;
+const ROWS: usize = 40;
+const INNER: usize = 16;
+const COLUMNS: usize = 24;
+
+/// The matrices (batch, heads, rows, columns) of a buffer in that order, or in the order (batch, rows, heads, columns).
+#[derive(Clone, Copy)]
+struct Layout {
+    sizes: [usize; 2],
+    are_heads_inside: bool,
+}
+
+impl Layout {
+    fn strides(self) -> [usize; 4] {
+        let [rows, columns] = self.sizes;
+        let sample = HEADS * rows * columns;
+        if self.are_heads_inside { [sample, columns, HEADS * columns, 1] } else { [sample, rows * columns, columns, 1] }
+    }
+
+    /// The places of all elements, in the order (batch, heads, rows, columns).
+    fn places(self) -> Vec<usize> {
+        let sizes = [BATCH, HEADS, self.sizes[0], self.sizes[1]];
+        let place = |mut at: usize| {
+            let mut place = 0;
+            for axis in (0..4).rev() {
+                place += at % sizes[axis] * self.strides()[axis];
+                at /= sizes[axis];
+            }
+            place
+        };
+        (0..sizes.iter().product()).map(place).collect()
+    }
+
+    /// Its shape and strides as DLPack's; of the transposed matrices, if asked.
+    fn axes(self, is_transposed: bool) -> [[i64; 4]; 2] {
+        let mut axes = [[BATCH, HEADS, self.sizes[0], self.sizes[1]], self.strides()];
+        if is_transposed {
+            axes.iter_mut().for_each(|axis| axis.swap(2, 3));
+        }
+        axes.map(|axis| axis.map(|size| size as i64))
+    }
+}
+
+fn dltensor(data: *mut c_void, code: u8, bits: u8, [shape, strides]: &mut [[i64; 4]; 2]) -> wtacrs_dltensor {
+    wtacrs_dltensor {
+        data,
+        device: wtacrs_dldevice { device_type: 2, device_id: 0 },
+        ndim: 4,
+        dtype: wtacrs_dldatatype { code, bits, lanes: 1 },
+        shape: shape.as_mut_ptr(),
+        strides: strides.as_mut_ptr(),
+        byte_offset: 0,
+    }
+}
+
+/// Attention's scores, all of whose matrices lie so: dA and dB, and the norms of G's rows and columns.
+fn scores(machine: &Machine, context: *const wtacrs_context, are_heads_inside: bool) -> [Vec<f32>; 4] {
+    let [of_a, of_b, of_g, of_db] = [[ROWS, INNER], [COLUMNS, INNER], [ROWS, COLUMNS], [INNER, COLUMNS]]
+        .map(|sizes| Layout { sizes, are_heads_inside });
+    let upload = |layout: Layout, seed: usize| {
+        let places = layout.places();
+        let mut values = vec![half::bf16::NAN; places.len()];
+        for (i, place) in places.into_iter().enumerate() {
+            values[place] = half::bf16::from_f32(((i * 37 + i / 91 * 5 + seed) % 113) as f32 / 56.0 - 1.0);
+        }
+        machine.upload(&values)
+    };
+    let (a, b, g) = (upload(of_a, 1), upload(of_b, 2), upload(of_g, 3));
+    let room = |layout: Layout| machine.filled::<f32>(layout.places().len(), 0xff);
+    let (da, db) = (room(of_a), room(of_db));
+    let (row_norms, column_norms) =
+        (machine.filled::<f32>(BATCH * HEADS * ROWS, 0xff), machine.filled::<f32>(BATCH * HEADS * COLUMNS, 0xff));
+    let mut axes = [of_a.axes(false), of_b.axes(true), of_g.axes(false), of_a.axes(false), of_db.axes(false)];
+    let [a_axes, b_axes, g_axes, da_axes, db_axes] = &mut axes;
+    let a_there = dltensor(a.bytes().cast(), 4, 16, a_axes);
+    let b_there = dltensor(b.bytes().cast(), 4, 16, b_axes);
+    let g_there = dltensor(g.bytes().cast(), 4, 16, g_axes);
+    let da_there = dltensor(da.bytes().cast(), 2, 32, da_axes);
+    let db_there = dltensor(db.bytes().cast(), 2, 32, db_axes);
+    let (mut product, mut plan, mut sizes) = (null_mut(), null_mut(), [0; 3]);
+    // SAFETY: every pointer is to memory of the documented size that lives until all has run.
+    unsafe {
+        check(wtacrs_tensor_mul_create(&mut product));
+        check(wtacrs_tensor_mul_set_shape(product, BATCH, HEADS, ROWS, INNER, COLUMNS));
+        check(wtacrs_tensor_mul_set_dtypes(product, WTACRS_BF16, WTACRS_BF16));
+        check(wtacrs_tensor_mul_set_budget_rows(product, WTACRS_LEFT, 7));
+        check(wtacrs_tensor_mul_set_budget_rows(product, WTACRS_RIGHT, 9));
+        check(wtacrs_tensor_mul_plan_create(context, product, &mut plan));
+        check(wtacrs_tensor_mul_destroy(product));
+        let [saved, forward, backward] = &mut sizes;
+        check(wtacrs_tensor_mul_plan_memory(plan, saved, forward, backward, null_mut()));
+    }
+    let [saved, forward, backward] = sizes.map(|bytes| machine.filled::<u8>(bytes, 0xff));
+    // SAFETY: as above.
+    unsafe {
+        check(wtacrs_tensor_mul_forward_dl(
+            plan,
+            &a_there,
+            &b_there,
+            null(),
+            null(),
+            9,
+            0,
+            saved.bytes().cast(),
+            sizes[0],
+            forward.bytes().cast(),
+            sizes[1],
+            null_mut(),
+        ));
+        check(wtacrs_tensor_mul_backward_dl(
+            plan,
+            saved.bytes().cast(),
+            sizes[0],
+            &g_there,
+            &da_there,
+            &db_there,
+            0,
+            row_norms.pointer(),
+            column_norms.pointer(),
+            backward.bytes().cast(),
+            sizes[2],
+            null_mut(),
+        ));
+        check(wtacrs_tensor_mul_plan_destroy(plan));
+    }
+    let download = |buffer, layout: Layout| {
+        let values = machine.download(buffer);
+        layout.places().into_iter().map(|place| values[place]).collect()
+    };
+    [download(&da, of_a), download(&db, of_db), machine.download(&row_norms), machine.download(&column_norms)]
+}
+
+/// A framework's views of (batch, rows, heads, channels) buffers need no copies.
+#[test]
+fn heads_within_rows_give_the_bits_of_dense_ones() {
+    use_emulator();
+    let context = context(WTACRS_CUDA, 0);
+    let machine = Machine::emulator(0);
+    let (dense, inside) = (scores(&machine, context, false), scores(&machine, context, true));
+    assert!(dense.iter().flatten().all(|value| value.is_finite()));
+    assert_eq!(inside, dense);
+    // SAFETY: a handle is never followed.
+    check(unsafe { wtacrs_context_destroy(context) });
 }

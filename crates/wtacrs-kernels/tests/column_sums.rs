@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use std::ptr;
 use wtacrs_core::product::{self, Update};
 use wtacrs_kernels::block::output::Output;
+use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::column_sums::{
     Args, FinishArgs, norm_error_bound, partial_leading, ranges, shape, sum_error_bound,
 };
@@ -42,7 +43,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], place: Place, old:
     let args = Args {
         x: x.pointer(),
         leading: x.leading(),
-        batch_stride: x.stride(),
+        spacing: x.spacing(),
         rows,
         columns,
         norms: norms.pointer(),
@@ -66,7 +67,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], place: Place, old:
         output: Output::F32 as u32,
         dw: ptr::null_mut(),
         dw_leading: 0,
-        dw_batch_stride: 0,
+        dw_spacing: Spacing::even(0),
     };
     let (finish, of_finish) = split_reduce::SumsArgs::launch(none, None, finish, batch);
     // SAFETY: the buffers have the sizes that the arguments tell.
@@ -121,7 +122,7 @@ fn check<T: Tested>(machine: &mut Machine, items: &[Array2<T>]) {
             assert!(f64::from((found.sums[b * columns + j] - on_cpu[j]).abs()) <= bound, "column {j}");
         }
     }
-    for place in [Place::ODD, Place { offset: 8, row_gap: 16 - columns % 16, item_gap: 8 }] {
+    for place in [Place::ODD, Place { offset: 8, row_gap: 16 - columns % 16, item_gap: 8, heads: 2 }] {
         assert_eq!(run(machine, items, place, None).bits(), found.bits(), "{place:?}");
     }
 }

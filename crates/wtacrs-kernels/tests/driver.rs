@@ -6,6 +6,7 @@ mod fake;
 use fake::{Call, Fake};
 use std::ptr;
 use std::sync::Arc;
+use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::{ENTRY_POINTS, ROW_NORMS_BF16, row_norms};
 use wtacrs_kernels::launch::driver::{Context, Driver, DriverError, Installation, Stream, Version};
 use wtacrs_kernels::launch::{Launcher, Shape};
@@ -20,7 +21,7 @@ fn launch(driver: &Driver<Fake>, stream: Stream, shape: Shape) -> Result<(), Dri
     let args = row_norms::Args {
         x: ptr::null(),
         leading: 7,
-        batch_stride: 0,
+        spacing: Spacing::even(0),
         rows: 0,
         columns: 0,
         theta: ptr::null(),

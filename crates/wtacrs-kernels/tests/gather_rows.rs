@@ -9,6 +9,7 @@ use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 use wtacrs_core::{Selection, product};
+use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::gather_rows::{Args, shape};
 
 /// What is kept of each matrix: indices into its rows, scales, how many of both count.
@@ -29,7 +30,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], kept: &Kept, place
     let args = Args {
         x: x.pointer(),
         leading: x.leading(),
-        batch_stride: x.stride(),
+        spacing: x.spacing(),
         columns: columns as u32,
         rows: rows as u32,
         indices: indices.pointer(),
@@ -37,7 +38,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], kept: &Kept, place
         count: count.as_ref().map_or(std::ptr::null(), |count| count.pointer()),
         out: out.pointer(),
         out_leading: out.leading(),
-        out_batch_stride: out.stride(),
+        out_spacing: out.spacing(),
     };
     // SAFETY: the buffers have the sizes that the arguments tell, and indices are of rows.
     unsafe { machine.run(&T::GATHER, shape(rows as u32, columns as u32, items.len() as u32, T::BYTES), &args) };
@@ -48,8 +49,8 @@ fn bits<T: Tested>(items: &[Array2<T>]) -> Vec<Vec<u32>> {
     items.iter().map(|item| item.iter().map(|value| value.bits()).collect()).collect()
 }
 
-const PLACES: [[Place; 2]; 4] =
-    [[Place::TIGHT; 2], [Place::ODD; 2], [Place::TIGHT, Place::ODD], [Place::ODD, Place::TIGHT]];
+const PLACES: [[Place; 2]; 5] =
+    [[Place::TIGHT; 2], [Place::ODD; 2], [Place::TIGHT, Place::ODD], [Place::ODD, Place::TIGHT], [Place::HEADS; 2]];
 
 /// By the CPU's gather, or by its scaled one rounded to the type.
 fn check<T: Tested>(machine: &mut Machine, dim: (usize, usize, usize), kept_rows: usize, seed: u64) {
@@ -165,7 +166,7 @@ fn offsets_beyond_32_bits() {
     let args = Args {
         x: x.cast(),
         leading: leading as u64,
-        batch_stride: 0,
+        spacing: Spacing::even(0),
         columns: 40,
         rows: 2,
         indices: indices.pointer(),
@@ -173,7 +174,7 @@ fn offsets_beyond_32_bits() {
         count: std::ptr::null(),
         out: out.bytes(),
         out_leading: 40,
-        out_batch_stride: 0,
+        out_spacing: Spacing::even(0),
     };
     // SAFETY: both rows lie in the reserved memory.
     unsafe { machine.run(&bf16::GATHER, shape(2, 40, 1, 2), &args) };
@@ -184,7 +185,7 @@ fn offsets_beyond_32_bits() {
     let args = wtacrs_kernels::kernel::row_norms::Args {
         x: x.cast(),
         leading: leading as u64,
-        batch_stride: 0,
+        spacing: Spacing::even(0),
         rows: 3,
         columns: 40,
         theta: std::ptr::null(),

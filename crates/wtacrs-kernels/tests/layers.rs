@@ -7,6 +7,7 @@ use common::{Machine, for_each_machine};
 use half::{bf16, f16};
 use ndarray::{Array1, Array2, Array4, ArrayView2, s};
 use safetensors::SafeTensors;
+use std::num::NonZeroU32;
 use steps::{Data, Given, Outcome, run, run_columns};
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::draws::PhiloxDraws;
@@ -19,7 +20,7 @@ use wtacrs_kernels::device::Device;
 use wtacrs_kernels::kernel::predictor_update;
 use wtacrs_kernels::plan::{
     DataType, LinearPlan, LinearSettings, MatmulPlan, MatmulSettings, Memory, Part, Precision, PredictorPlan,
-    Randomness, Strides, UpdateBuffers, WeightSource,
+    Randomness, Spacing, Strides, UpdateBuffers, WeightSource,
 };
 
 fn tensors(name: &str) -> Vec<u8> {
@@ -148,9 +149,9 @@ fn a_batch_of_odd_sizes_between_other_data() {
         design: BuiltIn::WtaStratified,
         bias_gradient: true,
         batch: BATCH,
-        input_strides: Some(Strides { row: 17, matrix: TOKENS * 17 + 5 }),
-        gradient_strides: Some(Strides { row: OUT, matrix: TOKENS * OUT + 1 }),
-        weight_gradient_strides: Some(Strides { row: 11, matrix: IN * 11 + 3 }),
+        input_strides: Some(Strides::even(17, TOKENS * 17 + 5)),
+        gradient_strides: Some(Strides::even(OUT, TOKENS * OUT + 1)),
+        weight_gradient_strides: Some(Strides::even(11, IN * 11 + 3)),
         ..LinearSettings::new(TOKENS, IN, OUT, Keep::Rows(20)).of_type(DataType::F32)
     };
     let h = made_up(BATCH, TOKENS * 17 + 5, 1);
@@ -365,6 +366,8 @@ fn attention_s_scores() {
         a_strides: None,
         b_transposed_strides: None,
         gradient_strides: None,
+        da_strides: None,
+        db_strides: None,
     };
     let core = TensorMul::scores(keep);
     let transposed = k.view().permuted_axes([0, 1, 3, 2]);
@@ -380,7 +383,8 @@ fn attention_s_scores() {
             machine,
             plan.left().expect("sampled"),
             &Given::new(k.view(), g.view(), &[], Randomness::new(8, 64)),
-            [heads, columns, rows * inner],
+            [heads, columns, rows, inner],
+            None,
         );
         for head in 0..heads {
             let what = format!("{machine:?}, head {head}");
@@ -395,5 +399,76 @@ fn attention_s_scores() {
             let norms = expected.column_norms.slice(s![0, head, ..]).to_vec();
             close(&left[head], saved.left_selection(0, head), expected.left.slice(s![0, head, .., ..]), &norms);
         }
+    });
+}
+
+/// Matrices as a framework's view (batch, heads, seq, dim) of a (batch, seq, heads, dim) buffer give what dense ones give.
+#[test]
+fn attention_between_other_heads() {
+    const BATCH: usize = 2;
+    const HEADS: usize = 3;
+    const ROWS: usize = 40;
+    const INNER: usize = 8;
+    const COLUMNS: usize = 24;
+    const ITEMS: usize = BATCH * HEADS;
+    let heads = |columns: usize, rows: usize| Strides {
+        row: HEADS * columns,
+        matrices: Spacing {
+            sample: (rows * HEADS * columns) as u64,
+            head: columns as u64,
+            heads: NonZeroU32::new(HEADS as u32).expect("not 0"),
+        },
+    };
+    let dense = MatmulSettings {
+        batch: BATCH,
+        heads: HEADS,
+        rows: ROWS,
+        inner: INNER,
+        columns: COLUMNS,
+        left: Some(Keep::Rows(9)),
+        right: Some(Keep::Rows(11)),
+        design: BuiltIn::default(),
+        weights: WeightSource::Input,
+        input: DataType::F32,
+        gradient: DataType::F32,
+        result: DataType::F32,
+        precision: Precision::Exact,
+        a_strides: None,
+        b_transposed_strides: None,
+        gradient_strides: None,
+        da_strides: None,
+        db_strides: None,
+    };
+    let interleaved = MatmulSettings {
+        a_strides: Some(heads(INNER, ROWS)),
+        b_transposed_strides: Some(heads(INNER, COLUMNS)),
+        gradient_strides: Some(heads(COLUMNS, ROWS)),
+        da_strides: Some(heads(INNER, ROWS)),
+        db_strides: Some(heads(COLUMNS, INNER)),
+        ..dense.clone()
+    };
+    /// (batch, heads, rows, columns), one below the other, as (batch, rows, heads, columns).
+    fn turned(of: &Array2<f32>, rows: usize) -> Array2<f32> {
+        let four = of.to_shape((BATCH, HEADS, rows, of.ncols())).expect("as many elements");
+        let turned = four.view().permuted_axes([0, 2, 1, 3]).as_standard_layout().into_owned();
+        turned.into_shape_with_order(of.dim()).expect("as many elements")
+    }
+    let (a, b) = (made_up(ITEMS * ROWS, INNER, 1), made_up(ITEMS * COLUMNS, INNER, 2));
+    let g = made_up(ITEMS * ROWS, COLUMNS, 3);
+    let found = |machine: &mut Machine, settings: &MatmulSettings, [a, b, g]: [&Array2<f32>; 3]| {
+        let plan = MatmulPlan::new(settings, machine.device()).expect("valid");
+        let randomness = Randomness::new(8, 64);
+        let right = plan.right().expect("sampled");
+        let right = run(machine, right, &Given::new(a.view(), g.view(), &[], randomness));
+        let left = plan.left().expect("sampled");
+        let given = Given::new(b.view(), g.view(), &[], randomness);
+        let left = run_columns(machine, left, &given, [ITEMS, COLUMNS, ROWS, INNER], settings.da_strides);
+        let told = |outcome: &Outcome| (outcome.indices.clone(), outcome.dz_norms.clone(), outcome.dw.clone());
+        right.iter().chain(&left).map(told).collect::<Vec<_>>()
+    };
+    for_each_machine(|machine| {
+        let expected = found(machine, &dense, [&a, &b, &g]);
+        let turned = [&turned(&a, ROWS), &turned(&b, COLUMNS), &turned(&g, ROWS)];
+        assert_eq!(found(machine, &interleaved, turned), expected, "{machine:?}");
     });
 }

@@ -4,6 +4,7 @@
 mod fake;
 
 use fake::{Call, Fake};
+use std::num::NonZeroU32;
 use std::ptr;
 use std::sync::Arc;
 use wtacrs_core::design::{BuiltIn, Design};
@@ -16,8 +17,8 @@ use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
 use wtacrs_kernels::launch::{Launcher, Shape};
 use wtacrs_kernels::plan::{
     ALIGNMENT, BackwardBuffers, DataType, ExecuteError, ForwardBuffers, LaunchList, LinearPlan, LinearSettings,
-    MatmulPlan, MatmulSettings, Memory, PlanError, Precision, PredictorPlan, Randomness, Strides, UpdateBuffers,
-    WeightSource,
+    MatmulPlan, MatmulSettings, Memory, PlanError, Precision, PredictorPlan, Randomness, Spacing, Strides,
+    UpdateBuffers, WeightSource,
 };
 
 const SOURCES: [WeightSource; 4] = [
@@ -293,15 +294,37 @@ fn what_is_no_plan() {
         "H would be larger than any memory".replace('H', "dW")
     );
     assert_eq!(
-        message(|s| s.input_strides = Some(Strides { row: 29, matrix: 0 })),
+        message(|s| s.input_strides = Some(Strides::even(29, 0))),
         "the rows of H are 29 elements apart, and have 30"
     );
     assert_eq!(
-        message(|s| (s.batch, s.weight_gradient_strides) = (2, Some(Strides { row: 20, matrix: 19 }))),
+        message(|s| (s.batch, s.weight_gradient_strides) = (2, Some(Strides::even(20, 19)))),
         "the matrices dW are 19 elements apart, and have 20"
     );
+    // Matrices that are read may be the same; of those that are written no two blocks may write one element.
+    let batch = |strides| {
+        let settings = settings(100, 4, 8);
+        LinearPlan::new(LinearSettings { batch: 4, weight_gradient_strides: Some(strides), ..settings }, &h100())
+    };
+    let heads = |row, head, sample| {
+        let heads = NonZeroU32::new(2).expect("not 0");
+        Strides { row, matrices: Spacing { sample, head, heads } }
+    };
+    for strides in [Strides::even(8, 32), Strides::even(32, 8), heads(16, 8, 64), heads(8, 32, 64), heads(8, 64, 32)] {
+        assert!(batch(strides).is_ok(), "{strides:?}");
+    }
+    for (strides, message) in [
+        (Strides::even(8, 8), "the matrices dW are 8 elements apart, and have 32"),
+        (Strides::even(16, 8), "the rows of dW are 16 elements apart, and have 32"),
+        (heads(16, 8, 63), "the matrices dW are 63 elements apart, and have 64"),
+        (heads(16, 0, 64), "the matrices dW are 0 elements apart, and have 8"),
+    ] {
+        assert_eq!(batch(strides).expect_err("must be refused").to_string(), message);
+    }
+    let same = LinearSettings { batch: 2, input_strides: Some(Strides::even(30, 0)), ..settings(100, 30, 20) };
+    assert!(LinearPlan::new(same, &h100()).is_ok());
     assert!(matches!(
-        refused(|s| s.gradient_strides = Some(Strides { row: 1 << 62, matrix: 0 })),
+        refused(|s| s.gradient_strides = Some(Strides::even(1 << 62, 0))),
         PlanError::TooLarge { what: "the length of a row of dZ", .. }
     ));
     assert_eq!(
@@ -390,6 +413,8 @@ fn attention() {
         a_strides: None,
         b_transposed_strides: None,
         gradient_strides: None,
+        da_strides: None,
+        db_strides: None,
     };
     let plan = MatmulPlan::new(&scores, &h100()).expect("valid");
     let (left, right) = (plan.left().expect("sampled"), plan.right().expect("sampled"));

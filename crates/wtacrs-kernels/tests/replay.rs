@@ -15,6 +15,7 @@ use safetensors::SafeTensors;
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::norm_predictor::{NormPredictor, Settings};
 use wtacrs_core::{Budget, Keep, Selection, Weights, product, theory};
+use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::predictor_update as update;
 use wtacrs_kernels::kernel::{PREDICTOR_APPLY, PREDICTOR_SUMS, gather_rows, row_norms};
 
@@ -89,7 +90,7 @@ impl Learner for Kernels<'_> {
         let args = row_norms::Args {
             x: x.pointer(),
             leading: x.leading(),
-            batch_stride: 0,
+            spacing: Spacing::even(0),
             rows: tokens as u32,
             columns: self.in_features,
             theta: self.state.bytes().wrapping_add(layout.theta as usize).cast(),
@@ -119,7 +120,7 @@ impl Learner for Kernels<'_> {
         let gather = gather_rows::Args {
             x: h.pointer(),
             leading: h.leading(),
-            batch_stride: 0,
+            spacing: Spacing::even(0),
             columns: self.in_features,
             rows: budget as u32,
             indices: indices.pointer(),
@@ -127,7 +128,7 @@ impl Learner for Kernels<'_> {
             count: std::ptr::null(),
             out: saved.pointer(),
             out_leading: saved.leading(),
-            out_batch_stride: 0,
+            out_spacing: Spacing::even(0),
         };
         let rows_per_update = self.settings.rows_per_update as u32;
         let scratch_bytes = update::scratch_bytes(budget as u32, rows_per_update, self.in_features, features);

@@ -40,7 +40,7 @@ fn run_beside<T: Tested>(
     let args = Args {
         x: x.pointer(),
         leading: x.leading(),
-        batch_stride: x.stride(),
+        spacing: x.spacing(),
         rows: rows as u32,
         columns: columns as u32,
         theta: theta.as_ref().map_or(std::ptr::null(), |theta| theta.pointer()),
@@ -92,7 +92,7 @@ fn check<T: Tested>(machine: &mut Machine, items: &[Array2<T>], theta: &[f32]) {
         assert!((found - expected).abs() <= (bound + cpu_bound) as f32 * expected + 1e-45, "{found} {expected}");
     }
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-    for place in [Place::ODD, Place { offset: 8, row_gap: 16 - columns % 16, item_gap: 8 }] {
+    for place in [Place::ODD, Place { offset: 8, row_gap: 16 - columns % 16, item_gap: 8, heads: 2 }] {
         let again = run(machine, items, Some(theta), place);
         assert_eq!(bits(&again.norms), bits(&found.norms), "{place:?}");
         assert_eq!(bits(&again.directions), bits(&found.directions), "{place:?}");

@@ -39,7 +39,7 @@ pub(crate) fn strides(matrix: &Tensor<2>) -> Outcome<Strides> {
     let ([rows, columns], [row, column]) = (matrix.shape(), matrix.strides());
     if rows == 0 || columns == 0 {
         // No element lies anywhere.
-        return Ok(Strides { row: columns, matrix: 0 });
+        return Ok(Strides::even(columns, 0));
     }
     let row = if rows > 1 { row } else { columns as isize };
     if (columns > 1 && column != 1) || row < columns as isize {
@@ -49,7 +49,7 @@ pub(crate) fn strides(matrix: &Tensor<2>) -> Outcome<Strides> {
         );
         return Err(unsupported(message));
     }
-    Ok(Strides { row: row as usize, matrix: 0 })
+    Ok(Strides::even(row as usize, 0))
 }
 
 /// A checked block as kernels take it.

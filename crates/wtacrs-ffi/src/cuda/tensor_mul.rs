@@ -7,14 +7,15 @@ use crate::dtype::Dtype;
 use crate::guard::{Failure, Outcome};
 use crate::tensor::Tensor;
 use core::ffi::c_void;
+use core::num::NonZeroU32;
 use core::ptr;
 use wtacrs_core::Keep;
 use wtacrs_core::design::BuiltIn;
 use wtacrs_core::product::Update;
 use wtacrs_core::tensor_mul::{Contraction, Side, TensorMul};
 use wtacrs_kernels::plan::{
-    BackwardBuffers, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, Precision, Randomness, SavedParts, Strides,
-    WeightSource,
+    BackwardBuffers, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, Precision, Randomness, SavedParts, Spacing,
+    Strides, WeightSource,
 };
 
 /// Both gradients' launches. Each has a plan of its own, for their designs may differ.
@@ -72,6 +73,8 @@ impl CudaTensorMul {
             a_strides: None,
             b_transposed_strides: None,
             gradient_strides: None,
+            da_strides: None,
+            db_strides: None,
         };
         let of = |side| MatmulPlan::new(&of_side(&settings, &product, side, false), gpu.properties());
         let (left, right) = (of(Side::Left)?, of(Side::Right)?);
@@ -176,9 +179,12 @@ impl CudaTensorMul {
         let norms = [rows.as_ref().map(Array::region), columns.as_ref().map(Array::region)];
         let outputs = regions([Some(da.region()), Some(db.region()), Some(scratch.region()), norms[0], norms[1]]);
         check_disjoint(&outputs, &[saved.region(), g.region()])?;
-        dense(&da)?;
-        dense(&db)?;
-        let strided = MatmulSettings { gradient_strides: Some(strides(&g, [2, 3])?), ..self.settings.clone() };
+        let strided = MatmulSettings {
+            gradient_strides: Some(strides(&g, [2, 3])?),
+            da_strides: Some(strides(&da, [2, 3])?),
+            db_strides: Some(strides(&db, [2, 3])?),
+            ..self.settings.clone()
+        };
         let left = self.plan(gpu, Side::Left, false, strided.clone())?;
         let right = self.plan(gpu, Side::Right, false, strided)?;
         let (Some(left), Some(right)) = (left.left(), right.right()) else { return Err(no_side()) };
@@ -222,8 +228,7 @@ fn of_side(settings: &MatmulSettings, product: &TensorMul, side: Side, is_guesse
     MatmulSettings { left, right, design, weights, ..settings.clone() }
 }
 
-/// Where the matrices of a batch lie, with `row` and `column` the axes of rows and of their elements. From every (batch,
-/// head) to the next it must be equally far.
+/// Where the matrices of a batch lie, with `row` and `column` the axes of rows and of their elements.
 fn strides(tensor: &Tensor<4>, [row, column]: [usize; 2]) -> Outcome<Strides> {
     let (shape, found) = (tensor.shape(), tensor.strides());
     let what = tensor.region().what;
@@ -234,23 +239,12 @@ fn strides(tensor: &Tensor<4>, [row, column]: [usize; 2]) -> Outcome<Strides> {
         let message = format!("{what} has the strides {found:?}: elements along its {axis} axis must lie side by side");
         return Err(unsupported(message));
     }
-    let [batch, heads, ..] = shape;
-    let matrix = if heads > 1 { found[1] } else { found[0] };
-    let is_even = batch <= 1 || heads <= 1 || isize::try_from(heads).is_ok_and(|heads| found[0] == heads * found[1]);
-    if !is_even || matrix < 0 {
-        let message = format!("{what} has the strides {found:?}: all its matrices must lie equally far apart");
+    let [sample, head, ..] = found.map(u64::try_from);
+    let (Ok(sample), Ok(head)) = (sample, head) else {
+        let message = format!("{what} has the strides {found:?}: its batch and heads must not be turned around");
         return Err(unsupported(message));
-    }
-    Ok(Strides { row: rows_apart as usize, matrix: matrix as usize })
-}
-
-/// Refuses gradients with gaps.
-fn dense(tensor: &Tensor<4>) -> Outcome {
-    let [batch, heads, rows, columns] = tensor.shape();
-    let found = strides(tensor, [2, 3])?;
-    if found.row == columns && (batch * heads <= 1 || found.matrix == rows * columns) {
-        return Ok(());
-    }
-    let message = format!("{} has the strides {:?}: it must have no gaps", tensor.region().what, tensor.strides());
-    Err(unsupported(message))
+    };
+    // More are no plan's.
+    let heads = u32::try_from(shape[1]).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+    Ok(Strides { row: rows_apart as usize, matrices: Spacing { sample, head, heads } })
 }

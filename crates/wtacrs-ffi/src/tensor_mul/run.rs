@@ -57,8 +57,8 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_forward(
 }
 
 /// wtacrs_tensor_mul_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the last
-/// axis of A and the third of B have stride 1, and it is equally far from each (batch, head) to the next:
-/// WTACRS_UNSUPPORTED otherwise.
+/// axis of A and the third of B have stride 1, and no stride is negative: WTACRS_UNSUPPORTED otherwise. So the views
+/// (batch, heads, rows, inner) of a (batch, rows, heads, inner) buffer need no copies.
 ///
 /// Errors: as for wtacrs_tensor_mul_forward; also WTACRS_SHAPE_MISMATCH, WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]
@@ -202,8 +202,7 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_backward(
 }
 
 /// wtacrs_tensor_mul_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the last
-/// axis of G has stride 1, it is equally far from each (batch, head) to the next, and dA and dB have no gaps:
-/// WTACRS_UNSUPPORTED otherwise.
+/// axis of G, dA and dB has stride 1, and no stride is negative: WTACRS_UNSUPPORTED otherwise.
 ///
 /// Errors: as for wtacrs_tensor_mul_backward; also WTACRS_DEVICE_MISMATCH, WTACRS_UNSUPPORTED.
 #[unsafe(no_mangle)]

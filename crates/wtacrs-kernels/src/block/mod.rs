@@ -8,6 +8,7 @@ pub mod reduce;
 pub mod repeat;
 pub mod row_team;
 pub mod scan;
+pub mod spacing;
 pub mod tile;
 pub mod vector;
 pub mod words;

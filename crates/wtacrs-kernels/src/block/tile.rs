@@ -55,6 +55,26 @@ pub trait Layout {
     }
 }
 
+/// How the rows of matrices lie, which decides how they are copied: what [`Loader::copy`] is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Rows {
+    /// Aligned to a chunk, and of whole chunks.
+    Whole,
+    /// Aligned to a chunk, but the last one of a row is a part. Each copy then takes three instructions more, as the
+    /// hardware is told by the address how much of a chunk there is.
+    Ragged,
+    /// Anywhere: elements are copied alone.
+    Any,
+}
+
+/// [`Rows::Whole`] as a constant of a kernel.
+pub const WHOLE: u32 = Rows::Whole as u32;
+/// [`Rows::Ragged`] likewise.
+pub const RAGGED: u32 = Rows::Ragged as u32;
+/// [`Rows::Any`] likewise.
+pub const ANY: u32 = Rows::Any as u32;
+
 /// Most passes of a layout.
 pub const MAX_PASSES: usize = 4;
 
@@ -121,22 +141,23 @@ impl<L: Layout> Loader<L> {
     /// Starts copying row `source` of the matrix into this thread's row of pass `pass` in the stage at hand; zeros, and
     /// nothing is read, unless `present`.
     ///
-    /// With ALIGNED all chunks of the matrix are whole and aligned to 16. Without, elements have `element` (2 or 4)
-    /// bytes and are copied alone.
+    /// Elements have `element` (2 or 4) bytes; the matrix's rows lie as ROWS, one of [`Rows`], tells.
     ///
     /// # Safety
     ///
     /// If `present`, the matrix has the row. No thread reads the stage before the copy has landed.
     #[inline(always)]
-    pub unsafe fn copy<const ALIGNED: bool>(&self, pass: u32, source: u32, present: bool, element: u32) {
+    pub unsafe fn copy<const ROWS: u32>(&self, pass: u32, source: u32, present: bool, element: u32) {
         let from = self.from.wrapping_add(multiply_wide(source, self.leading) as usize);
         let to = self.to.bytes(pass * L::ROWS_PER_PASS * L::ROW_BYTES);
         let valid = if present { self.valid } else { 0 };
         // SAFETY: `valid` bytes from here on lie in the matrix's row, and the stage is this block's to write.
         unsafe {
-            if ALIGNED {
+            if ROWS == WHOLE {
                 // Written so that the compiler sees a choice of 16 or 0, which costs a predicate and not an addition.
                 let valid = if valid == 0 { 0 } else { CHUNK };
+                cp_async::copy::<CHUNK>(to, from, valid);
+            } else if ROWS == RAGGED {
                 cp_async::copy::<CHUNK>(to, from, valid);
             } else if element == 4 {
                 copy_words(to, from, valid);

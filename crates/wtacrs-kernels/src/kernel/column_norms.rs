@@ -1,8 +1,10 @@
 //! ‖column‖₂ of a matrix, for products that sum over columns: attention's dQ.
 //!
 //! `norms[j] = √(Σ_i x[i,j]²)`. A block takes 32 columns, a lane one of them, a warp every eighth row; the warps' sums
-//! are added in their order. Every element is read once, in rows of 64 or 128 bytes.
+//! are added in their order. Every element is read once, in rows of 64 or 128 bytes, eight of them at a time.
 
+use crate::block::repeat::repeat;
+use crate::block::spacing::Spacing;
 use crate::element::Element;
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::{index, math, memory, sync};
@@ -15,8 +17,8 @@ pub struct Args {
     pub x: *const u8,
     /// Elements from one row to the next.
     pub leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub batch_stride: u64,
+    /// Where the matrices of the batch begin.
+    pub spacing: Spacing,
     /// Rows of each matrix.
     pub rows: u32,
     /// Columns.
@@ -53,18 +55,23 @@ pub unsafe fn column_norms<E: Element>(args: &Args) {
     let column = block * index::WARP + index::lane();
     let is_inside = column < args.columns;
     // SAFETY: the matrix of this item, as `Args` tells.
-    let first = unsafe { args.x.cast::<E::Bits>().add((u64::from(item) * args.batch_stride) as usize) };
+    let first = unsafe { args.x.cast::<E::Bits>().add(args.spacing.of(item) as usize) };
     let element = |row: u32| {
         // SAFETY: called for rows of the matrix, and for columns of it only.
-        E::widen(unsafe { memory::load(first.add((u64::from(row) * args.leading + u64::from(column)) as usize)) })
+        E::widen(unsafe {
+            memory::load_constant(first.add((u64::from(row) * args.leading + u64::from(column)) as usize))
+        })
     };
 
     let mut sum = 0.0_f32;
     let mut row = index::warp();
     while is_inside && row < args.rows {
-        let value = element(row);
-        sum += value * value;
-        row += WARPS;
+        // Rows beyond the matrix are zeros: adding their squares changes no sum.
+        let load = |k: u32| if row + k * WARPS < args.rows { element(row + k * WARPS) } else { 0.0 };
+        // Eight loads are on their way together; the order of additions is that of the rows.
+        let values = [load(0), load(1), load(2), load(3), load(4), load(5), load(6), load(7)];
+        repeat!(K in 0 1 2 3 4 5 6 7 => { sum += values[K as usize] * values[K as usize]; });
+        row += 8 * WARPS;
     }
     let sums = Shared::<f64>::new(0, WARPS * index::WARP);
     // SAFETY: an element of the thread's own, read by others after the barrier.

@@ -11,6 +11,7 @@
 use crate::block::row_team::RowTeam;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::block::row_team::THREADS;
+use crate::block::spacing::Spacing;
 use crate::block::vector::{self, Packed};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
@@ -25,8 +26,8 @@ pub struct Args {
     pub x: *const u8,
     /// Elements from one row to the next.
     pub leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub batch_stride: u64,
+    /// Where the matrices of the batch begin.
+    pub spacing: Spacing,
     /// Columns.
     pub columns: u32,
     /// Rows of `out`: the budget.
@@ -41,8 +42,8 @@ pub struct Args {
     pub out: *mut u8,
     /// Elements from one row of `out` to the next.
     pub out_leading: u64,
-    /// Elements from one matrix of `out` to the next.
-    pub out_batch_stride: u64,
+    /// Where the matrices of `out` begin.
+    pub out_spacing: Spacing,
 }
 
 /// Vectors that a lane has in flight.
@@ -83,14 +84,14 @@ pub unsafe fn gather_rows<E: Packed>(args: &Args) {
         let count =
             if args.count.is_null() { args.rows } else { memory::load_constant(args.count.add(matrix as usize)) };
         let is_kept = row < count;
-        let (mut from, mut scale) = (u64::from(matrix) * args.batch_stride, 1.0);
+        let (mut from, mut scale) = (args.spacing.of(matrix), 1.0);
         if is_kept {
             from += u64::from(memory::load_constant(args.indices.add(at))) * args.leading;
             if !args.scales.is_null() {
                 scale = memory::load_constant(args.scales.add(at)) as f32;
             }
         }
-        let to = u64::from(matrix) * args.out_batch_stride + u64::from(row) * args.out_leading;
+        let to = args.out_spacing.of(matrix) + u64::from(row) * args.out_leading;
         let job = Job {
             x: args.x.add((from * bytes) as usize),
             out: args.out.add((to * bytes) as usize),
@@ -100,8 +101,8 @@ pub unsafe fn gather_rows<E: Packed>(args: &Args) {
             team,
             part,
         };
-        let is_aligned = vector::is_aligned(args.x, (args.leading | args.batch_stride) * bytes);
-        let is_out_aligned = vector::is_aligned(args.out, (args.out_leading | args.out_batch_stride) * bytes);
+        let is_aligned = vector::is_aligned(args.x, (args.leading | args.spacing.bits()) * bytes);
+        let is_out_aligned = vector::is_aligned(args.out, (args.out_leading | args.out_spacing.bits()) * bytes);
         match (is_aligned, is_out_aligned) {
             (true, true) => job.run::<E, true, true>(),
             (true, false) => job.run::<E, true, false>(),

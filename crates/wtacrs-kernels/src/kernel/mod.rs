@@ -16,6 +16,7 @@ pub mod select;
 pub mod split_reduce;
 mod team;
 
+use crate::block::tile::{ANY, RAGGED, WHOLE};
 use crate::element::{Bf16, F16, F32};
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Kernel;
@@ -118,42 +119,48 @@ kernels! {
     alias_sample ALIAS_SAMPLE [1024] = alias::alias_sample, alias::SampleArgs;
     /// [`gather_gemm`] of bf16, 128 × 256.
     gather_gemm_bf16_wide GATHER_GEMM_BF16_WIDE [256] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 256, 256>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 256, 256>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 128 × 128.
     gather_gemm_bf16_square GATHER_GEMM_BF16_SQUARE [128] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 128>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 128 × 64.
     gather_gemm_bf16_narrow GATHER_GEMM_BF16_NARROW [128] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 64, 128>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 64, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 64 × 128.
     gather_gemm_bf16_flat GATHER_GEMM_BF16_FLAT [128] =
-        gather_gemm::gather_gemm::<Half<Bf16, 64, 128, 128>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<Bf16, 64, 128, 128>, WHOLE>, gather_gemm::Args;
+    /// [`gather_gemm`] of bf16, 128 × 128, of rows that end within a chunk.
+    gather_gemm_bf16_ragged GATHER_GEMM_BF16_RAGGED [128] =
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 128>, RAGGED>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, any alignment.
     gather_gemm_bf16_any GATHER_GEMM_BF16_ANY [256] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 256>, false>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 256>, ANY>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 256.
     gather_gemm_f16_wide GATHER_GEMM_F16_WIDE [256] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 256, 256>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<F16, 128, 256, 256>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 128.
     gather_gemm_f16_square GATHER_GEMM_F16_SQUARE [128] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 128, 128>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<F16, 128, 128, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 64.
     gather_gemm_f16_narrow GATHER_GEMM_F16_NARROW [128] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 64, 128>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<F16, 128, 64, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 64 × 128.
     gather_gemm_f16_flat GATHER_GEMM_F16_FLAT [128] =
-        gather_gemm::gather_gemm::<Half<F16, 64, 128, 128>, true>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<F16, 64, 128, 128>, WHOLE>, gather_gemm::Args;
+    /// [`gather_gemm`] of f16, 128 × 128, of rows that end within a chunk.
+    gather_gemm_f16_ragged GATHER_GEMM_F16_RAGGED [128] =
+        gather_gemm::gather_gemm::<Half<F16, 128, 128, 128>, RAGGED>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, any alignment.
     gather_gemm_f16_any GATHER_GEMM_F16_ANY [256] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 128, 256>, false>, gather_gemm::Args;
+        gather_gemm::gather_gemm::<Half<F16, 128, 128, 256>, ANY>, gather_gemm::Args;
     /// [`gather_gemm`] of f32.
-    gather_gemm_f32 GATHER_GEMM_F32 [256] = gather_gemm::gather_gemm::<Full, true>, gather_gemm::Args;
+    gather_gemm_f32 GATHER_GEMM_F32 [256] = gather_gemm::gather_gemm::<Full, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f32, of any alignment.
-    gather_gemm_f32_any GATHER_GEMM_F32_ANY [256] = gather_gemm::gather_gemm::<Full, false>, gather_gemm::Args;
+    gather_gemm_f32_any GATHER_GEMM_F32_ANY [256] = gather_gemm::gather_gemm::<Full, ANY>, gather_gemm::Args;
     /// [`gather_gemm`] of f32 by tf32.
-    gather_gemm_tf32 GATHER_GEMM_TF32 [256] = gather_gemm::gather_gemm::<Tf32, true>, gather_gemm::Args;
+    gather_gemm_tf32 GATHER_GEMM_TF32 [256] = gather_gemm::gather_gemm::<Tf32, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f32 by tf32, of any alignment.
-    gather_gemm_tf32_any GATHER_GEMM_TF32_ANY [256] = gather_gemm::gather_gemm::<Tf32, false>, gather_gemm::Args;
+    gather_gemm_tf32_any GATHER_GEMM_TF32_ANY [256] = gather_gemm::gather_gemm::<Tf32, ANY>, gather_gemm::Args;
     /// [`split_reduce`].
     split_reduce SPLIT_REDUCE [256] = split_reduce::split_reduce, split_reduce::Args;
     /// [`split_reduce`] beside the second launch of [`column_sums`].

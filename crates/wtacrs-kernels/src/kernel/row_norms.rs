@@ -25,6 +25,7 @@ use crate::block::logarithm::ln_norm;
 use crate::block::row_team::RowTeam;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::block::row_team::THREADS;
+use crate::block::spacing::Spacing;
 use crate::block::vector::{self, Packed};
 use crate::element::F32;
 #[cfg(not(target_arch = "nvptx64"))]
@@ -44,8 +45,8 @@ pub struct Args {
     pub x: *const u8,
     /// Elements from one row to the next.
     pub leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub batch_stride: u64,
+    /// Where the matrices of the batch begin.
+    pub spacing: Spacing,
     /// Rows of each matrix.
     pub rows: u32,
     /// Columns.
@@ -119,9 +120,9 @@ pub unsafe fn row_norms<E: Packed>(args: &Args) {
     // A thread without a row takes part in the sums with nothing to add.
     let columns = if is_row { args.columns } else { 0 };
     let bytes = u64::from(E::BYTES);
-    let offset = u64::from(matrix) * args.batch_stride + if is_row { u64::from(row) * args.leading } else { 0 };
+    let offset = args.spacing.of(matrix) + if is_row { u64::from(row) * args.leading } else { 0 };
     let theta = args.theta;
-    let stride = (args.leading | args.batch_stride) * bytes;
+    let stride = (args.leading | args.spacing.bits()) * bytes;
     // SAFETY: the row begins here, if there is one, and has so many columns; both sums' scratch is theirs alone.
     unsafe {
         let x = args.x.add((offset * bytes) as usize);

@@ -7,9 +7,11 @@ use super::column_sums::{self, FinishArgs};
 use super::gather_gemm::partial_leading;
 use crate::block::output::{Destination, Output};
 use crate::block::repeat::repeat;
+use crate::block::row_team::{RowTeam, THREADS};
+use crate::block::spacing::Spacing;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
-use wtacrs_simt::index::{block, block_threads, grid, thread};
+use wtacrs_simt::index::{block, grid};
 use wtacrs_simt::memory::{U32x4, load_constant};
 
 /// What a launch is given. One grid.z for each of the batch; grid.y over rows, grid.x over columns, any number of each.
@@ -32,8 +34,8 @@ pub struct Args {
     pub dw: *mut u8,
     /// Elements from one row of `dw` to the next.
     pub dw_leading: u64,
-    /// Elements from one matrix of `dw` to the next.
-    pub dw_batch_stride: u64,
+    /// Where the matrices of `dw` begin.
+    pub dw_spacing: Spacing,
 }
 
 /// What a launch of [`split_reduce_sums`] is given.
@@ -58,7 +60,7 @@ impl SumsArgs {
         let shape = Shape {
             // Any number of grid.y adds the partial products up.
             grid: [x, sums_y + y.min(MOST_GRID_Y - sums_y), batch.max(1)],
-            block: 256,
+            block: THREADS,
             shared_bytes: column_sums::SHARED_BYTES,
             cooperative: false,
         };
@@ -73,10 +75,11 @@ const MOST_GRID_Y: u32 = 65_535;
 /// The launch for a batch of matrices.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn shape(in_features: u32, out_features: u32, batch: u32) -> Shape {
-    let quads = partial_leading(out_features) / 4;
+    let quads = (partial_leading(out_features) / 4) as u32;
+    let rows = in_features.div_ceil(RowTeam::of_threads(quads).rows());
     Shape {
-        grid: [quads.div_ceil(256).max(1) as u32, in_features.clamp(1, MOST_GRID_Y), batch.max(1)],
-        block: 256,
+        grid: [quads.div_ceil(THREADS).max(1), rows.clamp(1, MOST_GRID_Y), batch.max(1)],
+        block: THREADS,
         shared_bytes: 0,
         cooperative: false,
     }
@@ -112,23 +115,24 @@ pub unsafe fn split_reduce_sums(args: &SumsArgs) {
     }
 }
 
-/// The quads of block (x, y), where blocks are `grid_y` along y.
+/// The quads of block (x, y), where blocks are `grid_y` along y. Narrow rows share a block, so that few of its threads idle.
 #[inline(always)]
 unsafe fn add_up(args: &Args, x: u32, y: u32, batch: u32, grid_y: u32) {
     let leading = partial_leading(args.out_features);
     let quads = (leading / 4) as u32;
+    let team = RowTeam::of_threads(quads);
     let matrix = u64::from(args.in_features) * leading;
     let bytes = if args.output == Output::F32 as u32 { 4 } else { 2 };
-    let to = args.dw.wrapping_add((u64::from(batch) * args.dw_batch_stride * bytes) as usize);
+    let to = args.dw.wrapping_add((args.dw_spacing.of(batch) * bytes) as usize);
     let from = args.partials.wrapping_add((u64::from(batch) * matrix) as usize).cast::<U32x4>();
     let split_stride = u64::from(grid()[2]) * matrix / 4;
 
     // SAFETY: each quad of each row belongs to one thread.
     unsafe {
         let destination = Destination::new(to, args.dw_leading, args.out_features, args.output, args.accumulate != 0);
-        let mut row = y;
+        let mut row = y * team.rows() + team.row();
         while row < args.in_features {
-            let mut quad = x * block_threads() + thread();
+            let mut quad = x * THREADS + team.member();
             while quad < quads {
                 let mut sums = [0.0_f32; 4];
                 let mut at = u64::from(row) * u64::from(quads) + u64::from(quad);
@@ -140,9 +144,9 @@ unsafe fn add_up(args: &Args, x: u32, y: u32, batch: u32, grid_y: u32) {
                     split += 1;
                 }
                 destination.write(row, 4 * quad, sums);
-                quad += grid()[0] * block_threads();
+                quad += grid()[0] * THREADS;
             }
-            row += grid_y;
+            row += grid_y * team.rows();
         }
     }
 }

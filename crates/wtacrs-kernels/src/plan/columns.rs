@@ -64,7 +64,7 @@ impl ColumnsPlan {
         let mut layout = Layout::default();
         let gathered = layout.part("the kept columns of G", &[batch as u64, kept as u64, row, gradient.bytes()])?;
         let partials = layout.part("the partial products", &[product.partial_bytes()])?;
-        let gathered_matrices = Matrices { row, matrix: row * kept as u64 };
+        let gathered_matrices = Matrices::even(row, row * kept as u64);
         let backward_bytes = layout.bytes();
         Ok(Self {
             sample,
@@ -162,7 +162,7 @@ impl ColumnsPlan {
             let args = column_norms::Args {
                 x: gradient,
                 leading: self.g.row,
-                batch_stride: self.g.matrix,
+                spacing: self.g.spacing,
                 rows,
                 columns,
                 norms: gradient_norms,
@@ -177,7 +177,7 @@ impl ColumnsPlan {
         let args = gather_columns::Args {
             x: gradient,
             leading: self.g.row,
-            batch_stride: self.g.matrix,
+            spacing: self.g.spacing,
             rows,
             kept,
             indices: saved.of(parts.indices),
@@ -186,7 +186,7 @@ impl ColumnsPlan {
             count,
             out: gathered,
             out_leading: self.gathered_matrices.row,
-            out_batch_stride: self.gathered_matrices.matrix,
+            out_spacing: self.gathered_matrices.spacing,
         };
         let (kernel, shape) = kernels::gather_columns(self.gradient, kept, rows, batch);
         // SAFETY: the caller's promise; the saved indices lie within G's columns, what is gathered within the scratch.

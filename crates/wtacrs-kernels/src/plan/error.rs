@@ -39,7 +39,7 @@ pub enum PlanError {
         what: &'static str,
         /// How far apart they are.
         found: usize,
-        /// How long they are.
+        /// How long they are, with what lies between their elements.
         needed: usize,
     },
     /// No kernel for these types together.

@@ -152,7 +152,7 @@ impl Multiplication {
     ) -> Result<(), L::Error> {
         let has_product = args.in_features > 0 && args.out_features > 0;
         if has_product && args.rows > 0 {
-            let (kernel, shape) = self.tiling.launch(args.aligned(self.element_bytes));
+            let (kernel, shape) = self.tiling.launch(args.rows(self.element_bytes));
             // SAFETY: the caller's promise.
             unsafe { launcher.launch(kernel, shape, args) }?;
         }

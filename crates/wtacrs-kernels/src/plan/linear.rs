@@ -240,7 +240,7 @@ impl LinearPlan {
             let args = column_sums::Args {
                 x: gradient,
                 leading: self.dz.row,
-                batch_stride: self.dz.matrix,
+                spacing: self.dz.spacing,
                 rows,
                 columns,
                 norms: gradient_norms,
@@ -266,7 +266,7 @@ impl LinearPlan {
                 batch: *batch,
                 rows: *tokens,
                 columns: *out_features,
-                strides: Strides { row: self.dz.row as usize, matrix: self.dz.matrix as usize },
+                strides: Strides { row: self.dz.row as usize, matrices: self.dz.spacing },
             };
             // SAFETY: the caller's promise.
             unsafe { launch_row_norms(launcher, &matrix, gradient_norms) }?;
@@ -304,12 +304,12 @@ fn dz_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Ma
     let called =
         Called { matrix: "dZ", rows: "the rows of dZ", row: "the length of a row of dZ", matrices: "the matrices dZ" };
     let &LinearSettings { batch, tokens, out_features, gradient, .. } = settings;
-    Matrices::new(called, [batch, tokens, out_features], gradient.bytes(), strides)
+    Matrices::read(called, [batch, tokens, out_features], gradient.bytes(), strides)
 }
 
 fn dw_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {
     let called =
         Called { matrix: "dW", rows: "the rows of dW", row: "the length of a row of dW", matrices: "the matrices dW" };
     let &LinearSettings { batch, in_features, out_features, weight_gradient, .. } = settings;
-    Matrices::new(called, [batch, in_features, out_features], weight_gradient.bytes(), strides)
+    Matrices::written(called, [batch, in_features, out_features], weight_gradient.bytes(), strides)
 }

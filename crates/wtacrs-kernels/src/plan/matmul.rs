@@ -17,8 +17,8 @@ use wtacrs_core::design::BuiltIn;
 /// | dA = G·Bᵀ | columns | [`MatmulPlan::left`] |
 /// | dB = Aᵀ·G | rows | [`MatmulPlan::right`] |
 ///
-/// A gradient that is not sampled is the framework's own product. Heads of one layer lie one behind the other, at any
-/// distance that is the same from every (batch, head) to the next.
+/// A gradient that is not sampled is the framework's own product. A row's elements lie side by side; rows, heads and
+/// samples lie at any distances ([`Strides`]), so that `x.view(B, S, H, D).transpose(1, 2)` needs no copy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatmulSettings {
     /// Samples of a batch.
@@ -53,6 +53,10 @@ pub struct MatmulSettings {
     pub b_transposed_strides: Option<Strides>,
     /// Where G's rows lie, if it is not dense.
     pub gradient_strides: Option<Strides>,
+    /// Where dA's rows are to lie, if not dense.
+    pub da_strides: Option<Strides>,
+    /// Where dB's rows are to lie, if not dense.
+    pub db_strides: Option<Strides>,
 }
 
 /// Which launches estimate the gradients of attention's products, all (batch, head) at a time.
@@ -106,7 +110,7 @@ impl MatmulPlan {
                 ["the number of columns", "the inner size", what],
                 device,
             )?;
-            let g = Matrices::new(
+            let g = Matrices::read(
                 Called {
                     matrix: "G",
                     rows: "the rows of G",
@@ -117,7 +121,7 @@ impl MatmulPlan {
                 settings.gradient.bytes(),
                 settings.gradient_strides,
             )?;
-            let da = Matrices::new(
+            let da = Matrices::written(
                 Called {
                     matrix: "dA",
                     rows: "the rows of dA",
@@ -126,7 +130,7 @@ impl MatmulPlan {
                 },
                 [items, rows, inner],
                 settings.result.bytes(),
-                None,
+                settings.da_strides,
             )?;
             let &MatmulSettings { gradient, result, precision, .. } = settings;
             ColumnsPlan::new(sample, &ColumnsSettings { rows, gradient, result, g, da, precision }, device)
@@ -147,7 +151,7 @@ impl MatmulPlan {
                 batch: items,
                 input_strides: settings.a_strides,
                 gradient_strides: settings.gradient_strides,
-                weight_gradient_strides: None,
+                weight_gradient_strides: settings.db_strides,
             };
             LinearPlan::with_streams(settings, device, Streams { first: 1, step: 2 })
         });

@@ -4,6 +4,7 @@
 //! forward    H ── row_norms ── select ── gather_rows ── saved                          3 launches
 //! backward   dZ ── row_norms        saved, dZ ── gather_gemm ── split_reduce ── dW     3 launches at most
 //! with bias  dZ ── row_norms_sums   saved, dZ ── gather_gemm ── split_reduce_sums ── dW   3 launches
+//! for dA     G ── column_norms      G, saved ── gather_columns ── gather_gemm ── split_reduce ── dA  4 at most
 //! update     saved, norms of dZ ── predictor_features ── predictor_sums ── predictor_apply  3 launches
 //! ```
 //!
@@ -42,3 +43,4 @@ pub use self::product::BackwardBuffers;
 pub use self::sample::{ForwardBuffers, Randomness, SavedParts};
 pub use self::settings::{LinearSettings, Strides, WeightSource};
 pub use self::steps::{GatherBuffers, GradientBuffers, SelectBuffers};
+pub use crate::block::spacing::Spacing;

@@ -40,7 +40,7 @@ impl Matrix {
         let called =
             Called { matrix: "x", rows: "the rows of x", row: "the length of a row of x", matrices: "the matrices x" };
         let sizes = [self.batch, self.rows, self.columns];
-        Matrices::new(called, sizes, self.data_type.bytes(), Some(self.strides)).map(|_| ())
+        Matrices::read(called, sizes, self.data_type.bytes(), Some(self.strides)).map(|_| ())
     }
 
     /// Its sizes as kernels count, if the pointers will do.
@@ -73,11 +73,11 @@ pub unsafe fn launch_row_norms<L: Launcher>(
     }
     let [batch, rows, columns] = matrix.launched(norms)?;
     // Without columns there may be no memory to count rows in.
-    let Strides { row, matrix: stride } = if columns > 0 { matrix.strides } else { Strides { row: 0, matrix: 0 } };
+    let Strides { row, matrices } = if columns > 0 { matrix.strides } else { Strides::even(0, 0) };
     let args = row_norms::Args {
         x: matrix.at,
         leading: row as u64,
-        batch_stride: stride as u64,
+        spacing: matrices,
         rows,
         columns,
         theta: ptr::null(),
@@ -116,7 +116,7 @@ pub unsafe fn launch_column_norms<L: Launcher>(
     let args = column_norms::Args {
         x: matrix.at,
         leading: matrix.strides.row as u64,
-        batch_stride: matrix.strides.matrix as u64,
+        spacing: matrix.strides.matrices,
         rows,
         columns,
         norms,

@@ -103,10 +103,10 @@ impl ProductPlan {
         let args = gather_gemm::Args {
             saved: factors.left,
             saved_leading: factors.left_matrices.row,
-            saved_batch_stride: factors.left_matrices.matrix,
+            saved_spacing: factors.left_matrices.spacing,
             dz: factors.right,
             dz_leading: factors.right_matrices.row,
-            dz_batch_stride: factors.right_matrices.matrix,
+            dz_spacing: factors.right_matrices.spacing,
             indices: factors.indices,
             count: factors.count,
             rows: rows as u32,
@@ -118,7 +118,7 @@ impl ProductPlan {
             output: self.multiplication.output(),
             dw: factors.product,
             dw_leading: factors.product_matrices.row,
-            dw_batch_stride: factors.product_matrices.matrix,
+            dw_spacing: factors.product_matrices.spacing,
             partials: factors.partials,
         };
         // SAFETY: the caller's promise.

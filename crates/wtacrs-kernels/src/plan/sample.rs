@@ -6,6 +6,7 @@ use super::kernels;
 use super::memory::{Layout, Memory, Part, check_pointer};
 use super::settings::{Called, Matrices, Strides, WeightSource};
 use crate::block::output::Output;
+use crate::block::spacing::Spacing;
 use crate::device::Device;
 use crate::kernel::{SPLIT_REDUCE, gather_rows, row_norms, select, split_reduce};
 use crate::launch::{Launcher, Shape};
@@ -155,7 +156,7 @@ impl SamplePlan {
         settings.weights.check()?;
         let budget = settings.keep.of(settings.pairs)?;
         let sizes = [settings.batch, settings.pairs, settings.columns];
-        let matrices = Matrices::new(settings.called, sizes, settings.data_type.bytes(), settings.strides)?;
+        let matrices = Matrices::read(settings.called, sizes, settings.data_type.bytes(), settings.strides)?;
         let design = kernels::design(settings.design)?;
         let saved = SavedParts::new(&settings, budget)?;
         let (_, select_shape) =
@@ -213,12 +214,11 @@ impl SamplePlan {
         let norms = scratch.of::<f32>(self.scratch.norms);
         let directions = scratch.of::<f32>(self.scratch.directions);
         // Without elements there may be no memory to count rows in.
-        let Matrices { row: leading, matrix: batch_stride } =
-            if is_empty { Matrices { row: 0, matrix: 0 } } else { self.matrices };
+        let Matrices { row: leading, spacing } = if is_empty { Matrices::even(0, 0) } else { self.matrices };
         let args = row_norms::Args {
             x: input,
             leading,
-            batch_stride,
+            spacing,
             rows: pairs,
             columns,
             theta: if is_predicted { guess } else { ptr::null() },
@@ -254,11 +254,7 @@ impl SamplePlan {
         if is_empty {
             return Ok(());
         }
-        let rows = KeptRows {
-            at: saved.of(self.saved.rows),
-            leading: self.saved.row_elements,
-            matrix: self.saved.matrices(self.budget).matrix,
-        };
+        let rows = KeptRows { at: saved.of(self.saved.rows), matrices: self.saved.matrices(self.budget) };
         // SAFETY: as above; the selection's indices lie within the input, and the rows are a part of the saved memory.
         unsafe { self.gather(launcher, input, selected, rows) }
     }
@@ -326,15 +322,15 @@ impl SamplePlan {
         let args = gather_rows::Args {
             x: input,
             leading: self.matrices.row,
-            batch_stride: self.matrices.matrix,
+            spacing: self.matrices.spacing,
             columns,
             rows: kept,
             indices: selected.indices,
             scales: selected.scales,
             count: selected.count,
             out: rows.at,
-            out_leading: rows.leading,
-            out_batch_stride: rows.matrix,
+            out_leading: rows.matrices.row,
+            out_spacing: rows.matrices.spacing,
         };
         let (kernel, shape) = kernels::gather_rows(data_type, kept, columns, batch);
         // SAFETY: the caller's promise.
@@ -344,7 +340,7 @@ impl SamplePlan {
     /// The same plan for an input whose rows lie elsewhere.
     pub(super) fn set_strides(&mut self, strides: Option<Strides>) -> Result<(), PlanError> {
         let SampleSettings { batch, pairs, columns, data_type, called, .. } = self.settings;
-        self.matrices = Matrices::new(called, [batch, pairs, columns], data_type.bytes(), strides)?;
+        self.matrices = Matrices::read(called, [batch, pairs, columns], data_type.bytes(), strides)?;
         self.settings.strides = strides;
         Ok(())
     }
@@ -369,7 +365,7 @@ pub(super) unsafe fn zero<L: Launcher>(
         output: Output::F32 as u32,
         dw: at.cast(),
         dw_leading: u64::from(words),
-        dw_batch_stride: 0,
+        dw_spacing: Spacing::even(0),
     };
     // SAFETY: the caller's promise.
     unsafe { launcher.launch(&SPLIT_REDUCE, split_reduce::shape(1, words, 1), &args) }.map_err(ExecuteError::Launch)
@@ -393,12 +389,11 @@ pub(super) struct Selected {
     pub(super) winners: *mut u64,
 }
 
-/// Where kept rows are written: strides in elements.
+/// Where kept rows are written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeptRows {
     pub(super) at: *mut u8,
-    pub(super) leading: u64,
-    pub(super) matrix: u64,
+    pub(super) matrices: Matrices,
 }
 
 impl SavedParts {
@@ -422,7 +417,7 @@ impl SavedParts {
 
     /// Where the saved rows lie.
     pub(super) fn matrices(&self, budget: Budget) -> Matrices {
-        Matrices { row: self.row_elements, matrix: self.row_elements * budget.get() as u64 }
+        Matrices::even(self.row_elements, self.row_elements * budget.get() as u64)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::data_type::{DataType, Precision};
 use super::error::PlanError;
 use super::memory::{MOST_BYTES, product};
+use crate::block::spacing::Spacing;
 use crate::kernel::select::Source;
 use wtacrs_core::Keep;
 use wtacrs_core::design::BuiltIn;
@@ -72,7 +73,14 @@ pub struct Strides {
     /// From one row to the next.
     pub row: usize,
     /// From one matrix of the batch to the next.
-    pub matrix: usize,
+    pub matrices: Spacing,
+}
+
+impl Strides {
+    /// Of matrices that are equally far apart.
+    pub const fn even(row: usize, matrix: usize) -> Self {
+        Self { row, matrices: Spacing::even(matrix as u64) }
+    }
 }
 
 impl LinearSettings {
@@ -132,7 +140,7 @@ impl WeightSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Matrices {
     pub(super) row: u64,
-    pub(super) matrix: u64,
+    pub(super) spacing: Spacing,
 }
 
 /// What a batch of matrices is called in errors.
@@ -145,33 +153,77 @@ pub(super) struct Called {
 }
 
 impl Matrices {
-    /// The strides given, or those of dense matrices; rows and matrices must not overlap, nor end beyond any address.
-    pub(super) fn new(
-        Called { matrix: what, rows: of_rows, matrices: of_matrices, row: of_rows_apart }: Called,
+    /// Matrices that are equally far apart.
+    pub(super) fn even(row: u64, matrix: u64) -> Self {
+        Self { row, spacing: Spacing::even(matrix) }
+    }
+
+    /// The strides given, or those of dense matrices; a matrix's rows must not overlap, nor anything end beyond any
+    /// address. Matrices that are only read may be anywhere, even the same.
+    pub(super) fn read(
+        called: Called,
         [batch, rows, columns]: [usize; 3],
         element_bytes: u64,
         strides: Option<Strides>,
     ) -> Result<Self, PlanError> {
-        let dense = product(what, &[rows as u64, columns as u64, element_bytes])?;
-        let Strides { row, matrix } =
-            strides.unwrap_or(Strides { row: columns, matrix: (dense / element_bytes) as usize });
+        let what = called.matrix;
+        let dense = product(what, &[rows as u64, columns as u64, element_bytes])? / element_bytes;
+        let Strides { row, matrices } = strides.unwrap_or(Strides::even(columns, dense as usize));
         // Kernels count the bytes of a row, rounded up to 16, in 32 bits.
         let most = (u32::MAX as u64 / element_bytes) as usize - 16;
         if row.max(columns) > most {
-            return Err(PlanError::TooLarge { what: of_rows_apart, found: row.max(columns), most });
+            return Err(PlanError::TooLarge { what: called.row, found: row.max(columns), most });
         }
         if rows > 1 && row < columns {
-            return Err(PlanError::Overlap { what: of_rows, found: row, needed: columns });
+            return Err(PlanError::Overlap { what: called.rows, found: row, needed: columns });
         }
-        let extent = product(what, &[rows.saturating_sub(1) as u64, row as u64, element_bytes])? / element_bytes
-            + columns as u64;
-        // Matrices may interleave, as the heads of attention do, but not be the same.
-        if batch > 1 && (matrix as u64) < columns as u64 {
-            return Err(PlanError::Overlap { what: of_matrices, found: matrix, needed: columns });
+        let [heads, samples] = of_a_batch(batch, matrices);
+        let steps = [(rows as u64, row as u64), (heads, matrices.head), (samples, matrices.sample)];
+        let mut end = product(what, &[columns as u64, element_bytes])?;
+        for (count, distance) in steps {
+            // Each is less than 2⁴⁵: they do not overflow together.
+            end += product(what, &[count.saturating_sub(1), distance, element_bytes])?;
         }
-        let behind = product(what, &[batch as u64 - 1, matrix as u64, element_bytes])?;
-        let end = behind.checked_add(product(what, &[extent, element_bytes])?);
-        end.filter(|&end| end <= MOST_BYTES).ok_or(PlanError::Overflow { what })?;
-        Ok(Self { row: row as u64, matrix: matrix as u64 })
+        if end > MOST_BYTES {
+            return Err(PlanError::Overflow { what });
+        }
+        Ok(Self { row: row as u64, spacing: matrices })
     }
+
+    /// The same for matrices that are written: no element may be in two rows or matrices. So rows, heads and samples, in
+    /// the order of their distances, must each be further apart than what the nearer ones together reach over, as all are
+    /// that come of cutting and turning a dense array.
+    pub(super) fn written(
+        called: Called,
+        [batch, rows, columns]: [usize; 3],
+        element_bytes: u64,
+        strides: Option<Strides>,
+    ) -> Result<Self, PlanError> {
+        let matrices = Self::read(called, [batch, rows, columns], element_bytes, strides)?;
+        if rows == 0 {
+            return Ok(matrices);
+        }
+        let Self { row, spacing } = matrices;
+        let [heads, samples] = of_a_batch(batch, spacing);
+        let mut steps = [
+            (row, rows as u64, called.rows),
+            (spacing.head, heads, called.matrices),
+            (spacing.sample, samples, called.matrices),
+        ];
+        steps.sort_by_key(|&(distance, ..)| distance);
+        let mut needed = columns as u64;
+        for (distance, count, what) in steps.into_iter().filter(|&(_, count, _)| count > 1) {
+            if distance < needed {
+                return Err(PlanError::Overlap { what, found: distance as usize, needed: needed as usize });
+            }
+            needed += distance * (count - 1);
+        }
+        Ok(matrices)
+    }
+}
+
+/// Heads of a sample, and samples: as many as there are of either.
+fn of_a_batch(batch: usize, spacing: Spacing) -> [u64; 2] {
+    let (batch, heads) = (batch as u64, u64::from(spacing.heads.get()));
+    [heads.min(batch), batch.div_ceil(heads)]
 }

@@ -7,6 +7,7 @@ use super::memory::{Layout, Memory, Part, check_pointer};
 use super::product::Factors;
 use super::sample::{KeptRows, Norms, Randomness, Selected, Streams, zero};
 use super::settings::{Matrices, WeightSource};
+use crate::block::spacing::Spacing;
 use crate::kernel::{gather_rows, row_norms, select};
 use crate::launch::Launcher;
 use core::ptr;
@@ -119,7 +120,7 @@ impl LinearPlan {
         let args = row_norms::Args {
             x: ptr::null(),
             leading: 0,
-            batch_stride: 0,
+            spacing: Spacing::even(0),
             rows: 0,
             columns: 1,
             theta: ptr::null(),
@@ -223,7 +224,7 @@ impl LinearPlan {
             status: ptr::null_mut(),
             winners: ptr::null_mut(),
         };
-        let rows = KeptRows { at: rows, leading: row_elements as u64, matrix: 0 };
+        let rows = KeptRows { at: rows, matrices: Matrices::even(row_elements as u64, 0) };
         // SAFETY: the caller's promise.
         unsafe { self.sample.gather(launcher, input, selected, rows) }
     }
@@ -286,7 +287,7 @@ impl LinearPlan {
         let args = gather_rows::Args {
             x: gradient,
             leading: self.dz.row,
-            batch_stride: 0,
+            spacing: Spacing::even(0),
             columns,
             rows: kept,
             indices,
@@ -294,7 +295,7 @@ impl LinearPlan {
             count,
             out: scratch.of(gathered),
             out_leading: self.gathered_elements(),
-            out_batch_stride: 0,
+            out_spacing: Spacing::even(0),
         };
         let (kernel, shape) = kernels::gather_rows(settings.gradient, kept, columns, 1);
         if kept > 0 {
@@ -303,9 +304,9 @@ impl LinearPlan {
         }
         let factors = Factors {
             left: rows,
-            left_matrices: Matrices { row: row_elements as u64, matrix: 0 },
+            left_matrices: Matrices::even(row_elements as u64, 0),
             right: scratch.of(gathered),
-            right_matrices: Matrices { row: self.gathered_elements(), matrix: 0 },
+            right_matrices: Matrices::even(self.gathered_elements(), 0),
             indices: ptr::null(),
             count,
             product: weight_gradient,

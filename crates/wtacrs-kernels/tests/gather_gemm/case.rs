@@ -3,7 +3,9 @@
 use crate::common::{Buffer, Machine};
 use half::{bf16, f16};
 use ndarray::Array2;
+use std::num::NonZeroU32;
 use wtacrs_kernels::block::output::Output;
+use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::SPLIT_REDUCE;
 use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tile, Tiling};
 
@@ -90,6 +92,8 @@ pub(crate) struct Case {
     pub(crate) out_features: usize,
     pub(crate) rows: usize,
     pub(crate) batch: usize,
+    /// Of a sample.
+    pub(crate) heads: u32,
     /// For each of the batch, or all rows.
     pub(crate) count: Option<Vec<usize>>,
     pub(crate) gathered: bool,
@@ -112,6 +116,7 @@ impl Case {
             out_features,
             rows,
             batch: 1,
+            heads: 1,
             count: None,
             gathered: true,
             accumulate: false,
@@ -150,42 +155,48 @@ pub(crate) fn number(seed: u64, i: u64) -> f64 {
     if z.is_multiple_of(7) { unit * 2.0_f64.powi(-9) } else { unit }
 }
 
-/// Matrices with room between rows and before the first; the room, and rows that are not `present`, hold NaN.
+/// Matrices with room between rows and before the first; the room, and rows that are not `present`, hold NaN. Nothing lies
+/// behind the last row. Rows of a sample's heads lie side by side.
 struct Matrices {
     bytes: Vec<u8>,
     leading: usize,
-    stride: usize,
+    spacing: Spacing,
 }
 
 impl Matrices {
     pub(crate) fn new(
         of: Type,
         [batch, rows, columns]: [usize; 3],
+        heads: u32,
         padding: usize,
         shift: usize,
         present: impl Fn(usize, usize) -> bool,
         value: impl Fn(usize, usize, usize) -> f64,
     ) -> Self {
-        let leading = columns + padding;
-        let stride = rows * leading;
-        let mut bytes = Vec::new();
-        (0..shift).for_each(|_| of.put(f64::NAN, &mut bytes));
-        for b in 0..batch {
-            for r in 0..rows {
-                let inside = present(b, r);
-                (0..columns).for_each(|c| of.put(if inside { value(b, r, c) } else { f64::NAN }, &mut bytes));
-                if (b, r) != (batch - 1, rows - 1) {
-                    (0..padding).for_each(|_| of.put(f64::NAN, &mut bytes));
-                }
+        let head = columns + padding;
+        let leading = heads as usize * head;
+        let spacing = Spacing {
+            sample: (rows * leading) as u64,
+            head: head as u64,
+            heads: NonZeroU32::new(heads).expect("there are heads"),
+        };
+        let mut numbers = vec![f64::NAN; shift];
+        for (b, r) in (0..batch).flat_map(|b| (0..rows).map(move |r| (b, r))) {
+            let first = shift + spacing.of(b as u32) as usize + r * leading;
+            numbers.resize(numbers.len().max(first + columns), f64::NAN);
+            if present(b, r) {
+                (0..columns).for_each(|c| numbers[first + c] = value(b, r, c));
             }
         }
-        Self { bytes, leading, stride }
+        let mut bytes = Vec::new();
+        numbers.into_iter().for_each(|number| of.put(number, &mut bytes));
+        Self { bytes, leading, spacing }
     }
 }
 
 /// Runs it, checks every element of dw against the definition, and returns dw's bytes.
 pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
-    let Case { in_features, out_features, rows, batch, .. } = *case;
+    let Case { in_features, out_features, rows, batch, heads, .. } = *case;
     let (of, to) = (element(case.multiplier), output_type(case.output));
     let counts = case.count.clone().unwrap_or_else(|| vec![rows; batch]);
     let tokens = case.tokens();
@@ -203,11 +214,26 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
     let dw_value = |b: usize, r: usize, c: usize| number(case.seed + 2, ((b * 1000 + r) * 10_000 + c) as u64);
     let [saved_padding, dz_padding, dw_padding] = case.padding;
     let [saved_shift, dz_shift, dw_shift] = case.shift;
-    let saved =
-        Matrices::new(of, [batch, rows, in_features], saved_padding, saved_shift, |b, r| r < counts[b], saved_value);
-    let dz = Matrices::new(of, [batch, tokens, out_features], dz_padding, dz_shift, |b, r| selected[b][r], dz_value);
-    let dw =
-        Matrices::new(to, [batch, in_features, out_features], dw_padding, dw_shift, |_, _| case.accumulate, dw_value);
+    let saved = Matrices::new(
+        of,
+        [batch, rows, in_features],
+        heads,
+        saved_padding,
+        saved_shift,
+        |b, r| r < counts[b],
+        saved_value,
+    );
+    let dz =
+        Matrices::new(of, [batch, tokens, out_features], heads, dz_padding, dz_shift, |b, r| selected[b][r], dz_value);
+    let dw = Matrices::new(
+        to,
+        [batch, in_features, out_features],
+        heads,
+        dw_padding,
+        dw_shift,
+        |_, _| case.accumulate,
+        dw_value,
+    );
     let indices: Vec<u32> = (0..batch)
         .flat_map(|b| (0..rows).map(move |r| (b, r)))
         .map(|(b, r)| if r < counts[b] { index(b, r) as u32 } else { u32::MAX })
@@ -226,10 +252,10 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
     let args = Args {
         saved: at(&buffers.0, saved_shift, of),
         saved_leading: saved.leading as u64,
-        saved_batch_stride: saved.stride as u64,
+        saved_spacing: saved.spacing,
         dz: at(&buffers.1, dz_shift, of),
         dz_leading: dz.leading as u64,
-        dz_batch_stride: dz.stride as u64,
+        dz_spacing: dz.spacing,
         indices: if case.gathered { buffers.3.pointer() } else { std::ptr::null() },
         count: if case.count.is_some() { buffers.4.pointer() } else { std::ptr::null() },
         rows: rows as u32,
@@ -240,10 +266,10 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
         output: case.output as u32,
         dw: at(&buffers.2, dw_shift, to),
         dw_leading: dw.leading as u64,
-        dw_batch_stride: dw.stride as u64,
+        dw_spacing: dw.spacing,
         partials: buffers.5.bytes().cast(),
     };
-    let (kernel, shape) = tiling.launch(args.aligned(of.bytes() as u32));
+    let (kernel, shape) = tiling.launch(args.rows(of.bytes() as u32));
     // SAFETY: buffers are as large as the sizes tell, and live until their content is downloaded.
     unsafe {
         machine.run(kernel, shape, &args);
@@ -260,7 +286,7 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
         let exact = left.t().dot(&right);
         let sizes = left.mapv(f64::abs).t().dot(&right.mapv(f64::abs));
         for ((i, j), &exact) in exact.indexed_iter() {
-            let at = dw_shift + b * dw.stride + i * dw.leading + j;
+            let at = dw_shift + dw.spacing.of(b as u32) as usize + i * dw.leading + j;
             written[at] = true;
             let old = if case.accumulate { to.round(dw_value(b, i, j)) } else { 0.0 };
             let sum = bound(case.multiplier, count, case.splits) * sizes[[i, j]];

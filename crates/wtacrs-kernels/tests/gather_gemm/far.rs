@@ -4,6 +4,8 @@ use crate::common::Machine;
 use half::bf16;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use wtacrs_kernels::block::output::Output;
+use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::block::tile::Rows;
 use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tile, Tiling};
 
 /// Zeroed memory of which only what is written is ever there.
@@ -41,10 +43,10 @@ fn rows_beyond_two_to_the_31_elements() {
     let args = Args {
         saved: saved.as_ptr().cast(),
         saved_leading: 8,
-        saved_batch_stride: 0,
+        saved_spacing: Spacing::even(0),
         dz: dz.at,
         dz_leading: leading as u64,
-        dz_batch_stride: 0,
+        dz_spacing: Spacing::even(0),
         indices: indices.as_ptr(),
         count: std::ptr::null(),
         rows: 2,
@@ -55,14 +57,14 @@ fn rows_beyond_two_to_the_31_elements() {
         output: Output::F32 as u32,
         dw: dw.as_mut_ptr().cast(),
         dw_leading: 8,
-        dw_batch_stride: 0,
+        dw_spacing: Spacing::even(0),
         partials: std::ptr::null_mut(),
     };
     let tiling =
         Tiling::new(Multiplier::Bf16, Sizes { in_features: 8, out_features: 8, rows: 2, batch: 1 }, Tile::Square, 1);
-    for aligned in [true, false] {
+    for rows in [Rows::Whole, Rows::Ragged, Rows::Any] {
         dw.fill(f32::NAN);
-        let (kernel, shape) = tiling.launch(aligned);
+        let (kernel, shape) = tiling.launch(rows);
         // SAFETY: the pointers lead to matrices of these sizes.
         unsafe { Machine::emulator(0).run(kernel, shape, &Args { dw: dw.as_mut_ptr().cast(), ..args }) };
         assert_eq!(dw, vec![1.0; 64]);

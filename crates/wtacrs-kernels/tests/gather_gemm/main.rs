@@ -13,6 +13,7 @@ use case::{Case, MULTIPLIERS, check};
 use common::{Machine, for_each_machine};
 use proptest::prelude::*;
 use wtacrs_kernels::block::output::Output;
+use wtacrs_kernels::block::tile::Rows;
 use wtacrs_kernels::kernel::gather_gemm::{Multiplier, Tile};
 
 #[test]
@@ -71,7 +72,9 @@ fn batches_have_counts_and_indices_of_their_own() {
             for splits in [1, 2] {
                 let case = Case { batch: 3, splits, accumulate: true, ..Case::new(multiplier, 24, 40, 40) };
                 check(machine, &Case { count: Some(vec![40, 3, 17]), ..case.clone() });
-                check(machine, &Case { gathered: false, padding: [8, 16, 3], ..case });
+                check(machine, &Case { gathered: false, padding: [8, 16, 3], ..case.clone() });
+                check(machine, &Case { heads: 2, padding: [0, 8, 4], ..case.clone() });
+                check(machine, &Case { heads: 2, padding: [3, 1, 2], ..case });
             }
         }
     });
@@ -97,6 +100,22 @@ fn any_alignment_gives_the_same() {
             assert_eq!(check(machine, &case), check(machine, &shifted));
         }
     });
+}
+
+/// Rows aligned to 16 bytes that end within them. Behind the last row nothing lies.
+#[test]
+fn ragged_widths() {
+    for_each_machine(|machine| {
+        for multiplier in MULTIPLIERS {
+            for (in_features, out_features) in [(20, 36), (137, 8), (8, 130), (3, 1)] {
+                let padding = [in_features, out_features].map(|width: usize| width.next_multiple_of(8) - width);
+                let case = Case { batch: 2, splits: 2, ..Case::new(multiplier, in_features, out_features, 37) };
+                check(machine, &Case { padding: [padding[0], padding[1], 0], ..case });
+            }
+        }
+    });
+    let ragged = Case::new(Multiplier::Bf16, 20, 36, 37).tiling();
+    assert_eq!(ragged.launch(Rows::Ragged).0.name(), "gather_gemm_bf16_ragged");
 }
 
 #[test]

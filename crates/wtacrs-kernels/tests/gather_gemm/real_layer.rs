@@ -8,6 +8,7 @@ use safetensors::SafeTensors;
 use wtacrs_core::design::{BuiltIn, Design};
 use wtacrs_core::{Keep, Weights, product};
 use wtacrs_kernels::block::output::Output;
+use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::SPLIT_REDUCE;
 use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, tiling};
 
@@ -76,10 +77,10 @@ fn a_real_layer_equals_the_cpu() {
             let args = Args {
                 saved: saved.bytes(),
                 saved_leading: in_features as u64,
-                saved_batch_stride: 0,
+                saved_spacing: Spacing::even(0),
                 dz: dz.bytes(),
                 dz_leading: out_features as u64,
-                dz_batch_stride: 0,
+                dz_spacing: Spacing::even(0),
                 indices: indices.pointer(),
                 count: std::ptr::null(),
                 rows: rows as u32,
@@ -90,10 +91,10 @@ fn a_real_layer_equals_the_cpu() {
                 output: Output::F32 as u32,
                 dw: dw.bytes(),
                 dw_leading: out_features as u64,
-                dw_batch_stride: 0,
+                dw_spacing: Spacing::even(0),
                 partials: partials.bytes().cast(),
             };
-            let (kernel, shape) = tiling.launch(args.aligned(of.bytes() as u32));
+            let (kernel, shape) = tiling.launch(args.rows(of.bytes() as u32));
             // SAFETY: buffers are as large as the sizes tell, and live until dw is downloaded.
             unsafe {
                 machine.run(kernel, shape, &args);

@@ -5,7 +5,9 @@ use crate::common::{Buffer, Machine};
 use half::{bf16, f16};
 use ndarray::Array2;
 use std::fmt::Debug;
+use std::num::NonZeroU32;
 use wtacrs_core::element::Element;
+use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::{self, column_sums, gather_rows, predictor_update, row_norms};
 use wtacrs_kernels::launch::Kernel;
 
@@ -42,17 +44,20 @@ tested!(f32, std::convert::identity, ROW_NORMS_F32, ROW_NORMS_SUMS_F32, GATHER_R
 tested!(f16, f16::from_f32, ROW_NORMS_F16, ROW_NORMS_SUMS_F16, GATHER_ROWS_F16, PREDICTOR_FEATURES_F16);
 tested!(bf16, bf16::from_f32, ROW_NORMS_BF16, ROW_NORMS_SUMS_BF16, GATHER_ROWS_BF16, PREDICTOR_FEATURES_BF16);
 
-/// Where a batch of matrices lies: `offset` elements into its buffer, rows and items with gaps behind them.
+/// Where a batch of matrices lies: `offset` elements into its buffer, rows and samples with gaps behind them, the rows of a
+/// sample's heads side by side.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     pub offset: usize,
     pub row_gap: usize,
     pub item_gap: usize,
+    pub heads: usize,
 }
 
 impl Place {
-    pub const TIGHT: Self = Self { offset: 0, row_gap: 0, item_gap: 0 };
-    pub const ODD: Self = Self { offset: 1, row_gap: 3, item_gap: 1 };
+    pub const TIGHT: Self = Self { offset: 0, row_gap: 0, item_gap: 0, heads: 1 };
+    pub const ODD: Self = Self { offset: 1, row_gap: 3, item_gap: 1, heads: 1 };
+    pub const HEADS: Self = Self { heads: 2, ..Self::TIGHT };
 }
 
 /// A batch of matrices of one shape in a machine's memory.
@@ -68,15 +73,16 @@ impl<T: Tested> Uploaded<T> {
     /// Gaps hold `filler`.
     pub fn new(machine: &Machine, items: &[Array2<T>], place: Place, filler: T) -> Self {
         let (rows, columns) = items[0].dim();
-        let leading = columns + place.row_gap;
-        let stride = rows * leading + place.item_gap;
-        let mut values = vec![filler; place.offset + items.len() * stride];
+        let mut uploaded = Self { buffer: machine.upload(&[]), place, rows, columns, batch: items.len() };
+        let samples = items.len().div_ceil(place.heads);
+        let mut values = vec![filler; place.offset + samples * uploaded.spacing().sample as usize];
         for (b, item) in items.iter().enumerate() {
             for ((i, j), &value) in item.indexed_iter() {
-                values[place.offset + b * stride + i * leading + j] = value;
+                values[uploaded.index(b, i, j)] = value;
             }
         }
-        Self { buffer: machine.upload(&values), place, rows, columns, batch: items.len() }
+        uploaded.buffer = machine.upload(&values);
+        uploaded
     }
 
     pub fn pointer(&self) -> *mut u8 {
@@ -84,21 +90,29 @@ impl<T: Tested> Uploaded<T> {
     }
 
     pub fn leading(&self) -> u64 {
-        (self.columns + self.place.row_gap) as u64
+        self.spacing().head * self.place.heads as u64
     }
 
-    pub fn stride(&self) -> u64 {
-        self.rows as u64 * self.leading() + self.place.item_gap as u64
+    pub fn spacing(&self) -> Spacing {
+        let Place { row_gap, item_gap, heads, .. } = self.place;
+        let head = self.columns + row_gap;
+        let sample = (self.rows * head * heads + item_gap) as u64;
+        let heads = NonZeroU32::new(heads as u32).expect("there are heads");
+        Spacing { sample, head: head as u64, heads }
+    }
+
+    /// Where an element of an item lies in the buffer.
+    fn index(&self, item: usize, row: usize, column: usize) -> usize {
+        self.place.offset + self.spacing().of(item as u32) as usize + row * self.leading() as usize + column
     }
 
     /// The matrices, after a check that the gaps hold what they held.
     pub fn download(&self, machine: &Machine, filler: T) -> Vec<Array2<T>> {
         let values = machine.download(&self.buffer);
-        let (leading, stride) = (self.leading() as usize, self.stride() as usize);
         let mut is_gap = vec![true; values.len()];
         let items = (0..self.batch).map(|b| {
             Array2::from_shape_fn((self.rows, self.columns), |(i, j)| {
-                let at = self.place.offset + b * stride + i * leading + j;
+                let at = self.index(b, i, j);
                 is_gap[at] = false;
                 values[at]
             })

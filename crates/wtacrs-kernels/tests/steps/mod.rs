@@ -99,14 +99,13 @@ struct Sizes {
 pub fn run<T: Copy>(machine: &mut Machine, plan: &LinearPlan, given: &Given<'_, T>) -> Vec<Outcome> {
     let settings = plan.settings();
     let (rows, columns) = (settings.in_features, settings.out_features);
-    let dense = Strides { row: columns, matrix: rows * columns };
     let sizes = Sizes {
         batch: settings.batch,
         tokens: settings.tokens,
         kept: plan.kept_rows(),
         rows,
         columns,
-        strides: settings.weight_gradient_strides.unwrap_or(dense),
+        strides: settings.weight_gradient_strides.unwrap_or(Strides::even(columns, rows * columns)),
         bias: if settings.bias_gradient { columns } else { 0 },
     };
     let bytes = [plan.forward_scratch_bytes(), plan.backward_scratch_bytes()];
@@ -126,20 +125,21 @@ pub fn run<T: Copy>(machine: &mut Machine, plan: &LinearPlan, given: &Given<'_, 
     )
 }
 
-/// A sum over columns of `items` problems of so many columns, whose results have `results` elements each, in f32.
+/// A sum over columns of `items` problems of so many columns, with results of rows × inner in f32, dense or as told.
 pub fn run_columns<T: Copy>(
     machine: &mut Machine,
     plan: &ColumnsPlan,
     given: &Given<'_, T>,
-    [items, columns, results]: [usize; 3],
+    [items, columns, rows, inner]: [usize; 4],
+    strides: Option<Strides>,
 ) -> Vec<Outcome> {
     let sizes = Sizes {
         batch: items,
         tokens: columns,
         kept: plan.kept_columns(),
-        rows: 1,
-        columns: results,
-        strides: Strides { row: results, matrix: results },
+        rows,
+        columns: inner,
+        strides: strides.unwrap_or(Strides::even(inner, rows * inner)),
         bias: 0,
     };
     let bytes = [plan.forward_scratch_bytes(), plan.backward_scratch_bytes()];
@@ -190,7 +190,9 @@ fn execute<T: Copy, E: std::fmt::Display>(
     let scratch = room(machine, backward_bytes);
     let dz_norms = machine.filled::<f32>(batch * tokens, 0xff);
     let behind = 7;
-    let len = (batch - 1) * strides.matrix + (rows - 1) * strides.row + columns + behind;
+    let begin = |b: usize| strides.matrices.of(b as u32) as usize;
+    let last = (0..batch).map(begin).max().expect("a batch of some");
+    let len = last + (rows - 1) * strides.row + columns + behind;
     let accumulates = given.old_dw != 0.0;
     let old = |len| if accumulates { machine.upload(&vec![given.old_dw; len]) } else { machine.filled(len, 0xff) };
     let (dw, bias_gradient) = (old(len), old(batch * bias));
@@ -215,7 +217,7 @@ fn execute<T: Copy, E: std::fmt::Display>(
     (0..batch)
         .map(|b| {
             let used = count[b] as usize;
-            let matrix = &dw[b * strides.matrix..];
+            let matrix = &dw[begin(b)..];
             let row = |i: usize| &matrix[i * strides.row..];
             let next = (row(rows - 1).len() - columns).min(behind);
             let mut between: Vec<f32> = (0..rows - 1).flat_map(|i| row(i)[columns..strides.row].to_vec()).collect();

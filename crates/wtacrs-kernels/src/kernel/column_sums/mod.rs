@@ -33,6 +33,7 @@ pub use self::finish::{FinishArgs, finish};
 pub use self::pass::row_norms_sums;
 
 use crate::block::row_team::RowTeam;
+use crate::block::spacing::Spacing;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::block::{row_team::THREADS, vector};
 #[cfg(not(target_arch = "nvptx64"))]
@@ -47,8 +48,8 @@ pub struct Args {
     pub x: *const u8,
     /// Elements from one row to the next.
     pub leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub batch_stride: u64,
+    /// Where the matrices of the batch begin.
+    pub spacing: Spacing,
     /// Rows of each matrix.
     pub rows: u32,
     /// Columns.

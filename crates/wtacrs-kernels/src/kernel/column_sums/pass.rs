@@ -38,7 +38,7 @@ pub unsafe fn row_norms_sums<E: Packed>(args: &Args) {
     let [at, _, matrix] = block();
     let first = at * partition.rows;
     let rows = args.rows.saturating_sub(first);
-    let element = u64::from(matrix) * args.batch_stride + u64::from(first) * args.leading;
+    let element = args.spacing.of(matrix) + u64::from(first) * args.leading;
     let of_partials = u64::from(matrix) * u64::from(partition.ranges(args.rows)) + u64::from(at);
     let range = Range {
         partition,
@@ -48,7 +48,7 @@ pub unsafe fn row_norms_sums<E: Packed>(args: &Args) {
         columns: args.columns,
         partials: args.partials.wrapping_add((of_partials * partial_leading(args.columns)) as usize),
     };
-    let aligned = vector::is_aligned(args.x, (args.leading | args.batch_stride) * u64::from(E::BYTES));
+    let aligned = vector::is_aligned(args.x, (args.leading | args.spacing.bits()) * u64::from(E::BYTES));
     // SAFETY: the range lies within the matrix, its sums are this block's, and the barrier is between the writes to
     // shared memory and its reads.
     unsafe {

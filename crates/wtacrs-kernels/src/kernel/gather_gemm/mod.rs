@@ -34,6 +34,7 @@ pub use self::tiling::{Multiplier, Sizes, Tile, Tiling, tiling};
 
 use self::work::Work;
 use crate::block::repeat::repeat;
+use crate::block::spacing::Spacing;
 use crate::block::tile::{CHUNK, Layout, Loader, MAX_PASSES};
 use wtacrs_simt::memory::U32x4;
 use wtacrs_simt::shared::Shared;
@@ -49,14 +50,14 @@ pub struct Args {
     pub saved: *const u8,
     /// Elements from one row of `saved` to the next.
     pub saved_leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub saved_batch_stride: u64,
+    /// Where the matrices of `saved` begin.
+    pub saved_spacing: Spacing,
     /// tokens × out_features elements.
     pub dz: *const u8,
     /// Elements from one row of `dz` to the next.
     pub dz_leading: u64,
-    /// Elements from one matrix of the batch to the next.
-    pub dz_batch_stride: u64,
+    /// Where the matrices of `dz` begin.
+    pub dz_spacing: Spacing,
     /// batch × rows indices into the rows of `dz`; null: row r is row r.
     pub indices: *const u32,
     /// For each of the batch, how many of the rows count; null: all.
@@ -77,8 +78,8 @@ pub struct Args {
     pub dw: *mut u8,
     /// Elements from one row of `dw` to the next.
     pub dw_leading: u64,
-    /// Elements from one matrix of `dw` to the next.
-    pub dw_batch_stride: u64,
+    /// Where the matrices of `dw` begin.
+    pub dw_spacing: Spacing,
     /// splits × batch × in_features rows of [`partial_leading`] sums, aligned to 16, if `splits` > 1.
     pub partials: *mut f32,
 }
@@ -89,14 +90,14 @@ pub const fn partial_leading(out_features: u32) -> u64 {
     (out_features as u64).next_multiple_of(4)
 }
 
-/// The product's kernel. With ALIGNED, `saved`, `dz`, their leading dimensions and batch strides, and both numbers of
-/// features are multiples of 16 bytes.
+/// The product's kernel. ROWS, one of [`Rows`](crate::block::tile::Rows), tells how the rows of `saved` and `dz` lie: aligned
+/// if both pointers, their leading dimensions and distances are multiples of 16 bytes, whole if the features are too.
 ///
 /// # Safety
 ///
 /// Pointers are as [`Args`] tells; the launch has the shape that [`tiling`](self::tiling()) gives for E.
 #[inline(always)]
-pub unsafe fn gather_gemm<E: Engine, const ALIGNED: bool>(args: &Args) {
+pub unsafe fn gather_gemm<E: Engine, const ROWS: u32>(args: &Args) {
     let work = Work::of::<E>(args);
     let stages = Shared::<U32x4>::new(0, E::STAGES * stage_bytes::<E>() / CHUNK);
     // SAFETY: `work` gives this block's matrices, and rows and columns within them.
@@ -130,13 +131,13 @@ pub unsafe fn gather_gemm<E: Engine, const ALIGNED: bool>(args: &Args) {
         repeat!(PASS in 0 1 2 3 => {
             if PASS < E::Left::PASSES {
                 let row = left.row(PASS);
-                left.copy::<ALIGNED>(PASS, work.start + row, row < first_tile_rows, E::ELEMENT_BYTES);
+                left.copy::<ROWS>(PASS, work.start + row, row < first_tile_rows, E::ELEMENT_BYTES);
             }
             if PASS < E::Right::PASSES {
                 let row = right.row(PASS);
                 let present = row < first_tile_rows;
                 let source = if present { work.source(work.start + row, 0) } else { 0 };
-                right.copy::<ALIGNED>(PASS, source, present, E::ELEMENT_BYTES);
+                right.copy::<ROWS>(PASS, source, present, E::ELEMENT_BYTES);
             }
         });
     }
@@ -155,7 +156,7 @@ pub unsafe fn gather_gemm<E: Engine, const ALIGNED: bool>(args: &Args) {
             // SAFETY: tiles after the first are whole; the stage is empty.
             unsafe {
                 sources = fetch::<E>(&work, &right, next);
-                copy_tile::<E, ALIGNED>(&left, &right, next, &sources);
+                copy_tile::<E, ROWS>(&left, &right, next, &sources);
             }
             next += E::K;
         }
@@ -182,7 +183,7 @@ pub unsafe fn gather_gemm<E: Engine, const ALIGNED: bool>(args: &Args) {
         // landed, by `landed`.
         unsafe {
             if loaded < tiles {
-                copy_tile::<E, ALIGNED>(&left, &right, next, &sources);
+                copy_tile::<E, ROWS>(&left, &right, next, &sources);
                 next += E::K;
                 loaded += 1;
                 if loaded < tiles {
@@ -279,7 +280,7 @@ unsafe fn fetch<E: Engine>(work: &Work, right: &Loader<E::Right>, first: u32) ->
 
 /// Starts copying the whole tile that begins at row `first` into the stage at hand.
 #[inline(always)]
-unsafe fn copy_tile<E: Engine, const ALIGNED: bool>(
+unsafe fn copy_tile<E: Engine, const ROWS: u32>(
     left: &Loader<E::Left>,
     right: &Loader<E::Right>,
     first: u32,
@@ -289,10 +290,10 @@ unsafe fn copy_tile<E: Engine, const ALIGNED: bool>(
         // SAFETY: the caller's promise.
         unsafe {
             if PASS < E::Left::PASSES {
-                left.copy::<ALIGNED>(PASS, first + left.row(PASS), true, E::ELEMENT_BYTES);
+                left.copy::<ROWS>(PASS, first + left.row(PASS), true, E::ELEMENT_BYTES);
             }
             if PASS < E::Right::PASSES {
-                right.copy::<ALIGNED>(PASS, sources[PASS as usize], true, E::ELEMENT_BYTES);
+                right.copy::<ROWS>(PASS, sources[PASS as usize], true, E::ELEMENT_BYTES);
             }
         }
     });

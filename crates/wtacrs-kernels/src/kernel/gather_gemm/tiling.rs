@@ -4,7 +4,7 @@
 //! give equal bits.
 
 use super::{Args, Engine, Full, Half, Tf32, partial_leading};
-use crate::block::tile::Layout;
+use crate::block::tile::{Layout, Rows};
 use crate::element::Bf16;
 use crate::kernel::{self, split_reduce};
 use crate::launch::{Kernel, Shape};
@@ -80,14 +80,6 @@ pub struct Tiling {
 /// Bytes that a GPU moves between memory and its multiprocessors in the time of one mma step of all tensor cores: an
 /// estimate, like all numbers below, that only decides between ways to compute the same.
 const BYTES_PER_CYCLE: f64 = 1500.0;
-/// Blocks that share a multiprocessor.
-const RESIDENT: u64 = 2;
-/// Cycles of one tile of 128 × 256 × 32 on one multiprocessor, alone.
-const WIDE_CYCLES: f64 = 1024.0;
-/// Of 128 × 128 × 32, when two blocks share a multiprocessor: a little more than half, as both load more.
-const SQUARE_CYCLES: f64 = 600.0;
-/// Of the two halves of it: three quarters are to be loaded.
-const HALF_CYCLES: f64 = 400.0;
 /// Cycles from a block's start to its first multiplication, and from its last to its end.
 const BLOCK_CYCLES: f64 = 4000.0;
 /// Cycles of a launch more.
@@ -97,6 +89,33 @@ const MAX_SPLITS: u32 = 16;
 /// Most blocks along grid.z.
 const MAX_GRID_Z: u32 = 65_535;
 
+/// What a kernel takes of a multiprocessor.
+struct Cost {
+    /// Blocks that share one.
+    resident: u64,
+    /// Its cycles for a tile 32 rows deep; blocks that share it take them in turn.
+    cycles: f64,
+}
+
+impl Cost {
+    /// Residents are what registers and threads leave room for on every GPU (a test asks the manifest); cycles are
+    /// arithmetic, and rather too few: then the sum is cut less, which costs no memory.
+    fn of(multiplier: Multiplier, tile: Tile) -> Self {
+        let (resident, cycles) = match (multiplier, tile) {
+            // 128 · 128 · 32 fma, of which a multiprocessor does 128 a cycle (half as many on sm_80).
+            (Multiplier::F32, _) => (1, 4200.0),
+            // Half as many products for each mma as of 16 bits; rounding takes more on top of that.
+            (Multiplier::Tf32, _) => (1, 1200.0),
+            (_, Tile::Wide) => (1, 1024.0),
+            // A little more than half of a wide one, as both blocks load more.
+            (_, Tile::Square) => (2, 600.0),
+            // Three quarters of a square's are to be loaded.
+            (_, Tile::Narrow | Tile::Flat) => (2, 400.0),
+        };
+        Self { resident, cycles }
+    }
+}
+
 /// Chooses tiles and splits for a product.
 pub fn tiling(multiplier: Multiplier, sizes: Sizes, multiprocessors: u32) -> Tiling {
     let mut best = (f64::INFINITY, Tile::Square, 1);
@@ -105,7 +124,7 @@ pub fn tiling(multiplier: Multiplier, sizes: Sizes, multiprocessors: u32) -> Til
             if splits > 1 && (splits > sizes.rows.div_ceil(32) || sizes.batch.saturating_mul(splits) > MAX_GRID_Z) {
                 break;
             }
-            let cycles = cycles(sizes, multiprocessors.max(1), tile, splits);
+            let cycles = cycles(multiplier, sizes, multiprocessors.max(1), tile, splits);
             if cycles < best.0 {
                 best = (cycles, tile, splits);
             }
@@ -133,21 +152,17 @@ fn suits(tile: Tile, sizes: Sizes) -> bool {
 }
 
 /// About how long it takes.
-fn cycles(sizes: Sizes, multiprocessors: u32, tile: Tile, splits: u32) -> f64 {
+fn cycles(multiplier: Multiplier, sizes: Sizes, multiprocessors: u32, tile: Tile, splits: u32) -> f64 {
     let Sizes { in_features, out_features, rows, batch } = sizes;
     let [tile_rows, tile_columns] = tile.sides();
     let tiles = u64::from(in_features.div_ceil(tile_rows)) * u64::from(out_features.div_ceil(tile_columns));
     let blocks = tiles * u64::from(batch) * u64::from(splits);
     let depth = f64::from(rows.div_ceil(32).div_ceil(splits));
-    let (resident, tile_cycles) = match tile {
-        Tile::Wide => (1, WIDE_CYCLES),
-        Tile::Square => (RESIDENT, SQUARE_CYCLES),
-        Tile::Narrow | Tile::Flat => (RESIDENT, HALF_CYCLES),
-    };
+    let Cost { resident, cycles } = Cost::of(multiplier, tile);
     let waves = blocks.div_ceil(u64::from(multiprocessors) * resident) as f64;
     // Blocks that share a multiprocessor run at half the speed each.
     let sharing = if blocks <= u64::from(multiprocessors) { 1 } else { resident };
-    let product = waves * (BLOCK_CYCLES + depth * tile_cycles * sharing as f64);
+    let product = waves * (BLOCK_CYCLES + depth * cycles * sharing as f64);
     if splits == 1 {
         return product;
     }
@@ -172,31 +187,34 @@ impl Tiling {
         }
     }
 
-    /// The kernel and its shape, for operands that are [`Args::aligned`] or not. Nothing else depends on that.
-    pub fn launch(&self, aligned: bool) -> (&'static Kernel<Args>, Shape) {
+    /// The kernel and its shape, for operands whose [`Args::rows`] lie so. Nothing else depends on that.
+    pub fn launch(&self, rows: Rows) -> (&'static Kernel<Args>, Shape) {
         type Of<const M: u32, const N: u32, const THREADS: u32> = Half<Bf16, M, N, THREADS>;
-        let half = match (aligned, self.tile) {
-            (true, Tile::Wide) => self.shape::<Of<128, 256, 256>>(),
-            (true, Tile::Square) => self.shape::<Of<128, 128, 128>>(),
-            (true, Tile::Narrow) => self.shape::<Of<128, 64, 128>>(),
-            (true, Tile::Flat) => self.shape::<Of<64, 128, 128>>(),
-            (false, _) => self.shape::<Of<128, 128, 256>>(),
+        let half = match (rows, self.tile) {
+            (Rows::Whole, Tile::Wide) => self.shape::<Of<128, 256, 256>>(),
+            (Rows::Whole, Tile::Narrow) => self.shape::<Of<128, 64, 128>>(),
+            (Rows::Whole, Tile::Flat) => self.shape::<Of<64, 128, 128>>(),
+            (Rows::Whole, Tile::Square) | (Rows::Ragged, _) => self.shape::<Of<128, 128, 128>>(),
+            (Rows::Any, _) => self.shape::<Of<128, 128, 256>>(),
         };
-        match (self.multiplier, aligned, self.tile) {
-            (Multiplier::Bf16, true, Tile::Wide) => (&kernel::GATHER_GEMM_BF16_WIDE, half),
-            (Multiplier::Bf16, true, Tile::Square) => (&kernel::GATHER_GEMM_BF16_SQUARE, half),
-            (Multiplier::Bf16, true, Tile::Narrow) => (&kernel::GATHER_GEMM_BF16_NARROW, half),
-            (Multiplier::Bf16, true, Tile::Flat) => (&kernel::GATHER_GEMM_BF16_FLAT, half),
-            (Multiplier::Bf16, false, _) => (&kernel::GATHER_GEMM_BF16_ANY, half),
-            (Multiplier::F16, true, Tile::Wide) => (&kernel::GATHER_GEMM_F16_WIDE, half),
-            (Multiplier::F16, true, Tile::Square) => (&kernel::GATHER_GEMM_F16_SQUARE, half),
-            (Multiplier::F16, true, Tile::Narrow) => (&kernel::GATHER_GEMM_F16_NARROW, half),
-            (Multiplier::F16, true, Tile::Flat) => (&kernel::GATHER_GEMM_F16_FLAT, half),
-            (Multiplier::F16, false, _) => (&kernel::GATHER_GEMM_F16_ANY, half),
-            (Multiplier::F32, true, _) => (&kernel::GATHER_GEMM_F32, self.shape::<Full>()),
-            (Multiplier::F32, false, _) => (&kernel::GATHER_GEMM_F32_ANY, self.shape::<Full>()),
-            (Multiplier::Tf32, true, _) => (&kernel::GATHER_GEMM_TF32, self.shape::<Tf32>()),
-            (Multiplier::Tf32, false, _) => (&kernel::GATHER_GEMM_TF32_ANY, self.shape::<Tf32>()),
+        match (self.multiplier, rows, self.tile) {
+            (Multiplier::Bf16, Rows::Whole, Tile::Wide) => (&kernel::GATHER_GEMM_BF16_WIDE, half),
+            (Multiplier::Bf16, Rows::Whole, Tile::Square) => (&kernel::GATHER_GEMM_BF16_SQUARE, half),
+            (Multiplier::Bf16, Rows::Whole, Tile::Narrow) => (&kernel::GATHER_GEMM_BF16_NARROW, half),
+            (Multiplier::Bf16, Rows::Whole, Tile::Flat) => (&kernel::GATHER_GEMM_BF16_FLAT, half),
+            (Multiplier::Bf16, Rows::Ragged, _) => (&kernel::GATHER_GEMM_BF16_RAGGED, half),
+            (Multiplier::Bf16, Rows::Any, _) => (&kernel::GATHER_GEMM_BF16_ANY, half),
+            (Multiplier::F16, Rows::Whole, Tile::Wide) => (&kernel::GATHER_GEMM_F16_WIDE, half),
+            (Multiplier::F16, Rows::Whole, Tile::Square) => (&kernel::GATHER_GEMM_F16_SQUARE, half),
+            (Multiplier::F16, Rows::Whole, Tile::Narrow) => (&kernel::GATHER_GEMM_F16_NARROW, half),
+            (Multiplier::F16, Rows::Whole, Tile::Flat) => (&kernel::GATHER_GEMM_F16_FLAT, half),
+            (Multiplier::F16, Rows::Ragged, _) => (&kernel::GATHER_GEMM_F16_RAGGED, half),
+            (Multiplier::F16, Rows::Any, _) => (&kernel::GATHER_GEMM_F16_ANY, half),
+            (Multiplier::F32, Rows::Whole, _) => (&kernel::GATHER_GEMM_F32, self.shape::<Full>()),
+            // Elements of 4 bytes are copied alone at little more cost.
+            (Multiplier::F32, _, _) => (&kernel::GATHER_GEMM_F32_ANY, self.shape::<Full>()),
+            (Multiplier::Tf32, Rows::Whole, _) => (&kernel::GATHER_GEMM_TF32, self.shape::<Tf32>()),
+            (Multiplier::Tf32, _, _) => (&kernel::GATHER_GEMM_TF32_ANY, self.shape::<Tf32>()),
         }
     }
 
@@ -214,15 +232,18 @@ impl Tiling {
 }
 
 impl Args {
-    /// Whether operands of `element_bytes` are aligned as the faster kernels want them.
-    pub fn aligned(&self, element_bytes: u32) -> bool {
-        let elements = self.saved_leading
-            | self.saved_batch_stride
-            | self.dz_leading
-            | self.dz_batch_stride
-            | u64::from(self.in_features | self.out_features);
-        let addresses = self.saved.addr() | self.dz.addr();
-        (elements * u64::from(element_bytes)).is_multiple_of(16) && addresses.is_multiple_of(16)
+    /// How the rows of operands with elements of `element_bytes` lie.
+    pub fn rows(&self, element_bytes: u32) -> Rows {
+        let bytes = |elements: u64| elements * u64::from(element_bytes);
+        let distances = self.saved_leading | self.saved_spacing.bits() | self.dz_leading | self.dz_spacing.bits();
+        let addresses = (self.saved.addr() | self.dz.addr()) as u64;
+        if !(bytes(distances) | addresses).is_multiple_of(16) {
+            Rows::Any
+        } else if bytes(u64::from(self.in_features | self.out_features)).is_multiple_of(16) {
+            Rows::Whole
+        } else {
+            Rows::Ragged
+        }
     }
 
     /// The reduction that follows, if there is more than one split.
@@ -236,7 +257,7 @@ impl Args {
             output: self.output,
             dw: self.dw,
             dw_leading: self.dw_leading,
-            dw_batch_stride: self.dw_batch_stride,
+            dw_spacing: self.dw_spacing,
         }
     }
 }
@@ -255,10 +276,43 @@ mod tests {
         assert!(on_h100(4096, 4096, 4915).splits <= 2);
         let small = on_h100(1024, 1024, 4915);
         assert!(small.splits > 1, "{small:?}");
-        let (_, shape) = small.launch(true);
+        let (_, shape) = small.launch(Rows::Whole);
         assert!(shape.grid.iter().product::<u32>() >= 100, "{shape:?}");
         assert_eq!(small.partial_bytes, u64::from(small.splits) * 1024 * 1024 * 4);
         assert_eq!(on_h100(1024, 1024, 20).splits, 1);
+    }
+
+    #[test]
+    fn slower_kernels_have_more_splits() {
+        let splits = |multiplier, in_features, rows| {
+            let sizes = Sizes { in_features, out_features: in_features, rows, batch: 1 };
+            tiling(multiplier, sizes, 132).splits
+        };
+        // Nine tiles of 10 steps: too short for 16-bit elements to be cut, but not by fma.
+        assert_eq!(splits(Multiplier::Bf16, 384, 307), 1);
+        assert!((4..=10).contains(&splits(Multiplier::F32, 384, 307)));
+        assert!((1..=splits(Multiplier::F32, 384, 307)).contains(&splits(Multiplier::Tf32, 384, 307)));
+        // 64 tiles on 132 multiprocessors that take one block each; a third range would come in a second wave.
+        assert_eq!(splits(Multiplier::F32, 1024, 4915), 2);
+        assert_eq!(splits(Multiplier::F32, 4096, 4915), 1);
+    }
+
+    #[test]
+    fn registers_leave_room_for_the_residents() {
+        let manifest = include_str!("../../../../../kernels-ptx/manifest.json");
+        let manifest: serde_json::Value = serde_json::from_str(manifest).expect("JSON");
+        for multiplier in [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32] {
+            for tile in tiles(multiplier) {
+                let sizes = Sizes { in_features: 1, out_features: 1, rows: 1, batch: 1 };
+                let (kernel, shape) = Tiling::new(multiplier, sizes, tile, 1).launch(Rows::Whole);
+                let of_kernel = &manifest["files"]["wtacrs_sm80.ptx"]["kernels"][kernel.name()]["architectures"];
+                for (name, built) in of_kernel.as_object().expect("architectures") {
+                    let registers = built["registers"].as_u64().expect("a number").next_multiple_of(8);
+                    let blocks = 65_536 / (registers * u64::from(shape.block));
+                    assert!(blocks >= Cost::of(multiplier, tile).resident, "{} on {name}: {blocks}", kernel.name());
+                }
+            }
+        }
     }
 
     #[test]
@@ -278,9 +332,9 @@ mod tests {
     fn every_shape_fits_every_gpu() {
         for multiplier in [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32] {
             for tile in Tile::ALL {
-                for aligned in [true, false] {
+                for rows in [Rows::Whole, Rows::Ragged, Rows::Any] {
                     let sizes = Sizes { in_features: 0, out_features: 3000, rows: 0, batch: 2 };
-                    let (_, shape) = Tiling::new(multiplier, sizes, tile, 3).launch(aligned);
+                    let (_, shape) = Tiling::new(multiplier, sizes, tile, 3).launch(rows);
                     assert!(shape.shared_bytes <= 99 << 10, "{shape:?}");
                     assert_eq!(shape.grid[2], 6);
                 }

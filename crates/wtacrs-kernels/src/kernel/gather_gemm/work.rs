@@ -28,7 +28,7 @@ pub(super) struct Work {
     pub(super) start: u32,
     /// The row after the last.
     pub(super) end: u32,
-    batch: u64,
+    batch: u32,
     split: u32,
 }
 
@@ -37,7 +37,7 @@ impl Work {
     pub(super) fn of<E: Engine>(args: &Args) -> Self {
         let [x, _, z] = block();
         let splits = args.splits.max(1);
-        let (batch, split) = (u64::from(z / splits), z % splits);
+        let (batch, split) = (z / splits, z % splits);
         let (tile_row, tile_column) =
             place(x, args.in_features.div_ceil(E::M).max(1), args.out_features.div_ceil(E::N).max(1));
 
@@ -54,12 +54,12 @@ impl Work {
         let indices = if args.indices.is_null() {
             args.indices
         } else {
-            args.indices.wrapping_add((batch * u64::from(args.rows)) as usize)
+            args.indices.wrapping_add((u64::from(batch) * u64::from(args.rows)) as usize)
         };
         Self {
-            saved: args.saved.wrapping_add((batch * args.saved_batch_stride * bytes) as usize),
+            saved: args.saved.wrapping_add((args.saved_spacing.of(batch) * bytes) as usize),
             saved_leading: (args.saved_leading * bytes) as u32,
-            dz: args.dz.wrapping_add((batch * args.dz_batch_stride * bytes) as usize),
+            dz: args.dz.wrapping_add((args.dz_spacing.of(batch) * bytes) as usize),
             dz_leading: (args.dz_leading * bytes) as u32,
             indices,
             first_row: tile_row * E::M,
@@ -98,13 +98,14 @@ impl Work {
             if args.splits > 1 {
                 let batches = u64::from(grid()[2] / args.splits.max(1));
                 let leading = partial_leading(args.out_features);
-                let matrix = (u64::from(self.split) * batches + self.batch) * u64::from(args.in_features) * leading;
+                let matrix =
+                    (u64::from(self.split) * batches + u64::from(self.batch)) * u64::from(args.in_features) * leading;
                 let to = args.partials.wrapping_add(matrix as usize);
                 // Whole rows, zeros to fill them up: the reduction reads four columns at a time.
                 Destination::new(to.cast(), leading, leading as u32, Output::F32 as u32, false)
             } else {
                 let bytes = if args.output == Output::F32 as u32 { 4 } else { 2 };
-                let to = args.dw.wrapping_add((self.batch * args.dw_batch_stride * bytes) as usize);
+                let to = args.dw.wrapping_add((args.dw_spacing.of(self.batch) * bytes) as usize);
                 Destination::new(to, args.dw_leading, args.out_features, args.output, args.accumulate != 0)
             }
         }
