@@ -80,11 +80,11 @@ lanes!(f64, f64s, splat_f64s, mul_f64s, add_f64s, reduce_sum_f64s, as_simd_f64s,
 #[repr(align(64))]
 pub(crate) struct Chunk<A>(pub(crate) [A; LANES]);
 
-/// A row cut into chunks, the last one filled with zeros.
-pub(crate) fn chunks<A: Copy + Default>(row: &[A]) -> Vec<Chunk<A>> {
+/// A row cut into chunks, each element converted, the last one filled with zeros.
+pub(crate) fn chunks<T: Copy, A: Copy + Default>(row: &[T], convert: impl Fn(T) -> A) -> Vec<Chunk<A>> {
     let mut chunks = vec![Chunk([A::default(); LANES]); row.len().div_ceil(LANES)];
     for (chunk, part) in chunks.iter_mut().zip(row.chunks(LANES)) {
-        chunk.0[..part.len()].copy_from_slice(part);
+        chunk.0.iter_mut().zip(part).for_each(|(to, &from)| *to = convert(from));
     }
     chunks
 }

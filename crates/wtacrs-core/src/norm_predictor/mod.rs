@@ -41,7 +41,7 @@ use self::bounds::Bounds;
 use self::error::{check_cached, check_len, check_norms};
 use self::features::Projection;
 use self::statistics::Row;
-use crate::element::{Accumulator, Element};
+use crate::element::Element;
 use crate::predictor_rules::{self, LARGEST_VALID_SCALE, Target, chosen_row, grid, squared_weight};
 use crate::product;
 use ndarray::{ArrayView1, ArrayView2, Axis, aview1};
@@ -323,8 +323,7 @@ impl NormPredictor {
     fn pass<T: Element>(&self, h: ArrayView2<'_, T>, norms: impl Fn(usize, &mut [f32]) + Sync) -> Guess {
         let (mut input_norms, mut dz_norms) = (vec![0.0; h.nrows()], vec![0.0; h.nrows()]);
         if self.has_learned() {
-            let theta: Vec<T::Accumulator> = self.theta.iter().map(|&t| T::Accumulator::from_f64(t)).collect();
-            product::row_norms_and_components(h, &theta, &mut input_norms, &mut dz_norms, norms);
+            product::row_norms_and_components(h, &self.theta, &mut input_norms, &mut dz_norms, norms);
         } else {
             input_norms = product::row_norms(h);
             norms(0, &mut dz_norms);

@@ -73,13 +73,13 @@ pub fn joint_norms(layers: &[&[f32]]) -> Result<Vec<f32>, ShapeError> {
 /// components, with the number of the first row, while they are in its core's cache.
 pub(crate) fn row_norms_and_components<T: Element>(
     x: ArrayView2<'_, T>,
-    direction: &[T::Accumulator],
+    direction: &[f64],
     norms: &mut [f32],
     components: &mut [f32],
     finish: impl Fn(usize, &mut [f32]) + Sync,
 ) {
     debug_assert_eq!(x.ncols(), direction.len());
-    let direction = &chunks(direction);
+    let direction = &chunks(direction, T::Accumulator::from_f64);
     let rows = rows_of_long_tasks(x.dim());
     let outputs = norms.par_chunks_mut(rows).zip(components.par_chunks_mut(rows));
     outputs.enumerate().for_each(|(task, (norms, components))| {
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(row_norms(flipped), found.iter().rev().copied().collect::<Vec<_>>());
     }
 
-    fn found<T: Element>(x: ArrayView2<'_, T>, direction: &[T::Accumulator]) -> (Vec<f32>, Vec<f32>) {
+    fn found<T: Element>(x: ArrayView2<'_, T>, direction: &[f64]) -> (Vec<f32>, Vec<f32>) {
         let mut outputs = (vec![0.0; x.nrows()], vec![0.0; x.nrows()]);
         row_norms_and_components(x, direction, &mut outputs.0, &mut outputs.1, |_, _| {});
         outputs
@@ -351,11 +351,11 @@ mod tests {
     #[test]
     fn components_come_with_the_same_norms() {
         let x = Array2::from_shape_fn((9, 301), |(i, j)| ((i * 31 + j * 17) % 23) as f32 / 8.0 - 1.0);
-        let direction: Vec<f32> = (0..301).map(|j| (j % 7) as f32 - 3.0).collect();
+        let direction: Vec<f64> = (0..301).map(|j| (j % 7) as f64 - 3.0).collect();
         let (norms, components) = found(x.view(), &direction);
         assert_eq!(norms, row_norms(x.view()));
         // Integers over eight: every order of summation gives the same.
-        let dots = x.dot(&ndarray::ArrayView1::from(&direction));
+        let dots = x.dot(&ndarray::Array1::from_iter(direction.iter().map(|&d| d as f32)));
         let expected = dots.iter().zip(&norms).map(|(&dot, &norm)| (f64::from(dot) / f64::from(norm)) as f32);
         assert_eq!(components, expected.collect::<Vec<_>>());
         assert_eq!(found(x.mapv(bf16::from_f32).view(), &direction), (norms.clone(), components.clone()));
@@ -372,9 +372,9 @@ mod tests {
     #[test]
     fn every_width_of_vectors_gives_the_same_bits() {
         let x = Array2::from_shape_fn((7, 1101), |(i, j)| (((i * 31 + j * 17) % 23) as f32 - 9.7).exp2());
-        let direction: Vec<f32> = (0..1101).map(|j| ((j % 13) as f32 - 5.3) / 3.0).collect();
+        let direction: Vec<f64> = (0..1101).map(|j| ((j % 13) as f64 - 5.3) / 3.0).collect();
         let expected = found(x.view(), &direction);
-        let padded = chunks(&direction);
+        let padded = chunks(&direction, |d| d as f32);
         let found = |simd: &dyn Fn(Task<'_, f32, 2>)| {
             let mut outputs = (vec![0.0; 7], vec![0.0; 7]);
             let (norms, components) = (&mut outputs.0[..], &mut outputs.1[..]);
