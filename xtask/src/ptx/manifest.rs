@@ -251,6 +251,41 @@ mod tests {
         assert_eq!(edited, [Finding::Edited { file: "wtacrs_sm80.ptx".into() }]);
     }
 
+    /// Whether a kernel is meant by a name of docs/kernels.md: exactly, for all types, or with a `*` for anything.
+    fn is_meant(name: &str, kernel: &str) -> bool {
+        match name.split_once('*') {
+            Some((head, tail)) => {
+                kernel.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail) && rest.len() >= tail.len())
+            }
+            None => kernel.strip_prefix(name).is_some_and(|rest| ["", "_f32", "_f16", "_bf16"].contains(&rest)),
+        }
+    }
+
+    #[test]
+    fn registers_in_the_documents_are_the_manifests() {
+        let read = |path: &str| fs::read_to_string(workspace::root().join(path)).expect("reads");
+        let manifest: Manifest = serde_json::from_str(&read("kernels-ptx/manifest.json")).expect("a manifest");
+        let text = read("docs/kernels.md");
+        let rows = text.lines().skip_while(|line| !line.starts_with("| kernel | registers")).skip(2);
+        let mut checked = 0;
+        for row in rows.take_while(|line| line.starts_with('|')) {
+            let mut cells = row.trim_matches('|').split('|').map(str::trim);
+            let (kernels, told) = (cells.next().expect("kernels"), cells.next().expect("registers"));
+            // Names stand between backquotes.
+            let names: Vec<&str> = kernels.split('`').skip(1).step_by(2).collect();
+            let meant = manifest.files.values().flat_map(|file| &file.kernels);
+            let meant = meant.filter(|(kernel, _)| names.iter().any(|name| is_meant(name, kernel)));
+            let registers: Vec<u32> =
+                meant.flat_map(|(_, kernel)| kernel.architectures.values().map(|of| of.registers)).collect();
+            let least = *registers.iter().min().unwrap_or_else(|| panic!("there is no {kernels}"));
+            let most = registers.into_iter().max().unwrap_or(least);
+            let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
+            assert_eq!(told, expected, "{kernels}");
+            checked += 1;
+        }
+        assert!(checked > 8, "a table");
+    }
+
     #[test]
     fn a_written_manifest_reads_back() {
         let path = std::env::temp_dir().join(format!("wtacrs-manifest-{}.json", std::process::id()));
