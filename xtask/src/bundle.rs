@@ -1,7 +1,7 @@
 //! `cargo xtask gpu-bundle`: a folder to copy to a machine that has a GPU and no Rust.
 //!
 //! ```text
-//! out/bin/*       GPU tests and benches, stripped and packed: each carries all kernels as text
+//! out/bin/*       GPU tests and benches, stripped and packed: unpacked, each carries all kernels as text, tests twice
 //! out/testdata/   what tests read
 //! out/run.sh      tests, the same under compute-sanitizer's tools, benches
 //! ```
@@ -13,13 +13,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Packages whose integration tests run on a GPU where there is one, if their source has this line.
-const TESTS: &[(&str, &str)] = &[("wtacrs-kernels", "mod common;")];
+/// A package whose integration tests run on a GPU where there is one.
+struct Tests {
+    package: &'static str,
+    /// A line in the source of those that do.
+    mark: &'static str,
+    /// Features that they need.
+    features: &'static str,
+}
+
+const TESTS: &[Tests] = &[
+    Tests { package: "wtacrs-kernels", mark: "mod common;", features: "" },
+    Tests { package: "wtacrs-ffi", mark: "mod machine;", features: "emulator" },
+];
 
 /// Benches that need a GPU: package and name.
 const BENCHES: &[(&str, &str)] = &[("wtacrs-benches", "gpu")];
 
-/// The folder's limit.
+/// The folder's limit, executables packed: what has to be copied.
 const LIMIT_MIB: u64 = 60;
 
 const SCRIPT: &str = include_str!("run.sh");
@@ -28,13 +39,13 @@ const SCRIPT: &str = include_str!("run.sh");
 pub(crate) fn run(out: &Path) -> Result<(), Error> {
     let target = workspace::target()?.join("gpu-bundle");
     let mut bundled = 0;
-    for (package, mark) in TESTS {
+    for Tests { package, mark, features } in TESTS {
         report::step("Building", format_args!("the tests of {package}"));
         let names = tests(&workspace::root().join("crates").join(package).join("tests"), mark)?;
-        let mut arguments = vec!["test", "--package", package, "--release"];
+        let mut arguments = vec!["test", "--package", package, "--release", "--features", features];
         arguments.extend(names.iter().flat_map(|name| ["--test", name]));
         let executables = build(&target, &arguments)?;
-        bundled += copy_all(&executables, &out.join("bin/tests"))?;
+        bundled += copy_all(&executables, &out.join("bin/tests").join(package))?;
     }
     for (package, bench) in BENCHES {
         report::step("Building", format_args!("the bench {bench} of {package}"));
@@ -146,10 +157,12 @@ mod tests {
 
     #[test]
     fn every_test_that_can_use_a_gpu_is_found() {
-        let (package, mark) = TESTS[0];
-        let found = tests(&workspace::root().join("crates").join(package).join("tests"), mark).expect("readable");
-        for name in ["gather_gemm", "select", "layers", "intrinsics"] {
-            assert!(found.iter().any(|test| test == name), "{name} is not among {found:?}");
+        let expected = [&["gather_gemm", "select", "layers", "intrinsics", "graph"][..], &["cuda"]];
+        for (Tests { package, mark, .. }, names) in TESTS.iter().zip(expected) {
+            let found = tests(&workspace::root().join("crates").join(package).join("tests"), mark).expect("readable");
+            for name in names {
+                assert!(found.iter().any(|test| test == name), "{name} is not among {found:?}");
+            }
         }
     }
 }

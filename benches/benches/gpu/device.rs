@@ -52,6 +52,13 @@ impl Gpu {
         }
     }
 
+    /// A buffer with the same bytes.
+    pub(crate) fn copy_of(&self, buffer: &Buffer) -> Buffer {
+        let copy = Buffer::new(buffer.bytes);
+        self.copy(&copy, buffer, buffer.bytes);
+        copy
+    }
+
     /// Enqueues a copy.
     pub(crate) fn copy(&self, to: &Buffer, from: &Buffer, bytes: usize) {
         assert!(bytes <= to.bytes && bytes <= from.bytes, "room for the copy");
@@ -75,6 +82,8 @@ impl Buffer {
             unsafe { result::memcpy_htod_sync(buffer.at + offset as u64, &block[..values]) }.expect(WORKS);
             offset += values * size_of::<T>();
         }
+        // A copy of pageable memory may return before it has arrived, and the stream of runs does not wait for it.
+        result::ctx::synchronize().expect(WORKS);
         buffer
     }
 

@@ -1,11 +1,13 @@
-//! One layer on a GPU: what is timed, on inputs that are never all in the cache.
+//! One layer on a GPU: what is timed, on memory that is in the cache only if a step's launches leave it there.
 
-use crate::blas::Blas;
+use crate::blas::Peer;
 use crate::device::{Buffer, Gpu};
+use crate::guesses::Guesses;
 use half::bf16;
 use rand::SeedableRng;
 use rand_distr::{Distribution, Normal};
 use rand_pcg::Pcg64;
+use std::ops::Range;
 use std::ptr;
 use wtacrs_core::Keep;
 use wtacrs_core::product::Update;
@@ -13,52 +15,71 @@ use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::{self, gather_rows};
 use wtacrs_kernels::launch::driver::DriverError;
 use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
-use wtacrs_kernels::plan::{
-    BackwardBuffers, DataType, ForwardBuffers, LinearPlan, LinearSettings, Randomness, WeightSource,
-};
+use wtacrs_kernels::plan::{BackwardBuffers, ForwardBuffers, LinearPlan, LinearSettings, Randomness, WeightSource};
 
+/// Runs between two events, which take time themselves.
+pub(crate) const REPEATED: usize = 8;
 /// Random numbers are made once and repeated; odd, so that no two rows are alike.
 const BLOCK: usize = (1 << 20) + 13;
-/// Inputs change from run to run, so that so many times the cache's bytes lie between two uses of the same.
-const CACHES: usize = 3;
+/// Memory changes from run to run, so that so many times the cache's bytes lie between two uses of the same, even for what
+/// touches least: the kept rows of the narrower matrix.
+const CACHES: usize = 2;
 
-/// H and dZ.
-struct Inputs {
+/// What a run reads, or writes in proportion to the tokens: runs take sets in turn, ours and the peers' alike.
+struct Set {
     h: Buffer,
     dz: Buffer,
+    saved: Buffer,
+    /// Kept rows of dZ, for peers that gather none.
+    gathered: Buffer,
+    /// Where copies go.
+    copied: Buffer,
 }
 
 /// A layer with all the memory that its runs need.
 pub(crate) struct Layer<'a> {
     gpu: &'a Gpu,
-    blas: &'a Blas,
     plan: LinearPlan,
-    inputs: Vec<Inputs>,
+    /// The same with a predictor's θ in place of norms, and the bias gradient.
+    with_all: LinearPlan,
+    sets: Vec<Set>,
     guess: Buffer,
-    saved: Buffer,
-    scratch: [Buffer; 2],
+    guesses: Guesses,
+    /// Of forward passes, one for each run between two events: a selection finds boards that are zero, as the norms left them.
+    forward_scratch: Vec<Buffer>,
+    backward_scratch: Buffer,
     norms: Buffer,
-    gathered: Buffer,
+    bias: Buffer,
     dw: Buffer,
-    copies: [Buffer; 2],
     runs: usize,
 }
 
-/// A part of the estimate, by its number among the launches.
+/// A part of a training step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     NormsOfH,
+    /// With the product with θ.
+    NormsAndGuess,
     Select,
     Gather,
     NormsOfDz,
+    /// With the bias gradient's partial sums.
+    NormsAndSums,
     /// With the reduction of its partial products.
     Product,
+    /// Without.
+    Multiply,
+    /// Nothing where the product is not cut.
+    Reduce,
+    Update,
+    Fetch,
+    Store,
 }
 
 /// Lets some launches of a plan through.
 struct Only<'a, L> {
     launcher: &'a mut L,
-    wanted: std::ops::Range<usize>,
+    wanted: Range<usize>,
     seen: usize,
 }
 
@@ -76,139 +97,183 @@ impl<L: Launcher> Launcher for Only<'_, L> {
 }
 
 impl<'a> Layer<'a> {
-    pub(crate) fn new(gpu: &'a Gpu, blas: &'a Blas, [tokens, inputs, outputs]: [usize; 3], fraction: f64) -> Self {
+    pub(crate) fn new(gpu: &'a Gpu, [tokens, inputs, outputs]: [usize; 3], fraction: f64) -> Self {
         let settings = LinearSettings {
             weights: WeightSource::Norms,
-            ..LinearSettings::new(tokens, inputs, outputs, Keep::Fraction(fraction)).of_type(DataType::Bf16)
+            ..LinearSettings::new(tokens, inputs, outputs, Keep::Fraction(fraction))
         };
-        let plan = LinearPlan::new(settings, gpu.driver.device()).expect("a valid layer");
+        let all =
+            LinearSettings { weights: WeightSource::Predicted { clamp: 6.0 }, bias_gradient: true, ..settings.clone() };
+        let plan_of = |settings| LinearPlan::new(settings, gpu.driver.device()).expect("a valid layer");
+        let (plan, with_all) = (plan_of(settings), plan_of(all));
         let mut random = Pcg64::seed_from_u64(1);
         let normal = Normal::new(0.0_f32, 1.0).expect("a valid deviation");
         let block: Vec<bf16> = (0..BLOCK).map(|_| bf16::from_f32(normal.sample(&mut random))).collect();
         // Norms of tokens' gradients spread over orders of magnitude, or there would be nothing to choose.
         let norms: Vec<f32> = (0..tokens).map(|_| (1.5 * normal.sample(&mut random)).exp()).collect();
-        let bytes = 2 * tokens * (inputs + outputs);
-        let sets = (CACHES * gpu.driver.device().l2_bytes as usize).div_ceil(bytes) + 1;
         let kept = plan.kept_rows();
-        let inputs_of = |_| Inputs {
-            h: Buffer::repeated(2 * tokens * inputs, &block),
-            dz: Buffer::repeated(2 * tokens * outputs, &block[7..]),
-        };
-        let most = 2 * tokens * inputs.max(outputs);
-        Self {
-            gpu,
-            blas,
-            inputs: (0..sets).map(inputs_of).collect(),
-            guess: Buffer::repeated(4 * tokens, &norms),
+        let turned_over = CACHES * gpu.driver.device().l2_bytes as usize;
+        let first =
+            (Buffer::repeated(2 * tokens * inputs, &block), Buffer::repeated(2 * tokens * outputs, &block[7..]));
+        let set = |_| Set {
+            h: gpu.copy_of(&first.0),
+            dz: gpu.copy_of(&first.1),
             saved: Buffer::new(plan.saved().bytes as usize),
-            // Apart, so that a step alone finds what the one before it left.
-            scratch: [plan.forward_scratch_bytes(), plan.backward_scratch_bytes()]
-                .map(|bytes| Buffer::new(bytes as usize)),
-            norms: Buffer::new(4 * tokens),
             gathered: Buffer::new(2 * kept * outputs),
-            dw: Buffer::new(2 * inputs * outputs),
-            copies: [Buffer::new(most), Buffer::new(most)],
+            copied: Buffer::new((tokens * inputs.max(outputs)).max(2 * kept * inputs)),
+        };
+        let sets: Vec<Set> = (0..turned_over.div_ceil(2 * kept * inputs.min(outputs)) + 1).map(set).collect();
+        let scratch = |bytes: fn(&LinearPlan) -> u64| Buffer::new(bytes(&plan).max(bytes(&with_all)) as usize);
+        let mut layer = Self {
+            gpu,
+            guess: Buffer::repeated(4 * tokens, &norms),
+            guesses: Guesses::new(&plan, turned_over),
+            // Apart, so that a step alone finds what the one before it left.
+            forward_scratch: (0..REPEATED).map(|_| scratch(LinearPlan::forward_scratch_bytes)).collect(),
+            backward_scratch: scratch(LinearPlan::backward_scratch_bytes),
+            norms: Buffer::new(4 * tokens),
+            bias: Buffer::new(4 * outputs),
+            dw: Buffer::new(4 * inputs * outputs),
+            sets,
             plan,
+            with_all,
             runs: 0,
+        };
+        layer.fill();
+        layer
+    }
+
+    /// Kept rows in every set, for those that multiply them; norms of dZ; a cache that knows every sample.
+    fn fill(&mut self) {
+        for _ in 0..self.sets.len() {
+            self.estimate();
+            self.gather_dz().expect("launches");
         }
+        (0..self.guesses.batches()).for_each(|run| self.guesses.store(self.gpu, run, &self.norms));
+        // Waits.
+        self.gpu.time(|| ());
     }
 
     pub(crate) fn kept(&self) -> usize {
         self.plan.kept_rows()
     }
 
-    fn next(&mut self) -> usize {
-        self.runs += 1;
-        self.runs % self.inputs.len()
+    fn set(&self) -> &Set {
+        &self.sets[self.runs % self.sets.len()]
     }
 
-    /// Launches `wanted` of the forward pass's launches.
-    fn forward(&mut self, wanted: std::ops::Range<usize>) {
-        let inputs = &self.inputs[self.runs % self.inputs.len()];
+    /// Launches `wanted` of a forward pass's launches.
+    fn forward(&self, plan: &LinearPlan, wanted: Range<usize>) {
+        let set = self.set();
+        let is_predicted = plan.settings().weights != WeightSource::Norms;
         let buffers = ForwardBuffers {
-            input: inputs.h.pointer(),
-            guess: self.guess.pointer(),
-            placement: ptr::null(),
+            input: set.h.pointer(),
+            guess: if is_predicted { self.guesses.theta() } else { self.guess.pointer() },
+            placement: if is_predicted { self.guesses.placement() } else { ptr::null() },
             cached: ptr::null(),
-            saved: self.saved.memory(),
-            scratch: self.scratch[0].memory(),
+            saved: set.saved.memory(),
+            scratch: self.forward_scratch[self.runs % REPEATED].memory(),
         };
-        let randomness = Randomness::new(1, self.runs as u64 * self.plan.draws());
+        let randomness = Randomness::new(1, self.runs as u64 * plan.draws());
         let mut launcher = Only { launcher: &mut self.gpu.launcher(), wanted, seen: 0 };
         // SAFETY: all buffers have the sizes that the plan tells.
-        unsafe { self.plan.forward(&mut launcher, &buffers, randomness) }.expect("launches");
+        unsafe { plan.forward(&mut launcher, &buffers, randomness) }.expect("launches");
     }
 
-    /// Launches `wanted` of the backward pass's launches.
-    fn backward(&mut self, wanted: std::ops::Range<usize>) {
-        let inputs = &self.inputs[self.runs % self.inputs.len()];
+    /// Launches `wanted` of a backward pass's launches.
+    fn backward(&self, plan: &LinearPlan, wanted: Range<usize>) {
+        let set = self.set();
         let buffers = BackwardBuffers {
-            saved: self.saved.memory(),
-            gradient: inputs.dz.pointer(),
+            saved: set.saved.memory(),
+            gradient: set.dz.pointer(),
             gradient_norms: self.norms.pointer(),
             weight_gradient: self.dw.pointer(),
-            bias_gradient: std::ptr::null_mut(),
+            bias_gradient: if plan.settings().bias_gradient { self.bias.pointer() } else { ptr::null_mut() },
             update: Update::Overwrite,
-            scratch: self.scratch[1].memory(),
+            scratch: self.backward_scratch.memory(),
         };
         let mut launcher = Only { launcher: &mut self.gpu.launcher(), wanted, seen: 0 };
         // SAFETY: as above.
-        unsafe { self.plan.backward(&mut launcher, &buffers) }.expect("launches");
+        unsafe { plan.backward(&mut launcher, &buffers) }.expect("launches");
     }
 
     /// The whole estimate: forward and backward.
     pub(crate) fn estimate(&mut self) {
-        self.next();
-        self.forward(0..3);
-        self.backward(0..3);
+        self.runs += 1;
+        self.forward(&self.plan, 0..3);
+        self.backward(&self.plan, 0..3);
     }
 
     pub(crate) fn step(&mut self, step: Step) {
-        self.next();
+        self.runs += 1;
         match step {
-            Step::NormsOfH => self.forward(0..1),
-            Step::Select => self.forward(1..2),
-            Step::Gather => self.forward(2..3),
-            Step::NormsOfDz => self.backward(0..1),
-            Step::Product => self.backward(1..3),
+            Step::NormsOfH => self.forward(&self.plan, 0..1),
+            Step::NormsAndGuess => self.forward(&self.with_all, 0..1),
+            Step::Select => self.forward(&self.plan, 1..2),
+            Step::Gather => self.forward(&self.plan, 2..3),
+            Step::NormsOfDz => self.backward(&self.plan, 0..1),
+            Step::NormsAndSums => self.backward(&self.with_all, 0..1),
+            Step::Product => self.backward(&self.plan, 1..3),
+            Step::Multiply => self.backward(&self.plan, 1..2),
+            Step::Reduce => self.backward(&self.plan, 2..3),
+            Step::Update => self.guesses.update(self.gpu, self.set().saved.memory(), &self.norms),
+            Step::Fetch => self.guesses.fetch(self.gpu, self.runs),
+            Step::Store => self.guesses.store(self.gpu, self.runs, &self.norms),
         }
     }
 
-    /// dW from all tokens, by cuBLAS.
-    pub(crate) fn exact(&mut self) {
-        let set = self.next();
+    /// What the next [`REPEATED`] runs of a step must find: a selection, norms and boards that are zero, which it leaves
+    /// otherwise.
+    pub(crate) fn prepare(&mut self, step: Step) {
+        if step == Step::Select {
+            (0..REPEATED).for_each(|_| self.step(Step::NormsOfH));
+        }
+    }
+
+    /// Whether there are partial products to add.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.plan.splits() > 1
+    }
+
+    /// dW from all tokens.
+    pub(crate) fn exact(&mut self, peer: &dyn Peer) {
+        self.runs += 1;
         let &LinearSettings { tokens, in_features, out_features, .. } = self.plan.settings();
-        let Inputs { h, dz } = &self.inputs[set];
+        let Set { h, dz, .. } = self.set();
         // SAFETY: all buffers have those sizes.
         unsafe {
-            let sizes = [tokens, in_features, out_features];
-            self.blas.weight_gradient(sizes, h.pointer(), dz.pointer(), self.dw.pointer());
+            peer.weight_gradient([tokens, in_features, out_features], h.pointer(), dz.pointer(), self.dw.pointer());
         }
     }
 
-    /// dW from the kept rows, by cuBLAS: dZ's rows are gathered first.
-    pub(crate) fn gather_and_blas(&mut self) {
-        self.next();
+    /// dW from the kept rows: dZ's rows are gathered first, by this library.
+    pub(crate) fn gather_and_multiply(&mut self, peer: &dyn Peer) {
+        self.runs += 1;
         self.gather_dz().expect("launches");
-        self.blas_of_kept_rows();
+        self.multiply_kept_rows(peer);
     }
 
-    /// cuBLAS alone on as many rows as are kept.
-    pub(crate) fn blas_of_kept_rows(&mut self) {
+    /// The peer alone on as many rows as are kept.
+    pub(crate) fn kept_rows_by(&mut self, peer: &dyn Peer) {
+        self.runs += 1;
+        self.multiply_kept_rows(peer);
+    }
+
+    fn multiply_kept_rows(&self, peer: &dyn Peer) {
         let &LinearSettings { in_features, out_features, .. } = self.plan.settings();
+        let Set { saved, gathered, .. } = self.set();
         let sizes = [self.kept(), in_features, out_features];
         // SAFETY: saved rows begin the saved memory, dense for these widths; the gathered ones are as many.
-        unsafe {
-            self.blas.weight_gradient(sizes, self.saved.pointer(), self.gathered.pointer(), self.dw.pointer());
-        }
+        unsafe { peer.weight_gradient(sizes, saved.pointer(), gathered.pointer(), self.dw.pointer()) };
     }
 
     fn gather_dz(&self) -> Result<(), DriverError> {
         let (outputs, rows) = (self.plan.settings().out_features as u32, self.kept() as u32);
-        let saved = |offset: u64| self.saved.pointer::<u8>().wrapping_add(offset as usize);
+        let set = self.set();
+        let saved = |offset: u64| set.saved.pointer::<u8>().wrapping_add(offset as usize);
         let parts = self.plan.saved();
         let args = gather_rows::Args {
-            x: self.inputs[self.runs % self.inputs.len()].dz.pointer(),
+            x: set.dz.pointer(),
             leading: outputs.into(),
             spacing: Spacing::even(0),
             columns: outputs,
@@ -216,7 +281,7 @@ impl<'a> Layer<'a> {
             indices: saved(parts.indices.offset).cast(),
             scales: ptr::null(),
             count: saved(parts.count.offset).cast(),
-            out: self.gathered.pointer(),
+            out: set.gathered.pointer(),
             out_leading: outputs.into(),
             out_spacing: Spacing::even(0),
         };
@@ -225,19 +290,22 @@ impl<'a> Layer<'a> {
         unsafe { self.gpu.launcher().launch(&kernel::GATHER_ROWS_BF16, shape, &args) }
     }
 
-    /// A copy that moves so many bytes, half of them read and half written.
-    pub(crate) fn copy(&mut self, traffic: usize) {
-        self.gpu.copy(&self.copies[0], &self.copies[1], traffic / 2);
+    /// A copy that moves as many bytes as a step, half of them read and half written.
+    pub(crate) fn copy_for(&mut self, step: Step) {
+        self.runs += 1;
+        let Set { h, dz, copied, .. } = self.set();
+        let from = if step == Step::NormsOfDz { dz } else { h };
+        self.gpu.copy(copied, from, self.traffic(step) / 2);
     }
 
     /// What a step reads and writes at least, in bytes.
-    pub(crate) fn traffic(&self, step: Step) -> usize {
+    fn traffic(&self, step: Step) -> usize {
         let &LinearSettings { tokens, in_features, out_features, .. } = self.plan.settings();
         match step {
             Step::NormsOfH => 2 * tokens * in_features,
             Step::NormsOfDz => 2 * tokens * out_features,
             Step::Gather => 4 * self.kept() * in_features,
-            Step::Select | Step::Product => 0,
+            _ => 0,
         }
     }
 }

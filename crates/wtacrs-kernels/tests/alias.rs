@@ -10,17 +10,13 @@ use wtacrs_kernels::kernel::alias::{BuildArgs, SHARED_BYTES, SampleArgs, scratch
 use wtacrs_kernels::kernel::{ALIAS_BUILD, ALIAS_SAMPLE};
 use wtacrs_kernels::launch::Shape;
 
-fn check(masses: &[u64], tables: usize, threads: u32, seed: u64) {
-    check_on(&mut Machine::emulator(seed), masses, tables, threads, seed);
-}
-
-fn check_on(machine: &mut Machine, masses: &[u64], tables: usize, threads: u32, seed: u64) {
+fn check(machine: &mut Machine, masses: &[u64], tables: usize, threads: u32, seed: u64) {
     let entries = masses.len() / tables;
     let core: Vec<AliasTable> = masses.chunks(entries).map(AliasTable::new).collect();
 
     let (own, alias) = (machine.filled(masses.len(), 7), machine.filled(masses.len(), 7));
     let (totals, from) = (machine.filled(tables, 7), machine.upload(masses));
-    let scratch = machine.filled::<u8>(tables * scratch_bytes(entries as u32) as usize, 0xff);
+    let scratch = machine.unwritten::<u8>(tables * scratch_bytes(entries as u32) as usize);
     let args = BuildArgs {
         masses: from.pointer(),
         entries: entries as u32,
@@ -42,7 +38,7 @@ fn check_on(machine: &mut Machine, masses: &[u64], tables: usize, threads: u32, 
     }
 
     let draws = 50;
-    let picks = machine.filled::<u32>(tables * draws, 0xff);
+    let picks = machine.unwritten::<u32>(tables * draws);
     let args = SampleArgs {
         own: own.pointer(),
         alias: alias.pointer(),
@@ -85,7 +81,7 @@ proptest! {
         let mut masses: Vec<u64> = (0..(tables * entries) as u64).map(mass).collect();
         masses[0] += 1;
         masses[2 * entries - 1] += 1;
-        check(&masses, tables, threads, salt);
+        check(&mut Machine::drawn(salt), &masses, tables, threads, salt);
     }
 }
 
@@ -94,8 +90,8 @@ fn equal_masses_and_a_giant() {
     let mut masses = vec![1; 1000];
     masses[500] = 1 << 61;
     for_each_machine(|machine| {
-        check_on(machine, &[5; 70], 1, 64, 1);
-        check_on(machine, &masses, 1, 256, 2);
-        check_on(machine, &[3], 1, 32, 3);
+        check(machine, &[5; 70], 1, 64, 1);
+        check(machine, &masses, 1, 256, 2);
+        check(machine, &[3], 1, 32, 3);
     });
 }

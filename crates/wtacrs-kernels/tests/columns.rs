@@ -72,7 +72,7 @@ impl Case {
 
     fn norms<T: Tested>(self, machine: &mut Machine, values: &[T]) -> Vec<f32> {
         let x = machine.upload(values);
-        let norms = machine.filled::<f32>(self.batch * self.columns, 0xff);
+        let norms = machine.unwritten::<f32>(self.batch * self.columns);
         let args = column_norms::Args {
             x: x.bytes(),
             leading: self.leading() as u64,
@@ -110,7 +110,7 @@ fn check_gather<T: Tested>(machine: &mut Machine, case: Case, kept: usize, count
     let (x, device_indices) = (machine.upload(&values), machine.upload(&indices));
     let device_scales = machine.upload(&scales);
     let counts = machine.upload(&vec![count.unwrap_or(kept) as u32; case.batch]);
-    let out = machine.filled::<T>(case.batch * kept * case.rows, 0xff);
+    let out = machine.unwritten::<T>(case.batch * kept * case.rows);
     let args = gather_columns::Args {
         x: x.bytes(),
         leading: case.leading() as u64,
@@ -206,7 +206,7 @@ fn an_unused_column_may_hold_anything() {
     for_each_machine(|machine| {
         let x = machine.upload(&[f32::NAN, 2.0]);
         let (indices, counts) = (machine.upload(&[1_u32, 0]), machine.upload(&[1_u32]));
-        let out = machine.filled::<f32>(2, 0xff);
+        let out = machine.unwritten::<f32>(2);
         let args = gather_columns::Args {
             x: x.bytes(),
             leading: 2,
@@ -241,7 +241,7 @@ proptest! {
     ) {
         let case = Case { rows, columns, gap, batch, heads, seed: seed as usize };
         let kept = 1 + (share * (columns - 1) as f64) as usize;
-        let mut machine = Machine::emulator(seed);
+        let mut machine = Machine::drawn(seed);
         check_norms::<bf16>(&mut machine, case);
         check_gather::<bf16>(&mut machine, case, kept, Some(kept.div_ceil(2)), true);
     }

@@ -73,6 +73,28 @@ fn kernels_are_loaded_once_for_each_context() {
     assert!(raised.iter().all(|call| matches!(call, Call::Allow { bytes: 101_376, .. })));
 }
 
+/// Nothing tells a framework's context from one that took a destroyed one's place; primary contexts are never destroyed.
+#[test]
+fn drivers_that_do_not_number_contexts() {
+    let installation = installed(Fake { version: 11_040, numbers_contexts: false, ..Fake::default() });
+    let count = |wanted: fn(&Call) -> bool| installation.calls().list().iter().filter(|call| wanted(call)).count();
+    let loads = || count(|call| matches!(call, Call::Load { .. }));
+    let current = || Driver::current_with(Arc::clone(&installation)).expect("opens");
+    // The first GPU's primary context, which a framework has made current.
+    installation.calls().enter(Context(0x1000), 1);
+    assert_eq!((current().context(), loads()), (Context(0x1000), 1));
+    assert_eq!((current().context(), loads()), (Context(0x1000), 1));
+    assert_eq!(count(|call| matches!(call, Call::Retain(_))), 1);
+    let opened = Driver::open_with(Arc::clone(&installation), 0).expect("opens");
+    assert_eq!((opened.context(), loads()), (Context(0x1000), 1));
+    // Two contexts with one handle, one after the other.
+    for (id, expected) in [(5, 2), (6, 3)] {
+        installation.calls().enter(Context(0x77), id);
+        let driver = current();
+        assert_eq!((driver.context(), loads()), (Context(0x77), expected));
+    }
+}
+
 #[test]
 fn what_the_device_is() {
     let installation = installed(Fake::default());
@@ -92,7 +114,8 @@ fn machines_that_will_not_do() {
     let message = |fake| refused(fake).to_string();
     let old = Fake { version: 10_020, ..Fake::default() };
     let text = message(old);
-    assert!(text.starts_with("the CUDA driver is too old: it is of CUDA 10.2, and the kernels' PTX 7."), "{text}");
+    let expected = "the CUDA driver is too old: it is of CUDA 10.2 and reads PTX 6.5, and the kernels' PTX 7.";
+    assert!(text.starts_with(expected), "{text}");
     assert_eq!(refused(Fake { devices: 0, ..Fake::default() }), DriverError::NoDevice);
     assert_eq!(
         message(Fake { capability: (7, 5), ..Fake::default() }),

@@ -1,100 +1,223 @@
-//! A step captured in a CUDA graph draws anew at each replay, and does what direct launches do. Only on a GPU: the
-//! emulator has no graphs.
+//! A step captured in a CUDA graph draws anew at each replay, and does what direct launches do: forward, backward, the
+//! predictor's update and the norm cache, with a selection by blocks that wait for one another. Only a GPU has graphs; that the
+//! step is those launches, and that they run, is seen without one.
 
 mod common;
 
 use common::{Buffer, Machine};
 use cudarc::driver::{result, sys};
+use std::fmt::Debug;
 use std::ptr;
 use wtacrs_core::Keep;
+use wtacrs_core::norm_cache::NormCache;
+use wtacrs_core::norm_predictor::{NormPredictor, Settings};
 use wtacrs_core::product::Update;
+use wtacrs_kernels::device::Device;
+use wtacrs_kernels::kernel::predictor_update;
+use wtacrs_kernels::launch::Launcher;
 use wtacrs_kernels::launch::driver::Stream;
 use wtacrs_kernels::plan::{
-    BackwardBuffers, DataType, ForwardBuffers, LinearPlan, LinearSettings, Memory, Randomness, WeightSource,
+    BackwardBuffers, CacheBatch, DataType, ForwardBuffers, LaunchList, LinearPlan, LinearSettings, Memory,
+    NormCachePlan, PredictorPlan, Randomness, UpdateBuffers, WeightSource,
 };
 
-const TOKENS: usize = 2048;
-const FEATURES: usize = 256;
+/// Enough for several blocks.
+const TOKENS: usize = 8192;
+const FEATURES: usize = 64;
+const SAMPLES: usize = 16;
 
 struct Step {
     plan: LinearPlan,
+    predictor: PredictorPlan,
+    cache: NormCachePlan,
     h: Buffer<f32>,
     dz: Buffer<f32>,
-    norms: Buffer<f32>,
+    dz_norms: Buffer<f32>,
     saved: Buffer<u8>,
-    scratch: [Buffer<u8>; 2],
+    scratch: [Buffer<u8>; 3],
     dw: Buffer<f32>,
     further: Buffer<u64>,
+    state: Buffer<u8>,
+    sums: Buffer<u8>,
+    status: Buffer<u32>,
+    remembered: Buffer<u8>,
+    samples: Buffer<u64>,
+    fetched: Buffer<f32>,
+    /// What the state and the cache begin with.
+    first: [Vec<u8>; 2],
+}
+
+fn memory(of: &Buffer<u8>) -> Memory {
+    Memory { at: of.bytes(), bytes: of.len() as u64 }
 }
 
 impl Step {
-    fn new(machine: &Machine) -> Self {
+    fn new(machine: &Machine, device: &Device) -> Self {
+        let weights = WeightSource::Predicted { clamp: 6.0 };
         let settings = LinearSettings {
-            weights: WeightSource::Norms,
+            weights,
             ..LinearSettings::new(TOKENS, FEATURES, FEATURES, Keep::Fraction(0.2)).of_type(DataType::F32)
         };
-        let plan = LinearPlan::new(settings, machine.device()).expect("valid");
+        let plan = LinearPlan::new(settings, device).expect("valid");
+        let settings = Settings { features: 32, ..Settings::default() };
+        let predictor = PredictorPlan::new(&plan, settings).expect("valid");
+        let fresh = NormPredictor::new(FEATURES, settings).expect("valid");
+        let state = predictor_update::state_bytes(&fresh).expect("few features");
+
+        let cache = NormCachePlan::new(SAMPLES, TOKENS / SAMPLES).expect("valid");
+        let ids: Vec<u64> = (0..SAMPLES as u64).rev().collect();
+        let mut known = NormCache::new();
+        let norms: Vec<f32> = (0..TOKENS).map(|i| 1.0 / (1 + i % 97) as f32).collect();
+        // Half of the samples.
+        let lengths: Vec<_> = ids[..SAMPLES / 2].iter().map(|&id| (id, TOKENS / SAMPLES)).collect();
+        known.store(&lengths, &norms[..TOKENS / 2]).expect("valid norms");
+        let mut remembered = cache.first_bytes(&known).expect("fits");
+        remembered.resize(cache.bytes() as usize, 0);
+
         let values = |seed: usize| -> Vec<f32> {
             (0..TOKENS * FEATURES).map(|i| ((i * 37 + i / 91 * seed) % 113) as f32 / 56.0 - 1.0).collect()
         };
-        let room = |bytes: u64| machine.filled::<u8>(bytes as usize, 0xff);
+        let room = |bytes: u64| machine.unwritten::<u8>(bytes as usize);
         Self {
             h: machine.upload(&values(3)),
             dz: machine.upload(&values(5)),
-            norms: machine.upload(&(0..TOKENS).map(|i| 1.0 / (1 + i % 97) as f32).collect::<Vec<_>>()),
+            dz_norms: machine.unwritten(TOKENS),
             saved: room(plan.saved().bytes),
-            scratch: [plan.forward_scratch_bytes(), plan.backward_scratch_bytes()].map(room),
-            dw: machine.filled(FEATURES * FEATURES, 0xff),
+            scratch: [plan.forward_scratch_bytes(), plan.backward_scratch_bytes(), predictor.scratch_bytes()].map(room),
+            dw: machine.unwritten(FEATURES * FEATURES),
             further: machine.upload(&[0]),
+            state: machine.upload(&state),
+            sums: room(8 * predictor.sums_len()),
+            status: machine.unwritten(2),
+            remembered: machine.upload(&remembered),
+            samples: machine.upload(&ids),
+            fetched: machine.unwritten(TOKENS),
+            first: [state, remembered],
             plan,
+            predictor,
+            cache,
         }
     }
 
-    /// Forward and backward on the machine's stream.
-    fn enqueue(&self, machine: &mut Machine) {
-        let memory = |of: &Buffer<u8>| Memory { at: of.bytes(), bytes: of.len() as u64 };
-        let [forward_scratch, backward_scratch] = &self.scratch;
+    /// Puts everything back that a step moves.
+    fn restart(&self, machine: &Machine, further: u64) {
+        machine.write(&self.further, &[further]);
+        machine.write(&self.dw, &vec![f32::NAN; FEATURES * FEATURES]);
+        machine.write(&self.state, &self.first[0]);
+        machine.write(&self.remembered, &self.first[1]);
+    }
+
+    /// A whole step on the launcher's stream.
+    fn enqueue<L: Launcher<Error: Debug>>(&self, launcher: &mut L) {
+        let [forward_scratch, backward_scratch, update_scratch] = &self.scratch;
+        let of_state = |offset: u64| self.state.bytes().wrapping_add(offset as usize);
+        let batch = CacheBatch {
+            samples: self.samples.pointer(),
+            lengths: ptr::null(),
+            count: SAMPLES,
+            row_tokens: TOKENS / SAMPLES,
+            tokens: TOKENS,
+        };
         let forward = ForwardBuffers {
             input: self.h.bytes(),
-            guess: self.norms.pointer(),
-            placement: std::ptr::null(),
-            cached: std::ptr::null(),
+            guess: of_state(self.predictor.theta().offset).cast(),
+            placement: of_state(self.predictor.placement().offset).cast(),
+            cached: self.fetched.pointer(),
             saved: memory(&self.saved),
             scratch: memory(forward_scratch),
         };
         let backward = BackwardBuffers {
             saved: memory(&self.saved),
             gradient: self.dz.bytes(),
-            gradient_norms: ptr::null_mut(),
+            gradient_norms: self.dz_norms.pointer(),
             weight_gradient: self.dw.bytes(),
             bias_gradient: ptr::null_mut(),
             update: Update::Overwrite,
             scratch: memory(backward_scratch),
         };
+        let update = UpdateBuffers {
+            saved: memory(&self.saved),
+            gradient_norms: self.dz_norms.pointer(),
+            cached_norms: self.fetched.pointer(),
+            state: memory(&self.state),
+            sums: memory(&self.sums),
+            status: self.status.pointer(),
+            scratch: memory(update_scratch),
+        };
         let randomness = Randomness { further_offset: self.further.pointer(), ..Randomness::new(4, 9) };
-        // SAFETY: all buffers have the plan's sizes and outlive what is enqueued.
+        let remembered = memory(&self.remembered);
+        // SAFETY: all buffers have the plans' sizes and outlive what is enqueued.
         unsafe {
-            self.plan.forward(machine, &forward, randomness).expect("launches");
-            self.plan.backward(machine, &backward).expect("launches");
+            self.cache.fetch(launcher, remembered, &batch, self.fetched.pointer()).expect("launches");
+            self.plan.forward(launcher, &forward, randomness).expect("launches");
+            self.plan.backward(launcher, &backward).expect("launches");
+            self.predictor.update(launcher, &update).expect("launches");
+            self.cache.store(launcher, remembered, &batch, self.dz_norms.pointer()).expect("launches");
         }
     }
 
-    fn bits(&self, machine: &Machine) -> Vec<u32> {
-        machine.download(&self.dw).into_iter().map(f32::to_bits).collect()
+    /// dW, the predictor's state and the cache.
+    fn left(&self, machine: &Machine) -> (Vec<u32>, Vec<u8>, Vec<u8>) {
+        let dw = machine.download(&self.dw).into_iter().map(f32::to_bits).collect();
+        (dw, machine.download(&self.state), machine.download(&self.remembered))
     }
+}
+
+#[test]
+fn a_step_is_its_launches() {
+    let device = Device { multiprocessors: 132, ..Device::emulated() };
+    let step = Step::new(&Machine::emulator(0), &device);
+    let mut list = LaunchList::default();
+    step.enqueue(&mut list);
+    let names: Vec<&str> = list.launches().iter().map(|launch| launch.kernel).collect();
+    let expected = [
+        "norm_cache_fetch",
+        "row_norms_f32",
+        "select_wta_pivotal",
+        "gather_rows_f32",
+        "row_norms_f32",
+        names[5],
+        "split_reduce",
+        "predictor_features_f32",
+        "predictor_sums",
+        "predictor_apply",
+        "norm_cache_store",
+    ];
+    assert_eq!(names, expected);
+    assert!(names[5].starts_with("gather_gemm_"), "{names:?}");
+    let select = list.launches()[2].shape;
+    assert!(select.cooperative && select.grid[0] == 16, "{select:?}");
+}
+
+#[test]
+fn a_step_runs() {
+    let machine = &mut Machine::emulator(0);
+    let device = Device { multiprocessors: 132, ..Device::emulated() };
+    let step = Step::new(machine, &device);
+    let mut run = |further| {
+        step.restart(machine, further);
+        step.enqueue(machine);
+        assert_eq!(machine.download(&step.status)[0], 0, "the predictor has learned");
+        step.left(machine)
+    };
+    let (dw, state, remembered) = run(0);
+    assert!(dw.iter().all(|&bits| f32::from_bits(bits).is_finite()));
+    assert!(state != step.first[0] && remembered != step.first[1]);
+    assert!(run(1 << 20).0 != dw, "other draws");
+    assert!(run(0) == (dw, state, remembered), "the same again");
 }
 
 #[test]
 fn a_captured_step_draws_anew_at_each_replay() {
     let Some(mut machine) = Machine::gpu() else { return };
-    let step = Step::new(&machine);
+    let step = Step::new(&machine, machine.device());
     // All launches happen once before, as frameworks do, and to know what to expect.
     let direct = [0, 1 << 20].map(|further| {
-        machine.write(&step.further, &[further]);
+        step.restart(&machine, further);
         step.enqueue(&mut machine);
-        step.bits(&machine)
+        step.left(&machine)
     });
-    assert_ne!(direct[0], direct[1]);
+    assert!(direct[0].0 != direct[1].0);
 
     let stream = result::stream::create(result::stream::StreamKind::NonBlocking).expect("a stream");
     machine.set_stream(Stream(stream.cast()));
@@ -107,11 +230,10 @@ fn a_captured_step_draws_anew_at_each_replay() {
         (graph, result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).expect("a graph"))
     };
     for (further, expected) in [0, 1 << 20, 0].into_iter().zip([&direct[0], &direct[1], &direct[0]]) {
-        machine.write(&step.further, &[further]);
-        machine.write(&step.dw, &vec![f32::NAN; FEATURES * FEATURES]);
+        step.restart(&machine, further);
         // SAFETY: as above.
         unsafe { result::graph::launch(ready, stream) }.expect("replays");
-        assert_eq!(&step.bits(&machine), expected, "further offset {further}");
+        assert!(step.left(&machine) == *expected, "further offset {further}");
     }
     // SAFETY: downloading waited for all replays.
     unsafe {

@@ -281,9 +281,9 @@ fn a_predictor_learns_and_guesses() {
         let mut cpu = NormPredictor::new(IN, Settings::default()).expect("valid");
         let state = machine.upload(&predictor_update::state_bytes(&cpu).expect("few features"));
         assert_eq!(state.len() as u64, plan.state_bytes());
-        let sums = machine.filled::<f64>(plan.sums_len() as usize, 0xff);
-        let scratch = machine.filled::<u8>(plan.scratch_bytes() as usize, 0xff);
-        let status = machine.filled::<u32>(2, 0xff);
+        let sums = machine.unwritten::<f64>(plan.sums_len() as usize);
+        let scratch = machine.unwritten::<u8>(plan.scratch_bytes() as usize);
+        let status = machine.unwritten::<u32>(2);
         let memory = |at: *mut u8, bytes: usize| Memory { at, bytes: bytes as u64 };
         for step in 0..3 {
             let h = made_up(TOKENS, IN, 20 + step);

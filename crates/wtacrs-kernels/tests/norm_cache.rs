@@ -277,7 +277,7 @@ fn batches_of_every_kind() {
 #[test]
 fn every_order_of_threads_and_every_geometry() {
     for seed in 0..24 {
-        let machine = &mut Machine::emulator(seed);
+        let machine = &mut Machine::drawn(seed);
         for shape in [None, Some((1, 32)), Some((2, 64)), Some((5, 96)), Some((40, 32))] {
             check_batches(machine, 1000 + seed, 6, shape);
         }
@@ -434,6 +434,6 @@ proptest! {
 
     #[test]
     fn any_batches(salt: u64, seed: u64) {
-        check_batches(&mut Machine::emulator(seed), salt, 8, None);
+        check_batches(&mut Machine::drawn(seed), salt, 8, None);
     }
 }

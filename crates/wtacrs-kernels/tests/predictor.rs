@@ -61,8 +61,8 @@ impl OnDevice {
             settings,
             in_features,
             state: machine.upload(&state),
-            sums: machine.filled(update::sums_len(in_features, settings.features as u32), 0xff),
-            status: machine.filled(2, 0xff),
+            sums: machine.unwritten(update::sums_len(in_features, settings.features as u32)),
+            status: machine.unwritten(2),
         }
     }
 
@@ -82,7 +82,7 @@ impl OnDevice {
         let (scales, count) = (machine.upload(&step.scales), count.map(|count| machine.upload(&[count as u32])));
         let rows_per_update = self.settings.rows_per_update as u32;
         let scratch_bytes = update::scratch_bytes(budget as u32, rows_per_update, self.in_features, features);
-        let scratch = machine.filled::<u8>(scratch_bytes as usize, 0xff);
+        let scratch = machine.unwritten::<u8>(scratch_bytes as usize);
         let args = Args {
             rows: rows.pointer(),
             leading: rows.leading(),
@@ -421,7 +421,7 @@ fn saved_rows_may_carry_their_scales() {
 fn no_order_of_threads_changes_a_bit() {
     let cpu = predictor(300, 40, 10);
     let run = |seed| {
-        let machine = &mut Machine::emulator(seed);
+        let machine = &mut Machine::drawn(seed);
         let device = OnDevice::new(machine, &cpu);
         for n in 0..2 {
             let mut step = step(noise::<bf16>(15, 300, n), n as usize);
@@ -431,7 +431,7 @@ fn no_order_of_threads_changes_a_bit() {
         machine.download(&device.state)
     };
     let expected = run(0);
-    (1..4).for_each(|seed| assert!(run(seed) == expected, "seed {seed}"));
+    (1..8).for_each(|seed| assert!(run(seed) == expected, "seed {seed}"));
 }
 
 /// Cached norms of every kind: those of the last visit, zeros, far ones, and some that are not known.
@@ -510,6 +510,6 @@ proptest! {
 
     #[test]
     fn any_shape(rows in 1..40_usize, in_features in 1..400_usize, features in 1..80_usize, per_update in 1..50_usize, seed: u64) {
-        check_statistics::<f16>(&mut Machine::emulator(seed), (rows, in_features, features), per_update);
+        check_statistics::<f16>(&mut Machine::drawn(seed), (rows, in_features, features), per_update);
     }
 }

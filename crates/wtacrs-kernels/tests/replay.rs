@@ -85,7 +85,7 @@ impl Learner for Kernels<'_> {
     fn weights(&mut self, h: &Array2<bf16>) -> Weights {
         let (tokens, machine) = (h.nrows(), &mut *self.machine);
         let x = Uploaded::new(machine, std::slice::from_ref(h), Place::TIGHT, bf16::NAN);
-        let (norms, directions) = (machine.filled::<f32>(tokens, 0xff), machine.filled::<f32>(tokens, 0xff));
+        let (norms, directions) = (machine.unwritten::<f32>(tokens), machine.unwritten::<f32>(tokens));
         let layout = update::State::new(self.in_features, self.settings.features as u32);
         let args = row_norms::Args {
             x: x.pointer(),
@@ -132,9 +132,9 @@ impl Learner for Kernels<'_> {
         };
         let rows_per_update = self.settings.rows_per_update as u32;
         let scratch_bytes = update::scratch_bytes(budget as u32, rows_per_update, self.in_features, features);
-        let scratch = machine.filled::<u8>(scratch_bytes as usize, 0xff);
-        let sums = machine.filled::<f64>(update::sums_len(self.in_features, features), 0xff);
-        let (dz_norms, status) = (machine.upload(&step.dz_norms), machine.filled::<u32>(2, 0xff));
+        let scratch = machine.unwritten::<u8>(scratch_bytes as usize);
+        let sums = machine.unwritten::<f64>(update::sums_len(self.in_features, features));
+        let (dz_norms, status) = (machine.upload(&step.dz_norms), machine.unwritten::<u32>(2));
         let args = update::Args {
             rows: saved.pointer(),
             leading: saved.leading(),

@@ -178,6 +178,17 @@ fn more_than_one_block_takes_by_default() {
     }
 }
 
+/// On a GPU of 48 multiprocessors: with 132 it would be 128 blocks of 256 threads, more than the emulator keeps resident.
+#[test]
+fn the_default_of_131072_pairs() {
+    let pairs = 1 << 17;
+    let norms = weights(pairs, 17);
+    let valid = Weights::new(&norms).expect("valid");
+    let default = shape(pairs as u32, 1, Design::WtaPivotal, 48);
+    assert_eq!((default.grid, default.block, default.cooperative), ([32, 1, 1], 512, true));
+    check(&Batch::of(&norms, pairs / 10), &[valid], DESIGNS[5], Geometry(32, 512, 0));
+}
+
 #[test]
 fn the_default_of_a_long_sequence() {
     let pairs = 16_384;

@@ -96,6 +96,34 @@ fn lanes_in_different_operations() {
 }
 
 #[test]
+fn lanes_at_different_matrix_operations() {
+    let multiply = |is_first: bool| {
+        if is_first {
+            matrix::mma_bf16([0; 4], [0; 2], [0.0; 4]);
+        } else {
+            matrix::mma_bf16([0; 4], [0; 2], [1.0; 4]);
+        }
+    };
+    // At one place by turns, and then not.
+    let says = ["lanes part", "threads 32-39 at mma_bf16", "threads 40-63 at mma_bf16"];
+    let found = faults(SHAPE, &says, || {
+        multiply(true);
+        multiply(index::thread() < 40);
+    });
+    assert_all!(found, Fault::WarpDivergence { stands, .. } if stands[0].doing != stands[1].doing);
+    // Shuffles are not aligned: lanes may come from anywhere.
+    let shape = Launch { seed: 3, ..SHAPE };
+    let shuffled = launch(shape, &|| {
+        if index::lane() < 8 {
+            warp::shuffle(FULL, 1u32, 0)
+        } else {
+            warp::shuffle(FULL, 2u32, 0)
+        };
+    });
+    assert_eq!(shuffled, Ok(()));
+}
+
+#[test]
 fn waiting_for_a_block_that_never_comes() {
     let flag = AtomicU32::new(0);
     let wait = || {
@@ -122,6 +150,43 @@ fn waiting_for_a_block_that_never_comes() {
         while unsafe { atomic::load_acquire(flag.as_ptr()) } == 0 {}
     });
     assert_all!(found, Fault::Spin { .. });
+}
+
+#[test]
+fn polls_without_spin() {
+    let (flag, word) = (AtomicU32::new(0), AtomicU32::new(0));
+    // SAFETY: of an atomic.
+    let poll = |at: &AtomicU32| unsafe { atomic::load_relaxed(at.as_ptr()) };
+    // SAFETY: as above.
+    let add = |at: &AtomicU32| unsafe { atomic::atomic_add(at.as_ptr(), 1) };
+    let shape = Launch { grid: [2, 1, 1], block: 32, cooperative: true, ..SHAPE };
+    // What a thread changes itself is no reason to hope.
+    let found = faults(shape, &["for ever"], || {
+        while (index::block()[0], index::thread()) == (0, 7) && poll(&flag) == 0 {
+            add(&word);
+        }
+    });
+    assert_all!(found, Fault::Spin { .. });
+
+    for seed in 0..SEEDS {
+        // Enough polls for a fault, with barriers between.
+        let shape = Launch { seed, ..shape };
+        let barriers = launch(Launch { grid: [1, 1, 1], ..shape }, &|| {
+            for _ in 0..5000 {
+                (0..20).for_each(|_| assert_eq!(poll(&flag), 0));
+                sync::barrier();
+            }
+        });
+        assert_eq!(barriers, Ok(()), "seed {seed}");
+        // What another block tells comes when that has its turn.
+        let told = AtomicU32::new(0);
+        let waits = launch(shape, &|| match (index::block()[0], index::thread()) {
+            (0, 0) => while poll(&told) == 0 {},
+            (0, _) => {}
+            _ => assert!(add(&told) < 32),
+        });
+        assert_eq!(waits, Ok(()), "seed {seed}");
+    }
 }
 
 #[test]

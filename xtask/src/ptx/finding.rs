@@ -16,6 +16,8 @@ pub(crate) enum Finding {
     Assembler { file: String, architectures: Architectures, message: String },
     /// The committed text is not what the sources give.
     Stale { file: String, kernel: Option<String> },
+    /// The committed text is not what the manifest was made with.
+    Edited { file: String },
     /// The manifest was made of other sources.
     Sources,
     /// The manifest and the build name different kernels or files.
@@ -59,6 +61,7 @@ impl fmt::Display for Finding {
                 write!(f, "{file} is not what the sources give, from {kernel} on: {REBUILD}")
             }
             Self::Stale { file, kernel: None } => write!(f, "{file} is not what the sources give: {REBUILD}"),
+            Self::Edited { file } => write!(f, "{file} is not what the manifest was made with: {REBUILD}"),
             Self::Sources => write!(f, "the sources changed since kernels-ptx/ was made: {REBUILD}"),
             Self::Missing { what, built: true } => write!(f, "{what} is not in the manifest: {REBUILD}"),
             Self::Missing { what, built: false } => {

@@ -1,6 +1,7 @@
 //! kernels-ptx/manifest.json: what was built, with what, and what each kernel needs of a GPU.
 
 use super::finding::Finding;
+use super::{build, committed_text};
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,17 +64,30 @@ impl Manifest {
         fs::write(path, text).map_err(Error::file(path))
     }
 
-    /// What differs between this manifest and a new build, and what could not be compared.
-    pub(super) fn compare(&self, built: &Self) -> (Vec<Finding>, Vec<String>) {
+    /// Files of the folder that are not those that the manifest was made with.
+    pub(super) fn edited(&self, folder: &Path) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        for (name, file) in &self.files {
+            if build::sha256(committed_text(folder, name)?.as_bytes()) != file.sha256 {
+                findings.push(Finding::Edited { file: name.clone() });
+            }
+        }
+        Ok(findings)
+    }
+
+    /// What differs between this manifest and a new build, or the files that lie beside the manifest; and what could not be
+    /// compared.
+    pub(super) fn compare(&self, lying: &BTreeMap<String, File>, built: &Self) -> (Vec<Finding>, Vec<String>) {
         let mut findings = Vec::new();
         let mut notes = Vec::new();
         if self.sources != built.sources {
             findings.push(Finding::Sources);
         }
-        let same_compiler = self.compiler == built.compiler;
-        if !same_compiler {
+        if self.compiler != built.compiler {
             let (was, is) = (&self.compiler, &built.compiler);
-            notes.push(format!("kernels-ptx/ was made by {was}, this is {is}: texts and registers are not compared"));
+            notes.push(format!(
+                "kernels-ptx/ was made by {was}, this is {is}: its texts are not compared with new ones"
+            ));
         }
         let same_assembler = self.assembler == built.assembler;
         if !same_assembler {
@@ -81,9 +95,14 @@ impl Manifest {
             notes
                 .push(format!("the manifest has the numbers of ptxas {was}, this is {is}: registers are not compared"));
         }
-        for (name, was, is) in pairs(&self.files, &built.files, &mut findings) {
-            for (kernel, was, is) in pairs(&was.kernels, &is.kernels, &mut findings) {
-                if same_compiler && was.barriers_in_text != is.barriers_in_text {
+        for (_, was, is) in pairs(&self.files, &built.files, &mut findings) {
+            pairs(&was.kernels, &is.kernels, &mut findings);
+        }
+        // What only one of them has would mostly be told twice.
+        let mut told = Vec::new();
+        for (name, was, is) in pairs(&self.files, lying, &mut told) {
+            for (kernel, was, is) in pairs(&was.kernels, &is.kernels, &mut told) {
+                if was.barriers_in_text != is.barriers_in_text {
                     findings.push(Finding::Changed {
                         kernel: kernel.into(),
                         architecture: name.into(),
@@ -92,13 +111,14 @@ impl Manifest {
                         is: is.barriers_in_text,
                     });
                 }
-                if same_compiler && same_assembler {
-                    for (architecture, was, is) in pairs(&was.architectures, &is.architectures, &mut findings) {
+                if same_assembler {
+                    for (architecture, was, is) in pairs(&was.architectures, &is.architectures, &mut told) {
                         findings.extend(was.differences(is, kernel, architecture));
                     }
                 }
             }
         }
+        findings.extend(told.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
         (findings, notes)
     }
 }
@@ -158,6 +178,7 @@ fn lay_out(value: &Value, depth: usize, text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace;
 
     fn manifest() -> Manifest {
         let resources = Resources { registers: 40, barriers: 1, ..Resources::default() };
@@ -179,15 +200,16 @@ mod tests {
 
     #[test]
     fn equal_builds_have_no_difference() {
-        assert_eq!(manifest().compare(&manifest()), (vec![], vec![]));
+        assert_eq!(manifest().compare(&manifest().files, &manifest()), (vec![], vec![]));
     }
 
     #[test]
     fn a_changed_number_names_kernel_and_architecture() {
-        let (findings, _) = manifest().compare(&changed(|resources| resources.registers = 42));
+        let compare = |lying: Manifest| manifest().compare(&lying.files, &manifest());
+        let (findings, _) = compare(changed(|resources| resources.registers = 42));
         let text: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["select on sm_90: registers 42, the manifest says 40: run cargo xtask ptx"]);
-        let (findings, _) = manifest().compare(&changed(|resources| resources.spill_bytes = 8));
+        let (findings, _) = compare(changed(|resources| resources.spill_bytes = 8));
         assert!(
             matches!(findings[..], [Finding::Changed { what: "bytes spilled", was: 0, is: 8, .. }]),
             "{findings:?}"
@@ -198,14 +220,70 @@ mod tests {
     fn another_compiler_is_said_and_its_numbers_are_not_compared() {
         let mut built = changed(|resources| resources.registers = 42);
         built.compiler = "rustc 1.97.0-nightly, LLVM 22.1.4".into();
-        let (findings, notes) = manifest().compare(&built);
+        let (findings, notes) = manifest().compare(&manifest().files, &built);
         assert_eq!(findings, []);
         assert!(notes[0].contains("rustc 1.96.0, LLVM 22.1.8") && notes[0].contains("1.97.0"), "{notes:?}");
-        // What does not depend on the compiler is still compared.
+        // What does not depend on the compiler is still compared: the sources, kernels' names, and the committed files.
+        let lying = changed(|resources| resources.registers = 44);
         built.sources = "22".into();
         built.files.clear();
-        let (findings, _) = manifest().compare(&built);
-        assert_eq!(findings, [Finding::Sources, Finding::Missing { what: "wtacrs_sm80.ptx".into(), built: false }]);
+        let (findings, _) = manifest().compare(&lying.files, &built);
+        let missing = Finding::Missing { what: "wtacrs_sm80.ptx".into(), built: false };
+        let (kernel, architecture) = ("select".into(), "sm_90".into());
+        let changed = Finding::Changed { kernel, architecture, what: "registers", was: 40, is: 44 };
+        assert_eq!(findings, [Finding::Sources, missing, changed]);
+    }
+
+    #[test]
+    fn a_file_that_was_edited_by_hand_is_refused() {
+        let folder = workspace::root().join("kernels-ptx");
+        let committed = Manifest::read(&folder.join("manifest.json")).expect("reads").expect("is there");
+        assert_eq!(committed.edited(&folder).expect("reads"), []);
+
+        let copy = std::env::temp_dir().join(format!("wtacrs-edited-{}", std::process::id()));
+        fs::create_dir_all(&copy).expect("a folder");
+        for name in committed.files.keys() {
+            let text = committed_text(&folder, name).expect("reads");
+            fs::write(copy.join(name), text.replacen("add.rn.f32", "sub.rn.f32", 1)).expect("writes");
+        }
+        let edited = committed.edited(&copy).expect("reads");
+        fs::remove_dir_all(&copy).expect("removes");
+        assert_eq!(edited, [Finding::Edited { file: "wtacrs_sm80.ptx".into() }]);
+    }
+
+    /// Whether a kernel is meant by a name of docs/kernels.md: exactly, for all types, or with a `*` for anything.
+    fn is_meant(name: &str, kernel: &str) -> bool {
+        match name.split_once('*') {
+            Some((head, tail)) => {
+                kernel.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail) && rest.len() >= tail.len())
+            }
+            None => kernel.strip_prefix(name).is_some_and(|rest| ["", "_f32", "_f16", "_bf16"].contains(&rest)),
+        }
+    }
+
+    #[test]
+    fn registers_in_the_documents_are_the_manifests() {
+        let read = |path: &str| fs::read_to_string(workspace::root().join(path)).expect("reads");
+        let manifest: Manifest = serde_json::from_str(&read("kernels-ptx/manifest.json")).expect("a manifest");
+        let text = read("docs/kernels.md");
+        let rows = text.lines().skip_while(|line| !line.starts_with("| kernel | registers")).skip(2);
+        let mut checked = 0;
+        for row in rows.take_while(|line| line.starts_with('|')) {
+            let mut cells = row.trim_matches('|').split('|').map(str::trim);
+            let (kernels, told) = (cells.next().expect("kernels"), cells.next().expect("registers"));
+            // Names stand between backquotes.
+            let names: Vec<&str> = kernels.split('`').skip(1).step_by(2).collect();
+            let meant = manifest.files.values().flat_map(|file| &file.kernels);
+            let meant = meant.filter(|(kernel, _)| names.iter().any(|name| is_meant(name, kernel)));
+            let registers: Vec<u32> =
+                meant.flat_map(|(_, kernel)| kernel.architectures.values().map(|of| of.registers)).collect();
+            let least = *registers.iter().min().unwrap_or_else(|| panic!("there is no {kernels}"));
+            let most = registers.into_iter().max().unwrap_or(least);
+            let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
+            assert_eq!(told, expected, "{kernels}");
+            checked += 1;
+        }
+        assert!(checked > 8, "a table");
     }
 
     #[test]

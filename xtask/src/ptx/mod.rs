@@ -58,30 +58,42 @@ pub(crate) fn run(check: bool) -> Result<(), Error> {
         for target in TARGETS {
             let name = format!("{}_sm{}.ptx", product.stem, target.capability);
             let raw = build::build(&compiler, product, target, &mut hasher)?;
-            let module = text::clean(&raw);
-            findings.extend(module.problems.iter().map(|problem| Finding::text(&name, problem)));
-            texts.insert(name, (module, target.capability));
+            texts.insert(name, (text::clean(&raw), target.capability));
         }
     }
 
     let scratch = workspace::target()?.join("ptx/assembled");
     fs::create_dir_all(&scratch).map_err(Error::file(&scratch))?;
-    let mut files = BTreeMap::new();
-    for (name, (module, capability)) in &texts {
+    let mut examine = |name: &str, module: &text::Module, capability: u32| {
         let path = scratch.join(name);
         fs::write(&path, &module.text).map_err(Error::file(&path))?;
-        let architectures = ARCHITECTURES.iter().copied().filter(|architecture| architecture >= capability);
+        let architectures = ARCHITECTURES.iter().copied().filter(|&architecture| architecture >= capability);
         let assemblies = assemble::assemble(&assembler, &path, architectures)?;
+        findings.extend(module.problems.iter().map(|problem| Finding::text(name, problem)));
         findings.extend(assemble::findings(name, &assemblies));
-        files.insert(name.clone(), file(module, &assemblies));
+        Ok(file(module, &assemblies))
+    };
+    let mut files = BTreeMap::new();
+    let mut lying = BTreeMap::new();
+    for (name, (module, capability)) in &texts {
+        let built = examine(name, module, *capability)?;
+        if check {
+            // What drivers get, whatever this compiler makes of the sources.
+            let text = committed_text(&folder, name)?;
+            let is_built = text == module.text;
+            let file = if is_built { built.clone() } else { examine(name, &text::clean(&text), *capability)? };
+            lying.insert(name.clone(), file);
+        }
+        files.insert(name.clone(), built);
     }
     let built = Manifest { compiler: compiler.version, assembler: assembler.version, sources: hasher.finish(), files };
 
     if check {
         let committed = committed.unwrap_or_default();
-        let (differences, notes) = committed.compare(&built);
+        let (differences, notes) = committed.compare(&lying, &built);
         notes.iter().for_each(report::note);
         findings.extend(differences);
+        findings.extend(committed.edited(&folder)?);
         if committed.compiler == built.compiler {
             findings.extend(differing_texts(&folder, texts.iter().map(|(name, (module, _))| (name, module)))?);
         }
@@ -110,6 +122,12 @@ fn file(module: &text::Module, assemblies: &BTreeMap<u32, Assembly>) -> File {
     File { sha256: build::sha256(module.text.as_bytes()), kernels: kernels.collect() }
 }
 
+/// A file of the folder; nothing if it is not there.
+fn committed_text(folder: &Path, name: &str) -> Result<String, Error> {
+    let path = folder.join(name);
+    if path.exists() { fs::read_to_string(&path).map_err(Error::file(&path)) } else { Ok(String::new()) }
+}
+
 /// Files of the folder that are not what was built.
 fn differing_texts<'a>(
     folder: &Path,
@@ -117,9 +135,7 @@ fn differing_texts<'a>(
 ) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     for (name, module) in texts {
-        let path = folder.join(name);
-        let committed =
-            if path.exists() { fs::read_to_string(&path).map_err(Error::file(&path))? } else { String::new() };
+        let committed = committed_text(folder, name)?;
         if committed != module.text {
             findings
                 .push(Finding::Stale { file: name.clone(), kernel: text::first_difference(&committed, &module.text) });

@@ -31,6 +31,8 @@ pub(crate) enum Problem {
     Local { kernel: String },
     /// ptxas may fuse this operation with another, and then it rounds otherwise than on the CPU.
     Fusible { kernel: String, instruction: String },
+    /// An operation on floats does not round as IEEE's does, as it does on the CPU.
+    Approximate { kernel: String, instruction: String },
     /// An instruction that lanes execute together is not there once.
     Copied { kernel: String, instruction: String, count: usize },
     /// There is no kernel at all.
@@ -54,6 +56,9 @@ impl fmt::Display for Problem {
             }
             Self::Fusible { kernel, instruction } => {
                 write!(f, "{kernel} has {instruction}, which ptxas may fuse and round otherwise than the CPU")
+            }
+            Self::Approximate { kernel, instruction } => {
+                write!(f, "{kernel} has {instruction}, which rounds otherwise than the CPU")
             }
             Self::Copied { kernel, instruction, count } => {
                 write!(
@@ -163,14 +168,21 @@ fn problems(kernel: &str, text: &str) -> Vec<Problem> {
         problems.push(Problem::Local { kernel: kernel.into() });
     }
     let fusible = ["mul.f32", "add.f32", "sub.f32", "mul.f64", "add.f64", "sub.f64"];
-    let mut opcodes = text.split_whitespace();
-    if let Some(instruction) = opcodes.find(|opcode| fusible.contains(opcode)) {
+    if let Some(instruction) = text.split_whitespace().find(|opcode| fusible.contains(opcode)) {
         problems.push(Problem::Fusible { kernel: kernel.into(), instruction: instruction.into() });
+    }
+    if let Some(instruction) = text.split_whitespace().find(|opcode| is_approximate(opcode)) {
+        problems.push(Problem::Approximate { kernel: kernel.into(), instruction: instruction.into() });
     }
     if kernel == BETWEEN_BRANCHES {
         problems.extend(copied(kernel, text));
     }
     problems
+}
+
+/// Whether an instruction takes subnormal numbers for zeros, or promises no more than a few of the last bits.
+fn is_approximate(opcode: &str) -> bool {
+    opcode.split('.').skip(1).any(|part| matches!(part, "ftz" | "approx" | "full"))
 }
 
 /// The kernel that has each of [`TOGETHER`] once, between branches on a condition that lanes answer differently.
@@ -181,8 +193,11 @@ const TOGETHER: &[&str] = &[
     "bar.warp.sync",
     "shfl.sync",
     "vote.sync",
+    "redux.sync",
+    "ldmatrix.sync",
     "mma.sync.aligned.m16n8k16.row.col.f32.f16",
     "mma.sync.aligned.m16n8k16.row.col.f32.bf16",
+    "mma.sync.aligned.m16n8k8.row.col.f32.tf32",
 ];
 
 /// Whether the compiler copies instructions that lanes execute together; seen in the module that has a kernel for it.
@@ -453,10 +468,16 @@ $L1:
     }
 
     #[test]
-    fn local_memory_and_fusible_operations_are_problems() {
+    fn local_memory_and_operations_that_round_otherwise_are_problems() {
         assert!(problems_with("mov.b64 	%SPL, __local_depot1;")[0].starts_with("first has an array in local memory"));
         assert!(problems_with("add.f32 	%r1, %r2, %r3;")[0].starts_with("first has add.f32"));
-        assert_eq!(problems_with("add.rn.f32 	%r1, %r2, %r3;"), Vec::<String>::new());
+        for exact in ["add.rn.f32", "div.rn.f32", "mov.b32"] {
+            assert_eq!(problems_with(&format!("{exact} \t%r1, %r2, %r3;")), Vec::<String>::new());
+        }
+        for approximate in ["ex2.approx.f32", "add.rn.ftz.f32", "div.full.f32", "setp.gt.ftz.f32"] {
+            let problems = problems_with(&format!("{approximate} \t%r1, %r2, %r3;"));
+            assert!(problems[0].starts_with(&format!("first has {approximate}, which rounds")), "{problems:?}");
+        }
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct Kernels {
 pub struct CudaDriver {
     /// The CUDA version that it is of; none without a driver.
     pub cuda: Option<String>,
+    /// The newest PTX that such a driver reads; none without a driver.
+    pub ptx: Option<String>,
     /// Why it cannot be used, if it cannot.
     pub error: Option<String>,
 }
@@ -92,8 +94,10 @@ impl Findings {
     pub fn of_this_machine() -> Self {
         let found = Installation::find();
         let gpus = found.as_ref().map_or_else(|_| Vec::new(), |installation| gpus(installation));
+        let version = Installation::driver_version().ok();
         let driver = CudaDriver {
-            cuda: Installation::driver_version().ok().map(|version| version.to_string()),
+            cuda: version.map(|version| version.to_string()),
+            ptx: version.map(|version| version.newest_ptx().to_string()),
             error: found.err().map(|error| error.to_string()),
         };
         Self::new(Cpu::of_this_machine(), driver, gpus)

@@ -23,10 +23,11 @@ pub fn render(findings: &Findings) -> String {
     );
     line(
         "driver",
-        match (&driver.cuda, &driver.error) {
-            (Some(cuda), None) => format!("CUDA {cuda}"),
-            (Some(cuda), Some(error)) => format!("CUDA {cuda}, not usable: {error}"),
-            (None, _) => "none".to_owned(),
+        match (&driver.cuda, &driver.ptx, &driver.error) {
+            (Some(cuda), Some(ptx), None) => format!("CUDA {cuda}, which reads PTX {ptx} and older"),
+            (Some(cuda), _, Some(error)) => format!("CUDA {cuda}, not usable: {error}"),
+            (Some(cuda), None, None) => format!("CUDA {cuda}"),
+            (None, ..) => "none".to_owned(),
         },
     );
     if gpus.is_empty() {
@@ -81,7 +82,11 @@ mod tests {
     fn last_lines(cuda: Option<&str>, error: Option<&str>, gpus: Vec<Gpu>) -> Vec<String> {
         let cpu = Cpu { architecture: "x86_64", threads: 1, simd: vec!["avx2", "fma"] };
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        let text = render(&Findings::new(cpu, CudaDriver { cuda: owned(cuda), error: owned(error) }, gpus));
+        let text = render(&Findings::new(
+            cpu,
+            CudaDriver { cuda: owned(cuda), ptx: owned(cuda.map(|_| "8.4")), error: owned(error) },
+            gpus,
+        ));
         assert!(text.contains("CPU      x86_64, 1 thread, SIMD: avx2, fma\n"), "{text}");
         text.lines().skip(3).map(str::to_owned).collect()
     }
@@ -93,7 +98,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "driver   CUDA 12.4".to_owned(),
+                "driver   CUDA 12.4, which reads PTX 8.4 and older".to_owned(),
                 format!("GPU 0    {what}; the kernels do not load: too old"),
                 format!("GPU 1    {what}; the kernels load"),
                 "runs on  GPU: the kernels load on GPU 1, NVIDIA A100".to_owned(),

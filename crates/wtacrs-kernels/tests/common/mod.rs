@@ -3,7 +3,7 @@
 //! ```text
 //! for_each_machine(|machine| {
 //!     let x = machine.upload(&[1.0_f32, 2.0]);
-//!     let y = machine.filled::<f32>(2, 0xff);
+//!     let y = machine.unwritten::<f32>(2);
 //!     let args = Args { x: x.bytes(), y: y.pointer(), … };
 //!     // SAFETY: …
 //!     unsafe { machine.run(&KERNEL, shape, &args) };
@@ -68,11 +68,15 @@ static PTX: LazyLock<Module> = LazyLock::new(|| {
 /// the kernels themselves, and takes several times as long.
 pub const BY_PTX_TOO: bool = cfg!(not(feature = "sanitizer"));
 
+/// Whether only a GPU is to be tested: under the sanitizers of one, which see nothing of the rest.
+pub fn only_gpu() -> bool {
+    std::env::var_os("WTACRS_ONLY_GPU").is_some_and(|value| value == "1")
+}
+
 /// Runs a test on the emulator, on the emulator by the PTX, and on the first GPU if there is one.
 pub fn for_each_machine(mut test: impl FnMut(&mut Machine)) {
-    test(&mut Machine::emulator(0));
-    if BY_PTX_TOO {
-        test(&mut Machine::ptx(0));
+    if !only_gpu() {
+        Machine::both(0).iter_mut().for_each(&mut test);
     }
     if let Some(mut gpu) = Machine::gpu() {
         test(&mut gpu);
@@ -88,6 +92,22 @@ impl Machine {
     /// The kernels' PTX on the emulator, with a seed for the order in which threads run.
     pub fn ptx(seed: u64) -> Self {
         Self { kind: Kind::Ptx(seed), device: Device::emulated() }
+    }
+
+    /// The emulator, and the PTX on it, with one order of threads.
+    pub fn both(seed: u64) -> Vec<Self> {
+        let ptx = BY_PTX_TOO.then(|| Self::ptx(seed));
+        [Self::emulator(seed)].into_iter().chain(ptx).collect()
+    }
+
+    /// One of the two, as a number says that proptest draws, and an order of threads; the GPU where only that is tested.
+    pub fn drawn(seed: u64) -> Self {
+        if only_gpu()
+            && let Some(gpu) = Self::gpu()
+        {
+            return gpu;
+        }
+        if BY_PTX_TOO && seed % 2 == 1 { Self::ptx(seed / 2) } else { Self::emulator(seed / 2) }
     }
 
     /// The first GPU. Without one: none, and a line on stderr, which the test harness does not hide.
@@ -156,6 +176,12 @@ impl Machine {
         buffer
     }
 
+    /// Memory that a kernel is to write before anybody reads it: garbage here, and on a GPU memory of which initcheck knows that
+    /// nobody wrote it.
+    pub fn unwritten<T: Copy>(&self, len: usize) -> Buffer<T> {
+        if self.is_gpu() { self.allocate(len) } else { self.filled(len, 0xff) }
+    }
+
     /// Replaces what a buffer holds, after all that was launched.
     pub fn write<T: Copy>(&self, buffer: &Buffer<T>, values: &[T]) {
         assert_eq!(values.len(), buffer.len, "as many values as the buffer has");
@@ -183,7 +209,8 @@ impl Machine {
             return values;
         }
         match self.kind {
-            // SAFETY: the buffer was filled when it was made, and has that many values; so has the vector.
+            // SAFETY: the buffer was filled when it was made (on a GPU it may hold anything), and has that many values; so has
+            // the vector.
             Kind::Emulator(_) | Kind::Ptx(_) => unsafe {
                 values.as_mut_ptr().copy_from_nonoverlapping(buffer.pointer(), buffer.len);
                 values.set_len(buffer.len);

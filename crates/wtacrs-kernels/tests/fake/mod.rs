@@ -43,6 +43,8 @@ pub struct Fake {
     pub version: u32,
     pub devices: u32,
     pub capability: (u32, u32),
+    /// Whether it has cuCtxGetId, as drivers of CUDA 12 and later do.
+    pub numbers_contexts: bool,
     /// A call that fails.
     pub fails: Option<&'static str>,
     pub state: Mutex<State>,
@@ -59,7 +61,14 @@ pub struct State {
 
 impl Default for Fake {
     fn default() -> Self {
-        Self { version: 12_040, devices: 2, capability: (8, 6), fails: None, state: Mutex::default() }
+        Self {
+            version: 12_040,
+            devices: 2,
+            capability: (8, 6),
+            numbers_contexts: true,
+            fails: None,
+            state: Mutex::default(),
+        }
     }
 }
 
@@ -141,6 +150,11 @@ impl Calls for Fake {
         })
     }
 
+    fn is_primary_active(&self, device: DeviceHandle) -> Result<bool, DriverError> {
+        // Of the first GPU somebody has retained it.
+        self.ask("cuDevicePrimaryCtxGetState", |_| device == DeviceHandle(0))
+    }
+
     fn retain_primary(&self, device: DeviceHandle) -> Result<Context, DriverError> {
         self.note("cuDevicePrimaryCtxRetain", Call::Retain(device), |_| Context(0x1000 + device.0 as usize))
     }
@@ -159,8 +173,11 @@ impl Calls for Fake {
         self.ask("cuCtxGetDevice", |_| DeviceHandle(0))
     }
 
-    fn context_id(&self, _: Context) -> Result<u64, DriverError> {
-        self.ask("cuCtxGetId", |state| state.current.map_or(0, |(_, id)| id))
+    fn context_id(&self, _: Context) -> Result<Option<u64>, DriverError> {
+        if !self.numbers_contexts {
+            return Ok(None);
+        }
+        self.ask("cuCtxGetId", |state| state.current.map(|(_, id)| id))
     }
 
     fn load_module(&self, ptx: &str) -> Result<Module, DriverError> {

@@ -246,7 +246,7 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
         machine.upload(&dw.bytes),
         machine.upload(&indices),
         machine.upload(&counts.iter().map(|&c| c as u32).collect::<Vec<_>>()),
-        machine.filled::<u8>(tiling.partial_bytes as usize, 0xff),
+        machine.unwritten::<u8>(tiling.partial_bytes as usize),
     );
     let at = |buffer: &Buffer<u8>, shift: usize, of: Type| buffer.bytes().wrapping_add(shift * of.bytes());
     let args = Args {

@@ -6,8 +6,11 @@
 mod case;
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
 mod far;
 mod real_layer;
+#[path = "../sparse/mod.rs"]
+mod sparse;
 
 use case::{Case, MULTIPLIERS, check};
 use common::{Machine, for_each_machine};
@@ -124,8 +127,8 @@ fn splits_are_added_in_order() {
         for splits in 1..=4 {
             let case = Case { splits, accumulate: true, ..Case::new(multiplier, 16, 20, 75) };
             let first = check(&mut Machine::emulator(0), &case);
-            for seed in 1..4 {
-                assert_eq!(check(&mut Machine::emulator(seed), &case), first, "seed {seed} of {case:?}");
+            for seed in 1..8 {
+                assert_eq!(check(&mut Machine::drawn(seed), &case), first, "seed {seed} of {case:?}");
             }
             if let Some(mut gpu) = Machine::gpu() {
                 let once = check(&mut gpu, &case);
@@ -176,7 +179,7 @@ proptest! {
 
     #[test]
     fn equals_the_definition(case in cases(), seed in 0_u64..1000) {
-        check(&mut Machine::emulator(seed), &case);
+        check(&mut Machine::drawn(seed), &case);
         if let Some(mut gpu) = Machine::gpu() {
             check(&mut gpu, &case);
         }

@@ -72,8 +72,8 @@ fn a_real_layer_equals_the_cpu() {
             let tiling = tiling(multiplier, sizes, machine.device().multiprocessors);
             let (saved, dz) = (machine.upload(&bytes(&saved)), machine.upload(&bytes(&dz)));
             let indices = machine.upload(selection.indices());
-            let dw = machine.filled::<f32>(in_features * out_features, 0xff);
-            let partials = machine.filled::<u8>(tiling.partial_bytes as usize, 0xff);
+            let dw = machine.unwritten::<f32>(in_features * out_features);
+            let partials = machine.unwritten::<u8>(tiling.partial_bytes as usize);
             let args = Args {
                 saved: saved.bytes(),
                 saved_leading: in_features as u64,

@@ -1,7 +1,7 @@
 //! Selections by the kernel, and the same by the CPU path of wtacrs-core.
 #![allow(dead_code, unreachable_pub)]
 
-use crate::common::{BY_PTX_TOO, Machine};
+use crate::common::{BY_PTX_TOO, Machine, only_gpu};
 use std::cell::RefCell;
 use wtacrs_core::design::{BuiltIn, Design as _};
 use wtacrs_core::draws::PhiloxDraws;
@@ -79,7 +79,7 @@ pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> 
         static GPU: RefCell<Option<Machine>> = RefCell::new(Machine::gpu());
     }
     let found = run_on(&mut Machine::emulator(geometry.2), batch, design, geometry);
-    if BY_PTX_TOO {
+    if BY_PTX_TOO && !only_gpu() {
         let by_ptx = run_on(&mut Machine::ptx(geometry.2), batch, design, geometry);
         assert_eq!(by_ptx, found, "PTX of {design:?}, {geometry:?}");
     }
@@ -131,10 +131,10 @@ fn in_memory(
 ) -> (Vec<Found>, Vec<u64>) {
     let (problems, pairs, budget) = (batch.problems, batch.pairs() as u32, batch.budget as u32);
     let scratch = machine.filled::<u8>(problems * select::scratch_bytes(pairs, budget, design) as usize, 0x91);
-    let indices = machine.filled::<u32>(problems * batch.budget, 0xff);
-    let scales = machine.filled::<f64>(problems * batch.budget, 0xff);
-    let (count, status) = (machine.filled::<u32>(problems, 0xff), machine.filled::<u32>(problems, 0xff));
-    let winners = machine.filled::<u64>(problems, 0xff);
+    let indices = machine.unwritten::<u32>(problems * batch.budget);
+    let scales = machine.unwritten::<f64>(problems * batch.budget);
+    let (count, status) = (machine.unwritten::<u32>(problems), machine.unwritten::<u32>(problems));
+    let winners = machine.unwritten::<u64>(problems);
     let boards = machine.filled::<u64>(problems * select::board_words(shape) as usize, 0);
     let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
     let further_offset = machine.upload(&[batch.further_offset.unwrap_or(0)]);
@@ -183,7 +183,7 @@ fn in_memory(
 /// The weights that the kernel makes.
 pub fn weights_on(machine: &mut Machine, batch: &Batch<'_>) -> Vec<f64> {
     let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
-    let weights = machine.filled::<f64>(batch.input_norms.len(), 0xff);
+    let weights = machine.unwritten::<f64>(batch.input_norms.len());
     let pairs = batch.pairs() as u32;
     let args = WeightsArgs {
         input_norms: input_norms.pointer(),

@@ -169,7 +169,7 @@ fn execute<T: Copy, E: std::fmt::Display>(
 ) -> Vec<Outcome> {
     let &Sizes { batch, tokens, kept, rows, columns, strides, bias } = sizes;
     // Old bits everywhere: NaN as numbers, far too large as indices.
-    let room = |machine: &Machine, bytes: u64| machine.filled::<u8>(bytes as usize, 0xff);
+    let room = |machine: &Machine, bytes: u64| machine.unwritten::<u8>(bytes as usize);
     let memory = |of: &Buffer<u8>| Memory { at: of.bytes(), bytes: of.len() as u64 };
     let (h, dz, guess) = (machine.upload(&given.h), machine.upload(&given.dz), machine.upload(given.guess));
     let saved = room(machine, parts.bytes);
@@ -188,13 +188,13 @@ fn execute<T: Copy, E: std::fmt::Display>(
     drop((scratch, h));
 
     let scratch = room(machine, backward_bytes);
-    let dz_norms = machine.filled::<f32>(batch * tokens, 0xff);
+    let dz_norms = machine.unwritten::<f32>(batch * tokens);
     let behind = 7;
     let begin = |b: usize| strides.matrices.of(b as u32) as usize;
     let last = (0..batch).map(begin).max().expect("a batch of some");
     let len = last + (rows - 1) * strides.row + columns + behind;
     let accumulates = given.old_dw != 0.0;
-    let old = |len| if accumulates { machine.upload(&vec![given.old_dw; len]) } else { machine.filled(len, 0xff) };
+    let old = |len| if accumulates { machine.upload(&vec![given.old_dw; len]) } else { machine.unwritten(len) };
     let (dw, bias_gradient) = (old(len), old(batch * bias));
     let buffers = BackwardBuffers {
         saved: memory(&saved),

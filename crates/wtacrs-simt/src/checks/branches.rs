@@ -2,15 +2,25 @@
 //! lanes copies what lies between into both arms; `cargo xtask ptx` counts that each is there once.
 
 use super::{Args, put, take};
+use crate::shared::Shared;
 use crate::warp::FULL;
 use crate::{index, matrix, sync, warp};
+
+/// Words of output a thread.
+const WORDS: u32 = 7;
 
 /// The first word of the input: how many threads answer yes.
 #[inline(always)]
 pub(super) unsafe fn between_branches(args: &Args) {
     let thread = index::thread();
-    // SAFETY: the input has a word for each thread, the output four.
+    let rows = Shared::<u32>::new(0, 256);
+    // SAFETY: the input has a word for each thread, the output seven, shared memory four, written before the barrier.
     unsafe {
+        let mut i = 0;
+        while i < 4 {
+            rows.write(4 * thread + i, 4 * thread + i);
+            i += 1;
+        }
         let limit = take(args, 0);
         let is_low = thread < limit;
         let mut value = thread * 3;
@@ -19,10 +29,11 @@ pub(super) unsafe fn between_branches(args: &Args) {
         }
         sync::barrier();
         let neighbour = warp::shuffle_xor(FULL, value, 1);
+        let place = WORDS * thread;
         if is_low {
-            put(args, 4 * thread, neighbour);
+            put(args, place, neighbour);
         } else {
-            put(args, 4 * thread, neighbour * 5);
+            put(args, place, neighbour * 5);
         }
 
         let mut first = if is_low { Some(thread) } else { None };
@@ -34,8 +45,8 @@ pub(super) unsafe fn between_branches(args: &Args) {
         sync::warp_barrier(FULL);
         let even = warp::ballot(FULL, value.is_multiple_of(2));
         match first {
-            Some(low) => put(args, 4 * low + 1, even),
-            None => put(args, 4 * thread + 1, !even),
+            Some(low) => put(args, WORDS * low + 1, even),
+            None => put(args, place + 1, !even),
         }
 
         let mut sum = value as f32;
@@ -45,14 +56,31 @@ pub(super) unsafe fn between_branches(args: &Args) {
         // A·0 + C.
         let sums = matrix::mma_f16([0x3c00_3c00; 4], [0; 2], [sum; 4]);
         match first {
-            Some(low) => put(args, 4 * low + 2, sums[0] as u32),
-            None => put(args, 4 * thread + 2, sums[1] as u32 * 2),
+            Some(low) => put(args, WORDS * low + 2, sums[0] as u32),
+            None => put(args, place + 2, sums[1] as u32 * 2),
         }
         let sums = matrix::mma_bf16([0x3f80_3f80; 4], [0; 2], [sum; 4]);
         if is_low {
-            put(args, 4 * thread + 3, sums[2] as u32);
+            put(args, place + 3, sums[2] as u32);
         } else {
-            put(args, 4 * thread + 3, sums[3] as u32 * 3);
+            put(args, place + 3, sums[3] as u32 * 3);
+        }
+        let sums = matrix::mma_tf32([0x3f80_0000; 4], [0; 2], [sum; 4]);
+        match first {
+            Some(low) => put(args, WORDS * low + 4, sums[0] as u32),
+            None => put(args, place + 4, sums[1] as u32 * 5),
+        }
+        let all = warp::reduce_add(FULL, value);
+        if is_low {
+            put(args, place + 5, all);
+        } else {
+            put(args, place + 5, all * 2);
+        }
+        // Row `lane` of four matrices.
+        let elements = matrix::load_x4(rows.address(4 * thread));
+        match first {
+            Some(low) => put(args, WORDS * low + 6, elements[0]),
+            None => put(args, place + 6, elements[3]),
         }
     }
 }
@@ -72,10 +100,13 @@ pub(super) fn between_branches_expected(input: &[u32]) -> Vec<u32> {
         let warp = thread / 32 * 32;
         let even = (0..32).filter(|lane| value(warp + lane) % 2 == 0).fold(0, |bits, lane| bits | 1 << lane);
         let (neighbour, own) = (value(thread ^ 1), value(thread));
+        let all: u32 = (0..32).map(|lane| value(warp + lane)).sum();
+        // Word t of row g of matrix 0 or 3.
+        let element = |matrix: usize| (4 * (warp + 8 * matrix + thread % 32 / 4) + thread % 4) as u32;
         match (thread < limit, thread > 7) {
-            (true, false) => [neighbour, even, own + 1, own + 1],
-            (true, true) => [neighbour, !even, 2 * (own + 1), own + 1],
-            (false, _) => [5 * neighbour, !even, 2 * own, 3 * own],
+            (true, false) => [neighbour, even, own + 1, own + 1, own + 1, all, element(0)],
+            (true, true) => [neighbour, !even, 2 * (own + 1), own + 1, 5 * (own + 1), all, element(3)],
+            (false, _) => [5 * neighbour, !even, 2 * own, 3 * own, 5 * own, 2 * all, element(3)],
         }
     };
     (0..64).flat_map(output).collect()

@@ -69,6 +69,15 @@ pub enum Operation {
     MmaTf32,
 }
 
+impl Operation {
+    /// Whether PTX calls it `.aligned`: all lanes of the warp must be at the same instruction, not only at such a one.
+    #[inline(always)]
+    pub(super) fn is_aligned(self) -> bool {
+        use Operation::*;
+        matches!(self, LoadX4 | LoadX4Transposed | LoadX2 | LoadX2Transposed | MmaBf16 | MmaF16 | MmaTf32)
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -228,7 +237,7 @@ pub enum Fault {
         /// Who waits where.
         stands: Vec<Stand>,
     },
-    /// Not all lanes of a mask come to the same operation.
+    /// Not all lanes of a mask come to the same operation, or to one place of a matrix unit's.
     #[error("{}: lanes part at a warp's operation: {}", named(*block), listed(stands))]
     WarpDivergence {
         /// The block.
@@ -330,8 +339,9 @@ pub enum Fault {
         /// Which accesses.
         how: String,
     },
-    /// A wait for another block in a launch that does not keep all blocks resident.
-    #[error("{culprit}: spins in a launch that is not cooperative")]
+    /// A wait for another block in a launch that does not keep all blocks resident, or one that looks again and again without
+    /// [`spin`](crate::sync::spin) while nobody else does anything.
+    #[error("{culprit}: spins in a launch that is not cooperative, or for ever")]
     Spin {
         /// Whose call it is.
         culprit: Culprit,

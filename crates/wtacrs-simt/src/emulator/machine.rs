@@ -45,8 +45,19 @@ pub(super) struct Thread {
     pub(super) commits: Cell<u64>,
     /// As the shadow counts it.
     pub(super) clock: Cell<u32>,
-    /// The last address polled, what was there, and how often.
-    pub(super) polls: Cell<(usize, u64, u32)>,
+    pub(super) polls: Cell<Polls>,
+    /// How many of the launch's changes are this thread's.
+    changes: Cell<u64>,
+}
+
+/// How often a thread found the same at one address, one time after the other.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Polls {
+    pub(super) at: usize,
+    pub(super) value: u64,
+    pub(super) count: u32,
+    /// What others had done before: [`Thread::others`].
+    pub(super) others: u64,
 }
 
 pub(super) struct Warp {
@@ -75,8 +86,8 @@ pub(super) struct Block {
     pub(super) barrier: Cell<(Place, bool)>,
     pub(super) finished: Cell<u32>,
     pub(super) spinning: Cell<u32>,
-    /// Counts what a spinning thread could wait for.
-    pub(super) changes: Cell<u64>,
+    /// Counts what a spinning thread could wait for, in all blocks that are resident together.
+    pub(super) changes: Rc<Cell<u64>>,
     pub(super) order: RefCell<Order>,
     pub(super) faulty: Cell<bool>,
     pub(super) fault: RefCell<Option<Fault>>,
@@ -112,7 +123,7 @@ fn outside() -> ! {
 }
 
 impl Block {
-    pub(super) fn new(index: [u32; 3], shape: &super::Launch, order: Order) -> Rc<Self> {
+    pub(super) fn new(index: [u32; 3], shape: &super::Launch, order: Order, changes: &Rc<Cell<u64>>) -> Rc<Self> {
         let block = Rc::new(Self {
             index,
             grid: shape.grid,
@@ -126,7 +137,7 @@ impl Block {
             barrier: Cell::new((Place(Location::caller()), true)),
             finished: Cell::new(0),
             spinning: Cell::new(0),
-            changes: Cell::new(0),
+            changes: Rc::clone(changes),
             order: RefCell::new(order),
             faulty: Cell::new(false),
             fault: RefCell::new(None),
@@ -163,19 +174,19 @@ impl Block {
         self.spinning.set(0);
     }
 
-    #[inline(always)]
-    pub(super) fn changed(&self) {
-        self.changes.set(self.changes.get() + 1);
-    }
-
     pub(super) fn is_finished(&self) -> bool {
         self.finished.get() as usize == self.threads.len()
     }
 
     /// Who does what, threads that do the same together.
     pub(super) fn stands(&self) -> Vec<Stand> {
+        self.stands_of(&self.threads)
+    }
+
+    /// As [`Self::stands`], of some threads: others may be about to run.
+    pub(super) fn stands_of(&self, threads: &[Thread]) -> Vec<Stand> {
         let mut stands: Vec<Stand> = Vec::new();
-        for thread in &self.threads {
+        for thread in threads {
             let doing = match thread.status.get() {
                 Status::Barrier(place) => Doing::Barrier(place),
                 Status::Spinning(place) => Doing::Spinning(place),
@@ -229,7 +240,8 @@ impl Thread {
             flights: RefCell::default(),
             commits: Cell::new(0),
             clock: Cell::new(1),
-            polls: Cell::new((0, 0, 0)),
+            polls: Cell::default(),
+            changes: Cell::new(0),
         }
     }
 
@@ -251,6 +263,20 @@ impl Thread {
 
     pub(super) fn culprit(&self, place: Place) -> Culprit {
         Culprit { block: self.block().index, thread: self.index, place }
+    }
+
+    /// Counts what a spinning thread could wait for.
+    #[inline(always)]
+    pub(super) fn changed(&self) {
+        let changes = &self.block().changes;
+        changes.set(changes.get() + 1);
+        self.changes.set(self.changes.get() + 1);
+    }
+
+    /// Counts what other threads have changed, and barriers, to which they came.
+    pub(super) fn others(&self) -> u64 {
+        let block = self.block();
+        block.changes.get() - self.changes.get() + block.barriers.get()
     }
 
     /// Lets others run until someone wakes this thread.

@@ -9,7 +9,8 @@
 //! A launch that returns `Ok` has, in the order of threads that [`Launch::seed`] gave,
 //!
 //! - met at every barrier with all threads of the block, at one place of the source, and at every operation of a warp
-//!   with all lanes of the mask, each naming the same mask and the same operation;
+//!   with all lanes of the mask, each naming the same mask and the same operation, at one place where it is one of the matrix
+//!   units', which PTX calls aligned;
 //! - named no lane in a mask that had ended, and shuffled from no lane outside of it;
 //! - accessed shared memory within its windows and the launch's bytes, aligned, after it was written and after every
 //!   copy into it had landed; ended no thread with a copy under way;
@@ -17,7 +18,8 @@
 //!   of barriers of the warp between (shuffles and votes order nothing), atomic operations among themselves excepted;
 //! - loaded from and stored to global memory at addresses that the access's size divides;
 //! - waited for other blocks only where all blocks are resident, and for something that came: where only spinning
-//!   threads are left and nothing has changed for a thousand rounds, nothing will.
+//!   threads are left and nothing has changed for a thousand rounds, nothing will; nor where a thread has looked at one word
+//!   65,536 times while no other thread changed anything or came to a barrier with it, or 16,777,216 times.
 //!
 //! What went wrong is a [`Fault`], which names the block, the threads and lanes, and the places in the source. The same
 //! seed gives the same order of a block's threads on every machine, and the same fault, unless blocks change what others

@@ -30,6 +30,12 @@ impl Slots {
         (0..32).fold(true, |all, lane| all & (agrees(lane) | (mask >> lane & 1 == 0)))
     }
 
+    /// Whether all lanes came from one place of the source.
+    #[inline(always)]
+    fn one_place(&self) -> bool {
+        self.places.iter().all(|place| *place == self.places[0])
+    }
+
     #[inline(always)]
     fn take<const OUT: usize>(&self, lane: usize) -> [u32; OUT] {
         std::array::from_fn(|i| self.words[i][lane])
@@ -65,6 +71,13 @@ pub(super) fn meet<const IN: usize, const OUT: usize>(
         slots.words[i][lane] = word;
     }
     if meeting & mask == mask && slots.agree(operation, mask) {
+        // An aligned operation has all 32 lanes.
+        if operation.is_aligned() && !slots.one_place() {
+            thread.status.set(Status::Collective);
+            let first = (thread.index - thread.lane()) as usize;
+            let stands = block.stands_of(&block.threads[first..first + 32]);
+            thread.fail(Fault::WarpDivergence { block: block.index, stands });
+        }
         if let Err(fault) = work(slots, mask) {
             thread.fail(fault);
         }

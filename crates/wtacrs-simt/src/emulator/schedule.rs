@@ -90,16 +90,17 @@ fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) ->
         return Err(Fault::Stacks { threads, reason });
     }
     let mut stacks = Stacks::reserve(threads as usize);
+    let changes = Rc::default();
     let mut residents: Vec<_> = range
         .map(|i| {
             let index = [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32];
-            let block = Block::new(index, launch, Order::new(launch.seed, i));
+            let block = Block::new(index, launch, Order::new(launch.seed, i), &changes);
             let routines = (0..launch.block).map(|_| None).collect();
             Resident { routines, block, last_warp: 0 }
         })
         .collect();
     let outer = enter(std::ptr::null());
-    let result = drive(&mut residents, &mut stacks, Order::new(launch.seed, u64::MAX), kernel);
+    let result = drive(&mut residents, &mut stacks, Order::new(launch.seed, u64::MAX), &changes, kernel);
     for resident in &mut residents {
         for (thread, routine) in resident.block.threads.iter().zip(&mut resident.routines) {
             if let Some(mut routine) = routine.take() {
@@ -114,10 +115,16 @@ fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) ->
     result.map(|()| Counts { barriers })
 }
 
-fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kernel: Kernel<'_>) -> Result<(), Fault> {
+fn drive(
+    residents: &mut [Resident],
+    stacks: &mut Stacks,
+    mut order: Order,
+    changes: &Cell<u64>,
+    kernel: Kernel<'_>,
+) -> Result<(), Fault> {
     let count = residents.len();
     let mut idle = 0;
-    let mut changes = 0;
+    let mut before = 0;
     loop {
         let from = order.below(count);
         let ready = (0..count).map(|i| (from + i) % count).find(|&i| residents[i].block.ready.get() != 0);
@@ -128,9 +135,9 @@ fn drive(residents: &mut [Resident], stacks: &mut Stacks, mut order: Order, kern
         if residents.iter().all(|resident| resident.block.is_finished()) {
             return Ok(());
         }
-        let now: u64 = residents.iter().map(|resident| resident.block.changes.get()).sum();
-        idle = if now == changes { idle + 1 } else { 0 };
-        changes = now;
+        let now = changes.get();
+        idle = if now == before { idle + 1 } else { 0 };
+        before = now;
         let spinning = residents.iter().any(|resident| resident.block.spinning.get() != 0);
         if !spinning || idle > IDLE_ROUNDS {
             return Err(diagnose(residents));

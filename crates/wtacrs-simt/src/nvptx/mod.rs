@@ -2,8 +2,8 @@
 //!
 //! Why not inline PTX everywhere: rustc does not mark `asm!` as *convergent*, so LLVM may copy a barrier or a shuffle into
 //! both arms of a branch that lanes take differently, and the kernel hangs or is wrong. LLVM's own intrinsics are marked.
-//! The one collective that has no intrinsic callable from Rust, mma on f16 (it takes vectors of f16), relies on the flags
-//! that `cargo xtask ptx` passes.
+//! Two collectives are inline PTX all the same and rely on the flags that `cargo xtask ptx` passes: mma on f16, whose intrinsic
+//! takes vectors of f16, which Rust cannot pass, and ldmatrix, whose intrinsics cost moves.
 //!
 //! Loads are `pure, readonly`: they may be merged and dropped, but not moved across stores, barriers or fences.
 

@@ -65,6 +65,8 @@ pub trait Calls {
     fn device_memory(&self, device: DeviceHandle) -> Result<u64, DriverError>;
     /// cuDeviceGetAttribute.
     fn device_attribute(&self, device: DeviceHandle, attribute: Attribute) -> Result<u32, DriverError>;
+    /// cuDevicePrimaryCtxGetState: whether somebody retains it.
+    fn is_primary_active(&self, device: DeviceHandle) -> Result<bool, DriverError>;
     /// cuDevicePrimaryCtxRetain.
     fn retain_primary(&self, device: DeviceHandle) -> Result<Context, DriverError>;
     /// cuCtxGetCurrent.
@@ -73,8 +75,8 @@ pub trait Calls {
     fn set_current(&self, context: Context) -> Result<(), DriverError>;
     /// cuCtxGetDevice: the current context's.
     fn current_device(&self) -> Result<DeviceHandle, DriverError>;
-    /// cuCtxGetId: unique where a destroyed context's handle may be used again; 0 where the driver has no such call.
-    fn context_id(&self, context: Context) -> Result<u64, DriverError>;
+    /// cuCtxGetId: unique where a destroyed context's handle may be used again; none where the driver has no such call.
+    fn context_id(&self, context: Context) -> Result<Option<u64>, DriverError>;
     /// cuModuleLoadDataEx, of PTX that ends with a NUL.
     fn load_module(&self, ptx: &str) -> Result<Module, DriverError>;
     /// cuModuleGetFunction.

@@ -63,6 +63,7 @@ table! {
     cuDeviceGetName(*mut c_char, c_int, sys::CUdevice);
     cuDeviceTotalMem_v2(*mut usize, sys::CUdevice);
     cuDeviceGetAttribute(*mut c_int, c_int, sys::CUdevice);
+    cuDevicePrimaryCtxGetState(sys::CUdevice, *mut c_uint, *mut c_int);
     cuDevicePrimaryCtxRetain(*mut sys::CUcontext, sys::CUdevice);
     cuCtxGetCurrent(*mut sys::CUcontext);
     cuCtxSetCurrent(sys::CUcontext);
@@ -175,6 +176,12 @@ impl Calls for Cuda {
         Ok(value.unsigned_abs())
     }
 
+    fn is_primary_active(&self, device: DeviceHandle) -> Result<bool, DriverError> {
+        let (mut flags, mut active) = (0, 0);
+        call!(self.cuDevicePrimaryCtxGetState(device.0, &mut flags, &mut active))?;
+        Ok(active != 0)
+    }
+
     fn retain_primary(&self, device: DeviceHandle) -> Result<Context, DriverError> {
         let mut context: sys::CUcontext = ptr::null_mut();
         call!(self.cuDevicePrimaryCtxRetain(&mut context, device.0))?;
@@ -197,13 +204,12 @@ impl Calls for Cuda {
         Ok(DeviceHandle(device))
     }
 
-    fn context_id(&self, context: Context) -> Result<u64, DriverError> {
+    fn context_id(&self, context: Context) -> Result<Option<u64>, DriverError> {
+        let Some(get) = self.table.cuCtxGetId else { return Ok(None) };
         let mut id = 0;
-        if let Some(get) = self.table.cuCtxGetId {
-            // SAFETY: the context is one that the driver gave.
-            self.check("cuCtxGetId", unsafe { get(context.0 as sys::CUcontext, &mut id) })?;
-        }
-        Ok(id)
+        // SAFETY: the context is one that the driver gave.
+        self.check("cuCtxGetId", unsafe { get(context.0 as sys::CUcontext, &mut id) })?;
+        Ok(Some(id))
     }
 
     fn load_module(&self, ptx: &str) -> Result<Module, DriverError> {

@@ -17,7 +17,8 @@ pub enum DriverError {
     },
     /// The kernels' PTX is of a newer version than the driver understands.
     #[error(
-        "the CUDA driver is too old: it is of CUDA {found}, and the kernels' PTX {ptx} needs CUDA {needed} or later"
+        "the CUDA driver is too old: it is of CUDA {found} and reads PTX {}, and the kernels' PTX {ptx} needs CUDA {needed} or later",
+        found.newest_ptx()
     )]
     TooOld {
         /// The CUDA version that first understood it.

@@ -46,8 +46,20 @@ pub struct Installation<C = Cuda> {
 #[derive(Debug, Default)]
 struct Known {
     primary: HashMap<DeviceHandle, Context>,
-    /// By a context's handle and id, since handles are used again.
+    /// By what no other context ever has: see `Installation::key`.
     kernels: HashMap<(Context, u64), Arc<Kernels>>,
+}
+
+impl Known {
+    /// A GPU's primary context, retained once and for good.
+    fn retain_primary(&mut self, calls: &impl Calls, device: DeviceHandle) -> Result<Context, DriverError> {
+        if let Some(&context) = self.primary.get(&device) {
+            return Ok(context);
+        }
+        let context = calls.retain_primary(device)?;
+        self.primary.insert(device, context);
+        Ok(context)
+    }
 }
 
 /// The kernels in a context.
@@ -161,11 +173,25 @@ impl<C: Calls> Installation<C> {
         })
     }
 
+    /// What tells the current context from all others, also from one whose place it took: handles are used again.
+    ///
+    /// Drivers before CUDA 12 do not number contexts. There a primary context that is retained here has its handle for itself; of
+    /// others nothing is known, so that kernels are loaded anew for each [`Driver`], to stay until the process ends.
+    fn key(&self, known: &mut Known, context: Context) -> Result<Option<(Context, u64)>, DriverError> {
+        if let Some(id) = self.calls.context_id(context)? {
+            return Ok(Some((context, id)));
+        }
+        let device = self.calls.current_device()?;
+        // Retaining one that nobody uses would make it.
+        let is_primary = self.calls.is_primary_active(device)? && known.retain_primary(&self.calls, device)? == context;
+        Ok(is_primary.then_some((context, 0)))
+    }
+
     /// The kernels in the current context, which is `context`.
     fn kernels(&self, context: Context) -> Result<Arc<Kernels>, DriverError> {
-        let key = (context, self.calls.context_id(context)?);
         let mut known = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernels) = known.kernels.get(&key) {
+        let key = self.key(&mut known, context)?;
+        if let Some(kernels) = key.and_then(|key| known.kernels.get(&key)) {
             return Ok(Arc::clone(kernels));
         }
         let handle = self.calls.current_device()?;
@@ -185,7 +211,9 @@ impl<C: Calls> Installation<C> {
             functions.insert(name, function);
         }
         let kernels = Arc::new(Kernels { functions, handle, device });
-        known.kernels.insert(key, Arc::clone(&kernels));
+        if let Some(key) = key {
+            known.kernels.insert(key, Arc::clone(&kernels));
+        }
         Ok(kernels)
     }
 }
@@ -221,14 +249,7 @@ impl<C: Calls> Driver<C> {
         let device = installation.handle(ordinal)?;
         {
             let mut known = installation.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-            let context = match known.primary.get(&device) {
-                Some(&context) => context,
-                None => {
-                    let context = installation.calls.retain_primary(device)?;
-                    known.primary.insert(device, context);
-                    context
-                }
-            };
+            let context = known.retain_primary(&installation.calls, device)?;
             installation.calls.set_current(context)?;
         }
         Self::current_with(installation)

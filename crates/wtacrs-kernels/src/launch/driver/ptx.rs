@@ -62,6 +62,19 @@ impl Version {
         Self { major, minor }
     }
 
+    /// The newest PTX that a driver of this CUDA version reads: the other way round of [`Ptx::needed_driver`].
+    pub fn newest_ptx(self) -> Self {
+        match (self.major, self.minor) {
+            (..=8, _) => Self::new(5, 0),
+            (9, minor) => Self::new(6, minor),
+            (10, minor) => Self::new(6, minor + 3),
+            (11, minor) => Self::new(7, minor),
+            (12, minor @ 0..=5) => Self::new(8, minor),
+            (12, minor) => Self::new(8, minor - 1),
+            (major, minor) => Self::new(major - 4, minor),
+        }
+    }
+
     /// From CUDA's way to write 12.4: 12040.
     pub(super) const fn of_cuda(number: u32) -> Self {
         Self::new(number / 1000, number % 1000 / 10)
@@ -88,6 +101,15 @@ mod tests {
         assert_eq!(ptx(".version 9.0\n.target sm_100\n").map(|of| of.2), Some(v(13, 0)));
         assert_eq!(ptx(".target sm_80\n"), None);
         assert_eq!(Version::of_cuda(11040), v(11, 4));
+        for (cuda, newest) in [(v(10, 2), v(6, 5)), (v(11, 4), v(7, 4)), (v(12, 5), v(8, 5)), (v(13, 0), v(9, 0))] {
+            assert_eq!(cuda.newest_ptx(), newest);
+        }
+        // A driver reads what needs it, and what needs an older one.
+        for text in [".version 7.0\n.target sm_80\n", ".version 8.5\n.target sm_80\n", ".version 8.7\n.target sm_80\n"]
+        {
+            let ptx = Ptx::parse(text).expect("a head");
+            assert_eq!(ptx.needed_driver().newest_ptx(), ptx.version);
+        }
     }
 
     #[test]

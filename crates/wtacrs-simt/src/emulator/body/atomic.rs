@@ -1,15 +1,17 @@
 //! The host's atomics: blocks run on several OS threads.
 
-use super::{memory, shared as bytes};
+use super::{memory, shared as bytes, sync};
 use crate::emulator::fault::{Fault, Place};
-use crate::emulator::machine::{Thread, current};
+use crate::emulator::machine::{Polls, Thread, current};
 use crate::emulator::shadow::Access;
 use crate::shared::Address;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Polls of one place that find the same value with no pause between, after which a thread hangs.
+/// Polls of one place that find the same value, after which it is asked whether anybody else does something meanwhile.
 const POLLS: u32 = 1 << 16;
+/// Polls of one place that find the same value, after which a thread hangs whatever others do.
+const MOST_POLLS: u32 = 1 << 24;
 
 /// An integer with an atomic twin.
 pub trait Atomic: Copy + Eq + Ord {
@@ -81,12 +83,29 @@ atomics! {
 /// Counts a poll that found the same as the last one; a thread that polls for ever without [`crate::sync::spin`] fails.
 #[inline(always)]
 fn polled(thread: &Thread, at: usize, value: u64, place: Place) {
-    let (last_at, last_value, count) = thread.polls.get();
-    let count = if (last_at, last_value) == (at, value) { count + 1 } else { 0 };
-    thread.polls.set((at, value, count));
-    if count >= POLLS {
+    let mut polls = thread.polls.get();
+    if (polls.at, polls.value) != (at, value) {
+        polls = Polls { at, value, count: 0, others: thread.others() };
+    }
+    polls.count += 1;
+    if polls.count.is_multiple_of(POLLS) {
+        polls.others = others_went_on(thread, &polls, place);
+    }
+    thread.polls.set(polls);
+}
+
+/// What others have done, which is more than before: if need be they get the chance, and if nobody does anything the thread polls
+/// for what will never come.
+#[cold]
+fn others_went_on(thread: &Thread, polls: &Polls, place: Place) -> u64 {
+    if thread.others() == polls.others {
+        sync::stand_aside(thread, place);
+    }
+    let now = thread.others();
+    if now == polls.others || polls.count >= MOST_POLLS {
         thread.fail(Fault::Spin { culprit: thread.culprit(place) });
     }
+    now
 }
 
 macro_rules! operations {
@@ -111,7 +130,7 @@ macro_rules! operations {
                     Change::CompareExchange(expected, value) => before == expected && value != before,
                 };
                 if changes {
-                    thread.block().changed();
+                    thread.changed();
                 } else if matches!(change, Change::CompareExchange(..)) {
                     polled(thread, at as usize, before.widened(), place);
                 }
@@ -153,7 +172,7 @@ macro_rules! operations {
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
                 thread.breathe();
-                thread.block().changed();
+                thread.changed();
                 // SAFETY: the caller's promise.
                 unsafe { T::store(at, value, ordering) };
             }
@@ -202,7 +221,7 @@ macro_rules! operations {
                     thread.breathe();
                     let offset = bytes::place_of(thread, address.0, limit.0, size_of::<T>() as u32, place);
                     let block = thread.block();
-                    block.changed();
+                    thread.changed();
                     block.shadow.access(thread, offset, size_of::<T>() as u32, Access::Atomic, place);
                     // SAFETY: within the block's bytes and aligned, as checked.
                     unsafe { T::apply(block.shared().add(offset as usize).cast(), Change::$change(value)) }

@@ -15,7 +15,7 @@ pub(crate) unsafe fn copy<const BYTES: u32>(to: Address, from: *const u8, valid:
         thread.fail(Fault::CopySize { culprit: thread.culprit(place), bytes: BYTES, valid });
     }
     let block = thread.block();
-    block.changed();
+    thread.changed();
     let to = place_of(thread, to.0, SHARED_BASE + block.shared_bytes, BYTES, place);
     if valid != 0 || !(from as usize).is_multiple_of(BYTES as usize) {
         memory::check(from as usize, BYTES as usize);

@@ -55,7 +55,7 @@ pub(crate) unsafe fn load_constant<T: Copy + Access>(from: *const T) -> T {
 #[inline(always)]
 pub(crate) unsafe fn store<T: Copy + Access>(to: *mut T, value: T) {
     check(to as usize, size_of::<T>());
-    current().block().changed();
+    current().changed();
     // SAFETY: aligned as checked; writable as the caller promises.
     unsafe { to.write(value) };
 }

@@ -55,7 +55,7 @@ pub(crate) unsafe fn write<T: Copy + memory::Access>(address: Address, limit: Ad
     let bytes = size_of::<T>() as u32;
     let offset = place_of(thread, address.0, limit.0, bytes, place);
     let block = thread.block();
-    block.changed();
+    thread.changed();
     block.shadow.access(thread, offset, bytes, Access::Write, place);
     // SAFETY: within the block's bytes and aligned, as checked.
     unsafe { block.shared().add(offset as usize).cast::<T>().write(value) };

@@ -60,10 +60,15 @@ pub(crate) fn device_fence() {
 pub(crate) fn spin() {
     let place = Place(Location::caller());
     let thread = current();
-    let block = thread.block();
-    if !block.cooperative {
+    if !thread.block().cooperative {
         thread.fail(Fault::Spin { culprit: thread.culprit(place) });
     }
+    stand_aside(thread, place);
+}
+
+/// Lets all others run until none is ready.
+pub(super) fn stand_aside(thread: &Thread, place: Place) {
+    let block = thread.block();
     let spinning = &thread.warp().spinning;
     spinning.set(spinning.get() | 1 << thread.lane());
     block.spinning.set(block.spinning.get() + 1);
