@@ -30,7 +30,7 @@ int cuGetErrorName(int code, const char **name) { (void)code; *name = "CUDA_ERRO
 int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
 #define NEVER(name) int name(void) { abort(); }
 NEVER(cuDeviceGetCount) NEVER(cuDeviceGet) NEVER(cuDeviceGetName) NEVER(cuDeviceTotalMem_v2)
-NEVER(cuDeviceGetAttribute) NEVER(cuDevicePrimaryCtxRetain) NEVER(cuCtxGetCurrent) NEVER(cuCtxSetCurrent)
+NEVER(cuDeviceGetAttribute) NEVER(cuDevicePrimaryCtxRetain) NEVER(cuDevicePrimaryCtxGetState) NEVER(cuCtxGetCurrent) NEVER(cuCtxSetCurrent)
 NEVER(cuCtxGetDevice) NEVER(cuCtxSynchronize) NEVER(cuMemAlloc_v2) NEVER(cuMemFree_v2) NEVER(cuMemcpyHtoD_v2)
 NEVER(cuMemcpyDtoH_v2) NEVER(cuModuleLoadDataEx) NEVER(cuModuleGetFunction) NEVER(cuFuncSetAttribute)
 NEVER(cuLaunchKernel) NEVER(cuLaunchCooperativeKernel)
