@@ -37,7 +37,7 @@ pub unsafe extern "C" fn wtacrs_row_norms(
         let dtype = Dtype::new(dtype)?;
         let x = Tensor::rows(x, dtype, [rows, columns], x_leading, "x")?;
         // SAFETY: as documented.
-        unsafe { row_norms(&context.device, x, dtype, norms, rows, stream) }
+        unsafe { norms_of(Axis::Rows, &context.device, x, dtype, norms, rows, stream) }
     })
 }
 
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn wtacrs_row_norms_dl(
         // SAFETY: as documented.
         let (x, dtype) = unsafe { tensor::<2>(x, &context.device, None, "x") }?;
         // SAFETY: as documented.
-        unsafe { row_norms(&context.device, x, dtype, norms, capacity, stream) }
+        unsafe { norms_of(Axis::Rows, &context.device, x, dtype, norms, capacity, stream) }
     })
 }
 
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn wtacrs_column_norms(
         let dtype = Dtype::new(dtype)?;
         let x = Tensor::rows(x, dtype, [rows, columns], x_leading, "x")?;
         // SAFETY: as documented.
-        unsafe { column_norms(&context.device, x, dtype, norms, columns, stream) }
+        unsafe { norms_of(Axis::Columns, &context.device, x, dtype, norms, columns, stream) }
     })
 }
 
@@ -103,14 +103,22 @@ pub unsafe extern "C" fn wtacrs_column_norms_dl(
         // SAFETY: as documented.
         let (x, dtype) = unsafe { tensor::<2>(x, &context.device, None, "x") }?;
         // SAFETY: as documented.
-        unsafe { column_norms(&context.device, x, dtype, norms, capacity, stream) }
+        unsafe { norms_of(Axis::Columns, &context.device, x, dtype, norms, capacity, stream) }
     })
+}
+
+/// Whose norms.
+#[derive(Clone, Copy)]
+enum Axis {
+    Rows,
+    Columns,
 }
 
 /// # Safety
 ///
-/// The contract of `wtacrs_row_norms`.
-unsafe fn row_norms(
+/// The contract of `wtacrs_row_norms` or `wtacrs_column_norms`.
+unsafe fn norms_of(
+    axis: Axis,
     device: &Device,
     x: Tensor<2>,
     dtype: Dtype,
@@ -118,50 +126,31 @@ unsafe fn row_norms(
     capacity: usize,
     stream: *mut c_void,
 ) -> Outcome {
-    let norms = checked(&x, x.shape()[0], norms, capacity)?;
-    if let Some(gpu) = device.gpu() {
-        // SAFETY: the caller has it.
-        return unsafe { cuda::row_norms(gpu, &x, dtype, &norms, stream) };
-    }
-    with_element!(dtype, T => {
-        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
-        let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
-        Ok(product::row_norms_into(x, norms)?)
-    })
-}
-
-/// # Safety
-///
-/// The contract of `wtacrs_column_norms`.
-unsafe fn column_norms(
-    device: &Device,
-    x: Tensor<2>,
-    dtype: Dtype,
-    norms: *mut f32,
-    capacity: usize,
-    stream: *mut c_void,
-) -> Outcome {
-    let norms = checked(&x, x.shape()[1], norms, capacity)?;
-    if let Some(gpu) = device.gpu() {
-        // SAFETY: the caller has it.
-        return unsafe { cuda::column_norms(gpu, &x, dtype, &norms, stream) };
-    }
-    with_element!(dtype, T => {
-        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
-        let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
-        Ok(product::row_norms_into(x.reversed_axes(), norms)?)
-    })
-}
-
-/// Room for so many norms of x.
-fn checked(x: &Tensor<2>, count: usize, norms: *const f32, capacity: usize) -> Outcome<Array<f32>> {
+    let count = x.shape()[axis as usize];
     if capacity < count {
         let message = format!("room for {capacity} norms where there are {count}");
         return Err(Failure::new(WTACRS_BUFFER_TOO_SMALL, message));
     }
     let norms = Array::new(norms, count, "norms")?;
     check_disjoint(&[norms.region()], &[x.region()])?;
-    Ok(norms)
+    if let Some(gpu) = device.gpu() {
+        // SAFETY: the caller has it.
+        return unsafe {
+            match axis {
+                Axis::Rows => cuda::row_norms(gpu, &x, dtype, &norms, stream),
+                Axis::Columns => cuda::column_norms(gpu, &x, dtype, &norms, stream),
+            }
+        };
+    }
+    with_element!(dtype, T => {
+        // SAFETY: checked for NULL, alignment and overlap; the caller has the rest.
+        let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
+        let x = match axis {
+            Axis::Rows => x,
+            Axis::Columns => x.reversed_axes(),
+        };
+        Ok(product::row_norms_into(x, norms)?)
+    })
 }
 
 /// One guess for layers that share H: `out[i]` = sqrt(sum over layers of layers[l][i]^2), for `count` layers of `tokens`

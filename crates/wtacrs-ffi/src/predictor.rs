@@ -112,7 +112,8 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_with(
 /// A predictor that knows nothing yet.
 pub(crate) fn made(in_features: usize, settings: Settings) -> Outcome<NormPredictor> {
     // What is more is refused below.
-    let (inputs, r) = (in_features.min(1 << 24), features(in_features, settings).min(1 << 14));
+    let most = in_features.checked_next_power_of_two().unwrap_or(usize::MAX);
+    let (inputs, r) = (in_features.min(1 << 24), settings.features.min(most).min(1 << 14));
     heap::check("a predictor", &[(r * r, 8), (inputs, 16)])?;
     Ok(NormPredictor::new(in_features, settings)?)
 }
@@ -124,15 +125,10 @@ pub(crate) fn loaded(bytes: &[u8]) -> Outcome<NormPredictor> {
     Ok(NormPredictor::from_bytes(bytes)?)
 }
 
-/// How many features of those that the settings allow are used.
-fn features(in_features: usize, settings: Settings) -> usize {
-    settings.features.min(in_features.checked_next_power_of_two().unwrap_or(usize::MAX))
-}
-
 /// Refuses to learn from a step's rows if there is no memory for that.
 fn check_heap(predictor: &NormPredictor, rows: usize) -> Outcome {
-    let (inputs, settings) = (predictor.in_features(), predictor.settings());
-    let (r, rows) = (features(inputs, settings), rows.min(settings.rows_per_update));
+    let (inputs, r) = (predictor.in_features(), predictor.features());
+    let rows = rows.min(predictor.settings().rows_per_update);
     // Features in 32 bits with some padding; sums of half a square, once more with those of other ranks.
     heap::check("a predictor's step", &[(rows, 4 * r + 256), (r * (r + 16), 8), (inputs, 8)])
 }

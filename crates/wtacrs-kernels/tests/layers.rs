@@ -349,26 +349,8 @@ fn attention_s_scores() {
     let (_, heads, rows, inner) = q.dim();
     let columns = k.dim().2;
     let keep = Keep::Fraction(0.3);
-    let settings = MatmulSettings {
-        batch: 1,
-        heads,
-        rows,
-        inner,
-        columns,
-        left: Some(keep),
-        right: Some(keep),
-        design: BuiltIn::default(),
-        weights: WeightSource::Input,
-        input: DataType::Bf16,
-        gradient: DataType::Bf16,
-        result: DataType::F32,
-        precision: Precision::Exact,
-        a_strides: None,
-        b_transposed_strides: None,
-        gradient_strides: None,
-        da_strides: None,
-        db_strides: None,
-    };
+    let settings =
+        MatmulSettings { left: Some(keep), right: Some(keep), ..MatmulSettings::new([1, heads, rows, inner, columns]) };
     let core = TensorMul::scores(keep);
     let transposed = k.view().permuted_axes([0, 1, 3, 2]);
     let saved = core.forward(q.view(), transposed, TensorGuess::default(), 8, 64).expect("fits");
@@ -420,24 +402,11 @@ fn attention_between_other_heads() {
         },
     };
     let dense = MatmulSettings {
-        batch: BATCH,
-        heads: HEADS,
-        rows: ROWS,
-        inner: INNER,
-        columns: COLUMNS,
         left: Some(Keep::Rows(9)),
         right: Some(Keep::Rows(11)),
-        design: BuiltIn::default(),
-        weights: WeightSource::Input,
         input: DataType::F32,
         gradient: DataType::F32,
-        result: DataType::F32,
-        precision: Precision::Exact,
-        a_strides: None,
-        b_transposed_strides: None,
-        gradient_strides: None,
-        da_strides: None,
-        db_strides: None,
+        ..MatmulSettings::new([BATCH, HEADS, ROWS, INNER, COLUMNS])
     };
     let interleaved = MatmulSettings {
         a_strides: Some(heads(INNER, ROWS)),

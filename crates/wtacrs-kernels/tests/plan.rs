@@ -17,8 +17,8 @@ use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
 use wtacrs_kernels::launch::{Launcher, Shape};
 use wtacrs_kernels::plan::{
     ALIGNMENT, BackwardBuffers, DataType, ExecuteError, ForwardBuffers, LaunchList, LinearPlan, LinearSettings,
-    MatmulPlan, MatmulSettings, Memory, PlanError, Precision, PredictorPlan, Randomness, Spacing, Strides,
-    UpdateBuffers, WeightSource,
+    MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, Randomness, Spacing, Strides, UpdateBuffers,
+    WeightSource,
 };
 
 const SOURCES: [WeightSource; 4] = [
@@ -397,24 +397,9 @@ fn what_is_not_executed() {
 #[test]
 fn attention() {
     let scores = MatmulSettings {
-        batch: 2,
-        heads: 3,
-        rows: 128,
-        inner: 32,
-        columns: 96,
         left: Some(Keep::Rows(20)),
         right: Some(Keep::Fraction(0.5)),
-        design: BuiltIn::default(),
-        weights: WeightSource::Input,
-        input: DataType::Bf16,
-        gradient: DataType::Bf16,
-        result: DataType::F32,
-        precision: Precision::Exact,
-        a_strides: None,
-        b_transposed_strides: None,
-        gradient_strides: None,
-        da_strides: None,
-        db_strides: None,
+        ..MatmulSettings::new([2, 3, 128, 32, 96])
     };
     let plan = MatmulPlan::new(&scores, &h100()).expect("valid");
     let (left, right) = (plan.left().expect("sampled"), plan.right().expect("sampled"));

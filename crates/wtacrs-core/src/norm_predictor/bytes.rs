@@ -15,12 +15,8 @@ impl NormPredictor {
         for word in [self.in_features() as u64, features as u64, rows_per_update as u64, seed] {
             bytes.extend(word.to_le_bytes());
         }
-        // Sums are finite, so a NaN is free to say "none".
-        let level = self.level.unwrap_or(f64::NAN);
-        let scalars = [forgetting, ridge, clamp, self.trace, self.intercept, level, self.offset];
-        let numbers =
-            scalars.iter().chain(&self.blend).chain(&self.coefficients).chain(&self.moment).chain(&self.covariance);
-        bytes.extend(numbers.flat_map(|number| number.to_le_bytes()));
+        let numbers = [forgetting, ridge, clamp].into_iter().chain(self.learned());
+        bytes.extend(numbers.flat_map(f64::to_le_bytes));
         envelope::close(bytes)
     }
 
@@ -47,22 +43,7 @@ impl NormPredictor {
         }
 
         let mut predictor = Self::new(in_features, settings)?;
-        predictor.trace = reader.number()?;
-        predictor.intercept = reader.number()?;
-        predictor.level = Some(reader.number()?).filter(|level| !level.is_nan());
-        predictor.offset = reader.number()?;
-        for value in &mut predictor.blend {
-            *value = reader.number()?;
-        }
-        predictor.coefficients = reader.numbers(r)?;
-        predictor.moment = reader.numbers(r)?;
-        predictor.covariance = reader.numbers(r * r)?;
-        let scalars = [predictor.trace, predictor.intercept, predictor.level.unwrap_or(0.0), predictor.offset];
-        let sums = predictor.blend.iter().chain(&predictor.coefficients).chain(&predictor.moment);
-        if !scalars.iter().chain(sums).chain(&predictor.covariance).all(|number| number.is_finite()) {
-            return Err(PredictorError::Corrupted { what: "a number is not finite" });
-        }
-        predictor.theta = predictor.projection.combine(&predictor.coefficients);
+        predictor.set_numbers(&reader.numbers(numbers::len(r))?)?;
         Ok(predictor)
     }
 }

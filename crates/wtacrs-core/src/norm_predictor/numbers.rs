@@ -22,9 +22,14 @@ impl NormPredictor {
 
     /// All that it has learned.
     pub fn numbers(&self) -> Vec<f64> {
+        self.learned().collect()
+    }
+
+    pub(super) fn learned(&self) -> impl Iterator<Item = f64> {
+        // The others are finite, so a NaN is free to say "none".
         let scalars = [self.trace, self.intercept, self.level.unwrap_or(f64::NAN), self.offset];
         let vectors = self.blend.iter().chain(&self.coefficients).chain(&self.moment).chain(&self.covariance);
-        scalars.iter().chain(vectors).copied().collect()
+        scalars.into_iter().chain(vectors.copied())
     }
 
     /// Where guesses lie: how far b is above the level that they are bounded about, b itself, and how a guess moves

@@ -52,29 +52,17 @@ impl CudaTensorMul {
     pub(crate) fn new(
         gpu: &Gpu,
         product: TensorMul,
-        [batch, heads, rows, inner, columns]: [usize; 5],
+        sizes: [usize; 5],
         [operands, gradient]: [Dtype; 2],
         precision: Precision,
     ) -> Outcome<Self> {
         let settings = MatmulSettings {
-            batch,
-            heads,
-            rows,
-            inner,
-            columns,
-            left: None,
-            right: None,
             design: product.design,
-            weights: WeightSource::Input,
             input: data_type(operands)?,
             gradient: data_type(gradient)?,
             result: data_type(operands.accumulator())?,
             precision,
-            a_strides: None,
-            b_transposed_strides: None,
-            gradient_strides: None,
-            da_strides: None,
-            db_strides: None,
+            ..MatmulSettings::new(sizes)
         };
         let of = |side| MatmulPlan::new(&of_side(&settings, &product, side, false), gpu.properties());
         let (left, right) = (of(Side::Left)?, of(Side::Right)?);

@@ -59,6 +59,33 @@ pub struct MatmulSettings {
     pub db_strides: Option<Strides>,
 }
 
+impl MatmulSettings {
+    /// Dense bf16 matrices of so many samples, heads, rows, inner and columns, with gradients in f32 of which none is sampled,
+    /// the default design, weights from A and B alone.
+    pub fn new([batch, heads, rows, inner, columns]: [usize; 5]) -> Self {
+        Self {
+            batch,
+            heads,
+            rows,
+            inner,
+            columns,
+            left: None,
+            right: None,
+            design: BuiltIn::default(),
+            weights: WeightSource::Input,
+            input: DataType::Bf16,
+            gradient: DataType::Bf16,
+            result: DataType::F32,
+            precision: Precision::default(),
+            a_strides: None,
+            b_transposed_strides: None,
+            gradient_strides: None,
+            da_strides: None,
+            db_strides: None,
+        }
+    }
+}
+
 /// Which launches estimate the gradients of attention's products, all (batch, head) at a time.
 ///
 /// Each gradient has a threshold and draws of its own for every (batch, head): item i of dA draws from stream 2i, of dB
