@@ -10,17 +10,19 @@ use rand_distr::weighted::WeightedAliasIndex;
 use rand_pcg::Pcg64;
 use std::hint::black_box;
 use wtacrs_benches::{Case, interleaved, ms, test_mode};
-use wtacrs_core::alias::AliasTable;
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::draws::{Draws, RngDraws};
-use wtacrs_core::{Budget, Keep, Weights, philox};
+use wtacrs_core::Randomness;
+use wtacrs_core::rand_core::Rng as _;
+use wtacrs_core::sampling::AliasTable;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Budget, Keep, Philox4x32_10, Weights};
+use wtacrs_core::sampling::{Chance, RngChance};
 
 const SIZES: [usize; 2] = [1 << 16, 1 << 20];
 const FRACTION: f64 = 0.3;
 
 /// Weights as a layer's: log-normal, spread over three orders of magnitude.
 fn values(n: usize) -> Vec<f32> {
-    let uniform = |i: usize, seed| (philox::bits(i as u128, seed) as u64 >> 11) as f64 / (1_u64 << 53) as f64;
+    let uniform = |i: usize, seed| (Philox4x32_10::new(seed, i as u64).next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
     (0..n)
         .map(|i| {
             let normal = (-2.0 * (1.0 - uniform(i, 1)).ln()).sqrt() * (std::f64::consts::TAU * uniform(i, 2)).cos();
@@ -32,11 +34,11 @@ fn values(n: usize) -> Vec<f32> {
 fn select(values: &[f32], design: BuiltIn) {
     let weights = Weights::new(values).expect("finite");
     let budget = weights.budget(Keep::Fraction(FRACTION)).expect("fits");
-    black_box(design.select_seeded(&weights, budget, 7, 0));
+    black_box(design.select_seeded(&weights, budget, Randomness::new(7, 0)));
 }
 
 fn draw(weights: &Weights, budget: Budget, design: BuiltIn) {
-    black_box(design.select_seeded(weights, budget, 7, 0));
+    black_box(design.select_seeded(weights, budget, Randomness::new(7, 0)));
 }
 
 fn criterion_groups(criterion: &mut Criterion) {
@@ -83,20 +85,20 @@ fn alias() {
     for n in SIZES {
         let weights = Weights::new(&values(n)).expect("finite");
         let masses = weights.fixed();
-        let ours = AliasTable::new(masses);
+        let ours = AliasTable::new(masses).expect("positive masses");
         let theirs = WeightedAliasIndex::new(masses.to_vec()).expect("valid");
         let draws = (FRACTION * n as f64) as u32;
         let mut rngs = [Pcg64::seed_from_u64(1), Pcg64::seed_from_u64(1)];
         let [our_rng, their_rng] = &mut rngs;
         let mut cases = [
             Case::new("build", || {
-                black_box(AliasTable::new(masses));
+                black_box(AliasTable::new(masses)).expect("positive masses");
             }),
             Case::new("their build", || {
                 black_box(WeightedAliasIndex::new(masses.to_vec()).expect("valid"));
             }),
             Case::new("draw", || {
-                black_box(RngDraws(our_rng).counts(0, draws, &ours));
+                black_box(RngChance(our_rng).counts(0, draws, &ours));
             }),
             Case::new("their draw", || {
                 let mut counts = vec![0_u32; n];

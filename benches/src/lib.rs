@@ -8,6 +8,8 @@ use ndarray::Array2;
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
+use wtacrs_core::rand_core::Rng;
+use wtacrs_core::sampling::Philox4x32_10;
 
 /// One case of a comparison.
 pub struct Case<'a> {
@@ -60,7 +62,7 @@ pub fn test_mode() -> bool {
 /// rows × columns of numbers as a layer's might be: row sizes spread over two orders of magnitude.
 pub fn layer_like(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
     let unit = |index: u64| {
-        let bits = wtacrs_core::philox::bits(u128::from(index), seed) as u64;
+        let bits = Philox4x32_10::new(seed, index).next_u64();
         (bits >> 40) as f32 / (1 << 24) as f32
     };
     Array2::from_shape_fn((rows, columns), |(i, j)| {

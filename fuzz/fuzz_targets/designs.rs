@@ -4,8 +4,9 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::{Keep, Weights, WeightsError};
+use wtacrs_core::Randomness;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Keep, Weights, WeightsError};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -26,8 +27,8 @@ fn check(weights: &Weights, input: &Input) {
     let places = budget.get().min(positive) as f64;
     assert!((sum - places).abs() <= 1e-9 * places);
     for design in BuiltIn::ALL {
-        let selection = design.select_seeded(weights, budget, input.seed, input.offset);
-        assert_eq!(selection, design.select_seeded(weights, budget, input.seed, input.offset));
+        let selection = design.select_seeded(weights, budget, Randomness::new(input.seed, input.offset));
+        assert_eq!(selection, design.select_seeded(weights, budget, Randomness::new(input.seed, input.offset)));
         assert!(selection.indices().windows(2).all(|pair| pair[0] < pair[1]));
         assert!(selection.indices().iter().all(|&i| (i as usize) < weights.len()));
         assert!(selection.len() <= budget.get() && selection.winners() <= selection.len());

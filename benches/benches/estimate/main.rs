@@ -9,10 +9,12 @@ use criterion::{BenchmarkId, Criterion};
 use ndarray::{Array2, s};
 use std::hint::black_box;
 use wtacrs_benches::{Case, interleaved, layer_like, ms, read_bandwidth, test_mode};
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::linear::{Linear, NormGuess, Saved};
+use wtacrs_core::Randomness;
+use wtacrs_core::guesses::NormGuess;
+use wtacrs_core::layers::{Linear, Saved};
 use wtacrs_core::product::{self, Scratch, Update};
-use wtacrs_core::{Keep, Weights};
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Keep, Weights};
 
 const TOKENS: usize = 4096;
 const SHAPES: [(usize, usize); 2] = [(1536, 384), (384, 1536)];
@@ -73,9 +75,11 @@ impl Layer {
     /// Forward and backward of an estimated layer, into memory that lives from step to step.
     fn estimate(&self, layer: &Linear, memory: &mut (Saved<f32>, Scratch<f32>), dw: &mut Array2<f32>, offset: u64) {
         let (saved, scratch) = memory;
-        layer.forward_into(self.h.view(), NormGuess::Norms(&self.dz_norms), 1, offset, saved).expect("fits");
+        layer
+            .forward_into(self.h.view(), NormGuess::Norms(&self.dz_norms), Randomness::new(1, offset), saved)
+            .expect("fits");
         let dw = dw.view_mut();
-        black_box(layer.backward_with(saved, self.dz.view(), dw, Update::Overwrite, scratch).expect("fits"));
+        black_box(saved.backward_with(self.dz.view(), dw, Update::Overwrite, scratch).expect("fits"));
     }
 
     fn weights(&self) -> Weights {
@@ -93,7 +97,7 @@ fn criterion_groups(criterion: &mut Criterion) {
         group.bench_function("exact, crate gemm", |bencher| bencher.iter(|| layer.exact_by_gemm(&mut dw)));
         for fraction in FRACTIONS {
             let linear = Linear::new(Keep::Fraction(fraction));
-            let saved = linear.forward(layer.h.view(), NormGuess::Unknown, 0, 0).expect("fits");
+            let saved = linear.forward(layer.h.view(), NormGuess::Unknown, Randomness::new(0, 0)).expect("fits");
             let mut memory = (saved, Scratch::new());
             let mut offset = 0;
             group.bench_function(BenchmarkId::new("wta-pivotal", fraction), |bencher| {
@@ -121,11 +125,11 @@ fn ratios() {
             let linear = Linear::new(Keep::Fraction(fraction));
             let weights = layer.weights();
             let budget = weights.budget(linear.keep).expect("fits");
-            let selection = linear.design.select_seeded(&weights, budget, 1, 0);
+            let selection = linear.design.select_seeded(&weights, budget, Randomness::new(1, 0));
             let kept = product::gather(layer.h.view(), &selection).expect("fits");
             let (dense_h, dense_dz) = (kept.clone(), layer.dz.slice(s![..kept.nrows(), ..]));
             let h_norms = product::row_norms(layer.h.view());
-            let saved = linear.forward(layer.h.view(), NormGuess::Unknown, 0, 0).expect("fits");
+            let saved = linear.forward(layer.h.view(), NormGuess::Unknown, Randomness::new(0, 0)).expect("fits");
             let mut memory = (saved, Scratch::new());
             let mut gathered = kept.clone();
             let mut buffers: [Array2<f32>; 5] = std::array::from_fn(|_| layer.dw());
@@ -149,7 +153,7 @@ fn ratios() {
                 Case::new("norms dZ", || product::row_norms_into(layer.dz.view(), norms_of_dz).expect("fits")),
                 Case::new("select", || {
                     let weights = Weights::from_norms(&h_norms, &layer.dz_norms).expect("finite");
-                    black_box(BuiltIn::WtaPivotal.select_seeded(&weights, budget, 1, 0));
+                    black_box(BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(1, 0)));
                 }),
                 Case::new("gather", || {
                     product::gather_into(layer.h.view(), &selection, gathered.view_mut()).expect("fits");

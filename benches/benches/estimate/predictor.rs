@@ -7,9 +7,11 @@ use ndarray::Array2;
 use std::cell::RefCell;
 use std::hint::black_box;
 use wtacrs_benches::{Case, interleaved_quantile, ms, test_mode};
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
-use wtacrs_core::{Keep, Selection, product};
+use wtacrs_core::Randomness;
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
+use wtacrs_core::product;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Keep, Selection};
 
 /// All but the exact product take less than a millisecond.
 const QUANTILE: f64 = 0.1;
@@ -25,18 +27,18 @@ impl Kept {
     fn new(layer: &Layer, rows: usize) -> Self {
         let weights = layer.weights();
         let budget = weights.budget(Keep::Rows(rows)).expect("fits");
-        let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 1, 0);
+        let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(1, 0));
         let dz_norms = selection.indices().iter().map(|&i| layer.dz_norms[i as usize]).collect();
         Self { rows: product::gather(layer.h.view(), &selection).expect("fits"), dz_norms, selection }
     }
 
     fn teach(&self, predictor: &mut NormPredictor) {
-        predictor.update(self.rows.view(), &self.dz_norms, self.selection.scales()).expect("valid");
+        predictor.update(self.rows.view(), &self.dz_norms, self.selection.scales(), None).expect("valid");
     }
 }
 
 fn taught(layer: &Layer, kept: &Kept) -> NormPredictor {
-    let mut predictor = NormPredictor::new(layer.h.ncols(), Settings::default()).expect("valid");
+    let mut predictor = NormPredictor::new(layer.h.ncols(), PredictorSettings::default()).expect("valid");
     kept.teach(&mut predictor);
     predictor
 }
@@ -51,7 +53,7 @@ pub(crate) fn criterion_groups(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("norm predictor/{TOKENS}x{}->{}", shape.0, shape.1));
         group.sample_size(20);
         group.bench_function("norms", |bencher| bencher.iter(|| product::row_norms(layer.h.view())));
-        group.bench_function("norms and guess", |bencher| bencher.iter(|| predictor.guess(layer.h.view())));
+        group.bench_function("norms and guess", |bencher| bencher.iter(|| predictor.guess(layer.h.view(), None)));
         group.bench_function("update, 512 kept rows", |bencher| bencher.iter(|| few.teach(&mut learning)));
         group.bench_function("update, 1229 kept rows", |bencher| bencher.iter(|| many.teach(&mut learning)));
         group.bench_function("exact", |bencher| bencher.iter(|| layer.exact(&mut dw)));
@@ -60,7 +62,7 @@ pub(crate) fn criterion_groups(criterion: &mut Criterion) {
 }
 
 pub(crate) fn ratios() {
-    let Settings { features, rows_per_update, .. } = Settings::default();
+    let PredictorSettings { features, rows_per_update, .. } = PredictorSettings::default();
     println!("\nThe norm predictor, {features} features, learning from at most {rows_per_update} kept rows a step\n");
     println!(
         "| layer | norms ms | guess and norms / norms | the same, H past the cache | target | update / exact | target | update of 1229 kept rows / of 512 |"
@@ -105,7 +107,7 @@ fn just_written(layer: &Layer, predictor: &NormPredictor) -> [f64; 2] {
         }),
         Case::new("write H", write),
         Case::new("norms and guess", || {
-            black_box(predictor.guess(h.borrow().view()).expect("fits"));
+            black_box(predictor.guess(h.borrow().view(), None).expect("fits"));
         }),
     ];
     let times = interleaved_quantile(&mut cases, rounds(401), QUANTILE);
@@ -124,7 +126,7 @@ fn past_the_cache(layer: &Layer, predictor: &NormPredictor) -> [f64; 2] {
             black_box(product::row_norms(next()));
         }),
         Case::new("norms and guess", || {
-            black_box(predictor.guess(next()).expect("fits"));
+            black_box(predictor.guess(next(), None).expect("fits"));
         }),
     ];
     let times = interleaved_quantile(&mut cases, rounds(401), QUANTILE);

@@ -2,7 +2,7 @@
 
 use crate::device::{Buffer, Gpu};
 use std::ptr;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
 use wtacrs_kernels::kernel::predictor_update;
 use wtacrs_kernels::plan::{CacheBatch, LinearPlan, Memory, NormCachePlan, PredictorPlan, UpdateBuffers};
 
@@ -29,7 +29,7 @@ impl Guesses {
     /// `bytes` is what the norms of all batches must exceed.
     pub(crate) fn new(plan: &LinearPlan, bytes: usize) -> Self {
         let (tokens, in_features) = (plan.settings().tokens, plan.settings().in_features);
-        let settings = Settings::default();
+        let settings = PredictorSettings::default();
         let predictor = PredictorPlan::new(plan, settings).expect("a valid predictor");
         let fresh = NormPredictor::new(in_features, settings).expect("a valid predictor");
         let state = predictor_update::state_bytes(&fresh).expect("few features");

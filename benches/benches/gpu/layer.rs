@@ -15,7 +15,9 @@ use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::{self, gather_rows};
 use wtacrs_kernels::launch::driver::DriverError;
 use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
-use wtacrs_kernels::plan::{BackwardBuffers, ForwardBuffers, LinearPlan, LinearSettings, Randomness, WeightSource};
+use wtacrs_kernels::plan::{
+    BackwardBuffers, DeviceRandomness, ForwardBuffers, LinearPlan, LinearSettings, WeightSource,
+};
 
 /// Runs between two events, which take time themselves.
 pub(crate) const REPEATED: usize = 8;
@@ -174,7 +176,7 @@ impl<'a> Layer<'a> {
             saved: set.saved.memory(),
             scratch: self.forward_scratch[self.runs % REPEATED].memory(),
         };
-        let randomness = Randomness::new(1, self.runs as u64 * plan.draws());
+        let randomness = DeviceRandomness::new(1, self.runs as u64 * plan.draws());
         let mut launcher = Only { launcher: &mut self.gpu.launcher(), wanted, seen: 0 };
         // SAFETY: all buffers have the sizes that the plan tells.
         unsafe { plan.forward(&mut launcher, &buffers, randomness) }.expect("launches");

@@ -1,10 +1,11 @@
 //! The number types that matrices come in, and the type that sums over them are taken in.
 
 use crate::lanes::Lanes;
+use crate::rows::for_each_row;
 use core::ops::AddAssign;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use ndarray::{ArrayView2, CowArray, Ix2, LinalgScalar};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2, LinalgScalar};
 
 /// An element of an input matrix: f32, f16 and bf16, accumulated in f32; f64, accumulated in f64, for references.
 pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
@@ -32,6 +33,16 @@ pub trait Accumulator: Element<Accumulator = Self> + LinalgScalar + AddAssign + 
     fn from_f64(value: f64) -> Self;
     /// To f64, exactly.
     fn to_f64(self) -> f64;
+}
+
+/// Writes `x` in the accumulator's type into memory of the caller's, of x's shape.
+pub(crate) fn widen_into<T: Element>(x: ArrayView2<'_, T>, wide: ArrayViewMut2<'_, T::Accumulator>) {
+    for_each_row(wide, |at, mut row| match (x.row(at).to_slice(), row.as_slice_mut()) {
+        (Some(from), Some(to)) => {
+            T::widen_block(from, to);
+        }
+        _ => row.zip_mut_with(&x.row(at), |to, from| *to = from.widen()),
+    });
 }
 
 macro_rules! own_accumulator {
@@ -92,7 +103,9 @@ macro_rules! half_precision {
             }
 
             fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
-                crate::product::widened(view).into()
+                let mut wide = Array2::zeros(view.dim());
+                widen_into(view, wide.view_mut());
+                wide.into()
             }
         }
     };

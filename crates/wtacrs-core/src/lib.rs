@@ -1,76 +1,59 @@
 //! Unbiased, low-variance estimates of a matrix product from a few of its column-row pairs.
 //!
-//! The weight gradient of a linear layer, dW = Hᵀ dZ, sums one outer product for each token. This crate decides which
-//! tokens to keep ([`Weights`], [`design`], [`Selection`]), multiplies what was kept ([`product`]), and ties both to
-//! training ([`linear`], [`tensor_mul`], [`norm_cache`]). [`theory`] says what error to expect, `verify` (a feature)
-//! proves or refutes a design.
+//! The weight gradient of a linear layer, dW = Hᵀ dZ, sums one outer product for each token. This crate chooses which
+//! tokens to keep, multiplies what was kept, and ties both to training.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`sampling`] | which pairs to keep: weights, budgets, designs, selections |
+//! | [`product`] | norms, kept rows, the product of what was kept |
+//! | [`guesses`] | what stands for ‖dZ‖ in the forward pass: the norm predictor and the norm cache |
+//! | [`layers`] | pairs of forward and backward calls: linear layers, and attention's batched products |
+//! | [`theory`] | the error to expect, in closed form |
+//! | `verify` | exact laws and Monte-Carlo tests of designs, with the feature `verify` |
+//!
+//! # Example
 //!
 //! ```
 //! use ndarray::Array2;
-//! use wtacrs_core::design::{BuiltIn, Design};
-//! use wtacrs_core::{Keep, Weights, product};
+//! use wtacrs_core::product::{Saved, row_norms, weight_gradient};
+//! use wtacrs_core::sampling::design::{BuiltIn, Design};
+//! use wtacrs_core::sampling::{Keep, Randomness, Weights};
 //!
 //! // 512 tokens, 64 input and 32 output features.
 //! let h = Array2::from_shape_fn((512, 64), |(i, j)| ((i * 7 + j * 3) % 11) as f32 - 5.0);
 //! let dz = Array2::from_shape_fn((512, 32), |(i, j)| ((i * 5 + j) % 13) as f32 / (1 + i % 17) as f32);
-//! let weights = Weights::from_norms(&product::row_norms(h.view()), &product::row_norms(dz.view()))?;
+//! let weights = Weights::from_norms(&row_norms(h.view()), &row_norms(dz.view()))?;
 //! let budget = weights.budget(Keep::Fraction(0.3))?;
-//! let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 42, 0);
-//! let kept = product::gather(h.view(), &selection)?; // what a layer saves: 154 rows instead of 512
-//! let dw = product::weight_gradient(kept.view(), dz.view(), &selection)?;
-//! assert_eq!((kept.nrows(), dw.dim()), (154, (64, 32)));
+//! let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(42, 0));
+//! let saved = Saved::gather(h.view(), selection)?; // what a layer saves: 154 rows instead of 512
+//! let dw = weight_gradient(saved.rows(), dz.view(), saved.selection())?;
+//! assert_eq!((saved.rows().nrows(), dw.dim()), (154, (64, 32)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Without the default feature `std`, only the arithmetic remains that a GPU kernel shares with the CPU: [`weighing`],
-//! [`fixed_point`], [`threshold`], [`philox`], [`chance`], [`duel`], [`alias_slot`], [`scales`],
-//! [`predictor_rules`].
-#![cfg_attr(not(feature = "std"), no_std)]
+//! # Features
+//!
+//! - `serde`: settings and selections as data.
+//! - `verify`: the module of that name.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // Not `forbid`: the expansion of ndarray's `s!` allows it for itself.
 #![deny(unsafe_code)]
 
-pub mod alias_slot;
-pub mod chance;
-pub mod duel;
-pub mod fixed_point;
-pub mod philox;
-pub mod predictor_rules;
-pub mod scales;
-pub mod threshold;
-pub mod weighing;
-
-#[cfg(feature = "std")]
-pub use crate::{
-    budget::{Budget, BudgetError, Keep},
-    selection::{Selection, SelectionError},
-    weights::{Weights, WeightsError},
-};
-
-/// Items of the CPU path, behind one gate.
-macro_rules! with_std {
-    ($($item:item)*) => { $(#[cfg(feature = "std")] $item)* };
-}
-
-with_std! {
-    pub mod alias;
-    mod budget;
-    pub mod design;
-    pub mod draws;
-    pub mod element;
-    mod envelope;
-    mod lanes;
-    pub mod linear;
-    pub mod norm_cache;
-    pub mod norm_predictor;
-    pub mod product;
-    mod selection;
-    pub mod tensor_mul;
-    pub mod theory;
-    pub mod weights;
-}
-
+pub mod element;
+pub mod guesses;
+mod lanes;
+pub mod layers;
+pub mod product;
+mod rows;
+pub mod sampling;
+pub mod theory;
 #[cfg(feature = "verify")]
 pub mod verify;
+
+#[doc(no_inline)]
+pub use crate::sampling::{Keep, Randomness, Selection, Weights};
+pub use {half, ndarray, rand_core};
 
 /// The documents whose code is tested.
 #[cfg(doctest)]

@@ -14,9 +14,9 @@
 //! Pivotal sampling has no closed form; it lies below wta-iid. Poisson sampling (each pair on its own with
 //! probability π_i) is the yardstick that needs no sums of contributions, only norms.
 
-use crate::design::Strata;
 use crate::product::{Update, multiply};
-use crate::{Budget, Weights};
+use crate::sampling::design::Strata;
+use crate::sampling::{Budget, Weights};
 use ndarray::{Array2, ArrayView2, Axis};
 
 /// The pairs' contributions C_i to the product, as far as variances need them.
@@ -75,7 +75,7 @@ impl Contributions for OuterProducts<'_> {
     }
 }
 
-/// The variance of [`Uniform`](crate::design::Uniform).
+/// The variance of [`Uniform`](crate::sampling::design::Uniform).
 pub fn uniform_variance(budget: Budget, contributions: &impl Contributions) -> f64 {
     let (n, k) = (budget.pairs() as f64, budget.get() as f64);
     if k == n {
@@ -87,19 +87,19 @@ pub fn uniform_variance(budget: Budget, contributions: &impl Contributions) -> f
     n * n / k * (1.0 - k / n) * spread
 }
 
-/// The variance of [`Crs`](crate::design::Crs); pairs of weight zero are left out, as it leaves them out.
+/// The variance of [`Crs`](crate::sampling::design::Crs); pairs of weight zero are left out, as it leaves them out.
 pub fn crs_variance(weights: &Weights, budget: Budget, contributions: &impl Contributions) -> f64 {
     independent_variance(weights.fixed().iter().copied().enumerate(), budget.get(), contributions)
 }
 
-/// The variance of [`WtaIid`](crate::design::WtaIid).
+/// The variance of [`WtaIid`](crate::sampling::design::WtaIid).
 pub fn wta_iid_variance(weights: &Weights, budget: Budget, contributions: &impl Contributions) -> f64 {
     let threshold = weights.threshold(budget);
     independent_variance(tail(weights, budget), threshold.tail_places, contributions)
 }
 
 /// The variance of eq. 5 with any number of winners below the budget: the `winners` heaviest, of equal ones the first.
-/// [`WtaIid`](crate::design::WtaIid) takes the number that minimises (1 − P_C)/(k − |C|).
+/// [`WtaIid`](crate::sampling::design::WtaIid) takes the number that minimises (1 − P_C)/(k − |C|).
 ///
 /// # Panics
 ///
@@ -117,7 +117,7 @@ pub fn wta_iid_variance_with_winners(
     independent_variance(tail, budget.get() - winners, contributions)
 }
 
-/// The variance of [`WtaStratified`](crate::design::WtaStratified).
+/// The variance of [`WtaStratified`](crate::sampling::design::WtaStratified).
 pub fn wta_stratified_variance(weights: &Weights, budget: Budget, contributions: &impl Contributions) -> f64 {
     let threshold = weights.threshold(budget);
     let mut strata = Strata::new(threshold.tail_mass);
@@ -174,19 +174,19 @@ fn tail(weights: &Weights, budget: Budget) -> impl Iterator<Item = (usize, u64)>
     weights.fixed().iter().copied().enumerate().filter(in_tail)
 }
 
-/// How many distinct pairs [`Crs`](crate::design::Crs) keeps on average: Σ 1 − (1 − p_i)^k.
+/// How many distinct pairs [`Crs`](crate::sampling::design::Crs) keeps on average: Σ 1 − (1 − p_i)^k.
 pub fn crs_expected_distinct(weights: &Weights, budget: Budget) -> f64 {
     weights.probabilities().iter().map(|&p| hit_probability(p, budget.get())).sum()
 }
 
-/// How many distinct pairs [`WtaIid`](crate::design::WtaIid) keeps on average: |C| + Σ_T 1 − (1 − p'_i)^m.
+/// How many distinct pairs [`WtaIid`](crate::sampling::design::WtaIid) keeps on average: |C| + Σ_T 1 − (1 − p'_i)^m.
 pub fn wta_iid_expected_distinct(weights: &Weights, budget: Budget) -> f64 {
     let threshold = weights.threshold(budget);
     let hit = |(_, weight)| hit_probability(weight as f64 / threshold.tail_mass as f64, threshold.tail_places);
     threshold.winners as f64 + tail(weights, budget).map(hit).sum::<f64>()
 }
 
-/// How many distinct pairs [`WtaStratified`](crate::design::WtaStratified) keeps on average: k less the probabilities
+/// How many distinct pairs [`WtaStratified`](crate::sampling::design::WtaStratified) keeps on average: k less the probabilities
 /// that a pair on a cut is picked from both sides.
 pub fn wta_stratified_expected_distinct(weights: &Weights, budget: Budget) -> f64 {
     let threshold = weights.threshold(budget);

@@ -3,10 +3,11 @@
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use proptest::prelude::*;
-use wtacrs_core::design::{BuiltIn, Crs, Design, TopK, Uniform, WtaIid, WtaPivotal, WtaStratified};
-use wtacrs_core::draws::Draws;
+use wtacrs_core::sampling::Chance;
+use wtacrs_core::sampling::design::{BuiltIn, Crs, Design, TopK, Uniform, WtaIid, WtaPivotal, WtaStratified};
+use wtacrs_core::sampling::{Budget, Keep, Selection, Weights};
+use wtacrs_core::theory;
 use wtacrs_core::verify::{Law, loewner_margin, strategies};
-use wtacrs_core::{Budget, Keep, Selection, Weights, theory};
 
 const UNBIASED: [BuiltIn; 5] =
     [BuiltIn::Uniform, BuiltIn::Crs, BuiltIn::WtaIid, BuiltIn::WtaStratified, BuiltIn::WtaPivotal];
@@ -254,12 +255,12 @@ impl Design for Poisson {
         budget.pairs() as u64
     }
 
-    fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
+    fn select<C: Chance>(&self, weights: &Weights, budget: Budget, chance: &mut C) -> Selection {
         let threshold = weights.threshold(budget);
         let (mut indices, mut scales) = (vec![], vec![]);
         for (pair, &weight) in weights.fixed().iter().enumerate().filter(|&(_, &weight)| weight > 0) {
             let certain = threshold.is_winner(weight);
-            if certain || draws.chance(pair as u64, threshold.mass(weight), threshold.tail_mass) {
+            if certain || chance.happens(pair as u64, threshold.mass(weight), threshold.tail_mass) {
                 indices.push(pair as u32);
                 scales.push(threshold.scale(weight));
             }
@@ -280,7 +281,7 @@ impl Design for ForcedWinners {
         budget.get() as u64
     }
 
-    fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
+    fn select<C: Chance>(&self, weights: &Weights, budget: Budget, chance: &mut C) -> Selection {
         let fixed = weights.fixed();
         let mut order: Vec<usize> = (0..fixed.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(fixed[i]));
@@ -292,7 +293,7 @@ impl Design for ForcedWinners {
         order[..self.0].iter().for_each(|&i| scale[i] = 1.0);
         if mass > 0 {
             for draw in 0..places {
-                let pair = draws.category(draw as u64, &tail);
+                let pair = chance.category(draw as u64, &tail);
                 scale[pair] += mass as f64 / (places as f64 * tail[pair] as f64);
             }
         }

@@ -1,11 +1,13 @@
 //! What the published implementation gets wrong, each fault with a test that would fail on it.
 
 use ndarray::{Array2, Axis};
-use wtacrs_core::design::{BuiltIn, Crs, Design, WtaIid};
-use wtacrs_core::linear::{Linear, NormGuess};
+use wtacrs_core::Randomness;
+use wtacrs_core::guesses::NormGuess;
+use wtacrs_core::layers::Linear;
 use wtacrs_core::product::{self, Update};
+use wtacrs_core::sampling::design::{BuiltIn, Crs, Design, WtaIid};
+use wtacrs_core::sampling::{Budget, Keep, Selection, Weights};
 use wtacrs_core::verify::Law;
-use wtacrs_core::{Budget, Keep, Selection, Weights};
 
 const WINNER_TAKE_ALL: [BuiltIn; 3] = [BuiltIn::WtaIid, BuiltIn::WtaStratified, BuiltIn::WtaPivotal];
 
@@ -30,7 +32,7 @@ fn as_many_winners_as_places() {
     for (weights, k) in [(&[5.0, 0.0, 7.0, 0.0][..], 2), (&[1.0, 2.0, 3.0], 3), (&[1e300, 1e-300], 2)] {
         let (weights, budget) = problem(weights, k);
         for design in WINNER_TAKE_ALL {
-            let selection = design.select_seeded(&weights, budget, 1, 0);
+            let selection = design.select_seeded(&weights, budget, Randomness::new(1, 0));
             assert_eq!((selection.winners(), selection.len()), (k, k), "{design}");
             assert!(selection.scales().iter().all(|&s| s == 1.0), "{design}");
         }
@@ -46,8 +48,8 @@ fn the_unit_of_the_weights_does_not_matter() {
         let (scaled, _) = problem(&plain.map(|w| w * unit), 3);
         for design in BuiltIn::ALL {
             for seed in 0..20 {
-                let expected = design.select_seeded(&weights, budget, seed, 0);
-                let found = design.select_seeded(&scaled, budget, seed, 0);
+                let expected = design.select_seeded(&weights, budget, Randomness::new(seed, 0));
+                let found = design.select_seeded(&scaled, budget, Randomness::new(seed, 0));
                 assert_eq!(found.indices(), expected.indices(), "{design} {unit}");
                 for (found, expected) in found.scales().iter().zip(expected.scales()) {
                     assert!((found - expected).abs() < 1e-12 * expected, "{design} {unit}");
@@ -65,7 +67,7 @@ fn a_tail_far_below_the_winners_still_counts() {
     let probabilities = weights.probabilities();
     assert!(probabilities[0] + probabilities[4] > 0.999_999_999);
     for design in WINNER_TAKE_ALL {
-        let selection = design.select_seeded(&weights, budget, 3, 0);
+        let selection = design.select_seeded(&weights, budget, Randomness::new(3, 0));
         assert!(selection.len() > selection.winners(), "{design} keeps some of the tail");
         assert_ones(&mean_scales(design, &weights, budget), design.name());
     }
@@ -115,7 +117,7 @@ fn rows_are_kept_once_in_one_part() {
     let mut repeated = 0;
     for design in BuiltIn::ALL {
         for seed in 0..200 {
-            let selection = design.select_seeded(&weights, budget, seed, 0);
+            let selection = design.select_seeded(&weights, budget, Randomness::new(seed, 0));
             assert!(selection.indices().windows(2).all(|w| w[0] < w[1]), "{design}");
             repeated += usize::from(selection.len() < budget.get());
         }
@@ -141,11 +143,14 @@ fn a_shared_input_is_sampled_once_for_all_its_layers() {
     let joint = product::joint_norms(&slices).expect("one length");
 
     let layer = Linear::new(Keep::Rows(12));
-    let saved = layer.forward(h.view(), NormGuess::Norms(&joint), 1, 0).expect("fits");
+    let saved = layer.forward(h.view(), NormGuess::Norms(&joint), Randomness::new(1, 0)).expect("fits");
     assert_eq!(saved.rows().nrows(), 12, "one subsample");
     let weights = Weights::from_shared_input(&product::row_norms(h.view()), &slices).expect("valid");
     let budget = weights.budget(Keep::Rows(12)).expect("fits");
-    assert_eq!(&BuiltIn::default().select_seeded(&weights, budget, 1, 0).indices(), &saved.selection().indices());
+    assert_eq!(
+        &BuiltIn::default().select_seeded(&weights, budget, Randomness::new(1, 0)).indices(),
+        &saved.selection().indices()
+    );
 
     // Each layer's own gradient is unbiased: averaged over draws it nears the exact one as 1/√draws.
     let draws = 4000;
@@ -155,9 +160,9 @@ fn a_shared_input_is_sampled_once_for_all_its_layers() {
         let mut spread = 0.0;
         for draw in 0..draws {
             let offset = draw * layer.draws(tokens).expect("fits");
-            let saved = layer.forward(h.view(), NormGuess::Norms(&joint), 1, offset).expect("fits");
+            let saved = layer.forward(h.view(), NormGuess::Norms(&joint), Randomness::new(1, offset)).expect("fits");
             let mut dw = Array2::zeros(exact.dim());
-            layer.backward(&saved, dz.view(), dw.view_mut(), Update::Overwrite).expect("fits");
+            saved.backward(dz.view(), dw.view_mut(), Update::Overwrite).expect("fits");
             spread += (&dw - &exact).mapv(|v| v * v).sum();
             mean += &dw;
         }

@@ -5,10 +5,11 @@ use ndarray::Array2;
 use rand::RngExt;
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::draws::{Draws, RngDraws};
+use wtacrs_core::Randomness;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Budget, Keep, Selection, Weights};
+use wtacrs_core::sampling::{Chance, RngChance};
 use wtacrs_core::verify::{Law, UnbiasednessTest};
-use wtacrs_core::{Budget, Keep, Selection, Weights};
 
 /// A right design, made wrong.
 struct Wrong {
@@ -36,8 +37,8 @@ impl Design for Wrong {
         self.of.draws(budget)
     }
 
-    fn select<D: Draws>(&self, weights: &Weights, budget: Budget, draws: &mut D) -> Selection {
-        let right = self.of.select(weights, budget, draws);
+    fn select<C: Chance>(&self, weights: &Weights, budget: Budget, chance: &mut C) -> Selection {
+        let right = self.of.select(weights, budget, chance);
         let threshold = weights.threshold(budget);
         let (mut indices, mut scales) = (vec![], vec![]);
         for (pair, scale) in right.iter() {
@@ -85,17 +86,18 @@ fn monte_carlo_rejects_every_fault_and_no_right_design() {
     let (weights, budget) = heavy_tailed(200);
     let test = UnbiasednessTest { trials: 20_000, ..Default::default() };
     for of in BuiltIn::ALL.into_iter().filter(|design| design.is_unbiased()) {
-        let verdict = test.run(&weights, |trial| of.select_seeded(&weights, budget, 8, 512 * trial));
+        let verdict = test.run(&weights, |trial| of.select_seeded(&weights, budget, Randomness::new(8, 512 * trial)));
         assert!(!verdict.rejects(), "{of}: {verdict:?}");
     }
     for of in WINNER_TAKE_ALL {
         for how in FAULTS {
             let wrong = Wrong { of, how };
-            let verdict = test.run(&weights, |trial| wrong.select_seeded(&weights, budget, 8, 512 * trial));
+            let verdict =
+                test.run(&weights, |trial| wrong.select_seeded(&weights, budget, Randomness::new(8, 512 * trial)));
             assert!(verdict.rejects(), "{of} with {how:?} passes: {verdict:?}");
         }
     }
-    let top_k = test.run(&weights, |trial| BuiltIn::TopK.select_seeded(&weights, budget, 8, trial));
+    let top_k = test.run(&weights, |trial| BuiltIn::TopK.select_seeded(&weights, budget, Randomness::new(8, trial)));
     assert!(top_k.rejects());
 }
 
@@ -105,7 +107,7 @@ fn any_rand_generator_serves() {
     let mut rng = Pcg64::seed_from_u64(1);
     let test = UnbiasednessTest::default();
     for design in BuiltIn::ALL.into_iter().filter(|design| design.is_unbiased()) {
-        let verdict = test.run(&weights, |_| design.select(&weights, budget, &mut RngDraws(&mut rng)));
+        let verdict = test.run(&weights, |_| design.select(&weights, budget, &mut RngChance(&mut rng)));
         assert!(!verdict.rejects(), "{design}: {verdict:?}");
     }
 }

@@ -4,10 +4,12 @@ use half::{bf16, f16};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rand::distr::Distribution;
 use rand_distr::StandardNormal;
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::norm_predictor::{NormPredictor, PredictorError, Settings};
-use wtacrs_core::philox::Philox4x32_10;
-use wtacrs_core::{Keep, Selection, Weights, product, theory};
+use wtacrs_core::Randomness;
+use wtacrs_core::guesses::{NormPredictor, PredictorError, PredictorSettings};
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Keep, Selection, Weights};
+use wtacrs_core::{product, theory};
+use wtacrs_exact::philox::Philox4x32_10;
 
 const IN_FEATURES: usize = 96;
 
@@ -50,14 +52,14 @@ fn tail_error(batch: &Batch, weights: &Weights, keep: Keep) -> f64 {
 }
 
 fn guessed(predictor: &NormPredictor, batch: &Batch) -> Weights {
-    let guess = predictor.guess(batch.h.view()).expect("fits");
+    let guess = predictor.guess(batch.h.view(), None).expect("fits");
     Weights::from_norms(&guess.input_norms, &guess.dz_norms).expect("a guess makes valid weights")
 }
 
 fn learn(predictor: &mut NormPredictor, batch: &Batch, selection: &Selection) {
     let kept = product::gather(batch.h.view(), selection).expect("fits");
     let norms: Vec<f32> = selection.indices().iter().map(|&i| batch.dz_norms[i as usize]).collect();
-    predictor.update(kept.view(), &norms, selection.scales()).expect("valid");
+    predictor.update(kept.view(), &norms, selection.scales(), None).expect("valid");
 }
 
 fn train(predictor: &mut NormPredictor, layer: &Planted, steps: std::ops::Range<u64>) {
@@ -65,7 +67,7 @@ fn train(predictor: &mut NormPredictor, layer: &Planted, steps: std::ops::Range<
         let batch = layer.batch(256, step);
         let weights = guessed(predictor, &batch);
         let budget = weights.budget(Keep::Fraction(0.3)).expect("fits");
-        learn(predictor, &batch, &BuiltIn::WtaPivotal.select_seeded(&weights, budget, 1, step << 16));
+        learn(predictor, &batch, &BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(1, step << 16)));
     }
 }
 
@@ -78,7 +80,7 @@ fn excess(predictor: &NormPredictor, layer: &Planted) -> f64 {
 }
 
 fn predictor() -> NormPredictor {
-    NormPredictor::new(IN_FEATURES, Settings::default()).expect("valid")
+    NormPredictor::new(IN_FEATURES, PredictorSettings::default()).expect("valid")
 }
 
 /// Positive, finite, and no farther from one another than the clamp to either side allows.
@@ -110,7 +112,7 @@ fn guesses_come_in_the_norms_own_unit() {
     let mut predictor = predictor();
     train(&mut predictor, &layer, 0..40);
     let batch = layer.batch(512, 1 << 30);
-    let guess = predictor.guess(batch.h.view()).expect("fits");
+    let guess = predictor.guess(batch.h.view(), None).expect("fits");
     assert_eq!(guess.input_norms, product::row_norms(batch.h.view()));
     let ratios: Vec<f32> = guess.dz_norms.iter().zip(&batch.dz_norms).map(|(g, n)| g / n).collect();
     assert!(ratios.iter().all(|&ratio| (0.5..2.0).contains(&ratio)), "{ratios:?}");
@@ -118,7 +120,7 @@ fn guesses_come_in_the_norms_own_unit() {
 
 #[test]
 fn knows_nothing_before_the_first_update() {
-    let guess = predictor().guess(Planted::new(0, 1.0).batch(5, 0).h.view()).expect("fits");
+    let guess = predictor().guess(Planted::new(0, 1.0).batch(5, 0).h.view(), None).expect("fits");
     assert_eq!(guess.dz_norms, [1.0; 5]);
 }
 
@@ -127,7 +129,7 @@ fn fewer_features_than_inputs_guess_less_well_but_guess() {
     let layer = Planted::new(0, 1.5);
     let errors = [8, 64, 4096].map(|features| {
         let mut predictor =
-            NormPredictor::new(IN_FEATURES, Settings { features, ..Settings::default() }).expect("valid");
+            NormPredictor::new(IN_FEATURES, PredictorSettings::default().with_features(features)).expect("valid");
         train(&mut predictor, &layer, 0..40);
         excess(&predictor, &layer)
     });
@@ -138,7 +140,7 @@ fn fewer_features_than_inputs_guess_less_well_but_guess() {
 fn halves_add_up_to_the_whole() {
     let layer = Planted::new(0, 1.5);
     let mut whole =
-        NormPredictor::new(IN_FEATURES, Settings { rows_per_update: 512, ..Settings::default() }).expect("valid");
+        NormPredictor::new(IN_FEATURES, PredictorSettings::default().with_rows_per_update(512)).expect("valid");
     train(&mut whole, &layer, 0..3);
     let mut batch = layer.batch(100, 9);
     // Nothing about a row may depend on which rank it lives on: vanished rows included.
@@ -165,7 +167,7 @@ fn halves_add_up_to_the_whole() {
             assert_eq!(one.to_bytes(), other.to_bytes());
         }
     }
-    let small = NormPredictor::new(4, Settings::default()).expect("valid");
+    let small = NormPredictor::new(4, PredictorSettings::default()).expect("valid");
     let other = small.statistics(Array2::<f32>::ones((1, 4)).view(), &[1.0], &[1.0], None).expect("valid");
     assert!(matches!(together.clone().add(&other), Err(PredictorError::LengthMismatch { .. })));
     assert!(matches!(whole.apply(&other), Err(PredictorError::LengthMismatch { .. })));
@@ -179,7 +181,7 @@ fn halves_add_up_to_the_whole() {
 #[test]
 fn bytes_continue_bit_for_bit() {
     let layer = Planted::new(0, 1.5);
-    let settings = Settings { features: 60, seed: 11, forgetting: 0.9, ..Settings::default() };
+    let settings = PredictorSettings::default().with_features(60).with_seed(11).with_forgetting(0.9);
     let mut one = NormPredictor::new(IN_FEATURES, settings).expect("valid");
     for steps in [0..0, 0..5, 5..6] {
         train(&mut one, &layer, steps);
@@ -189,7 +191,7 @@ fn bytes_continue_bit_for_bit() {
         train(&mut other, &layer, 50..54);
         assert_eq!(other.to_bytes(), same.to_bytes());
         let h = layer.batch(64, 99).h;
-        assert_eq!(other.guess(h.view()), same.guess(h.view()));
+        assert_eq!(other.guess(h.view(), None), same.guess(h.view(), None));
         assert_eq!((other.settings(), other.in_features()), (settings, IN_FEATURES));
     }
 }
@@ -197,7 +199,7 @@ fn bytes_continue_bit_for_bit() {
 #[test]
 fn settings_without_a_limit_are_saved_too() {
     for rows_per_update in [1, u32::MAX as usize, usize::MAX] {
-        let settings = Settings { features: 4, rows_per_update, ..Settings::default() };
+        let settings = PredictorSettings::default().with_features(4).with_rows_per_update(rows_per_update);
         let made = NormPredictor::new(8, settings).expect("valid settings");
         let loaded = NormPredictor::from_bytes(&made.to_bytes()).expect("just written");
         assert_eq!(loaded.settings().rows_per_update, rows_per_update);
@@ -206,8 +208,7 @@ fn settings_without_a_limit_are_saved_too() {
 
 #[test]
 fn damaged_bytes_are_refused() {
-    let mut predictor =
-        NormPredictor::new(IN_FEATURES, Settings { features: 8, ..Settings::default() }).expect("valid");
+    let mut predictor = NormPredictor::new(IN_FEATURES, PredictorSettings::default().with_features(8)).expect("valid");
     train(&mut predictor, &Planted::new(0, 1.0), 0..2);
     let bytes = predictor.to_bytes();
     for at in 0..bytes.len() {
@@ -217,8 +218,8 @@ fn damaged_bytes_are_refused() {
         assert!(NormPredictor::from_bytes(&bytes[..at]).is_err(), "cut at {at}");
     }
     let mut newer = bytes.clone();
-    newer[8] = 4;
-    assert_eq!(NormPredictor::from_bytes(&newer).err(), Some(PredictorError::Version { expected: 3, found: 4 }));
+    newer[8] = 5;
+    assert_eq!(NormPredictor::from_bytes(&newer).err(), Some(PredictorError::Version { expected: 4, found: 5 }));
     let longer = [&bytes[..], &[0]].concat();
     assert!(matches!(NormPredictor::from_bytes(&longer), Err(PredictorError::Corrupted { .. })));
 }
@@ -226,7 +227,7 @@ fn damaged_bytes_are_refused() {
 #[test]
 fn state_is_below_a_megabyte() {
     for in_features in [384, 1536, 4096] {
-        let predictor = NormPredictor::new(in_features, Settings::default()).expect("valid");
+        let predictor = NormPredictor::new(in_features, PredictorSettings::default()).expect("valid");
         assert!(predictor.bytes() < 1_000_000 && predictor.to_bytes().len() < 1_000_000);
     }
 }
@@ -239,7 +240,7 @@ fn every_number_of_threads_gives_the_same() {
         pool.install(|| {
             let mut predictor = predictor();
             train(&mut predictor, &layer, 0..4);
-            (predictor.to_bytes(), predictor.guess(layer.batch(3000, 80).h.view()).expect("fits"))
+            (predictor.to_bytes(), predictor.guess(layer.batch(3000, 80).h.view(), None).expect("fits"))
         })
     });
     assert!(states[0] == states[1] && states[1] == states[2]);
@@ -256,21 +257,21 @@ fn types_and_strides_do_not_matter() {
     train(&mut predictor, &layer, 0..5);
     let half = layer.batch(40, 20).h.mapv(bf16::from_f32);
     let single = half.mapv(f32::from);
-    let expected = predictor.guess(single.view()).expect("fits");
-    assert_eq!(predictor.guess(half.view()), Ok(expected.clone()));
+    let expected = predictor.guess(single.view(), None).expect("fits");
+    assert_eq!(predictor.guess(half.view(), None), Ok(expected.clone()));
     let transposed = half.t().to_owned();
-    assert_eq!(predictor.guess(transposed.t()), Ok(expected.clone()));
+    assert_eq!(predictor.guess(transposed.t(), None), Ok(expected.clone()));
     let close = |found: Vec<f32>| found.iter().zip(&expected.dz_norms).all(|(a, b)| (a / b - 1.0).abs() < 1e-2);
-    assert!(close(predictor.guess(half.mapv(f64::from).view()).expect("fits").dz_norms));
-    assert!(close(predictor.guess(single.mapv(f16::from_f32).view()).expect("fits").dz_norms));
+    assert!(close(predictor.guess(half.mapv(f64::from).view(), None).expect("fits").dz_norms));
+    assert!(close(predictor.guess(single.mapv(f16::from_f32).view(), None).expect("fits").dz_norms));
 
     let (norms, scales) = (vec![0.5; 40], vec![2.0; 40]);
     let states = [half.view(), transposed.t()].map(|rows: ArrayView2<'_, bf16>| {
         let mut other = predictor.clone();
-        other.update(rows, &norms, &scales).expect("valid");
+        other.update(rows, &norms, &scales, None).expect("valid");
         other.to_bytes()
     });
-    predictor.update(single.view(), &norms, &scales).expect("valid");
+    predictor.update(single.view(), &norms, &scales, None).expect("valid");
     assert!(states[0] == states[1] && states[0] == predictor.to_bytes());
 }
 
@@ -289,12 +290,12 @@ fn a_cached_norm_helps_where_the_law_is_not_linear() {
         cached.collect()
     };
     // So many rows of a law that is linear but for that part need little of a ridge.
-    let settings = Settings { ridge: 0.01, ..Settings::default() };
+    let settings = PredictorSettings::default().with_ridge(0.01);
     let mut predictor = NormPredictor::new(IN_FEATURES, settings).expect("valid");
     for step in 0..30 {
         let mut batch = layer.batch(128, step);
         let cached = hidden(&mut batch);
-        predictor.update_with_cache(batch.h.view(), &batch.dz_norms, &[1.0; 128], &cached).expect("valid");
+        predictor.update(batch.h.view(), &batch.dz_norms, &[1.0; 128], Some(&cached)).expect("valid");
     }
     let mut batch = layer.batch(1024, 1 << 30);
     let cached = hidden(&mut batch);
@@ -302,13 +303,13 @@ fn a_cached_norm_helps_where_the_law_is_not_linear() {
         let weights = Weights::from_norms(&product::row_norms(batch.h.view()), dz_norms).expect("valid");
         tail_error(&batch, &weights, Keep::Fraction(0.3))
     };
-    let without = error(&predictor.guess(batch.h.view()).expect("fits").dz_norms);
-    let with = predictor.guess_with_cache(batch.h.view(), &cached).expect("fits").dz_norms;
+    let without = error(&predictor.guess(batch.h.view(), None).expect("fits").dz_norms);
+    let with = predictor.guess(batch.h.view(), Some(&cached)).expect("fits").dz_norms;
     assert!(error(&with) < 0.7 * without, "{} {without}", error(&with));
     assert_bounded(&with, 6.0);
     let none = vec![None; 1024];
-    assert_eq!(predictor.guess_with_cache(batch.h.view(), &none), predictor.guess(batch.h.view()));
-    let zeros = predictor.guess_with_cache(batch.h.view(), &vec![Some(0.0); 1024]).expect("a zero is a norm");
+    assert_eq!(predictor.guess(batch.h.view(), Some(&none)), predictor.guess(batch.h.view(), None));
+    let zeros = predictor.guess(batch.h.view(), Some(&vec![Some(0.0); 1024])).expect("a zero is a norm");
     assert_bounded(&zeros.dz_norms, 6.0);
 }
 
@@ -323,18 +324,18 @@ fn hostile_rows_stay_bounded() {
     }
     batch.h.row_mut(6).fill(f32::MAX / 64.0);
     batch.h.row_mut(7).fill(f32::MIN_POSITIVE);
-    let guess = predictor.guess(batch.h.view()).expect("fits");
+    let guess = predictor.guess(batch.h.view(), None).expect("fits");
     assert_bounded(&guess.dz_norms, 6.0);
     // Length is not looked at: only direction is, apart from what denormal numbers lose.
-    let plain = predictor.guess(layer.batch(64, 70).h.view()).expect("fits");
+    let plain = predictor.guess(layer.batch(64, 70).h.view(), None).expect("fits");
     assert!((0..4).all(|i| (guess.dz_norms[i] / plain.dz_norms[i] - 1.0).abs() < 1e-2));
 
     // Kept, with the most extreme norms and scales that are valid.
     let norms: Vec<f32> = (0..64).map(|i| [f32::MAX, f32::MIN_POSITIVE, 1e-45, 1.0][i % 4]).collect();
     let scales: Vec<f64> = (0..64).map(|i| [1.0, 2.0_f64.powi(64), 1e-300, 0.0][i / 4 % 4]).collect();
     for _ in 0..20 {
-        predictor.update(batch.h.view(), &norms, &scales).expect("valid");
-        assert_bounded(&predictor.guess(batch.h.view()).expect("fits").dz_norms, 6.0);
+        predictor.update(batch.h.view(), &norms, &scales, None).expect("valid");
+        assert_bounded(&predictor.guess(batch.h.view(), None).expect("fits").dz_norms, 6.0);
     }
     // And it finds its way back.
     train(&mut predictor, &layer, 100..300);
@@ -344,11 +345,11 @@ fn hostile_rows_stay_bounded() {
 
 #[test]
 fn one_outlier_meets_the_clamp() {
-    let settings = Settings { clamp: 0.5, ..Settings::default() };
+    let settings = PredictorSettings::default().with_clamp(0.5);
     let mut predictor = NormPredictor::new(IN_FEATURES, settings).expect("valid");
     train(&mut predictor, &Planted::new(0, 3.0), 0..10);
     for tokens in [1, 2, 3, 100] {
-        let guess = predictor.guess(Planted::new(0, 3.0).batch(tokens, 90).h.view()).expect("fits");
+        let guess = predictor.guess(Planted::new(0, 3.0).batch(tokens, 90).h.view(), None).expect("fits");
         assert_bounded(&guess.dz_norms, 0.5);
     }
 }
@@ -360,11 +361,11 @@ fn a_row_that_is_no_number_is_left_to_the_weights() {
     train(&mut predictor, &layer, 0..3);
     let mut h = layer.batch(8, 0).h;
     (h[[2, 5]], h[[4, 0]]) = (f32::NAN, f32::INFINITY);
-    let guess = predictor.guess(h.view()).expect("fits");
+    let guess = predictor.guess(h.view(), None).expect("fits");
     assert_bounded(&guess.dz_norms, 6.0);
     assert!(Weights::from_norms(&guess.input_norms, &guess.dz_norms).is_err());
     let before = predictor.to_bytes();
-    let refused = predictor.update(h.view(), &[1.0; 8], &[1.0; 8]);
+    let refused = predictor.update(h.view(), &[1.0; 8], &[1.0; 8], None);
     assert!(matches!(refused, Err(PredictorError::InvalidNorm { index: 2, .. })), "{refused:?}");
     assert_eq!(predictor.to_bytes(), before);
 }
@@ -375,11 +376,11 @@ fn constant_rows_teach_nothing_but_the_level() {
     let h = Array2::<f32>::from_elem((50, IN_FEATURES), 0.3);
     let norms: Vec<f32> = (0..50).map(|i| (1 + i % 4) as f32).collect();
     for _ in 0..30 {
-        predictor.update(h.view(), &norms, &[2.0; 50]).expect("valid");
+        predictor.update(h.view(), &norms, &[2.0; 50], None).expect("valid");
     }
-    let guess = predictor.guess(h.view()).expect("fits").dz_norms;
+    let guess = predictor.guess(h.view(), None).expect("fits").dz_norms;
     assert!(all_equal(&guess) && (1.0..4.0).contains(&guess[0]), "{guess:?}");
-    let other = predictor.guess(Planted::new(0, 1.0).batch(20, 0).h.view()).expect("fits").dz_norms;
+    let other = predictor.guess(Planted::new(0, 1.0).batch(20, 0).h.view(), None).expect("fits").dz_norms;
     assert!(other.iter().all(|norm| (norm / guess[0] - 1.0).abs() < 1e-3), "{other:?} {guess:?}");
 }
 
@@ -389,7 +390,7 @@ fn vanished_gradients_are_learned_as_small_and_alone_as_nothing() {
     let mut predictor = predictor();
     train(&mut predictor, &layer, 0..3);
     let before = predictor.to_bytes();
-    predictor.update(layer.batch(16, 5).h.view(), &[0.0; 16], &[1.0; 16]).expect("valid");
+    predictor.update(layer.batch(16, 5).h.view(), &[0.0; 16], &[1.0; 16], None).expect("valid");
     assert_eq!(predictor.to_bytes(), before, "a step of zeros");
 
     // Padding: one and the same row, whose gradient is zero.
@@ -404,10 +405,10 @@ fn vanished_gradients_are_learned_as_small_and_alone_as_nothing() {
     };
     for step in 10..40 {
         let batch = padded(step);
-        predictor.update(batch.h.view(), &batch.dz_norms, &[3.0; 128]).expect("valid");
+        predictor.update(batch.h.view(), &batch.dz_norms, &[3.0; 128], None).expect("valid");
     }
     let batch = padded(99);
-    let guess = predictor.guess(batch.h.view()).expect("fits").dz_norms;
+    let guess = predictor.guess(batch.h.view(), None).expect("fits").dz_norms;
     assert_bounded(&guess, 6.0);
     let largest_padding = guess.iter().step_by(4).fold(0.0_f32, |a, &b| a.max(b));
     let others = (0..128).filter(|i| i % 4 > 0).map(|i| guess[i]).fold(f32::INFINITY, f32::min);
@@ -430,10 +431,10 @@ fn padding_does_not_bring_the_other_tokens_together() {
     let mut predictor = predictor();
     for step in 0..40 {
         let batch = padded(step);
-        predictor.update(batch.h.view(), &batch.dz_norms, &[1.0; 647]).expect("valid");
+        predictor.update(batch.h.view(), &batch.dz_norms, &[1.0; 647], None).expect("valid");
     }
     let batch = padded(1 << 30);
-    let guess = predictor.guess(batch.h.view()).expect("fits").dz_norms;
+    let guess = predictor.guess(batch.h.view(), None).expect("fits").dz_norms;
     let spread = |norms: &[f32]| {
         let tokens = || norms.iter().step_by(10);
         tokens().fold(0.0_f32, |a, &b| a.max(b)) / tokens().fold(f32::INFINITY, |a, &b| a.min(b))
@@ -474,7 +475,7 @@ fn a_change_of_scale_is_invisible() {
         train(&mut predictor, &layer, step..step + 2);
         let after = excess(&predictor, &layer);
         assert!(after < 1.05, "{level}: {after}");
-        let mean = predictor.guess(layer.batch(64, 200).h.view()).expect("fits").dz_norms[0].ln();
+        let mean = predictor.guess(layer.batch(64, 200).h.view(), None).expect("fits").dz_norms[0].ln();
         assert!((f64::from(mean) - level).abs() < 6.0, "{level}: {mean}");
     }
 }
@@ -485,24 +486,24 @@ fn tiny_batches() {
     let mut predictor = predictor();
     let empty = Array2::<f32>::zeros((0, IN_FEATURES));
     let before = predictor.to_bytes();
-    predictor.update(empty.view(), &[], &[]).expect("nothing to learn");
+    predictor.update(empty.view(), &[], &[], None).expect("nothing to learn");
     assert_eq!(predictor.to_bytes(), before);
-    assert!(predictor.guess(empty.view()).expect("fits").dz_norms.is_empty());
+    assert!(predictor.guess(empty.view(), None).expect("fits").dz_norms.is_empty());
     for step in 0..20 {
         let batch = layer.batch(1, step);
-        predictor.update(batch.h.view(), &batch.dz_norms, &[4.0]).expect("valid");
-        let guess = predictor.guess(batch.h.view()).expect("fits").dz_norms;
+        predictor.update(batch.h.view(), &batch.dz_norms, &[4.0], None).expect("valid");
+        let guess = predictor.guess(batch.h.view(), None).expect("fits").dz_norms;
         // As fine as the grid on which log-norms are counted.
         assert!((guess[0] / batch.dz_norms[0] - 1.0).abs() < 1e-3, "{step}: {guess:?} {:?}", batch.dz_norms);
     }
     // Within one row there is nothing to compare.
-    assert!(all_equal(&predictor.guess(layer.batch(9, 30).h.view()).expect("fits").dz_norms));
-    let mut one_column = NormPredictor::new(1, Settings::default()).expect("valid");
+    assert!(all_equal(&predictor.guess(layer.batch(9, 30).h.view(), None).expect("fits").dz_norms));
+    let mut one_column = NormPredictor::new(1, PredictorSettings::default()).expect("valid");
     let h = ndarray::array![[1.0_f32], [-1.0], [2.0], [-3.0]];
     for _ in 0..20 {
-        one_column.update(h.view(), &[1.0, 4.0, 1.0, 4.0], &[1.0; 4]).expect("valid");
+        one_column.update(h.view(), &[1.0, 4.0, 1.0, 4.0], &[1.0; 4], None).expect("valid");
     }
-    let guess = one_column.guess(h.view()).expect("fits").dz_norms;
+    let guess = one_column.guess(h.view(), None).expect("fits").dz_norms;
     assert!(guess[0] == guess[2] && guess[1] > 3.0 * guess[0], "{guess:?}");
 }
 
@@ -514,40 +515,40 @@ fn refusals_leave_the_state() {
     let before = predictor.to_bytes();
     let h = layer.batch(4, 8).h;
     for value in [f32::NAN, f32::INFINITY, -1.0] {
-        let refused = predictor.update(h.view(), &[1.0, 1.0, value, 1.0], &[1.0; 4]);
+        let refused = predictor.update(h.view(), &[1.0, 1.0, value, 1.0], &[1.0; 4], None);
         assert!(matches!(refused, Err(PredictorError::InvalidNorm { index: 2, .. })), "{refused:?}");
         let cached = [None, Some(1.0), None, Some(value)];
-        let refused = predictor.update_with_cache(h.view(), &[1.0; 4], &[1.0; 4], &cached);
+        let refused = predictor.update(h.view(), &[1.0; 4], &[1.0; 4], Some(&cached));
         assert!(matches!(refused, Err(PredictorError::InvalidNorm { index: 3, .. })), "{refused:?}");
-        assert!(predictor.guess_with_cache(h.view(), &cached).is_err());
+        assert!(predictor.guess(h.view(), Some(&cached)).is_err());
     }
     for value in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
-        let refused = predictor.update(h.view(), &[1.0; 4], &[1.0, value, 1.0, 1.0]);
+        let refused = predictor.update(h.view(), &[1.0; 4], &[1.0, value, 1.0, 1.0], None);
         assert!(matches!(refused, Err(PredictorError::InvalidScale { index: 1, .. })), "{refused:?}");
     }
-    assert!(predictor.update(h.view(), &[1.0; 3], &[1.0; 4]).is_err());
-    assert!(predictor.update(h.view(), &[1.0; 4], &[1.0; 3]).is_err());
-    assert!(predictor.update_with_cache(h.view(), &[1.0; 4], &[1.0; 4], &[None]).is_err());
+    assert!(predictor.update(h.view(), &[1.0; 3], &[1.0; 4], None).is_err());
+    assert!(predictor.update(h.view(), &[1.0; 4], &[1.0; 3], None).is_err());
+    assert!(predictor.update(h.view(), &[1.0; 4], &[1.0; 4], Some(&[None])).is_err());
     let narrow = Array2::<f32>::zeros((4, 3));
     let refused = PredictorError::WrongColumns { expected: IN_FEATURES, found: 3 };
-    assert_eq!(predictor.update(narrow.view(), &[1.0; 4], &[1.0; 4]), Err(refused.clone()));
-    assert_eq!(predictor.guess(narrow.view()), Err(refused));
+    assert_eq!(predictor.update(narrow.view(), &[1.0; 4], &[1.0; 4], None), Err(refused.clone()));
+    assert_eq!(predictor.guess(narrow.view(), None), Err(refused));
     assert_eq!(predictor.to_bytes(), before);
 }
 
 #[test]
 fn settings_are_checked() {
-    let valid = Settings::default();
+    let valid = PredictorSettings::default();
     for (settings, name) in [
-        (Settings { features: 0, ..valid }, "features"),
-        (Settings { features: usize::MAX, ..valid }, "features"),
-        (Settings { forgetting: 0.0, ..valid }, "forgetting"),
-        (Settings { forgetting: 1.5, ..valid }, "forgetting"),
-        (Settings { ridge: 0.0, ..valid }, "ridge"),
-        (Settings { ridge: f64::NAN, ..valid }, "ridge"),
-        (Settings { clamp: 0.0, ..valid }, "clamp"),
-        (Settings { clamp: 1e3, ..valid }, "clamp"),
-        (Settings { rows_per_update: 0, ..valid }, "rows_per_update"),
+        (valid.with_features(0), "features"),
+        (valid.with_features(usize::MAX), "features"),
+        (valid.with_forgetting(0.0), "forgetting"),
+        (valid.with_forgetting(1.5), "forgetting"),
+        (valid.with_ridge(0.0), "ridge"),
+        (valid.with_ridge(f64::NAN), "ridge"),
+        (valid.with_clamp(0.0), "clamp"),
+        (valid.with_clamp(1e3), "clamp"),
+        (valid.with_rows_per_update(0), "rows_per_update"),
     ] {
         let refused = NormPredictor::new(8, settings).err();
         assert!(
@@ -556,13 +557,13 @@ fn settings_are_checked() {
         );
     }
     assert!(NormPredictor::new(0, valid).is_err());
-    assert!(NormPredictor::new(8, Settings { forgetting: 1.0, ..valid }).is_ok());
+    assert!(NormPredictor::new(8, valid.with_forgetting(1.0)).is_ok());
 }
 
 #[test]
 fn more_rows_than_learned_from_are_thinned_evenly() {
     let layer = Planted::new(0, 1.5);
-    let settings = Settings { rows_per_update: 40, ..Settings::default() };
+    let settings = PredictorSettings::default().with_rows_per_update(40);
     let mut thin = NormPredictor::new(IN_FEATURES, settings).expect("valid");
     let batch = layer.batch(120, 0);
     let all = thin.statistics(batch.h.view(), &batch.dz_norms, &[1.0; 120], None).expect("valid");

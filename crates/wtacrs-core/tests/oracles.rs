@@ -2,14 +2,15 @@
 //! in 128-bit prefix sums instead of sweeps, draws one by one. Selections must be equal to the bit.
 
 use proptest::prelude::*;
-use wtacrs_core::alias::AliasTable;
-use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::Randomness;
+use wtacrs_core::sampling::AliasTable;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Budget, Keep, Selection, Weights};
 use wtacrs_core::verify::strategies;
-use wtacrs_core::{Budget, Keep, Selection, Weights, philox};
 
 /// The 128 bits of an index at (seed, offset), from their documented counter.
 fn bits(seed: u64, offset: u64, index: u64) -> u128 {
-    philox::bits(0x7774_6163_0000_0000 << 64 | u128::from(offset + index), seed)
+    wtacrs_exact::philox::bits(0x7774_6163_0000_0000 << 64 | u128::from(offset + index), seed)
 }
 
 /// ⌊bits · bound / 2^128⌋ by long multiplication.
@@ -117,7 +118,7 @@ fn stratified(fixed: &[u64], budget: usize, seed: u64, offset: u64) -> Selection
 fn independent(masses: &[u64], draws: u128, seed: u64, offset: u64) -> Vec<u32> {
     let mut counts = vec![0; masses.len()];
     for draw in 0..draws {
-        counts[AliasTable::new(masses).pick(bits(seed, offset, draw as u64))] += 1;
+        counts[AliasTable::new(masses).expect("positive").pick(bits(seed, offset, draw as u64))] += 1;
     }
     counts
 }
@@ -164,7 +165,7 @@ fn top_k(fixed: &[u64], budget: usize) -> Selection {
 }
 
 fn select(design: BuiltIn, weights: &Weights, budget: Budget, seed: u64, offset: u64) -> Selection {
-    design.select_seeded(weights, budget, seed, offset)
+    design.select_seeded(weights, budget, Randomness::new(seed, offset))
 }
 
 proptest! {

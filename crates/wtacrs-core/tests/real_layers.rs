@@ -4,13 +4,15 @@ mod support;
 
 use ndarray::{Array2, s};
 use support::{Layer, attention, layer};
-use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::Randomness;
+use wtacrs_core::layers::{TensorGuess, TensorMul};
 use wtacrs_core::product::{self, Update};
-use wtacrs_core::tensor_mul::{TensorGuess, TensorMul};
-use wtacrs_core::weights::DEFAULT_MIX;
-use wtacrs_core::{Keep, Weights, theory};
+use wtacrs_core::sampling::DEFAULT_MIX;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Keep, Weights};
+use wtacrs_core::theory;
 
-/// Draws behind the reference figures, and behind ours.
+/// Chance behind the reference figures, and behind ours.
 const REFERENCE_TRIALS: f64 = 16.0;
 const TRIALS: u64 = 48;
 
@@ -37,7 +39,8 @@ fn measure(layer: &Layer, exact: &Array2<f64>, weights: &Weights, fraction: f64,
     let budget = weights.budget(Keep::Fraction(fraction)).expect("fits");
     let errors: Vec<f64> = (0..TRIALS)
         .map(|trial| {
-            let selection = design.select_seeded(weights, budget, 11, trial * design.draws(budget).max(1));
+            let selection =
+                design.select_seeded(weights, budget, Randomness::new(11, trial * design.draws(budget).max(1)));
             let kept = product::gather(layer.h.view(), &selection).expect("fits");
             let dw = product::weight_gradient(kept.view(), layer.dz.view(), &selection).expect("fits");
             norm(&(dw.mapv(f64::from) - exact)) / norm(exact)
@@ -154,8 +157,8 @@ fn attention_gradients() {
             let mut sums: Vec<_> = exact.iter().map(|(da, db)| [da * 0.0, db * 0.0]).collect();
             for trial in 0..TRIALS {
                 let offset = trial * product.draws(rows, columns).expect("fits");
-                let saved = product.forward(a.view(), b.view(), guess, 5, offset).expect("fits");
-                let found = product.backward(&saved, g.view()).expect("fits");
+                let saved = product.forward(a.view(), b.view(), guess, Randomness::new(5, offset)).expect("fits");
+                let found = saved.backward(g.view()).expect("fits");
                 for head in 0..heads {
                     let da = &found.left.slice(s![0, head, .., ..]).mapv(f64::from) - &exact[head].0;
                     let db = &found.right.slice(s![0, head, .., ..]).mapv(f64::from) - &exact[head].1;

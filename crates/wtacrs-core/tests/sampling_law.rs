@@ -1,14 +1,15 @@
-//! Draws against independent oracles: statrs' laws, rand_distr's alias table, extreme weights, boundary bits.
+//! Chance against independent oracles: statrs' laws, rand_distr's alias table, extreme weights, boundary bits.
 
 use rand::SeedableRng;
 use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
 use rand_pcg::Pcg64;
 use statrs::distribution::{Binomial, ChiSquared, ContinuousCDF, DiscreteCDF};
-use wtacrs_core::alias::AliasTable;
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::draws::{Bits, Draws, PhiloxDraws, RngDraws};
-use wtacrs_core::{Keep, Weights};
+use wtacrs_core::Randomness;
+use wtacrs_core::sampling::AliasTable;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Bits, Chance, PhiloxChance, RngChance};
+use wtacrs_core::sampling::{Keep, Weights};
 
 /// Each test raises a false alarm once in a million seeds; the seeds are fixed.
 const FALSE_ALARM: f64 = 1e-6;
@@ -54,10 +55,10 @@ fn alias_draws_follow_the_masses_and_agree_with_rand_distr() {
     let draws = 300_000;
     let total = masses.iter().sum::<u64>() as f64;
     let probabilities: Vec<f64> = masses.iter().map(|&m| m as f64 / total).collect();
-    let table = AliasTable::new(&masses);
+    let table = AliasTable::new(&masses).expect("positive");
     let widened = |counts: Vec<u32>| counts.into_iter().map(u64::from).collect::<Vec<_>>();
-    let ours = widened(PhiloxDraws::new(2, 0).counts(0, draws, &table));
-    let with_rng = widened(RngDraws(&mut Pcg64::seed_from_u64(2)).counts(0, draws, &table));
+    let ours = widened(PhiloxChance::new(Randomness::new(2, 0)).counts(0, draws, &table));
+    let with_rng = widened(RngChance(&mut Pcg64::seed_from_u64(2)).counts(0, draws, &table));
     let oracle = WeightedAliasIndex::new(masses.clone()).expect("valid");
     let mut rng = Pcg64::seed_from_u64(3);
     let mut theirs = vec![0_u64; masses.len()];
@@ -80,32 +81,33 @@ fn alias_draws_follow_the_masses_and_agree_with_rand_distr() {
 fn the_tests_themselves_can_fail() {
     let masses = random_masses(300);
     let wrong: Vec<f64> = vec![1.0 / 300.0; 300];
-    let counts = PhiloxDraws::new(2, 0).counts(0, 300_000, &AliasTable::new(&masses));
+    let counts =
+        PhiloxChance::new(Randomness::new(2, 0)).counts(0, 300_000, &AliasTable::new(&masses).expect("positive"));
     assert!(chi_square(&counts.into_iter().map(u64::from).collect::<Vec<_>>(), &wrong) < FALSE_ALARM);
     assert!(kolmogorov_smirnov((0..10_000).map(|i| (f64::from(i) / 10_000.0).powf(1.1)).collect()) < FALSE_ALARM);
 }
 
 #[test]
 fn bits_are_uniform() {
-    let mut draws = PhiloxDraws::with_stream(1, 77, 3);
-    let high = (0..100_000).map(|i| (draws.bits(i) >> 75) as f64 / (1_u64 << 53) as f64).collect();
+    let mut chance = PhiloxChance::with_stream(Randomness::new(1, 77), 3);
+    let high = (0..100_000).map(|i| (chance.bits(i) >> 75) as f64 / (1_u64 << 53) as f64).collect();
     assert!(kolmogorov_smirnov(high) > FALSE_ALARM);
-    let low = (0..100_000).map(|i| (draws.bits(i) << 64 >> 75) as f64 / (1_u64 << 53) as f64).collect();
+    let low = (0..100_000).map(|i| (chance.bits(i) << 64 >> 75) as f64 / (1_u64 << 53) as f64).collect();
     assert!(kolmogorov_smirnov(low) > FALSE_ALARM);
 }
 
 #[test]
 fn chances_and_categories_follow_their_probabilities() {
-    let mut draws = PhiloxDraws::new(6, 0);
+    let mut chance = PhiloxChance::new(Randomness::new(6, 0));
     let masses = [1, 0, 5, 1 << 20, 3 << 19, 77, 0];
     let total = masses.iter().sum::<u64>() as f64;
     let mut counts = vec![0; masses.len()];
-    (0..200_000).for_each(|i| counts[draws.category(i, &masses)] += 1);
+    (0..200_000).for_each(|i| counts[chance.category(i, &masses)] += 1);
     assert!(chi_square(&counts, &masses.map(|m| m as f64 / total)) > FALSE_ALARM);
     assert_eq!((counts[1], counts[6]), (0, 0));
 
     let (part, whole) = ((1 << 61) / 3, 1 << 61);
-    let hits = (0..200_000).filter(|&i| draws.chance(300_000 + i, part, whole)).count() as u64;
+    let hits = (0..200_000).filter(|&i| chance.happens(300_000 + i, part, whole)).count() as u64;
     assert!(chi_square(&[hits, 200_000 - hits], &[1.0 / 3.0, 2.0 / 3.0]) > FALSE_ALARM);
 }
 
@@ -123,7 +125,7 @@ fn pairs_are_kept_as_often_as_they_should_be_under_extreme_weights() {
     for design in [BuiltIn::WtaPivotal, BuiltIn::Uniform] {
         let mut kept = vec![0_u64; weights.len()];
         for trial in 0..selections {
-            let selection = design.select_seeded(&weights, budget, 21, 64 * trial);
+            let selection = design.select_seeded(&weights, budget, Randomness::new(21, 64 * trial));
             selection.indices().iter().for_each(|&i| kept[i as usize] += 1);
         }
         for (pair, &count) in kept.iter().enumerate() {

@@ -7,9 +7,10 @@
 mod support;
 
 use serde::{Deserialize, Serialize};
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::draws::PhiloxDraws;
-use wtacrs_core::{Keep, Selection, Weights};
+use wtacrs_core::Randomness;
+use wtacrs_core::sampling::PhiloxChance;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Keep, Selection, Weights};
 
 #[derive(Serialize, Deserialize)]
 struct Vectors {
@@ -43,7 +44,7 @@ const FILE: &str = "vectors/selections.json";
 fn select(weights: &Weights, case: &Case) -> Selection {
     let design: BuiltIn = case.design.parse().expect("a design");
     let budget = weights.budget(Keep::Rows(case.budget)).expect("fits");
-    design.select(weights, budget, &mut PhiloxDraws::with_stream(case.seed, case.offset, case.stream))
+    design.select(weights, budget, &mut PhiloxChance::with_stream(Randomness::new(case.seed, case.offset), case.stream))
 }
 
 fn problems() -> Vec<(&'static str, Vec<f32>)> {

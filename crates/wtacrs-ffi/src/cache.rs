@@ -8,7 +8,7 @@ use crate::registry::Registry;
 use crate::status::*;
 use core::ffi::c_void;
 use std::sync::{Arc, RwLock};
-use wtacrs_core::norm_cache::NormCache;
+use wtacrs_core::guesses::NormCache;
 
 /// Norms of dZ by training sample, from each sample's last visit. A lock inside lets any number of threads use one;
 /// calls that change it wait for one another. (One on a GPU has none: its calls belong on one stream.)

@@ -11,7 +11,7 @@ use crate::heap;
 use crate::status::*;
 use core::ffi::c_void;
 use std::sync::RwLock;
-use wtacrs_core::norm_cache::NormCache;
+use wtacrs_core::guesses::NormCache;
 use wtacrs_kernels::plan::CacheMisfit;
 
 /// An empty cache for a context's device, of samples with the ids 0 to `samples` - 1 and at most `tokens_per_sample` tokens

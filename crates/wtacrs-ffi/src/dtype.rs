@@ -3,8 +3,8 @@
 use crate::guard::{Failure, Outcome};
 use crate::status::{WTACRS_INVALID_ENUM, WTACRS_UNSUPPORTED};
 use half::{bf16, f16};
-use wtacrs_core::design::BuiltIn;
 use wtacrs_core::element::Element;
+use wtacrs_core::sampling::design::BuiltIn;
 use wtacrs_kernels::plan::Precision;
 
 /// The host's cores and memory.

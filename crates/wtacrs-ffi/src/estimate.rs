@@ -9,9 +9,10 @@ use crate::plan::{Plan, plan, wtacrs_plan};
 use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
-use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::Randomness;
 use wtacrs_core::element::Element;
 use wtacrs_core::product::{self, Update};
+use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::{Weights, theory};
 
 /// Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: `x` in the place of H
@@ -116,7 +117,7 @@ unsafe fn estimate(
         // SAFETY: checked for NULL, size, alignment and overlap; the caller has the rest.
         let (x, y) = unsafe { (x.view::<T>(), y.view::<U>()) };
         let weights = Weights::from_norms(&product::row_norms(x), &product::row_norms(y))?;
-        let selection = plan.linear.design.select_seeded(&weights, plan.budget, seed, offset);
+        let selection = plan.linear.design.select_seeded(&weights, plan.budget, Randomness::new(seed, offset));
         // SAFETY: as above; the scratch begins with room for a kept block, and what is behind it is apart.
         let (rows, out, workspace) = unsafe {
             plan.saved.write::<T>(scratch.as_ptr(), &selection, |rows| Ok(product::gather_into(x, &selection, rows)?))?;

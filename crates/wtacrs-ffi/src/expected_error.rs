@@ -10,10 +10,12 @@ use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
 use ndarray::{Array2, ArrayView2};
-use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::Randomness;
 use wtacrs_core::element::{Accumulator, Element};
+use wtacrs_core::product;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Budget, Weights};
 use wtacrs_core::theory::{self, Contributions, OuterProducts};
-use wtacrs_core::{Budget, Weights, product};
 
 /// The mean of the squared Frobenius error |dW' - dW|^2 over estimates dW' that the plan's design and budget draw with
 /// `weights` (`tokens` doubles, as from wtacrs_weights; NULL: the exact ones, norms of H times norms of dZ), for these H and
@@ -150,7 +152,7 @@ fn expected(design: BuiltIn, weights: &Weights, budget: Budget, contributions: &
         }
         BuiltIn::TopK => {
             // Nothing is drawn, so any seed gives the selection.
-            let kept = design.select_seeded(weights, budget, 0, 0);
+            let kept = design.select_seeded(weights, budget, Randomness::default());
             let is_dropped = |&pair: &usize| kept.indices().binary_search(&(pair as u32)).is_err();
             return Expected { squared_error: sum_of((0..weights.len()).filter(is_dropped).collect()), exact: true };
         }

@@ -3,11 +3,11 @@
 use crate::status::*;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use wtacrs_core::linear::ForwardError;
-use wtacrs_core::norm_cache::NormCacheError;
-use wtacrs_core::norm_predictor::PredictorError;
+use wtacrs_core::guesses::NormCacheError;
+use wtacrs_core::guesses::PredictorError;
+use wtacrs_core::layers::ForwardError;
 use wtacrs_core::product::ShapeError;
-use wtacrs_core::{BudgetError, SelectionError, WeightsError};
+use wtacrs_core::sampling::{BudgetError, SelectionError, WeightsError};
 
 /// Why a call is refused.
 #[derive(Debug)]

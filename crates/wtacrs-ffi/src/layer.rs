@@ -7,8 +7,8 @@ use crate::registry::Registry;
 use crate::status::*;
 use std::sync::Mutex;
 use wtacrs_core::Keep;
-use wtacrs_core::design::BuiltIn;
-use wtacrs_core::weights::DEFAULT_MIX;
+use wtacrs_core::sampling::DEFAULT_MIX;
+use wtacrs_core::sampling::design::BuiltIn;
 use wtacrs_kernels::plan::Precision;
 
 /// What a linear layer is like and how its weight gradient dW = H^T dZ is to be estimated. A description is guarded by
@@ -87,7 +87,7 @@ pub(crate) fn check_mix(mix: f64) -> Outcome {
 
 /// A budget that may fit some number of pairs.
 pub(crate) fn check_keep(keep: Keep) -> Outcome<Keep> {
-    keep.of(usize::MAX).map(|_| keep).map_err(Failure::from)
+    keep.budget(usize::MAX).map(|_| keep).map_err(Failure::from)
 }
 
 /// Refuses sizes whose matrices could not be addressed in any dtype.

@@ -11,9 +11,10 @@ use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
 use ndarray::{ArrayViewMut1, ArrayViewMut2};
+use wtacrs_core::Randomness;
 use wtacrs_core::Selection;
 use wtacrs_core::element::Element;
-use wtacrs_core::linear::NormGuess;
+use wtacrs_core::guesses::NormGuess;
 use wtacrs_core::product::{self, Update};
 
 /// The forward pass: chooses rows of H (tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements
@@ -131,7 +132,7 @@ unsafe fn forward(
     let learned = predictor.as_ref().map(|predictor| predictor.read().map_err(poisoned)).transpose()?;
     // SAFETY: as the caller promises, nobody writes to it; it overlaps no output.
     let norms = guess.map(|guess| unsafe { guess.get() });
-    let (cached, joined);
+    let cached;
     with_element!(plan.h, T => {
         // SAFETY: as above.
         let h = unsafe { h.view::<T>() };
@@ -143,12 +144,12 @@ unsafe fn forward(
             }
             (Source::Predicted, Some(predictor), None) => NormGuess::Predicted(predictor),
             (Source::Predicted, Some(predictor), Some(norms)) => {
-                joined = predictor.guess_with_cache(h, &known(norms))?;
-                NormGuess::Norms(&joined.dz_norms)
+                cached = known(norms);
+                NormGuess::PredictedAndCached(predictor, &cached)
             }
             _ => NormGuess::Unknown,
         };
-        let selection = plan.linear.select(h, guess, seed, offset)?;
+        let selection = plan.linear.select(h, guess, Randomness::new(seed, offset))?;
         // SAFETY: checked for size and alignment, and overlaps nothing; the caller has the rest.
         unsafe { plan.saved.write::<T>(saved.as_ptr(), &selection, |rows| Ok(product::gather_into(h, &selection, rows)?)) }
     })

@@ -12,10 +12,10 @@ use crate::layer::{FurtherOffset, layer, wtacrs_layer};
 use crate::registry::Registry;
 use crate::status::*;
 use std::sync::Arc;
-use wtacrs_core::linear::Linear;
+use wtacrs_core::layers::Linear;
 use wtacrs_core::product::workspace_len;
-use wtacrs_core::{Budget, Keep};
-use wtacrs_kernels::plan::Randomness;
+use wtacrs_core::sampling::{Budget, Keep};
+use wtacrs_kernels::plan::DeviceRandomness;
 
 /// A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
 /// scratch memory of its own.
@@ -76,7 +76,7 @@ impl Plan {
         let unset = |what| Failure::new(WTACRS_INVALID_ARGUMENT, format!("the layer's {what} was not set"));
         let [tokens, in_features, out_features] = layer.shape.ok_or_else(|| unset("shape"))?;
         let keep: Keep = layer.keep.ok_or_else(|| unset("budget"))?;
-        let budget = keep.of(tokens)?;
+        let budget = keep.budget(tokens)?;
         let saved = KeptBlock::new(layer.h, tokens, in_features, budget.get())?;
         let backward_scratch = workspace_bytes(layer.h, budget.get(), in_features, out_features)?;
         let estimate_scratch = saved.bytes().checked_add(backward_scratch);
@@ -96,7 +96,7 @@ impl Plan {
             cuda,
             further_offset: layer.further_offset,
             context,
-            linear: Linear { design: layer.design, keep, mix: layer.mix },
+            linear: Linear::new(keep).with_design(layer.design).with_mix(layer.mix),
             tokens,
             in_features,
             out_features,
@@ -136,8 +136,11 @@ impl Plan {
     }
 
     /// Where a pass on a GPU takes its bits from.
-    pub(crate) fn randomness(&self, seed: u64, offset: u64) -> Randomness {
-        Randomness { seed, offset, further_offset: self.further_offset.as_ptr() }
+    pub(crate) fn randomness(&self, seed: u64, offset: u64) -> DeviceRandomness {
+        DeviceRandomness {
+            start: wtacrs_core::Randomness::new(seed, offset),
+            further_offset: self.further_offset.as_ptr(),
+        }
     }
 }
 
@@ -283,7 +286,7 @@ pub unsafe extern "C" fn wtacrs_plan_saved_status_offset(
 /// Errors: WTACRS_NULL_POINTER, WTACRS_INVALID_HANDLE, WTACRS_MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_draws(plan: *const wtacrs_plan, draws: *mut u64) -> wtacrs_status {
-    use wtacrs_core::design::Design;
+    use wtacrs_core::sampling::design::Design;
     // SAFETY: as documented.
     guard("wtacrs_plan_draws", || unsafe { query(plan, draws, |plan| plan.linear.design.draws(plan.budget)) })
 }

@@ -15,7 +15,7 @@ use core::ffi::c_void;
 use ndarray::Array2;
 use std::sync::{Arc, RwLock};
 use wtacrs_core::Selection;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings, StepStatistics};
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings, StepStatistics};
 
 /// An online guess of the norms of dZ for one layer, or for layers that share H. A lock inside lets any number of
 /// threads use one; forward passes read it, and calls that change it wait for them and for one another.
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_create", || {
         // SAFETY: as documented.
-        unsafe { create(None, predictor, &[], || made(in_features, Settings::default())) }
+        unsafe { create(None, predictor, &[], || made(in_features, PredictorSettings::default())) }
     })
 }
 
@@ -103,14 +103,20 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_with(
     predictor: *mut *mut wtacrs_norm_predictor,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_create_with", || {
-        let settings = Settings { features, forgetting, ridge, clamp, rows_per_update, seed };
+        let settings = PredictorSettings::default()
+            .with_features(features)
+            .with_forgetting(forgetting)
+            .with_ridge(ridge)
+            .with_clamp(clamp)
+            .with_rows_per_update(rows_per_update)
+            .with_seed(seed);
         // SAFETY: as documented.
         unsafe { create(None, predictor, &[], || made(in_features, settings)) }
     })
 }
 
 /// A predictor that knows nothing yet.
-pub(crate) fn made(in_features: usize, settings: Settings) -> Outcome<NormPredictor> {
+pub(crate) fn made(in_features: usize, settings: PredictorSettings) -> Outcome<NormPredictor> {
     // What is more is refused below.
     let most = in_features.checked_next_power_of_two().unwrap_or(usize::MAX);
     let (inputs, r) = (in_features.min(1 << 24), settings.features.min(most).min(1 << 14));

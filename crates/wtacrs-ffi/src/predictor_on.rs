@@ -10,7 +10,7 @@ use crate::predictor::{
 };
 use crate::status::*;
 use core::ffi::c_void;
-use wtacrs_core::norm_predictor::Settings;
+use wtacrs_core::guesses::PredictorSettings;
 
 /// wtacrs_norm_predictor_create for a context's device. On CUDA its state lies in the GPU's memory, which is allocated by
 /// this call and freed by wtacrs_norm_predictor_destroy, which waits for all that was launched: neither may be called while
@@ -28,7 +28,7 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_on(
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_create_on", || {
         // SAFETY: as documented.
-        unsafe { create(Some(context), predictor, &[], || made(in_features, Settings::default())) }
+        unsafe { create(Some(context), predictor, &[], || made(in_features, PredictorSettings::default())) }
     })
 }
 
@@ -49,7 +49,13 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_create_with_on(
     predictor: *mut *mut wtacrs_norm_predictor,
 ) -> wtacrs_status {
     guard("wtacrs_norm_predictor_create_with_on", || {
-        let settings = Settings { features, forgetting, ridge, clamp, rows_per_update, seed };
+        let settings = PredictorSettings::default()
+            .with_features(features)
+            .with_forgetting(forgetting)
+            .with_ridge(ridge)
+            .with_clamp(clamp)
+            .with_rows_per_update(rows_per_update)
+            .with_seed(seed);
         // SAFETY: as documented.
         unsafe { create(Some(context), predictor, &[], || made(in_features, settings)) }
     })

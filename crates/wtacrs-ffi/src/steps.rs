@@ -11,9 +11,9 @@ use crate::saved::SelectionOutput;
 use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
-use wtacrs_core::design::Design;
-use wtacrs_core::draws::PhiloxDraws;
 use wtacrs_core::element::Element;
+use wtacrs_core::sampling::design::Design;
+use wtacrs_core::sampling::{PhiloxChance, Randomness};
 use wtacrs_core::{Selection, Weights, product};
 
 /// The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ (for
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn wtacrs_select(
         check_room(&plan, capacity)?;
         // SAFETY: as documented.
         let (weights, inputs) = unsafe { given_weights(&plan, input_norms, guess) }?;
-        let mut draws = PhiloxDraws::with_stream(seed, offset, item);
+        let mut draws = PhiloxChance::with_stream(Randomness::new(seed, offset), item);
         let selection = plan.linear.design.select(&weights, plan.budget, &mut draws);
         // SAFETY: as documented.
         unsafe { output.write(&selection, &inputs) }

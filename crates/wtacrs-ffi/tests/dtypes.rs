@@ -10,8 +10,10 @@ use wtacrs::linear::{wtacrs_backward, wtacrs_forward};
 use wtacrs::plan::*;
 use wtacrs::status::WTACRS_OK;
 use wtacrs_core::Keep;
+use wtacrs_core::Randomness;
 use wtacrs_core::element::{Accumulator, Element};
-use wtacrs_core::linear::{Linear, NormGuess};
+use wtacrs_core::guesses::NormGuess;
+use wtacrs_core::layers::Linear;
 use wtacrs_core::product::Update;
 
 #[repr(align(64))]
@@ -50,7 +52,7 @@ fn same<T: Element, U: Element<Accumulator = T::Accumulator>>(
     let value = |i: usize, j: usize| ((i * 31 + j * 17 + i * j) % 33) as f64 / 16.0 - 1.0;
     let h = Array2::from_shape_fn((TOKENS, IN), |(i, j)| from.0(value(i, j) * (1 + i % 4) as f64));
     let linear = Linear::new(Keep::Fraction(0.3));
-    let saved = linear.forward(h.view(), NormGuess::Unknown, 5, 6).expect("fits");
+    let saved = linear.forward(h.view(), NormGuess::Unknown, Randomness::new(5, 6)).expect("fits");
     let mut context = null_mut();
     // SAFETY: an output of one pointer.
     check(unsafe { wtacrs_context_create(WTACRS_CPU, 0, &mut context) });
@@ -59,7 +61,7 @@ fn same<T: Element, U: Element<Accumulator = T::Accumulator>>(
         let dz = Array2::from_shape_fn((TOKENS, out), |(i, j)| from.1(value(j, i) / (1 + i % 5) as f64));
         let one = T::Accumulator::from_f64(1.0);
         let mut expected = Array2::from_elem((IN, out), one);
-        let norms = linear.backward(&saved, dz.view(), expected.view_mut(), Update::Accumulate).expect("fits");
+        let norms = saved.backward(dz.view(), expected.view_mut(), Update::Accumulate).expect("fits");
 
         let plan = plan(context, out, dtypes);
         let (mut saved_bytes, mut scratch_bytes) = (0, 0);

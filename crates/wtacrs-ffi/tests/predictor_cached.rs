@@ -10,8 +10,10 @@ use wtacrs::plan::*;
 use wtacrs::predictor::*;
 use wtacrs::saved::wtacrs_saved_selection;
 use wtacrs::status::*;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
-use wtacrs_core::{Keep, Weights, design::BuiltIn, design::Design, product};
+use wtacrs_core::Randomness;
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
+use wtacrs_core::product;
+use wtacrs_core::sampling::{Keep, Weights, design::BuiltIn, design::Design};
 
 #[repr(align(64))]
 #[derive(Clone, Copy)]
@@ -88,13 +90,13 @@ fn it_is_cores_guess_with_cache() {
     let (predictor, by_sums, without) = (created(), created(), created());
     // SAFETY: as above.
     check(unsafe { wtacrs_norm_predictor_statistics_count(predictor, &mut count) });
-    let mut core = NormPredictor::new(IN, Settings::default()).expect("valid");
+    let mut core = NormPredictor::new(IN, PredictorSettings::default()).expect("valid");
     for number in 0..6 {
         let (h, norms, cached) = step(number);
-        let guess = core.guess_with_cache(h.view(), &known(&cached)).expect("fits");
+        let guess = core.guess(h.view(), Some(&known(&cached))).expect("fits");
         let weights = Weights::from_norms(&guess.input_norms, &guess.dz_norms).expect("valid");
         let budget = weights.budget(Keep::Rows(ROWS)).expect("fits");
-        let expected = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 3, number as u64);
+        let expected = BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(3, number as u64));
 
         let (mut indices, mut scales, mut kept) = (vec![0_u32; ROWS], vec![0.0_f64; ROWS], 0);
         let (x, stale, none) = (h.as_ptr().cast(), cached.as_ptr(), null_mut());
@@ -111,7 +113,7 @@ fn it_is_cores_guess_with_cache() {
         let rows = product::gather(h.view(), &expected).expect("fits");
         let of_kept = |of: &[f32]| -> Vec<f32> { expected.indices().iter().map(|&i| of[i as usize]).collect() };
         let cached_kept = known(&of_kept(&cached));
-        core.update_with_cache(rows.view(), &of_kept(&norms), expected.scales(), &cached_kept).expect("fits");
+        core.update(rows.view(), &of_kept(&norms), expected.scales(), Some(&cached_kept)).expect("fits");
         let mut sums = vec![0.0_f64; count];
         // SAFETY: as above.
         unsafe {

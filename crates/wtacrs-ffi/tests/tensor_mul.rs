@@ -9,7 +9,7 @@ use wtacrs::dtype::{WTACRS_BF16, WTACRS_F32, WTACRS_TOP_K, WTACRS_UNIFORM, WTACR
 use wtacrs::status::WTACRS_OK;
 use wtacrs::tensor_mul::*;
 use wtacrs_core::Keep;
-use wtacrs_core::tensor_mul::{Contraction, TensorGuess, TensorMul};
+use wtacrs_core::layers::{Contraction, TensorGuess, TensorMul};
 
 #[repr(align(64))]
 #[derive(Clone, Copy)]
@@ -42,8 +42,8 @@ fn as_core_to_the_bit() {
         let right = Contraction::Sampled(Keep::Fraction(0.3));
         let core = TensorMul::new(left, right);
         let tensor_guess = TensorGuess { rows: guess.map(|guess| guess.view()), columns: None };
-        let saved = core.forward(a.view(), b.view(), tensor_guess, 9, 100).expect("fits");
-        let expected = core.backward(&saved, g.view()).expect("fits");
+        let saved = core.forward(a.view(), b.view(), tensor_guess, wtacrs_core::Randomness::new(9, 100)).expect("fits");
+        let expected = saved.backward(g.view()).expect("fits");
 
         let (mut da, mut db) = (Array4::<f32>::zeros(a.dim()), Array4::<f32>::zeros(b.dim()));
         let (mut by_row, mut by_column) =

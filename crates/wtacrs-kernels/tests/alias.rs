@@ -4,15 +4,17 @@ mod common;
 
 use common::{Machine, for_each_machine};
 use proptest::prelude::*;
-use wtacrs_core::alias::AliasTable;
-use wtacrs_core::chance::Stream;
+use wtacrs_core::Randomness;
+use wtacrs_core::sampling::AliasTable;
+use wtacrs_exact::random::Stream;
 use wtacrs_kernels::kernel::alias::{BuildArgs, SHARED_BYTES, SampleArgs, scratch_bytes};
 use wtacrs_kernels::kernel::{ALIAS_BUILD, ALIAS_SAMPLE};
 use wtacrs_kernels::launch::Shape;
 
 fn check(machine: &mut Machine, masses: &[u64], tables: usize, threads: u32, seed: u64) {
     let entries = masses.len() / tables;
-    let core: Vec<AliasTable> = masses.chunks(entries).map(AliasTable::new).collect();
+    let core: Vec<AliasTable> =
+        masses.chunks(entries).map(|masses| AliasTable::new(masses).expect("positive")).collect();
 
     let (own, alias) = (machine.filled(masses.len(), 7), machine.filled(masses.len(), 7));
     let (totals, from) = (machine.filled(tables, 7), machine.upload(masses));
@@ -55,7 +57,7 @@ fn check(machine: &mut Machine, masses: &[u64], tables: usize, threads: u32, see
     // SAFETY: memory of the sizes that the arguments tell.
     unsafe { machine.run(&ALIAS_SAMPLE, shape, &args) };
     for (table, (picks, core)) in machine.download(&picks).chunks(draws).zip(&core).enumerate() {
-        let stream = Stream::new(seed, 11, 2 + table as u32);
+        let stream = Stream::new(Randomness::new(seed, 11), 2 + table as u32);
         for (draw, &pick) in picks.iter().enumerate() {
             assert_eq!(pick as usize, core.pick(stream.bits(draw as u64)));
         }
@@ -75,7 +77,7 @@ proptest! {
     ) {
         let tables = 2;
         let mass = |i: u64| {
-            let random = Stream::new(salt, 0, 0).bits(i);
+            let random = Stream::new(Randomness::new(salt, 0), 0).bits(i);
             if sparse && random >> 125 != 0 { 0 } else { random as u64 >> (64 - bits) }
         };
         let mut masses: Vec<u64> = (0..(tables * entries) as u64).map(mass).collect();

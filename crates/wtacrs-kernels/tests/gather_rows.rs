@@ -9,7 +9,8 @@ use half::{bf16, f16};
 use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
-use wtacrs_core::{Selection, product};
+use wtacrs_core::product;
+use wtacrs_core::sampling::Selection;
 use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::gather_rows::{Args, shape};
 
@@ -57,7 +58,7 @@ const PLACES: [[Place; 2]; 5] =
 fn check<T: Tested>(machine: &mut Machine, dim: (usize, usize, usize), kept_rows: usize, seed: u64) {
     let (batch, rows, columns) = dim;
     let items: Vec<_> = (0..batch as u64).map(|b| noise::<T>(rows, columns, seed + b)).collect();
-    let random = |i: usize| wtacrs_core::philox::bits(i as u128, seed) as u64;
+    let random = |i: usize| wtacrs_exact::philox::bits(i as u128, seed) as u64;
     let counts: Vec<u32> = (0..batch).map(|b| (random(b) % (kept_rows as u64 + 1)) as u32).collect();
     let indices: Vec<u32> = (0..batch * kept_rows)
         .map(|i| {

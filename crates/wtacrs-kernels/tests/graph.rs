@@ -9,16 +9,16 @@ use cudarc::driver::{result, sys};
 use std::fmt::Debug;
 use std::ptr;
 use wtacrs_core::Keep;
-use wtacrs_core::norm_cache::NormCache;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+use wtacrs_core::guesses::NormCache;
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
 use wtacrs_core::product::Update;
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::kernel::predictor_update;
 use wtacrs_kernels::launch::Launcher;
 use wtacrs_kernels::launch::driver::Stream;
 use wtacrs_kernels::plan::{
-    BackwardBuffers, CacheBatch, DataType, ForwardBuffers, LaunchList, LinearPlan, LinearSettings, Memory,
-    NormCachePlan, PredictorPlan, Randomness, UpdateBuffers, WeightSource,
+    BackwardBuffers, CacheBatch, DataType, DeviceRandomness, ForwardBuffers, LaunchList, LinearPlan, LinearSettings,
+    Memory, NormCachePlan, PredictorPlan, UpdateBuffers, WeightSource,
 };
 
 /// Enough for several blocks.
@@ -59,7 +59,7 @@ impl Step {
             ..LinearSettings::new(TOKENS, FEATURES, FEATURES, Keep::Fraction(0.2)).of_type(DataType::F32)
         };
         let plan = LinearPlan::new(settings, device).expect("valid");
-        let settings = Settings { features: 32, ..Settings::default() };
+        let settings = PredictorSettings::default().with_features(32);
         let predictor = PredictorPlan::new(&plan, settings).expect("valid");
         let fresh = NormPredictor::new(FEATURES, settings).expect("valid");
         let state = predictor_update::state_bytes(&fresh).expect("few features");
@@ -144,7 +144,7 @@ impl Step {
             status: self.status.pointer(),
             scratch: memory(update_scratch),
         };
-        let randomness = Randomness { further_offset: self.further.pointer(), ..Randomness::new(4, 9) };
+        let randomness = DeviceRandomness { further_offset: self.further.pointer(), ..DeviceRandomness::new(4, 9) };
         let remembered = memory(&self.remembered);
         // SAFETY: all buffers have the plans' sizes and outlive what is enqueued.
         unsafe {

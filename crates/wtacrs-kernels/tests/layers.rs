@@ -9,18 +9,20 @@ use ndarray::{Array1, Array2, Array4, ArrayView2, s};
 use safetensors::SafeTensors;
 use std::num::NonZeroU32;
 use steps::{Data, Given, Outcome, run, run_columns};
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::draws::PhiloxDraws;
-use wtacrs_core::linear::{Linear, NormGuess};
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+use wtacrs_core::Randomness;
+use wtacrs_core::guesses::NormGuess;
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
+use wtacrs_core::layers::Linear;
+use wtacrs_core::layers::{TensorGuess, TensorMul};
 use wtacrs_core::product::{self, Update};
-use wtacrs_core::tensor_mul::{TensorGuess, TensorMul};
-use wtacrs_core::{Keep, Selection, Weights};
+use wtacrs_core::sampling::PhiloxChance;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Keep, Selection, Weights};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::kernel::predictor_update;
 use wtacrs_kernels::plan::{
-    DataType, LinearPlan, LinearSettings, MatmulPlan, MatmulSettings, Memory, Part, Precision, PredictorPlan,
-    Randomness, Spacing, Strides, UpdateBuffers, WeightSource,
+    DataType, DeviceRandomness, LinearPlan, LinearSettings, MatmulPlan, MatmulSettings, Memory, Part, Precision,
+    PredictorPlan, Spacing, Strides, UpdateBuffers, WeightSource,
 };
 
 fn tensors(name: &str) -> Vec<u8> {
@@ -49,7 +51,7 @@ fn real_layer() -> Layer {
 /// Numbers without a pattern in [-1, 1), rows of very different sizes.
 fn made_up(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
     let unit = |index: u64| {
-        let bits = wtacrs_core::philox::bits(u128::from(index), seed) as u64;
+        let bits = wtacrs_exact::philox::bits(u128::from(index), seed) as u64;
         (bits >> 40) as f32 / (1 << 24) as f32
     };
     Array2::from_shape_fn((rows, columns), |(i, j)| {
@@ -89,23 +91,24 @@ fn check_real_layer<T: Data>(machine: &mut Machine, layer: &Layer, precision: Pr
     };
     let settings = LinearSettings { weight_gradient: DataType::F32, ..settings };
     let plan = LinearPlan::new(settings, machine.device()).expect("valid");
-    let given = Given::new(h.view(), dz.view(), &layer.previous_norms, Randomness::new(11, 1 << 40));
+    let given = Given::new(h.view(), dz.view(), &layer.previous_norms, DeviceRandomness::new(11, 1 << 40));
     let outcome = &run(machine, &plan, &given)[0];
     let what = format!("{:?}, {:?}, {precision:?}", machine, T::TYPE);
 
     let weights = Weights::from_norms(&outcome.input_norms, &layer.previous_norms).expect("valid");
     let budget = weights.budget(Keep::Fraction(0.3)).expect("fits");
-    let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 11, 1 << 40);
+    let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(11, 1 << 40));
     assert_selected(outcome, &selection, &what);
     // The CPU's own norms may differ in the last bit, and then the scales do; the rows are the same.
     let linear = Linear::new(Keep::Fraction(0.3));
-    let cpu = linear.forward(h.view(), NormGuess::Norms(&layer.previous_norms), 11, 1 << 40).expect("fits");
+    let cpu =
+        linear.forward(h.view(), NormGuess::Norms(&layer.previous_norms), Randomness::new(11, 1 << 40)).expect("fits");
     assert_eq!(outcome.indices, cpu.selection().indices(), "{what}");
     for (found, expected) in outcome.scales.iter().zip(cpu.selection().scales()) {
         assert!((found / expected - 1.0).abs() < 1e-5, "{what}: {found} {expected}");
     }
     let mut expected = Array2::zeros((384, 384));
-    let norms = linear.backward(&cpu, dz.view(), expected.view_mut(), Update::Overwrite).expect("fits");
+    let norms = cpu.backward(dz.view(), expected.view_mut(), Update::Overwrite).expect("fits");
     let error = relative_error(&outcome.dw, expected.view());
     assert!(error < bound, "{what}: {error}");
     assert!(outcome.dz_norms.iter().zip(&norms).all(|(found, norm)| (found - norm).abs() <= 1e-6 * norm), "{what}");
@@ -163,7 +166,7 @@ fn a_batch_of_odd_sizes_between_other_data() {
         (0..BATCH * TOKENS).map(|i| if i % 5 == 0 { -1.0 } else { 1.0 / (1 + i % 7) as f32 }).collect();
     for_each_machine(|machine| {
         let plan = LinearPlan::new(settings.clone(), machine.device()).expect("valid");
-        let mut given = Given::new(h.view(), dz.view(), &cached, Randomness::new(5, 1000));
+        let mut given = Given::new(h.view(), dz.view(), &cached, DeviceRandomness::new(5, 1000));
         given.old_dw = 2.5;
         let outcomes = run(machine, &plan, &given);
         for (b, outcome) in outcomes.iter().enumerate() {
@@ -173,7 +176,7 @@ fn a_batch_of_odd_sizes_between_other_data() {
             let known: Vec<Option<f32>> = of_problem.iter().map(|&norm| (norm >= 0.0).then_some(norm)).collect();
             let weights = Weights::from_cache(&outcome.input_norms, &known, 0.25).expect("valid");
             let budget = weights.budget(Keep::Rows(20)).expect("fits");
-            let mut draws = PhiloxDraws::with_stream(5, 1000, b as u32);
+            let mut draws = PhiloxChance::with_stream(Randomness::new(5, 1000), b as u32);
             let selection = BuiltIn::WtaStratified.select(&weights, budget, &mut draws);
             assert_selected(outcome, &selection, &what);
             let kept = product::gather(h.view(), &selection).expect("fits");
@@ -198,7 +201,7 @@ fn a_bias_gradient_beside_partial_products() {
             let settings = LinearSettings { bias_gradient, ..settings.clone() }.of_type(DataType::F32);
             let plan = LinearPlan::new(settings, &device).expect("valid");
             assert!(plan.splits() > 1);
-            run(machine, &plan, &Given::new(h.view(), dz.view(), &[], Randomness::new(1, 2)))
+            run(machine, &plan, &Given::new(h.view(), dz.view(), &[], DeviceRandomness::new(1, 2)))
         };
         let (with, without) = (run(machine, true), run(machine, false));
         for (b, (with, without)) in with.iter().zip(&without).enumerate() {
@@ -222,11 +225,11 @@ fn every_design_and_the_least_sizes() {
                 };
                 let plan = LinearPlan::new(settings, machine.device()).expect("valid");
                 let (h, dz) = (h.slice(s![..tokens, ..]), dz.slice(s![..tokens, ..]));
-                let given = Given::new(h, dz, &[], Randomness::new(9, 77));
+                let given = Given::new(h, dz, &[], DeviceRandomness::new(9, 77));
                 let outcome = &run(machine, &plan, &given)[0];
                 let weights = Weights::from_input(&outcome.input_norms).expect("valid");
                 let budget = weights.budget(Keep::Rows(kept)).expect("fits");
-                let selection = design.select_seeded(&weights, budget, 9, 77);
+                let selection = design.select_seeded(&weights, budget, Randomness::new(9, 77));
                 let what = format!("{machine:?}, {design}, {kept} of {tokens}");
                 assert_selected(outcome, &selection, &what);
                 let rows = product::gather(h, &selection).expect("fits");
@@ -244,7 +247,7 @@ fn a_row_that_is_no_number_is_told_and_keeps_nothing() {
     for_each_machine(|machine| {
         let settings = LinearSettings::new(50, 8, 8, Keep::Rows(10)).of_type(DataType::F32);
         let plan = LinearPlan::new(settings, machine.device()).expect("valid");
-        let outcome = &run(machine, &plan, &Given::new(h.view(), dz.view(), &[], Randomness::new(0, 0)))[0];
+        let outcome = &run(machine, &plan, &Given::new(h.view(), dz.view(), &[], DeviceRandomness::new(0, 0)))[0];
         assert_eq!((outcome.status, outcome.count), (18, 0), "{machine:?}");
         assert!(outcome.dw.iter().all(|&value| value == 0.0), "{machine:?}");
     });
@@ -258,11 +261,11 @@ fn more_tokens_than_a_block_has_and_an_offset_in_device_memory() {
         let settings = LinearSettings::new(TOKENS, 4, 4, Keep::Rows(500)).of_type(DataType::F32);
         let plan = LinearPlan::new(settings, machine.device()).expect("valid");
         let further = machine.upload(&[(1_u64 << 33) + 5]);
-        let randomness = Randomness { further_offset: further.pointer(), ..Randomness::new(3, 7) };
+        let randomness = DeviceRandomness { further_offset: further.pointer(), ..DeviceRandomness::new(3, 7) };
         let outcome = &run(machine, &plan, &Given::new(h.view(), dz.view(), &[], randomness))[0];
         let weights = Weights::from_input(&outcome.input_norms).expect("valid");
         let budget = weights.budget(Keep::Rows(500)).expect("fits");
-        let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, 3, (1 << 33) + 12);
+        let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(3, (1 << 33) + 12));
         assert_selected(outcome, &selection, &format!("{machine:?}"));
     });
 }
@@ -272,13 +275,13 @@ fn a_predictor_learns_and_guesses() {
     const TOKENS: usize = 96;
     const IN: usize = 24;
     let settings = LinearSettings {
-        weights: WeightSource::Predicted { clamp: Settings::default().clamp },
+        weights: WeightSource::Predicted { clamp: PredictorSettings::default().clamp },
         ..LinearSettings::new(TOKENS, IN, 16, Keep::Rows(32)).of_type(DataType::F32)
     };
     for_each_machine(|machine| {
         let layer = LinearPlan::new(settings.clone(), machine.device()).expect("valid");
-        let plan = PredictorPlan::new(&layer, Settings::default()).expect("valid");
-        let mut cpu = NormPredictor::new(IN, Settings::default()).expect("valid");
+        let plan = PredictorPlan::new(&layer, PredictorSettings::default()).expect("valid");
+        let mut cpu = NormPredictor::new(IN, PredictorSettings::default()).expect("valid");
         let state = machine.upload(&predictor_update::state_bytes(&cpu).expect("few features"));
         assert_eq!(state.len() as u64, plan.state_bytes());
         let sums = machine.unwritten::<f64>(plan.sums_len() as usize);
@@ -292,7 +295,7 @@ fn a_predictor_learns_and_guesses() {
             let noise = made_up(TOKENS, 16, 40 + step);
             let dz =
                 Array2::from_shape_fn((TOKENS, 16), |(i, j)| (3.0 * shares[i]).exp() * (1.0 + 0.1 * noise[[i, j]]));
-            let mut given = Given::new(h.view(), dz.view(), &[], Randomness::new(1, 1000 * step));
+            let mut given = Given::new(h.view(), dz.view(), &[], DeviceRandomness::new(1, 1000 * step));
             let part = |part: Part| state.bytes().wrapping_add(part.offset as usize);
             given.predictor = Some((part(plan.theta()).cast(), part(plan.placement()).cast()));
             let learn = |machine: &mut Machine, saved: Memory, dz_norms: *const f32| {
@@ -316,10 +319,10 @@ fn a_predictor_learns_and_guesses() {
             let selection = Selection::new(TOKENS, 0, outcome.indices.clone(), outcome.scales.clone()).expect("valid");
             let kept = product::gather(h.view(), &selection).expect("fits");
             let kept_norms: Vec<f32> = outcome.indices.iter().map(|&i| outcome.dz_norms[i as usize]).collect();
-            cpu.update(kept.view(), &kept_norms, &outcome.scales).expect("valid");
+            cpu.update(kept.view(), &kept_norms, &outcome.scales, None).expect("valid");
             let mut gpu = cpu.clone();
             predictor_update::load_state(&mut gpu, &machine.download(&state)).expect("finite");
-            let (on_cpu, on_gpu) = (cpu.guess(h.view()).expect("fits"), gpu.guess(h.view()).expect("fits"));
+            let (on_cpu, on_gpu) = (cpu.guess(h.view(), None).expect("fits"), gpu.guess(h.view(), None).expect("fits"));
             for (cpu, gpu) in on_cpu.dz_norms.iter().zip(&on_gpu.dz_norms) {
                 assert!((gpu / cpu - 1.0).abs() < 1e-3, "{machine:?}, step {step}: {gpu} {cpu}");
             }
@@ -353,18 +356,21 @@ fn attention_s_scores() {
         MatmulSettings { left: Some(keep), right: Some(keep), ..MatmulSettings::new([1, heads, rows, inner, columns]) };
     let core = TensorMul::scores(keep);
     let transposed = k.view().permuted_axes([0, 1, 3, 2]);
-    let saved = core.forward(q.view(), transposed, TensorGuess::default(), 8, 64).expect("fits");
-    let expected = core.backward(&saved, g.view()).expect("fits");
+    let saved = core.forward(q.view(), transposed, TensorGuess::default(), Randomness::new(8, 64)).expect("fits");
+    let expected = saved.backward(g.view()).expect("fits");
     let (q, k, g) = (flat(&q), flat(&k), flat(&g));
     for_each_machine(|machine| {
         let plan = MatmulPlan::new(&settings, machine.device()).expect("valid");
         assert_eq!(plan.draws(), core.draws(rows, columns).expect("fits"));
-        let right =
-            run(machine, plan.right().expect("sampled"), &Given::new(q.view(), g.view(), &[], Randomness::new(8, 64)));
+        let right = run(
+            machine,
+            plan.right().expect("sampled"),
+            &Given::new(q.view(), g.view(), &[], DeviceRandomness::new(8, 64)),
+        );
         let left = run_columns(
             machine,
             plan.left().expect("sampled"),
-            &Given::new(k.view(), g.view(), &[], Randomness::new(8, 64)),
+            &Given::new(k.view(), g.view(), &[], DeviceRandomness::new(8, 64)),
             [heads, columns, rows, inner],
             None,
         );
@@ -426,7 +432,7 @@ fn attention_between_other_heads() {
     let g = made_up(ITEMS * ROWS, COLUMNS, 3);
     let found = |machine: &mut Machine, settings: &MatmulSettings, [a, b, g]: [&Array2<f32>; 3]| {
         let plan = MatmulPlan::new(settings, machine.device()).expect("valid");
-        let randomness = Randomness::new(8, 64);
+        let randomness = DeviceRandomness::new(8, 64);
         let right = plan.right().expect("sampled");
         let right = run(machine, right, &Given::new(a.view(), g.view(), &[], randomness));
         let left = plan.left().expect("sampled");

@@ -5,8 +5,9 @@ mod common;
 use common::{Buffer, Machine, for_each_machine};
 use proptest::prelude::*;
 use std::convert::Infallible;
-use wtacrs_core::chance::Stream;
-use wtacrs_core::norm_cache::{NormCache, NormCacheError};
+use wtacrs_core::Randomness;
+use wtacrs_core::guesses::{NormCache, NormCacheError};
+use wtacrs_exact::random::Stream;
 use wtacrs_kernels::kernel::norm_cache::{Args, Fault, SHARED_BYTES, Status, fetch_shape, store_shape};
 use wtacrs_kernels::kernel::{NORM_CACHE_FETCH, NORM_CACHE_STORE};
 use wtacrs_kernels::launch::Shape;
@@ -247,7 +248,7 @@ fn batch(random: &mut impl FnMut(u64) -> u64) -> Batch {
 }
 
 fn check_batches(machine: &mut Machine, salt: u64, steps: u64, shape: Option<(u32, u32)>) {
-    let stream = Stream::new(salt, 0, 0);
+    let stream = Stream::new(Randomness::new(salt, 0), 0);
     let mut drawn = 0;
     let mut random = |below: u64| {
         drawn += 1;

@@ -7,17 +7,17 @@ use fake::{Call, Fake};
 use std::num::NonZeroU32;
 use std::ptr;
 use std::sync::Arc;
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::norm_predictor::Settings;
+use wtacrs_core::guesses::PredictorSettings;
 use wtacrs_core::product::Update;
-use wtacrs_core::{BudgetError, Keep};
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{BudgetError, Keep};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::kernel::predictor_update::MOST_FEATURES;
 use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
 use wtacrs_kernels::launch::{Launcher, Shape};
 use wtacrs_kernels::plan::{
-    ALIGNMENT, BackwardBuffers, DataType, ExecuteError, ForwardBuffers, LaunchList, LinearPlan, LinearSettings,
-    MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, Randomness, Spacing, Strides, UpdateBuffers,
+    ALIGNMENT, BackwardBuffers, DataType, DeviceRandomness, ExecuteError, ForwardBuffers, LaunchList, LinearPlan,
+    LinearSettings, MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, Spacing, Strides, UpdateBuffers,
     WeightSource,
 };
 
@@ -81,10 +81,10 @@ fn update_buffers() -> UpdateBuffers {
 
 /// A whole step: forward, backward, and the predictor's update. How many launches each has.
 fn step<L: Launcher>(plan: &LinearPlan, launcher: &mut L) -> Result<(), ExecuteError<L::Error>> {
-    let predictor = PredictorPlan::new(plan, Settings::default()).expect("valid");
+    let predictor = PredictorPlan::new(plan, PredictorSettings::default()).expect("valid");
     // SAFETY: no launcher here runs anything.
     unsafe {
-        plan.forward(launcher, &forward_buffers(), Randomness::new(1, 2))?;
+        plan.forward(launcher, &forward_buffers(), DeviceRandomness::new(1, 2))?;
         plan.backward(launcher, &backward_buffers())?;
         predictor.update(launcher, &update_buffers())
     }
@@ -104,7 +104,7 @@ fn three_launches_forward_and_at_most_three_backward() {
                 let plan = LinearPlan::new(settings.of_type(data_type), &h100()).expect("valid");
                 let mut list = LaunchList::default();
                 // SAFETY: nothing runs.
-                unsafe { plan.forward(&mut list, &forward_buffers(), Randomness::new(1, 2)) }.expect("fits");
+                unsafe { plan.forward(&mut list, &forward_buffers(), DeviceRandomness::new(1, 2)) }.expect("fits");
                 let forward = [
                     format!("row_norms_{data_type}"),
                     "select_wta_pivotal".to_owned(),
@@ -167,7 +167,7 @@ fn sizes_of_zero_launch_what_must_be_written_and_no_more() {
         let (mut first, mut second) = (LaunchList::default(), LaunchList::default());
         // SAFETY: nothing runs.
         unsafe {
-            plan.forward(&mut first, &forward, Randomness::new(1, 2)).expect("fits");
+            plan.forward(&mut first, &forward, DeviceRandomness::new(1, 2)).expect("fits");
             plan.backward(&mut second, &backward).expect("fits");
         }
         for launch in first.launches().iter().chain(second.launches()) {
@@ -219,8 +219,8 @@ fn a_driver_sees_the_launches_and_nothing_else() {
         } else {
             // SAFETY: as above.
             unsafe {
-                plan.forward(&mut launcher, &forward_buffers(), Randomness::new(1, 2)).expect("launches");
-                plan.forward(&mut list, &forward_buffers(), Randomness::new(1, 2)).expect("lists");
+                plan.forward(&mut launcher, &forward_buffers(), DeviceRandomness::new(1, 2)).expect("launches");
+                plan.forward(&mut list, &forward_buffers(), DeviceRandomness::new(1, 2)).expect("lists");
             }
         }
         let expected: Vec<Call> = list
@@ -259,7 +259,7 @@ fn sizes_are_known_before_there_is_memory() {
     assert!(plan.forward_scratch_bytes() >= 2 * 3 * 100 * 4);
     for design in BuiltIn::ALL {
         let plan = LinearPlan::new(LinearSettings { design, ..plan.settings().clone() }, &h100()).expect("valid");
-        assert_eq!(plan.draws(), design.draws(Keep::Rows(10).of(100).expect("fits")));
+        assert_eq!(plan.draws(), design.draws(Keep::Rows(10).budget(100).expect("fits")));
     }
     // Far more than 2³¹ elements.
     let large = LinearPlan::new(self::settings(1 << 20, 1 << 14, 1 << 14), &h100()).expect("valid");
@@ -351,7 +351,7 @@ fn what_is_not_executed() {
     let small = |bytes: u64| Memory { bytes: bytes - 1, ..anywhere() };
     // SAFETY: nothing runs.
     let mut forward =
-        |buffers| unsafe { plan.forward(&mut list, &buffers, Randomness::new(0, 0)) }.expect_err("refused");
+        |buffers| unsafe { plan.forward(&mut list, &buffers, DeviceRandomness::new(0, 0)) }.expect_err("refused");
     let ok = forward_buffers();
     assert_eq!(forward(ForwardBuffers { input: ptr::null(), ..ok }), ExecuteError::Null { what: "the input" });
     assert_eq!(
@@ -409,7 +409,7 @@ fn attention() {
     let mut list = LaunchList::default();
     // SAFETY: nothing runs.
     unsafe {
-        left.forward(&mut list, &forward_buffers(), Randomness::new(0, 0)).expect("fits");
+        left.forward(&mut list, &forward_buffers(), DeviceRandomness::new(0, 0)).expect("fits");
         left.backward(&mut list, &backward_buffers()).expect("fits");
         let bias = BackwardBuffers { bias_gradient: anywhere().at.cast(), ..backward_buffers() };
         let refused = left.backward(&mut list, &bias).expect_err("refused");
@@ -441,21 +441,18 @@ fn attention() {
 #[test]
 fn a_predictor_s_plan() {
     let layer = LinearPlan::new(settings(100, 30, 20), &h100()).expect("valid");
-    let plan = PredictorPlan::new(&layer, Settings::default()).expect("valid");
+    let plan = PredictorPlan::new(&layer, PredictorSettings::default()).expect("valid");
     assert_eq!((plan.theta().bytes, plan.theta().offset % 16), (120, 0));
     assert!(plan.state_bytes() > plan.theta().offset && plan.sums_len() > 0);
     let refused = |settings| PredictorPlan::new(&layer, settings).expect_err("refused").to_string();
-    let ok = Settings::default();
-    assert_eq!(
-        refused(Settings { features: 0, ..ok }),
-        "the number of a predictor's features is 0: there is nothing to estimate"
-    );
+    let ok = PredictorSettings::default();
+    assert_eq!(refused(ok.with_features(0)), "the number of a predictor's features is 0: there is nothing to estimate");
     assert!(
-        refused(Settings { features: MOST_FEATURES as usize + 1, ..ok })
+        refused(ok.with_features(MOST_FEATURES as usize + 1))
             .ends_with(&format!("at most {MOST_FEATURES} are possible"))
     );
-    assert!(refused(Settings { forgetting: 1.5, ..ok }).starts_with("the forgetting is 1.5"));
-    assert!(refused(Settings { rows_per_update: 0, ..ok }).starts_with("the number of rows"));
+    assert!(refused(ok.with_forgetting(1.5)).starts_with("the forgetting is 1.5"));
+    assert!(refused(ok.with_rows_per_update(0)).starts_with("the number of rows"));
     let batch = LinearPlan::new(LinearSettings { batch: 2, ..settings(100, 30, 20) }, &h100()).expect("valid");
     assert!(PredictorPlan::new(&batch, ok).is_err());
     let mut list = LaunchList::default();

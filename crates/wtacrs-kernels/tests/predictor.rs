@@ -8,15 +8,15 @@ use half::{bf16, f16};
 use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::Array2;
 use proptest::prelude::*;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings, StepStatistics};
-use wtacrs_core::predictor_rules::{chosen_row, numbers, sums as order};
+use wtacrs_core::guesses::{NormPredictor, Placement, PredictorSettings, StepStatistics};
+use wtacrs_exact::predictor::{chosen_row, state, sums as order};
 use wtacrs_kernels::block::logarithm::ln;
 use wtacrs_kernels::kernel::predictor_update::{self as update, Args, Outcome};
 use wtacrs_kernels::kernel::{PREDICTOR_APPLY, PREDICTOR_SUMS};
 
 /// A predictor in a machine's memory.
 struct OnDevice {
-    settings: Settings,
+    settings: PredictorSettings,
     in_features: u32,
     state: Buffer<u8>,
     sums: Buffer<f64>,
@@ -128,7 +128,7 @@ impl OnDevice {
     fn numbers(&self, machine: &Machine) -> Vec<f64> {
         let mut copy = NormPredictor::new(self.in_features as usize, self.settings).expect("valid settings");
         update::load_state(&mut copy, &machine.download(&self.state)).expect("valid numbers");
-        copy.numbers()
+        copy.state()
     }
 
     fn theta(&self, machine: &Machine) -> Vec<f32> {
@@ -172,8 +172,8 @@ fn check_sums(found: &[f64], step: &NormPredictor, expected: &[f64], flips: f64)
 /// All that was learned lies within `tolerance` of the CPU's, vectors and C relative to their norms.
 fn check_numbers(found: &[f64], expected: &[f64], r: usize, tolerance: f64) {
     let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
-    let starts = [0, 1, 2, numbers::SCALARS, numbers::SCALARS + r, numbers::SCALARS + 2 * r];
-    let ends = [1, 2, 3, numbers::SCALARS + r, numbers::SCALARS + 2 * r, numbers::len(r)];
+    let starts = [0, 1, 2, state::SCALARS, state::SCALARS + r, state::SCALARS + 2 * r];
+    let ends = [1, 2, 3, state::SCALARS + r, state::SCALARS + 2 * r, state::len(r)];
     for (start, end) in starts.into_iter().zip(ends) {
         let (a, b) = (&found[start..end], &expected[start..end]);
         let difference: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
@@ -189,13 +189,14 @@ fn check_numbers(found: &[f64], expected: &[f64], r: usize, tolerance: f64) {
 
 /// C, m, the trace and the level are the CPU's to the bit, as long as the rows' norms are.
 fn check_statistics_of_state(found: &[f64], expected: &[f64], r: usize) {
-    assert_eq!(found[numbers::SCALARS + r..], expected[numbers::SCALARS + r..]);
-    assert_eq!(found[numbers::TRACE], expected[numbers::TRACE]);
-    assert_eq!(found[numbers::LEVEL], expected[numbers::LEVEL]);
+    assert_eq!(found[state::SCALARS + r..], expected[state::SCALARS + r..]);
+    assert_eq!(found[state::TRACE], expected[state::TRACE]);
+    assert_eq!(found[state::LEVEL], expected[state::LEVEL]);
 }
 
 fn predictor(in_features: usize, features: usize, rows_per_update: usize) -> NormPredictor {
-    let settings = Settings { features, rows_per_update, seed: 3, ..Settings::default() };
+    let settings =
+        PredictorSettings::default().with_features(features).with_rows_per_update(rows_per_update).with_seed(3);
     NormPredictor::new(in_features, settings).expect("valid settings")
 }
 
@@ -251,8 +252,8 @@ fn many_steps_stay_together() {
                 let step = step(eighths::<bf16>(30 + n, in_features, n), n);
                 step.teach(&mut cpu);
                 assert_eq!(device.learn(machine, &step), Outcome::Learned);
-                check_numbers(&device.numbers(machine), &cpu.numbers(), cpu.features(), 1e-9);
-                check_statistics_of_state(&device.numbers(machine), &cpu.numbers(), cpu.features());
+                check_numbers(&device.numbers(machine), &cpu.state(), cpu.features(), 1e-9);
+                check_statistics_of_state(&device.numbers(machine), &cpu.state(), cpu.features());
             }
             let largest = cpu.theta().iter().fold(0.0_f64, |most, theta| most.max(theta.abs()));
             for (found, expected) in device.theta(machine).into_iter().zip(cpu.theta()) {
@@ -284,7 +285,7 @@ fn rows_of_every_kind() {
             device.run(machine, &odd, Some(count), Place::ODD, true);
             assert_eq!(device.outcome(machine), Outcome::Learned);
             odd.given(count).teach(&mut cpu);
-            check_numbers(&device.numbers(machine), &cpu.numbers(), cpu.features(), 1e-6);
+            check_numbers(&device.numbers(machine), &cpu.state(), cpu.features(), 1e-6);
         }
 
         let before = machine.download(&device.state);
@@ -299,10 +300,10 @@ fn rows_of_every_kind() {
         still.dz_norms.fill(1e-20);
         assert_eq!(device.learn(machine, &still), Outcome::LevelDropped);
         still.teach(&mut cpu);
-        assert!(device.numbers(machine)[numbers::LEVEL].is_nan() && cpu.numbers()[numbers::LEVEL].is_nan());
+        assert!(device.numbers(machine)[state::LEVEL].is_nan() && cpu.state()[state::LEVEL].is_nan());
         assert_eq!(device.learn(machine, &still), Outcome::Learned);
         still.teach(&mut cpu);
-        check_numbers(&device.numbers(machine), &cpu.numbers(), cpu.features(), 1e-6);
+        check_numbers(&device.numbers(machine), &cpu.state(), cpu.features(), 1e-6);
     });
 }
 
@@ -385,7 +386,7 @@ fn ranks_add_their_sums() {
         // SAFETY: the last launch reads the sums and the state only.
         unsafe { machine.run(&PREDICTOR_APPLY, update::apply_shape(), &args) };
         all.teach(&mut whole);
-        check_numbers(&device.numbers(machine), &whole.numbers(), whole.features(), 1e-9);
+        check_numbers(&device.numbers(machine), &whole.state(), whole.features(), 1e-9);
     });
 }
 
@@ -483,7 +484,7 @@ fn how_far_to_trust_a_cache_is_learned() {
 
                 step.teach(&mut cpu);
                 assert_eq!(device.learn(machine, &step), Outcome::Learned);
-                check_numbers(&device.numbers(machine), &cpu.numbers(), cpu.features(), 1e-9);
+                check_numbers(&device.numbers(machine), &cpu.state(), cpu.features(), 1e-9);
                 let bytes = machine.download(&device.state);
                 let state = update::State::new(in_features as u32, features as u32);
                 let (words, _) = bytes[state.placement as usize..].as_chunks::<8>();
@@ -491,9 +492,10 @@ fn how_far_to_trust_a_cache_is_learned() {
                 // What moves guesses is made of the numbers, by the same operations.
                 let mut copy = cpu.clone();
                 update::load_state(&mut copy, &bytes).expect("valid numbers");
-                assert_eq!(moving, copy.placement());
+                let Placement { excess, intercept, shift, slope } = copy.placement();
+                assert_eq!(moving, [excess, intercept, shift, slope]);
                 assert_eq!(machine.download(&device.state), update::state_bytes(&copy).expect("few features"));
-                let [_, _, shift, slope] = cpu.placement();
+                let Placement { shift, slope, .. } = cpu.placement();
                 assert!(
                     (moving[2] - shift).abs() < 0.02 && (moving[3] - slope).abs() < 0.02,
                     "{moving:?} {shift} {slope}"

@@ -12,9 +12,11 @@ use half::bf16;
 use matrices::{Place, Tested, Uploaded};
 use ndarray::Array2;
 use safetensors::SafeTensors;
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
-use wtacrs_core::{Budget, Keep, Selection, Weights, product, theory};
+use wtacrs_core::Randomness;
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Budget, Keep, Selection, Weights};
+use wtacrs_core::{product, theory};
 use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::predictor_update as update;
 use wtacrs_kernels::kernel::{PREDICTOR_APPLY, PREDICTOR_SUMS, gather_rows, row_norms};
@@ -57,7 +59,7 @@ trait Learner {
 
 impl Learner for NormPredictor {
     fn weights(&mut self, h: &Array2<bf16>) -> Weights {
-        let guess = self.guess(h.view()).expect("a layer's columns");
+        let guess = self.guess(h.view(), None).expect("a layer's columns");
         Weights::from_norms(&guess.input_norms, &guess.dz_norms).expect("finite norms")
     }
 
@@ -69,14 +71,14 @@ impl Learner for NormPredictor {
         };
         let rows = rows.expect("a selection of these rows");
         let dz_norms: Vec<f32> = selection.iter().map(|(token, _)| step.dz_norms[token]).collect();
-        self.update(rows.view(), &dz_norms, selection.scales()).expect("valid rows");
+        self.update(rows.view(), &dz_norms, selection.scales(), None).expect("valid rows");
     }
 }
 
 /// The predictor in a machine's memory, and all that it works with.
 struct Kernels<'a> {
     machine: &'a mut Machine,
-    settings: Settings,
+    settings: PredictorSettings,
     in_features: u32,
     state: Buffer<u8>,
 }
@@ -176,7 +178,7 @@ fn replay(learner: &mut dyn Learner, steps: &[Step], budget: Budget, are_scaled:
         let norms = product::row_norms(step.h.view());
         let squared = |token: usize| (f64::from(norms[token]) * f64::from(step.dz_norms[token])).powi(2);
         errors.push(theory::poisson_variance(&weights, budget, squared).sqrt() / step.g_norm);
-        let selection = design.select_seeded(&weights, budget, 0, offset);
+        let selection = design.select_seeded(&weights, budget, Randomness::new(0, offset));
         offset += design.draws(budget);
         learner.learn(step, &selection, are_scaled);
     }
@@ -190,8 +192,8 @@ fn the_error_on_recorded_steps_is_the_cpus() {
     let (tokens, in_features) = steps[0].h.dim();
     for_each_machine(|machine| {
         for (fraction, features, are_scaled) in [(0.3, 64, true), (0.3, 256, false), (0.1, 100, false)] {
-            let budget = Keep::Fraction(fraction).of(tokens).expect("a fraction");
-            let settings = Settings { features, ..Settings::default() };
+            let budget = Keep::Fraction(fraction).budget(tokens).expect("a fraction");
+            let settings = PredictorSettings::default().with_features(features);
             let mut cpu = NormPredictor::new(in_features, settings).expect("valid settings");
             let state = machine.upload(&update::state_bytes(&cpu).expect("few enough features"));
             let mut kernels = Kernels { machine, settings, in_features: in_features as u32, state };

@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use selections::{Batch, DESIGNS, Geometry, check, cost, run, weights_on};
 use serde::Deserialize;
 use wtacrs_core::Weights;
-use wtacrs_core::threshold::{Saturation, Split};
+use wtacrs_exact::threshold::{Saturation, Split};
 use wtacrs_kernels::kernel::select::{Design, Source, shape};
 
 #[derive(Deserialize)]

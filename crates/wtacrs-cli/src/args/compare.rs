@@ -6,7 +6,7 @@ use clap::Args;
 use std::path::PathBuf;
 use std::str::FromStr;
 use wtacrs_core::Keep;
-use wtacrs_core::design::{BuiltIn, UnknownDesign};
+use wtacrs_core::sampling::design::{BuiltIn, UnknownDesign};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,7 +57,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "SOURCE,…", value_delimiter = ',')]
     pub weights: Option<Vec<WeightSource>>,
 
-    /// Draws for each result, at least 2
+    /// Chance for each result, at least 2
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
     pub trials: u32,
 

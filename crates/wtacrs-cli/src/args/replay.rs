@@ -7,7 +7,7 @@ use clap::Args;
 use std::path::PathBuf;
 use std::str::FromStr;
 use wtacrs_core::Keep;
-use wtacrs_core::norm_predictor::Settings;
+use wtacrs_core::guesses::PredictorSettings;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,27 +76,27 @@ pub struct ReplayArgs {
 #[derive(Clone, Debug, Args)]
 pub struct PredictorArgs {
     /// The predictor's features, random projections of h; of no use beyond in_features rounded up to a power of two
-    #[arg(long, value_name = "R", default_value_t = Settings::default().features)]
+    #[arg(long, value_name = "R", default_value_t = PredictorSettings::default().features)]
     pub features: usize,
 
     /// How much of what the predictor knew it keeps from one step to the next, at most 1
-    #[arg(long, value_name = "SHARE", default_value_t = Settings::default().forgetting)]
+    #[arg(long, value_name = "SHARE", default_value_t = PredictorSettings::default().forgetting)]
     pub forgetting: f64,
 
     /// The predictor's ridge, as a share of the mean diagonal
-    #[arg(long, value_name = "SHARE", default_value_t = Settings::default().ridge)]
+    #[arg(long, value_name = "SHARE", default_value_t = PredictorSettings::default().ridge)]
     pub ridge: f64,
 
     /// How far a guess of log ‖dz‖ may lie from the last step's mean, and where norms are so small that they count as none
-    #[arg(long, value_name = "BOUND", default_value_t = Settings::default().clamp)]
+    #[arg(long, value_name = "BOUND", default_value_t = PredictorSettings::default().clamp)]
     pub clamp: f64,
 
     /// How many kept rows the predictor learns from at each step, at most
-    #[arg(long, value_name = "N", default_value_t = Settings::default().rows_per_update)]
+    #[arg(long, value_name = "N", default_value_t = PredictorSettings::default().rows_per_update)]
     pub rows_per_update: usize,
 
     /// Seed of the predictor's projections, and of the rows kept for it
-    #[arg(long, value_name = "N", default_value_t = Settings::default().seed)]
+    #[arg(long, value_name = "N", default_value_t = PredictorSettings::default().seed)]
     pub seed: u64,
 }
 
@@ -113,9 +113,15 @@ impl ReplayArgs {
 
 impl PredictorArgs {
     /// The settings, as yet unchecked.
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self) -> PredictorSettings {
         let &Self { features, forgetting, ridge, clamp, rows_per_update, seed } = self;
-        Settings { features, forgetting, ridge, clamp, rows_per_update, seed }
+        PredictorSettings::default()
+            .with_features(features)
+            .with_forgetting(forgetting)
+            .with_ridge(ridge)
+            .with_clamp(clamp)
+            .with_rows_per_update(rows_per_update)
+            .with_seed(seed)
     }
 }
 

@@ -13,12 +13,13 @@ use crate::input::{Layer, with_values};
 use crate::statistics::{Errors, Reference, mean, median_ms};
 use ndarray::{Array2, ArrayView2, s};
 use std::time::{Duration, Instant};
-use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::Randomness;
 use wtacrs_core::element::Element;
 use wtacrs_core::product::{self, Scratch, ShapeError, Update};
+use wtacrs_core::sampling::DEFAULT_MIX;
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Budget, BudgetError, Keep, Weights, WeightsError};
 use wtacrs_core::theory::{self, OuterProducts};
-use wtacrs_core::weights::DEFAULT_MIX;
-use wtacrs_core::{Budget, BudgetError, Keep, Weights, WeightsError};
 
 /// How often steps that have no trials of their own are timed: at least, and as long as it takes.
 const FEWEST_TIMINGS: usize = 9;
@@ -33,7 +34,7 @@ pub struct Plan {
     pub budgets: Vec<Keep>,
     /// The designs to choose them by.
     pub designs: Vec<BuiltIn>,
-    /// Draws for each result.
+    /// Chance for each result.
     pub trials: usize,
     /// The seed of all draws; trials follow one another by their offsets.
     pub seed: u64,
@@ -187,7 +188,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'
         for round in 0..rounds as u64 {
             let selection = timed(&mut select, || -> Result<_, CompareError> {
                 let weights = self.weights(source)?;
-                Ok(design.select_seeded(&weights, budget, plan.seed, round.wrapping_mul(draws)))
+                Ok(design.select_seeded(&weights, budget, Randomness::new(plan.seed, round.wrapping_mul(draws))))
             })?;
             let mut rows = kept_rows.slice_mut(s![..selection.len(), ..]);
             timed(&mut gather, || product::gather_into(self.h, &selection, rows.view_mut()))?;

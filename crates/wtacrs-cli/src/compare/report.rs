@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 use wtacrs_core::Selection;
-use wtacrs_core::design::BuiltIn;
+use wtacrs_core::sampling::design::BuiltIn;
 
 /// One layer's results: an object of the JSON array.
 #[derive(Clone, Debug, Serialize)]

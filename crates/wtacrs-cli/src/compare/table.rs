@@ -5,7 +5,7 @@ use crate::columns::{self, budget_label};
 use crate::numbers::significant;
 use comfy_table::{Cell, Table};
 use std::fmt::Write;
-use wtacrs_core::design::BuiltIn;
+use wtacrs_core::sampling::design::BuiltIn;
 
 const HEADER: [&str; 12] = [
     "budget",

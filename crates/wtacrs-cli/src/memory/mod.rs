@@ -11,9 +11,9 @@ pub mod table;
 
 use self::report::{InputReport, MemoryReport, SavedReport};
 use self::shape::{Input, Model, Rows};
-use wtacrs_core::linear::Linear;
-use wtacrs_core::norm_predictor::{NormPredictor, PredictorError, Settings};
-use wtacrs_core::{BudgetError, Keep};
+use wtacrs_core::guesses::{NormPredictor, PredictorError, PredictorSettings};
+use wtacrs_core::layers::Linear;
+use wtacrs_core::sampling::{BudgetError, Keep};
 
 /// How much of a model passes through it.
 #[derive(Clone, Copy, Debug)]
@@ -116,12 +116,12 @@ fn of_input(input: Input, tokens: usize, element_bytes: usize, keeps: &[Keep]) -
     let exact = tokens.checked_mul(in_features).and_then(|elements| elements.checked_mul(element_bytes));
     let exact_bytes = exact.ok_or(MemoryError::TooLarge { input: name })? as u64;
     let saved = keeps.iter().map(|&keep| {
-        let budget = keep.of(tokens)?.get();
+        let budget = keep.budget(tokens)?.get();
         let bytes = Linear::new(keep).saved_bytes(tokens, in_features, element_bytes)?;
         Ok(SavedReport { budget, fraction: budget as f64 / tokens.max(1) as f64, bytes })
     });
     let saved = saved.collect::<Result<_, _>>().map_err(|source| MemoryError::Budget { input: name, source })?;
-    let predictor = NormPredictor::new(in_features, Settings::default());
+    let predictor = NormPredictor::new(in_features, PredictorSettings::default());
     let predictor_bytes = predictor.map_err(|source| MemoryError::Predictor { input: name, source })?.bytes() as u64;
     Ok(InputReport { name: name.to_owned(), layers, count, tokens, in_features, exact_bytes, saved, predictor_bytes })
 }

@@ -5,7 +5,7 @@ use super::figure::{Figure, LegendEntry, Line, Panel, Row, short_name};
 use super::style::LineStyle;
 use crate::compare::report::{DesignReport, LayerReport};
 use crate::numbers::significant;
-use wtacrs_core::design::BuiltIn;
+use wtacrs_core::sampling::design::BuiltIn;
 
 /// The width of a label on the x axis, with space around it, as a share of the panel.
 const X_LABEL_SHARE: f64 = 0.09;

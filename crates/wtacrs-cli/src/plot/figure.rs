@@ -92,7 +92,7 @@ impl Figure {
         PANEL_WIDTH + PANEL_GAP + if has_means { MEANS_WIDTH } else { 0 }
     }
 
-    /// Draws onto an area of that size times `SCALE`.
+    /// Chance onto an area of that size times `SCALE`.
     pub(super) fn draw<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Result<(), PlotError> {
         root.fill(&WHITE).map_err(drawing_failed)?;
         let mut top = OUTER_MARGIN;

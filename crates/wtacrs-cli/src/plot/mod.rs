@@ -88,7 +88,7 @@ impl PlotFile {
     }
 }
 
-/// Draws relative error against budget: a row of panels for each layer, a panel for each source of weights.
+/// Chance relative error against budget: a row of panels for each layer, a panel for each source of weights.
 ///
 /// # Errors
 ///
@@ -97,7 +97,7 @@ pub fn draw_comparison(layers: &[LayerReport], file: &PlotFile) -> Result<(), Pl
     draw(&comparison::figure(layers), file)
 }
 
-/// Draws error against step: a row of panels for each recording, a panel for each budget.
+/// Chance error against step: a row of panels for each recording, a panel for each budget.
 ///
 /// # Errors
 ///

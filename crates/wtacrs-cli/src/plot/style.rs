@@ -9,7 +9,7 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::register_font as register;
 use std::f64::consts::TAU;
-use wtacrs_core::design::BuiltIn;
+use wtacrs_core::sampling::design::BuiltIn;
 
 /// The family in SVG files, and the name of the embedded font for measuring text and for PNG files.
 pub(super) const FONT: &str = "sans-serif";

@@ -18,9 +18,9 @@ use self::run::{Run, Subject};
 use crate::input::{Recording, RecordingError, with_values};
 use rayon::prelude::*;
 use std::io::{Read, Seek};
-use wtacrs_core::norm_predictor::{PredictorError, Settings};
+use wtacrs_core::guesses::{PredictorError, PredictorSettings};
 use wtacrs_core::product::ShapeError;
-use wtacrs_core::{BudgetError, Keep, WeightsError};
+use wtacrs_core::sampling::{BudgetError, Keep, WeightsError};
 
 /// What to replay.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Plan {
     /// Where the weights come from.
     pub sources: Vec<Source>,
     /// Of the predictor; its seed is the seed of the rows kept for it, too.
-    pub settings: Settings,
+    pub settings: PredictorSettings,
 }
 
 /// Why a recording cannot be replayed.
@@ -87,7 +87,7 @@ pub fn replay<R: Read + Seek>(
     let (steps, tokens, in_features) = (recording.steps(), recording.tokens(), recording.in_features());
     let mut runs = Vec::new();
     for &keep in &plan.budgets {
-        let budget = keep.of(tokens)?;
+        let budget = keep.budget(tokens)?;
         for &source in &plan.sources {
             runs.push(Run::new(source, (keep, budget), in_features, &plan.settings)?);
         }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn plan(keep: Keep) -> Plan {
-        Plan { budgets: vec![keep], sources: Source::ALL.to_vec(), settings: Settings::default() }
+        Plan { budgets: vec![keep], sources: Source::ALL.to_vec(), settings: PredictorSettings::default() }
     }
 
     /// π = (¾, ¼) for weights 3 and 1, and (½, ½) for equal ones, as the predictor's are before it has learned.
@@ -178,9 +178,9 @@ mod tests {
             let plan = Plan { settings, ..plan(keep) };
             replay("file", &mut recording, &plan, &|| ()).expect_err("must be refused")
         };
-        let usual = Settings::default();
+        let usual = PredictorSettings::default();
         assert!(matches!(refusal(&[1.0; 4], Keep::Rows(3), usual), ReplayError::Budget(_)));
-        let none = Settings { features: 0, ..usual };
+        let none = usual.with_features(0);
         assert!(matches!(refusal(&[1.0; 4], Keep::Rows(1), none), ReplayError::Settings(_)));
         let nan = refusal(&[1.0, 1.0, 1.0, f32::NAN], Keep::Rows(1), usual).to_string();
         assert!(nan.starts_with("step 1: tensor 'h' is NaN at row 1"), "{nan}");

@@ -6,7 +6,7 @@ use crate::statistics::mean;
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
-use wtacrs_core::{Budget, Keep};
+use wtacrs_core::sampling::{Budget, Keep};
 
 /// One recording's results: an object of the JSON array.
 #[derive(Clone, Debug, Serialize)]
@@ -68,7 +68,7 @@ impl SourceReport {
             source,
             fraction: match keep {
                 Keep::Fraction(fraction) => fraction,
-                Keep::Rows(_) => budget.get() as f64 / budget.pairs() as f64,
+                _ => budget.get() as f64 / budget.pairs() as f64,
             },
             budget: budget.get(),
             features,
@@ -121,7 +121,7 @@ mod tests {
     fn halves() {
         let report = |errors: &[f64]| {
             let keep = Keep::Fraction(0.3);
-            SourceReport::new(Source::Exact, keep, keep.of(11).expect("fits"), None, errors.to_vec())
+            SourceReport::new(Source::Exact, keep, keep.budget(11).expect("fits"), None, errors.to_vec())
         };
         let means = |errors: &[f64]| {
             let report = report(errors);

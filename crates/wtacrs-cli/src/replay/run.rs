@@ -3,10 +3,12 @@
 use super::ReplayError;
 use super::report::{Source, SourceReport};
 use ndarray::ArrayView2;
-use wtacrs_core::design::{BuiltIn, Design};
+use wtacrs_core::Randomness;
 use wtacrs_core::element::Element;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
-use wtacrs_core::{Budget, Keep, Weights, product, theory};
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Budget, Keep, Weights};
+use wtacrs_core::{product, theory};
 
 /// The state of one line of the figure.
 pub(super) struct Run {
@@ -48,7 +50,7 @@ impl Run {
         source: Source,
         (keep, budget): (Keep, Budget),
         in_features: usize,
-        settings: &Settings,
+        settings: &PredictorSettings,
     ) -> Result<Self, ReplayError> {
         let guesser = match source {
             Source::Exact => Guesser::Exact,
@@ -86,7 +88,7 @@ impl Guesser {
             Self::Input => Weights::from_input(&subject.h_norms),
             Self::Predictor { predictor, .. } => {
                 let guess = predictor
-                    .guess(subject.h)
+                    .guess(subject.h, None)
                     .map_err(|source| ReplayError::Predictor { step: subject.step, source })?;
                 Weights::from_norms(&guess.input_norms, &guess.dz_norms)
             }
@@ -103,13 +105,13 @@ impl Guesser {
     ) -> Result<(), ReplayError> {
         let Self::Predictor { predictor, offset } = self else { return Ok(()) };
         let design = BuiltIn::WtaPivotal;
-        let selection = design.select_seeded(weights, budget, predictor.settings().seed, *offset);
+        let selection = design.select_seeded(weights, budget, Randomness::new(predictor.settings().seed, *offset));
         *offset += design.draws(budget);
         let step = subject.step;
         let rows = product::gather(subject.h, &selection).map_err(|source| ReplayError::Shape { step, source })?;
         let dz_norms: Vec<f32> = selection.iter().map(|(token, _)| subject.dz_norms[token]).collect();
         predictor
-            .update(rows.view(), &dz_norms, selection.scales())
+            .update(rows.view(), &dz_norms, selection.scales(), None)
             .map_err(|source| ReplayError::Predictor { step, source })
     }
 }

@@ -1,8 +1,10 @@
 //! Σ_i x[i,:] of a matrix: the exact gradient of a bias, from the dZ that a weight gradient reads anyway.
 
-use super::row_norms::row_norms_into;
-use super::{ShapeError, Update, check_size, rows_per_task};
+use super::norms::row_norms_into;
+use super::weight_gradient::Update;
+use super::{ShapeError, check_size};
 use crate::element::{Accumulator, Element};
+use crate::rows::rows_per_task;
 use ndarray::{ArrayView2, ArrayViewMut1, Axis, s};
 use rayon::prelude::*;
 

@@ -1,10 +1,10 @@
 //! The kept rows of a matrix, as they are or times their scales.
 
-use super::{ShapeError, check_size, rows_per_task};
-use crate::Selection;
+use super::{ShapeError, check_size};
 use crate::element::{Accumulator, Element};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
-use rayon::prelude::*;
+use crate::rows::for_each_row;
+use crate::sampling::Selection;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 /// The kept rows of `x` (pairs × columns), unchanged: kept × columns. This is what a layer saves.
 ///
@@ -67,44 +67,10 @@ pub fn gather_scaled_into<T: Element>(
     Ok(())
 }
 
-/// The whole matrix in the accumulator's type.
-pub(crate) fn widened<T: Element>(x: ArrayView2<'_, T>) -> Array2<T::Accumulator> {
-    let mut wide = Array2::from_elem(x.dim(), T::Accumulator::ZERO);
-    widen_into(x, wide.view_mut());
-    wide
-}
-
-/// [`widened`] into memory of the caller's, of x's shape.
-pub(super) fn widen_into<T: Element>(x: ArrayView2<'_, T>, wide: ArrayViewMut2<'_, T::Accumulator>) {
-    for_each_row(wide, |at, mut row| match (x.row(at).to_slice(), row.as_slice_mut()) {
-        (Some(from), Some(to)) => {
-            T::widen_block(from, to);
-        }
-        _ => row.zip_mut_with(&x.row(at), |to, from| *to = from.widen()),
-    });
-}
-
-fn check<T, U>(
-    x: &ArrayView2<'_, T>,
-    selection: &Selection,
-    kept: &ArrayViewMut2<'_, U>,
-) -> Result<(), ShapeError> {
+fn check<T, U>(x: &ArrayView2<'_, T>, selection: &Selection, kept: &ArrayViewMut2<'_, U>) -> Result<(), ShapeError> {
     check_size("rows to gather from", x.nrows(), selection.pairs())?;
     check_size("rows for what is gathered", kept.nrows(), selection.len())?;
     check_size("columns for what is gathered", kept.ncols(), x.ncols())
-}
-
-fn for_each_row<T: Send>(
-    mut rows: ArrayViewMut2<'_, T>,
-    write: impl Fn(usize, ndarray::ArrayViewMut1<'_, T>) + Sync,
-) {
-    let task_rows = rows_per_task(rows.ncols());
-    let tasks: Vec<_> = rows.axis_chunks_iter_mut(Axis(0), task_rows).enumerate().collect();
-    tasks.into_par_iter().for_each(|(task, mut rows)| {
-        for (i, row) in rows.rows_mut().into_iter().enumerate() {
-            write(task * task_rows + i, row);
-        }
-    });
 }
 
 #[cfg(test)]

@@ -1,21 +1,23 @@
-//! The three steps around a selection: norms before it, gather after it, and the product of what was kept.
+//! The steps around a selection: norms before it, the kept rows after it, and the product of what was kept.
 //!
 //! All of them take strided views of any [`Element`](crate::element::Element), run on all cores of the current rayon
 //! pool, and give the same bits for every number of threads: work is cut by shape alone.
 
 mod column_sums;
 mod gather;
-mod row_norms;
+mod norms;
+mod saved;
 mod weight_gradient;
 
 pub use self::column_sums::{column_sums_into, row_norms_and_column_sums_into};
 pub use self::gather::{gather, gather_into, gather_scaled, gather_scaled_into};
-pub(crate) use self::gather::widened;
-pub use self::row_norms::{column_norms, joint_norms, row_norms, row_norms_into};
-pub(crate) use self::row_norms::row_norms_and_components;
+pub(crate) use self::norms::row_norms_and_components;
+pub use self::norms::{column_norms, joint_norms, row_norms, row_norms_into};
+pub use self::saved::Saved;
 pub(crate) use self::weight_gradient::multiply;
 pub use self::weight_gradient::{
-    Scratch, Update, exact_weight_gradient, weight_gradient, weight_gradient_into, weight_gradient_within, workspace_len,
+    Scratch, Update, exact_weight_gradient, weight_gradient, weight_gradient_into, weight_gradient_within,
+    workspace_len,
 };
 
 /// Shapes that do not fit one another.
@@ -32,9 +34,4 @@ pub struct ShapeError {
 
 pub(crate) fn check_size(what: &'static str, found: usize, expected: usize) -> Result<(), ShapeError> {
     if found == expected { Ok(()) } else { Err(ShapeError { what, expected, found }) }
-}
-
-/// Rows of about 64 Ki elements in all: enough work for one task.
-fn rows_per_task(columns: usize) -> usize {
-    (1_usize << 16).div_ceil(columns.max(1))
 }

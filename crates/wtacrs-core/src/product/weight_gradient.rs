@@ -1,9 +1,9 @@
 //! dW = Hᵀ dZ, exactly or from the kept rows: one multiplication for winners and tail.
 
-use super::gather::{gather_scaled_into, widen_into};
+use super::gather::gather_scaled_into;
 use super::{ShapeError, check_size};
-use crate::Selection;
-use crate::element::{Accumulator, Element};
+use crate::element::{Accumulator, Element, widen_into};
+use crate::sampling::Selection;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -236,9 +236,7 @@ mod tests {
     use ndarray::s;
 
     fn sixteenths(rows: usize, columns: usize, seed: usize) -> Array2<f64> {
-        Array2::from_shape_fn((rows, columns), |(i, j)| {
-            ((i * 31 + j * 17 + seed * 7 + i * j) % 33) as f64 / 16.0 - 1.0
-        })
+        Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 17 + seed * 7 + i * j) % 33) as f64 / 16.0 - 1.0)
     }
 
     /// Σ_i scale_i · `H[i,:]ᵀ dZ[i,:]`, written out.
@@ -285,13 +283,21 @@ mod tests {
         let (kept_by_columns, dz_by_columns) = (kept.t().to_owned(), dz.t().to_owned());
         let mut transposed = Array2::from_elem((13, 401), f64::NAN);
         let target = transposed.view_mut().reversed_axes();
-        weight_gradient_into(kept_by_columns.t(), dz_by_columns.t(), &selection, target, Update::Overwrite, &mut scratch)
-            .expect("fits");
+        weight_gradient_into(
+            kept_by_columns.t(),
+            dz_by_columns.t(),
+            &selection,
+            target,
+            Update::Overwrite,
+            &mut scratch,
+        )
+        .expect("fits");
         assert_eq!(transposed.t(), expected);
 
         let mut spaced = Array2::from_elem((802, 39), 1.0);
         let target = spaced.slice_mut(s![..;2, ..;3]);
-        weight_gradient_into(kept.view(), dz.view(), &selection, target, Update::Accumulate, &mut scratch).expect("fits");
+        weight_gradient_into(kept.view(), dz.view(), &selection, target, Update::Accumulate, &mut scratch)
+            .expect("fits");
         assert_eq!(spaced.slice(s![..;2, ..;3]), expected.mapv(|v| v + 1.0));
         assert!(spaced.slice(s![1..;2, ..]).iter().all(|&v| v == 1.0));
     }
@@ -301,10 +307,26 @@ mod tests {
         let none = Selection::new(4, 0, vec![], vec![]).expect("valid");
         let (h, dz) = (Array2::<f32>::ones((4, 3)), Array2::<f32>::ones((4, 2)));
         let mut dw = Array2::from_elem((3, 2), f32::NAN);
-        weight_gradient_into(h.slice(s![..0, ..]), dz.view(), &none, dw.view_mut(), Update::Overwrite, &mut Scratch::new()).expect("fits");
+        weight_gradient_into(
+            h.slice(s![..0, ..]),
+            dz.view(),
+            &none,
+            dw.view_mut(),
+            Update::Overwrite,
+            &mut Scratch::new(),
+        )
+        .expect("fits");
         assert_eq!(dw, Array2::zeros((3, 2)));
         let mut dw = Array2::ones((3, 2));
-        weight_gradient_into(h.slice(s![..0, ..]), dz.view(), &none, dw.view_mut(), Update::Accumulate, &mut Scratch::new()).expect("fits");
+        weight_gradient_into(
+            h.slice(s![..0, ..]),
+            dz.view(),
+            &none,
+            dw.view_mut(),
+            Update::Accumulate,
+            &mut Scratch::new(),
+        )
+        .expect("fits");
         assert_eq!(dw, Array2::ones((3, 2)));
         for (inputs, outputs) in [(0, 2), (3, 0), (0, 0)] {
             let (h, dz) = (Array2::<f32>::ones((4, inputs)), Array2::<f32>::ones((4, outputs)));
@@ -319,7 +341,9 @@ mod tests {
         let (kept, dz) = (Array2::<f32>::ones((2, 3)), Array2::<f32>::ones((4, 2)));
         let mut dw = Array2::from_elem((3, 2), 7.0);
         let run = |kept: ArrayView2<'_, f32>, dz: ArrayView2<'_, f32>, dw: &mut Array2<f32>| {
-            weight_gradient_into(kept, dz, &selection, dw.view_mut(), Update::Overwrite, &mut Scratch::new()).expect_err("refused").what
+            weight_gradient_into(kept, dz, &selection, dw.view_mut(), Update::Overwrite, &mut Scratch::new())
+                .expect_err("refused")
+                .what
         };
         assert_eq!(run(kept.slice(s![..1, ..]), dz.view(), &mut dw), "kept rows");
         assert_eq!(run(kept.view(), dz.slice(s![..3, ..]), &mut dw), "rows of dz");

@@ -5,10 +5,7 @@
 //! of answers, depth first. Independent draws from an alias table are one question, answered by how often each entry
 //! is hit, so that orders of draws are not told apart.
 
-use crate::alias::AliasTable;
-use crate::design::Design;
-use crate::draws::Draws;
-use crate::{Budget, Selection, Weights};
+use crate::sampling::{AliasTable, Budget, Chance, Design, Selection, Weights};
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, ArrayView2};
 use std::collections::{BTreeMap, BTreeSet};
@@ -181,8 +178,8 @@ impl Paths {
     }
 }
 
-impl Draws for Paths {
-    fn chance(&mut self, index: u64, part: u64, whole: u64) -> bool {
+impl Chance for Paths {
+    fn happens(&mut self, index: u64, part: u64, whole: u64) -> bool {
         self.use_index(index);
         let whole_f = whole as f64;
         self.follow(&[part as f64 / whole_f, (whole - part) as f64 / whole_f]) == 0
@@ -233,8 +230,8 @@ fn binomial(draws: u32, hit: u128, miss: u128) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Keep;
-    use crate::design::{Crs, Uniform};
+    use crate::sampling::Keep;
+    use crate::sampling::design::{Crs, Uniform};
     use ndarray::array;
 
     #[test]
@@ -284,8 +281,8 @@ mod tests {
             self.draws
         }
 
-        fn select<D: Draws>(&self, weights: &Weights, _budget: Budget, draws: &mut D) -> Selection {
-            let coins = [draws.chance(0, 1, 2), draws.chance(self.second_index, 1, 2)];
+        fn select<C: Chance>(&self, weights: &Weights, _budget: Budget, chance: &mut C) -> Selection {
+            let coins = [chance.happens(0, 1, 2), chance.happens(self.second_index, 1, 2)];
             Selection::collect(weights.len(), 0, 2, |pair| coins[pair].then_some(2.0))
         }
     }

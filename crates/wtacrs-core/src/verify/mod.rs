@@ -6,7 +6,7 @@
 //! - [`UnbiasednessTest`]: a Monte-Carlo test with a stated false-alarm rate, for sizes that enumeration cannot reach.
 //! - [`strategies`]: proptest's weights and matrices where designs break: ties, zeros, huge ranges, a giant, all equal.
 //!
-//! A design that meets chance only through [`Draws`](crate::draws::Draws) can be enumerated as it is. docs/designs.md
+//! A design that meets chance only through [`Chance`](crate::sampling::Chance) can be enumerated as it is. docs/designs.md
 //! walks through a new design, from its code to its proof.
 
 mod law;

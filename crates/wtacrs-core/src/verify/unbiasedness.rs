@@ -6,8 +6,7 @@
 //! directions (Bonferroni), so all of them together raise a false alarm no more often than stated. The t statistic is
 //! a sum over many kept pairs and trials; with hundreds of trials its law is the t law to well below that rate.
 
-use crate::philox::Philox4x32_10;
-use crate::{Selection, Weights};
+use crate::sampling::{Philox4x32_10, Selection, Weights};
 use rand_core::Rng;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -111,8 +110,8 @@ impl UnbiasednessTest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Keep;
-    use crate::design::{Design, WtaPivotal};
+    use crate::sampling::design::{Design, WtaPivotal};
+    use crate::sampling::{Keep, Randomness};
 
     #[test]
     fn the_false_alarm_rate_holds() {
@@ -122,7 +121,10 @@ mod tests {
         let alarms = (0..400)
             .filter(|&seed| {
                 let test = UnbiasednessTest { trials: 200, false_alarm: 0.2, seed };
-                test.run(&weights, |trial| WtaPivotal.select_seeded(&weights, budget, seed, 64 * trial)).rejects()
+                test.run(&weights, |trial| {
+                    WtaPivotal.select_seeded(&weights, budget, Randomness::new(seed, 64 * trial))
+                })
+                .rejects()
             })
             .count();
         assert!((20..=104).contains(&alarms), "{alarms} alarms in 400");
@@ -145,7 +147,7 @@ mod tests {
         let weights = Weights::new(&values).expect("valid");
         let budget = weights.budget(Keep::Rows(12)).expect("fits");
         let test = UnbiasednessTest::default();
-        let right = |trial| WtaPivotal.select_seeded(&weights, budget, 3, 64 * trial);
+        let right = |trial| WtaPivotal.select_seeded(&weights, budget, Randomness::new(3, 64 * trial));
         assert!(!test.run(&weights, right).rejects());
         let winner = Selection::new(50, 1, vec![20], vec![1.0]).expect("valid");
         assert!(test.run(&weights, |_| winner.clone()).rejects());

@@ -12,7 +12,7 @@ use crate::status::*;
 use core::ffi::c_void;
 use core::ptr;
 use std::sync::Arc;
-use wtacrs_core::norm_cache::NormCache;
+use wtacrs_core::guesses::NormCache;
 use wtacrs_kernels::plan::{CacheBatch, Memory, NormCachePlan, Part};
 
 /// A cache in device memory. Calls that enqueue work need no lock: the order of streams is the caller's.

@@ -14,10 +14,10 @@ use crate::status::*;
 use crate::tensor::Tensor;
 use core::ffi::c_void;
 use core::ptr;
-use wtacrs_core::norm_predictor::Settings;
-use wtacrs_core::{Budget, Keep, Selection};
+use wtacrs_core::guesses::PredictorSettings;
+use wtacrs_core::sampling::{Budget, Keep, Selection};
 use wtacrs_kernels::plan::{
-    BackwardBuffers, ForwardBuffers, Layout, LinearPlan, LinearSettings, Memory, Part, Randomness, WeightSource,
+    BackwardBuffers, DeviceRandomness, ForwardBuffers, Layout, LinearPlan, LinearSettings, Memory, Part, WeightSource,
     launch_row_norms,
 };
 
@@ -62,7 +62,7 @@ impl CudaLayer {
             Source::Norms => WeightSource::Norms,
             Source::Cached => WeightSource::Cached { mix: layer.mix },
             // Each predictor brings a clamp of its own.
-            Source::Predicted => WeightSource::Predicted { clamp: Settings::default().clamp },
+            Source::Predicted => WeightSource::Predicted { clamp: PredictorSettings::default().clamp },
         };
         let keep = if tokens == 0 { Keep::Fraction(1.0) } else { Keep::Rows(budget.get()) };
         let settings = LinearSettings {
@@ -105,7 +105,7 @@ impl CudaLayer {
         h: Tensor<2>,
         guess: *const f32,
         predictor: *const wtacrs_norm_predictor,
-        randomness: Randomness,
+        randomness: DeviceRandomness,
         pass: &Pass,
     ) -> Outcome {
         let saved = device_block(pass.saved, pass.saved_bytes, self.sizes.saved, "saved")?;
@@ -187,7 +187,7 @@ impl CudaLayer {
         plan: &Plan,
         gpu: &Gpu,
         [x, y, out]: [Tensor<2>; 3],
-        randomness: Randomness,
+        randomness: DeviceRandomness,
         scratch: &Array<u8>,
         stream: *mut c_void,
     ) -> Outcome {

@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use core::ptr;
 use std::sync::Arc;
 use wtacrs_core::Keep;
-use wtacrs_core::norm_predictor::{NormPredictor, Settings};
+use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
 use wtacrs_kernels::kernel::predictor_update::{self, MOST_FEATURES};
 use wtacrs_kernels::plan::{Layout, LinearPlan, LinearSettings, Memory, Part, PredictorPlan, UpdateBuffers};
 
@@ -62,7 +62,7 @@ impl DevicePredictor {
         Ok(Self { first, bare, memory, state, sums, status, scratch })
     }
 
-    pub(crate) fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> PredictorSettings {
         self.first.settings()
     }
 

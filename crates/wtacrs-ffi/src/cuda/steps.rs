@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 use core::ffi::c_void;
 use core::ptr;
 use wtacrs_kernels::plan::{
-    GatherBuffers, GradientBuffers, LinearPlan, Matrix, Randomness, SelectBuffers, launch_column_norms,
+    DeviceRandomness, GatherBuffers, GradientBuffers, LinearPlan, Matrix, SelectBuffers, launch_column_norms,
     launch_row_norms,
 };
 
@@ -88,7 +88,7 @@ pub(crate) unsafe fn select(
     linear: &LinearPlan,
     gpu: &Gpu,
     norms: [*const f32; 2],
-    randomness: Randomness,
+    randomness: DeviceRandomness,
     item: u32,
     selection: &DeviceSelection,
     winners: *mut u64,

@@ -10,12 +10,12 @@ use core::ffi::c_void;
 use core::num::NonZeroU32;
 use core::ptr;
 use wtacrs_core::Keep;
-use wtacrs_core::design::BuiltIn;
+use wtacrs_core::layers::{Contraction, Side, TensorMul};
 use wtacrs_core::product::Update;
-use wtacrs_core::tensor_mul::{Contraction, Side, TensorMul};
+use wtacrs_core::sampling::design::BuiltIn;
 use wtacrs_kernels::plan::{
-    BackwardBuffers, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, Precision, Randomness, SavedParts, Spacing,
-    Strides, WeightSource,
+    BackwardBuffers, DeviceRandomness, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, Precision, SavedParts,
+    Spacing, Strides, WeightSource,
 };
 
 /// Both gradients' launches. Each has a plan of its own, for their designs may differ.
@@ -109,7 +109,7 @@ impl CudaTensorMul {
         &self,
         gpu: &Gpu,
         operands: &Operands,
-        randomness: Randomness,
+        randomness: DeviceRandomness,
         (saved, saved_bytes): (*mut c_void, usize),
         (scratch, scratch_bytes): (*mut c_void, usize),
         stream: *mut c_void,
@@ -198,7 +198,7 @@ fn no_side() -> Failure {
     unsupported("there is no plan for this product")
 }
 
-/// Settings of one gradient's own plan. An exact one keeps all pairs, whatever their weights.
+/// PredictorSettings of one gradient's own plan. An exact one keeps all pairs, whatever their weights.
 fn of_side(settings: &MatmulSettings, product: &TensorMul, side: Side, is_guessed: bool) -> MatmulSettings {
     let contraction = match side {
         Side::Left => product.left,

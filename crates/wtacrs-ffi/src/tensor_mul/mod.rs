@@ -14,9 +14,9 @@ use crate::registry::Registry;
 use crate::status::*;
 use std::sync::Mutex;
 use wtacrs_core::Keep;
-use wtacrs_core::design::BuiltIn;
-use wtacrs_core::tensor_mul::Contraction;
-use wtacrs_core::weights::DEFAULT_MIX;
+use wtacrs_core::layers::Contraction;
+use wtacrs_core::sampling::DEFAULT_MIX;
+use wtacrs_core::sampling::design::BuiltIn;
 use wtacrs_kernels::plan::Precision;
 
 /// The gradient of A, dA = G B^T, which sums over the columns of B.

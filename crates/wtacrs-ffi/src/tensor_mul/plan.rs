@@ -15,7 +15,7 @@ use crate::registry::Registry;
 use crate::status::*;
 use std::sync::Arc;
 use wtacrs_core::Selection;
-use wtacrs_core::tensor_mul::{Contraction, Side, TensorMul};
+use wtacrs_core::layers::{Contraction, Side, TensorMul};
 
 /// A batched product's settled plan. It never changes: any number of threads may use one at the same time, each with
 /// saved and scratch memory of its own.
@@ -60,12 +60,12 @@ impl Plan {
         let [batch, heads, rows, inner, columns] = given.shape.ok_or_else(|| unset("shape"))?;
         let [left, right] = given.contractions;
         let (left, right) = (left.ok_or_else(|| unset("left budget"))?, right.ok_or_else(|| unset("right budget"))?);
-        let product = TensorMul { design: given.design, left, right, mix: given.mix };
+        let product = TensorMul::new(left, right).with_design(given.design).with_mix(given.mix);
         let draws = product.draws(rows, columns)?;
         let block = |contraction, pairs| -> Outcome<KeptBlock> {
             let capacity = match contraction {
                 Contraction::Exact => pairs,
-                Contraction::Sampled(keep) => keep.of(pairs)?.get(),
+                Contraction::Sampled(keep) => keep.budget(pairs)?.get(),
             };
             KeptBlock::new(given.operands, pairs, inner, capacity)
         };

@@ -12,11 +12,12 @@ use crate::tensor::Tensor;
 use core::ffi::c_void;
 use ndarray::ArrayView2;
 use rayon::prelude::*;
+use wtacrs_core::Randomness;
 use wtacrs_core::Selection;
 use wtacrs_core::element::Element;
+use wtacrs_core::layers::Side;
 use wtacrs_core::product;
-use wtacrs_core::tensor_mul::Side;
-use wtacrs_kernels::plan::Randomness;
+use wtacrs_kernels::plan::DeviceRandomness;
 
 /// The forward pass: chooses and saves what both gradients need of A (batch x heads x rows x inner) and B (batch x heads
 /// x inner x columns), of the plan's dtype, row by row without gaps. Every (batch, head) has draws of its own.
@@ -118,7 +119,8 @@ impl Plan {
 /// The contract of `wtacrs_tensor_mul_forward`.
 unsafe fn forward(plan: &Plan, operands: Operands, seed: u64, offset: u64, memory: &Pass) -> Outcome {
     if let Some((gpu, cuda)) = plan.on_gpu() {
-        let randomness = Randomness { seed, offset, further_offset: plan.further_offset.as_ptr() };
+        let randomness =
+            DeviceRandomness { start: Randomness::new(seed, offset), further_offset: plan.further_offset.as_ptr() };
         let &Pass { saved, saved_bytes, scratch, scratch_bytes, stream } = memory;
         // SAFETY: the caller has it.
         return unsafe {
@@ -144,7 +146,7 @@ unsafe fn forward(plan: &Plan, operands: Operands, seed: u64, offset: u64, memor
         let select = |side, pairs: ArrayView2<'_, T>, guess: Option<Tensor<4>>, item: usize| -> Outcome<Selection> {
             // SAFETY: as above.
             let guess = guess.map(|guess| known(unsafe { guess.matrix(plan.at(item)).view::<f32>() }));
-            Ok(plan.product.select(side, pairs, guess.as_deref(), seed, offset, item)?)
+            Ok(plan.product.select(side, pairs, guess.as_deref(), Randomness::new(seed, offset), item as u32)?)
         };
         // All are chosen before any is written.
         let selections = (0..plan.items()).into_par_iter().map(|item| {

@@ -30,7 +30,7 @@ use crate::block::vector::{self, Packed};
 use crate::element::F32;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::Shape;
-use wtacrs_core::predictor_rules::blend;
+use wtacrs_exact::predictor::blend;
 use wtacrs_simt::index::{block, block_threads, block_warps, thread};
 use wtacrs_simt::math::{fma_f32, fma_f64, sqrt_f32, sqrt_f64};
 use wtacrs_simt::memory::{self, U32x4};

@@ -5,7 +5,7 @@ use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{ForwardBuffers, Randomness, SamplePlan, SavedParts};
+use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SavedParts};
 use super::settings::Matrices;
 use crate::device::Device;
 use crate::kernel::{column_norms, gather_columns};
@@ -124,7 +124,7 @@ impl ColumnsPlan {
         &self,
         launcher: &mut L,
         buffers: &ForwardBuffers,
-        randomness: Randomness,
+        randomness: DeviceRandomness,
     ) -> Result<(), ExecuteError<L::Error>> {
         // SAFETY: the caller's promise.
         unsafe { self.sample.forward(launcher, buffers, randomness) }

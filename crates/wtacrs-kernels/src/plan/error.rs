@@ -1,7 +1,7 @@
 //! Why there is no plan for some settings, and why a plan is not executed.
 
 use super::DataType;
-use wtacrs_core::BudgetError;
+use wtacrs_core::sampling::BudgetError;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -11,7 +11,7 @@ use crate::kernel::{
     select, split_reduce,
 };
 use crate::launch::{Kernel, Launcher, Shape};
-use wtacrs_core::design::BuiltIn;
+use wtacrs_core::sampling::design::BuiltIn;
 
 /// The kernel of a type, from the constants of its three types.
 macro_rules! by_type {

@@ -5,7 +5,7 @@ use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{ForwardBuffers, Randomness, SamplePlan, SampleSettings, SavedParts, Streams, check_count};
+use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings, SavedParts, Streams, check_count};
 use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::column_sums;
@@ -187,7 +187,7 @@ impl LinearPlan {
         &self,
         launcher: &mut L,
         buffers: &ForwardBuffers,
-        randomness: Randomness,
+        randomness: DeviceRandomness,
     ) -> Result<(), ExecuteError<L::Error>> {
         // SAFETY: the caller's promise.
         unsafe { self.sample.forward(launcher, buffers, randomness) }

@@ -8,7 +8,7 @@ use super::sample::{SamplePlan, SampleSettings, Streams, check_size};
 use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
 use crate::device::Device;
 use wtacrs_core::Keep;
-use wtacrs_core::design::BuiltIn;
+use wtacrs_core::sampling::design::BuiltIn;
 
 /// C = A·B (rows × inner, inner × columns) for every (batch, head), with gradients from G = dC.
 ///

@@ -40,7 +40,7 @@ pub use self::norm_cache::{CacheBatch, CacheMisfit, NormCachePlan};
 pub use self::norms::{Matrix, launch_column_norms, launch_row_norms};
 pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;
-pub use self::sample::{ForwardBuffers, Randomness, SavedParts};
+pub use self::sample::{DeviceRandomness, ForwardBuffers, SavedParts};
 pub use self::settings::{LinearSettings, Strides, WeightSource};
 pub use self::steps::{GatherBuffers, GradientBuffers, SelectBuffers};
 pub use crate::block::spacing::Spacing;

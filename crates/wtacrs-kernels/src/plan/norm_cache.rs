@@ -6,7 +6,7 @@ use super::memory::{Layout, Memory, Part, check_pointer};
 use crate::kernel::norm_cache::{Args, Status};
 use crate::launch::Launcher;
 use core::ptr;
-use wtacrs_core::norm_cache::{NormCache, NormCacheError};
+use wtacrs_core::guesses::{NormCache, NormCacheError};
 
 /// Where the norms of samples 0 to N − 1 lie, of at most so many tokens each, and which launches fetch and store them.
 ///

@@ -9,7 +9,7 @@ use super::sample::SavedParts;
 use crate::kernel::predictor_update::{self, State};
 use crate::launch::Launcher;
 use core::ptr;
-use wtacrs_core::norm_predictor::Settings;
+use wtacrs_core::guesses::PredictorSettings;
 
 /// How a layer's norm predictor learns: which launches, with how much memory.
 ///
@@ -20,7 +20,7 @@ use wtacrs_core::norm_predictor::Settings;
 /// Immutable, `Send` and `Sync`; a state belongs to one call at a time.
 #[derive(Clone, Debug)]
 pub struct PredictorPlan {
-    settings: Settings,
+    settings: PredictorSettings,
     in_features: u32,
     budget: u32,
     input: DataType,
@@ -57,7 +57,7 @@ impl PredictorPlan {
     /// # Errors
     ///
     /// A batch of layers; more features than the kernels hold; settings out of range.
-    pub fn new(layer: &LinearPlan, settings: Settings) -> Result<Self, PlanError> {
+    pub fn new(layer: &LinearPlan, settings: PredictorSettings) -> Result<Self, PlanError> {
         if layer.settings().batch != 1 {
             return Err(PlanError::Unsupported { what: "a norm predictor for a batch of layers" });
         }
@@ -250,7 +250,7 @@ impl PredictorPlan {
         state.check("the predictor's state", self.state.bytes)?;
         sums.check("the predictor's sums", self.sums_bytes)?;
         check_pointer("the predictor's status", status.cast_const(), 4)?;
-        let Settings { features, forgetting, ridge, clamp, rows_per_update, seed: _ } = self.settings;
+        let PredictorSettings { features, forgetting, ridge, clamp, rows_per_update, .. } = self.settings;
         Ok(predictor_update::Args {
             rows: ptr::null(),
             leading: self.saved.row_elements,

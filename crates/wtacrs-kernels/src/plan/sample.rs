@@ -11,8 +11,8 @@ use crate::device::Device;
 use crate::kernel::{SPLIT_REDUCE, gather_rows, row_norms, select, split_reduce};
 use crate::launch::{Launcher, Shape};
 use core::ptr;
-use wtacrs_core::design::{BuiltIn, Design};
-use wtacrs_core::{Budget, Keep};
+use wtacrs_core::sampling::design::{BuiltIn, Design};
+use wtacrs_core::sampling::{Budget, Keep, Randomness};
 
 /// The most matrices of a batch: the third dimension of a grid.
 pub(super) const MOST_OF_A_BATCH: usize = 65_535;
@@ -106,22 +106,26 @@ pub struct ForwardBuffers {
     pub scratch: Memory,
 }
 
-/// Where a forward pass takes its bits from.
+/// Where a forward pass takes its bits from: [`Randomness`], plus what a device adds to its offset.
 #[derive(Clone, Copy, Debug)]
-pub struct Randomness {
-    /// The generator's key.
-    pub seed: u64,
-    /// The first block of its counter; the next call may begin at `offset` + the plan's `draws`.
-    pub offset: u64,
-    /// A number in device memory that is added to `offset` when the kernel runs, so that a captured graph draws anew at
+pub struct DeviceRandomness {
+    /// Seed and offset, fixed at the launch.
+    pub start: Randomness,
+    /// A number in device memory that is added to the offset when the kernel runs, so that a captured graph draws anew at
     /// each replay; null for none.
     pub further_offset: *const u64,
 }
 
-impl Randomness {
+impl DeviceRandomness {
     /// The bits of a seed from an offset on.
     pub fn new(seed: u64, offset: u64) -> Self {
-        Self { seed, offset, further_offset: ptr::null() }
+        Randomness::new(seed, offset).into()
+    }
+}
+
+impl From<Randomness> for DeviceRandomness {
+    fn from(start: Randomness) -> Self {
+        Self { start, further_offset: ptr::null() }
     }
 }
 
@@ -154,7 +158,7 @@ impl SamplePlan {
         check_count(columns, settings.columns)?;
         check_most(batch, settings.batch, MOST_OF_A_BATCH)?;
         settings.weights.check()?;
-        let budget = settings.keep.of(settings.pairs)?;
+        let budget = settings.keep.budget(settings.pairs)?;
         let sizes = [settings.batch, settings.pairs, settings.columns];
         let matrices = Matrices::read(settings.called, sizes, settings.data_type.bytes(), settings.strides)?;
         let design = kernels::design(settings.design)?;
@@ -178,7 +182,7 @@ impl SamplePlan {
         &self,
         launcher: &mut L,
         buffers: &ForwardBuffers,
-        randomness: Randomness,
+        randomness: DeviceRandomness,
     ) -> Result<(), ExecuteError<L::Error>> {
         let &ForwardBuffers { input, guess, placement, cached, saved, scratch } = buffers;
         let &SampleSettings { weights, data_type, batch, .. } = &self.settings;
@@ -273,7 +277,7 @@ impl SamplePlan {
         &self,
         launcher: &mut L,
         norms: Norms,
-        randomness: Randomness,
+        randomness: DeviceRandomness,
         streams: Streams,
         selected: Selected,
         scratch: Memory,
@@ -288,8 +292,8 @@ impl SamplePlan {
             budget: self.budget.get() as u32,
             mix,
             clamp,
-            seed: randomness.seed,
-            offset: randomness.offset,
+            seed: randomness.start.seed,
+            offset: randomness.start.offset,
             further_offset: randomness.further_offset,
             first_stream: streams.first,
             stream_step: streams.step,

@@ -6,7 +6,7 @@ use super::memory::{MOST_BYTES, product};
 use crate::block::spacing::Spacing;
 use crate::kernel::select::Source;
 use wtacrs_core::Keep;
-use wtacrs_core::design::BuiltIn;
+use wtacrs_core::sampling::design::BuiltIn;
 
 /// A linear layer Z = H·W, or a batch of them, whose weight gradient dW = Hᵀ dZ is to be estimated.
 ///

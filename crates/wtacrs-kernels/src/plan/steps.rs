@@ -5,7 +5,7 @@ use super::kernels;
 use super::linear::LinearPlan;
 use super::memory::{Layout, Memory, Part, check_pointer};
 use super::product::Factors;
-use super::sample::{KeptRows, Norms, Randomness, Selected, Streams, zero};
+use super::sample::{DeviceRandomness, KeptRows, Norms, Selected, Streams, zero};
 use super::settings::{Matrices, WeightSource};
 use crate::block::spacing::Spacing;
 use crate::kernel::{gather_rows, row_norms, select};
@@ -89,7 +89,7 @@ impl LinearPlan {
         &self,
         launcher: &mut L,
         buffers: &SelectBuffers,
-        randomness: Randomness,
+        randomness: DeviceRandomness,
         stream: u32,
     ) -> Result<(), ExecuteError<L::Error>> {
         let &SelectBuffers { input_norms, guess, indices, scales, count, status, winners, scratch } = buffers;

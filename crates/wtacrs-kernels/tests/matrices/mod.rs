@@ -127,7 +127,7 @@ impl<T: Tested> Uploaded<T> {
 /// Numbers that look random, of both signs, within ±1 and with many different bits.
 pub fn noise<T: Tested>(rows: usize, columns: usize, seed: u64) -> Array2<T> {
     Array2::from_shape_fn((rows, columns), |(i, j)| {
-        let bits = wtacrs_core::philox::bits((i as u128) << 64 | j as u128, seed) as u32;
+        let bits = wtacrs_exact::philox::bits((i as u128) << 64 | j as u128, seed) as u32;
         T::from_f32((bits as f32 / 2.0_f32.powi(31) - 1.0).powi(3))
     })
 }

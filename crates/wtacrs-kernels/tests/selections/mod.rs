@@ -3,9 +3,10 @@
 
 use crate::common::{BY_PTX_TOO, Machine, only_gpu};
 use std::cell::RefCell;
-use wtacrs_core::design::{BuiltIn, Design as _};
-use wtacrs_core::draws::PhiloxDraws;
-use wtacrs_core::{Keep, Selection, Weights};
+use wtacrs_core::Randomness;
+use wtacrs_core::sampling::PhiloxChance;
+use wtacrs_core::sampling::design::{BuiltIn, Design as _};
+use wtacrs_core::sampling::{Keep, Selection, Weights};
 use wtacrs_kernels::kernel::SELECT_WEIGHTS;
 use wtacrs_kernels::kernel::select::{self, Args, Design, Source, WeightsArgs};
 use wtacrs_kernels::launch::{Emulator, Shape};
@@ -202,7 +203,8 @@ pub fn weights_on(machine: &mut Machine, batch: &Batch<'_>) -> Vec<f64> {
 /// What wtacrs-core selects.
 pub fn by_core(weights: &Weights, budget: usize, design: BuiltIn, seed: u64, offset: u64, stream: u32) -> Found {
     let budget = weights.budget(Keep::Rows(budget)).expect("fits");
-    let selection: Selection = design.select(weights, budget, &mut PhiloxDraws::with_stream(seed, offset, stream));
+    let selection: Selection =
+        design.select(weights, budget, &mut PhiloxChance::with_stream(Randomness::new(seed, offset), stream));
     Found {
         status: 0,
         winners: selection.winners() as u64,

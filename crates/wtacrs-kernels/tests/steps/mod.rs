@@ -7,7 +7,8 @@ use ndarray::ArrayView2;
 use wtacrs_core::element::Element;
 use wtacrs_core::product::Update;
 use wtacrs_kernels::plan::{
-    BackwardBuffers, ColumnsPlan, DataType, ForwardBuffers, LinearPlan, Memory, Part, Randomness, SavedParts, Strides,
+    BackwardBuffers, ColumnsPlan, DataType, DeviceRandomness, ForwardBuffers, LinearPlan, Memory, Part, SavedParts,
+    Strides,
 };
 
 /// An element type on both sides.
@@ -49,7 +50,7 @@ pub struct Given<'a, T> {
     h: Vec<T>,
     dz: Vec<T>,
     guess: &'a [f32],
-    randomness: Randomness,
+    randomness: DeviceRandomness,
     /// A predictor's θ and the numbers that place its guesses, in device memory, in place of the guess.
     pub predictor: Option<(*const f32, *const f64)>,
     /// What dW holds before; if it is not zero, it is added to.
@@ -58,7 +59,7 @@ pub struct Given<'a, T> {
 }
 
 impl<'a, T: Copy> Given<'a, T> {
-    pub fn new(h: ArrayView2<'_, T>, dz: ArrayView2<'_, T>, guess: &'a [f32], randomness: Randomness) -> Self {
+    pub fn new(h: ArrayView2<'_, T>, dz: ArrayView2<'_, T>, guess: &'a [f32], randomness: DeviceRandomness) -> Self {
         let values = |of: ArrayView2<'_, T>| of.iter().copied().collect();
         Self { h: values(h), dz: values(dz), guess, randomness, predictor: None, old_dw: 0.0, then: None }
     }
@@ -164,7 +165,7 @@ fn execute<T: Copy, E: std::fmt::Display>(
     given: &Given<'_, T>,
     sizes: &Sizes,
     (parts, [forward_bytes, backward_bytes], input_norms): (&SavedParts, [u64; 2], Part),
-    forward: impl FnOnce(&mut Machine, ForwardBuffers, Randomness) -> Result<(), E>,
+    forward: impl FnOnce(&mut Machine, ForwardBuffers, DeviceRandomness) -> Result<(), E>,
     backward: impl FnOnce(&mut Machine, BackwardBuffers) -> Result<(), E>,
 ) -> Vec<Outcome> {
     let &Sizes { batch, tokens, kept, rows, columns, strides, bias } = sizes;

@@ -7,8 +7,8 @@ pub(crate) mod prefixes;
 pub(crate) use self::prefixes::{Prefixes, Shares};
 
 use crate::kernel::team::Team;
-use wtacrs_core::alias_slot::{Slot, slot_of};
-use wtacrs_core::chance::Stream;
+use wtacrs_exact::alias::{Slot, slot_of};
+use wtacrs_exact::random::{Randomness, Stream};
 use wtacrs_simt::index::{block, block_threads, grid, thread};
 use wtacrs_simt::memory::{load_constant, store};
 
@@ -106,7 +106,7 @@ pub unsafe fn alias_build(args: &BuildArgs) {
 pub unsafe fn alias_sample(args: &SampleArgs) {
     let [rank, _, table] = block();
     let first = table as usize * args.entries as usize;
-    let stream = Stream::new(args.seed, args.offset, args.first_stream.wrapping_add(table));
+    let stream = Stream::new(Randomness::new(args.seed, args.offset), args.first_stream.wrapping_add(table));
     // SAFETY: the table's sum.
     let total = unsafe { load_constant(args.totals.wrapping_add(table as usize)) };
     let mut draw = u64::from(rank) * u64::from(block_threads()) + u64::from(thread());

@@ -17,7 +17,7 @@
 use crate::block::reduce::warp_reduce;
 use crate::block::scan::warp_scan;
 use crate::kernel::team::{Run, Team};
-use wtacrs_core::alias_slot::{Slot, most_light};
+use wtacrs_exact::alias::{Slot, most_light};
 use wtacrs_simt::memory::{U32x4, load, store};
 
 /// What a slot holds.

@@ -10,9 +10,10 @@
 //! are read twelve times and written once: off the critical path, as nothing waits for it but the next forward pass.
 
 use super::{Args, Outcome, State, at};
-use wtacrs_core::predictor_rules::blend::solve;
-use wtacrs_core::predictor_rules::sums::{self, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
-use wtacrs_core::predictor_rules::{ITERATIONS, LARGEST_SUM, TOLERANCE, are_sums_of_rows, numbers, ridge};
+use wtacrs_exact::predictor::blend::solve;
+use wtacrs_exact::predictor::solver::{ITERATIONS, TOLERANCE, ridge};
+use wtacrs_exact::predictor::sums::{self, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
+use wtacrs_exact::predictor::{LARGEST_SUM, are_sums_of_rows, state};
 use wtacrs_simt::index::{WARP, lane, thread, warp};
 use wtacrs_simt::math::fma_f64;
 use wtacrs_simt::memory;
@@ -57,7 +58,7 @@ pub unsafe fn predictor_apply(args: &Args) {
                 let mut outcome = if is_refused { Outcome::Refused } else { Outcome::Nothing };
                 if !is_refused && sum(FAINT) > 0.0 {
                     outcome = Outcome::LevelDropped;
-                    memory::store(scalars.add(numbers::LEVEL), f64::NAN);
+                    memory::store(scalars.add(state::LEVEL), f64::NAN);
                 }
                 memory::store(args.status, outcome as u32);
             }
@@ -104,7 +105,7 @@ pub unsafe fn predictor_apply(args: &Args) {
             solution = memory::load(coefficient_at);
             memory::store(moment_at, moment);
         }
-        let trace = forgetting * memory::load(scalars.add(numbers::TRACE)) + block.sum(diagonal);
+        let trace = forgetting * memory::load(scalars.add(state::TRACE)) + block.sum(diagonal);
         let ridge = ridge(args.ridge, block.sum(centred_diagonal), trace, f64::from(r));
         let system = System { block, covariance, ridge };
         let solution = system.improve(moment, solution);
@@ -115,12 +116,12 @@ pub unsafe fn predictor_apply(args: &Args) {
         combine(args, &state, block, solution);
         if thread() == 0 {
             let intercept = mean_log - explained;
-            memory::store(scalars.add(numbers::TRACE), trace);
-            memory::store(scalars.add(numbers::INTERCEPT), intercept);
-            memory::store(scalars.add(numbers::LEVEL), level);
-            memory::store(scalars.add(numbers::OFFSET), intercept - level);
+            memory::store(scalars.add(state::TRACE), trace);
+            memory::store(scalars.add(state::INTERCEPT), intercept);
+            memory::store(scalars.add(state::LEVEL), level);
+            memory::store(scalars.add(state::EXCESS), intercept - level);
             let blend = |i: usize| {
-                let at = scalars.add(numbers::BLEND + i);
+                let at = scalars.add(state::BLEND + i);
                 let total = forgetting * memory::load(at) + sum(sums::BLEND + i);
                 memory::store(at, total);
                 total

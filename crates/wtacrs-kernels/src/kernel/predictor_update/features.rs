@@ -8,7 +8,7 @@ use super::{Args, FAINT, NOT_CACHED, Scratch, State, VANISHED, at};
 use crate::block::logarithm::{ln, ln_norm};
 use crate::block::row_team::{RowTeam, THREADS, WARP_VECTORS};
 use crate::block::vector::{self, Packed};
-use wtacrs_core::predictor_rules::{LARGEST_VALID_SCALE, Target, blend, chosen_row, grid, numbers, squared_weight};
+use wtacrs_exact::predictor::{LARGEST_VALID_SCALE, Target, blend, chosen_row, grid, squared_weight, state};
 use wtacrs_simt::index::{self, WARP, block, lane, thread, warp};
 use wtacrs_simt::math::{fma_f64, sqrt_f64};
 use wtacrs_simt::memory;
@@ -114,16 +114,16 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
                 invalid = if other < invalid { other } else { invalid };
             }
             let scalars = at::<f64>(args.state, state.scalars);
-            let level = memory::load(scalars.add(numbers::LEVEL));
+            let level = memory::load(scalars.add(state::LEVEL));
             let target = Target::new(dz_norm, ln(dz_norm), level, args.clamp);
             if has_cache {
-                let has_learned = memory::load(scalars.add(numbers::TRACE)) > 0.0;
+                let has_learned = memory::load(scalars.add(state::TRACE)) > 0.0;
                 let (mut distance, mut error) = (NOT_CACHED, 0.0);
                 if let Target::Log(log) = target
                     && has_learned
                     && cached >= 0.0
                 {
-                    let guess = memory::load(scalars.add(numbers::INTERCEPT)) + explained;
+                    let guess = memory::load(scalars.add(state::INTERCEPT)) + explained;
                     distance = grid::distance(blend::distance(ln_norm(cached), guess, args.clamp), root);
                     error = grid::distance(log - guess, root);
                 }

@@ -4,8 +4,8 @@ use super::features::SCRATCH_BYTES;
 use super::{MOST_FEATURES, Projection, Scratch, State, apply, sums};
 use crate::block::row_team;
 use crate::launch::Shape;
-use wtacrs_core::norm_predictor::{NormPredictor, PredictorError};
-use wtacrs_core::predictor_rules::{numbers, sums as order};
+use wtacrs_core::guesses::{NormPredictor, Placement, PredictorError};
+use wtacrs_exact::predictor::{state as layout, sums as order};
 
 /// The launch of `predictor_features`, for the arguments' `budget`, `rows_per_update`, `in_features` and `features`.
 pub fn features_shape(budget: u32, rows_per_update: u32, in_features: u32, features: u32) -> Shape {
@@ -51,10 +51,12 @@ pub fn sums_bytes(in_features: u32, features: u32) -> u64 {
 pub fn state_bytes(predictor: &NormPredictor) -> Option<Vec<u8>> {
     let state = state_of(predictor)?;
     let mut bytes = vec![0; state.bytes as usize];
-    write(&mut bytes, 0, predictor.numbers().iter().flat_map(|number| number.to_le_bytes()));
+    write(&mut bytes, 0, predictor.state().iter().flat_map(|number| number.to_le_bytes()));
     write(&mut bytes, state.theta, predictor.theta().iter().flat_map(|&theta| (theta as f32).to_le_bytes()));
     write(&mut bytes, state.signs, predictor.sign_words().iter().flat_map(|word| word.to_le_bytes()));
-    write(&mut bytes, state.placement, predictor.placement().iter().flat_map(|number| number.to_le_bytes()));
+    let Placement { excess, intercept, shift, slope } = predictor.placement();
+    let placement = [excess, intercept, shift, slope];
+    write(&mut bytes, state.placement, placement.into_iter().flat_map(|number| number.to_le_bytes()));
     Some(bytes)
 }
 
@@ -68,10 +70,10 @@ pub fn load_state(predictor: &mut NormPredictor, bytes: &[u8]) -> Result<(), Pre
     if expected != found {
         return Err(PredictorError::LengthMismatch { what: "the state", expected, found });
     }
-    let count = numbers::len(predictor.features());
+    let count = layout::len(predictor.features());
     let (words, _) = bytes[..8 * count].as_chunks::<8>();
     let learned: Vec<f64> = words.iter().map(|word| f64::from_le_bytes(*word)).collect();
-    predictor.set_numbers(&learned)
+    predictor.restore(&learned)
 }
 
 fn state_of(predictor: &NormPredictor) -> Option<State> {

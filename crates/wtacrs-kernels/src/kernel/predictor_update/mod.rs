@@ -35,7 +35,7 @@ pub use self::host::{
 };
 pub use self::sums::predictor_sums;
 
-use wtacrs_core::predictor_rules::numbers;
+use wtacrs_exact::predictor::state;
 use wtacrs_simt::memory;
 
 /// The most features that a GPU's predictor has: the solution's vectors are held by one block.
@@ -126,7 +126,7 @@ impl State {
     #[inline(always)]
     pub const fn new(in_features: u32, features: u32) -> Self {
         let r = Projection::new(in_features, features).features as u64;
-        let coefficients = 8 * numbers::SCALARS as u64;
+        let coefficients = 8 * state::SCALARS as u64;
         let moment = coefficients + 8 * r;
         let covariance = moment + 8 * r;
         let theta = (covariance + 8 * r * r).next_multiple_of(16);

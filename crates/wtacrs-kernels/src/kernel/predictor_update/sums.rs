@@ -9,8 +9,8 @@
 //! shared memory 64 at a time. A last row of blocks has the vectors, and its first block the scalars.
 
 use super::{Args, FAINT, NOT_CACHED, Scratch, VANISHED, at};
-use wtacrs_core::predictor_rules::grid::{self, ROWS_IN_I32, SQUARE_UNIT};
-use wtacrs_core::predictor_rules::sums::{self, LOG_SUM, PRESENT, SCALARS};
+use wtacrs_exact::predictor::grid::{self, ROWS_IN_I32, SQUARE_UNIT};
+use wtacrs_exact::predictor::sums::{self, LOG_SUM, PRESENT, SCALARS};
 use wtacrs_simt::index::{self, WARP, block, thread};
 use wtacrs_simt::memory;
 use wtacrs_simt::shared::Shared;

@@ -5,8 +5,8 @@
 use super::problem::Problem;
 use super::{Args, Design, tell_winners};
 use crate::block::scan::Prefix;
-use wtacrs_core::scales;
-use wtacrs_core::threshold::Threshold;
+use wtacrs_exact::scales;
+use wtacrs_exact::threshold::Threshold;
 use wtacrs_simt::index::{block, lane, thread};
 use wtacrs_simt::memory::store;
 use wtacrs_simt::warp::{FULL, ballot};

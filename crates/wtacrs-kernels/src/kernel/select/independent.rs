@@ -5,7 +5,7 @@
 use super::layout::Layout;
 use super::problem::Problem;
 use crate::kernel::alias::{Prefixes, Shares};
-use wtacrs_core::alias_slot::slot_of;
+use wtacrs_exact::alias::slot_of;
 use wtacrs_simt::atomic::atomic_add;
 
 /// Counts the `certain` pairs once, and the others as often as `draws` draws hit them; a pair's mass is its weight, `total`

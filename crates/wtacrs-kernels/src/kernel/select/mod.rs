@@ -29,7 +29,7 @@ use crate::block::scan::Prefix;
 use crate::kernel::team;
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::launch::{Kernel, Shape};
-use wtacrs_core::threshold::Threshold;
+use wtacrs_exact::threshold::Threshold;
 use wtacrs_simt::index::{block, thread};
 use wtacrs_simt::memory::store;
 

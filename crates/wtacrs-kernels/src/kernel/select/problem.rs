@@ -5,9 +5,9 @@ use super::layout::{self, Layout};
 use super::weights::Weigher;
 use crate::block::words::Words;
 use crate::kernel::team::{Run, Team, board_words};
-use wtacrs_core::chance::Stream;
-use wtacrs_core::fixed_point::FixedPoint;
-use wtacrs_core::threshold::{Saturation, Split, Threshold};
+use wtacrs_exact::fixed_point::FixedPoint;
+use wtacrs_exact::random::{Randomness, Stream};
+use wtacrs_exact::threshold::{Saturation, Split, Threshold};
 use wtacrs_simt::index::{block, grid};
 use wtacrs_simt::memory::load_constant;
 
@@ -50,12 +50,12 @@ impl Problem {
             layout,
             run: team.run(),
             team,
-            stream: Stream::new(args.seed, args.offset.wrapping_add(further), stream),
+            stream: Stream::new(Randomness::new(args.seed, args.offset).next(further), stream),
             scale: FixedPoint::new(0.0, args.pairs),
         }
     }
 
-    /// Winners and tail of the weights, whose sum is `total`: see `wtacrs_core::threshold`. One collective for a pass, so
+    /// Winners and tail of the weights, whose sum is `total`: see `wtacrs_exact::threshold`. One collective for a pass, so
     /// each pass tries a guess as well.
     #[inline(always)]
     pub(super) fn threshold(&mut self, total: u64) -> Threshold {

@@ -5,8 +5,8 @@
 
 use super::problem::Problem;
 use crate::block::scan::{Prefix, warp_scan};
-use wtacrs_core::chance::point_below;
-use wtacrs_core::threshold::Threshold;
+use wtacrs_exact::random::point_below;
+use wtacrs_exact::threshold::Threshold;
 use wtacrs_simt::memory::{load, store};
 
 /// Counts the winners and the pairs that the strata's points fall on.

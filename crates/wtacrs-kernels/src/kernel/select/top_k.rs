@@ -3,7 +3,7 @@
 //! The k-th largest weight is found two bits at a time, from the top, by counting the weights that reach it.
 
 use super::problem::Problem;
-use wtacrs_core::fixed_point::SUM_BITS;
+use wtacrs_exact::fixed_point::SUM_BITS;
 use wtacrs_simt::index::lane;
 use wtacrs_simt::warp::{FULL, ballot};
 

@@ -6,7 +6,7 @@
 //! the start, and each round makes at least one more right. Within a row of 32 pairs, lanes do the same.
 
 use super::problem::Problem;
-use wtacrs_core::chance::point_below;
+use wtacrs_exact::random::point_below;
 use wtacrs_simt::index::lane;
 use wtacrs_simt::memory::{load, store};
 use wtacrs_simt::warp::{FULL, ballot};

@@ -5,8 +5,8 @@
 use super::problem::Problem;
 use super::{Args, Source};
 use crate::block::exponential::{FARTHEST, exp};
-use wtacrs_core::fixed_point::FixedPoint;
-use wtacrs_core::weighing::{CacheMix, product};
+use wtacrs_exact::fixed_point::FixedPoint;
+use wtacrs_exact::weighing::{CacheMix, product};
 use wtacrs_simt::memory::{load_constant, store};
 
 /// All bits but the sign.

@@ -1,0 +1,23 @@
+//! Work on a matrix's rows, cut into tasks by its shape alone.
+
+use ndarray::{ArrayViewMut1, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+
+/// Rows of about 64 Ki elements in all: enough work for one task.
+pub(crate) fn rows_per_task(columns: usize) -> usize {
+    (1_usize << 16).div_ceil(columns.max(1))
+}
+
+/// Calls `write` for every row with its number, on all cores.
+pub(crate) fn for_each_row<T: Send>(
+    mut rows: ArrayViewMut2<'_, T>,
+    write: impl Fn(usize, ArrayViewMut1<'_, T>) + Sync,
+) {
+    let task_rows = rows_per_task(rows.ncols());
+    let tasks: Vec<_> = rows.axis_chunks_iter_mut(Axis(0), task_rows).enumerate().collect();
+    tasks.into_par_iter().for_each(|(task, mut rows)| {
+        for (i, row) in rows.rows_mut().into_iter().enumerate() {
+            write(task * task_rows + i, row);
+        }
+    });
+}
