@@ -104,8 +104,8 @@ def open_library(variable: str, name: str, advice: str) -> ctypes.CDLL:
         raise ImportError(f"lib{name} cannot be loaded: {error}. Set {variable} to its path. {advice}") from error
 
 
-def _open() -> tuple[ctypes.CDLL, types.SimpleNamespace]:
-    """The library, and its functions by their names without the prefix."""
+def _open() -> types.SimpleNamespace:
+    """The library's functions, by their names without the prefix."""
     library = open_library(
         "WTACRS_LIBRARY", "wtacrs", "`cargo xtask install --prefix DIR` builds it as DIR/lib/libwtacrs.so."
     )
@@ -122,14 +122,16 @@ def _open() -> tuple[ctypes.CDLL, types.SimpleNamespace]:
 
     abi = function("abi_version")()
     if abi != ABI_VERSION:
-        raise ImportError(f"{library._name} has ABI version {abi}, and this package needs {ABI_VERSION}")
+        raise ImportError(
+            f"{library._name} has ABI version {abi}: set WTACRS_LIBRARY to a libwtacrs of ABI version {ABI_VERSION}"
+        )
     functions = {name: function(name, arguments) for name, arguments in FUNCTIONS.items()}
     for found in functions.values():
         found.errcheck = _raise_refusal
     functions["last_error"] = function("last_error", [address, c_size_t, address])
     functions["status_string"] = function("status_string", [number], c_char_p)
     functions["version"] = function("version", [], c_char_p)
-    return library, types.SimpleNamespace(**functions)
+    return types.SimpleNamespace(**functions)
 
 
 def _raise_refusal(status, function, arguments):
@@ -141,7 +143,7 @@ def _raise_refusal(status, function, arguments):
         raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}")
 
 
-_library, _c = _open()
+_c = _open()
 
 
 def version() -> str:

@@ -36,7 +36,7 @@ class Selection(typing.NamedTuple):
 
 
 def select(weights, rows, *, design="wta-pivotal", seed, offset=0, item=0):
-    """A selection of `rows` of the weights. `item` tells batched products apart that share an offset."""
+    """A selection of `rows` of the weights. `item` is the item of a batch that shares one offset."""
     weights = np.ascontiguousarray(weights, np.float32)
     plan = LayerPlan(CPU, (len(weights), 1, 1), budget=rows, design=design, source="input")
     indices, scales = np.empty(rows, np.uint32), np.empty(rows, np.float64)

@@ -37,7 +37,7 @@ device_of_torch = devices.device_of
 
 def on_gpu():
     """While it is entered, the package takes the CPU's tensors for a GPU's."""
-    return mock.patch.object(devices, "device_of", lambda of_torch: GPU)
+    return mock.patch.object(devices, "device_of", lambda torch_device: GPU)
 
 
 def on_host():

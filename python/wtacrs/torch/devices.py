@@ -16,7 +16,7 @@ from .._native import Error
 
 
 class Host:
-    of_torch = torch.device("cpu")
+    torch_device = torch.device("cpu")
     on_gpu = False
     # Of saved and scratch memory. Torch's allocators give as much, so that blocks need no room to spare.
     alignment = 64
@@ -38,9 +38,9 @@ class Host:
 
     def memory(self, count):
         """Bytes at a multiple of the alignment; where an allocator gives less, within a larger block."""
-        block = torch.empty(count, dtype=torch.uint8, device=self.of_torch)
+        block = torch.empty(count, dtype=torch.uint8, device=self.torch_device)
         if block.data_ptr() % self.alignment:
-            block = torch.empty(count + self.alignment, dtype=torch.uint8, device=self.of_torch)
+            block = torch.empty(count + self.alignment, dtype=torch.uint8, device=self.torch_device)
             block = block[-block.data_ptr() % self.alignment :][:count]
         return block
 
@@ -52,8 +52,8 @@ class Gpu(Host):
     on_gpu = True
     alignment = 256
 
-    def __init__(self, of_torch):
-        self.of_torch = of_torch
+    def __init__(self, torch_device):
+        self.torch_device = torch_device
 
     @functools.cached_property
     def context(self):
@@ -64,21 +64,21 @@ class Gpu(Host):
 
     @contextlib.contextmanager
     def current(self):
-        with torch.cuda.device(self.of_torch):
+        with torch.cuda.device(self.torch_device):
             # A thread that has called nothing of CUDA yet, as autograd's may be, has no context; this gives it one.
-            torch.cuda.set_device(self.of_torch)
+            torch.cuda.set_device(self.torch_device)
             yield
 
     def stream(self):
-        return torch.cuda.current_stream(self.of_torch).cuda_stream
+        return torch.cuda.current_stream(self.torch_device).cuda_stream
 
 
 @functools.cache
-def device_of(of_torch):
+def device_of(torch_device):
     """From torch's device to the library's."""
-    if of_torch.type not in ("cpu", "cuda"):
-        raise Error(f"no tensors on {of_torch}: wtacrs serves cpu and cuda")
-    return Host() if of_torch.type == "cpu" else Gpu(of_torch)
+    if torch_device.type not in ("cpu", "cuda"):
+        raise Error(f"no tensors on {torch_device}: wtacrs serves cpu and cuda")
+    return Host() if torch_device.type == "cpu" else Gpu(torch_device)
 
 
 def address(tensor):

@@ -134,7 +134,7 @@ class Cached(Learned):
     def prior(self, batch, rows):
         """For every row its token's norm, -1 where the sample is new, and 0 for padding."""
         layout = layout_of(batch, rows, self.device)
-        norms = torch.empty(layout.shape, dtype=torch.float32, device=self.device.of_torch)
+        norms = torch.empty(layout.shape, dtype=torch.float32, device=self.device.torch_device)
         self._visit(self.native.fetch, layout.ids, layout.lengths, norms)
         return layout.spread(norms)
 
@@ -164,7 +164,7 @@ def layout_of(batch, rows, device):
             "source='cached' needs the samples: run the forward pass within `sampling.batch(ids, mask)`, and under "
             "gradient checkpointing the backward pass as well"
         )
-    return batch.layout(rows, device.of_torch)
+    return batch.layout(rows, device.torch_device)
 
 
 SOURCES = {"input": Input, "predicted": Predicted, "cached": Cached}

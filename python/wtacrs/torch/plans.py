@@ -46,11 +46,11 @@ class Plan:
     def backward(self, block, dz, with_bias):
         """The gradients of weight (out_features x in_features) and bias, and the norms of dz's rows."""
         tokens, in_features, out_features = self.shape
-        on_gpu, made = self.device.on_gpu, {"dtype": self.sums, "device": self.device.of_torch}
+        on_gpu, made = self.device.on_gpu, {"dtype": self.sums, "device": self.device.torch_device}
         # A GPU writes rows of in_features x out_features.
         weight = torch.empty((in_features, out_features) if on_gpu else (out_features, in_features), **made)
         bias = torch.empty(out_features, **made) if with_bias else None
-        norms = torch.empty(tokens, dtype=torch.float32, device=self.device.of_torch)
+        norms = torch.empty(tokens, dtype=torch.float32, device=self.device.torch_device)
         scratch = self.device.memory(self.native.backward_scratch_bytes)
         gradient = self.device.matrix(self._walkable(dz))
         estimate = self.device.matrix(weight if on_gpu else weight.T)

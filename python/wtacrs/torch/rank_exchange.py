@@ -73,14 +73,14 @@ def gather_norms(caches, group, words):
         cache.pending = []
     for (_, *shapes), other in zip(heads, received):
         for cache, visit in zip(caches, unpack(other[head:], shapes)):
-            cache.store(*(part.to(cache.device.of_torch) for part in visit))
+            cache.store(*(part.to(cache.device.torch_device) for part in visit))
     return words
 
 
 def pack(caches):
     """As 32-bit words: the length of the message; each cache's number of samples, and of norms a sample; ids and
     lengths; norms."""
-    visits = [joined(cache.pending, cache.device.of_torch) for cache in caches]
+    visits = [joined(cache.pending, cache.device.torch_device) for cache in caches]
     whole = [part for ids, lengths, _ in visits for part in (ids, lengths)]
     norms = [norms.flatten() for _, _, norms in visits]
     shapes = [size for _, _, norms in visits for size in norms.shape]
