@@ -15,6 +15,7 @@ pub use self::{
     safetensors::read_safetensors,
 };
 
+use crate::text::one_line;
 use half::{bf16, f16};
 use ndarray::{Array2, ShapeBuilder};
 use wtacrs_core::element::Element;
@@ -164,19 +165,6 @@ macro_rules! with_values {
     };
 }
 pub(crate) use with_values;
-
-/// Text of unknown origin without line breaks and other control characters, so that a message stays one line and a
-/// file cannot steer a terminal.
-pub fn one_line(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-        line
-    })
-}
 
 fn listed(names: &[String]) -> String {
     match names {

@@ -20,7 +20,7 @@ const HAIR: f64 = 1e-3;
 
 /// An axis with labelled ticks, and grid lines without a label.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     scale: Scale,
     pub(super) range: Range<f64>,
     ticks: Vec<f64>,
@@ -35,7 +35,7 @@ enum Scale {
 
 impl Axis {
     /// A logarithmic axis for these positive values, with round numbers as ticks.
-    pub(super) fn with_round_ticks(values: &[f64]) -> Self {
+    pub(crate) fn with_round_ticks(values: &[f64]) -> Self {
         let range = span(values);
         let digits: &[f64] = if range.end / range.start < WIDE_SPAN { &[1.0, 2.0, 5.0] } else { &[1.0] };
         let every_digit = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
@@ -49,7 +49,7 @@ impl Axis {
 
     /// A logarithmic axis for these positive values, with the values themselves as ticks, as far as there is room:
     /// `label_share` is the width of a label as a share of the axis.
-    pub(super) fn with_ticks_at(values: &[f64], label_share: f64) -> Self {
+    pub(crate) fn with_ticks_at(values: &[f64], label_share: f64) -> Self {
         let range = span(values);
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -64,7 +64,7 @@ impl Axis {
     }
 
     /// A linear axis from 0 to the last of so many counted things, with round numbers as ticks.
-    pub(super) fn counting(things: usize) -> Self {
+    pub(crate) fn counting(things: usize) -> Self {
         let last = things.saturating_sub(1).max(1) as f64;
         let rough = last / LINEAR_TICKS;
         let power = 10_f64.powf(rough.log10().floor());

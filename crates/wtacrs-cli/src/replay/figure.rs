@@ -1,10 +1,8 @@
 //! The figure of a replay: error against step, a line for each source of weights.
 
-use super::axis::Axis;
-use super::figure::{Figure, LegendEntry, Line, Panel, Row, short_name};
-use super::style::LineStyle;
-use crate::numbers::significant;
-use crate::replay::report::{RecordingReport, Source, SourceReport};
+use super::report::{RecordingReport, Source, SourceReport};
+use crate::figure::{Axis, CIRCLE, DIAMOND, Figure, LegendEntry, Line, LineStyle, Panel, Row, TRIANGLE, short_name};
+use crate::text::significant;
 
 /// Lines of many steps have a marker now and then only.
 const MARKERS: usize = 10;
@@ -53,7 +51,7 @@ fn line(result: &SourceReport) -> Line {
     let first = (result.source as usize * apart).div_ceil(Source::ALL.len()).min(points.len().saturating_sub(1));
     let seen = |points: &(f64, f64)| points.1 > 0.0;
     Line {
-        style: LineStyle::of_source(result.source),
+        style: style(result.source),
         markers: points.iter().copied().skip(first).step_by(apart).filter(seen).collect(),
         mean: Some(result.mean_error_second_half).filter(|&mean| mean > 0.0),
         points: points.into_iter().filter(seen).collect(),
@@ -66,5 +64,14 @@ fn legend_entry(source: Source) -> LegendEntry {
         Source::Predictor => "predictor",
         Source::Input => "input alone",
     };
-    LegendEntry { name: name.to_owned(), style: LineStyle::of_source(source) }
+    LegendEntry { name: name.to_owned(), style: style(source) }
+}
+
+/// Colours are Okabe and Ito's, which differ with any colour vision; markers differ without colours.
+fn style(source: Source) -> LineStyle {
+    match source {
+        Source::Exact => LineStyle::new((0, 90, 160), CIRCLE),
+        Source::Predictor => LineStyle::new((0, 158, 115), DIAMOND),
+        Source::Input => LineStyle::new((230, 159, 0), TRIANGLE),
+    }
 }

@@ -1,16 +1,14 @@
 //! The built `wtacrs memory`, from its arguments to its exit code.
 
-mod support;
-
+use super::stdout;
 use serde_json::Value;
-use support::stdout;
 
 fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&stdout(&[&["memory", "--format", "json"], arguments].concat())).expect("JSON")
 }
 
 fn assert_refused(arguments: &[&str], parts: &[&str]) {
-    support::assert_refused(&[&["memory"], arguments].concat(), parts);
+    super::assert_refused(&[&["memory"], arguments].concat(), parts);
 }
 
 #[test]

@@ -1,14 +1,9 @@
 //! The built `wtacrs compare`, from its arguments to its exit code.
 
-#[path = "support/files.rs"]
-mod files;
-mod support;
-
-use files::{scratch, text};
+use super::{scratch, stdout, text};
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Stdio};
-use support::stdout;
 
 const DESIGNS: [&str; 6] = ["uniform", "crs", "top-k", "wta-iid", "wta-stratified", "wta-pivotal"];
 
@@ -31,7 +26,7 @@ fn statistics(mut reports: Value) -> Vec<Value> {
 }
 
 fn assert_refused(arguments: &[&str], parts: &[&str]) {
-    support::assert_refused(&[&["compare"], arguments].concat(), parts);
+    super::assert_refused(&[&["compare"], arguments].concat(), parts);
 }
 
 #[test]

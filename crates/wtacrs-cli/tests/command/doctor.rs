@@ -1,10 +1,7 @@
 //! The built `wtacrs doctor`.
 
-#[allow(dead_code)]
-mod support;
-
+use super::stdout;
 use serde_json::Value;
-use support::stdout;
 
 #[test]
 fn every_machine_has_a_path_and_a_reason() {

@@ -1,39 +1,37 @@
-//! The figures of comparisons and replays, as SVG or PNG.
+//! Figures of lines in panels, written to SVG or PNG files.
 //!
-//! Both are drawn by the same code at `SCALE` times the size they are meant for, since drawing backends place
-//! everything on whole pixels; the PNG is then averaged down, which smooths its edges.
+//! Both formats are drawn by the same code at `SCALE` times the size they are meant for, since drawing backends place
+//! everything on whole pixels; the PNG is then averaged down, which smooths its edges. A subcommand describes its figure
+//! as a `Figure`: rows of panels with their lines, axes and legend.
 
 mod axis;
-mod comparison;
-mod figure;
-mod replay;
+mod layout;
 mod style;
 
-use self::figure::Figure;
-use crate::compare::report::LayerReport;
-use crate::replay::report::RecordingReport;
+pub(crate) use self::axis::Axis;
+pub(crate) use self::layout::{Figure, LegendEntry, Line, Panel, Row, short_name};
+pub use self::style::DrawError;
+pub(crate) use self::style::{CIRCLE, DIAMOND, INVERTED_TRIANGLE, LineStyle, RING, SQUARE, TRIANGLE};
+
+use self::style::{SCALE, drawing_failed, register_font};
 use ndarray::ArrayView3;
 use plotters::prelude::*;
-use std::fmt::Display;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::{fs, io};
 
-/// Pixels drawn for each point of the layout.
-const SCALE: u32 = 4;
-/// Pixels drawn for each pixel of a PNG, in both directions: what is left is twice the density of a plain screen.
+/// Pixels drawn for each pixel of a PNG, in both directions; the PNG then has twice the density of a plain screen.
 const AVERAGED: u32 = 2;
 const RGB: usize = 3;
 
-/// Where to draw, in which format.
+/// A file to draw to, and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlotFile {
+pub struct FigureFile {
     path: PathBuf,
-    format: PlotFormat,
+    format: FigureFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PlotFormat {
+enum FigureFormat {
     Svg,
     Png,
 }
@@ -41,81 +39,72 @@ enum PlotFormat {
 /// Why there is no figure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PlotError {
-    /// A file name that tells no format.
+pub enum FigureError {
+    /// A file name without the ending of a format.
     #[error("cannot draw {}: its name must end in .svg or .png", path.display())]
     UnknownFormat {
         /// The offending name.
         path: PathBuf,
     },
-    /// A place where no file can be.
+    /// A directory that does not exist.
     #[error("cannot draw {}: there is no such directory", path.display())]
     NoDirectory {
         /// The file asked for.
         path: PathBuf,
     },
     /// Drawing failed.
-    #[error("cannot draw the figure: {0}")]
-    Draw(String),
+    #[error(transparent)]
+    Draw(#[from] DrawError),
     /// The file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's reason.
         source: io::Error,
     },
 }
 
-impl PlotFile {
-    /// A file to draw to, by its ending. Nothing is written yet.
-    ///
+/// A file to draw to, by its ending. Nothing is written yet.
+impl TryFrom<PathBuf> for FigureFile {
+    type Error = FigureError;
+
     /// # Errors
     ///
     /// Another ending than .svg and .png; a directory that does not exist.
-    pub fn new(path: &Path) -> Result<Self, PlotError> {
-        let path = path.to_owned();
+    fn try_from(path: PathBuf) -> Result<Self, FigureError> {
         let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
         let format = match ending.as_deref() {
-            Some("svg") => PlotFormat::Svg,
-            Some("png") => PlotFormat::Png,
-            _ => return Err(PlotError::UnknownFormat { path }),
+            Some("svg") => FigureFormat::Svg,
+            Some("png") => FigureFormat::Png,
+            _ => return Err(FigureError::UnknownFormat { path }),
         };
         match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => Err(PlotError::NoDirectory { path }),
+            Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+                Err(FigureError::NoDirectory { path })
+            }
             _ => Ok(Self { path, format }),
         }
     }
 }
 
-/// Chance relative error against budget: a row of panels for each layer, a panel for each source of weights.
-///
-/// # Errors
-///
-/// See [`PlotError`].
-pub fn draw_comparison(layers: &[LayerReport], file: &PlotFile) -> Result<(), PlotError> {
-    draw(&comparison::figure(layers), file)
+impl FigureFile {
+    /// Draws the figure and writes the file.
+    ///
+    /// # Errors
+    ///
+    /// If drawing or writing fails.
+    pub(crate) fn draw(&self, figure: &Figure) -> Result<(), FigureError> {
+        register_font()?;
+        let bytes = match self.format {
+            FigureFormat::Svg => svg(figure)?.into_bytes(),
+            FigureFormat::Png => png(figure)?,
+        };
+        fs::write(&self.path, bytes).map_err(|source| FigureError::Write { path: self.path.clone(), source })
+    }
 }
 
-/// Chance error against step: a row of panels for each recording, a panel for each budget.
-///
-/// # Errors
-///
-/// See [`PlotError`].
-pub fn draw_replay(recordings: &[RecordingReport], file: &PlotFile) -> Result<(), PlotError> {
-    draw(&replay::figure(recordings), file)
-}
-
-fn draw(figure: &Figure, file: &PlotFile) -> Result<(), PlotError> {
-    style::register_font()?;
-    let bytes = match file.format {
-        PlotFormat::Svg => svg(figure)?.into_bytes(),
-        PlotFormat::Png => png(figure)?,
-    };
-    fs::write(&file.path, bytes).map_err(|source| PlotError::Write { path: file.path.clone(), source })
-}
-
-fn svg(figure: &Figure) -> Result<String, PlotError> {
+fn svg(figure: &Figure) -> Result<String, DrawError> {
     let (width, height) = figure.size();
     let (drawn_width, drawn_height) = (width * SCALE, height * SCALE);
     let mut text = String::new();
@@ -124,7 +113,7 @@ fn svg(figure: &Figure) -> Result<String, PlotError> {
     Ok(text.replacen(&drawn, &format!(r#"width="{width}" height="{height}" viewBox"#), 1))
 }
 
-fn png(figure: &Figure) -> Result<Vec<u8>, PlotError> {
+fn png(figure: &Figure) -> Result<Vec<u8>, DrawError> {
     let (width, height) = figure.size();
     let (drawn_width, drawn_height) = (width * SCALE, height * SCALE);
     let mut drawn = vec![0; drawn_width as usize * drawn_height as usize * RGB];
@@ -140,16 +129,12 @@ fn png(figure: &Figure) -> Result<Vec<u8>, PlotError> {
 }
 
 /// Every square of `AVERAGED` × `AVERAGED` pixels becomes one of their mean colour.
-fn averaged(pixels: &[u8], width: usize) -> Result<Vec<u8>, PlotError> {
+fn averaged(pixels: &[u8], width: usize) -> Result<Vec<u8>, DrawError> {
     let side = AVERAGED as usize;
     let height = pixels.len() / (width * RGB);
     let pixels = ArrayView3::from_shape((height, width, RGB), pixels).map_err(drawing_failed)?;
     let mean = |square: ArrayView3<'_, u8>| square.iter().map(|&v| usize::from(v)).sum::<usize>() / square.len();
     Ok(pixels.exact_chunks((side, side, 1)).into_iter().map(|square| mean(square) as u8).collect())
-}
-
-fn drawing_failed(error: impl Display) -> PlotError {
-    PlotError::Draw(error.to_string())
 }
 
 #[cfg(test)]
@@ -158,13 +143,13 @@ mod tests {
 
     #[test]
     fn the_ending_decides() {
-        assert_eq!(PlotFile::new(Path::new("a.SVG")).expect("a format").format, PlotFormat::Svg);
-        assert_eq!(PlotFile::new(Path::new("a.b.png")).expect("a format").format, PlotFormat::Png);
+        let file = |name: &str| FigureFile::try_from(PathBuf::from(name));
+        assert_eq!(file("a.SVG").expect("a format").format, FigureFormat::Svg);
+        assert_eq!(file("a.b.png").expect("a format").format, FigureFormat::Png);
         for name in ["a.pdf", "png", ".svg", ""] {
-            assert!(matches!(PlotFile::new(Path::new(name)), Err(PlotError::UnknownFormat { .. })), "{name}");
+            assert!(matches!(file(name), Err(FigureError::UnknownFormat { .. })), "{name}");
         }
-        let nowhere = PlotFile::new(Path::new("no/such/directory/a.svg"));
-        assert!(matches!(nowhere, Err(PlotError::NoDirectory { .. })));
+        assert!(matches!(file("no/such/directory/a.svg"), Err(FigureError::NoDirectory { .. })));
     }
 
     #[test]

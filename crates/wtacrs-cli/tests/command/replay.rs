@@ -1,16 +1,11 @@
 //! The built `wtacrs replay`, from its arguments to its exit code.
 
-#[path = "support/files.rs"]
-mod files;
-mod support;
-
-use files::{scratch, text};
+use super::{scratch, stdout, text};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
-use support::stdout;
 
 const SOURCES: [&str; 3] = ["exact", "predictor", "input"];
 
@@ -20,7 +15,7 @@ fn json(arguments: &[&str]) -> Value {
 }
 
 fn assert_refused(arguments: &[&str], parts: &[&str]) {
-    support::assert_refused(&[&["replay"], arguments].concat(), parts);
+    super::assert_refused(&[&["replay"], arguments].concat(), parts);
 }
 
 /// The results of the first file.

@@ -246,6 +246,3 @@ impl StepTensor {
         Ok(Tensor { name: self.name.clone(), shape: self.shape.clone(), column_major: false, values })
     }
 }
-
-#[cfg(test)]
-mod tests;

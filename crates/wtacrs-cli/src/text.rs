@@ -1,0 +1,90 @@
+//! Text that subcommands share: tables, fields of CSV, numbers as people read them, and names from outside.
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
+
+/// A line under the header, and nothing else: columns stand apart by their padding.
+const STYLE: TableStyle = TableStyle::new()
+    .header_lines(ContentLineStyle::none())
+    .header_separator(LineStyle::none().fill('─'))
+    .content_lines(ContentLineStyle::none());
+
+/// An empty table whose first columns hold words, and the others numbers.
+pub(crate) fn table(header: impl IntoIterator<Item = impl Into<Cell>>, words: usize) -> Table {
+    let mut table = Table::new();
+    let header: Vec<Cell> = header.into_iter().map(Into::into).collect();
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    for column in table.column_iter_mut().skip(words) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A budget k as a share k/n, with k itself.
+pub(crate) fn budget_label(fraction: f64, budget: usize) -> String {
+    format!("{} ({budget})", significant(fraction, 2))
+}
+
+/// The value to so many significant digits, without an exponent.
+pub(crate) fn to_digits(value: f64, digits: i32) -> String {
+    let magnitude = if value > 0.0 { value.log10().floor() as i32 } else { 0 };
+    let decimals = (digits - 1 - magnitude).max(0) as usize;
+    format!("{value:.decimals$}")
+}
+
+/// The value to so many significant digits, without an exponent and without idle zeros.
+pub(crate) fn significant(value: f64, digits: i32) -> String {
+    let text = to_digits(value, digits);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// "1 step", "2 steps".
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A field of CSV as RFC 4180 has it.
+pub(crate) fn csv_field(field: &str) -> String {
+    if field.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+/// Text of unknown origin without line breaks and other control characters, so that a message stays one line and a
+/// file cannot steer a terminal.
+pub fn one_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+        line
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_quoted_where_they_must_be() {
+        assert_eq!(csv_field("plain name.npy"), "plain name.npy");
+        assert_eq!(csv_field("a,\"b\".npy"), "\"a,\"\"b\"\".npy\"");
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(one_line("a\nb\u{1b}c"), "a\\nb\\u{1b}c");
+    }
+
+    #[test]
+    fn digits() {
+        let three =
+            [0.299_804, 0.099_609, 0.2512, 12.345, 12345.0, 1.0, 0.0, 0.0001].map(|value| significant(value, 3));
+        assert_eq!(three, ["0.3", "0.0996", "0.251", "12.3", "12345", "1", "0", "0.0001"]);
+        assert_eq!(significant(0.0996, 2), "0.1");
+        assert_eq!(to_digits(0.2, 3), "0.200");
+    }
+}
