@@ -8,7 +8,9 @@
 //! | [`doctor`] | `wtacrs doctor`: what this machine can run on |
 //! | [`input`] | layers and recordings, read from files |
 //! | [`figure`] | figures, drawn as SVG or PNG |
-//! | [`run`], [`text`], [`statistics`] | what the subcommands share: threads and output, tables and CSV, errors of estimates |
+//! | [`labels`] | the labels of all results: sources of weights, budgets |
+//! | [`statistics`] | errors of repeated estimates |
+//! | [`run`], [`text`] | what the subcommands share: threads and output, tables and CSV |
 //!
 //! Each subcommand's module has its arguments and `run`, which takes them to its output; below it, the measurement and the
 //! report (table, JSON, CSV, figure).
@@ -17,6 +19,7 @@ pub mod compare;
 pub mod doctor;
 pub mod figure;
 pub mod input;
+pub mod labels;
 pub mod memory;
 pub mod replay;
 pub mod run;

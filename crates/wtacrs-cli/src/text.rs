@@ -19,11 +19,6 @@ pub(crate) fn table(header: impl IntoIterator<Item = impl Into<Cell>>, words: us
     table
 }
 
-/// A budget k as a share k/n, with k itself.
-pub(crate) fn budget_label(fraction: f64, budget: usize) -> String {
-    format!("{} ({budget})", significant(fraction, 2))
-}
-
 /// The value to so many significant digits, without an exponent.
 pub(crate) fn to_digits(value: f64, digits: i32) -> String {
     let magnitude = if value > 0.0 { value.log10().floor() as i32 } else { 0 };
@@ -40,6 +35,11 @@ pub(crate) fn significant(value: f64, digits: i32) -> String {
 /// "1 step", "2 steps".
 pub(crate) fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A field of CSV with a number that is null in JSON where there is none: empty then.
+pub(crate) fn csv_optional(value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
 }
 
 /// A field of CSV as RFC 4180 has it.

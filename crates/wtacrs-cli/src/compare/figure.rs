@@ -29,12 +29,12 @@ pub(super) fn figure(layers: &[LayerReport]) -> Figure {
 
 fn row(layer: &LayerReport, designs: &[BuiltIn]) -> Row {
     let LayerReport { file, tokens, in_features, out_features, results, .. } = layer;
-    let fractions: Vec<f64> = results.iter().map(|result| result.fraction).collect();
+    let shares: Vec<f64> = results.iter().map(|result| result.budget.share).collect();
     Row {
         title: format!("{}: {tokens} tokens, {in_features} → {out_features}", short_name(file)),
         panels: results.chunk_by(|a, b| a.weights == b.weights).map(|results| panel(results, designs)).collect(),
-        x_axis: Axis::with_ticks_at(&fractions, X_LABEL_SHARE),
-        x_label: |fraction| significant(fraction, 2),
+        x_axis: Axis::with_ticks_at(&shares, X_LABEL_SHARE),
+        x_label: |share| significant(share, 2),
         averaged: None,
     }
 }
@@ -43,8 +43,8 @@ fn panel(results: &[DesignReport], designs: &[BuiltIn]) -> Panel {
     let line = |&design: &BuiltIn| {
         let mut line: Vec<&DesignReport> =
             results.iter().filter(|result| result.design == design && result.rel_error > 0.0).collect();
-        line.sort_by_key(|result| result.budget);
-        let points: Vec<(f64, f64)> = line.iter().map(|result| (result.fraction, result.rel_error)).collect();
+        line.sort_by_key(|result| result.budget.count);
+        let points: Vec<(f64, f64)> = line.iter().map(|result| (result.budget.share, result.rel_error)).collect();
         Line { style: style(design), markers: points.clone(), points, mean: None }
     };
     Panel {

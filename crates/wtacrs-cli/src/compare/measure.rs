@@ -4,8 +4,9 @@
 //! measured against g in f64. On one machine statistics depend on the layer, the plan and its seed alone, not on the
 //! number of threads.
 
-use super::report::{DesignReport, LayerReport, StepTimes, WeightSource};
+use super::report::{DesignReport, LayerReport, StepTimes};
 use crate::input::{Layer, with_values};
+use crate::labels::{BudgetReport, WeightSource};
 use crate::statistics::{Errors, Reference, mean, median_ms};
 use ndarray::{Array2, ArrayView2, s};
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, BudgetError, Keep, Weights, WeightsError};
 use wtacrs_core::theory::{self, OuterProducts};
 
+/// The sources of weights that one recorded step allows, in the order of tables.
+pub const SOURCES: [WeightSource; 3] = [WeightSource::Exact, WeightSource::Stale, WeightSource::Input];
 /// How often steps that have no trials of their own are timed: at least, and as long as it takes.
 const FEWEST_TIMINGS: usize = 9;
 const TIMING_SPAN: Duration = Duration::from_millis(100);
@@ -30,7 +33,7 @@ pub struct Plan {
     pub budgets: Vec<Keep>,
     /// The designs to choose them by.
     pub designs: Vec<BuiltIn>,
-    /// Chance for each result.
+    /// How many estimates to make for each result.
     pub trials: usize,
     /// The seed of all draws; trials follow one another by their offsets.
     pub seed: u64,
@@ -52,6 +55,9 @@ pub enum MeasureError {
     /// Stale weights of a layer without previous norms.
     #[error("stale weights need the norms of an earlier step")]
     NoPreviousNorms,
+    /// A predictor's weights, which one step cannot teach it.
+    #[error("predictor weights need recorded steps: `wtacrs replay` measures them")]
+    NeedsSteps,
     /// Nothing to measure an error against.
     #[error("the exact dW is zero, so no error can be relative to it")]
     ZeroGradient,
@@ -132,7 +138,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'
                 let budget = weights.budget(keep)?;
                 let crs_variance = self.crs_variance(&weights, budget);
                 for &design in &plan.designs {
-                    results.push(self.measure(source, budget, design, plan, crs_variance)?);
+                    results.push(self.measure(source, (keep, budget), design, plan, crs_variance)?);
                     progress();
                 }
             }
@@ -154,6 +160,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'
                 let cached = self.cached_norms.as_ref().ok_or(MeasureError::NoPreviousNorms)?;
                 Weights::from_cache(&self.h_norms, cached, DEFAULT_MIX)?
             }
+            WeightSource::Predictor => return Err(MeasureError::NeedsSteps),
             WeightSource::Input => Weights::from_input(&self.h_norms)?,
         })
     }
@@ -167,25 +174,27 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'
     fn measure(
         &self,
         source: WeightSource,
-        budget: Budget,
+        (keep, budget): (Keep, Budget),
         design: BuiltIn,
         plan: &Plan,
         crs_variance: Option<f64>,
     ) -> Result<DesignReport, MeasureError> {
         let draws = design.draws(budget);
-        // A design without draws repeats itself: a few rounds for the clock stand for all trials.
-        let rounds = if draws == 0 { plan.trials.min(FEWEST_TIMINGS) } else { plan.trials };
+        // A design that draws nothing makes the same estimate every time: further trials would only take time.
+        let trials = if draws == 0 { plan.trials.min(FEWEST_TIMINGS) } else { plan.trials };
+        let mut randomness = Randomness::new(plan.seed, 0);
         let mut kept_rows = Array2::from_elem((budget.get(), self.h.ncols()), T::ZERO);
         let mut estimate = Array2::zeros((self.h.ncols(), self.dz.ncols()));
         let mut scratch = Scratch::new();
         let mut errors = Errors::new(&self.reference);
         let (mut winners, mut kept) = (0, Vec::new());
         let (mut select, mut gather, mut product) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..rounds as u64 {
+        for _ in 0..trials {
             let selection = timed(&mut select, || -> Result<_, MeasureError> {
                 let weights = self.weights(source)?;
-                Ok(design.select_seeded(&weights, budget, Randomness::new(plan.seed, round.wrapping_mul(draws))))
+                Ok(design.select_seeded(&weights, budget, randomness))
             })?;
+            randomness = randomness.next(draws);
             let mut rows = kept_rows.slice_mut(s![..selection.len(), ..]);
             timed(&mut gather, || product::gather_into(self.h, &selection, rows.view_mut()))?;
             timed(&mut product, || {
@@ -203,14 +212,13 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'
         Ok(DesignReport {
             weights: source,
             design,
-            fraction: budget.get() as f64 / budget.pairs() as f64,
-            budget: budget.get(),
+            budget: BudgetReport::new(keep, budget),
             winners,
             kept: mean(&kept),
-            trials: plan.trials,
+            trials,
             rel_error: summary.rel_error,
             rel_error_sd: summary.rel_error_sd,
-            bias_ratio: summary.bias_share.map(|share| share * plan.trials as f64),
+            bias_ratio: summary.bias_share.map(|share| share * trials as f64),
             variance_vs_crs: crs_variance.map(|variance| summary.mean_squared / variance),
             time_ms: StepTimes {
                 norms: self.norms_ms,

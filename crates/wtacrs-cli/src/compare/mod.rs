@@ -4,10 +4,11 @@ mod figure;
 pub mod measure;
 pub mod report;
 
-use self::measure::{MeasureError, Plan};
-use self::report::{LayerReport, WeightSource};
+use self::measure::{MeasureError, Plan, SOURCES};
+use self::report::LayerReport;
 use crate::figure::{FigureError, FigureFile};
 use crate::input::{InputError, Keys, Layer, read_npy, read_safetensors};
+use crate::labels::{WeightSource, WeightSources};
 use crate::run::{self, Format, Progress, RunArgs, RunError};
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -66,8 +67,8 @@ pub struct CompareArgs {
     /// What weights are made from: exact (‖H‖·‖dZ‖), stale (‖H‖ and previous norms of dZ), input (‖H‖ alone)
     ///
     /// By default exact, and stale where the file has the previous norms.
-    #[arg(long, value_name = "SOURCE,…", value_delimiter = ',')]
-    pub weights: Option<Vec<WeightSource>>,
+    #[arg(long, value_name = "NAME,…", value_parser = |names: &str| WeightSources::parse(names, &SOURCES))]
+    pub weights: Option<WeightSources>,
 
     /// Chance for each result, at least 2
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
@@ -250,7 +251,7 @@ fn named(
     };
     let has_norms = layer.dz_norm_prev.is_some();
     let sources = match &args.weights {
-        Some(sources) => sources.clone(),
+        Some(sources) => sources.as_slice().to_vec(),
         None if has_norms || args.norm_key.is_some() => vec![WeightSource::Exact, WeightSource::Stale],
         None => vec![WeightSource::Exact],
     };

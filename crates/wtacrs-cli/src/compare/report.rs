@@ -3,15 +3,15 @@
 //! The JSON is stable: fields may be added, but none is renamed, removed or given another meaning. Numbers that do not
 //! exist, such as the bias of an estimate without error, are null.
 
-use crate::text::{self, budget_label, csv_field, significant};
+use crate::labels::{BudgetReport, WeightSource};
+use crate::text::{self, csv_field, csv_optional, significant};
 use comfy_table::{Cell, Table};
 use serde::{Serialize, Serializer};
-use std::fmt::{self, Write};
-use std::str::FromStr;
+use std::fmt::Write;
 use wtacrs_core::Selection;
 use wtacrs_core::sampling::design::BuiltIn;
 
-const CSV_HEADER: &str = "file,tokens,in_features,out_features,weights,design,fraction,budget,winners,kept,trials,\
+const CSV_HEADER: &str = "file,tokens,in_features,out_features,weights,design,fraction,budget,budget_share,winners,kept,trials,\
                           rel_error,rel_error_sd,bias_ratio,variance_vs_crs,norms_ms,select_ms,gather_ms,product_ms,\
                           exact_ms\n";
 
@@ -59,15 +59,15 @@ pub struct DesignReport {
     /// The design's name.
     #[serde(serialize_with = "as_name")]
     pub design: BuiltIn,
-    /// `budget` / tokens.
-    pub fraction: f64,
-    /// The number of tokens to keep, k.
-    pub budget: usize,
-    /// Of them, how many are kept for certain, |C|.
+    /// The tokens to keep.
+    #[serde(flatten)]
+    pub budget: BudgetReport,
+    /// How many of the budget's tokens are kept for certain, |C|.
     pub winners: usize,
     /// Distinct rows kept, the mean over the trials.
     pub kept: f64,
-    /// Independent draws that the statistics are from.
+    /// How many estimates the statistics are of: as many as the plan has, or a few where all are equal, since the design
+    /// draws nothing.
     pub trials: usize,
     /// √(mean over the trials of ‖ĝ − g‖²_F / ‖g‖²_F). 0 if no larger than rounding.
     pub rel_error: f64,
@@ -97,26 +97,6 @@ pub struct StepTimes {
     pub exact: f64,
 }
 
-/// What is known of ‖dZ_i‖ when weights are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightSource {
-    /// The norms themselves: w_i = ‖H_i‖ · ‖dZ_i‖.
-    Exact,
-    /// The norms when the token was last seen, from a warm cache with the default mix.
-    Stale,
-    /// Nothing: w_i = ‖H_i‖.
-    Input,
-}
-
-/// A name that no source of weights has.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there are no weights '{name}': choose from exact, stale, input")]
-pub struct UnknownWeights {
-    /// The offending name.
-    pub name: String,
-}
-
 impl StepTimes {
     /// What an estimate takes in all, as a share of the exact product's time.
     pub fn total_vs_exact(&self) -> f64 {
@@ -134,32 +114,6 @@ impl DesignReport {
     }
 }
 
-impl WeightSource {
-    /// The name in flags and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Stale => "stale",
-            Self::Input => "input",
-        }
-    }
-}
-
-impl FromStr for WeightSource {
-    type Err = UnknownWeights;
-
-    fn from_str(name: &str) -> Result<Self, UnknownWeights> {
-        let all = [Self::Exact, Self::Stale, Self::Input];
-        all.into_iter().find(|source| source.name() == name).ok_or_else(|| UnknownWeights { name: name.to_owned() })
-    }
-}
-
-impl fmt::Display for WeightSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
 fn as_name<S: Serializer>(design: &BuiltIn, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(design)
 }
@@ -171,23 +125,21 @@ pub fn csv(layers: &[LayerReport]) -> String {
         let LayerReport { file, tokens, in_features, out_features, .. } = layer;
         let file = csv_field(file);
         for result in &layer.results {
-            let DesignReport { weights, design, fraction, budget, winners, kept, trials, .. } = result;
+            let DesignReport { weights, design, budget, winners, kept, trials, .. } = result;
             let DesignReport { rel_error, rel_error_sd, bias_ratio, variance_vs_crs, time_ms, .. } = result;
-            let (bias_ratio, variance_vs_crs) = (optional(*bias_ratio), optional(*variance_vs_crs));
+            let BudgetReport { fraction, count, share } = budget;
+            let fraction = csv_optional(*fraction);
+            let (bias_ratio, variance_vs_crs) = (csv_optional(*bias_ratio), csv_optional(*variance_vs_crs));
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{file},{tokens},{in_features},{out_features},{weights},{design},{fraction},{budget},{winners},{kept},\
-                 {trials},{rel_error},{rel_error_sd},{bias_ratio},{variance_vs_crs},{},{},{},{},{}",
+                "{file},{tokens},{in_features},{out_features},{weights},{design},{fraction},{count},{share},{winners},\
+                 {kept},{trials},{rel_error},{rel_error_sd},{bias_ratio},{variance_vs_crs},{},{},{},{},{}",
                 time_ms.norms, time_ms.select, time_ms.gather, time_ms.product, time_ms.exact
             );
         }
     }
     text
-}
-
-fn optional(value: Option<f64>) -> String {
-    value.map_or_else(String::new, |value| value.to_string())
 }
 
 /// All layers' tables, and the legend. `threads` is what the times were taken on.
@@ -196,7 +148,7 @@ pub fn tables(layers: &[LayerReport], threads: usize) -> String {
     for layer in layers {
         write_layer(&mut text, layer, threads);
     }
-    text + &legend(layers)
+    text + &legend()
 }
 
 fn write_layer(text: &mut String, layer: &LayerReport, threads: usize) {
@@ -205,11 +157,8 @@ fn write_layer(text: &mut String, layer: &LayerReport, threads: usize) {
     let _ = writeln!(text, "{file}: {tokens} tokens, {in_features} → {out_features} features");
     if let Some(first) = results.first() {
         let (exact, norms) = (milliseconds(first.time_ms.exact), milliseconds(first.time_ms.norms));
-        let _ = writeln!(
-            text,
-            "exact dW: {exact} ms, row norms of H and dZ: {norms} ms, on {cores}; {} draws for each line",
-            first.trials
-        );
+        let _ =
+            writeln!(text, "exact dW: {exact} ms, row norms of H and dZ: {norms} ms, on {cores}; {}", trials(results));
     }
     for group in results.chunk_by(|a, b| a.weights == b.weights) {
         let _ = writeln!(text, "\n{}", describe(group[0].weights));
@@ -218,9 +167,24 @@ fn write_layer(text: &mut String, layer: &LayerReport, threads: usize) {
     text.push('\n');
 }
 
+/// How many estimates a line's numbers are of, and the designs for which it is fewer.
+fn trials(results: &[DesignReport]) -> String {
+    let most = results.iter().map(|result| result.trials).max().unwrap_or(0);
+    let mut text = format!("{most} trials for each line");
+    let mut named = Vec::new();
+    for DesignReport { design, trials, .. } in results {
+        if *trials < most && !named.contains(design) {
+            named.push(*design);
+            let _ = write!(text, ", {trials} for {design}");
+        }
+    }
+    text
+}
+
 fn describe(source: WeightSource) -> &'static str {
     match source {
         WeightSource::Exact => "exact weights, ‖H_i‖·‖dZ_i‖",
+        WeightSource::Predictor => "predictor weights, ‖H_i‖ times a guess of ‖dZ_i‖",
         WeightSource::Stale => "stale weights, ‖H_i‖ times ‖dZ_i‖ of the sample's last visit",
         WeightSource::Input => "input weights, ‖H_i‖ alone",
     }
@@ -233,7 +197,7 @@ fn table(layer: &LayerReport, results: &[DesignReport]) -> Table {
             table.add_row([""]);
         }
         for (line, result) in group.iter().enumerate() {
-            let budget = if line == 0 { budget_label(result.fraction, result.budget) } else { String::new() };
+            let budget = if line == 0 { result.budget.to_string() } else { String::new() };
             table.add_row(row(layer, result, budget));
         }
     }
@@ -265,13 +229,12 @@ fn row(layer: &LayerReport, result: &DesignReport, budget: String) -> Vec<Cell> 
     cells.into_iter().map(Cell::new).collect()
 }
 
-fn legend(layers: &[LayerReport]) -> String {
-    let trials = layers.iter().flat_map(|layer| &layer.results).map(|result| result.trials).max().unwrap_or(0);
+fn legend() -> String {
     let biased = BuiltIn::ALL.into_iter().filter(|design| !design.is_unbiased()).map(|design| design.to_string());
     format!(
         "error          ‖ĝ − g‖ / ‖g‖ of one estimate ĝ of the exact g = dW: root mean square, spread between draws\n\
          variance       mean ‖ĝ − g‖² over that of plain column-row sampling (crs) with the same weights\n\
-         bias ratio     about 1 if errors average out over draws, up to {trials} if they never do ({}: biased by design)\n\
+         bias ratio     about 1 if errors average out over trials, up to their number if they never do ({}: biased by design)\n\
          rows, memory   distinct rows of H kept for the backward pass; their bytes, with indices and scales, over H's\n\
          time / exact   norms + select + gather + product over the exact product's time\n",
         biased.collect::<Vec<_>>().join(", ")

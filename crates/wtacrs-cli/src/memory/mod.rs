@@ -10,6 +10,7 @@ pub mod shapes;
 
 use self::report::{InputReport, MemoryReport, SavedReport};
 use self::shapes::{Batch, Input, Model, Rows};
+use crate::labels::BudgetReport;
 use crate::run::{self, Format, RunError};
 use clap::{Args, ValueEnum};
 use wtacrs_core::guesses::{NormPredictor, PredictorError, PredictorSettings};
@@ -24,10 +25,13 @@ Examples:
 
 const JSON_FORMAT: &str = "\
 JSON: {name, element_bytes, inputs: [{name, layers, count, tokens, in_features, exact_bytes,
-       saved: [{budget, fraction, bytes}], predictor_bytes}], exact_bytes, saved_bytes: […], predictor_bytes}
+       saved: [{fraction, budget, budget_share, bytes}], predictor_bytes}], exact_bytes, saved_bytes: […],
+       predictor_bytes}
   inputs            the matrices that linear layers read; `layers` of them share one, `count` of them are in the model
   exact_bytes       of one such matrix, kept whole; at the top, of all of them
-  saved             for each budget, the rows kept, with indices and scales
+  saved             for each budget, the bytes of the rows kept, with indices and scales
+  fraction          the share of the tokens to keep that was asked for; null where a count was
+  budget            the number of tokens to keep, k; budget_share is k / tokens
   predictor_bytes   the state of a norm predictor
 CSV has one line for each input and budget.
 
@@ -198,9 +202,9 @@ fn of_input(input: Input, tokens: usize, element_bytes: usize, keeps: &[Keep]) -
     let exact = tokens.checked_mul(in_features).and_then(|elements| elements.checked_mul(element_bytes));
     let exact_bytes = exact.ok_or(MemoryError::TooLarge { input: name })? as u64;
     let saved = keeps.iter().map(|&keep| {
-        let budget = keep.budget(tokens)?.get();
+        let budget = BudgetReport::new(keep, keep.budget(tokens)?);
         let bytes = Linear::new(keep).saved_bytes(tokens, in_features, element_bytes)?;
-        Ok(SavedReport { budget, fraction: budget as f64 / tokens.max(1) as f64, bytes })
+        Ok(SavedReport { budget, bytes })
     });
     let saved = saved.collect::<Result<_, _>>().map_err(|source| MemoryError::Budget { input: name, source })?;
     let predictor = NormPredictor::new(in_features, PredictorSettings::default());

@@ -1,12 +1,13 @@
 //! The report, in types that are also the JSON that the command writes; as a table and as CSV.
 
-use crate::text::{self, csv_field, significant};
+use crate::labels::BudgetReport;
+use crate::text::{self, csv_field, csv_optional, significant};
 use comfy_table::Table;
 use serde::Serialize;
 use std::fmt::Write;
 use wtacrs_core::Keep;
 
-const CSV_HEADER: &str = "name,input,layers,count,tokens,in_features,element_bytes,fraction,budget,exact_bytes,saved_bytes,predictor_bytes\n";
+const CSV_HEADER: &str = "name,input,layers,count,tokens,in_features,element_bytes,fraction,budget,budget_share,exact_bytes,saved_bytes,predictor_bytes\n";
 
 const LEGEND: &str = "\
 ×          how many such inputs the model has; bytes are of all of them
@@ -56,10 +57,9 @@ pub struct InputReport {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct SavedReport {
     /// How many rows.
-    pub budget: usize,
-    /// `budget` / tokens.
-    pub fraction: f64,
-    /// Rows, indices and scales.
+    #[serde(flatten)]
+    pub budget: BudgetReport,
+    /// Bytes of rows, indices and scales.
     pub bytes: u64,
 }
 
@@ -69,14 +69,14 @@ pub fn csv(report: &MemoryReport) -> String {
     let (name, element_bytes) = (csv_field(&report.name), report.element_bytes);
     for input in &report.inputs {
         let InputReport { layers, count, tokens, in_features, exact_bytes, predictor_bytes, .. } = input;
-        let what = csv_field(&input.name);
-        for saved in &input.saved {
+        let input_name = csv_field(&input.name);
+        for SavedReport { budget: BudgetReport { fraction, count: budget, share }, bytes } in &input.saved {
+            let fraction = csv_optional(*fraction);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{name},{what},{layers},{count},{tokens},{in_features},{element_bytes},{},{},{exact_bytes},{},\
-                 {predictor_bytes}",
-                saved.fraction, saved.budget, saved.bytes
+                "{name},{input_name},{layers},{count},{tokens},{in_features},{element_bytes},{fraction},{budget},{share},\
+                 {exact_bytes},{bytes},{predictor_bytes}"
             );
         }
     }

@@ -4,17 +4,17 @@ mod figure;
 pub mod measure;
 pub mod report;
 
-use self::measure::{MeasureError, Plan};
-use self::report::{RecordingReport, Source, UnknownSource};
+use self::measure::{MeasureError, Plan, SOURCES};
+use self::report::RecordingReport;
 use crate::figure::{FigureError, FigureFile};
 use crate::input::{Recording, RecordingError, RecordingKeys};
+use crate::labels::WeightSources;
 use crate::run::{self, Format, Progress, RunArgs, RunError};
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use wtacrs_core::Keep;
 use wtacrs_core::guesses::PredictorSettings;
 
@@ -25,7 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   wtacrs replay
   wtacrs replay --budget 0.3,0.2,0.1 layer2.safetensors layer4.safetensors
-  wtacrs replay --source exact,predictor --features 128 --plot errors.svg layer2.safetensors
+  wtacrs replay --weights exact,predictor --features 128 --plot errors.svg layer2.safetensors
   wtacrs replay --h-key x --format csv recorded.safetensors";
 
 const JSON_FORMAT: &str = "\
@@ -56,8 +56,9 @@ pub struct ReplayArgs {
     pub budget: Vec<Keep>,
 
     /// What weights are made from: exact (‖h‖·‖dz‖), predictor (‖h‖ and a guess of ‖dz‖), input (‖h‖ alone), or all
-    #[arg(long, value_name = "NAME,…", default_value = "all")]
-    pub source: Sources,
+    #[arg(long, value_name = "NAME,…", default_value = "all",
+          value_parser = |names: &str| WeightSources::parse(names, &SOURCES))]
+    pub weights: WeightSources,
 
     /// Settings of the predictor.
     #[command(flatten)]
@@ -112,10 +113,6 @@ pub struct PredictorArgs {
     pub seed: u64,
 }
 
-/// Sources of weights by name, or all of them; in the order of tables, each once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sources(pub Vec<Source>);
-
 impl ReplayArgs {
     /// The names of the tensors.
     pub fn keys(&self) -> RecordingKeys {
@@ -134,18 +131,6 @@ impl PredictorArgs {
             .with_clamp(clamp)
             .with_rows_per_update(rows_per_update)
             .with_seed(seed)
-    }
-}
-
-impl FromStr for Sources {
-    type Err = UnknownSource;
-
-    fn from_str(names: &str) -> Result<Self, UnknownSource> {
-        if names == "all" {
-            return Ok(Self(Source::ALL.to_vec()));
-        }
-        let named = names.split(',').map(str::parse).collect::<Result<Vec<Source>, _>>()?;
-        Ok(Self(Source::ALL.into_iter().filter(|source| named.contains(source)).collect()))
     }
 }
 
@@ -238,25 +223,15 @@ fn open(file: String, bytes: Box<dyn Bytes>, keys: &RecordingKeys) -> Result<Nam
 }
 
 fn replay_all(recordings: &mut [NamedRecording], args: &ReplayArgs) -> Result<Vec<RecordingReport>, ReplayError> {
-    let plan =
-        Plan { budgets: args.budget.clone(), sources: args.source.0.clone(), settings: args.predictor.settings() };
+    let plan = Plan {
+        budgets: args.budget.clone(),
+        sources: args.weights.as_slice().to_vec(),
+        settings: args.predictor.settings(),
+    };
     let progress = Progress::new(recordings.iter().map(|named| named.recording.steps()).sum());
     let reports = recordings.iter_mut().map(|NamedRecording { file, recording }| {
         measure::measure(file, recording, &plan, &|| progress.advance())
             .map_err(|source| ReplayError::Measure { file: file.clone(), source })
     });
     reports.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_by_name() {
-        assert_eq!("all".parse(), Ok(Sources(Source::ALL.to_vec())));
-        assert_eq!("input,exact,input".parse(), Ok(Sources(vec![Source::Exact, Source::Input])));
-        assert_eq!("exact,best".parse::<Sources>(), Err(UnknownSource { name: "best".to_owned() }));
-        assert!("".parse::<Sources>().is_err());
-    }
 }

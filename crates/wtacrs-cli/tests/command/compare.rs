@@ -62,15 +62,18 @@ fn json_has_the_documented_keys() {
         assert_eq!(
             keys(result),
             sorted(
-                "weights design fraction budget winners kept trials rel_error rel_error_sd bias_ratio \
+                "weights design fraction budget budget_share winners kept trials rel_error rel_error_sd bias_ratio \
                  variance_vs_crs time_ms"
             )
         );
         assert_eq!(keys(&result["time_ms"]), sorted("norms select gather product exact"));
         let number = |key: &str| result[key].as_f64().expect("a number");
         assert!(number("kept") <= number("budget") && number("winners") <= number("kept"), "{result}");
+        assert_eq!(number("budget_share"), number("budget") / 1024.0);
         if result["design"] == "top-k" {
-            assert!((number("bias_ratio") - 32.0).abs() < 1e-6 && number("rel_error_sd") < 1e-12, "{result}");
+            // It draws nothing, so that all of its estimates are equal.
+            assert!((number("bias_ratio") - number("trials")).abs() < 1e-6, "{result}");
+            assert!(number("rel_error_sd") < 1e-12, "{result}");
         } else {
             assert!(number("bias_ratio") < 4.0, "{result}");
         }
@@ -81,12 +84,39 @@ fn json_has_the_documented_keys() {
 }
 
 #[test]
+fn trials_are_those_that_ran() {
+    let trials = |asked: &str, design: &str| {
+        let reports = json(&["--trials", asked, "--budget", "0.1", "--weights", "exact", "--design", design]);
+        reports[0]["results"][0]["trials"].as_u64().expect("a count")
+    };
+    assert_eq!((trials("20", "wta-iid"), trials("20", "top-k"), trials("3", "top-k")), (20, 9, 3));
+    let table = |designs| stdout(&["compare", "--trials", "20", "--budget", "0.1", "--design", designs]);
+    assert!(table("crs,top-k").contains("; 20 trials for each line, 9 for top-k\n"));
+    assert!(table("top-k").contains("; 9 trials for each line\n"));
+}
+
+/// `wtacrs replay` has the same fields with the same meaning.
+#[test]
+fn a_budget_as_it_was_asked_for_and_as_it_is() {
+    let arguments = ["--trials", "2", "--budget", "0.3,64", "--design", "crs", "--weights", "exact"];
+    let reports = json(&arguments);
+    let budgets = ["fraction", "budget", "budget_share"].map(|key| [0, 1].map(|at| &reports[0]["results"][at][key]));
+    assert_eq!(budgets[0], [&serde_json::json!(0.3), &Value::Null]);
+    assert_eq!(budgets[1], [307, 64]);
+    assert_eq!(budgets[2], [307.0 / 1024.0, 64.0 / 1024.0]);
+    let csv = stdout(&[&["compare", "--format", "csv"], arguments.as_slice()].concat());
+    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0][6..9], ["fraction", "budget", "budget_share"]);
+    assert_eq!((&lines[1][6..9], &lines[2][6..9]), (&["0.3", "307", "0.2998046875"][..], &["", "64", "0.0625"][..]));
+}
+
+#[test]
 fn csv_has_a_line_for_each_result() {
     let text = stdout(&["compare", "--format", "csv", "--trials", "2", "--budget", "0.3,64", "--design", "crs,top-k"]);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 1 + 2 * 2 * 2);
     assert!(lines[0].starts_with("file,tokens,"));
-    assert!(lines.iter().all(|line| line.split(',').count() == 20), "{text}");
+    assert!(lines.iter().all(|line| line.split(',').count() == 21), "{text}");
 }
 
 #[test]
@@ -151,7 +181,8 @@ fn figures() {
 fn arguments_that_are_refused() {
     let names = ["--design", "crs,best"];
     assert_refused(&names, &["'best'", "wta-pivotal"]);
-    assert_refused(&["--weights", "exact,guess"], &["'guess'", "stale"]);
+    assert_refused(&["--weights", "exact,guess"], &["'guess'", "exact, stale, input"]);
+    assert_refused(&["--weights", "predictor"], &["'predictor'", "exact, stale, input"]);
     assert_refused(&["--format", "xml"], &["'xml'", "json"]);
     for budget in ["0", "1.5", "-0.1", "nan", "many", "", "0.3,"] {
         assert_refused(&[&format!("--budget={budget}")], &["budget"]);
