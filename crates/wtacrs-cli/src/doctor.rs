@@ -34,7 +34,7 @@ pub struct DoctorArgs {
 pub enum DoctorFormat {
     /// Lines for people.
     Text,
-    /// JSON, see the long help.
+    /// JSON, documented by --help.
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! How subcommands run: threads, progress, and the way of results to standard output.
+//! How subcommands run: threads, progress, and printing to standard output.
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -7,10 +7,10 @@ use serde::Serialize;
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// Work that is done sooner shows no progress bar.
+/// Shorter work shows no progress bar.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How to run, and how to print what comes out.
+/// Flags for running and printing.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct RunArgs {
     /// Threads to use; 0 means one for each core
@@ -27,17 +27,17 @@ pub struct RunArgs {
 pub enum Format {
     /// Tables for people.
     Table,
-    /// JSON, see the long help.
+    /// JSON, documented by --help.
     Json,
     /// CSV.
     Csv,
 }
 
-/// Why results cannot be made or printed, whatever they are.
+/// Why threads cannot start, or results cannot be printed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// No threads.
+    /// Threads that cannot start.
     #[error("cannot start {threads} threads: {source}")]
     Threads {
         /// How many were asked for.
@@ -73,7 +73,7 @@ pub(crate) fn print(text: &str) -> Result<(), RunError> {
     }
 }
 
-/// How much of the work is done; gone from the terminal when dropped.
+/// A progress bar on stderr, removed when dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
 }

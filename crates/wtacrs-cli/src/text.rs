@@ -1,14 +1,14 @@
-//! Text that subcommands share: tables, fields of CSV, numbers as people read them, and names from outside.
+//! Text that all subcommands write: tables, numbers, fields of CSV, and names that come from files.
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
 
-/// A line under the header, and nothing else: columns stand apart by their padding.
+/// A line under the header; columns are separated by their padding alone.
 const STYLE: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::none())
     .header_separator(LineStyle::none().fill('─'))
     .content_lines(ContentLineStyle::none());
 
-/// An empty table whose first columns hold words, and the others numbers.
+/// An empty table with words in the first columns and numbers in the others.
 pub(crate) fn table(header: impl IntoIterator<Item = impl Into<Cell>>, words: usize) -> Table {
     let mut table = Table::new();
     let header: Vec<Cell> = header.into_iter().map(Into::into).collect();
@@ -19,14 +19,14 @@ pub(crate) fn table(header: impl IntoIterator<Item = impl Into<Cell>>, words: us
     table
 }
 
-/// The value to so many significant digits, without an exponent.
+/// The value with `digits` significant digits, without an exponent.
 pub(crate) fn to_digits(value: f64, digits: i32) -> String {
     let magnitude = if value > 0.0 { value.log10().floor() as i32 } else { 0 };
     let decimals = (digits - 1 - magnitude).max(0) as usize;
     format!("{value:.decimals$}")
 }
 
-/// The value to so many significant digits, without an exponent and without idle zeros.
+/// The value with at most `digits` significant digits, without an exponent and without trailing zeros.
 pub(crate) fn significant(value: f64, digits: i32) -> String {
     let text = to_digits(value, digits);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
@@ -37,12 +37,12 @@ pub(crate) fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A field of CSV with a number that is null in JSON where there is none: empty then.
+/// A field of CSV that is empty where JSON has null.
 pub(crate) fn csv_optional(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-/// A field of CSV as RFC 4180 has it.
+/// A field of CSV, quoted as RFC 4180 asks for.
 pub(crate) fn csv_field(field: &str) -> String {
     if field.contains(['"', ',', '\n', '\r']) {
         format!("\"{}\"", field.replace('"', "\"\""))
@@ -51,8 +51,8 @@ pub(crate) fn csv_field(field: &str) -> String {
     }
 }
 
-/// Text of unknown origin without line breaks and other control characters, so that a message stays one line and a
-/// file cannot steer a terminal.
+/// Text from a file or the command line with control characters escaped, so that a message stays one line and a file
+/// cannot control the terminal.
 pub fn one_line(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
         if c.is_control() {

@@ -1,4 +1,4 @@
-//! The figure of a comparison: relative error against budget, a line for each design.
+//! The figure of a comparison: relative error against budget, one line for each design.
 
 use super::report::{DesignReport, LayerReport};
 use crate::figure::{

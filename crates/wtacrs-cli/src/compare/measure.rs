@@ -1,7 +1,7 @@
-//! The comparison: every design at every budget with every source of weights, on one layer.
+//! The measurement: every design at every budget with every source of weights, on one layer.
 //!
 //! Estimates ĝ of g = Hᵀ dZ are made as training would make them, in the layer's own types and timed step by step, and
-//! measured against g in f64. On one machine statistics depend on the layer, the plan and its seed alone, not on the
+//! compared with g in f64. On one machine the statistics depend on the layer, the plan and its seed alone, not on the
 //! number of threads.
 
 use super::report::{DesignReport, LayerReport, StepTimes};
@@ -20,7 +20,7 @@ use wtacrs_core::theory::{self, OuterProducts};
 
 /// The sources of weights that one recorded step allows, in the order of tables.
 pub const SOURCES: [WeightSource; 3] = [WeightSource::Exact, WeightSource::Stale, WeightSource::Input];
-/// How often steps that have no trials of their own are timed: at least, and as long as it takes.
+/// Steps outside the trials are timed at least so often, and for at least so long.
 const FEWEST_TIMINGS: usize = 9;
 const TIMING_SPAN: Duration = Duration::from_millis(100);
 /// Below this share of ‖g‖², crs's variance is the rounding of its closed form.
@@ -31,7 +31,7 @@ const LEAST_CRS_VARIANCE: f64 = 1e-12;
 pub struct Plan {
     /// How many tokens to keep.
     pub budgets: Vec<Keep>,
-    /// The designs to choose them by.
+    /// The designs that choose them.
     pub designs: Vec<BuiltIn>,
     /// How many estimates to make for each result.
     pub trials: usize,
@@ -39,17 +39,17 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// Why a layer cannot be compared on.
+/// Why a layer cannot be measured on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeasureError {
     /// A budget that this layer's tokens do not allow.
     #[error(transparent)]
     Budget(#[from] BudgetError),
-    /// A row whose norm is no weight.
+    /// A row whose norm cannot be a weight.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// H and dZ speak of different numbers of tokens.
+    /// H and dZ have different numbers of tokens.
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// Stale weights of a layer without previous norms.
@@ -66,7 +66,7 @@ pub enum MeasureError {
     Overflow,
 }
 
-/// Compares on the current rayon pool, and calls `progress` after every result.
+/// Measures on the current rayon pool, and calls `progress` after every result.
 ///
 /// # Errors
 ///
@@ -80,12 +80,12 @@ pub fn measure(
 ) -> Result<LayerReport, MeasureError> {
     let norms = layer.dz_norm_prev.as_deref();
     with_values!(&layer.h, h => with_values!(&layer.dz, dz => {
-        Subject::new(h.view(), dz.view(), norms)?.measure_all(file, sources, plan, progress)
+        PreparedLayer::new(h.view(), dz.view(), norms)?.measure_all(file, sources, plan, progress)
     }))
 }
 
-/// A layer in its own types, with what all its results share.
-struct Subject<'a, T, U> {
+/// A layer in its own types, with the numbers that all its results share.
+struct PreparedLayer<'a, T, U> {
     h: ArrayView2<'a, T>,
     dz: ArrayView2<'a, U>,
     h_f64: Array2<f64>,
@@ -98,7 +98,7 @@ struct Subject<'a, T, U> {
     exact_ms: f64,
 }
 
-impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'a, T, U> {
+impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedLayer<'a, T, U> {
     fn new(h: ArrayView2<'a, T>, dz: ArrayView2<'a, U>, dz_norm_prev: Option<&[f32]>) -> Result<Self, MeasureError> {
         let dw_shape = (h.ncols(), dz.ncols());
         let (mut h_norms, mut dz_norms) = (vec![0.0; h.nrows()], vec![0.0; dz.nrows()]);
@@ -231,7 +231,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'
     }
 }
 
-/// Runs one step, and notes how long it took.
+/// Runs one step, and records its time.
 fn timed<R>(times: &mut Vec<Duration>, step: impl FnOnce() -> R) -> R {
     let start = Instant::now();
     let result = step();

@@ -1,4 +1,4 @@
-//! `wtacrs compare`: what each design's estimate of a weight gradient costs on recorded layers, and how far off it is.
+//! `wtacrs compare`: the error of each design's estimates of a weight gradient on recorded layers, and their cost.
 
 mod figure;
 pub mod measure;
@@ -31,32 +31,37 @@ Examples:
 
 const JSON_FORMAT: &str = "\
 JSON: an array with one object for each layer,
-  {file, tokens, in_features, out_features, results: [{weights, design, fraction, budget, winners, kept, trials,
-   rel_error, rel_error_sd, bias_ratio, variance_vs_crs, time_ms: {norms, select, gather, product, exact}}]}
+  {file, tokens, in_features, out_features, results: [{weights, design, fraction, budget, budget_share, winners,
+   kept, trials, rel_error, rel_error_sd, bias_ratio, variance_vs_crs,
+   time_ms: {norms, select, gather, product, exact}}]}
 With g = dW exact in f64, and ĝ an estimate made in the layer's own types:
-  fraction         budget / tokens; winners of the budget are kept for certain
+  weights          exact, stale or input
+  fraction         the share of the tokens to keep that was asked for; null where a count was
+  budget           the number of tokens to keep, k; budget_share is k / tokens
+  winners          tokens of the budget that are kept for certain
   kept             distinct rows kept, mean over the trials
+  trials           estimates made: as asked for, at most 9 where all are equal because the design draws nothing (top-k)
   rel_error        √(mean over trials of ‖ĝ − g‖² / ‖g‖²), Frobenius norms; 0 if no larger than rounding
   rel_error_sd     standard deviation over trials of ‖ĝ − g‖ / ‖g‖
   bias_ratio       ‖mean ĝ − g‖² / (mean ‖ĝ − g‖² / trials): about 1 if unbiased, up to trials if biased; null if no error
   variance_vs_crs  mean ‖ĝ − g‖² / the variance of plain column-row sampling, in closed form; null if that is 0
-  time_ms          medians in milliseconds; norms are those of H and dZ, exact is the exact product
+  time_ms          medians in milliseconds; norms of H and dZ, exact is the exact product
 CSV has the same numbers, one line for each result.
 
-Exit code: 0, or 2 if anything was wrong with the arguments, the files or the layers.";
+Exit code: 0, or 2 if an argument, a file or a layer is refused.";
 
 /// Arguments of `wtacrs compare`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{JSON_FORMAT}"))]
 pub struct CompareArgs {
-    /// safetensors files, or two .npy files, H and then dZ; without any, a real layer that comes with the command
+    /// safetensors files, or two .npy files, H and then dZ [default: a real layer that comes with the command]
     ///
     /// H is tokens × in_features and dZ tokens × out_features, in f32, f16 or bf16. In .npy files bf16 is V2, as
     /// ml_dtypes stores it, and f64 is rounded to f32.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// How many tokens to keep, as fractions (0.3) or counts (128)
+    /// Tokens to keep, as fractions (0.3) or counts (128)
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
     pub budget: Vec<Keep>,
 
@@ -64,21 +69,21 @@ pub struct CompareArgs {
     #[arg(long, value_name = "NAME,…", default_value = "all")]
     pub design: Designs,
 
-    /// What weights are made from: exact (‖H‖·‖dZ‖), stale (‖H‖ and previous norms of dZ), input (‖H‖ alone)
+    /// Sources of the weights: exact (‖H‖·‖dZ‖), stale (‖H‖ and previous norms of dZ), input (‖H‖ alone), or all
     ///
-    /// By default exact, and stale where the file has the previous norms.
+    /// The default is exact, and stale if the file has the previous norms.
     #[arg(long, value_name = "NAME,…", value_parser = |names: &str| WeightSources::parse(names, &SOURCES))]
     pub weights: Option<WeightSources>,
 
-    /// Chance for each result, at least 2
+    /// Estimates to make for each result, at least 2
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
     pub trials: u32,
 
-    /// Seed of the draws: the same seed chooses the same rows on any machine
+    /// Seed of the draws; equal seeds choose equal rows on any machine
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Threads and format.
+    /// How to run and how to print.
     #[command(flatten)]
     pub run: RunArgs,
 
@@ -94,16 +99,16 @@ pub struct CompareArgs {
     #[arg(long, value_name = "KEY", default_value = "dz")]
     pub dz_key: String,
 
-    /// Name of the previous norms of dZ's rows in safetensors files; they may be missing [default: dz_norm_prev]
+    /// Name of the previous norms of dZ's rows in safetensors files, which may lack them [default: dz_norm_prev]
     #[arg(long, value_name = "KEY")]
     pub norm_key: Option<String>,
 
-    /// Previous norms of dZ's rows, for a pair of .npy files
+    /// File with the previous norms of dZ's rows, for a pair of .npy files
     #[arg(long, value_name = "FILE")]
     pub dz_norm_npy: Option<PathBuf>,
 }
 
-/// A list of designs by name, or all of them.
+/// A list of designs: names separated by commas, or "all".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Designs(pub Vec<BuiltIn>);
 
@@ -118,7 +123,7 @@ impl FromStr for Designs {
     }
 }
 
-/// Why layers cannot be compared on, in one line.
+/// Why a comparison fails, in one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompareError {
@@ -166,15 +171,15 @@ pub enum CompareError {
         /// The reason.
         source: MeasureError,
     },
-    /// No figure.
+    /// A figure that cannot be drawn or written.
     #[error(transparent)]
     Figure(#[from] FigureError),
-    /// No threads, or nowhere to print to.
+    /// No threads, or output that cannot be written.
     #[error(transparent)]
     Run(#[from] RunError),
 }
 
-/// A layer with the name that reports give it.
+/// A layer, its name in reports, and the sources of weights to measure on it.
 struct NamedLayer {
     file: String,
     layer: Layer,
@@ -238,7 +243,7 @@ fn from_safetensors(file: String, bytes: &[u8], keys: &Keys, args: &CompareArgs)
     named(file, read_safetensors(bytes, keys), &format!("tensor '{}'", keys.dz_norm_prev), args)
 }
 
-/// Decides on the sources of weights; `norms_at` is where a user would have put the previous norms.
+/// Chooses the sources of weights. `norms_at` is the flag or the tensor that a user would give previous norms by.
 fn named(
     file: String,
     layer: Result<Layer, InputError>,

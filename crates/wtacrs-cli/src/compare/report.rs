@@ -1,7 +1,7 @@
-//! What a comparison finds, in types that are also the JSON that the command writes: an array of [`LayerReport`]s.
+//! The report of a comparison: as JSON, CSV and tables.
 //!
-//! The JSON is stable: fields may be added, but none is renamed, removed or given another meaning. Numbers that do not
-//! exist, such as the bias of an estimate without error, are null.
+//! The JSON is an array of [`LayerReport`]s. It is stable: fields may be added; none is renamed or removed, or changes
+//! its meaning. Numbers that do not exist, such as the bias of an estimate without error, are null.
 
 use crate::labels::{BudgetReport, WeightSource};
 use crate::text::{self, csv_field, csv_optional, significant};
@@ -36,7 +36,7 @@ const WORDS: usize = 2;
 /// One layer's results: an object of the JSON array.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerReport {
-    /// The file, or the files, that it is from.
+    /// Its file, or files.
     pub file: String,
     /// Rows of H and of dZ.
     pub tokens: usize,
@@ -66,8 +66,8 @@ pub struct DesignReport {
     pub winners: usize,
     /// Distinct rows kept, the mean over the trials.
     pub kept: f64,
-    /// How many estimates the statistics are of: as many as the plan has, or a few where all are equal, since the design
-    /// draws nothing.
+    /// How many estimates were made: as many as the plan has, or a few where all are equal because the design draws
+    /// nothing.
     pub trials: usize,
     /// √(mean over the trials of ‖ĝ − g‖²_F / ‖g‖²_F). 0 if no larger than rounding.
     pub rel_error: f64,
@@ -76,9 +76,9 @@ pub struct DesignReport {
     /// ‖mean ĝ − g‖² / (mean ‖ĝ − g‖² / trials): about 1 if unbiased, up to `trials` if biased; null if there is no
     /// error.
     pub bias_ratio: Option<f64>,
-    /// mean ‖ĝ − g‖² over the variance of plain column-row sampling, in closed form; null if that has none.
+    /// mean ‖ĝ − g‖² over the variance of plain column-row sampling, in closed form; null if that is 0.
     pub variance_vs_crs: Option<f64>,
-    /// How long the steps take.
+    /// Times of the steps.
     pub time_ms: StepTimes,
 }
 
@@ -98,15 +98,14 @@ pub struct StepTimes {
 }
 
 impl StepTimes {
-    /// What an estimate takes in all, as a share of the exact product's time.
+    /// The time of an estimate, all steps together, as a share of the exact product's.
     pub fn total_vs_exact(&self) -> f64 {
         (self.norms + self.select + self.gather + self.product) / self.exact
     }
 }
 
 impl DesignReport {
-    /// Memory that lives from the forward to the backward pass, kept rows with their indices and scales, as a share of
-    /// all of H.
+    /// Bytes that live from the forward to the backward pass (kept rows with their indices and scales), as a share of H's.
     pub fn memory_share(&self, layer: &LayerReport) -> f64 {
         let row = (layer.in_features * layer.element_bytes) as f64;
         let kept_row = row + Selection::BYTES_PER_PAIR as f64;
@@ -142,7 +141,7 @@ pub fn csv(layers: &[LayerReport]) -> String {
     text
 }
 
-/// All layers' tables, and the legend. `threads` is what the times were taken on.
+/// All layers' tables, and the legend. `threads` is the number of threads that the times were taken on.
 pub fn tables(layers: &[LayerReport], threads: usize) -> String {
     let mut text = String::new();
     for layer in layers {
@@ -167,7 +166,7 @@ fn write_layer(text: &mut String, layer: &LayerReport, threads: usize) {
     text.push('\n');
 }
 
-/// How many estimates a line's numbers are of, and the designs for which it is fewer.
+/// How many estimates each line's numbers come from, and the designs that made fewer.
 fn trials(results: &[DesignReport]) -> String {
     let most = results.iter().map(|result| result.trials).max().unwrap_or(0);
     let mut text = format!("{most} trials for each line");
@@ -232,7 +231,7 @@ fn row(layer: &LayerReport, result: &DesignReport, budget: String) -> Vec<Cell> 
 fn legend() -> String {
     let biased = BuiltIn::ALL.into_iter().filter(|design| !design.is_unbiased()).map(|design| design.to_string());
     format!(
-        "error          ‖ĝ − g‖ / ‖g‖ of one estimate ĝ of the exact g = dW: root mean square, spread between draws\n\
+        "error          ‖ĝ − g‖ / ‖g‖ of one estimate ĝ of the exact g = dW: root mean square, spread over trials\n\
          variance       mean ‖ĝ − g‖² over that of plain column-row sampling (crs) with the same weights\n\
          bias ratio     about 1 if errors average out over trials, up to their number if they never do ({}: biased by design)\n\
          rows, memory   distinct rows of H kept for the backward pass; their bytes, with indices and scales, over H's\n\

@@ -1,4 +1,4 @@
-//! The layout of figures, in points: rows of panels that share a y axis, and a legend at their right.
+//! The layout of figures, in points: rows of panels that share a y axis, and a legend to their right.
 
 use super::axis::Axis;
 use super::style::{AXIS, DrawError, FINE_GRID, FONT, GRID, LineStyle, SHADE, TEXT, drawing_failed, pixels};
@@ -46,7 +46,7 @@ pub(crate) struct Row {
     pub(crate) x_axis: Axis,
     /// How a tick on the x axis is labelled.
     pub(crate) x_label: fn(f64) -> String,
-    /// What the lines' means are taken over, to be shaded.
+    /// The range that the lines' means are taken over; it is shaded.
     pub(crate) averaged: Option<Range<f64>>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Line {
     pub(crate) style: LineStyle,
     pub(crate) points: Vec<(f64, f64)>,
     pub(crate) markers: Vec<(f64, f64)>,
-    /// Written at the right, at its own height.
+    /// Written to the right of the panel, at the mean's height.
     pub(crate) mean: Option<f64>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct LegendEntry {
     pub(crate) style: LineStyle,
 }
 
-/// Where a panel goes, with its title and its axes.
+/// The place of a panel with its title and its axes.
 struct Place {
     left: u32,
     top: u32,
@@ -193,7 +193,7 @@ impl Figure {
     }
 }
 
-/// Writes every line's mean beside the panel at the mean's height, or as near to it as the others allow.
+/// Writes each line's mean beside the panel at the mean's height, moved only as far as other means require.
 fn draw_means<DB: DrawingBackend>(
     root: &DrawingArea<DB, Shift>,
     panel_right: u32,
@@ -213,7 +213,7 @@ fn draw_means<DB: DrawingBackend>(
     Ok(())
 }
 
-/// Moves ascending places apart until neighbours have a distance, groups staying centred where they were.
+/// Moves ascending places until neighbours are `apart` from each other; groups stay centred.
 fn spread(places: &mut [i32], apart: i32) {
     for _ in 0..places.len() {
         for at in 1..places.len() {
@@ -249,7 +249,7 @@ pub(crate) fn short_name(file: &str) -> String {
     file.split(" + ").map(stem).collect::<Vec<_>>().join(" + ")
 }
 
-/// As much of the end of a text as fits a width.
+/// The longest end of a text that fits a width.
 fn fitted<DB: DrawingBackend>(
     root: &DrawingArea<DB, Shift>,
     text: String,

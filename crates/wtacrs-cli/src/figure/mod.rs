@@ -1,8 +1,8 @@
 //! Figures of lines in panels, written to SVG or PNG files.
 //!
-//! Both formats are drawn by the same code at `SCALE` times the size they are meant for, since drawing backends place
-//! everything on whole pixels; the PNG is then averaged down, which smooths its edges. A subcommand describes its figure
-//! as a `Figure`: rows of panels with their lines, axes and legend.
+//! A subcommand describes its figure as a `Figure`: rows of panels with their lines, axes and legend. Both formats are
+//! drawn by the same code, at `SCALE` times the figure's size since drawing backends place everything on whole pixels;
+//! the PNG is then averaged down, which smooths its edges.
 
 mod axis;
 mod layout;
@@ -36,7 +36,7 @@ enum FigureFormat {
     Png,
 }
 
-/// Why there is no figure.
+/// Why a figure cannot be drawn or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FigureError {
@@ -128,7 +128,7 @@ fn png(figure: &Figure) -> Result<Vec<u8>, DrawError> {
     Ok(bytes)
 }
 
-/// Every square of `AVERAGED` × `AVERAGED` pixels becomes one of their mean colour.
+/// Replaces each square of `AVERAGED` × `AVERAGED` pixels by one pixel of their mean colour.
 fn averaged(pixels: &[u8], width: usize) -> Result<Vec<u8>, DrawError> {
     let side = AVERAGED as usize;
     let height = pixels.len() / (width * RGB);

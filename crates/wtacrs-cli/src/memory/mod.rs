@@ -35,13 +35,13 @@ JSON: {name, element_bytes, inputs: [{name, layers, count, tokens, in_features, 
   predictor_bytes   the state of a norm predictor
 CSV has one line for each input and budget.
 
-Exit code: 0, or 2 if anything was wrong with the arguments.";
+Exit code: 0, or 2 if an argument is refused.";
 
 /// Arguments of `wtacrs memory`.
 #[derive(Debug, Args)]
 #[command(after_help = examples(), after_long_help = format!("{}\n\n{JSON_FORMAT}", examples()))]
 pub struct MemoryArgs {
-    /// A transformer by name; without one, a single layer of --tokens and --in-features
+    /// A transformer by name [default: a single layer of --tokens and --in-features]
     #[arg(value_name = "SHAPE", required_unless_present_all = ["tokens", "in_features"])]
     pub model: Option<Model>,
 
@@ -53,7 +53,7 @@ pub struct MemoryArgs {
     #[arg(long, value_name = "N", default_value_t = 128, conflicts_with = "tokens")]
     pub length: usize,
 
-    /// Tokens of a target, for shapes with a decoder; as long as the sequence by default
+    /// Tokens of a target, for shapes with a decoder [default: --length]
     #[arg(long, value_name = "N", conflicts_with = "tokens")]
     pub target_length: Option<usize>,
 
@@ -65,7 +65,7 @@ pub struct MemoryArgs {
     #[arg(long, value_name = "N", requires = "tokens", conflicts_with = "model")]
     pub in_features: Option<usize>,
 
-    /// How many tokens to keep, as fractions (0.3) or counts (128)
+    /// Tokens to keep, as fractions (0.3) or counts (128)
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
     pub budget: Vec<Keep>,
 
@@ -101,7 +101,7 @@ pub enum MemoryError {
         /// Why the budget is refused.
         source: BudgetError,
     },
-    /// No predictor has so many features.
+    /// More features than a predictor can have.
     #[error("{input}: {source}")]
     Predictor {
         /// The input.
@@ -115,7 +115,7 @@ pub enum MemoryError {
         /// The input.
         input: &'static str,
     },
-    /// Nowhere to print to.
+    /// Output that cannot be written.
     #[error(transparent)]
     Run(#[from] RunError),
 }

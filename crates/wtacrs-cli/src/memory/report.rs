@@ -28,7 +28,7 @@ pub struct MemoryReport {
     pub exact_bytes: u64,
     /// Σ of their kept rows, for each budget.
     pub saved_bytes: Vec<u64>,
-    /// Σ of the states of one norm predictor for each input. They live as long as the model, not from forward to backward.
+    /// Σ of the states of one norm predictor for each input. They live as long as the model does.
     pub predictor_bytes: u64,
 }
 
@@ -87,7 +87,8 @@ pub fn csv(report: &MemoryReport) -> String {
 pub fn table(report: &MemoryReport, keeps: &[Keep]) -> String {
     let mut text = format!("{}, elements of {} bytes\n\n", report.name, report.element_bytes);
     let _ = writeln!(text, "{}\n", rows(report, keeps).trim_fmt());
-    let _ = writeln!(text, "norm predictors, if used: {} once, whatever the batch\n", bytes(report.predictor_bytes));
+    let _ =
+        writeln!(text, "norm predictors, if used: {} once, whatever the batch size\n", bytes(report.predictor_bytes));
     text + LEGEND
 }
 

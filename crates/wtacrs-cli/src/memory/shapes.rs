@@ -68,7 +68,7 @@ pub struct Batch {
     pub target_length: usize,
 }
 
-/// A name that no model has.
+/// A name that is not a model's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no shape '{name}': choose from {}", names())]
 pub struct UnknownModel {

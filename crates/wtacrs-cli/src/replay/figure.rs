@@ -8,7 +8,7 @@ use crate::figure::{
 use crate::labels::WeightSource;
 use crate::text::significant;
 
-/// Lines of many steps have a marker now and then only.
+/// How many markers a line of many steps has.
 const MARKERS: usize = 10;
 
 /// A row for each recording, a panel for each budget.
@@ -54,7 +54,7 @@ fn panel(results: &[SourceReport]) -> Panel {
 fn line(result: &SourceReport) -> Line {
     let points: Vec<(f64, f64)> = result.errors.iter().enumerate().map(|(step, &error)| (step as f64, error)).collect();
     let apart = points.len().div_ceil(MARKERS).max(1);
-    // Every source at other steps, so that lines close to each other do not hide their markers.
+    // Each source has its markers at other steps, so that lines close to each other do not hide them.
     let place = SOURCES.iter().position(|source| *source == result.weights).unwrap_or(0);
     let first = (place * apart).div_ceil(SOURCES.len()).min(points.len().saturating_sub(1));
     let seen = |points: &(f64, f64)| points.1 > 0.0;

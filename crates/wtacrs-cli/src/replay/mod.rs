@@ -1,4 +1,4 @@
-//! `wtacrs replay`: how well each source of weights would have chosen the rows to keep in recorded training steps.
+//! `wtacrs replay`: the error that each source of weights leaves when it chooses the rows of recorded training steps.
 
 mod figure;
 pub mod measure;
@@ -30,41 +30,43 @@ Examples:
 
 const JSON_FORMAT: &str = "\
 JSON: an array with one object for each file,
-  {file, steps, tokens, in_features, results: [{source, fraction, features, mean_error_second_half, errors: […]}]}
-  source                  exact, predictor or input
-  fraction                tokens to keep / tokens, as asked for
+  {file, steps, tokens, in_features, results: [{weights, fraction, budget, budget_share, features,
+   mean_error_second_half, errors: […]}]}
+  weights                 exact, predictor or input
+  fraction                the share of the tokens to keep that was asked for; null where a count was
+  budget                  the number of tokens to keep, k; budget_share is k / tokens
   features                of the predictor, at most in_features rounded up to a power of two; null for the other sources
   errors                  √(Σ (1/π_i − 1) ‖h_i‖² ‖dz_i‖²) / ‖dW‖_F of every step, from the first on
   mean_error_second_half  the mean of errors[⌊steps/2⌋…]
 CSV has the same errors, one line for each step.
 
-Exit code: 0, or 2 if anything was wrong with the arguments or the files.";
+Exit code: 0, or 2 if an argument or a file is refused.";
 
 /// Arguments of `wtacrs replay`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{JSON_FORMAT}"))]
 pub struct ReplayArgs {
-    /// safetensors files with recorded steps; without any, a real recording that comes with the command
+    /// safetensors files with recorded steps [default: a real recording that comes with the command]
     ///
     /// Each has H (steps × tokens × in_features), the norms of dZ's rows (steps × tokens) and ‖dW‖_F (steps), in f32,
-    /// f16 or bf16. Files are read step by step, and may be larger than memory.
+    /// f16 or bf16. Files are read step by step, so that they may be larger than memory.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// How many tokens to keep at each step, as fractions (0.3) or counts (128)
+    /// Tokens to keep at each step, as fractions (0.3) or counts (128)
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
     pub budget: Vec<Keep>,
 
-    /// What weights are made from: exact (‖h‖·‖dz‖), predictor (‖h‖ and a guess of ‖dz‖), input (‖h‖ alone), or all
+    /// Sources of the weights: exact (‖h‖·‖dz‖), predictor (‖h‖ and a guess of ‖dz‖), input (‖h‖ alone), or all
     #[arg(long, value_name = "NAME,…", default_value = "all",
           value_parser = |names: &str| WeightSources::parse(names, &SOURCES))]
     pub weights: WeightSources,
 
-    /// Settings of the predictor.
+    /// The norm predictor.
     #[command(flatten)]
     pub predictor: PredictorArgs,
 
-    /// Threads and format.
+    /// How to run and how to print.
     #[command(flatten)]
     pub run: RunArgs,
 
@@ -88,23 +90,23 @@ pub struct ReplayArgs {
 /// Settings of the norm predictor.
 #[derive(Clone, Debug, Args)]
 pub struct PredictorArgs {
-    /// The predictor's features, random projections of h; of no use beyond in_features rounded up to a power of two
+    /// Features of the predictor, random projections of h; at most in_features, rounded up to a power of two, are used
     #[arg(long, value_name = "R", default_value_t = PredictorSettings::default().features)]
     pub features: usize,
 
-    /// How much of what the predictor knew it keeps from one step to the next, at most 1
+    /// Share of the predictor's statistics that remains at the next step, at most 1
     #[arg(long, value_name = "SHARE", default_value_t = PredictorSettings::default().forgetting)]
     pub forgetting: f64,
 
-    /// The predictor's ridge, as a share of the mean diagonal
+    /// Ridge of the predictor, as a share of the mean diagonal
     #[arg(long, value_name = "SHARE", default_value_t = PredictorSettings::default().ridge)]
     pub ridge: f64,
 
-    /// How far a guess of log ‖dz‖ may lie from the last step's mean, and where norms are so small that they count as none
+    /// Largest distance of a guess of log ‖dz‖ from the last step's mean; norms further below it count as zero
     #[arg(long, value_name = "BOUND", default_value_t = PredictorSettings::default().clamp)]
     pub clamp: f64,
 
-    /// How many kept rows the predictor learns from at each step, at most
+    /// Most kept rows that the predictor learns from at a step
     #[arg(long, value_name = "N", default_value_t = PredictorSettings::default().rows_per_update)]
     pub rows_per_update: usize,
 
@@ -121,7 +123,7 @@ impl ReplayArgs {
 }
 
 impl PredictorArgs {
-    /// The settings, as yet unchecked.
+    /// The settings. [`NormPredictor::new`](wtacrs_core::guesses::NormPredictor::new) checks them.
     pub fn settings(&self) -> PredictorSettings {
         let &Self { features, forgetting, ridge, clamp, rows_per_update, seed } = self;
         PredictorSettings::default()
@@ -134,7 +136,7 @@ impl PredictorArgs {
     }
 }
 
-/// Why recordings cannot be replayed, in one line.
+/// Why a replay fails, in one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
@@ -162,10 +164,10 @@ pub enum ReplayError {
         /// The reason.
         source: MeasureError,
     },
-    /// No figure.
+    /// A figure that cannot be drawn or written.
     #[error(transparent)]
     Figure(#[from] FigureError),
-    /// No threads, or nowhere to print to.
+    /// No threads, or output that cannot be written.
     #[error(transparent)]
     Run(#[from] RunError),
 }
@@ -174,7 +176,7 @@ pub enum ReplayError {
 trait Bytes: Read + Seek + Send {}
 impl<R: Read + Seek + Send> Bytes for R {}
 
-/// A recording with the name that reports give it.
+/// A recording, and its name in reports.
 struct NamedRecording {
     file: String,
     recording: Recording<Box<dyn Bytes>>,

@@ -1,6 +1,7 @@
-//! What a replay finds, in types that are also the JSON that the command writes: an array of [`RecordingReport`]s.
+//! The report of a replay: as JSON, CSV and tables.
 //!
-//! The JSON is stable: fields may be added, but none is renamed, removed or given another meaning.
+//! The JSON is an array of [`RecordingReport`]s. It is stable: fields may be added; none is renamed or removed, or
+//! changes its meaning.
 
 use crate::labels::{BudgetReport, WeightSource};
 use crate::statistics::mean;
@@ -19,14 +20,14 @@ const WORDS: usize = 2;
 const LEGEND: &str = "\
 error          √(Σ (1/π_i − 1) ‖h_i‖² ‖dz_i‖²) / ‖dW‖ of a step's estimate of dW, averaged over the steps of each half
 exact          weights ‖h_i‖·‖dz_i‖, which are known only after the backward pass: the best that weights can do
-predictor      ‖dz_i‖ guessed from h_i, learned online from the rows that earlier steps kept; it starts knowing nothing
+predictor      ‖dz_i‖ guessed from h_i, learned online from the rows that earlier steps kept; it starts untrained
 input          weights ‖h_i‖ alone
 ";
 
 /// One recording's results: an object of the JSON array.
 #[derive(Clone, Debug, Serialize)]
 pub struct RecordingReport {
-    /// The file that it is from.
+    /// Its file.
     pub file: String,
     /// Steps recorded.
     pub steps: usize,
@@ -60,7 +61,7 @@ impl SourceReport {
         Self { weights, budget, features, mean_error_second_half: mean(&errors[errors.len() / 2..]), errors }
     }
 
-    /// The mean of the errors of the steps before ⌊steps/2⌋; none if there is but one step.
+    /// The mean of the errors of the steps before ⌊steps/2⌋; none if there is only one step.
     pub fn mean_error_first_half(&self) -> Option<f64> {
         let first_half = &self.errors[..self.errors.len() / 2];
         (!first_half.is_empty()).then(|| mean(first_half))

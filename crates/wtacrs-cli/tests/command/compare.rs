@@ -16,7 +16,7 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Results less what changes from run to run.
+/// Results without times, which change from run to run.
 fn statistics(mut reports: Value) -> Vec<Value> {
     let results = reports[0]["results"].as_array_mut().expect("an array");
     for result in results.iter_mut() {
@@ -138,7 +138,7 @@ fn statistics_depend_on_the_seed_alone() {
 }
 
 #[test]
-fn npy_files_give_the_same_as_safetensors() {
+fn npy_and_safetensors_files_give_equal_results() {
     let bytes = fs::read(layer()).expect("the bundled layer");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("a valid file");
     let paths = ["h", "dz", "dz_norm_prev"].map(|key| {
@@ -223,7 +223,7 @@ fn files_that_are_refused() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn a_reader_that_leaves_is_not_a_failure() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_wtacrs"))
         .args(["compare", "--trials", "2", "--format", "json"])
         .stdout(Stdio::piped())

@@ -17,7 +17,7 @@ fn wtacrs(arguments: &[&str]) -> Output {
 fn stdout(arguments: &[&str]) -> String {
     let output = wtacrs(arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.stderr.is_empty(), "nothing on stderr that is no terminal");
+    assert!(output.stderr.is_empty(), "nothing on stderr, which is not a terminal");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 

@@ -61,7 +61,7 @@ fn the_bundled_recording_as_a_table() {
     assert!(!text.contains('\u{1b}'), "no colour without a terminal");
 }
 
-/// What the recording is there to show.
+/// What the bundled recording shows.
 #[test]
 fn a_guess_lies_between_what_is_known_and_nothing() {
     let reports = report(&[]);
