@@ -26,7 +26,7 @@ pub struct WeightSources(Vec<WeightSource>);
 
 /// A name that does not belong to a source of weights, or to one that the subcommand does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no source of weights '{name}': choose from {}", names(.offered))]
+#[error("'{name}' is not a source of weights here: choose from {}", names(.offered))]
 pub struct UnknownWeightSource {
     /// The offending name.
     pub name: String,
@@ -148,7 +148,7 @@ mod tests {
             assert_eq!(parse(&format!("exact,{name}")), Err(unknown));
         }
         let message = parse("best").expect_err("unknown").to_string();
-        assert_eq!(message, "there is no source of weights 'best': choose from exact, stale, input");
+        assert_eq!(message, "'best' is not a source of weights here: choose from exact, stale, input");
     }
 
     #[test]

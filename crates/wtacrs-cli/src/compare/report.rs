@@ -11,9 +11,9 @@ use std::fmt::Write;
 use wtacrs_core::Selection;
 use wtacrs_core::sampling::design::BuiltIn;
 
-const CSV_HEADER: &str = "file,tokens,in_features,out_features,weights,design,fraction,budget,budget_share,winners,kept,trials,\
-                          rel_error,rel_error_sd,bias_ratio,variance_vs_crs,norms_ms,select_ms,gather_ms,product_ms,\
-                          exact_ms\n";
+const CSV_HEADER: &str = "file,tokens,in_features,out_features,weights,design,fraction,budget,budget_share,\
+                          winners,kept,trials,rel_error,rel_error_sd,bias_ratio,variance_vs_crs,norms_ms,select_ms,\
+                          gather_ms,product_ms,exact_ms\n";
 
 const HEADER: [&str; 12] = [
     "budget",

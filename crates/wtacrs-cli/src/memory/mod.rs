@@ -41,7 +41,7 @@ Exit code: 0, or 2 if an argument is refused.";
 #[derive(Debug, Args)]
 #[command(after_help = examples(), after_long_help = format!("{}\n\n{JSON_FORMAT}", examples()))]
 pub struct MemoryArgs {
-    /// A transformer by name [default: a single layer of --tokens and --in-features]
+    /// A transformer by name; without it, --tokens and --in-features describe a single layer
     #[arg(value_name = "SHAPE", required_unless_present_all = ["tokens", "in_features"])]
     pub model: Option<Model>,
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use std::fmt::Write;
 use wtacrs_core::Keep;
 
-const CSV_HEADER: &str = "name,input,layers,count,tokens,in_features,element_bytes,fraction,budget,budget_share,exact_bytes,saved_bytes,predictor_bytes\n";
+const CSV_HEADER: &str = "name,input,layers,count,tokens,in_features,element_bytes,fraction,budget,budget_share,\
+                          exact_bytes,saved_bytes,predictor_bytes\n";
 
 const LEGEND: &str = "\
 ×          how many such inputs the model has; bytes are of all of them

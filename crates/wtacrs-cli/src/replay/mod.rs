@@ -106,7 +106,7 @@ pub struct PredictorArgs {
     #[arg(long, value_name = "BOUND", default_value_t = PredictorSettings::default().clamp)]
     pub clamp: f64,
 
-    /// Most kept rows that the predictor learns from at a step
+    /// Largest number of kept rows that the predictor learns from at a step
     #[arg(long, value_name = "N", default_value_t = PredictorSettings::default().rows_per_update)]
     pub rows_per_update: usize,
 
