@@ -1,10 +1,7 @@
 //! The built `wtacrs doctor`.
 
-#[allow(dead_code)]
-mod support;
-
+use super::stdout;
 use serde_json::Value;
-use support::stdout;
 
 #[test]
 fn every_machine_has_a_path_and_a_reason() {
@@ -22,7 +19,7 @@ fn every_machine_has_a_path_and_a_reason() {
     assert!(found["cpu"]["threads"].as_u64() >= Some(1));
     assert!(last.ends_with(found["reason"].as_str().expect("a text")));
 
-    // Only where there is no driver is it known what must be said.
+    // Without a driver the output is known.
     if found["driver"]["cuda"].is_null() {
         assert_eq!(*last, "runs on  CPU: there is no CUDA driver on this machine (no libcuda.so)");
         assert!(lines.contains(&"GPU      none"), "{text}");

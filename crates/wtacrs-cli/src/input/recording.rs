@@ -1,8 +1,8 @@
 //! Recorded training steps in a safetensors file, read one step at a time.
 //!
 //! H is steps × tokens × in_features, the norms of dZ's rows are steps × tokens, and ‖dW‖_F is one number for each
-//! step. Opening reads and checks the header alone; a step is then sought where the header says it is. So a file of
-//! any size takes the memory of one step, and no bytes make the reader panic.
+//! step. Opening reads and checks only the header, which says where each step is. So a file of any size takes the memory
+//! of one step. No bytes make the reader panic.
 
 use super::safetensors::{decode_values, unsupported};
 use super::{InputError, Matrix, Tensor};
@@ -10,9 +10,9 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError};
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// Bytes that tell the length of the header.
+/// Bytes that hold the length of the header.
 const LENGTH_BYTES: u64 = 8;
-/// No header of a recording is longer: at a hundred bytes for each, room for over a hundred thousand tensors.
+/// Longer headers are refused. At a hundred bytes for each tensor, this allows over a hundred thousand.
 const LONGEST_HEADER: u64 = 1 << 24;
 
 /// The names under which a safetensors file holds recorded steps.
@@ -32,7 +32,7 @@ impl Default for RecordingKeys {
     }
 }
 
-/// Recorded steps of one layer, of which any can be read.
+/// Recorded steps of one layer, read in any order.
 #[derive(Debug)]
 pub struct Recording<R> {
     file: R,
@@ -65,18 +65,18 @@ pub enum RecordingError {
     /// A header, or a tensor as the header describes it, that is refused.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// A header that no recording needs.
+    /// A header longer than any recording needs.
     #[error("its header is {length} bytes long: at most {LONGEST_HEADER} are read")]
     HeaderTooLong {
-        /// The length that the file tells.
+        /// The length in the file.
         length: u64,
     },
-    /// A file that was cut off, or goes on after its end.
+    /// A file that is shorter or longer than its header says.
     #[error("the file is {found} bytes long, but by its header it must be {expected}")]
     WrongFileLength {
-        /// What the header amounts to.
+        /// The length by the header.
         expected: u64,
-        /// How long it is.
+        /// The file's length.
         found: u64,
     },
     /// Not one entry for each step of H.
@@ -94,10 +94,10 @@ pub enum RecordingError {
     Step {
         /// The step, from 0.
         step: usize,
-        /// What is wrong with it.
+        /// The reason.
         source: InputError,
     },
-    /// A gradient that no error can be relative to.
+    /// A gradient norm that errors cannot be relative to.
     #[error("step {step}: {tensor} is {value}: ‖dW‖ must be finite and more than 0")]
     InvalidGradientNorm {
         /// The step, from 0.
@@ -109,7 +109,7 @@ pub enum RecordingError {
     },
 }
 
-/// A tensor of which every step has an equal part.
+/// A tensor with an equal part for each step.
 #[derive(Debug)]
 struct StepTensor {
     name: String,
@@ -126,7 +126,7 @@ impl<R: Read + Seek> Recording<R> {
     ///
     /// # Errors
     ///
-    /// Everything in [`RecordingError`] but what concerns values, which are not read yet.
+    /// Every [`RecordingError`] except those about values, which are not read yet.
     pub fn open(mut file: R, keys: &RecordingKeys) -> Result<Self, RecordingError> {
         let (header, data_start) = read_header(&mut file)?;
         let h = StepTensor::find(&header, &keys.h, data_start, 3, "steps × tokens × in_features")?;
@@ -162,7 +162,7 @@ impl<R: Read + Seek> Recording<R> {
         self.in_features
     }
 
-    /// Reads one step, counted from 0, into memory of its own.
+    /// Reads one step, counted from 0, into new memory.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl<R: Read + Seek> Recording<R> {
     }
 }
 
-/// The header of a safetensors file, and where the data after it begin.
+/// The header of a safetensors file, and the offset of the data after it.
 fn read_header<R: Read + Seek>(file: &mut R) -> Result<(Metadata, u64), RecordingError> {
     let found = file.seek(SeekFrom::End(0))?;
     file.rewind()?;
@@ -246,6 +246,3 @@ impl StepTensor {
         Ok(Tensor { name: self.name.clone(), shape: self.shape.clone(), column_major: false, values })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,9 +1,8 @@
-//! The layout of figures, in points: rows of panels that share a y axis, and a legend at their right.
+//! The layout of figures, in points: rows of panels that share a y axis, and a legend to their right.
 
 use super::axis::Axis;
-use super::style::{AXIS, FINE_GRID, FONT, GRID, LineStyle, SHADE, TEXT, pixels};
-use super::{PlotError, drawing_failed};
-use crate::numbers::{significant, to_digits};
+use super::style::{AXIS, DrawError, FINE_GRID, FONT, GRID, LineStyle, SHADE, TEXT, drawing_failed, pixels};
+use crate::text::{significant, to_digits};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -31,47 +30,47 @@ const LEGEND_SAMPLE: u32 = 30;
 const TEXT_SHIFT: u32 = 1;
 
 /// A figure's content, arranged.
-pub(super) struct Figure {
-    pub(super) rows: Vec<Row>,
-    pub(super) y_axis: Axis,
-    pub(super) x_label: &'static str,
-    pub(super) y_label: &'static str,
-    pub(super) legend: Vec<LegendEntry>,
-    pub(super) legend_notes: &'static [&'static str],
+pub(crate) struct Figure {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) y_axis: Axis,
+    pub(crate) x_label: &'static str,
+    pub(crate) y_label: &'static str,
+    pub(crate) legend: Vec<LegendEntry>,
+    pub(crate) legend_notes: &'static [&'static str],
 }
 
 /// Panels side by side, with a title above them all.
-pub(super) struct Row {
-    pub(super) title: String,
-    pub(super) panels: Vec<Panel>,
-    pub(super) x_axis: Axis,
+pub(crate) struct Row {
+    pub(crate) title: String,
+    pub(crate) panels: Vec<Panel>,
+    pub(crate) x_axis: Axis,
     /// How a tick on the x axis is labelled.
-    pub(super) x_label: fn(f64) -> String,
-    /// What the lines' means are taken over, to be shaded.
-    pub(super) averaged: Option<Range<f64>>,
+    pub(crate) x_label: fn(f64) -> String,
+    /// The range that the lines' means are taken over; it is shaded.
+    pub(crate) averaged: Option<Range<f64>>,
 }
 
 /// Lines over one pair of axes; later ones are drawn over earlier ones.
-pub(super) struct Panel {
-    pub(super) title: String,
-    pub(super) lines: Vec<Line>,
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    pub(crate) lines: Vec<Line>,
 }
 
 /// A line through points of positive y, with markers.
-pub(super) struct Line {
-    pub(super) style: LineStyle,
-    pub(super) points: Vec<(f64, f64)>,
-    pub(super) markers: Vec<(f64, f64)>,
-    /// Written at the right, at its own height.
-    pub(super) mean: Option<f64>,
+pub(crate) struct Line {
+    pub(crate) style: LineStyle,
+    pub(crate) points: Vec<(f64, f64)>,
+    pub(crate) markers: Vec<(f64, f64)>,
+    /// Written to the right of the panel, at the mean's height.
+    pub(crate) mean: Option<f64>,
 }
 
-pub(super) struct LegendEntry {
-    pub(super) name: String,
-    pub(super) style: LineStyle,
+pub(crate) struct LegendEntry {
+    pub(crate) name: String,
+    pub(crate) style: LineStyle,
 }
 
-/// Where a panel goes, with its title and its axes.
+/// The place of a panel with its title and its axes.
 struct Place {
     left: u32,
     top: u32,
@@ -92,8 +91,8 @@ impl Figure {
         PANEL_WIDTH + PANEL_GAP + if has_means { MEANS_WIDTH } else { 0 }
     }
 
-    /// Chance onto an area of that size times `SCALE`.
-    pub(super) fn draw<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Result<(), PlotError> {
+    /// Draws onto an area of that size times `SCALE`.
+    pub(super) fn draw<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Result<(), DrawError> {
         root.fill(&WHITE).map_err(drawing_failed)?;
         let mut top = OUTER_MARGIN;
         for row in &self.rows {
@@ -108,7 +107,7 @@ impl Figure {
         root: &DrawingArea<DB, Shift>,
         row: &Row,
         top: u32,
-    ) -> Result<(), PlotError> {
+    ) -> Result<(), DrawError> {
         let mut left = OUTER_MARGIN + Y_LABELS_WIDTH;
         let style = text_style(15.0, FontStyle::Bold);
         let title = fitted(root, row.title.clone(), self.size().0 - OUTER_MARGIN - left, &style)?;
@@ -128,7 +127,7 @@ impl Figure {
         place: &Place,
         panel: &Panel,
         row: &Row,
-    ) -> Result<(), PlotError> {
+    ) -> Result<(), DrawError> {
         let Place { left, top, y_labels } = *place;
         write_text(root, &panel.title, (left + y_labels, top), text_style(13.0, FontStyle::Normal))?;
 
@@ -175,7 +174,7 @@ impl Figure {
     }
 
     /// One for all panels, to the right of the first row.
-    fn draw_legend<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Result<(), PlotError> {
+    fn draw_legend<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Result<(), DrawError> {
         let left = self.size().0 - OUTER_MARGIN - LEGEND_WIDTH;
         let mut middle = OUTER_MARGIN + TITLE_HEIGHT + PANEL_TITLE_HEIGHT + LEGEND_LINE / 2;
         let centred = |size| text_style(size, FontStyle::Normal).pos(Pos::new(HPos::Left, VPos::Center));
@@ -194,13 +193,13 @@ impl Figure {
     }
 }
 
-/// Writes every line's mean beside the panel at the mean's height, or as near to it as the others allow.
+/// Writes each line's mean beside the panel at the mean's height, moved only as far as other means require.
 fn draw_means<DB: DrawingBackend>(
     root: &DrawingArea<DB, Shift>,
     panel_right: u32,
     lines: &[Line],
     height_of: impl Fn(f64) -> i32,
-) -> Result<(), PlotError> {
+) -> Result<(), DrawError> {
     let mut means: Vec<(i32, f64, LineStyle)> =
         lines.iter().filter_map(|line| line.mean.map(|mean| (height_of(mean), mean, line.style))).collect();
     means.sort_by_key(|&(height, ..)| height);
@@ -214,7 +213,7 @@ fn draw_means<DB: DrawingBackend>(
     Ok(())
 }
 
-/// Moves ascending places apart until neighbours have a distance, groups staying centred where they were.
+/// Moves ascending places until neighbours are `apart` from each other; groups stay centred.
 fn spread(places: &mut [i32], apart: i32) {
     for _ in 0..places.len() {
         for at in 1..places.len() {
@@ -240,23 +239,23 @@ fn write_text<DB: DrawingBackend>(
     text: &str,
     (x, y): (u32, u32),
     style: TextStyle<'_>,
-) -> Result<(), PlotError> {
+) -> Result<(), DrawError> {
     root.draw(&Text::new(text, (pixels(x), pixels(y)), style)).map_err(drawing_failed)
 }
 
 /// File names without directories and endings.
-pub(super) fn short_name(file: &str) -> String {
+pub(crate) fn short_name(file: &str) -> String {
     let stem = |path| Path::new(path).file_stem().unwrap_or(OsStr::new(path)).to_string_lossy();
     file.split(" + ").map(stem).collect::<Vec<_>>().join(" + ")
 }
 
-/// As much of the end of a text as fits a width.
+/// The longest end of a text that fits a width.
 fn fitted<DB: DrawingBackend>(
     root: &DrawingArea<DB, Shift>,
     text: String,
     width: u32,
     style: &TextStyle<'_>,
-) -> Result<String, PlotError> {
+) -> Result<String, DrawError> {
     let mut rest = text.chars();
     let mut shown = text.clone();
     while root.estimate_text_size(&shown, style).map_err(drawing_failed)?.0 > pixels(width) as u32 {

@@ -1,4 +1,4 @@
-//! Axes: what they span, and which values are marked on them.
+//! Axes: their range, scale and ticks.
 
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use std::ops::Range;
@@ -7,20 +7,20 @@ use std::ops::Range;
 const MARGIN: f64 = 1.25;
 /// The smallest span of an axis, as a factor: enough for a round number to be on it.
 const LEAST_SPAN: f64 = 4.0;
-/// From this span on only powers of ten are labelled.
+/// On axes of at least this span only powers of ten are labelled.
 const WIDE_SPAN: f64 = 2000.0;
 
-/// About so many labels are on a linear axis.
+/// About how many labels a linear axis has.
 const LINEAR_TICKS: f64 = 6.0;
 /// Free space at both ends of a linear axis, as a share of it.
 const LINEAR_MARGIN: f64 = 0.03;
 
-/// So many pixels short of a whole one count as it.
+/// A position this little short of a whole pixel counts as that pixel.
 const HAIR: f64 = 1e-3;
 
 /// An axis with labelled ticks, and grid lines without a label.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     scale: Scale,
     pub(super) range: Range<f64>,
     ticks: Vec<f64>,
@@ -35,7 +35,7 @@ enum Scale {
 
 impl Axis {
     /// A logarithmic axis for these positive values, with round numbers as ticks.
-    pub(super) fn with_round_ticks(values: &[f64]) -> Self {
+    pub(crate) fn with_round_ticks(values: &[f64]) -> Self {
         let range = span(values);
         let digits: &[f64] = if range.end / range.start < WIDE_SPAN { &[1.0, 2.0, 5.0] } else { &[1.0] };
         let every_digit = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
@@ -47,9 +47,9 @@ impl Axis {
         }
     }
 
-    /// A logarithmic axis for these positive values, with the values themselves as ticks, as far as there is room:
-    /// `label_share` is the width of a label as a share of the axis.
-    pub(super) fn with_ticks_at(values: &[f64], label_share: f64) -> Self {
+    /// A logarithmic axis for these positive values, with the values themselves as ticks; those without room for a label
+    /// are left out. `label_share` is the width of a label as a share of the axis.
+    pub(crate) fn with_ticks_at(values: &[f64], label_share: f64) -> Self {
         let range = span(values);
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -63,8 +63,8 @@ impl Axis {
         Self { scale: Scale::Logarithmic, grid: ticks.clone(), ticks, range }
     }
 
-    /// A linear axis from 0 to the last of so many counted things, with round numbers as ticks.
-    pub(super) fn counting(things: usize) -> Self {
+    /// A linear axis from 0 to `things` − 1, with round numbers as ticks.
+    pub(crate) fn counting(things: usize) -> Self {
         let last = things.saturating_sub(1).max(1) as f64;
         let rough = last / LINEAR_TICKS;
         let power = 10_f64.powf(rough.log10().floor());

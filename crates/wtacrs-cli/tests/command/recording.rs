@@ -1,10 +1,15 @@
-//! Recordings sound and corrupt.
+//! Recordings, sound and corrupt, through the reader's public interface.
 
-use super::*;
 use half::bf16;
 use ndarray::array;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use std::io::Cursor;
+use std::cell::Cell;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use wtacrs_cli::input::{Matrix, Recording, RecordingError, RecordingKeys, Step};
+
+/// The longest header that is read.
+const LONGEST_HEADER: u64 = 1 << 24;
 
 type Entry<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
 
@@ -166,15 +171,15 @@ fn any_flipped_byte_is_an_error_or_a_recording() {
     }
 }
 
-/// A source that says where it was read.
+/// A file that records how much is read of it at once.
 struct Traced<'a> {
     bytes: Cursor<&'a [u8]>,
-    most_at_once: usize,
+    most_at_once: &'a Cell<usize>,
 }
 
 impl Read for Traced<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.most_at_once = self.most_at_once.max(buffer.len());
+        self.most_at_once.set(self.most_at_once.get().max(buffer.len()));
         self.bytes.read(buffer)
     }
 }
@@ -193,10 +198,11 @@ fn no_more_than_a_step_is_read_at_once() {
         f32s("dz_norm", &[steps, tokens], &vec![1.0; steps * tokens]),
         f32s("g_norm", &[steps], &vec![1.0; steps]),
     ]);
-    let source = Traced { bytes: Cursor::new(&bytes), most_at_once: 0 };
-    let mut recording = Recording::open(source, &RecordingKeys::default()).expect("a recording");
+    let most_at_once = Cell::new(0);
+    let file = Traced { bytes: Cursor::new(&bytes), most_at_once: &most_at_once };
+    let mut recording = Recording::open(file, &RecordingKeys::default()).expect("a recording");
     for step in 0..steps {
         recording.read_step(step).expect("a step");
     }
-    assert_eq!(recording.file.most_at_once, tokens * features * size_of::<f32>());
+    assert_eq!(most_at_once.get(), tokens * features * size_of::<f32>());
 }

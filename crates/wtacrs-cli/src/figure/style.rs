@@ -1,15 +1,14 @@
-//! How figures look: their font, and a colour, a marker and a line for each design and each source of weights.
-//!
-//! Colours are Okabe and Ito's, told apart with any colour vision; markers tell lines apart without colours.
+//! How figures look: their scale, font and colours, and how lines and markers are drawn.
 
-use super::{PlotError, SCALE, drawing_failed};
-use crate::replay::report::Source;
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::register_font as register;
 use std::f64::consts::TAU;
-use wtacrs_core::sampling::design::BuiltIn;
+use std::fmt::Display;
+
+/// Pixels drawn for each point of the layout.
+pub(super) const SCALE: u32 = 4;
 
 /// The family in SVG files, and the name of the embedded font for measuring text and for PNG files.
 pub(super) const FONT: &str = "sans-serif";
@@ -22,9 +21,14 @@ pub(super) const SHADE: RGBColor = RGBColor(246, 247, 250);
 const LINE_WIDTH: f64 = 1.6;
 const RIM_WIDTH: f64 = 1.0;
 
-/// How a line is drawn. Those of biased designs are dashed.
+/// Why drawing failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot draw the figure: {0}")]
+pub struct DrawError(String);
+
+/// How a line is drawn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LineStyle {
+pub(crate) struct LineStyle {
     pub(super) color: RGBColor,
     marker: Marker,
     filled: bool,
@@ -33,60 +37,51 @@ pub(super) struct LineStyle {
 
 /// A regular polygon, turned from standing on its base by a share of a full turn; its radius is in points.
 #[derive(Clone, Copy, Debug)]
-struct Marker {
+pub(crate) struct Marker {
     corners: u32,
     turn: f64,
     radius: f64,
 }
 
-const CIRCLE: Marker = Marker { corners: 48, turn: 0.0, radius: 3.8 };
-/// Large enough to be seen around another design's marker.
-const RING: Marker = Marker { radius: 5.6, ..CIRCLE };
-const SQUARE: Marker = Marker { corners: 4, turn: 0.125, radius: 5.2 };
-const DIAMOND: Marker = Marker { corners: 4, turn: 0.0, radius: 5.6 };
-const TRIANGLE: Marker = Marker { corners: 3, turn: 0.0, radius: 5.6 };
-const INVERTED_TRIANGLE: Marker = Marker { turn: 0.5, ..TRIANGLE };
+pub(crate) const CIRCLE: Marker = Marker { corners: 48, turn: 0.0, radius: 3.8 };
+/// Large enough to be seen around another line's marker.
+pub(crate) const RING: Marker = Marker { radius: 5.6, ..CIRCLE };
+pub(crate) const SQUARE: Marker = Marker { corners: 4, turn: 0.125, radius: 5.2 };
+pub(crate) const DIAMOND: Marker = Marker { corners: 4, turn: 0.0, radius: 5.6 };
+pub(crate) const TRIANGLE: Marker = Marker { corners: 3, turn: 0.0, radius: 5.6 };
+pub(crate) const INVERTED_TRIANGLE: Marker = Marker { turn: 0.5, ..TRIANGLE };
+
+/// Wraps an error of a drawing library, of which there are several types.
+pub(super) fn drawing_failed(error: impl Display) -> DrawError {
+    DrawError(error.to_string())
+}
 
 /// Points of the layout in pixels.
 pub(super) fn pixels(points: impl Into<f64>) -> i32 {
     (points.into() * f64::from(SCALE)).round() as i32
 }
 
-/// Makes the embedded font known. No font of the system is looked for.
-pub(super) fn register_font() -> Result<(), PlotError> {
-    let bad_font = |_| PlotError::Draw("the embedded font is damaged".to_owned());
+/// Registers the embedded font under [`FONT`]. Fonts of the system are not used.
+pub(super) fn register_font() -> Result<(), DrawError> {
+    let bad_font = |_| DrawError("the embedded font is damaged".to_owned());
     register(FONT, FontStyle::Normal, dejavu::sans::regular()).map_err(bad_font)?;
     register(FONT, FontStyle::Bold, dejavu::sans::bold()).map_err(bad_font)
 }
 
 impl LineStyle {
-    pub(super) fn of_design(design: BuiltIn) -> Self {
-        let (red_green_blue, marker) = match design {
-            BuiltIn::Uniform => ((130, 130, 130), SQUARE),
-            BuiltIn::Crs => ((230, 159, 0), TRIANGLE),
-            BuiltIn::TopK => ((204, 121, 167), INVERTED_TRIANGLE),
-            BuiltIn::WtaIid => ((86, 180, 233), DIAMOND),
-            BuiltIn::WtaStratified => ((0, 158, 115), RING),
-            BuiltIn::WtaPivotal => ((0, 90, 160), CIRCLE),
-            // Designs that come later have no look of their own until they get one here.
-            _ => ((0, 0, 0), CIRCLE),
-        };
-        let (red, green, blue) = red_green_blue;
-        Self {
-            color: RGBColor(red, green, blue),
-            marker,
-            filled: design != BuiltIn::WtaStratified,
-            dashed: !design.is_unbiased(),
-        }
+    /// A solid line of this red, green and blue, with filled markers.
+    pub(crate) fn new((red, green, blue): (u8, u8, u8), marker: Marker) -> Self {
+        Self { color: RGBColor(red, green, blue), marker, filled: true, dashed: false }
     }
 
-    pub(super) fn of_source(source: Source) -> Self {
-        let (color, marker) = match source {
-            Source::Exact => (RGBColor(0, 90, 160), CIRCLE),
-            Source::Predictor => (RGBColor(0, 158, 115), DIAMOND),
-            Source::Input => (RGBColor(230, 159, 0), TRIANGLE),
-        };
-        Self { color, marker, filled: true, dashed: false }
+    /// Outlines of markers only, so that a marker below shows.
+    pub(crate) fn hollow(self) -> Self {
+        Self { filled: false, ..self }
+    }
+
+    /// A dashed line.
+    pub(crate) fn dashed(self) -> Self {
+        Self { dashed: true, ..self }
     }
 
     /// A line through these pixels.
@@ -94,7 +89,7 @@ impl LineStyle {
         self,
         area: &DrawingArea<DB, Shift>,
         points: Vec<(i32, i32)>,
-    ) -> Result<(), PlotError> {
+    ) -> Result<(), DrawError> {
         let stroke = self.color.stroke_width(pixels(LINE_WIDTH) as u32);
         if self.dashed {
             let (dash, gap) = (pixels(4.5), pixels(3.0));
@@ -109,7 +104,7 @@ impl LineStyle {
         self,
         area: &DrawingArea<DB, Shift>,
         at: (i32, i32),
-    ) -> Result<(), PlotError> {
+    ) -> Result<(), DrawError> {
         if self.filled {
             area.draw(&Polygon::new(self.outline(at, RIM_WIDTH), WHITE.filled())).map_err(drawing_failed)?;
             area.draw(&Polygon::new(self.outline(at, 0.0), self.color.filled())).map_err(drawing_failed)

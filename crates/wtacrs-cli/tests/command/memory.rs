@@ -1,16 +1,14 @@
 //! The built `wtacrs memory`, from its arguments to its exit code.
 
-mod support;
-
+use super::stdout;
 use serde_json::Value;
-use support::stdout;
 
 fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&stdout(&[&["memory", "--format", "json"], arguments].concat())).expect("JSON")
 }
 
 fn assert_refused(arguments: &[&str], parts: &[&str]) {
-    support::assert_refused(&[&["memory"], arguments].concat(), parts);
+    super::assert_refused(&[&["memory"], arguments].concat(), parts);
 }
 
 #[test]
@@ -18,7 +16,9 @@ fn one_layer_by_hand() {
     let report = json(&["--tokens", "1000", "--in-features", "64", "--dtype", "f32", "--budget", "0.3,100"]);
     assert_eq!(report["exact_bytes"], 1000 * 64 * 4);
     assert_eq!(report["saved_bytes"], serde_json::json!([300 * (64 * 4 + 12), 100 * (64 * 4 + 12)]));
-    assert_eq!(report["inputs"][0]["saved"][1]["fraction"], 0.1);
+    let saved = &report["inputs"][0]["saved"];
+    assert_eq!(saved[0], serde_json::json!({"fraction": 0.3, "budget": 300, "budget_share": 0.3, "bytes": 300 * 268}));
+    assert_eq!(saved[1], serde_json::json!({"fraction": null, "budget": 100, "budget_share": 0.1, "bytes": 100 * 268}));
 }
 
 #[test]
@@ -43,10 +43,13 @@ fn tables_and_lines() {
     assert!(text.contains("keep 0.3") && text.contains("keep 0.1") && text.contains("\n all "), "{text}");
     let text = stdout(&["memory", "t5-3b", "--format", "csv"]);
     assert_eq!(text.lines().count(), 1 + 11 * 2);
+    assert!(text.starts_with("name,input,layers,count,tokens,in_features,element_bytes,fraction,budget,budget_share,"));
+    let unquoted = text.lines().filter(|line| !line.contains('"'));
+    assert!(unquoted.into_iter().all(|line| line.split(',').count() == 13), "{text}");
 }
 
 #[test]
-fn what_cannot_be_told_is_refused() {
+fn arguments_that_are_refused() {
     assert_refused(&["gpt-5"], &["gpt-5", "bert-base"]);
     assert_refused(&[], &["SHAPE"]);
     assert_refused(&["--tokens", "10"], &["--in-features"]);

@@ -1,10 +1,11 @@
-//! The figure of a comparison: relative error against budget, a line for each design.
+//! The figure of a comparison: relative error against budget, one line for each design.
 
-use super::axis::Axis;
-use super::figure::{Figure, LegendEntry, Line, Panel, Row, short_name};
-use super::style::LineStyle;
-use crate::compare::report::{DesignReport, LayerReport};
-use crate::numbers::significant;
+use super::report::{DesignReport, LayerReport};
+use crate::figure::{
+    Axis, CIRCLE, DIAMOND, Figure, INVERTED_TRIANGLE, LegendEntry, Line, LineStyle, Panel, RING, Row, SQUARE, TRIANGLE,
+    short_name,
+};
+use crate::text::significant;
 use wtacrs_core::sampling::design::BuiltIn;
 
 /// The width of a label on the x axis, with space around it, as a share of the panel.
@@ -28,12 +29,12 @@ pub(super) fn figure(layers: &[LayerReport]) -> Figure {
 
 fn row(layer: &LayerReport, designs: &[BuiltIn]) -> Row {
     let LayerReport { file, tokens, in_features, out_features, results, .. } = layer;
-    let fractions: Vec<f64> = results.iter().map(|result| result.fraction).collect();
+    let shares: Vec<f64> = results.iter().map(|result| result.budget.share).collect();
     Row {
         title: format!("{}: {tokens} tokens, {in_features} → {out_features}", short_name(file)),
         panels: results.chunk_by(|a, b| a.weights == b.weights).map(|results| panel(results, designs)).collect(),
-        x_axis: Axis::with_ticks_at(&fractions, X_LABEL_SHARE),
-        x_label: |fraction| significant(fraction, 2),
+        x_axis: Axis::with_ticks_at(&shares, X_LABEL_SHARE),
+        x_label: |share| significant(share, 2),
         averaged: None,
     }
 }
@@ -42,9 +43,9 @@ fn panel(results: &[DesignReport], designs: &[BuiltIn]) -> Panel {
     let line = |&design: &BuiltIn| {
         let mut line: Vec<&DesignReport> =
             results.iter().filter(|result| result.design == design && result.rel_error > 0.0).collect();
-        line.sort_by_key(|result| result.budget);
-        let points: Vec<(f64, f64)> = line.iter().map(|result| (result.fraction, result.rel_error)).collect();
-        Line { style: LineStyle::of_design(design), markers: points.clone(), points, mean: None }
+        line.sort_by_key(|result| result.budget.count);
+        let points: Vec<(f64, f64)> = line.iter().map(|result| (result.budget.share, result.rel_error)).collect();
+        Line { style: style(design), markers: points.clone(), points, mean: None }
     };
     Panel {
         title: results.first().map(|result| format!("{} weights", result.weights)).unwrap_or_default(),
@@ -54,5 +55,21 @@ fn panel(results: &[DesignReport], designs: &[BuiltIn]) -> Panel {
 
 fn legend_entry(design: BuiltIn) -> LegendEntry {
     let name = if design.is_unbiased() { design.to_string() } else { format!("{design} (biased)") };
-    LegendEntry { name, style: LineStyle::of_design(design) }
+    LegendEntry { name, style: style(design) }
+}
+
+/// Colours are Okabe and Ito's, which differ with any colour vision; markers differ without colours. Biased designs have
+/// dashed lines.
+fn style(design: BuiltIn) -> LineStyle {
+    let style = match design {
+        BuiltIn::Uniform => LineStyle::new((130, 130, 130), SQUARE),
+        BuiltIn::Crs => LineStyle::new((230, 159, 0), TRIANGLE),
+        BuiltIn::TopK => LineStyle::new((204, 121, 167), INVERTED_TRIANGLE),
+        BuiltIn::WtaIid => LineStyle::new((86, 180, 233), DIAMOND),
+        BuiltIn::WtaStratified => LineStyle::new((0, 158, 115), RING).hollow(),
+        BuiltIn::WtaPivotal => LineStyle::new((0, 90, 160), CIRCLE),
+        // A later design is black until it has a line of its own here.
+        _ => LineStyle::new((0, 0, 0), CIRCLE),
+    };
+    if design.is_unbiased() { style } else { style.dashed() }
 }

@@ -1,4 +1,4 @@
-//! The transformers whose shapes are known by name, and the inputs that their linear layers read.
+//! Transformers whose shapes the command knows by name, and the inputs that their linear layers read.
 //!
 //! Sources: Devlin et al., "BERT", NAACL 2019; Raffel et al., "Exploring the limits of transfer learning with a unified
 //! text-to-text transformer", JMLR 21 (2020).
@@ -36,19 +36,19 @@ pub const MODELS: [Model; 7] = [
 /// A matrix that linear layers read, and that training saves once for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Which it is.
+    /// Its block and its readers.
     pub name: &'static str,
-    /// Linear layers that read it.
+    /// How many linear layers read it.
     pub layers: usize,
-    /// How often the model has it.
+    /// How many such matrices the model has.
     pub count: usize,
-    /// What its rows are.
+    /// Whose tokens its rows are.
     pub rows: Rows,
     /// Its columns.
     pub features: usize,
 }
 
-/// Whose tokens an input has.
+/// Whose tokens the rows of an input are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
     /// The sequence's.
@@ -57,7 +57,18 @@ pub enum Rows {
     Target,
 }
 
-/// A name that no model has.
+/// The sequences that pass through a model in one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// Sequences.
+    pub sequences: usize,
+    /// Tokens of each, padding included.
+    pub length: usize,
+    /// Tokens of each target, for a decoder.
+    pub target_length: usize,
+}
+
+/// A name that is not a model's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no shape '{name}': choose from {}", names())]
 pub struct UnknownModel {
@@ -65,7 +76,7 @@ pub struct UnknownModel {
     pub name: String,
 }
 
-/// The names of all of them, for people.
+/// The names of all shapes, separated by commas.
 pub fn names() -> String {
     MODELS.map(|model| model.name).join(", ")
 }
@@ -82,7 +93,7 @@ const fn model(
 }
 
 impl Model {
-    /// What its linear layers read, in the order of the data.
+    /// The inputs of its linear layers, in the order in which data passes through them.
     pub fn inputs(&self) -> Vec<Input> {
         let &Self { width, feed_forward, attention, encoders, decoders, .. } = self;
         let block = |rows, count, names: [&'static str; 4]| {

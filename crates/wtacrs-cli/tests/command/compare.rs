@@ -1,14 +1,9 @@
 //! The built `wtacrs compare`, from its arguments to its exit code.
 
-#[path = "support/files.rs"]
-mod files;
-mod support;
-
-use files::{scratch, text};
+use super::{scratch, stdout, text};
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Stdio};
-use support::stdout;
 
 const DESIGNS: [&str; 6] = ["uniform", "crs", "top-k", "wta-iid", "wta-stratified", "wta-pivotal"];
 
@@ -21,7 +16,7 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Results less what changes from run to run.
+/// Results without times, which change from run to run.
 fn statistics(mut reports: Value) -> Vec<Value> {
     let results = reports[0]["results"].as_array_mut().expect("an array");
     for result in results.iter_mut() {
@@ -31,7 +26,7 @@ fn statistics(mut reports: Value) -> Vec<Value> {
 }
 
 fn assert_refused(arguments: &[&str], parts: &[&str]) {
-    support::assert_refused(&[&["compare"], arguments].concat(), parts);
+    super::assert_refused(&[&["compare"], arguments].concat(), parts);
 }
 
 #[test]
@@ -67,15 +62,18 @@ fn json_has_the_documented_keys() {
         assert_eq!(
             keys(result),
             sorted(
-                "weights design fraction budget winners kept trials rel_error rel_error_sd bias_ratio \
+                "weights design fraction budget budget_share winners kept trials rel_error rel_error_sd bias_ratio \
                  variance_vs_crs time_ms"
             )
         );
         assert_eq!(keys(&result["time_ms"]), sorted("norms select gather product exact"));
         let number = |key: &str| result[key].as_f64().expect("a number");
         assert!(number("kept") <= number("budget") && number("winners") <= number("kept"), "{result}");
+        assert_eq!(number("budget_share"), number("budget") / 1024.0);
         if result["design"] == "top-k" {
-            assert!((number("bias_ratio") - 32.0).abs() < 1e-6 && number("rel_error_sd") < 1e-12, "{result}");
+            // It draws nothing, so that all of its estimates are equal.
+            assert!((number("bias_ratio") - number("trials")).abs() < 1e-6, "{result}");
+            assert!(number("rel_error_sd") < 1e-12, "{result}");
         } else {
             assert!(number("bias_ratio") < 4.0, "{result}");
         }
@@ -86,12 +84,39 @@ fn json_has_the_documented_keys() {
 }
 
 #[test]
+fn trials_are_those_that_ran() {
+    let trials = |asked: &str, design: &str| {
+        let reports = json(&["--trials", asked, "--budget", "0.1", "--weights", "exact", "--design", design]);
+        reports[0]["results"][0]["trials"].as_u64().expect("a count")
+    };
+    assert_eq!((trials("20", "wta-iid"), trials("20", "top-k"), trials("3", "top-k")), (20, 9, 3));
+    let table = |designs| stdout(&["compare", "--trials", "20", "--budget", "0.1", "--design", designs]);
+    assert!(table("crs,top-k").contains("; 20 trials for each line, 9 for top-k\n"));
+    assert!(table("top-k").contains("; 9 trials for each line\n"));
+}
+
+/// `wtacrs replay` has the same fields with the same meaning.
+#[test]
+fn a_budget_as_it_was_asked_for_and_as_it_is() {
+    let arguments = ["--trials", "2", "--budget", "0.3,64", "--design", "crs", "--weights", "exact"];
+    let reports = json(&arguments);
+    let budgets = ["fraction", "budget", "budget_share"].map(|key| [0, 1].map(|at| &reports[0]["results"][at][key]));
+    assert_eq!(budgets[0], [&serde_json::json!(0.3), &Value::Null]);
+    assert_eq!(budgets[1], [307, 64]);
+    assert_eq!(budgets[2], [307.0 / 1024.0, 64.0 / 1024.0]);
+    let csv = stdout(&[&["compare", "--format", "csv"], arguments.as_slice()].concat());
+    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0][6..9], ["fraction", "budget", "budget_share"]);
+    assert_eq!((&lines[1][6..9], &lines[2][6..9]), (&["0.3", "307", "0.2998046875"][..], &["", "64", "0.0625"][..]));
+}
+
+#[test]
 fn csv_has_a_line_for_each_result() {
     let text = stdout(&["compare", "--format", "csv", "--trials", "2", "--budget", "0.3,64", "--design", "crs,top-k"]);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 1 + 2 * 2 * 2);
     assert!(lines[0].starts_with("file,tokens,"));
-    assert!(lines.iter().all(|line| line.split(',').count() == 20), "{text}");
+    assert!(lines.iter().all(|line| line.split(',').count() == 21), "{text}");
 }
 
 #[test]
@@ -113,7 +138,7 @@ fn statistics_depend_on_the_seed_alone() {
 }
 
 #[test]
-fn npy_files_give_the_same_as_safetensors() {
+fn npy_and_safetensors_files_give_equal_results() {
     let bytes = fs::read(layer()).expect("the bundled layer");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("a valid file");
     let paths = ["h", "dz", "dz_norm_prev"].map(|key| {
@@ -156,7 +181,8 @@ fn figures() {
 fn arguments_that_are_refused() {
     let names = ["--design", "crs,best"];
     assert_refused(&names, &["'best'", "wta-pivotal"]);
-    assert_refused(&["--weights", "exact,guess"], &["'guess'", "stale"]);
+    assert_refused(&["--weights", "exact,guess"], &["'guess'", "exact, stale, input"]);
+    assert_refused(&["--weights", "predictor"], &["'predictor'", "exact, stale, input"]);
     assert_refused(&["--format", "xml"], &["'xml'", "json"]);
     for budget in ["0", "1.5", "-0.1", "nan", "many", "", "0.3,"] {
         assert_refused(&[&format!("--budget={budget}")], &["budget"]);
@@ -197,7 +223,7 @@ fn files_that_are_refused() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn a_reader_that_leaves_is_not_a_failure() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_wtacrs"))
         .args(["compare", "--trials", "2", "--format", "json"])
         .stdout(Stdio::piped())

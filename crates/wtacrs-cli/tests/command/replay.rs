@@ -1,26 +1,21 @@
 //! The built `wtacrs replay`, from its arguments to its exit code.
 
-#[path = "support/files.rs"]
-mod files;
-mod support;
-
-use files::{scratch, text};
+use super::{scratch, stdout, text};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
-use support::stdout;
 
 const SOURCES: [&str; 3] = ["exact", "predictor", "input"];
 
-fn json(arguments: &[&str]) -> Value {
+fn report(arguments: &[&str]) -> Value {
     let text = stdout(&[&["replay", "--format", "json"], arguments].concat());
     serde_json::from_str(&text).expect("JSON")
 }
 
 fn assert_refused(arguments: &[&str], parts: &[&str]) {
-    support::assert_refused(&[&["replay"], arguments].concat(), parts);
+    super::assert_refused(&[&["replay"], arguments].concat(), parts);
 }
 
 /// The results of the first file.
@@ -66,12 +61,12 @@ fn the_bundled_recording_as_a_table() {
     assert!(!text.contains('\u{1b}'), "no colour without a terminal");
 }
 
-/// What the recording is there to show.
+/// What the bundled recording shows.
 #[test]
 fn a_guess_lies_between_what_is_known_and_nothing() {
-    let reports = json(&[]);
+    let reports = report(&[]);
     let mean = |source: &str, fraction: f64| {
-        let is_wanted = |result: &&Value| result["source"] == source && result["fraction"] == fraction;
+        let is_wanted = |result: &&Value| result["weights"] == source && result["fraction"] == fraction;
         let result = results(&reports).iter().find(is_wanted).expect("a result");
         result["mean_error_second_half"].as_f64().expect("a number")
     };
@@ -86,7 +81,7 @@ fn a_guess_lies_between_what_is_known_and_nothing() {
 
 #[test]
 fn json_has_the_documented_keys() {
-    let reports = json(&["--budget", "0.3,6", "--features", "32"]);
+    let reports = report(&["--budget", "0.3,6", "--features", "32"]);
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
     assert_eq!(reports.as_array().map(Vec::len), Some(1));
     assert_eq!(keys(&reports[0]), ["file", "in_features", "results", "steps", "tokens"]);
@@ -94,10 +89,17 @@ fn json_has_the_documented_keys() {
     assert_eq!(counts, [24, 60, 384]);
     assert_eq!(results(&reports).len(), 2 * SOURCES.len());
     for (at, result) in results(&reports).iter().enumerate() {
-        assert_eq!(keys(result), ["errors", "features", "fraction", "mean_error_second_half", "source"]);
-        assert_eq!(result["source"], SOURCES[at % 3]);
-        assert_eq!(result["fraction"], [0.3, 0.1][at / 3]);
-        assert_eq!(result["features"].as_u64(), (result["source"] == "predictor").then_some(32));
+        assert_eq!(
+            keys(result),
+            ["budget", "budget_share", "errors", "features", "fraction", "mean_error_second_half", "weights"]
+        );
+        assert_eq!(result["weights"], SOURCES[at % 3]);
+        assert_eq!(result["fraction"].as_f64(), [Some(0.3), None][at / 3]);
+        assert_eq!(
+            (&result["budget"], &result["budget_share"]),
+            [(&json!(18), &json!(0.3)), (&json!(6), &json!(0.1))][at / 3]
+        );
+        assert_eq!(result["features"].as_u64(), (result["weights"] == "predictor").then_some(32));
         let errors: Vec<f64> =
             result["errors"].as_array().expect("an array").iter().filter_map(Value::as_f64).collect();
         assert_eq!(errors.len(), 24);
@@ -108,35 +110,39 @@ fn json_has_the_documented_keys() {
 
 #[test]
 fn csv_has_a_line_for_each_step() {
-    let text = stdout(&["replay", "--format", "csv", "--source", "input,predictor", "--budget", "0.3"]);
+    let text = stdout(&["replay", "--format", "csv", "--weights", "input,predictor", "--budget", "0.3"]);
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
     assert_eq!(lines.len(), 1 + 2 * 24);
-    assert_eq!(lines[0], ["file", "tokens", "in_features", "source", "fraction", "features", "step", "error"]);
-    assert_eq!((lines[1][3], lines[1][5], lines[24][6]), ("predictor", "256", "23"));
-    assert_eq!((lines[25][3], lines[25][5], lines[25][6]), ("input", "", "0"));
-    assert!(lines.iter().all(|line| line.len() == 8));
+    let names = "file,tokens,in_features,weights,fraction,budget,budget_share,features,step,error";
+    assert_eq!(lines[0], names.split(',').collect::<Vec<_>>());
+    assert_eq!(lines[1][3..9], ["predictor", "0.3", "18", "0.3", "256", "0"]);
+    assert_eq!(lines[24][8], "23");
+    assert_eq!(lines[25][3..9], ["input", "0.3", "18", "0.3", "", "0"]);
+    assert!(lines.iter().all(|line| line.len() == 10));
+    let counted = stdout(&["replay", "--format", "csv", "--weights", "exact", "--budget", "6"]);
+    assert!(counted.lines().skip(1).all(|line| line.contains(",exact,,6,0.1,,")), "{counted}");
 }
 
 #[test]
 fn results_depend_on_the_seed_and_the_settings_alone() {
-    let once = json(&["--threads", "1"]);
-    assert_eq!(once, json(&["--threads", "2"]));
-    assert_eq!(once, json(&["--threads", "5", "--seed", "0"]));
+    let once = report(&["--threads", "1"]);
+    assert_eq!(once, report(&["--threads", "2"]));
+    assert_eq!(once, report(&["--threads", "5", "--seed", "0"]));
     for change in
         [["--seed", "1"], ["--features", "16"], ["--forgetting", "0.5"], ["--ridge", "0.5"], ["--clamp", "0.5"]]
     {
-        let other = json(&change);
+        let other = report(&change);
         for (once, other) in results(&once).iter().zip(results(&other)) {
-            assert_eq!(once["source"] != "predictor", once["errors"] == other["errors"], "{change:?}");
+            assert_eq!(once["weights"] != "predictor", once["errors"] == other["errors"], "{change:?}");
         }
     }
-    assert_ne!(once, json(&["--rows-per-update", "2"]));
+    assert_ne!(once, report(&["--rows-per-update", "2"]));
 }
 
 #[test]
 fn files_of_ones_own() {
     let path = small("own.safetensors", |_, _, _| ());
-    let reports = json(&[text(&path), text(&path), "--budget", "0.5"]);
+    let reports = report(&[text(&path), text(&path), "--budget", "0.5"]);
     assert_eq!(reports.as_array().map(Vec::len), Some(2));
     assert_eq!(reports[0], reports[1]);
     assert_eq!(reports[0]["file"], text(&path));
@@ -154,7 +160,7 @@ fn files_of_ones_own() {
         "z",
         "--budget",
         "1",
-        "--source",
+        "--weights",
         "input",
         text(&renamed),
     ]);
@@ -180,7 +186,7 @@ fn figures() {
 
 #[test]
 fn arguments_that_are_refused() {
-    assert_refused(&["--source", "exact,stale"], &["'stale'", "predictor"]);
+    assert_refused(&["--weights", "exact,stale"], &["'stale'", "exact, predictor, input"]);
     assert_refused(&["--budget", "0"], &["budget"]);
     assert_refused(&["--budget", "61"], &["(bundled)", "61", "60"]);
     assert_refused(&["--features", "0"], &["features"]);
@@ -219,8 +225,8 @@ fn files_that_are_refused() {
         assert_refused(&[text(&bad)], &["gradient.safetensors: step 2: tensor 'g_norm' is "]);
     }
     let large = small("large.safetensors", |h, _, _| h.fill(f32::MAX));
-    assert_refused(&[text(&large), "--source", "exact"], &["large.safetensors: step 0: input norm 0 is inf"]);
-    assert_refused(&[text(&large), "--source", "predictor"], &["large.safetensors: step 0: "]);
+    assert_refused(&[text(&large), "--weights", "exact"], &["large.safetensors: step 0: input norm 0 is inf"]);
+    assert_refused(&[text(&large), "--weights", "predictor"], &["large.safetensors: step 0: "]);
     let empty = write(
         "empty.safetensors",
         &[("h", &[0, 2, 1], vec![]), ("dz_norm", &[0, 2], vec![]), ("g_norm", &[0], vec![])],
