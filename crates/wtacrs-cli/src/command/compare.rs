@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 const BUNDLED_NAME: &str = "minilm_l3_value_imdb_1024 (bundled)";
-const BUNDLED: &[u8] = include_bytes!("../../../../testdata/minilm_l3_value_imdb_1024.safetensors");
+const BUNDLED: &[u8] = include_bytes!("../../data/minilm_l3_value_imdb_1024.safetensors");
 
 /// A layer with the name that reports give it.
 struct NamedLayer {

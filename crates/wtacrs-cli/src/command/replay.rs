@@ -11,7 +11,7 @@ use std::io::{Cursor, Read, Seek};
 use std::path::Path;
 
 const BUNDLED_NAME: &str = "minilm_steps_l2_value_small_bf16 (bundled)";
-const BUNDLED: &[u8] = include_bytes!("../../../../testdata/minilm_steps_l2_value_small_bf16.safetensors");
+const BUNDLED: &[u8] = include_bytes!("../../data/minilm_steps_l2_value_small_bf16.safetensors");
 
 /// Where a recording is read from.
 trait Source: Read + Seek + Send {}
