@@ -24,6 +24,13 @@ pub(crate) fn target() -> Result<PathBuf, Error> {
     Ok(metadata.target_directory)
 }
 
+/// The tracked files with an extension, as paths below the repository's folder.
+pub(crate) fn tracked(extension: &str) -> Result<Vec<PathBuf>, Error> {
+    let mut command = Command::new("git");
+    command.args(["ls-files", "-z", "--"]).arg(format!("*.{extension}")).current_dir(root());
+    Ok(output(&mut command)?.split_terminator('\0').map(PathBuf::from).collect())
+}
+
 /// The cargo that runs this.
 pub(crate) fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or("cargo".into(), PathBuf::from)

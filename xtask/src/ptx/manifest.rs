@@ -1,7 +1,7 @@
 //! kernels-ptx/manifest.json: what was built, with what, and what each kernel needs of a GPU.
 
+use super::build;
 use super::finding::Finding;
-use super::{build, committed_text};
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -173,6 +173,12 @@ fn lay_out(value: &Value, depth: usize, text: &mut String) {
     }
     text.push_str(&indent(depth));
     text.push('}');
+}
+
+/// A file of the folder; nothing if it is not there.
+pub(super) fn committed_text(folder: &Path, name: &str) -> Result<String, Error> {
+    let path = folder.join(name);
+    if path.exists() { fs::read_to_string(&path).map_err(Error::file(&path)) } else { Ok(String::new()) }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use wtacrs_core::Keep;
 use wtacrs_core::sampling::design::{BuiltIn, UnknownDesign};
 
 const BUNDLED_NAME: &str = "minilm_l3_value_imdb_1024 (bundled)";
-const BUNDLED: &[u8] = include_bytes!("../../../../testdata/minilm_l3_value_imdb_1024.safetensors");
+const BUNDLED: &[u8] = include_bytes!("../../data/minilm_l3_value_imdb_1024.safetensors");
 
 const EXAMPLES: &str = "\
 Examples:

@@ -19,7 +19,7 @@ use wtacrs_core::Keep;
 use wtacrs_core::guesses::PredictorSettings;
 
 const BUNDLED_NAME: &str = "minilm_steps_l2_value_small_bf16 (bundled)";
-const BUNDLED: &[u8] = include_bytes!("../../../../testdata/minilm_steps_l2_value_small_bf16.safetensors");
+const BUNDLED: &[u8] = include_bytes!("../../data/minilm_steps_l2_value_small_bf16.safetensors");
 
 const EXAMPLES: &str = "\
 Examples:
