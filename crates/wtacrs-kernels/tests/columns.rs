@@ -6,7 +6,7 @@ use common::{Machine, for_each_machine};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use std::num::NonZeroU32;
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{self, column_norms, gather_columns};
 use wtacrs_kernels::launch::{Kernel, Shape};
 

@@ -6,7 +6,7 @@ mod fake;
 use fake::{Call, Fake};
 use std::ptr;
 use std::sync::Arc;
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{ENTRY_POINTS, ROW_NORMS_BF16, row_norms};
 use wtacrs_kernels::launch::driver::{Context, Driver, DriverError, Installation, Stream, Version};
 use wtacrs_kernels::launch::{Launcher, Shape};
@@ -30,8 +30,8 @@ fn launch(driver: &Driver<Fake>, stream: Stream, shape: Shape) -> Result<(), Dri
         cached: std::ptr::null(),
         placement: std::ptr::null(),
         clamp: 0.0,
-        boards: std::ptr::null_mut(),
-        board_words: 0,
+        exchange: std::ptr::null_mut(),
+        exchange_words: 0,
     };
     // SAFETY: the fake runs nothing, and knows no streams.
     unsafe { driver.on(stream).launch(&ROW_NORMS_BF16, shape, &args) }

@@ -11,8 +11,8 @@ use ndarray::{Array2, array};
 use proptest::prelude::*;
 use wtacrs_core::product;
 use wtacrs_core::sampling::Selection;
-use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::gather_rows::{Args, shape};
+use wtacrs_kernels::kernel::matrix::Spacing;
 
 /// What is kept of each matrix: indices into its rows, scales, how many of both count.
 struct Kept {
@@ -196,8 +196,8 @@ fn far_rows(machine: &mut Machine, x: *const u8, leading: usize, row: &[u16]) {
         cached: std::ptr::null(),
         placement: std::ptr::null(),
         clamp: 0.0,
-        boards: std::ptr::null_mut(),
-        board_words: 0,
+        exchange: std::ptr::null_mut(),
+        exchange_words: 0,
     };
     // SAFETY: as above; row 0 is zeros.
     unsafe { machine.run(&bf16::NORMS, wtacrs_kernels::kernel::row_norms::shape(3, 40, 1, 2), &args) };

@@ -13,12 +13,11 @@ use wtacrs_core::guesses::NormCache;
 use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
 use wtacrs_core::product::Update;
 use wtacrs_kernels::device::Device;
-use wtacrs_kernels::kernel::predictor_update;
-use wtacrs_kernels::launch::Launcher;
 use wtacrs_kernels::launch::driver::Stream;
+use wtacrs_kernels::launch::{LaunchList, Launcher};
 use wtacrs_kernels::plan::{
-    BackwardBuffers, CacheBatch, DataType, DeviceRandomness, ForwardBuffers, LaunchList, LinearPlan, LinearSettings,
-    Memory, NormCachePlan, PredictorPlan, UpdateBuffers, WeightSource,
+    BackwardBuffers, CacheBatch, DataType, DeviceRandomness, ForwardBuffers, LinearPlan, LinearSettings, Memory,
+    NormCachePlan, PredictorPlan, UpdateBuffers, WeightSource,
 };
 
 /// Enough for several blocks.
@@ -62,7 +61,7 @@ impl Step {
         let settings = PredictorSettings::default().with_features(32);
         let predictor = PredictorPlan::new(&plan, settings).expect("valid");
         let fresh = NormPredictor::new(FEATURES, settings).expect("valid");
-        let state = predictor_update::state_bytes(&fresh).expect("few features");
+        let state = PredictorPlan::first_bytes(&fresh).expect("few features");
 
         let cache = NormCachePlan::new(SAMPLES, TOKENS / SAMPLES).expect("valid");
         let ids: Vec<u64> = (0..SAMPLES as u64).rev().collect();

@@ -282,7 +282,7 @@ fn a_predictor_learns_and_guesses() {
         let layer = LinearPlan::new(settings.clone(), machine.device()).expect("valid");
         let plan = PredictorPlan::new(&layer, PredictorSettings::default()).expect("valid");
         let mut cpu = NormPredictor::new(IN, PredictorSettings::default()).expect("valid");
-        let state = machine.upload(&predictor_update::state_bytes(&cpu).expect("few features"));
+        let state = machine.upload(&PredictorPlan::first_bytes(&cpu).expect("few features"));
         assert_eq!(state.len() as u64, plan.state_bytes());
         let sums = machine.unwritten::<f64>(plan.sums_len() as usize);
         let scratch = machine.unwritten::<u8>(plan.scratch_bytes() as usize);
@@ -321,7 +321,7 @@ fn a_predictor_learns_and_guesses() {
             let kept_norms: Vec<f32> = outcome.indices.iter().map(|&i| outcome.dz_norms[i as usize]).collect();
             cpu.update(kept.view(), &kept_norms, &outcome.scales, None).expect("valid");
             let mut gpu = cpu.clone();
-            predictor_update::load_state(&mut gpu, &machine.download(&state)).expect("finite");
+            PredictorPlan::restore(&mut gpu, &machine.download(&state)).expect("finite");
             let (on_cpu, on_gpu) = (cpu.guess(h.view(), None).expect("fits"), gpu.guess(h.view(), None).expect("fits"));
             for (cpu, gpu) in on_cpu.dz_norms.iter().zip(&on_gpu.dz_norms) {
                 assert!((gpu / cpu - 1.0).abs() < 1e-3, "{machine:?}, step {step}: {gpu} {cpu}");

@@ -10,8 +10,8 @@ use wtacrs_core::guesses::{NormCache, NormCacheError};
 use wtacrs_exact::random::Stream;
 use wtacrs_kernels::kernel::norm_cache::{Args, Fault, SHARED_BYTES, Status, fetch_shape, store_shape};
 use wtacrs_kernels::kernel::{NORM_CACHE_FETCH, NORM_CACHE_STORE};
-use wtacrs_kernels::launch::Shape;
-use wtacrs_kernels::plan::{CacheBatch, CacheMisfit, ExecuteError, LaunchList, Memory, NormCachePlan, PlanError};
+use wtacrs_kernels::launch::{LaunchList, Shape};
+use wtacrs_kernels::plan::{CacheBatch, CacheMisfit, ExecuteError, Memory, NormCachePlan, PlanError};
 
 /// Floats before and behind a batch's norms, which nobody may touch.
 const GUARD: usize = 5;

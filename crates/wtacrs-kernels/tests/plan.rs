@@ -14,11 +14,10 @@ use wtacrs_core::sampling::{BudgetError, Keep};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::kernel::predictor_update::MOST_FEATURES;
 use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
-use wtacrs_kernels::launch::{Launcher, Shape};
+use wtacrs_kernels::launch::{LaunchList, Launcher, Shape};
 use wtacrs_kernels::plan::{
-    ALIGNMENT, BackwardBuffers, DataType, DeviceRandomness, ExecuteError, ForwardBuffers, LaunchList, LinearPlan,
-    LinearSettings, MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, Spacing, Strides, UpdateBuffers,
-    WeightSource,
+    ALIGNMENT, BackwardBuffers, DataType, DeviceRandomness, ExecuteError, ForwardBuffers, LinearPlan, LinearSettings,
+    MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, Spacing, Strides, UpdateBuffers, WeightSource,
 };
 
 const SOURCES: [WeightSource; 4] = [

@@ -10,9 +10,10 @@ use ndarray::Array2;
 use proptest::prelude::*;
 use wtacrs_core::guesses::{NormPredictor, Placement, PredictorSettings, StepStatistics};
 use wtacrs_exact::predictor::{chosen_row, state, sums as order};
-use wtacrs_kernels::block::logarithm::ln;
+use wtacrs_kernels::kernel::body::block::functions::ln;
 use wtacrs_kernels::kernel::predictor_update::{self as update, Args, Outcome};
 use wtacrs_kernels::kernel::{PREDICTOR_APPLY, PREDICTOR_SUMS};
+use wtacrs_kernels::plan::PredictorPlan;
 
 /// A predictor in a machine's memory.
 struct OnDevice {
@@ -56,7 +57,7 @@ impl<T: Tested> Step<T> {
 impl OnDevice {
     fn new(machine: &Machine, predictor: &NormPredictor) -> Self {
         let (settings, in_features) = (predictor.settings(), predictor.in_features() as u32);
-        let state = update::state_bytes(predictor).expect("few enough features");
+        let state = PredictorPlan::first_bytes(predictor).expect("few enough features");
         Self {
             settings,
             in_features,
@@ -127,7 +128,7 @@ impl OnDevice {
 
     fn numbers(&self, machine: &Machine) -> Vec<f64> {
         let mut copy = NormPredictor::new(self.in_features as usize, self.settings).expect("valid settings");
-        update::load_state(&mut copy, &machine.download(&self.state)).expect("valid numbers");
+        PredictorPlan::restore(&mut copy, &machine.download(&self.state)).expect("valid numbers");
         copy.state()
     }
 
@@ -491,10 +492,10 @@ fn how_far_to_trust_a_cache_is_learned() {
                 let moving: Vec<f64> = words.iter().map(|word| f64::from_le_bytes(*word)).collect();
                 // What moves guesses is made of the numbers, by the same operations.
                 let mut copy = cpu.clone();
-                update::load_state(&mut copy, &bytes).expect("valid numbers");
+                PredictorPlan::restore(&mut copy, &bytes).expect("valid numbers");
                 let Placement { excess, intercept, shift, slope } = copy.placement();
                 assert_eq!(moving, [excess, intercept, shift, slope]);
-                assert_eq!(machine.download(&device.state), update::state_bytes(&copy).expect("few features"));
+                assert_eq!(machine.download(&device.state), PredictorPlan::first_bytes(&copy).expect("few features"));
                 let Placement { shift, slope, .. } = cpu.placement();
                 assert!(
                     (moving[2] - shift).abs() < 0.02 && (moving[3] - slope).abs() < 0.02,

@@ -49,8 +49,8 @@ fn run_beside<T: Tested>(
         cached: cached.as_ref().map_or(std::ptr::null(), |cached| cached.pointer()),
         placement: placement.pointer(),
         clamp: CLAMP,
-        boards: std::ptr::null_mut(),
-        board_words: 0,
+        exchange: std::ptr::null_mut(),
+        exchange_words: 0,
     };
     let shape = shape(rows as u32, columns as u32, items.len() as u32, T::BYTES);
     // SAFETY: the buffers have the sizes that the arguments tell.

@@ -1,13 +1,13 @@
 //! The plan of a sum over columns: dA = G·Bᵀ, of which few columns of G and of B are used.
 
-use super::data_type::DataType;
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
 use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SavedParts};
-use super::settings::Matrices;
+use super::settings::{Matrices, Precision};
 use crate::device::Device;
+use crate::kernel::matrix::DataType;
 use crate::kernel::{column_norms, gather_columns};
 use crate::launch::Launcher;
 use core::ptr;
@@ -42,7 +42,7 @@ pub(super) struct ColumnsSettings {
     pub(super) result: DataType,
     pub(super) g: Matrices,
     pub(super) da: Matrices,
-    pub(super) precision: super::Precision,
+    pub(super) precision: Precision,
 }
 
 impl ColumnsPlan {

@@ -1,6 +1,6 @@
 //! Why there is no plan for some settings, and why a plan is not executed.
 
-use super::DataType;
+use crate::kernel::matrix::DataType;
 use wtacrs_core::sampling::BudgetError;
 
 /// Why there is no plan.

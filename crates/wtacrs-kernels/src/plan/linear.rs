@@ -2,11 +2,11 @@
 
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
-use super::memory::{Layout, Part, check_pointer};
+use super::memory::{Layout, Part, check_count, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings, SavedParts, Streams, check_count};
-use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
+use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings, SavedParts, Streams};
+use super::settings::{LinearSettings, Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::column_sums;
 use crate::launch::Launcher;
@@ -66,7 +66,7 @@ impl LinearPlan {
                 weights: settings.weights,
                 data_type: settings.input,
                 batch,
-                called: Called {
+                names: MatrixNames {
                     matrix: "H",
                     rows: "the rows of H",
                     row: "the length of a row of H",
@@ -301,15 +301,23 @@ fn sums_sizes(settings: &LinearSettings) -> [u64; 4] {
 }
 
 fn dz_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {
-    let called =
-        Called { matrix: "dZ", rows: "the rows of dZ", row: "the length of a row of dZ", matrices: "the matrices dZ" };
+    let names = MatrixNames {
+        matrix: "dZ",
+        rows: "the rows of dZ",
+        row: "the length of a row of dZ",
+        matrices: "the matrices dZ",
+    };
     let &LinearSettings { batch, tokens, out_features, gradient, .. } = settings;
-    Matrices::read(called, [batch, tokens, out_features], gradient.bytes(), strides)
+    Matrices::read(names, [batch, tokens, out_features], gradient.bytes(), strides)
 }
 
 fn dw_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {
-    let called =
-        Called { matrix: "dW", rows: "the rows of dW", row: "the length of a row of dW", matrices: "the matrices dW" };
+    let names = MatrixNames {
+        matrix: "dW",
+        rows: "the rows of dW",
+        row: "the length of a row of dW",
+        matrices: "the matrices dW",
+    };
     let &LinearSettings { batch, in_features, out_features, weight_gradient, .. } = settings;
-    Matrices::written(called, [batch, in_features, out_features], weight_gradient.bytes(), strides)
+    Matrices::written(names, [batch, in_features, out_features], weight_gradient.bytes(), strides)
 }

@@ -1,12 +1,13 @@
 //! The plan of C = A·B for every (batch, head): attention's two products, see `TensorMul` of wtacrs-core.
 
 use super::columns::{ColumnsPlan, ColumnsSettings};
-use super::data_type::{DataType, Precision};
 use super::error::PlanError;
 use super::linear::LinearPlan;
-use super::sample::{SamplePlan, SampleSettings, Streams, check_size};
-use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
+use super::memory::check_size;
+use super::sample::{SamplePlan, SampleSettings, Streams};
+use super::settings::{LinearSettings, Matrices, MatrixNames, Precision, Strides, WeightSource};
 use crate::device::Device;
+use crate::kernel::matrix::DataType;
 use wtacrs_core::Keep;
 use wtacrs_core::sampling::design::BuiltIn;
 
@@ -125,7 +126,7 @@ impl MatmulPlan {
                     weights,
                     data_type: settings.input,
                     batch: items,
-                    called: Called {
+                    names: MatrixNames {
                         matrix: "B",
                         rows: "the columns of B",
                         row: "the length of a column of B",
@@ -138,7 +139,7 @@ impl MatmulPlan {
                 device,
             )?;
             let g = Matrices::read(
-                Called {
+                MatrixNames {
                     matrix: "G",
                     rows: "the rows of G",
                     row: "the length of a row of G",
@@ -149,7 +150,7 @@ impl MatmulPlan {
                 settings.gradient_strides,
             )?;
             let da = Matrices::written(
-                Called {
+                MatrixNames {
                     matrix: "dA",
                     rows: "the rows of dA",
                     row: "the length of a row of dA",

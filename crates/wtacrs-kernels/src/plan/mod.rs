@@ -14,11 +14,9 @@
 //! and [`NormCachePlan`] for what guesses ‖dZ‖.
 
 mod columns;
-mod data_type;
 mod error;
 mod kernels;
 mod linear;
-mod list;
 mod matmul;
 mod memory;
 mod norm_cache;
@@ -28,12 +26,11 @@ mod product;
 mod sample;
 mod settings;
 mod steps;
+pub mod tiling;
 
 pub use self::columns::ColumnsPlan;
-pub use self::data_type::{DataType, Precision};
 pub use self::error::{ExecuteError, PlanError};
 pub use self::linear::LinearPlan;
-pub use self::list::{LaunchList, ListedLaunch};
 pub use self::matmul::{MatmulPlan, MatmulSettings};
 pub use self::memory::{ALIGNMENT, Layout, Memory, Part};
 pub use self::norm_cache::{CacheBatch, CacheMisfit, NormCachePlan};
@@ -41,6 +38,6 @@ pub use self::norms::{Matrix, launch_column_norms, launch_row_norms};
 pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;
 pub use self::sample::{DeviceRandomness, ForwardBuffers, SavedParts};
-pub use self::settings::{LinearSettings, Strides, WeightSource};
+pub use self::settings::{LinearSettings, Precision, Strides, WeightSource};
 pub use self::steps::{GatherBuffers, GradientBuffers, SelectBuffers};
-pub use crate::block::spacing::Spacing;
+pub use crate::kernel::matrix::{DataType, Spacing};

@@ -1,23 +1,17 @@
 //! The forward half of every plan: which rows of a matrix are kept, and the kept rows side by side.
 
-use super::data_type::DataType;
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
-use super::memory::{Layout, Memory, Part, check_pointer};
-use super::settings::{Called, Matrices, Strides, WeightSource};
-use crate::block::output::Output;
-use crate::block::spacing::Spacing;
+use super::memory::{Layout, MOST_OF_A_BATCH, Memory, Part, check_count, check_most, check_pointer};
+use super::product::zero;
+use super::settings::{Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
-use crate::kernel::{SPLIT_REDUCE, gather_rows, row_norms, select, split_reduce};
+use crate::kernel::matrix::DataType;
+use crate::kernel::{self, gather_rows, row_norms, select};
 use crate::launch::{Launcher, Shape};
 use core::ptr;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, Keep, Randomness};
-
-/// The most matrices of a batch: the third dimension of a grid.
-pub(super) const MOST_OF_A_BATCH: usize = 65_535;
-/// The most of anything that kernels count in 32 bits, with room to round up to a tile.
-const MOST: usize = (1 << 31) - 1;
 
 /// What is to be sampled.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +23,7 @@ pub(super) struct SampleSettings {
     pub(super) weights: WeightSource,
     pub(super) data_type: DataType,
     pub(super) batch: usize,
-    pub(super) called: Called,
+    pub(super) names: MatrixNames,
     pub(super) strides: Option<Strides>,
     pub(super) streams: Streams,
 }
@@ -59,7 +53,7 @@ pub(super) struct SamplePlan {
 pub(super) struct SampleScratch {
     pub(super) norms: Part,
     directions: Part,
-    pub(super) boards: Part,
+    pub(super) exchange: Part,
     select: Part,
     pub(super) bytes: u64,
 }
@@ -129,24 +123,6 @@ impl From<Randomness> for DeviceRandomness {
     }
 }
 
-/// Refuses a size that is more than kernels count.
-pub(super) fn check_count(what: &'static str, found: usize) -> Result<(), PlanError> {
-    check_most(what, found.max(1), MOST)
-}
-
-/// Refuses a size that is zero, or more than kernels count.
-pub(super) fn check_size(what: &'static str, found: usize) -> Result<(), PlanError> {
-    check_most(what, found, MOST)
-}
-
-pub(super) fn check_most(what: &'static str, found: usize, most: usize) -> Result<(), PlanError> {
-    match found {
-        0 => Err(PlanError::Zero { what }),
-        _ if found > most => Err(PlanError::TooLarge { what, found, most }),
-        _ => Ok(()),
-    }
-}
-
 impl SamplePlan {
     /// `sizes` names the pairs, the columns and the batch.
     pub(super) fn new(
@@ -160,12 +136,12 @@ impl SamplePlan {
         settings.weights.check()?;
         let budget = settings.keep.budget(settings.pairs)?;
         let sizes = [settings.batch, settings.pairs, settings.columns];
-        let matrices = Matrices::read(settings.called, sizes, settings.data_type.bytes(), settings.strides)?;
+        let matrices = Matrices::read(settings.names, sizes, settings.data_type.bytes(), settings.strides)?;
         let design = kernels::design(settings.design)?;
         let saved = SavedParts::new(&settings, budget)?;
         let (_, select_shape) =
             kernels::select(design, settings.pairs as u32, settings.batch as u32, device.multiprocessors);
-        let scratch = SampleScratch::new(&settings, design, budget, select::board_words(select_shape))?;
+        let scratch = SampleScratch::new(&settings, design, budget, select::exchange_words(select_shape))?;
         Ok(Self { settings, design, select_shape, budget, saved, scratch, matrices })
     }
 
@@ -231,8 +207,8 @@ impl SamplePlan {
             cached: if is_predicted { cached } else { ptr::null() },
             placement: if is_predicted { placement } else { ptr::null() },
             clamp,
-            boards: scratch.of(self.scratch.boards),
-            board_words: self.board_words(),
+            exchange: scratch.of(self.scratch.exchange),
+            exchange_words: self.exchange_words(),
         };
         let (kernel, shape) = kernels::row_norms(data_type, pairs, columns, batch);
         // SAFETY: the caller's buffers are as large as the plan told; the norms are a part of the scratch.
@@ -263,12 +239,12 @@ impl SamplePlan {
         unsafe { self.gather(launcher, input, selected, rows) }
     }
 
-    /// Words of each problem's boards, which are zero before a selection.
-    pub(super) fn board_words(&self) -> u32 {
-        select::board_words(self.select_shape)
+    /// Words of each problem's exchange, which are zero before a selection.
+    pub(super) fn exchange_words(&self) -> u32 {
+        select::exchange_words(self.select_shape)
     }
 
-    /// The selection's launch; its boards are zero.
+    /// The selection's launch; its exchange are zero.
     ///
     /// # Safety
     ///
@@ -303,10 +279,11 @@ impl SamplePlan {
             status: selected.status,
             winners: selected.winners,
             scratch: scratch.of(self.scratch.select),
-            boards: scratch.of(self.scratch.boards),
+            exchange: scratch.of(self.scratch.exchange),
         };
         // SAFETY: the caller's promise.
-        unsafe { launcher.launch(select::kernel(self.design), self.select_shape, &args) }.map_err(ExecuteError::Launch)
+        unsafe { launcher.launch(kernel::select_kernel(self.design), self.select_shape, &args) }
+            .map_err(ExecuteError::Launch)
     }
 
     /// The launch that copies kept rows, times their scales unless those are null.
@@ -343,36 +320,11 @@ impl SamplePlan {
 
     /// The same plan for an input whose rows lie elsewhere.
     pub(super) fn set_strides(&mut self, strides: Option<Strides>) -> Result<(), PlanError> {
-        let SampleSettings { batch, pairs, columns, data_type, called, .. } = self.settings;
-        self.matrices = Matrices::read(called, [batch, pairs, columns], data_type.bytes(), strides)?;
+        let SampleSettings { batch, pairs, columns, data_type, names, .. } = self.settings;
+        self.matrices = Matrices::read(names, [batch, pairs, columns], data_type.bytes(), strides)?;
         self.settings.strides = strides;
         Ok(())
     }
-}
-
-/// Makes some words zero: as the sum of no partial products.
-///
-/// # Safety
-///
-/// So many words are writable.
-pub(super) unsafe fn zero<L: Launcher>(
-    launcher: &mut L,
-    at: *mut u32,
-    words: u32,
-) -> Result<(), ExecuteError<L::Error>> {
-    let args = split_reduce::Args {
-        partials: ptr::null(),
-        splits: 0,
-        in_features: 1,
-        out_features: words,
-        accumulate: 0,
-        output: Output::F32 as u32,
-        dw: at.cast(),
-        dw_leading: u64::from(words),
-        dw_spacing: Spacing::even(0),
-    };
-    // SAFETY: the caller's promise.
-    unsafe { launcher.launch(&SPLIT_REDUCE, split_reduce::shape(1, words, 1), &args) }.map_err(ExecuteError::Launch)
 }
 
 /// What a selection's weights are made from.
@@ -430,7 +382,7 @@ impl SampleScratch {
         settings: &SampleSettings,
         design: select::Design,
         budget: Budget,
-        board_words: u32,
+        exchange_words: u32,
     ) -> Result<Self, PlanError> {
         let (batch, pairs) = (settings.batch as u64, settings.pairs as u64);
         let is_predicted = matches!(settings.weights, WeightSource::Predicted { .. });
@@ -439,7 +391,7 @@ impl SampleScratch {
         Ok(Self {
             norms: layout.part("the norms", &[batch, pairs, 4])?,
             directions: layout.part("the guesses", &[u64::from(is_predicted), batch, pairs, 4])?,
-            boards: layout.part("the scratch of the selection", &[batch, u64::from(board_words), 8])?,
+            exchange: layout.part("the scratch of the selection", &[batch, u64::from(exchange_words), 8])?,
             select: layout.part("the scratch of the selection", &[batch, select])?,
             bytes: layout.bytes(),
         })

@@ -1,10 +1,9 @@
-//! What a plan for a linear layer is made from.
+//! The settings of a linear layer's plan: sizes, types, the source of the weights, strides.
 
-use super::data_type::{DataType, Precision};
 use super::error::PlanError;
 use super::memory::{MOST_BYTES, product};
-use crate::block::spacing::Spacing;
-use crate::kernel::select::Source;
+use crate::kernel::matrix::{DataType, Spacing};
+use crate::kernel::select::SourceKind;
 use wtacrs_core::Keep;
 use wtacrs_core::sampling::design::BuiltIn;
 
@@ -67,6 +66,16 @@ pub enum WeightSource {
     },
 }
 
+/// How two f32 matrices are multiplied; 16-bit types have only one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// In f32 throughout.
+    #[default]
+    Exact,
+    /// Factors rounded to tf32 (10 bits behind the point), sums in f32: several times faster.
+    Tf32,
+}
+
 /// Where the rows of a batch of matrices lie, in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strides {
@@ -113,13 +122,13 @@ impl LinearSettings {
 }
 
 impl WeightSource {
-    /// As the kernel knows it, with its mix and clamp.
-    pub(super) fn parts(self) -> (Source, f64, f64) {
+    /// Its kind, its mix and its clamp, as the kernel takes them.
+    pub(super) fn parts(self) -> (SourceKind, f64, f64) {
         match self {
-            Self::Input => (Source::Input, 0.0, 0.0),
-            Self::Norms => (Source::Norms, 0.0, 0.0),
-            Self::Cached { mix } => (Source::Cached, mix, 0.0),
-            Self::Predicted { clamp } => (Source::Predicted, 0.0, clamp),
+            Self::Input => (SourceKind::Input, 0.0, 0.0),
+            Self::Norms => (SourceKind::Norms, 0.0, 0.0),
+            Self::Cached { mix } => (SourceKind::Cached, mix, 0.0),
+            Self::Predicted { clamp } => (SourceKind::Predicted, 0.0, clamp),
         }
     }
 
@@ -143,9 +152,9 @@ pub(super) struct Matrices {
     pub(super) spacing: Spacing,
 }
 
-/// What a batch of matrices is called in errors.
+/// The names of a batch of matrices in errors.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Called {
+pub(super) struct MatrixNames {
     pub(super) matrix: &'static str,
     pub(super) rows: &'static str,
     pub(super) row: &'static str,
@@ -161,21 +170,21 @@ impl Matrices {
     /// The strides given, or those of dense matrices; a matrix's rows must not overlap, nor anything end beyond any
     /// address. Matrices that are only read may be anywhere, even the same.
     pub(super) fn read(
-        called: Called,
+        names: MatrixNames,
         [batch, rows, columns]: [usize; 3],
         element_bytes: u64,
         strides: Option<Strides>,
     ) -> Result<Self, PlanError> {
-        let what = called.matrix;
+        let what = names.matrix;
         let dense = product(what, &[rows as u64, columns as u64, element_bytes])? / element_bytes;
         let Strides { row, matrices } = strides.unwrap_or(Strides::even(columns, dense as usize));
         // Kernels count the bytes of a row, rounded up to 16, in 32 bits.
         let most = (u32::MAX as u64 / element_bytes) as usize - 16;
         if row.max(columns) > most {
-            return Err(PlanError::TooLarge { what: called.row, found: row.max(columns), most });
+            return Err(PlanError::TooLarge { what: names.row, found: row.max(columns), most });
         }
         if rows > 1 && row < columns {
-            return Err(PlanError::Overlap { what: called.rows, found: row, needed: columns });
+            return Err(PlanError::Overlap { what: names.rows, found: row, needed: columns });
         }
         let [heads, samples] = of_a_batch(batch, matrices);
         let steps = [(rows as u64, row as u64), (heads, matrices.head), (samples, matrices.sample)];
@@ -194,21 +203,21 @@ impl Matrices {
     /// the order of their distances, must each be further apart than what the nearer ones together reach over, as all are
     /// that come of cutting and turning a dense array.
     pub(super) fn written(
-        called: Called,
+        names: MatrixNames,
         [batch, rows, columns]: [usize; 3],
         element_bytes: u64,
         strides: Option<Strides>,
     ) -> Result<Self, PlanError> {
-        let matrices = Self::read(called, [batch, rows, columns], element_bytes, strides)?;
+        let matrices = Self::read(names, [batch, rows, columns], element_bytes, strides)?;
         if rows == 0 {
             return Ok(matrices);
         }
         let Self { row, spacing } = matrices;
         let [heads, samples] = of_a_batch(batch, spacing);
         let mut steps = [
-            (row, rows as u64, called.rows),
-            (spacing.head, heads, called.matrices),
-            (spacing.sample, samples, called.matrices),
+            (row, rows as u64, names.rows),
+            (spacing.head, heads, names.matrices),
+            (spacing.sample, samples, names.matrices),
         ];
         steps.sort_by_key(|&(distance, ..)| distance);
         let mut needed = columns as u64;

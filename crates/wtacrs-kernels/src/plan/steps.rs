@@ -4,10 +4,10 @@ use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::linear::LinearPlan;
 use super::memory::{Layout, Memory, Part, check_pointer};
-use super::product::Factors;
-use super::sample::{DeviceRandomness, KeptRows, Norms, Selected, Streams, zero};
+use super::product::{Factors, zero};
+use super::sample::{DeviceRandomness, KeptRows, Norms, Selected, Streams};
 use super::settings::{Matrices, WeightSource};
-use crate::block::spacing::Spacing;
+use crate::kernel::matrix::Spacing;
 use crate::kernel::{gather_rows, row_norms, select};
 use crate::launch::Launcher;
 use core::ptr;
@@ -129,11 +129,11 @@ impl LinearPlan {
             cached: ptr::null(),
             placement: ptr::null(),
             clamp: 0.0,
-            boards: scratch.of(self.sample.scratch.boards),
-            board_words: self.sample.board_words(),
+            exchange: scratch.of(self.sample.scratch.exchange),
+            exchange_words: self.sample.exchange_words(),
         };
         let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
-        // SAFETY: the boards are a part of the scratch.
+        // SAFETY: the exchange are a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
         let selected = Selected { indices, scales, count, status, winners };
         let streams = Streams { first: stream, step: 0 };

@@ -4,10 +4,11 @@ use crate::common::{Buffer, Machine};
 use half::{bf16, f16};
 use ndarray::Array2;
 use std::num::NonZeroU32;
-use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::SPLIT_REDUCE;
-use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tile, Tiling};
+use wtacrs_kernels::kernel::gather_gemm::Args;
+use wtacrs_kernels::kernel::matrix::DataType;
+use wtacrs_kernels::kernel::matrix::Spacing;
+use wtacrs_kernels::plan::tiling::{Multiplier, ProductSizes, Tile, Tiling};
 
 pub(crate) const MULTIPLIERS: [Multiplier; 4] = [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32];
 
@@ -65,11 +66,12 @@ pub(crate) fn element(multiplier: Multiplier) -> Type {
     }
 }
 
-pub(crate) fn output_type(output: Output) -> Type {
+pub(crate) fn output_type(output: DataType) -> Type {
     match output {
-        Output::F32 => Type::F32,
-        Output::F16 => Type::F16,
-        Output::Bf16 => Type::Bf16,
+        DataType::F32 => Type::F32,
+        DataType::F16 => Type::F16,
+        DataType::Bf16 => Type::Bf16,
+        _ => panic!("{output} is not tested"),
     }
 }
 
@@ -87,7 +89,7 @@ pub(crate) fn bound(multiplier: Multiplier, rows: usize, splits: u32) -> f64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) multiplier: Multiplier,
-    pub(crate) output: Output,
+    pub(crate) output: DataType,
     pub(crate) in_features: usize,
     pub(crate) out_features: usize,
     pub(crate) rows: usize,
@@ -111,7 +113,7 @@ impl Case {
     pub(crate) fn new(multiplier: Multiplier, in_features: usize, out_features: usize, rows: usize) -> Self {
         Self {
             multiplier,
-            output: Output::F32,
+            output: DataType::F32,
             in_features,
             out_features,
             rows,
@@ -136,8 +138,8 @@ impl Case {
         Tiling::new(self.multiplier, self.sizes(), self.tile, self.splits)
     }
 
-    pub(crate) fn sizes(&self) -> Sizes {
-        Sizes {
+    pub(crate) fn sizes(&self) -> ProductSizes {
+        ProductSizes {
             in_features: self.in_features as u32,
             out_features: self.out_features as u32,
             rows: self.rows as u32,
@@ -269,7 +271,7 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
         dw_spacing: dw.spacing,
         partials: buffers.5.bytes().cast(),
     };
-    let (kernel, shape) = tiling.launch(args.rows(of.bytes() as u32));
+    let (kernel, shape) = tiling.launch(args.row_layout(of.bytes() as u32));
     // SAFETY: buffers are as large as the sizes tell, and live until their content is downloaded.
     unsafe {
         machine.run(kernel, shape, &args);

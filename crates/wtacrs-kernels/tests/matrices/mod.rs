@@ -7,7 +7,7 @@ use ndarray::Array2;
 use std::fmt::Debug;
 use std::num::NonZeroU32;
 use wtacrs_core::element::Element;
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{self, column_sums, gather_rows, predictor_update, row_norms};
 use wtacrs_kernels::launch::Kernel;
 

@@ -1,6 +1,6 @@
 //! Atomic operations: what is left when all threads have done theirs, and that every value before was seen once.
 
-use super::{Args, put, put_wide, take};
+use super::buffers::{Args, put, put_wide, take};
 use crate::atomic::{self, Integer};
 use crate::memory::load;
 use crate::shared::Shared;
@@ -8,7 +8,7 @@ use crate::{index, sync};
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn numbers() -> Vec<u32> {
-    super::random(256, 3)
+    super::buffers::random(256, 3)
 }
 
 /// The operations' results on u32 in words 0 to 6, and on u64 in the pairs from word 8; then a permutation.

@@ -1,7 +1,7 @@
 //! Collectives between branches on one condition that lanes answer differently. An optimisation that knows nothing of
 //! lanes copies what lies between into both arms; `cargo xtask ptx` counts that each is there once.
 
-use super::{Args, put, take};
+use super::buffers::{Args, put, take};
 use crate::shared::Shared;
 use crate::warp::FULL;
 use crate::{index, matrix, sync, warp};
@@ -87,7 +87,7 @@ pub(super) unsafe fn between_branches(args: &Args) {
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn branches_input() -> Vec<u32> {
-    let mut input = super::random(64, 5);
+    let mut input = super::buffers::random(64, 5);
     input[0] = 21;
     input
 }

@@ -1,6 +1,6 @@
 //! Indices, barriers, and blocks that wait for one another.
 
-use super::{Args, global_thread, put};
+use super::buffers::{Args, global_thread, put};
 use crate::shared::Shared;
 use crate::warp::FULL;
 use crate::{atomic, index, memory, sync};

@@ -1,6 +1,6 @@
 //! Shuffles, votes and reductions, of whole warps and of parts.
 
-use super::{Args, put, put_wide, take};
+use super::buffers::{Args, put, put_wide, take};
 use crate::index;
 use crate::warp::{
     FULL, all, any, ballot, reduce_add, reduce_max, reduce_min, reduce_or, shuffle, shuffle_down, shuffle_up,
@@ -9,7 +9,7 @@ use crate::warp::{
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn shuffles_input() -> Vec<u32> {
-    super::random(128, 2).into_iter().map(|word| word & 0xBFBF_BFBF).collect()
+    super::buffers::random(128, 2).into_iter().map(|word| word & 0xBFBF_BFBF).collect()
 }
 
 /// Two words of every thread, exchanged as every type and in every way.

@@ -49,53 +49,17 @@
 //! that leap from warp to warp; an access of shared memory is 5 to 20 ns, one of global memory 1 ns
 //! (`cargo run -p wtacrs-simt --example speed`).
 
-pub(crate) mod body;
 mod fault;
+mod lanes;
 mod machine;
 mod order;
-mod rendezvous;
 mod schedule;
 mod shadow;
+mod shape;
 mod stack;
 
-pub use fault::{Culprit, Doing, Fault, MaskMisuse, Operation, Place, Stand};
+pub(crate) mod body;
 
-/// The shape of a launch, and the order in which its threads run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Launch {
-    /// Blocks: x, y, z.
-    pub grid: [u32; 3],
-    /// Threads of a block: a multiple of 32, at most 1024.
-    pub block: u32,
-    /// Dynamic shared memory of a block, in bytes.
-    pub shared_bytes: u32,
-    /// Whether blocks wait for one another, so that all of them must be resident at once.
-    pub cooperative: bool,
-    /// Of the order in which ready threads run; 0 is the order of their indices.
-    pub seed: u64,
-}
-
-/// Runs `kernel` once by every thread of the launch.
-///
-/// # Errors
-///
-/// The first mistake that a thread of the lowest faulty block makes. What the kernel has written until then stays.
-pub fn launch(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<(), Fault> {
-    count(launch, kernel).map(|_| ())
-}
-
-/// What a launch's blocks did that takes time on a GPU, whatever its speed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Barriers of the block that had the most.
-    pub barriers: u64,
-}
-
-/// As [`launch()`], and counts.
-///
-/// # Errors
-///
-/// As for [`launch()`].
-pub fn count(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<Counts, Fault> {
-    schedule::run(launch, kernel)
-}
+pub use self::fault::{Culprit, Doing, Fault, MaskMisuse, Operation, Place, Stand};
+pub use self::schedule::{count, launch};
+pub use self::shape::{Counts, Launch};

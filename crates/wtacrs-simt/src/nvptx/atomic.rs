@@ -118,7 +118,7 @@ macro_rules! atomics {
         /// On shared memory.
         pub(crate) mod shared {
             use super::{Atomic, Operation};
-            use crate::shared::Address;
+            use crate::types::Address;
             $(
                 #[inline(always)]
                 pub(crate) unsafe fn $name<T: Atomic>(at: Address, _limit: Address, value: T) -> T {

@@ -1,16 +1,16 @@
 //! The host's atomics: blocks run on several OS threads.
 
-use super::{memory, shared as bytes, sync};
+use super::{memory, thread as waiting};
 use crate::emulator::fault::{Fault, Place};
 use crate::emulator::machine::{Polls, Thread, current};
 use crate::emulator::shadow::Access;
-use crate::shared::Address;
+use crate::types::Address;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Polls of one place that find the same value, after which it is asked whether anybody else does something meanwhile.
+/// After so many polls that found one value at one place, the thread must let others change something.
 const POLLS: u32 = 1 << 16;
-/// Polls of one place that find the same value, after which a thread hangs whatever others do.
+/// After so many polls that found one value at one place, the thread hangs, whatever others do.
 const MOST_POLLS: u32 = 1 << 24;
 
 /// An integer with an atomic twin.
@@ -80,7 +80,7 @@ atomics! {
     u64, AtomicU64;
 }
 
-/// Counts a poll that found the same as the last one; a thread that polls for ever without [`crate::sync::spin`] fails.
+/// Counts a poll that found the value of the last one. A thread that polls for ever without [`crate::sync::spin`] fails.
 #[inline(always)]
 fn polled(thread: &Thread, at: usize, value: u64, place: Place) {
     let mut polls = thread.polls.get();
@@ -94,12 +94,12 @@ fn polled(thread: &Thread, at: usize, value: u64, place: Place) {
     thread.polls.set(polls);
 }
 
-/// What others have done, which is more than before: if need be they get the chance, and if nobody does anything the thread polls
-/// for what will never come.
+/// Returns how much others have done, which is more than before; they run first if need be. If none of them does anything, the
+/// thread polls for a change that never comes, and fails.
 #[cold]
 fn others_went_on(thread: &Thread, polls: &Polls, place: Place) -> u64 {
     if thread.others() == polls.others {
-        sync::stand_aside(thread, place);
+        waiting::stand_aside(thread, place);
     }
     let now = thread.others();
     if now == polls.others || polls.count >= MOST_POLLS {
@@ -219,10 +219,10 @@ macro_rules! operations {
                     let place = Place(Location::caller());
                     let thread = current();
                     thread.breathe();
-                    let offset = bytes::place_of(thread, address.0, limit.0, size_of::<T>() as u32, place);
+                    let offset = memory::shared_offset(thread, address.0, limit.0, size_of::<T>() as u32, place);
                     let block = thread.block();
                     thread.changed();
-                    block.shadow.access(thread, offset, size_of::<T>() as u32, Access::Atomic, place);
+                    thread.access(offset, size_of::<T>() as u32, Access::Atomic, place);
                     // SAFETY: within the block's bytes and aligned, as checked.
                     unsafe { T::apply(block.shared().add(offset as usize).cast(), Change::$change(value)) }
                 }

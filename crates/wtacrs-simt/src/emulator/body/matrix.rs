@@ -1,14 +1,13 @@
 //! The matrix units, by the PTX ISA's fragment tables.
 
-use super::math::f16_to_f32;
-use super::shared::place_of;
+use super::math::{bf16_to_f32, f16_to_f32};
+use super::memory::shared_offset;
+use super::rendezvous::meet;
 use crate::emulator::fault::{Fault, Operation, Place};
+use crate::emulator::lanes::Slots;
 use crate::emulator::machine::{SHARED_BASE, current};
-use crate::emulator::rendezvous::{Slots, meet};
 use crate::emulator::shadow::Access;
-use crate::math::bf16_to_f32;
-use crate::shared::Address;
-use crate::warp::FULL;
+use crate::types::{Address, FULL};
 use std::panic::Location;
 
 /// Loads matrices of 8 × 8 elements of 16 bits.
@@ -18,8 +17,8 @@ fn load<const MATRICES: usize>(operation: Operation, row: Address, transposed: b
     let place = Place(Location::caller());
     let thread = current();
     if thread.lane() < 8 * MATRICES as u32 {
-        let offset = place_of(thread, row.0, SHARED_BASE + thread.block().shared_bytes, 16, place);
-        thread.block().shadow.access(thread, offset, 16, Access::Read, place);
+        let offset = shared_offset(thread, row.0, SHARED_BASE + thread.block().shared_bytes, 16, place);
+        thread.access(offset, 16, Access::Read, place);
     }
     meet(operation, FULL, [row.0], |slots, _| {
         deal(slots, MATRICES, transposed);

@@ -1,8 +1,9 @@
 //! Shuffles, votes and reductions, worked out by the last lane to arrive.
 
+use super::rendezvous::meet;
 use crate::emulator::fault::{Culprit, Fault, MaskMisuse, Operation};
+use crate::emulator::lanes::{Slots, lanes};
 use crate::emulator::machine::current;
-use crate::emulator::rendezvous::{Slots, lanes, meet};
 
 /// A value that fits two registers.
 pub trait Shuffle {
