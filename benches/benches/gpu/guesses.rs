@@ -3,7 +3,6 @@
 use crate::device::{Buffer, Gpu};
 use std::ptr;
 use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
-use wtacrs_kernels::kernel::predictor_update;
 use wtacrs_kernels::plan::{CacheBatch, LinearPlan, Memory, NormCachePlan, PredictorPlan, UpdateBuffers};
 
 /// Tokens of a sample in the cache.
@@ -32,7 +31,7 @@ impl Guesses {
         let settings = PredictorSettings::default();
         let predictor = PredictorPlan::new(plan, settings).expect("a valid predictor");
         let fresh = NormPredictor::new(in_features, settings).expect("a valid predictor");
-        let state = predictor_update::state_bytes(&fresh).expect("few features");
+        let state = PredictorPlan::first_bytes(&fresh).expect("few features");
         let (samples, batches) = (tokens / SAMPLE, bytes / (4 * tokens) + 2);
         let ids: Vec<u64> = (0..(batches * samples) as u64).collect();
         let cache = NormCachePlan::new(ids.len(), SAMPLE).expect("a valid cache");

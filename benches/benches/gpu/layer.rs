@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::ptr;
 use wtacrs_core::Keep;
 use wtacrs_core::product::Update;
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{self, gather_rows};
 use wtacrs_kernels::launch::driver::DriverError;
 use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
