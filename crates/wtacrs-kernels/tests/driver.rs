@@ -8,7 +8,7 @@ use std::ptr;
 use std::sync::Arc;
 use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{ENTRY_POINTS, ROW_NORMS_BF16, row_norms};
-use wtacrs_kernels::launch::driver::{Context, Driver, DriverError, Installation, Stream, Version};
+use wtacrs_kernels::launch::driver::{Context, Driver, DriverError, Installation, Ptx, Stream, Version};
 use wtacrs_kernels::launch::{Launcher, Shape};
 
 const SHAPE: Shape = Shape { grid: [3, 1, 2], block: 128, shared_bytes: 4096, cooperative: false };
@@ -48,6 +48,15 @@ fn a_launch_is_one_call_on_the_stream_it_was_given() {
     launch(&driver, Stream(ptr::null_mut()), cooperative).expect("launches");
     let of = |stream, shape| Call::Launch { kernel: "row_norms_bf16", stream, shape, context: Context(0x1000) };
     assert_eq!(calls.list(), [of(0x50, SHAPE), of(0, cooperative)]);
+}
+
+#[test]
+fn the_bundled_ptx_has_the_kernels_of_the_table() {
+    let mut in_text: Vec<_> = Ptx::bundled().entry_points().collect();
+    let mut in_table = ENTRY_POINTS.to_vec();
+    in_text.sort_unstable();
+    in_table.sort_unstable();
+    assert_eq!(in_text, in_table, "run cargo xtask ptx");
 }
 
 #[test]
@@ -125,9 +134,10 @@ fn machines_that_will_not_do() {
         message(Fake { fails: Some("cuModuleLoadDataEx"), ..Fake::default() }),
         "cuModuleLoadDataEx failed with CUDA_ERROR_FAKE (999)"
     );
+    let first = Ptx::bundled().entry_points().next().expect("kernels");
     assert_eq!(
         message(Fake { fails: Some("cuFuncSetAttribute"), ..Fake::default() }),
-        format!("cuFuncSetAttribute of {} failed with CUDA_ERROR_FAKE (999)", ENTRY_POINTS[0])
+        format!("cuFuncSetAttribute of {first} failed with CUDA_ERROR_FAKE (999)")
     );
     assert_eq!(message(Fake { fails: Some("cuInit"), ..Fake::default() }), "cuInit failed with CUDA_ERROR_FAKE (999)");
     let installation = installed(Fake::default());

@@ -4,11 +4,10 @@
 //! dw (in_features × out_features)  (+)=  Σ_{r < count} saved[r, :]ᵀ · dz[indices[r], :]
 //! ```
 //!
-//! With more than one split, blocks sum ranges of rows into `partials`, which [`split_reduce`] adds up in order. So the bits
+//! With more than one split, blocks sum ranges of rows into `partials`, which [`split_reduce`](super::split_reduce) adds up in order. So the bits
 //! depend on shapes and splits alone.
 
 use super::matrix::{RowLayout, Spacing};
-use super::split_reduce;
 
 /// The arguments of a launch. One grid.z for each (batch, split); grid.x for each tile of dw.
 ///
@@ -66,21 +65,6 @@ impl Args {
             RowLayout::Whole
         } else {
             RowLayout::Ragged
-        }
-    }
-
-    /// The reduction that follows, if there is more than one split.
-    pub fn reduce(&self) -> split_reduce::Args {
-        split_reduce::Args {
-            partials: self.partials,
-            splits: self.splits,
-            in_features: self.in_features,
-            out_features: self.out_features,
-            accumulate: self.accumulate,
-            output: self.output,
-            dw: self.dw,
-            dw_leading: self.dw_leading,
-            dw_spacing: self.dw_spacing,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Reads splits · in_features · out_features sums once and writes dw once; bound by memory.
 
 use super::column_sums::{self, FinishArgs};
-use super::gather_gemm::partial_leading;
+use super::gather_gemm::{self, partial_leading};
 use super::matrix::Spacing;
 use super::row_team::{RowTeam, THREADS};
 use crate::launch::Shape;
@@ -31,6 +31,23 @@ pub struct Args {
     pub dw_leading: u64,
     /// Where the matrices of `dw` begin.
     pub dw_spacing: Spacing,
+}
+
+impl Args {
+    /// The reduction that follows a product of more than one split.
+    pub fn of_product(product: &gather_gemm::Args) -> Self {
+        Self {
+            partials: product.partials,
+            splits: product.splits,
+            in_features: product.in_features,
+            out_features: product.out_features,
+            accumulate: product.accumulate,
+            output: product.output,
+            dw: product.dw,
+            dw_leading: product.dw_leading,
+            dw_spacing: product.dw_spacing,
+        }
+    }
 }
 
 /// The arguments of a launch that also ends column sums.

@@ -144,14 +144,15 @@ impl ProductPlan {
         let batch = batch as u32;
         let is_cut = args.splits != 1;
         let reduce = (is_cut && has_product).then(|| split_reduce::shape(args.in_features, args.out_features, batch));
+        let reduce_args = split_reduce::Args::of_product(&args);
         let launched = match (reduce, sums) {
             (reduce, Some(sums)) => {
-                let (args, shape) = split_reduce::SumsArgs::launch(args.reduce(), reduce, sums, batch);
+                let (args, shape) = split_reduce::SumsArgs::launch(reduce_args, reduce, sums, batch);
                 // SAFETY: as above.
                 unsafe { launcher.launch(&kernel::SPLIT_REDUCE_SUMS, shape, &args) }
             }
             // SAFETY: as above.
-            (Some(shape), None) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &args.reduce()) },
+            (Some(shape), None) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &reduce_args) },
             (None, None) => Ok(()),
         };
         launched.map_err(ExecuteError::Launch)

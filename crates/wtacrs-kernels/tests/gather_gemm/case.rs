@@ -4,10 +4,10 @@ use crate::common::{Buffer, Machine};
 use half::{bf16, f16};
 use ndarray::Array2;
 use std::num::NonZeroU32;
-use wtacrs_kernels::kernel::SPLIT_REDUCE;
 use wtacrs_kernels::kernel::gather_gemm::Args;
 use wtacrs_kernels::kernel::matrix::DataType;
 use wtacrs_kernels::kernel::matrix::Spacing;
+use wtacrs_kernels::kernel::{SPLIT_REDUCE, split_reduce};
 use wtacrs_kernels::plan::tiling::{Multiplier, ProductSizes, Tile, Tiling};
 
 pub(crate) const MULTIPLIERS: [Multiplier; 4] = [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32];
@@ -276,7 +276,7 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
     unsafe {
         machine.run(kernel, shape, &args);
         if let Some(shape) = tiling.reduce {
-            machine.run(&SPLIT_REDUCE, shape, &args.reduce());
+            machine.run(&SPLIT_REDUCE, shape, &split_reduce::Args::of_product(&args));
         }
     }
 

@@ -9,10 +9,10 @@ use wtacrs_core::Randomness;
 use wtacrs_core::product;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Keep, Weights};
-use wtacrs_kernels::kernel::SPLIT_REDUCE;
 use wtacrs_kernels::kernel::gather_gemm::Args;
 use wtacrs_kernels::kernel::matrix::DataType;
 use wtacrs_kernels::kernel::matrix::Spacing;
+use wtacrs_kernels::kernel::{SPLIT_REDUCE, split_reduce};
 use wtacrs_kernels::plan::tiling::{Multiplier, ProductSizes, tiling};
 
 struct RealLayer {
@@ -102,7 +102,7 @@ fn a_real_layer_equals_the_cpu() {
             unsafe {
                 machine.run(kernel, shape, &args);
                 if let Some(shape) = tiling.reduce {
-                    machine.run(&SPLIT_REDUCE, shape, &args.reduce());
+                    machine.run(&SPLIT_REDUCE, shape, &split_reduce::Args::of_product(&args));
                 }
             }
             let found = machine.download(&dw);

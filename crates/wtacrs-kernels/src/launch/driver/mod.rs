@@ -27,7 +27,6 @@ pub use self::ptx::{Ptx, Version};
 
 use super::{Kernel, Launcher, Shape};
 use crate::device::Device;
-use crate::kernel::ENTRY_POINTS;
 use core::ffi::c_void;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -202,8 +201,8 @@ impl<C: Calls> Installation<C> {
             return Err(DriverError::DeviceTooOld { name: device.name, needed: ptx.target, found });
         }
         let module = self.calls.load_module(ptx.text)?;
-        let mut functions = HashMap::with_capacity(ENTRY_POINTS.len());
-        for &name in ENTRY_POINTS {
+        let mut functions = HashMap::new();
+        for name in ptx.entry_points() {
             let function = self.calls.function(module, name)?;
             // Now and for every kernel, so that no launch has to; a limit takes nothing from anyone. It also makes a
             // driver that loads functions lazily load this one.

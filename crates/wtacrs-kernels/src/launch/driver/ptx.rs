@@ -45,6 +45,12 @@ impl Ptx {
         }
     }
 
+    /// The names of its kernels.
+    pub fn entry_points(&self) -> impl Iterator<Item = &'static str> {
+        let heads = self.text.lines().filter_map(|line| line.split_once(".entry "));
+        heads.filter_map(|(_, head)| head.split('(').next()).map(str::trim)
+    }
+
     fn parse(text: &'static str) -> Option<Self> {
         let of = |directive: &str| text.lines().find_map(|line| line.trim().strip_prefix(directive)).map(str::trim);
         let (major, minor) = of(".version")?.split_once('.')?;
