@@ -53,10 +53,8 @@ fn memory(of: &Buffer<u8>) -> Memory {
 impl Step {
     fn new(machine: &Machine, device: &Device) -> Self {
         let weights = WeightSource::Predicted { clamp: 6.0 };
-        let settings = LinearSettings {
-            weights,
-            ..LinearSettings::new(TOKENS, FEATURES, FEATURES, Keep::Fraction(0.2)).of_type(DataType::F32)
-        };
+        let mut settings = LinearSettings::new(TOKENS, FEATURES, FEATURES, Keep::Fraction(0.2)).of_type(DataType::F32);
+        settings.weights = weights;
         let plan = LinearPlan::new(settings, device).expect("valid");
         let settings = PredictorSettings::default().with_features(32);
         let predictor = PredictorPlan::new(&plan, settings).expect("valid");

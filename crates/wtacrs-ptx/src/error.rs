@@ -49,9 +49,9 @@ pub enum LaunchError {
     Arguments {
         /// The kernel.
         entry: String,
-        /// What it takes.
+        /// Bytes of its parameter.
         expected: usize,
-        /// What it was given.
+        /// Bytes of the launch's arguments.
         found: usize,
     },
     /// More threads than the text allows.
@@ -59,9 +59,9 @@ pub enum LaunchError {
     Threads {
         /// The kernel.
         entry: String,
-        /// What it takes.
+        /// The most threads that it allows.
         most: u32,
-        /// What it was given.
+        /// The launch's.
         found: u32,
     },
     /// A mistake of the kernel.

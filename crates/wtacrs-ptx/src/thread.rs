@@ -358,7 +358,7 @@ impl Thread {
                 (Space::Shared, Atomic::Greatest) => window.atomic_max(i, value),
                 (Space::Shared, Atomic::Or) => window.atomic_or(i, value),
                 (Space::Shared, Atomic::Exchange) => window.atomic_exchange(i, value),
-                (Space::Shared, Atomic::CompareExchange) => unreachable!("wtacrs-simt has none"),
+                (Space::Shared, Atomic::CompareExchange) => unreachable!("wtacrs-simt has no such operation"),
                 (_, Atomic::Add) => atomic::atomic_add(global, value),
                 (_, Atomic::Least) => atomic::atomic_min(global, value),
                 (_, Atomic::Greatest) => atomic::atomic_max(global, value),

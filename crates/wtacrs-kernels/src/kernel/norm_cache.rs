@@ -59,6 +59,7 @@ pub struct Status {
 /// Why a sample is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Fault {
     /// Its id is N or more.
     Id = 1,

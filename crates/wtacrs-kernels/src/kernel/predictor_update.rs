@@ -76,6 +76,7 @@ pub struct Args {
 /// dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The state has moved on.
     Learned = 0,

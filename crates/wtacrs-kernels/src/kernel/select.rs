@@ -25,6 +25,7 @@ use crate::launch::Shape;
 /// A [`WeightSource`](crate::plan::WeightSource) without its numbers: the value of [`Args::source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum SourceKind {
     /// w = input_norms.
     Input = 0,
@@ -40,6 +41,7 @@ pub enum SourceKind {
 /// [`select_kernel`](super::select_kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Design {
     /// `Uniform`.
     Uniform = 0,

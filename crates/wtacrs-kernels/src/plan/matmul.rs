@@ -21,6 +21,7 @@ use wtacrs_core::sampling::design::BuiltIn;
 /// A gradient that is not sampled is the framework's own product. A row's elements lie side by side; rows, heads and
 /// samples lie at any distances ([`Strides`]), so that `x.view(B, S, H, D).transpose(1, 2)` needs no copy.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct MatmulSettings {
     /// Samples of a batch.
     pub batch: usize,

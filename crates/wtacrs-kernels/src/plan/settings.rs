@@ -12,6 +12,7 @@ use wtacrs_core::sampling::design::BuiltIn;
 /// H is tokens × in_features, dZ tokens × out_features, dW in_features × out_features; each in row-major order, with
 /// strides of their own if they are not dense.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LinearSettings {
     /// Rows of H and dZ: n. It and the features may be 0: then there is less to launch, or nothing.
     pub tokens: usize,
@@ -49,6 +50,7 @@ pub struct LinearSettings {
 
 /// What a forward pass makes its weights from, besides the norms of H's rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum WeightSource {
     /// Nothing: w = ‖h‖.
     Input,
@@ -68,6 +70,7 @@ pub enum WeightSource {
 
 /// How two f32 matrices are multiplied; 16-bit types have only one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Precision {
     /// In f32 throughout.
     #[default]

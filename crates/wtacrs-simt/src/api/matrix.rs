@@ -14,8 +14,8 @@
 use crate::body;
 use crate::types::Address;
 
-/// Four 8 × 8 matrices of 16-bit elements: lanes 8i to 8i+7 give the rows of matrix i, 16 bytes each and aligned to 16;
-/// register i of a lane holds the elements 2t, 2t+1 of row g of matrix i.
+/// Four 8 × 8 matrices of 16-bit elements. Lanes 8i to 8i+7 pass the addresses of the rows of matrix i, of 16 bytes each.
+/// Register i of a lane receives the elements 2t, 2t+1 of row g of matrix i.
 ///
 /// # Safety
 ///
@@ -39,7 +39,7 @@ pub unsafe fn load_x4_transposed(row: Address) -> [u32; 4] {
     unsafe { body::matrix::load_x4_transposed(row) }
 }
 
-/// [`load_x4`] for two matrices, whose addresses the lanes 0 to 15 give.
+/// [`load_x4`] for two matrices, of which lanes 0 to 15 pass the addresses.
 ///
 /// # Safety
 ///

@@ -1,6 +1,7 @@
 //! A block's dynamic shared memory, in typed windows.
 //!
-//! A launch gives every block so many bytes, aligned to 1024 and of undefined content. A kernel cuts them into windows:
+//! Every block of a launch has the same number of bytes, aligned to 1024 and of undefined content. A kernel cuts them into
+//! windows:
 //!
 //! ```text
 //! let sums = Shared::<f32>::new(0, 32);

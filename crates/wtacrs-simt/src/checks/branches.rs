@@ -1,5 +1,5 @@
-//! Collectives between branches on one condition that lanes answer differently. An optimisation that knows nothing of
-//! lanes copies what lies between into both arms; `cargo xtask ptx` counts that each is there once.
+//! Collectives between branches on one condition that differs between lanes. An optimisation that ignores lanes copies
+//! everything between into both arms; `cargo xtask ptx` checks that each collective occurs once.
 
 use super::buffers::{Args, put, take};
 use crate::shared::Shared;
@@ -9,7 +9,7 @@ use crate::{index, matrix, sync, warp};
 /// Words of output a thread.
 const WORDS: u32 = 7;
 
-/// The first word of the input: how many threads answer yes.
+/// For the first threads the condition holds; the first word of the input is their number.
 #[inline(always)]
 pub(super) unsafe fn between_branches(args: &Args) {
     let thread = index::thread();

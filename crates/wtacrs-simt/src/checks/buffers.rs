@@ -8,7 +8,7 @@ use crate::{index, memory};
 pub struct Args {
     /// Aligned to 16 bytes.
     pub input: *const u32,
-    /// As many zeros as [`Check::expected`](super::Check::expected) gives words; aligned to 16 bytes.
+    /// A zero for each word of [`Check::expected`](super::Check::expected); aligned to 16 bytes.
     pub output: *mut u32,
 }
 

@@ -57,7 +57,7 @@ pub(super) fn loads_expected(input: &[u32]) -> Vec<u32> {
     mirrored.repeat(7)
 }
 
-/// Every thread leaves words of every size in shared memory and takes those of the mirrored thread.
+/// Every thread writes words of every size to shared memory and reads those of the mirrored thread.
 #[inline(always)]
 pub(super) unsafe fn windows(args: &Args) {
     let thread = index::thread();

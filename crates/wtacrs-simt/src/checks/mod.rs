@@ -74,7 +74,7 @@ checks! {
     check_barriers = threads::barriers, no_input, barriers_expected, [2, 1, 1], 1024, 8192, false;
     check_warp_barriers = threads::warp_barriers, no_input, warp_barriers_expected, [1, 1, 1], 64, 256, false;
     check_waiting_blocks = threads::waiting_blocks, no_input, waiting_blocks_expected, [4, 1, 1], 32, 0, true;
-    check_telling_blocks = threads::telling_blocks, no_input, telling_blocks_expected, [4, 1, 1], 32, 0, true;
+    check_polling_blocks = threads::polling_blocks, no_input, polling_blocks_expected, [4, 1, 1], 32, 0, true;
     check_last_block = threads::last_block, no_input, last_block_expected, [8, 1, 1], 64, 16, false;
     check_between_branches = branches::between_branches, branches_input, between_branches_expected, [1, 1, 1], 64, 1024, false;
     check_loads = loads::loads, loads_input, loads_expected, [1, 1, 1], 32, 0, false;

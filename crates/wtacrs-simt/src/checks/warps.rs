@@ -12,7 +12,7 @@ pub(super) fn shuffles_input() -> Vec<u32> {
     super::buffers::random(128, 2).into_iter().map(|word| word & 0xBFBF_BFBF).collect()
 }
 
-/// Two words of every thread, exchanged as every type and in every way.
+/// Two words of every thread, exchanged as every type and by every shuffle.
 #[inline(always)]
 pub(super) unsafe fn shuffles(args: &Args) {
     let thread = index::thread();

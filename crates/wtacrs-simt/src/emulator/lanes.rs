@@ -33,7 +33,7 @@ impl Slots {
         }
     }
 
-    /// Leaves one lane's operation and words.
+    /// Fills one lane's slot.
     #[inline(always)]
     pub(super) fn put<const IN: usize>(
         &mut self,
@@ -51,7 +51,7 @@ impl Slots {
         }
     }
 
-    /// The words that are now one lane's.
+    /// The words in one lane's slot.
     #[inline(always)]
     pub(super) fn take<const OUT: usize>(&self, lane: usize) -> [u32; OUT] {
         std::array::from_fn(|i| self.words[i][lane])

@@ -1,6 +1,6 @@
-//! A block: its threads, warps and shared memory, and which of its threads is running.
+//! A block: its threads, warps and shared memory; and the thread that runs now.
 
-use super::fault::{Culprit, Doing, Fault, Operation, Place, Stand};
+use super::fault::{Activity, Culprit, Fault, Operation, Place, ThreadGroup};
 use super::lanes::Slots;
 use super::order::Order;
 use super::shadow::{Access, Shadow, Trouble, TroubleKind};
@@ -16,7 +16,7 @@ use std::rc::Rc;
 /// Where shared memory begins: not at 0, as on a GPU, whose system keeps the first bytes.
 pub(super) const SHARED_BASE: u32 = 1024;
 
-/// What a thread waits for.
+/// The state of a thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Ready,
@@ -32,7 +32,7 @@ pub(super) struct Flight {
     pub(super) from: *const u8,
     pub(super) bytes: u32,
     pub(super) valid: u32,
-    /// The number of commits before it.
+    /// How many commits came before it.
     pub(super) group: u64,
     pub(super) place: Place,
 }
@@ -55,7 +55,7 @@ pub(super) struct Polls {
     pub(super) at: usize,
     pub(super) value: u64,
     pub(super) count: u32,
-    /// What others had done before: [`Thread::others`].
+    /// The changes of others at the first of them: [`Thread::others`].
     pub(super) others: u64,
 }
 
@@ -176,29 +176,29 @@ impl Block {
     }
 
     /// What all threads do, those that do the same together.
-    pub(super) fn stands(&self) -> Vec<Stand> {
-        self.stands_of(&self.threads)
+    pub(super) fn groups(&self) -> Vec<ThreadGroup> {
+        self.groups_of(&self.threads)
     }
 
-    /// [`Self::stands`] of some threads, where others may be about to run.
-    pub(super) fn stands_of(&self, threads: &[Thread]) -> Vec<Stand> {
-        let mut stands: Vec<Stand> = Vec::new();
+    /// [`Self::groups`] of some threads, where others may be about to run.
+    pub(super) fn groups_of(&self, threads: &[Thread]) -> Vec<ThreadGroup> {
+        let mut groups: Vec<ThreadGroup> = Vec::new();
         for thread in threads {
-            let doing = match thread.status.get() {
-                Status::Barrier(place) => Doing::Barrier(place),
-                Status::Spinning(place) => Doing::Spinning(place),
+            let activity = match thread.status.get() {
+                Status::Barrier(place) => Activity::Barrier(place),
+                Status::Spinning(place) => Activity::Spinning(place),
                 Status::Collective => {
                     let (operation, mask, place) = self.slot(thread.index);
-                    Doing::Collective(operation, mask, place)
+                    Activity::Collective(operation, mask, place)
                 }
-                Status::Ready | Status::Finished => Doing::Finished,
+                Status::Ready | Status::Finished => Activity::Finished,
             };
-            match stands.iter_mut().find(|stand| stand.doing == doing) {
-                Some(stand) => stand.threads.push(thread.index),
-                None => stands.push(Stand { threads: vec![thread.index], doing }),
+            match groups.iter_mut().find(|group| group.activity == activity) {
+                Some(group) => group.threads.push(thread.index),
+                None => groups.push(ThreadGroup { threads: vec![thread.index], activity }),
             }
         }
-        stands
+        groups
     }
 
     fn slot(&self, thread: u32) -> (Operation, u32, Place) {
@@ -285,7 +285,7 @@ impl Thread {
 
     /// Lets others run now and then, where the order of threads' accesses could matter.
     #[inline(always)]
-    pub(super) fn breathe(&self) {
+    pub(super) fn pause_sometimes(&self) {
         let block = self.block();
         if block.order.borrow_mut().pauses() {
             block.wake(self.index / 32, 1 << self.lane());

@@ -1,11 +1,11 @@
 //! Runs blocks: resumes one ready thread after another until all have ended, or none can go on.
 
-use super::fault::{Doing, Fault, MaskMisuse};
+use super::fault::{Activity, Fault, MaskMisuse};
 use super::lanes::lanes;
 use super::machine::{Block, Status, Thread, enter};
 use super::order::Order;
 use super::shape::{Counts, Launch};
-use super::stack::{Colored, MOST, Stacks};
+use super::stack::{MOST, Stacks, StaggeredStack};
 use corosensei::{Coroutine, CoroutineResult};
 use rayon::prelude::*;
 use std::any::Any;
@@ -24,12 +24,12 @@ type Kernel<'a> = &'a (dyn Fn() + Sync);
 ///
 /// # Errors
 ///
-/// The first mistake that a thread of the lowest faulty block makes. What the kernel has written until then stays.
+/// The first mistake that a thread of the lowest faulty block makes. Everything that the kernel wrote before stays written.
 pub fn launch(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<(), Fault> {
     count(launch, kernel).map(|_| ())
 }
 
-/// As [`launch()`], and counts.
+/// [`launch()`] with counts.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub fn count(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<Counts, Fault
     if launch.cooperative || blocks == 1 {
         return together(&launch, 0..blocks, kernel);
     }
-    // The lowest faulty block's fault is the launch's, whichever was found first.
+    // The launch reports the fault of the lowest faulty block, whichever was found first.
     let lowest = AtomicU64::new(u64::MAX);
     let barriers = AtomicU64::new(0);
     let found: Mutex<Option<(u64, Fault)>> = Mutex::new(None);
@@ -63,9 +63,9 @@ pub fn count(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<Counts, Fault
     found.map_or(Ok(Counts { barriers: barriers.into_inner() }), |(_, fault)| Err(fault))
 }
 
-type Routine = Coroutine<(), (), (), Colored>;
+type Routine = Coroutine<(), (), (), StaggeredStack>;
 
-/// A block and the stacks of its threads. The coroutines come first, so that they are gone before the block is.
+/// A block and the stacks of its threads. The coroutines come first, so that they are dropped before the block.
 struct Resident {
     routines: Vec<Option<Routine>>,
     block: Rc<Block>,
@@ -239,22 +239,22 @@ fn message(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Why no thread can go on. A block in which no thread spins says most, since the others may wait for it.
+/// Why no thread can go on. A block in which no thread spins explains most, since the others may wait for it.
 fn diagnose(residents: &[Resident]) -> Fault {
     let stuck = residents.iter().map(|resident| &*resident.block).filter(|block| !block.is_finished());
     let faults = stuck.map(|block| {
-        let (stands, block_index) = (block.stands(), block.index);
-        let any = |what: fn(&Doing) -> bool| stands.iter().any(|stand| what(&stand.doing));
-        if any(|doing| matches!(doing, Doing::Spinning(_))) {
-            return Fault::Deadlock { block: block_index, stands };
+        let (groups, block_index) = (block.groups(), block.index);
+        let any = |what: fn(&Activity) -> bool| groups.iter().any(|group| what(&group.activity));
+        if any(|activity| matches!(activity, Activity::Spinning(_))) {
+            return Fault::Deadlock { block: block_index, groups };
         }
         if let Some(fault) = misused_mask(block) {
             return fault;
         }
-        if any(|doing| matches!(doing, Doing::Barrier(_))) {
-            return Fault::BarrierDivergence { block: block_index, stands };
+        if any(|activity| matches!(activity, Activity::Barrier(_))) {
+            return Fault::BarrierDivergence { block: block_index, groups };
         }
-        Fault::WarpDivergence { block: block_index, stands }
+        Fault::WarpDivergence { block: block_index, groups }
     });
     let faults: Vec<_> = faults.collect();
     let says_most = faults.iter().position(|fault| !matches!(fault, Fault::Deadlock { .. })).unwrap_or(0);

@@ -19,7 +19,7 @@ use std::ops::Range;
 /// Clocks stay below this. A block that synchronises more often is no longer checked for races.
 const CLOCKS: u32 = 1 << 21;
 
-/// A thread's index, whether its access was atomic, and its clock; 0 is no access, for clocks begin at 1.
+/// A thread's index, whether its access was atomic, and its clock. 0 stands for no access, since clocks begin at 1.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Stamp(u32);
 
@@ -52,7 +52,7 @@ impl Stamp {
     }
 }
 
-/// Of a word, or of a byte.
+/// The accesses to a word, or to a byte.
 #[derive(Clone, Copy, Default)]
 struct Trace {
     write: Stamp,
@@ -67,14 +67,14 @@ struct Trace {
 /// Set in a word's state when its bytes have traces of their own.
 const SPLIT: u16 = 1 << 15;
 
-/// Of a block's shared memory.
+/// The record of a block's shared memory.
 pub(super) struct Shadow {
     words: Vec<Cell<Trace>>,
     /// 1 + the thread whose copy has not landed, or 0; and [`SPLIT`].
     states: Vec<Cell<u16>>,
-    /// Made when first needed.
+    /// Traces of single bytes; empty until one is needed.
     bytes: RefCell<Vec<Trace>>,
-    /// Accesses before this clock are ordered before all that come.
+    /// Accesses before this clock are ordered before all later ones.
     floor: Cell<u32>,
     /// The latest of all threads' clocks.
     latest: Cell<u32>,
@@ -138,7 +138,7 @@ impl Shadow {
     }
 
     /// Orders all accesses so far before all later ones.
-    pub(super) fn lift(&self) {
+    pub(super) fn order_all(&self) {
         let floor = (self.latest.get() + 1).min(CLOCKS - 1);
         self.floor.set(floor);
         self.latest.set(floor);
@@ -179,7 +179,7 @@ impl Shadow {
                 self.closely(thread, clock, word, access)?;
                 continue;
             }
-            // SAFETY: one thread of a block runs at a time, and what the trace's method calls does not touch traces.
+            // SAFETY: one thread of a block runs at a time, and nothing that the trace's method calls accesses traces.
             let trace = unsafe { &mut *self.words[word as usize].as_ptr() };
             trace.access(self, thread, clock, access).map_err(|kind| Trouble { offset: 4 * word, kind })?;
         }
@@ -211,7 +211,7 @@ impl Shadow {
         self.access_bytes(thread, clock, 4 * word..4 * word + 4, access)
     }
 
-    /// Less than a word.
+    /// An access to less than a word.
     fn partly(&self, thread: u32, clock: u32, offset: u32, count: u32, access: Access) -> Result<(), Trouble> {
         let word = offset / 4;
         self.check_flight(word)?;
@@ -248,7 +248,7 @@ impl Shadow {
         stamp.clock() < self.floor.get() || stamp.thread() == thread || self.is_known(stamp, thread)
     }
 
-    /// By a warp's barrier.
+    /// Whether a warp's barrier orders the access before.
     fn is_known(&self, stamp: Stamp, thread: u32) -> bool {
         stamp.warp() == thread / 32 && self.knows(thread, stamp.thread() % 32, stamp.clock())
             || self.latest.get() == CLOCKS - 1
@@ -300,7 +300,7 @@ impl Trace {
         Ok(())
     }
 
-    /// Whether all earlier readers, of the same warp, come before this read.
+    /// Whether all earlier readers, which are of the same warp, come before this read.
     #[inline(always)]
     fn replaces(&self, shadow: &Shadow, thread: u32, clock: u32) -> bool {
         let before = self.read.clock();

@@ -1,4 +1,4 @@
-//! The shape of a launch: what a GPU accepts, and what it counts.
+//! The shape of a launch, and what a launch counts.
 
 use super::fault::Fault;
 
@@ -16,7 +16,7 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// Whether blocks wait for one another, so that all of them must be resident at once.
     pub cooperative: bool,
-    /// Of the order in which ready threads run; 0 is the order of their indices.
+    /// The seed of the order in which ready threads run; 0 is the order of their indices.
     pub seed: u64,
 }
 
@@ -48,10 +48,10 @@ impl Launch {
     }
 }
 
-/// What a launch's blocks did that takes time on a GPU, whatever its speed.
+/// Operations of a launch's blocks that take time on every GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Barriers of the block that had the most.
+    /// Barriers of the block with the most.
     pub barriers: u64,
 }

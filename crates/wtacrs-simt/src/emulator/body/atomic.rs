@@ -1,4 +1,4 @@
-//! The host's atomics: blocks run on several OS threads.
+//! Atomics of the host, since blocks run on several OS threads.
 
 use super::{memory, thread as waiting};
 use crate::emulator::fault::{Fault, Place};
@@ -13,7 +13,7 @@ const POLLS: u32 = 1 << 16;
 /// After so many polls that found one value at one place, the thread hangs, whatever others do.
 const MOST_POLLS: u32 = 1 << 24;
 
-/// An integer with an atomic twin.
+/// An integer with an atomic type of its own.
 pub trait Atomic: Copy + Eq + Ord {
     unsafe fn apply(at: *mut Self, change: Change<Self>) -> Self;
     unsafe fn load(at: *const Self, ordering: Ordering) -> Self;
@@ -99,7 +99,7 @@ fn polled(thread: &Thread, at: usize, value: u64, place: Place) {
 #[cold]
 fn others_went_on(thread: &Thread, polls: &Polls, place: Place) -> u64 {
     if thread.others() == polls.others {
-        waiting::stand_aside(thread, place);
+        waiting::let_others_run(thread, place);
     }
     let now = thread.others();
     if now == polls.others || polls.count >= MOST_POLLS {
@@ -119,7 +119,7 @@ macro_rules! operations {
                 let place = Place(Location::caller());
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.breathe();
+                thread.pause_sometimes();
                 // SAFETY: the caller's promise.
                 let before = unsafe { T::apply(at, change) };
                 let changes = match change {
@@ -159,7 +159,7 @@ macro_rules! operations {
                 let place = Place(Location::caller());
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.breathe();
+                thread.pause_sometimes();
                 // SAFETY: the caller's promise.
                 let value = unsafe { T::load(at, ordering) };
                 polled(thread, at as usize, value.widened(), place);
@@ -171,7 +171,7 @@ macro_rules! operations {
             unsafe fn store<T: Atomic>(at: *mut T, value: T, ordering: Ordering) {
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.breathe();
+                thread.pause_sometimes();
                 thread.changed();
                 // SAFETY: the caller's promise.
                 unsafe { T::store(at, value, ordering) };
@@ -196,14 +196,14 @@ macro_rules! operations {
             pub(crate) unsafe fn load_acquire<T: Atomic>(at: *const T) -> T {
                 // SAFETY: the caller's promise.
                 let value = unsafe { load(at, Ordering::Acquire) };
-                current().block().shadow.lift();
+                current().block().shadow.order_all();
                 value
             }
 
             #[track_caller]
             #[inline(always)]
             pub(crate) unsafe fn store_release<T: Atomic>(at: *mut T, value: T) {
-                current().block().shadow.lift();
+                current().block().shadow.order_all();
                 // SAFETY: the caller's promise.
                 unsafe { store(at, value, Ordering::Release) };
             }
@@ -218,7 +218,7 @@ macro_rules! operations {
                 pub(crate) unsafe fn $name<T: Atomic>(address: Address, limit: Address, value: T) -> T {
                     let place = Place(Location::caller());
                     let thread = current();
-                    thread.breathe();
+                    thread.pause_sometimes();
                     let offset = memory::shared_offset(thread, address.0, limit.0, size_of::<T>() as u32, place);
                     let block = thread.block();
                     thread.changed();

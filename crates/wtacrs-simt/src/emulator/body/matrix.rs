@@ -1,4 +1,4 @@
-//! The matrix units, by the PTX ISA's fragment tables.
+//! The matrix units, after the PTX ISA's fragment tables.
 
 use super::math::{bf16_to_f32, f16_to_f32};
 use super::memory::shared_offset;
@@ -26,7 +26,7 @@ fn load<const MATRICES: usize>(operation: Operation, row: Address, transposed: b
     })
 }
 
-/// Gives every lane its two elements of each matrix.
+/// Deals every lane its two elements of each matrix.
 fn deal(slots: &mut Slots, matrices: usize, transposed: bool) {
     let shared = current().block().shared();
     let rows = slots.words[0];
@@ -72,7 +72,7 @@ pub(crate) unsafe fn load_x2_transposed(row: Address) -> [u32; 2] {
     load(Operation::LoadX2Transposed, row, true)
 }
 
-/// Meets with A, B and C, and takes D.
+/// Brings A, B and C to the other lanes, and returns D.
 #[track_caller]
 #[inline(always)]
 fn multiply(operation: Operation, a: [u32; 4], b: [u32; 2], c: [f32; 4], work: fn(&mut Slots)) -> [f32; 4] {

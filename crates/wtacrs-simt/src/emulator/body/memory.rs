@@ -19,7 +19,7 @@ impl Access for f64 {}
 impl Access for U32x2 {}
 impl Access for U32x4 {}
 
-/// Faults unless a GPU would take the address.
+/// Faults unless a GPU would accept the address.
 #[track_caller]
 #[inline(always)]
 pub(super) fn check(address: usize, alignment: usize) {

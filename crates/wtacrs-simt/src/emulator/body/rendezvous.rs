@@ -33,8 +33,8 @@ pub(super) fn meet<const IN: usize, const OUT: usize>(
         if operation.is_aligned() && !slots.one_place() {
             thread.status.set(Status::Collective);
             let first = (thread.index - thread.lane()) as usize;
-            let stands = block.stands_of(&block.threads[first..first + 32]);
-            thread.fail(Fault::WarpDivergence { block: block.index, stands });
+            let groups = block.groups_of(&block.threads[first..first + 32]);
+            thread.fail(Fault::WarpDivergence { block: block.index, groups });
         }
         if let Err(fault) = work(slots, mask) {
             thread.fail(fault);

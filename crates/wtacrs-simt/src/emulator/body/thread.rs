@@ -47,17 +47,17 @@ pub(crate) fn barrier() {
     all_arrived(thread, same, place);
 }
 
-/// Lets the other threads go on.
+/// Ends the barrier: wakes the other threads.
 #[inline(never)]
 fn all_arrived(thread: &Thread, same: bool, place: Place) {
     let block = thread.block();
     if !same {
         thread.status.set(Status::Barrier(place));
-        thread.fail(Fault::BarrierDivergence { block: block.index, stands: block.stands() });
+        thread.fail(Fault::BarrierDivergence { block: block.index, groups: block.groups() });
     }
     block.at_barrier.set(0);
     block.barriers.set(block.barriers.get() + 1);
-    block.shadow.lift();
+    block.shadow.order_all();
     for warp in 0..block.warps.len() as u32 {
         let own = if warp == thread.index / 32 { 1 << thread.lane() } else { 0 };
         block.wake(warp, !own);
@@ -76,7 +76,7 @@ pub(crate) fn warp_barrier(mask: u32) {
 
 pub(crate) fn device_fence() {
     fence(SeqCst);
-    current().block().shadow.lift();
+    current().block().shadow.order_all();
 }
 
 #[track_caller]
@@ -86,11 +86,11 @@ pub(crate) fn spin() {
     if !thread.block().cooperative {
         thread.fail(Fault::Spin { culprit: thread.culprit(place) });
     }
-    stand_aside(thread, place);
+    let_others_run(thread, place);
 }
 
-/// Lets all others run until none is ready.
-pub(super) fn stand_aside(thread: &Thread, place: Place) {
+/// Pauses until no other thread is ready.
+pub(super) fn let_others_run(thread: &Thread, place: Place) {
     let block = thread.block();
     let spinning = &thread.warp().spinning;
     spinning.set(spinning.get() | 1 << thread.lane());
