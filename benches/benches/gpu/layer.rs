@@ -100,12 +100,11 @@ impl<L: Launcher> Launcher for Only<'_, L> {
 
 impl<'a> Layer<'a> {
     pub(crate) fn new(gpu: &'a Gpu, [tokens, inputs, outputs]: [usize; 3], fraction: f64) -> Self {
-        let settings = LinearSettings {
-            weights: WeightSource::Norms,
-            ..LinearSettings::new(tokens, inputs, outputs, Keep::Fraction(fraction))
-        };
-        let all =
-            LinearSettings { weights: WeightSource::Predicted { clamp: 6.0 }, bias_gradient: true, ..settings.clone() };
+        let mut settings = LinearSettings::new(tokens, inputs, outputs, Keep::Fraction(fraction));
+        settings.weights = WeightSource::Norms;
+        let mut all = settings.clone();
+        all.weights = WeightSource::Predicted { clamp: 6.0 };
+        all.bias_gradient = true;
         let plan_of = |settings| LinearPlan::new(settings, gpu.driver.device()).expect("a valid layer");
         let (plan, with_all) = (plan_of(settings), plan_of(all));
         let mut random = Pcg64::seed_from_u64(1);
