@@ -7,7 +7,7 @@ use wtacrs_simt::emulator::{Launch, launch};
 use wtacrs_simt::index::{block, block_threads, lane, thread, warp};
 use wtacrs_simt::shared::Shared;
 
-/// Where all threads write, each its own place.
+/// The memory that all threads write, each its own place.
 #[derive(Clone, Copy)]
 struct Out<T>(*mut T);
 
@@ -22,7 +22,7 @@ impl<T> Out<T> {
     }
 }
 
-/// What each thread of some blocks makes of nothing but its indices.
+/// The result of each thread of some blocks, computed from its indices alone.
 fn by_threads<T: Clone + Default>(threads: u32, seed: u64, each: impl Fn() -> T + Sync) -> Vec<T> {
     const BLOCKS: u32 = 2;
     let mut out = vec![T::default(); (BLOCKS * threads) as usize];

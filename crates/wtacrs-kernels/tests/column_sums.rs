@@ -70,7 +70,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], place: Place, old:
         dw_spacing: Spacing::even(0),
     };
     let (finish, of_finish) = split_reduce::SumsArgs::launch(none, None, finish, batch);
-    // SAFETY: the buffers have the sizes that the arguments tell.
+    // SAFETY: the buffers have the sizes that the arguments say.
     unsafe {
         machine.run(&T::SUMS, shape(rows, columns, batch, T::BYTES), &args);
         machine.run(&SPLIT_REDUCE_SUMS, of_finish, &finish);

@@ -1,5 +1,5 @@
-//! The driver layer on a driver that writes every call down: what it asks when it opens, what when it runs, and what it
-//! says of machines that will not do.
+//! The driver layer on a driver that records every call: its calls when it opens and when it runs, and its errors on
+//! machines that cannot run the kernels.
 
 mod fake;
 
@@ -82,7 +82,7 @@ fn kernels_are_loaded_once_for_each_context() {
     assert!(raised.iter().all(|call| matches!(call, Call::Allow { bytes: 101_376, .. })));
 }
 
-/// Nothing tells a framework's context from one that took a destroyed one's place; primary contexts are never destroyed.
+/// A framework's context cannot be distinguished from a later one with the same handle; primary contexts are never destroyed.
 #[test]
 fn drivers_that_do_not_number_contexts() {
     let installation = installed(Fake { version: 11_040, numbers_contexts: false, ..Fake::default() });

@@ -14,7 +14,7 @@ use wtacrs_core::sampling::Selection;
 use wtacrs_kernels::kernel::gather_rows::{Args, shape};
 use wtacrs_kernels::kernel::matrix::Spacing;
 
-/// What is kept of each matrix: indices into its rows, scales, how many of both count.
+/// The kept rows of each matrix: indices, scales, and how many of both are used.
 struct Kept {
     indices: Vec<u32>,
     scales: Option<Vec<f64>>,
@@ -42,7 +42,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], kept: &Kept, place
         out_leading: out.leading(),
         out_spacing: out.spacing(),
     };
-    // SAFETY: the buffers have the sizes that the arguments tell, and indices are of rows.
+    // SAFETY: the buffers have the sizes that the arguments say, and indices are of rows.
     unsafe { machine.run(&T::GATHER, shape(rows as u32, columns as u32, items.len() as u32, T::BYTES), &args) };
     out.download(machine, filler)
 }

@@ -42,7 +42,7 @@ struct Step {
     remembered: Buffer<u8>,
     samples: Buffer<u64>,
     fetched: Buffer<f32>,
-    /// What the state and the cache begin with.
+    /// The first bytes of the state and of the cache.
     first: [Vec<u8>; 2],
 }
 
@@ -143,7 +143,7 @@ impl Step {
         };
         let randomness = DeviceRandomness { further_offset: self.further.pointer(), ..DeviceRandomness::new(4, 9) };
         let remembered = memory(&self.remembered);
-        // SAFETY: all buffers have the plans' sizes and outlive what is enqueued.
+        // SAFETY: all buffers have the plans' sizes and outlive all launches.
         unsafe {
             self.cache.fetch(launcher, remembered, &batch, self.fetched.pointer()).expect("launches");
             self.plan.forward(launcher, &forward, randomness).expect("launches");
@@ -208,7 +208,7 @@ fn a_step_runs() {
 fn a_captured_step_draws_anew_at_each_replay() {
     let Some(mut machine) = Machine::gpu() else { return };
     let step = Step::new(&machine, machine.device());
-    // All launches happen once before, as frameworks do, and to know what to expect.
+    // All launches run once before, as in frameworks, and their results are the expected ones.
     let direct = [0, 1 << 20].map(|further| {
         step.restart(&machine, further);
         step.enqueue(&mut machine);

@@ -1,4 +1,4 @@
-//! Plans run: whole layers forward and backward, on the emulator and on a GPU, against wtacrs-core on the CPU.
+//! Plans that run: whole layers forward and backward, on the emulator and on a GPU, against wtacrs-core on the CPU.
 
 mod common;
 mod steps;
@@ -71,7 +71,7 @@ fn relative_error(found: &[f32], expected: ArrayView2<'_, f32>) -> f64 {
     (error / size).sqrt()
 }
 
-/// That what was kept is what core keeps with these weights, to the bit.
+/// Asserts that the kept rows are those that core keeps with these weights, to the bit.
 fn assert_selected(outcome: &Outcome, expected: &Selection, what: &str) {
     assert_eq!((outcome.status, outcome.count as usize), (0, expected.len()), "{what}");
     assert_eq!(outcome.indices, expected.indices(), "{what}");
@@ -236,7 +236,7 @@ fn every_design_and_the_least_sizes() {
 }
 
 #[test]
-fn a_row_that_is_no_number_is_told_and_keeps_nothing() {
+fn an_invalid_row_is_reported_and_keeps_nothing() {
     let (mut h, dz) = (made_up(50, 8, 5), made_up(50, 8, 6));
     h[[17, 3]] = f32::NAN;
     for_each_machine(|machine| {
@@ -283,7 +283,7 @@ fn a_predictor_learns_and_guesses() {
         let memory = |at: *mut u8, bytes: usize| Memory { at, bytes: bytes as u64 };
         for step in 0..3 {
             let h = made_up(TOKENS, IN, 20 + step);
-            // What there is to learn: gradients grow with the first feature's share of a row.
+            // The predictor can learn that gradients grow with the first feature's share of a row.
             let shares: Vec<f32> = h.rows().into_iter().map(|row| row[0] / row.dot(&row).sqrt()).collect();
             let noise = made_up(TOKENS, 16, 40 + step);
             let dz =
@@ -384,7 +384,7 @@ fn attention_s_scores() {
     });
 }
 
-/// Matrices as a framework's view (batch, heads, seq, dim) of a (batch, seq, heads, dim) buffer give what dense ones give.
+/// A framework's view (batch, heads, seq, dim) of a (batch, seq, heads, dim) buffer has the results of dense matrices.
 #[test]
 fn attention_between_other_heads() {
     const BATCH: usize = 2;
@@ -428,8 +428,8 @@ fn attention_between_other_heads() {
         let left = plan.left().expect("sampled");
         let given = Given::new(b.view(), g.view(), &[], randomness);
         let left = run_columns(machine, left, &given, [ITEMS, COLUMNS, ROWS, INNER], settings.da_strides);
-        let told = |outcome: &Outcome| (outcome.indices.clone(), outcome.dz_norms.clone(), outcome.dw.clone());
-        right.iter().chain(&left).map(told).collect::<Vec<_>>()
+        let results = |outcome: &Outcome| (outcome.indices.clone(), outcome.dz_norms.clone(), outcome.dw.clone());
+        right.iter().chain(&left).map(results).collect::<Vec<_>>()
     };
     for_each_machine(|machine| {
         let expected = found(machine, &dense, [&a, &b, &g]);

@@ -153,7 +153,7 @@ fn sizes_of_zero_launch_what_must_be_written_and_no_more() {
         let mut settings = settings(tokens, in_features, out_features);
         settings.bias_gradient = true;
         let plan = LinearPlan::new(settings, &h100()).expect("valid");
-        // What has no elements need not be anywhere.
+        // A matrix without elements needs no memory.
         let nothing = |len: usize, at: *mut u8| if len == 0 { ptr::null_mut() } else { at };
         let at = anywhere().at;
         let forward = ForwardBuffers { input: nothing(tokens * in_features, at), ..forward_buffers() };
@@ -267,7 +267,7 @@ fn sizes_are_known_before_there_is_memory() {
 }
 
 #[test]
-fn what_is_no_plan() {
+fn settings_without_a_plan() {
     let refused = |change: fn(&mut LinearSettings)| {
         let mut settings = settings(100, 30, 20);
         change(&mut settings);

@@ -52,7 +52,7 @@ fn steps() -> Vec<Step> {
     g_norms.iter().enumerate().map(step).collect()
 }
 
-/// Who guesses and learns. Saved rows may carry their scales, rounded with them.
+/// The predictor's two sides. Saved rows may carry their scales, rounded with them.
 trait Learner {
     fn weights(&mut self, h: &Array2<bf16>) -> Weights;
     fn learn(&mut self, step: &Step, selection: &Selection, are_scaled: bool);
@@ -105,7 +105,7 @@ impl Learner for Kernels<'_> {
             exchange: std::ptr::null_mut(),
             exchange_words: 0,
         };
-        // SAFETY: the buffers have the sizes that the arguments tell.
+        // SAFETY: the buffers have the sizes that the arguments say.
         unsafe { machine.run(&bf16::NORMS, row_norms::shape(tokens as u32, self.in_features, 1, bf16::BYTES), &args) };
         let clamp = self.settings.clamp;
         let guesses =
@@ -159,7 +159,7 @@ impl Learner for Kernels<'_> {
             status: status.pointer(),
         };
         let features_shape = update::features_shape(budget as u32, rows_per_update, self.in_features, features);
-        // SAFETY: the buffers have the sizes that the arguments tell, and indices are of rows of H.
+        // SAFETY: the buffers have the sizes that the arguments say, and indices are of rows of H.
         unsafe {
             let shape = gather_rows::shape(budget as u32, self.in_features, 1, bf16::BYTES);
             machine.run(&bf16::GATHER, shape, &gather);

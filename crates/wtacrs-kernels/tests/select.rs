@@ -284,7 +284,7 @@ fn passes(weights: &Weights, budget: usize) -> u64 {
     passes
 }
 
-/// `cargo test -p wtacrs-kernels --test select costs -- --nocapture` prints what docs/kernels.md tells.
+/// `cargo test -p wtacrs-kernels --test select costs -- --nocapture` prints the numbers of docs/kernels.md.
 #[test]
 fn costs() {
     for pairs in [1024, 4096, 16_384, 65_536] {
@@ -303,7 +303,7 @@ fn costs() {
         let levels = |pairs: usize| u64::from(pairs.next_power_of_two().ilog2()).saturating_sub(6);
         assert_eq!(alone.barriers, 2 + passes + levels(pairs) + 1 + 1);
         if blocks > 1 {
-            // Each collective has another barrier; behind the upper tree, which ends with one, are the sums of what it saw.
+            // Each collective has another barrier; the upper tree ends with one, and the sums of its counts follow.
             let below = levels(pairs / blocks as usize) + 1 + 1;
             let above = levels(blocks as usize) + 1 + 1;
             assert_eq!(together.barriers, 2 * (2 + passes) + below + above);
@@ -410,7 +410,7 @@ fn invalid_weights_are_named_by_the_first_index() {
 }
 
 #[test]
-fn winners_are_told_or_not() {
+fn winners_are_counted() {
     let weights = weights(300, 40);
     for (design, name) in DESIGNS {
         for geometry in [Geometry(1, 64, 0), Geometry(3, 32, 1)] {
@@ -427,7 +427,7 @@ fn winners_are_told_or_not() {
 }
 
 #[test]
-fn weights_are_told_for_every_source() {
+fn weights_are_written_for_every_source() {
     for_each_machine(|machine| {
         for pairs in [1, 31, 700, 5000] {
             let input = weights(2 * pairs, 9);

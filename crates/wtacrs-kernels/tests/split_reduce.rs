@@ -51,7 +51,7 @@ fn check(machine: &mut Machine, rows: u32, columns: u32, accumulate: bool) {
             dw_leading: 2 * head,
             dw_spacing: spacing,
         };
-        // SAFETY: the buffers have the sizes that the arguments tell.
+        // SAFETY: the buffers have the sizes that the arguments say.
         unsafe { machine.run(&SPLIT_REDUCE, Shape { grid, ..whole }, &args) };
         assert_eq!(machine.download(&dw), expected, "{machine:?}: {rows} × {columns} by {grid:?}");
     }

@@ -35,7 +35,7 @@ fn source(stage: u32, row: u32) -> (u32, bool) {
     ((row * 5 + stage) % MATRIX_ROWS, (row + stage) % 4 != 1)
 }
 
-/// Where the memory of a place in the matrix is, whoever reads it.
+/// The address of a place in the matrix.
 #[derive(Clone, Copy)]
 struct From(*const u8);
 

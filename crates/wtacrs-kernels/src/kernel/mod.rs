@@ -1,6 +1,6 @@
-//! The kernels. Each has a module here with its arguments, which a launch passes by value, and the shapes of its launches;
-//! and a module in `body` with what its threads do, generic over element types where they differ. The table below makes
-//! entry points of PTX and values of [`Kernel`](crate::launch::Kernel) out of them.
+//! The kernels. Each has a module here with its arguments, which a launch passes by value, and the shapes of its launches.
+//! The module of the same name in `body` has the code of its threads, generic over element types where they differ. The
+//! table below defines an entry point of the PTX and a [`Kernel`](crate::launch::Kernel) for each.
 
 pub mod alias;
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
@@ -41,7 +41,7 @@ macro_rules! kernels {
             )*
         }
 
-        // Functions without parameters of type: they are compiled with this crate, and not again with every user of it.
+        // Functions that are not generic are compiled with this crate, and not again with every user of it.
         #[cfg(feature = "emulator")]
         mod entry {
             use super::*;

@@ -58,12 +58,12 @@ pub struct SumsArgs {
     pub reduce: Args,
     /// The column sums.
     pub sums: FinishArgs,
-    /// So many grid.y are for the column sums, before those for the partial products.
+    /// How many grid.y are for the column sums; those for the partial products follow.
     pub sums_y: u32,
 }
 
 impl SumsArgs {
-    /// The arguments and their launch: beside `reduce`, the launch for the partial products, if there are some.
+    /// The arguments and their launch. `reduce` is the launch for the partial products, if there are some.
     pub fn launch(args: Args, reduce: Option<Shape>, sums: FinishArgs, batch: u32) -> (Self, Shape) {
         let blocks = sums.blocks().max(1);
         let [x, y, _] = reduce.map_or([blocks.min(1 << 16), 0, 0], |shape| shape.grid);

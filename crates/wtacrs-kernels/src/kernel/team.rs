@@ -26,7 +26,7 @@ pub const fn collective_words(words: u32) -> u32 {
 /// Bytes of shared memory that a team's collectives need, from the first byte on: two windows, used in turn.
 pub const SHARED_BYTES: u32 = 2 * 8 * collective_words(MOST_WORDS);
 
-/// R: how many pairs a block has, but for the last blocks. It is the least power of two of at least 32 with which `blocks`
+/// R: how many pairs each block has, except the last ones. It is the least power of two of at least 32 with which `blocks`
 /// blocks have all pairs.
 #[inline(always)]
 pub const fn range(pairs: u32, blocks: u32) -> u32 {

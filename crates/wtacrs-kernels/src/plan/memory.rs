@@ -5,7 +5,7 @@ use super::error::{ExecuteError, PlanError};
 /// The alignment of parts and of the memory itself. It is that of GPUs' allocators, and enough for the widest accesses.
 pub const ALIGNMENT: u64 = 256;
 
-/// More memory than there is: 32 TiB. Below it, the tiles of a matrix can be counted in 31 bits.
+/// The most bytes of a memory: 32 TiB. Below that, the tiles of a matrix can be counted in 31 bits.
 pub(super) const MOST_BYTES: u64 = 1 << 45;
 
 /// The most matrices of a batch: the third dimension of a grid.

@@ -1,4 +1,4 @@
-//! Which kernels a layer needs, in which order, with how much memory: made once, then run on any launcher.
+//! Plans: the kernels that a layer launches, in order, with their memory. A plan is made once and runs on any launcher.
 //!
 //! ```text
 //! forward    H ── row_norms ── select ── gather_rows ── saved                          3 launches
@@ -8,10 +8,16 @@
 //! update     saved, norms of dZ ── predictor_features ── predictor_sums ── predictor_apply  3 launches
 //! ```
 //!
-//! A plan is immutable, `Send` and `Sync`; scratch and saved memory are the caller's, one of each for every call in
-//! flight. What is scratch is dead when the launches of one call have run; what is saved lives from forward to backward.
-//! [`LinearPlan`] is for a layer Z = H·W, [`MatmulPlan`] for the products of attention, [`PredictorPlan`]
-//! and [`NormCachePlan`] for what guesses ‖dZ‖.
+//! | plan | of |
+//! |---|---|
+//! | [`LinearPlan`] | a linear layer Z = H·W, or a batch of them |
+//! | [`MatmulPlan`], [`ColumnsPlan`] | the products of attention |
+//! | [`PredictorPlan`], [`NormCachePlan`] | the guesses of ‖dZ‖ |
+//!
+//! A plan is immutable, `Send` and `Sync`. Scratch and saved memory belong to the caller, one of each for every call in
+//! flight. Scratch is dead when the launches of one call have run; saved memory lives from forward to backward.
+//!
+//! Settings grow: make them with `new`, then assign their public fields.
 
 mod columns;
 mod error;

@@ -27,7 +27,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// That kernels can count its elements.
+    /// Refuses a matrix whose elements kernels cannot count.
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Matrix {
         Matrices::read(names, sizes, self.data_type.bytes(), Some(self.strides)).map(|_| ())
     }
 
-    /// Its sizes as kernels count, if the pointers will do.
+    /// Its sizes as kernels count them, if the pointers are valid.
     fn launched<E>(&self, norms: *const f32) -> Result<[u32; 3], ExecuteError<E>> {
         if self.rows > 0 && self.columns > 0 {
             check_pointer("the matrix", self.at, self.data_type.bytes())?;
@@ -60,7 +60,7 @@ impl Matrix {
 ///
 /// # Errors
 ///
-/// A pointer that will not do, before anything is launched; or the launcher's error.
+/// An invalid pointer, before anything is launched; or the launcher's error.
 ///
 /// # Safety
 ///
@@ -75,7 +75,7 @@ pub unsafe fn launch_row_norms<L: Launcher>(
         return Ok(());
     }
     let [batch, rows, columns] = matrix.launched(norms)?;
-    // Without columns there may be no memory to count rows in.
+    // Without columns, addresses of rows could lie outside of all memory.
     let Strides { row, matrices } = if columns > 0 { matrix.strides } else { Strides::even(0, 0) };
     let args = row_norms::Args {
         x: matrix.at,

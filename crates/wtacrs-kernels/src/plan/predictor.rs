@@ -12,7 +12,7 @@ use core::ptr;
 use wtacrs_core::guesses::{NormPredictor, Placement, PredictorError, PredictorSettings};
 use wtacrs_exact::predictor::state as layout;
 
-/// How a layer's norm predictor learns: which launches, with how much memory.
+/// The launches by which a layer's norm predictor learns, and their memory.
 ///
 /// Its state lies in device memory, begins as [`Self::first_bytes`] of a predictor of wtacrs-core, and moves with
 /// every step; its θ ([`Self::theta`]) is the guess of a forward pass whose weights are
@@ -32,21 +32,21 @@ pub struct PredictorPlan {
     sums_bytes: u64,
 }
 
-/// What an update reads and writes.
+/// The arguments of an update.
 #[derive(Clone, Copy, Debug)]
 pub struct UpdateBuffers {
-    /// What the forward pass saved.
+    /// The memory that the forward pass saved.
     pub saved: Memory,
     /// The norms of all rows of dZ, from the backward pass.
     pub gradient_norms: *const f32,
-    /// The norms that the forward pass was given from a cache, for all tokens; null if it was given none.
+    /// The cached norms of the forward pass, for all tokens; null if it had none.
     pub cached_norms: *const f32,
     /// The predictor's state.
     pub state: Memory,
     /// The step's sums: [`PredictorPlan::sums_len`] numbers (f64), which may be added over ranks between
     /// [`PredictorPlan::sum`] and [`PredictorPlan::apply`].
     pub sums: Memory,
-    /// Two words (u32) that tell what came of it: see `status` of [`predictor_update::Args`].
+    /// Receives two words (u32), the outcome: see `status` of [`predictor_update::Args`].
     pub status: *mut u32,
     /// As many bytes as the plan needs.
     pub scratch: Memory,
@@ -90,8 +90,7 @@ impl PredictorPlan {
                 return Err(PlanError::OutOfRange { what, found, allowed });
             }
         }
-        // The layer's plan has checked that they fit.
-        // A layer without tokens counts no rows, and room for one is room enough.
+        // The layer's plan has checked that they fit. A layer without tokens has no rows; room for one is enough.
         let (in_features, budget) = (layer.settings().in_features as u32, layer.kept_rows().max(1) as u32);
         let features = settings.features as u32;
         let rows = settings.rows_per_update.min(budget as usize) as u32;
@@ -150,14 +149,14 @@ impl PredictorPlan {
         Part { offset: self.state.theta, bytes: 4 * u64::from(self.in_features) }
     }
 
-    /// Where in the state lie the four numbers that place its guesses: [`ForwardBuffers::placement`].
+    /// Where in the state the placement of its guesses lies: the four numbers of [`ForwardBuffers::placement`].
     ///
     /// [`ForwardBuffers::placement`]: super::ForwardBuffers::placement
     pub fn placement(&self) -> Part {
         Part { offset: self.state.placement, bytes: 4 * 8 }
     }
 
-    /// How many numbers a step's sums are.
+    /// How many numbers a step's sums have.
     pub fn sums_len(&self) -> u64 {
         self.sums_bytes / 8
     }
@@ -171,7 +170,7 @@ impl PredictorPlan {
     ///
     /// # Errors
     ///
-    /// A pointer or a size that will not do, before anything is launched; or the launcher's error.
+    /// An invalid pointer or size, before anything is launched; or the launcher's error.
     ///
     /// # Safety
     ///
@@ -231,7 +230,7 @@ impl PredictorPlan {
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
-    /// [`Self::apply`] of sums that other ranks' were added to, without the step that they come from.
+    /// [`Self::apply`] for sums of several ranks, without the buffers of a step.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The product at the end of every plan: Σ_r left[r,:]ᵀ right[r,:] over kept rows, in one launch or two.
+//! The product at the end of every backward pass: Σ_r left[r,:]ᵀ right[r,:] over kept rows, in one launch or two.
 
 use super::error::{ExecuteError, PlanError};
 use super::memory::Memory;
@@ -11,22 +11,22 @@ use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::product::Update;
 
-/// What a backward pass reads and writes.
+/// The arguments of a backward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct BackwardBuffers {
-    /// What the forward pass saved.
+    /// The memory that the forward pass saved.
     pub saved: Memory,
     /// The gradient of the layer's output: the batch × tokens × out_features elements of dZ.
     pub gradient: *const u8,
-    /// Where the norms of dZ's rows go, batch × tokens in f32, for a cache or a predictor; null if nobody wants them,
-    /// which saves the launch.
+    /// Receives the norms of dZ's rows, batch × tokens in f32, for a cache or a predictor; null if they are not wanted, which
+    /// saves the launch.
     pub gradient_norms: *mut f32,
     /// The batch × in_features × out_features elements of dW.
     pub weight_gradient: *mut u8,
-    /// Where the exact sums of dZ's rows go, batch × out_features in f32, if the plan was made for them; null if nobody
-    /// wants them.
+    /// Receives the exact sums of dZ's rows, batch × out_features in f32, if the plan was made for them; null if they are not
+    /// wanted.
     pub bias_gradient: *mut f32,
-    /// What becomes of old values of dW and of the bias gradient.
+    /// Whether dW and the bias gradient are overwritten or added to.
     pub update: Update,
     /// As many bytes as the plan's backward pass needs.
     pub scratch: Memory,
@@ -53,14 +53,14 @@ pub(super) struct ProductPlan {
     tiling: Tiling,
 }
 
-/// One run's factors and product.
+/// The factors of one product, and where it goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Factors {
     pub(super) left: *const u8,
     pub(super) left_matrices: Matrices,
     pub(super) right: *const u8,
     pub(super) right_matrices: Matrices,
-    /// Null: row r of the left factor goes with row r of the right one.
+    /// The row of the right factor for each of the left one; null: the same row.
     pub(super) indices: *const u32,
     pub(super) count: *const u32,
     pub(super) product: *mut u8,

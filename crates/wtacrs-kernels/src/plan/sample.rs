@@ -1,4 +1,4 @@
-//! The forward half of every plan: which rows of a matrix are kept, and the kept rows side by side.
+//! The forward half of every plan: chooses the rows of a matrix to keep, and copies them side by side.
 
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
@@ -13,7 +13,7 @@ use core::ptr;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, Keep, Randomness};
 
-/// What is to be sampled.
+/// The matrices to sample, and how.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampleSettings {
     pub(super) pairs: usize,
@@ -48,7 +48,7 @@ pub(super) struct SamplePlan {
     matrices: Matrices,
 }
 
-/// What a forward pass needs while it runs.
+/// The parts of a forward pass's scratch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampleScratch {
     pub(super) norms: Part,
@@ -58,7 +58,7 @@ pub(super) struct SampleScratch {
     pub(super) bytes: u64,
 }
 
-/// What lives from forward to backward, and where in the saved memory it lies; for each problem of the batch in turn.
+/// The parts of the memory that lives from forward to backward, each for all problems of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavedParts {
     /// batch × kept rows of [`Self::row_elements`] elements of the input's type: first the row, times its scale.
@@ -69,49 +69,47 @@ pub struct SavedParts {
     pub indices: Part,
     /// batch × kept scales 1/π (f64), as above.
     pub scales: Part,
-    /// How many rows each problem kept (u32): the budget, or less for a design that draws with replacement or weights
-    /// that are zero.
+    /// How many rows each problem kept (u32): the budget, or fewer if a design draws with replacement or weights are zero.
     pub count: Part,
-    /// Per problem (u32), 0, or 1 + the index of the first row whose norm or guess is no weight (negative or not
-    /// finite): then nothing is kept and the gradient is zero.
+    /// For each problem (u32) 0, or 1 + the index of the first row with an invalid norm or guess (negative or not finite):
+    /// then nothing is kept and the gradient is zero.
     pub status: Part,
     /// How many rows of each problem were certain (u64).
     pub winners: Part,
-    /// Of all parts.
+    /// Bytes of all parts.
     pub bytes: u64,
 }
 
-/// What a forward pass reads and writes.
+/// The arguments of a forward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardBuffers {
     /// The batch × tokens × in_features elements of H.
     pub input: *const u8,
     /// batch × tokens norms (`Norms`, `Cached`) or in_features numbers θ (`Predicted`) in f32; null for `Input`.
     pub guess: *const f32,
-    /// With weights that are `Predicted`: four numbers of the predictor's state,
+    /// With weights that are `Predicted`: the placement of the predictor's guesses, a part of its state,
     /// [`PredictorPlan::placement`](super::PredictorPlan::placement); else null.
     pub placement: *const f64,
-    /// With weights that are `Predicted`: batch × tokens norms that a cache remembers beside the predictor's guess,
-    /// negative where it does not, or null.
+    /// With weights that are `Predicted`: batch × tokens norms from a cache beside the predictor's guess, negative where it has
+    /// none; or null.
     pub cached: *const f32,
-    /// As many bytes as the plan saves.
+    /// Receives as many bytes as the plan saves.
     pub saved: Memory,
     /// As many bytes as the plan's forward pass needs.
     pub scratch: Memory,
 }
 
-/// Where a forward pass takes its bits from: [`Randomness`], plus what a device adds to its offset.
+/// The randomness of a forward pass: a [`Randomness`], and a number in device memory that is added to its offset.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceRandomness {
-    /// Seed and offset, fixed at the launch.
+    /// Seed and offset, as they are at the launch.
     pub start: Randomness,
-    /// A number in device memory that is added to the offset when the kernel runs, so that a captured graph draws anew at
-    /// each replay; null for none.
+    /// The number is added when the kernel runs, so that each replay of a captured graph has bits of its own; null for none.
     pub further_offset: *const u64,
 }
 
 impl DeviceRandomness {
-    /// The bits of a seed from an offset on.
+    /// From block `offset` of `seed` on, with nothing added.
     pub fn new(seed: u64, offset: u64) -> Self {
         Randomness::new(seed, offset).into()
     }
@@ -183,7 +181,7 @@ impl SamplePlan {
         saved.check("the saved memory", self.saved.bytes)?;
         scratch.check("the scratch of the forward pass", self.scratch.bytes)?;
         if self.settings.pairs == 0 {
-            // Counts, status and winners end the saved memory.
+            // Counts, status and winners are the last parts of the saved memory.
             let words = (self.saved.bytes - self.saved.count.offset) / 4;
             // SAFETY: a part of the saved memory.
             return unsafe { zero(launcher, saved.of(self.saved.count), words as u32) };
@@ -193,7 +191,7 @@ impl SamplePlan {
         let [batch, pairs, columns] = [batch, self.settings.pairs, self.settings.columns].map(|size| size as u32);
         let norms = scratch.of::<f32>(self.scratch.norms);
         let directions = scratch.of::<f32>(self.scratch.directions);
-        // Without elements there may be no memory to count rows in.
+        // Without elements, addresses of rows could lie outside of all memory.
         let Matrices { row: leading, spacing } = if is_empty { Matrices::even(0, 0) } else { self.matrices };
         let args = row_norms::Args {
             x: input,
@@ -211,7 +209,7 @@ impl SamplePlan {
             exchange_words: self.exchange_words(),
         };
         let (kernel, shape) = kernels::row_norms(data_type, pairs, columns, batch);
-        // SAFETY: the caller's buffers are as large as the plan told; the norms are a part of the scratch.
+        // SAFETY: the caller's buffers have the plan's sizes; the norms are a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
 
         let indices = saved.of::<u32>(self.saved.indices);
@@ -239,16 +237,16 @@ impl SamplePlan {
         unsafe { self.gather(launcher, input, selected, rows) }
     }
 
-    /// Words of each problem's exchange, which are zero before a selection.
+    /// Words of each problem's exchange, which is zero before a selection.
     pub(super) fn exchange_words(&self) -> u32 {
         select::exchange_words(self.select_shape)
     }
 
-    /// The selection's launch; its exchange are zero.
+    /// Launches the selection, whose exchange is zero.
     ///
     /// # Safety
     ///
-    /// The pointers lead to as many entries as `select::Args` tells, and the scratch was checked.
+    /// The pointers lead to as many entries as `select::Args` says, and the scratch was checked.
     pub(super) unsafe fn select<L: Launcher>(
         &self,
         launcher: &mut L,
@@ -286,11 +284,11 @@ impl SamplePlan {
             .map_err(ExecuteError::Launch)
     }
 
-    /// The launch that copies kept rows, times their scales unless those are null.
+    /// Launches the copy of kept rows, times their scales unless those are null.
     ///
     /// # Safety
     ///
-    /// The pointers lead to as many entries as `gather_rows::Args` tells.
+    /// The pointers lead to as many entries as `gather_rows::Args` says.
     pub(super) unsafe fn gather<L: Launcher>(
         &self,
         launcher: &mut L,
@@ -318,7 +316,7 @@ impl SamplePlan {
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
-    /// The same plan for an input whose rows lie elsewhere.
+    /// Sets the strides of the input.
     pub(super) fn set_strides(&mut self, strides: Option<Strides>) -> Result<(), PlanError> {
         let SampleSettings { batch, pairs, columns, data_type, names, .. } = self.settings;
         self.matrices = Matrices::read(names, [batch, pairs, columns], data_type.bytes(), strides)?;
@@ -327,7 +325,7 @@ impl SamplePlan {
     }
 }
 
-/// What a selection's weights are made from.
+/// The norms that a selection's weights are made from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Norms {
     pub(super) input: *const f32,
@@ -335,7 +333,7 @@ pub(super) struct Norms {
     pub(super) weights: WeightSource,
 }
 
-/// Where a selection is written, and read again.
+/// Where a selection is written, and read by later launches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Selected {
     pub(super) indices: *mut u32,
@@ -356,7 +354,7 @@ impl SavedParts {
     fn new(settings: &SampleSettings, budget: Budget) -> Result<Self, PlanError> {
         let (batch, kept) = (settings.batch as u64, budget.get() as u64);
         let element = settings.data_type.bytes();
-        // So that every row can be loaded in the widest accesses, whatever the input's width.
+        // Every row can then be loaded in the widest accesses, whatever the input's width.
         let row_elements = (settings.columns as u64).next_multiple_of(16 / element);
         let mut layout = Layout::default();
         Ok(Self {

@@ -14,7 +14,7 @@ use wtacrs_core::sampling::design::BuiltIn;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LinearSettings {
-    /// Rows of H and dZ: n. It and the features may be 0: then there is less to launch, or nothing.
+    /// Rows of H and dZ: n. It and the features may be 0; then there are fewer launches, or none.
     pub tokens: usize,
     /// Columns of H, rows of dW.
     pub in_features: usize,
@@ -22,9 +22,9 @@ pub struct LinearSettings {
     pub out_features: usize,
     /// How many tokens to keep: k.
     pub keep: Keep,
-    /// Which rule selects them.
+    /// The design that selects them.
     pub design: BuiltIn,
-    /// What the weights are made from.
+    /// The source of the weights.
     pub weights: WeightSource,
     /// The type of H, and of the rows that are saved.
     pub input: DataType,
@@ -34,11 +34,10 @@ pub struct LinearSettings {
     pub weight_gradient: DataType,
     /// How f32 matrices are multiplied.
     pub precision: Precision,
-    /// Whether a backward pass may be asked for the bias gradient: its scratch then has room for partial sums, at most a
-    /// quarter of the bytes of dZ, and for up to 65,536 tokens at most 256 rows of f32.
+    /// Whether backward passes may write the bias gradient. Their scratch then has room for partial sums: at most a quarter of
+    /// the bytes of dZ, and for up to 65,536 tokens at most 256 rows of f32.
     pub bias_gradient: bool,
-    /// How many problems there are, each with matrices, a threshold and draws of its own: problem b draws from stream
-    /// b.
+    /// How many problems there are. Each has matrices, a threshold and draws of its own: problem b draws from stream b.
     pub batch: usize,
     /// Where H's rows lie, if it is not dense.
     pub input_strides: Option<Strides>,
@@ -48,15 +47,15 @@ pub struct LinearSettings {
     pub weight_gradient_strides: Option<Strides>,
 }
 
-/// What a forward pass makes its weights from, besides the norms of H's rows.
+/// The source of a forward pass's weights, besides the norms of H's rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum WeightSource {
-    /// Nothing: w = ‖h‖.
+    /// Nothing else: w = ‖h‖.
     Input,
     /// A norm of dZ for each token, taken as it is: w = ‖h‖ · norm.
     Norms,
-    /// The norms that a cache remembers, negative where it does not; see `Weights::from_cache` of wtacrs-core.
+    /// Norms from a cache, negative where it has none; see `Weights::from_cache` of wtacrs-core.
     Cached {
         /// λ in [0, 1], the share of the input's own norms.
         mix: f64,
@@ -89,7 +88,7 @@ pub struct Strides {
 }
 
 impl Strides {
-    /// Of matrices that are equally far apart.
+    /// Strides of matrices that are equally far apart.
     pub const fn even(row: usize, matrix: usize) -> Self {
         Self { row, matrices: Spacing::even(matrix as u64) }
     }
@@ -148,7 +147,7 @@ impl WeightSource {
     }
 }
 
-/// Where the elements of a batch of matrices in the caller's memory lie: strides that were checked.
+/// Checked strides of a batch of matrices in the caller's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Matrices {
     pub(super) row: u64,
@@ -170,8 +169,8 @@ impl Matrices {
         Self { row, spacing: Spacing::even(matrix) }
     }
 
-    /// The strides given, or those of dense matrices; a matrix's rows must not overlap, nor anything end beyond any
-    /// address. Matrices that are only read may be anywhere, even the same.
+    /// The strides given, or those of dense matrices. A matrix's rows must not overlap, and no element may lie beyond the last
+    /// address. Matrices that are only read may overlap one another.
     pub(super) fn read(
         names: MatrixNames,
         [batch, rows, columns]: [usize; 3],
@@ -202,9 +201,9 @@ impl Matrices {
         Ok(Self { row: row as u64, spacing: matrices })
     }
 
-    /// The same for matrices that are written: no element may be in two rows or matrices. So rows, heads and samples, in
-    /// the order of their distances, must each be further apart than what the nearer ones together reach over, as all are
-    /// that come of cutting and turning a dense array.
+    /// The same for matrices that are written: no element may belong to two rows or matrices. So rows, heads and samples, in
+    /// the order of their distances, must each be further apart than the nearer ones reach together. All views of a dense
+    /// array that are cut out of it or transposed are so.
     pub(super) fn written(
         names: MatrixNames,
         [batch, rows, columns]: [usize; 3],
@@ -234,7 +233,7 @@ impl Matrices {
     }
 }
 
-/// Heads of a sample, and samples: as many as there are of either.
+/// The number of heads of a sample, and of samples.
 fn of_a_batch(batch: usize, spacing: Spacing) -> [u64; 2] {
     let (batch, heads) = (batch as u64, u64::from(spacing.heads.get()));
     [heads.min(batch), batch.div_ceil(heads)]

@@ -79,7 +79,7 @@ pub(crate) fn output_type(output: DataType) -> Type {
 ///
 /// n products are added in n − 1 + `splits` additions, each of relative error u, after the operands were rounded:
 /// |error| ≤ ((1 + ρ)²(1 + u)^(n + splits) − 1) Σ|a||b| with ρ the operands' rounding, 2⁻¹¹ for tf32 and 0 else. By fma
-/// u = 2⁻²⁴. Tensor cores align what they add and cut it off, so that u = 2⁻²².
+/// u = 2⁻²⁴. Tensor cores align their summands and cut them off, so that u = 2⁻²².
 pub(crate) fn bound(multiplier: Multiplier, rows: usize, splits: u32) -> f64 {
     let u = if multiplier == Multiplier::F32 { 2.0_f64.powi(-24) } else { 2.0_f64.powi(-22) };
     let rho = if multiplier == Multiplier::Tf32 { 2.0_f64.powi(-11) } else { 0.0 };
@@ -272,7 +272,7 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
         partials: buffers.5.bytes().cast(),
     };
     let (kernel, shape) = tiling.launch(args.row_layout(of.bytes() as u32));
-    // SAFETY: buffers are as large as the sizes tell, and live until their content is downloaded.
+    // SAFETY: buffers are of the sizes that the case has, and live until their content is downloaded.
     unsafe {
         machine.run(kernel, shape, &args);
         if let Some(shape) = tiling.reduce {

@@ -96,7 +96,7 @@ fn any_alignment_gives_the_same() {
                 }
             }
         }
-        // Sums over the same rows in the same order, whoever loads them.
+        // Sums over the same rows in the same order, however they are loaded.
         for multiplier in [Multiplier::F32, Multiplier::Tf32] {
             let case = Case::new(multiplier, 24, 40, 37);
             let shifted = Case { shift: [1, 1, 0], ..case.clone() };

@@ -98,7 +98,7 @@ fn a_real_layer_equals_the_cpu() {
                 partials: partials.bytes().cast(),
             };
             let (kernel, shape) = tiling.launch(args.row_layout(of.bytes() as u32));
-            // SAFETY: buffers are as large as the sizes tell, and live until dw is downloaded.
+            // SAFETY: buffers are of the sizes that the case has, and live until dw is downloaded.
             unsafe {
                 machine.run(kernel, shape, &args);
                 if let Some(shape) = tiling.reduce {

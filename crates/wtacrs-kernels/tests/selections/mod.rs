@@ -65,7 +65,7 @@ impl<'a> Batch<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry(pub u32, pub u32, pub u64);
 
-/// What the kernel left: status, and indices with scales.
+/// The kernel's results: status, winners, and indices with scales.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     pub status: u32,
@@ -94,21 +94,21 @@ pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> 
 
 fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
     let shape = select::shape_with(batch.pairs() as u32, batch.problems as u32, design, geometry.0, geometry.1);
-    // SAFETY: memory of the sizes that `Args` tells.
+    // SAFETY: memory of the sizes that `Args` says.
     in_memory(machine, batch, design, shape, |machine, args| unsafe { machine.run(select_kernel(design), shape, args) })
         .0
 }
 
-/// What a launch takes time for on a GPU.
+/// Operations of a launch that take time on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// Barriers of a block.
     pub barriers: u64,
-    /// Rounds in which blocks tell one another something: the number that the last one has left on the exchange.
+    /// Rounds in which blocks exchange values: the number that the last round left in the exchange.
     pub rounds: u64,
 }
 
-/// What one problem costs on the emulator.
+/// The cost of one problem, counted on the emulator.
 pub fn cost(batch: &Batch<'_>, design: Design, shape: Shape) -> Cost {
     let mut barriers = 0;
     let (_, exchange) = in_memory(&mut Machine::emulator(0), batch, design, shape, |_, args| {
@@ -120,7 +120,7 @@ pub fn cost(batch: &Batch<'_>, design: Design, shape: Shape) -> Cost {
     Cost { barriers, rounds }
 }
 
-/// A launch, what it left, and its exchange. Whatever the kernel must not read is filled with garbage.
+/// Launches, and returns the results and the exchange. Memory that the kernel must not read is filled with garbage.
 fn in_memory(
     machine: &mut Machine,
     batch: &Batch<'_>,
@@ -193,12 +193,12 @@ pub fn weights_on(machine: &mut Machine, batch: &Batch<'_>) -> Vec<f64> {
         clamp: batch.clamp,
         weights: weights.pointer(),
     };
-    // SAFETY: memory of the sizes that the arguments tell.
+    // SAFETY: memory of the sizes that the arguments say.
     unsafe { machine.run(&SELECT_WEIGHTS, select::weights_shape(pairs, batch.problems as u32), &args) };
     machine.download(&weights)
 }
 
-/// What wtacrs-core selects.
+/// The selection of wtacrs-core.
 pub fn by_core(weights: &Weights, budget: usize, design: BuiltIn, seed: u64, offset: u64, stream: u32) -> Found {
     let budget = weights.budget(Keep::Rows(budget)).expect("fits");
     let selection: Selection =

@@ -37,8 +37,8 @@ struct Range {
 ///
 /// # Safety
 ///
-/// The launch has the [`shape`](crate::kernel::column_sums::shape) of these arguments, whose pointers lead to as many elements as their
-/// documentation says; `x` is aligned to its elements, and no thread writes what another reads.
+/// The launch has the [`shape`](crate::kernel::column_sums::shape) of these arguments. Their pointers lead to as many
+/// elements as their documentation says, `x` is aligned to its elements, and the outputs overlap nothing.
 #[inline(always)]
 pub unsafe fn row_norms_sums<E: Packed>(args: &Args) {
     let partition = Partition::new(args.rows, args.columns.div_ceil(E::PER_VECTOR));
@@ -197,7 +197,7 @@ impl Range {
         }
     }
 
-    /// A lane makes the norm of a row out of the warps' squares; the warp takes again what is not precise.
+    /// A lane computes the norm of a row from the warps' squares. The warp sums the squares of imprecise rows again.
     #[inline(always)]
     unsafe fn write_norms<E: Packed>(&self, norms: *mut f32) {
         let mut first = warp() * WARP;
@@ -232,7 +232,7 @@ impl Range {
     }
 }
 
-/// Each element to a sum of its own: to that of its word and half.
+/// Adds each element to the sum of its word and half.
 #[inline(always)]
 fn add_elements<E: Packed>(sums: &mut [f32; 8], U32x4([a, b, c, d]): U32x4) {
     let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;

@@ -12,8 +12,8 @@ use wtacrs_simt::memory::{self, U32x4};
 ///
 /// # Safety
 ///
-/// The launch has the [`shape`](crate::kernel::gather_rows::shape) of these arguments, whose pointers lead to as many elements as their documentation
-/// says, aligned to them; indices lie within `x`, and `out` overlaps nothing that is read.
+/// The launch has the [`shape`](crate::kernel::gather_rows::shape) of these arguments. Their pointers lead to as many
+/// elements as their documentation says, aligned to them; indices lie within `x`, and `out` overlaps nothing.
 #[inline(always)]
 pub unsafe fn gather_rows<E: Packed>(args: &Args) {
     let team = RowTeam::of_lanes(args.columns.div_ceil(E::PER_VECTOR));

@@ -1,11 +1,11 @@
-//! What each thread of a kernel does: compiled for GPUs, and for hosts that have the emulator.
+//! The bodies of the kernels: the code of each thread, compiled for GPUs and for hosts with the emulator.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`block`] | the pieces that kernels are built from: reductions, scans, tile loads |
 //! | [`element`] | element types of matrices |
 //! | `team` | how the blocks of one problem agree on values |
-//! | the others | a kernel each, with the name of the module beside this one that holds its arguments and launches |
+//! | the others | a kernel each; the module of the same name in [`kernel`](crate::kernel) holds its arguments and launches |
 
 pub mod alias;
 pub mod block;

@@ -22,8 +22,8 @@ pub(super) const LEAST_SAFE_SUM: f32 = 1e-30;
 ///
 /// # Safety
 ///
-/// The launch has the [`shape`](crate::kernel::row_norms::shape) of these arguments, whose pointers lead to as many elements as their documentation
-/// says; `x` is aligned to its elements, and no thread writes what another reads.
+/// The launch has the [`shape`](crate::kernel::row_norms::shape) of these arguments. Their pointers lead to as many
+/// elements as their documentation says, `x` is aligned to its elements, and the outputs overlap nothing.
 #[inline(always)]
 pub unsafe fn row_norms<E: Packed>(args: &Args) {
     let team = RowTeam::new(args.columns.div_ceil(E::PER_VECTOR));
@@ -180,7 +180,7 @@ pub(super) fn is_precise(squares: f32) -> bool {
     (LEAST_SAFE_SUM..f32::INFINITY).contains(&squares)
 }
 
-/// Each word into a sum of its own.
+/// Adds the squares of each word to a sum of its own.
 #[inline(always)]
 pub(super) fn add_squares<E: Packed>(sums: &mut [f32; 4], U32x4([a, b, c, d]): U32x4) {
     let [s0, s1, s2, s3] = sums;
@@ -219,7 +219,7 @@ unsafe fn add_dots<E: Packed, const ALIGNED: bool>(sums: &mut [f32; 4], U32x4([a
     }
 }
 
-/// The row once more, in f64: slow, and rarely needed.
+/// The sums of a row once more, in f64: slow, and rarely needed.
 ///
 /// # Safety
 ///

@@ -87,7 +87,7 @@ pub(crate) struct Team {
     pub(crate) rank: u32,
     /// How many there are.
     pub(crate) blocks: u32,
-    /// R: how many pairs a block has, but for the last ones.
+    /// R: how many pairs each block has, except the last ones.
     pub(crate) range: u32,
     /// Pairs of the problem.
     pairs: u32,

@@ -50,8 +50,9 @@ pub fn warp_max<V: Words>(value: V) -> V {
 ///
 /// # Safety
 ///
-/// All threads of the block call it together. `scratch` has [`collective_words`](crate::kernel::team::collective_words) words, which no thread has accessed
-/// since the last barrier and no other code accesses before the next.
+/// All threads of the block call it together. `scratch` has
+/// [`collective_words`](crate::kernel::team::collective_words), which no thread has accessed since the last barrier and
+/// no other code accesses before the next.
 #[inline(always)]
 pub unsafe fn reduce<V: Words>(value: V, identity: V, scratch: Shared<u64>, combine: impl Fn(V, V) -> V) -> V {
     // SAFETY: the caller's promise.

@@ -1,8 +1,8 @@
 //! Tiles: parts of a matrix that are copied from global to shared memory ahead of their use.
 //!
 //! A tile lies in shared memory row by row, and a row is cut into chunks of 16 bytes, the widest access there is. Chunk c
-//! of row r lies where chunk c ⊕ flip(r) would lie, so that what a warp reads together (the same columns of consecutive
-//! rows) and what it writes together (consecutive columns of a row) both spread over all 32 banks.
+//! of row r lies where chunk c ⊕ flip(r) would lie, so that the chunks that a warp reads together (the same columns of
+//! consecutive rows) and those that it writes together (consecutive columns of a row) spread over all 32 banks.
 //!
 //! ```text
 //! offset(r, c) = r · ROW_BYTES + 16 · (c ⊕ flip(r))
@@ -139,7 +139,7 @@ impl<L: Layout> Loader<L> {
         let from = self.from.wrapping_add(multiply_wide(source, self.leading) as usize);
         let to = self.to.bytes(pass * L::ROWS_PER_PASS * L::ROW_BYTES);
         let valid = if present { self.valid } else { 0 };
-        // SAFETY: `valid` bytes from here on lie in the matrix's row, and the stage is this block's to write.
+        // SAFETY: `valid` bytes from here on lie in the matrix's row, and this block alone writes the stage.
         unsafe {
             if ROWS == WHOLE {
                 // Written so that the compiler sees a choice of 16 or 0, which costs a predicate and not an addition.
@@ -168,7 +168,7 @@ unsafe fn copy_words(to: Address, from: *const u8, valid: u32) {
     });
 }
 
-/// A chunk of 2-byte elements, through registers: no asynchronous copy is so narrow.
+/// A chunk of 2-byte elements, through registers, since asynchronous copies have at least 4 bytes.
 #[inline(always)]
 unsafe fn copy_halves(stages: Shared<U32x4>, to: Address, from: *const u8, valid: u32) {
     let from = from.cast::<u16>();

@@ -59,7 +59,7 @@ macro_rules! halves {
 }
 
 halves!(F16, |word: u32| Self::widen((word >> 16) as u16));
-// The upper half of a word is the f32 already, but for the lower half's bits.
+// Without the lower half's bits, a word is the f32 of its upper half.
 halves!(Bf16, |word: u32| f32::from_bits(word & 0xffff_0000));
 
 /// The vector at `from`, which does not change while the kernel runs.
@@ -99,7 +99,7 @@ unsafe fn load_word<E: Packed>(from: *const u8) -> u32 {
     }
 }
 
-/// The vector whose first `elements` are at `from`, the others being zeros.
+/// The vector of the first `elements` at `from`, filled with zeros.
 ///
 /// # Safety
 ///

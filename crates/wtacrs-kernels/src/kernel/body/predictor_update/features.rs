@@ -25,8 +25,8 @@ const WARPS: u32 = THREADS / WARP;
 ///
 /// # Safety
 ///
-/// The launch has the [`features_shape`](crate::kernel::predictor_update::features_shape) of these arguments, whose pointers lead to as many elements as their
-/// documentation says.
+/// The launch has the [`features_shape`](crate::kernel::predictor_update::features_shape) of these arguments. Their
+/// pointers lead to as many elements as their documentation says.
 #[inline(always)]
 pub unsafe fn predictor_features<E: Packed>(args: &Args) {
     let ([at_row, _, _], [blocks, _, _]) = (block(), index::grid());
