@@ -5,7 +5,7 @@ use wtacrs_ptx::Module;
 use wtacrs_simt::checks::{ALL, Args, Check};
 use wtacrs_simt::emulator::Launch;
 
-const PTX: &str = include_str!("../../../kernels-ptx/checks_sm80.ptx");
+const PTX: &str = include_str!("../../wtacrs-kernels/ptx/checks_sm80.ptx");
 
 /// Words aligned as a GPU's memory is.
 #[derive(Clone, Copy)]

@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn registers_leave_room_for_the_residents() {
-        let manifest = include_str!("../../../../kernels-ptx/manifest.json");
+        let manifest = include_str!("../../ptx/manifest.json");
         let manifest: serde_json::Value = serde_json::from_str(manifest).expect("JSON");
         for multiplier in [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32] {
             for tile in tiles(multiplier) {

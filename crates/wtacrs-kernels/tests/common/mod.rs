@@ -60,9 +60,8 @@ pub fn testdata(name: &str) -> PathBuf {
 }
 
 /// The text that the driver gets.
-static PTX: LazyLock<Module> = LazyLock::new(|| {
-    Module::read(include_str!("../../../../kernels-ptx/wtacrs_sm80.ptx")).expect("every instruction is known")
-});
+static PTX: LazyLock<Module> =
+    LazyLock::new(|| Module::read(include_str!("../../ptx/wtacrs_sm80.ptx")).expect("every instruction is known"));
 
 /// Whether tests run the PTX too: not under AddressSanitizer, which has seen the kernels' accesses to memory when it has seen
 /// the kernels themselves, and takes several times as long.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// Runs on sm_80 and everything later.
-const SM80: &str = concat!(include_str!("../../../../../kernels-ptx/wtacrs_sm80.ptx"), "\0");
+const SM80: &str = concat!(include_str!("../../../ptx/wtacrs_sm80.ptx"), "\0");
 
 /// A version: of CUDA, of PTX, or a compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
