@@ -30,9 +30,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build kernels-ptx/ from the kernels' sources, and check it
+    /// Build the PTX from the kernels' sources, and check it
     Ptx {
-        /// Write nothing; fail where kernels-ptx/ is not what the sources give
+        /// Write nothing; fail where the committed PTX is not what the sources give
         #[arg(long)]
         check: bool,
     },

@@ -10,6 +10,9 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// The folder of the built PTX and its manifest, inside the package that carries it.
+pub(crate) const PTX: &str = "crates/wtacrs-kernels/ptx";
+
 /// Cargo's target folder.
 pub(crate) fn target() -> Result<PathBuf, Error> {
     #[derive(Deserialize)]

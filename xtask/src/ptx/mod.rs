@@ -1,7 +1,7 @@
-//! `cargo xtask ptx`: kernels-ptx/ from the kernels' sources, or the proof that it is what they give.
+//! `cargo xtask ptx`: crates/wtacrs-kernels/ptx/ from the kernels' sources, or the proof that it is what they give.
 //!
 //! ```text
-//! sources ── rustc ── raw text ── text::clean ── kernels-ptx/*.ptx ── ptxas, each architecture ── manifest.json
+//! sources ── rustc ── raw text ── text::clean ── ptx/*.ptx ── ptxas, each architecture ── manifest.json
 //! ```
 
 mod assemble;
@@ -24,7 +24,7 @@ use std::path::Path;
 
 /// Builds, and writes or compares.
 pub(crate) fn run(check: bool) -> Result<(), Error> {
-    let folder = workspace::root().join("kernels-ptx");
+    let folder = workspace::root().join(workspace::PTX);
     let committed = Manifest::read(&folder.join("manifest.json"))?;
     let compiler = Compiler::find(committed.as_ref().map(|manifest| manifest.compiler.as_str()))?;
     let assembler = Assembler::find()?;

@@ -65,17 +65,17 @@ impl CudaLayer {
             Source::Predicted => WeightSource::Predicted { clamp: PredictorSettings::default().clamp },
         };
         let keep = if tokens == 0 { Keep::Fraction(1.0) } else { Keep::Rows(budget.get()) };
-        let settings = LinearSettings {
-            design: layer.design,
-            weights,
-            input: data_type(layer.h)?,
-            gradient: data_type(layer.dz)?,
-            weight_gradient: data_type(layer.dw)?,
-            precision: layer.precision,
-            bias_gradient: true,
-            ..LinearSettings::new(tokens, in_features, out_features, keep)
-        };
-        let exact = LinearSettings { weights: WeightSource::Norms, bias_gradient: false, ..settings.clone() };
+        let mut settings = LinearSettings::new(tokens, in_features, out_features, keep);
+        settings.design = layer.design;
+        settings.weights = weights;
+        settings.input = data_type(layer.h)?;
+        settings.gradient = data_type(layer.dz)?;
+        settings.weight_gradient = data_type(layer.dw)?;
+        settings.precision = layer.precision;
+        settings.bias_gradient = true;
+        let mut exact = settings.clone();
+        exact.weights = WeightSource::Norms;
+        exact.bias_gradient = false;
         let (linear, exact) = (LinearPlan::new(settings, gpu.properties())?, LinearPlan::new(exact, gpu.properties())?);
         let mut layout = Layout::default();
         let what = "the scratch of a product in one call";

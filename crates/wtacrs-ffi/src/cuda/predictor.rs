@@ -12,7 +12,7 @@ use core::ptr;
 use std::sync::Arc;
 use wtacrs_core::Keep;
 use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
-use wtacrs_kernels::kernel::predictor_update::{self, MOST_FEATURES};
+use wtacrs_kernels::kernel::predictor_update::MOST_FEATURES;
 use wtacrs_kernels::plan::{Layout, LinearPlan, LinearSettings, Memory, Part, PredictorPlan, UpdateBuffers};
 
 /// The most rows that are learned from in a step: the scratch for them is the predictor's own.
@@ -50,7 +50,7 @@ impl DevicePredictor {
         // The layer with the most rows that it can learn from.
         let layer = LinearSettings::new(rows, first.in_features(), 1, Keep::Rows(rows));
         let bare = PredictorPlan::new(&LinearPlan::new(layer, gpu.properties())?, settings)?;
-        let state_bytes = predictor_update::state_bytes(&first)
+        let state_bytes = PredictorPlan::first_bytes(&first)
             .ok_or_else(|| unsupported("kernels do not hold a predictor of so many features"))?;
         let mut layout = Layout::default();
         let what = "the predictor";
@@ -180,7 +180,7 @@ impl DevicePredictor {
         // SAFETY: the predictor's own memory, of that size.
         unsafe { self.gpu()?.download(self.part(self.state).at, &mut state) }?;
         let mut fetched = self.first.clone();
-        predictor_update::load_state(&mut fetched, &state)?;
+        PredictorPlan::restore(&mut fetched, &state)?;
         Ok(fetched)
     }
 

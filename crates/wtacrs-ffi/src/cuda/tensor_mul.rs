@@ -56,14 +56,12 @@ impl CudaTensorMul {
         [operands, gradient]: [Dtype; 2],
         precision: Precision,
     ) -> Outcome<Self> {
-        let settings = MatmulSettings {
-            design: product.design,
-            input: data_type(operands)?,
-            gradient: data_type(gradient)?,
-            result: data_type(operands.accumulator())?,
-            precision,
-            ..MatmulSettings::new(sizes)
-        };
+        let mut settings = MatmulSettings::new(sizes);
+        settings.design = product.design;
+        settings.input = data_type(operands)?;
+        settings.gradient = data_type(gradient)?;
+        settings.result = data_type(operands.accumulator())?;
+        settings.precision = precision;
         let of = |side| MatmulPlan::new(&of_side(&settings, &product, side, false), gpu.properties());
         let (left, right) = (of(Side::Left)?, of(Side::Right)?);
         let (Some(left), Some(right)) = (left.left(), right.right()) else {
@@ -123,11 +121,9 @@ impl CudaTensorMul {
         let guesses = [rows.as_ref().map(Array::region), columns.as_ref().map(Array::region)];
         let inputs = regions([Some(a.region()), Some(b.region()), guesses[0], guesses[1]]);
         check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
-        let strided = MatmulSettings {
-            a_strides: Some(strides(&a, [2, 3])?),
-            b_transposed_strides: Some(strides(&b, [3, 2])?),
-            ..self.settings.clone()
-        };
+        let mut strided = self.settings.clone();
+        strided.a_strides = Some(strides(&a, [2, 3])?);
+        strided.b_transposed_strides = Some(strides(&b, [3, 2])?);
         let left = self.plan(gpu, Side::Left, columns.is_some(), strided.clone())?;
         let right = self.plan(gpu, Side::Right, rows.is_some(), strided)?;
         let (Some(left), Some(right)) = (left.left(), right.right()) else { return Err(no_side()) };
@@ -167,12 +163,10 @@ impl CudaTensorMul {
         let norms = [rows.as_ref().map(Array::region), columns.as_ref().map(Array::region)];
         let outputs = regions([Some(da.region()), Some(db.region()), Some(scratch.region()), norms[0], norms[1]]);
         check_disjoint(&outputs, &[saved.region(), g.region()])?;
-        let strided = MatmulSettings {
-            gradient_strides: Some(strides(&g, [2, 3])?),
-            da_strides: Some(strides(&da, [2, 3])?),
-            db_strides: Some(strides(&db, [2, 3])?),
-            ..self.settings.clone()
-        };
+        let mut strided = self.settings.clone();
+        strided.gradient_strides = Some(strides(&g, [2, 3])?);
+        strided.da_strides = Some(strides(&da, [2, 3])?);
+        strided.db_strides = Some(strides(&db, [2, 3])?);
         let left = self.plan(gpu, Side::Left, false, strided.clone())?;
         let right = self.plan(gpu, Side::Right, false, strided)?;
         let (Some(left), Some(right)) = (left.left(), right.right()) else { return Err(no_side()) };
@@ -213,7 +207,12 @@ fn of_side(settings: &MatmulSettings, product: &TensorMul, side: Side, is_guesse
         Side::Left => (Some(keep), None),
         Side::Right => (None, Some(keep)),
     };
-    MatmulSettings { left, right, design, weights, ..settings.clone() }
+    let mut settings = settings.clone();
+    settings.left = left;
+    settings.right = right;
+    settings.design = design;
+    settings.weights = weights;
+    settings
 }
 
 /// Where the matrices of a batch lie, with `row` and `column` the axes of rows and of their elements.
