@@ -75,7 +75,10 @@ pub(super) fn budget(unit: wtacrs_budget, amount: f64) -> Outcome<Contraction> {
         if amount >= 0.0 && amount.fract() == 0.0 && amount < 2_f64.powi(53) {
             return Ok(Keep::Rows(amount as usize));
         }
-        Err(Failure::new(WTACRS_STATUS_INVALID_BUDGET, format!("the budget is {amount} rows: it must be a whole number")))
+        Err(Failure::new(
+            WTACRS_STATUS_INVALID_BUDGET,
+            format!("the budget is {amount} rows: it must be a whole number"),
+        ))
     };
     let keep = match enums::budget(unit)? {
         enums::BudgetUnit::Exact => return Ok(Contraction::Exact),

@@ -4,9 +4,7 @@ use super::norm_predictor::{predictor, wtacrs_norm_predictor};
 use super::plan::{Plan, plan, wtacrs_plan};
 use super::selection::{SelectionOutput, wtacrs_selection};
 use crate::arguments::options::{self, SizedStruct};
-use crate::arguments::{
-    Array, Source, Stream, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor,
-};
+use crate::arguments::{Array, Source, Stream, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, guard};
 use crate::device::{Backward, Estimate, Forward};

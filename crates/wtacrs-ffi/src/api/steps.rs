@@ -2,9 +2,7 @@
 
 use super::plan::{Plan, plan, wtacrs_plan};
 use super::selection::{given, wtacrs_selection};
-use crate::arguments::{
-    Array, Region, Stream, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor,
-};
+use crate::arguments::{Array, Region, Stream, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, guard};
 use crate::device::{Gather, GivenNorms, Select, SelectionArrays, WeightGradient};

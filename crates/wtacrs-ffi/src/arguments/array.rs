@@ -1,7 +1,7 @@
 //! A caller's arrays: checked before anything is read or written.
 
-use crate::boundary::{Failure, Outcome};
 use crate::boundary::status::*;
+use crate::boundary::{Failure, Outcome};
 use core::ffi::c_void;
 use core::slice;
 
@@ -39,7 +39,10 @@ impl<T: Copy> Array<T> {
         let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
         let end = bytes.and_then(|bytes| pointer.addr().checked_add(bytes));
         if end.is_none() {
-            return Err(Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, format!("{what}: {len} entries cannot be addressed")));
+            return Err(Failure::new(
+                WTACRS_STATUS_SIZE_OVERFLOW,
+                format!("{what}: {len} entries cannot be addressed"),
+            ));
         }
         if len > 0 && pointer.is_null() {
             return Err(Failure::new(WTACRS_STATUS_NULL_POINTER, format!("{what} is NULL")));

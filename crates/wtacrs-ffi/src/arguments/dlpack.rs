@@ -2,9 +2,9 @@
 
 use super::array::Array;
 use super::enums::Dtype;
-use crate::boundary::{Failure, Outcome};
-use crate::boundary::status::*;
 use super::tensor::{Tensor, compact_strides};
+use crate::boundary::status::*;
+use crate::boundary::{Failure, Outcome};
 use core::ffi::c_void;
 
 /// `DLTensor` of dlpack.h (its layout has not changed since its first version).

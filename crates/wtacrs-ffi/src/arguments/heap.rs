@@ -3,8 +3,8 @@
 //! Rust ends the process where it cannot. So calls whose arguments say how much they take ask for it first, all at once,
 //! and give it back: a caller then hears of it by a status. What another thread takes in between is not seen.
 
-use crate::boundary::{Failure, Outcome};
 use crate::boundary::status::WTACRS_STATUS_OUT_OF_MEMORY;
+use crate::boundary::{Failure, Outcome};
 use std::hint::black_box;
 
 /// Less is not asked for: a process without it is at its end anyway.

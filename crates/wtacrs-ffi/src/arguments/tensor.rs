@@ -3,8 +3,8 @@
 use super::array::Region;
 use super::elements::Number;
 use super::enums::Dtype;
-use crate::boundary::{Failure, Outcome};
 use crate::boundary::status::*;
+use crate::boundary::{Failure, Outcome};
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use ndarray::{ArrayView, ArrayViewMut, Axis, Dim, Dimension, ShapeBuilder};
@@ -33,7 +33,8 @@ impl<const N: usize> Tensor<N> {
         strides: [isize; N],
         what: &'static str,
     ) -> Outcome<Self> {
-        let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, format!("{what}: {shape:?} elements cannot be addressed"));
+        let overflow =
+            || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, format!("{what}: {shape:?} elements cannot be addressed"));
         // Without the empty axes: so ndarray counts as well.
         let count = shape.iter().filter(|&&len| len > 0).try_fold(1_usize, |count, &len| count.checked_mul(len));
         count.filter(|&count| isize::try_from(count).is_ok()).ok_or_else(overflow)?;
@@ -47,7 +48,10 @@ impl<const N: usize> Tensor<N> {
         }
         let bytes = dtype.bytes();
         if !start.is_multiple_of(bytes) {
-            return Err(Failure::new(WTACRS_STATUS_MISALIGNED, format!("{what} is at {start:#x}, not a multiple of {bytes}")));
+            return Err(Failure::new(
+                WTACRS_STATUS_MISALIGNED,
+                format!("{what} is at {start:#x}, not a multiple of {bytes}"),
+            ));
         }
         let strides = core::array::from_fn(|axis| if shape[axis] > 1 { strides[axis] } else { 0 });
         // Offsets of the first and the last element in memory from index 0.

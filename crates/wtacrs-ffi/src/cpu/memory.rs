@@ -15,7 +15,8 @@ pub(super) fn aligned(bytes: usize) -> Option<usize> {
 
 /// Bytes that a weight gradient from `kept` rows works in.
 pub(super) fn workspace_bytes(h: Dtype, kept: usize, in_features: usize, out_features: usize) -> Outcome<usize> {
-    let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, format!("the scratch memory for {kept} rows overflows"));
+    let overflow =
+        || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, format!("the scratch memory for {kept} rows overflows"));
     // An upper bound first, so that the numbers below cannot overflow.
     let most = in_features.checked_add(out_features).and_then(|columns| columns.checked_mul(kept));
     most.and_then(|count| count.checked_mul(size_of::<f64>())).ok_or_else(overflow)?;

@@ -59,7 +59,8 @@ impl CpuNormCache {
             let begin = if row_tokens > 0 { at * row_tokens } else { end };
             end = begin.checked_add(tokens).ok_or_else(|| overflow(length))?;
             if bounds.samples != usize::MAX && sample >= bounds.samples as u64 {
-                let message = format!("samples[{at}] is {sample}: the cache has room for the ids below {}", bounds.samples);
+                let message =
+                    format!("samples[{at}] is {sample}: the cache has room for the ids below {}", bounds.samples);
                 return Err(Failure::new(WTACRS_STATUS_INVALID_ARGUMENT, message));
             }
             if tokens > bounds.tokens_per_sample {

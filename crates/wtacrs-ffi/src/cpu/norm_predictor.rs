@@ -102,8 +102,7 @@ unsafe fn statistics(predictor: &NormPredictor, layout: &dyn Any, lesson: &Lesso
     })?;
     check_heap(predictor, block.capacity())?;
     // SAFETY: the caller has it.
-    let (norms, cached) =
-        unsafe { (lesson.dz_norms.get(), lesson.cached_norms.as_ref().map(|cached| cached.get())) };
+    let (norms, cached) = unsafe { (lesson.dz_norms.get(), lesson.cached_norms.as_ref().map(|cached| cached.get())) };
     with_element!(block.dtype(), T => {
         // SAFETY: as above; saved memory has the size and alignment of the block.
         let (selection, rows): (Selection, _) = unsafe { block.read::<T>(lesson.saved.as_ptr()) }?;

@@ -42,7 +42,8 @@ impl CpuTensorMul {
         let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, "the saved memory overflows");
         let fits = |bytes: &usize| isize::try_from(*bytes).is_ok();
         let item = left.bytes().checked_add(right.bytes());
-        let saved_bytes = item.and_then(|bytes| bytes.checked_mul(product.items())).filter(fits).ok_or_else(overflow)?;
+        let saved_bytes =
+            item.and_then(|bytes| bytes.checked_mul(product.items())).filter(fits).ok_or_else(overflow)?;
         task_scratch.checked_mul(TASKS).filter(fits).ok_or_else(overflow)?;
         Ok(Self { product: *product, left, right, saved_bytes, task_scratch })
     }

@@ -24,7 +24,9 @@ impl From<DriverError> for Failure {
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Self {
         let status = match error {
-            PlanError::Zero { .. } | PlanError::Unsupported { .. } | PlanError::DataTypes { .. } => WTACRS_STATUS_UNSUPPORTED,
+            PlanError::Zero { .. } | PlanError::Unsupported { .. } | PlanError::DataTypes { .. } => {
+                WTACRS_STATUS_UNSUPPORTED
+            }
             PlanError::TooLarge { .. } | PlanError::Overflow { .. } => WTACRS_STATUS_SIZE_OVERFLOW,
             PlanError::Budget(_) => WTACRS_STATUS_INVALID_BUDGET,
             _ => WTACRS_STATUS_INVALID_ARGUMENT,

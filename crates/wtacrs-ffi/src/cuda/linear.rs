@@ -96,7 +96,8 @@ fn pointer<T: Copy>(array: Option<Array<T>>) -> *mut T {
 
 /// The count of a selection: the lower word, as GPUs count from the lowest byte. The upper word is a status.
 fn count(selection: &SelectionArrays) -> Outcome<*mut u32> {
-    let kept = selection.kept.ok_or_else(|| Failure::new(WTACRS_STATUS_NULL_POINTER, "kept is NULL: a GPU writes it"))?;
+    let kept =
+        selection.kept.ok_or_else(|| Failure::new(WTACRS_STATUS_NULL_POINTER, "kept is NULL: a GPU writes it"))?;
     Ok(kept.as_ptr().cast())
 }
 

@@ -12,8 +12,8 @@ use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Side, TensorMul};
 use wtacrs_core::sampling::BuiltIn;
 use wtacrs_kernels::plan::{
-    BackwardBuffers, DeviceRandomness, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, SavedParts, Spacing, Strides,
-    WeightSource,
+    BackwardBuffers, DeviceRandomness, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, SavedParts, Spacing,
+    Strides, WeightSource,
 };
 
 /// Both gradients' launches. Each has a plan of its own, for their designs may differ.

@@ -4,7 +4,7 @@ use crate::arguments::{Array, Dtype, Source};
 use crate::boundary::Outcome;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Linear, TensorMul};
-use wtacrs_core::sampling::{BudgetError, Budget, BuiltIn, DEFAULT_MIX};
+use wtacrs_core::sampling::{Budget, BudgetError, BuiltIn, DEFAULT_MIX};
 use wtacrs_kernels::plan::Precision;
 
 /// A linear layer with everything that its plan needs.

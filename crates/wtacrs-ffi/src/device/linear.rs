@@ -160,7 +160,12 @@ pub(crate) trait LinearPlan: Debug + Send + Sync {
     /// # Safety
     ///
     /// See the module.
-    unsafe fn expected_error(&self, h: &Tensor<2>, dz: &Tensor<2>, weights: Option<Array<f64>>) -> Outcome<ExpectedError>;
+    unsafe fn expected_error(
+        &self,
+        h: &Tensor<2>,
+        dz: &Tensor<2>,
+        weights: Option<Array<f64>>,
+    ) -> Outcome<ExpectedError>;
 }
 
 /// The mean of |dW' - dW|^2 over estimates dW', or a bound of it.
