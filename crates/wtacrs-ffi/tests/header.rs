@@ -159,8 +159,8 @@ fn fields(body: &str) -> Vec<String> {
         } else if let Some(name) = text.strip_prefix('}') {
             let from = inner.pop().expect("a struct that begins");
             names[from..].iter_mut().for_each(|field| *field = format!("{}.{field}", name.trim()));
-        } else {
-            names.push(text.rsplit([' ', '*']).next().expect("a name").to_owned());
+        } else if let Some(name) = text.rsplit([' ', '*']).next().filter(|name| !name.is_empty()) {
+            names.push(name.to_owned());
         }
     }
     names
