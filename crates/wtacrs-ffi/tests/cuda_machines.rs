@@ -139,7 +139,7 @@ fn predictors(on: &Side<'_>) -> Made {
     let known = on.machine.upload(&known);
     let (kept, saved_bytes) = (address(&saved), info.saved_bytes);
     let outcome = |of: *mut wtacrs_norm_predictor| u64::from(predictor_outcome(of)).to_le_bytes().to_vec();
-    let mut made = Made::default();
+    let mut made = Made { exact: vec![outcome(at_once)], ..Made::default() };
     for cached in [null_mut(), known.pointer()] {
         let options = forward_options(cached, at_once);
         let wanted = backward_options(0, norms.pointer(), address(&bias));

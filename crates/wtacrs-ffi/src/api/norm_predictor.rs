@@ -281,9 +281,9 @@ pub unsafe extern "C" fn wtacrs_norm_predictor_apply(
 
 /// What came of the last step, for inspection.
 ///
-/// outcome   [out, optional] 0 if the predictor has learned; 1 if there was nothing to learn; 2 if the norms have fallen so
-///           far that nothing was learned and the next step finds a new level; 3 (on CUDA) if the step was refused for a
-///           number that is negative or not finite
+/// outcome   [out, optional] 0 if the predictor has learned; 1 if there was nothing to learn, or no step yet; 2 if the norms
+///           have fallen so far that nothing was learned and the next step finds a new level; 3 (on CUDA) if the step was
+///           refused for a number that is negative or not finite
 /// row       [out, optional] 0, or on CUDA 1 + the first kept row (in the order of the indices) with such a number in the
 ///           statistics of the last step on this rank
 ///

@@ -56,7 +56,7 @@ impl CudaNormPredictor {
         // The layer with the most rows that it can learn from.
         let layer = LinearSettings::new(rows, first.in_features(), 1, Keep::Rows(rows));
         let bare = PredictorPlan::new(&LinearPlan::new(layer, gpu.properties())?, settings)?;
-        let state_bytes = predictor_update::state_bytes(&first)
+        let mut contents = predictor_update::state_bytes(&first)
             .ok_or_else(|| unsupported("kernels do not hold a predictor of so many features"))?;
         let mut layout = Layout::default();
         let what = "the predictor";
@@ -64,7 +64,10 @@ impl CudaNormPredictor {
         let sums = layout.part(what, &[8, bare.sums_len()])?;
         let status = layout.part(what, &[8])?;
         let scratch = layout.part(what, &[bare.scratch_bytes()])?;
-        let memory = DeviceMemory::zeroed(gpu, bytes(layout.bytes())?, &state_bytes)?;
+        // No step so far, so nothing was learned.
+        contents.resize(bytes(status.offset)?, 0);
+        contents.extend((predictor_update::Outcome::Nothing as u32).to_le_bytes());
+        let memory = DeviceMemory::zeroed(gpu, bytes(layout.bytes())?, &contents)?;
         Ok(Self { first, bare, memory, state, sums, status, scratch })
     }
 
