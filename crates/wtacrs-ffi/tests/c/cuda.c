@@ -422,6 +422,7 @@ static void predictors(void) {
   CHECK(wtacrs_norm_predictor_create(gpu, IN, NULL, &ours));
   CHECK(wtacrs_norm_predictor_create(gpu, IN, NULL, &rank));
   CHECK(wtacrs_norm_predictor_create(cpu, IN, NULL, &theirs));
+  REQUIRE(has_outcome(ours, 1, 0) && has_outcome(theirs, 1, 0));
   size_t count;
   CHECK(wtacrs_norm_predictor_statistics_count(ours, &count));
   double *sums = aligned(count * sizeof(double));
