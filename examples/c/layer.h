@@ -1,4 +1,5 @@
-/* The recorded layer of testdata/, read without a library: its file is a JSON header and then plain floats. */
+/* What the examples share: a check of every status, aligned memory, and the recorded layer of testdata/, which is read
+ * without a library (its file is a JSON header and then plain floats). */
 #ifndef LAYER_H
 #define LAYER_H
 
@@ -6,8 +7,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wtacrs.h>
 
 enum { TOKENS = 1024, IN_FEATURES = 384, OUT_FEATURES = 384 };
+
+/* A call that fails ends the program with the library's own words about it. */
+static void check(wtacrs_status status) {
+  if (status == WTACRS_STATUS_OK) return;
+  char words[512];
+  wtacrs_last_error(words, sizeof words, NULL);
+  fprintf(stderr, "%s: %s\n", wtacrs_status_string(status), words);
+  exit(1);
+}
+
+/* Memory for `bytes`, aligned as a plan asks. Where it asks for none, NULL is what its calls take. */
+static void *allocate(size_t bytes, size_t alignment) {
+  if (bytes == 0) return NULL;
+  void *memory = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (memory) return memory;
+  fprintf(stderr, "no memory for %zu bytes\n", bytes);
+  exit(1);
+}
 
 /* The floats of one tensor: H or dZ, tokens x features. */
 static float *read_tensor(const char *path, const char *name) {

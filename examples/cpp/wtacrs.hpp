@@ -1,4 +1,5 @@
-// A thin C++17 wrapper of libwtacrs: handles that destroy themselves, statuses that throw. Header only.
+// A thin C++17 wrapper of libwtacrs: handles that destroy themselves, statuses that throw, structs that know their size.
+// Header only. Calls are those of wtacrs.h, on `.get()`.
 #ifndef WTACRS_HPP
 #define WTACRS_HPP
 
@@ -26,14 +27,22 @@ class Error : public std::runtime_error {
     wtacrs_last_error(nullptr, 0, &needed);
     std::string text(needed, '\0');
     wtacrs_last_error(text.data(), text.size(), nullptr);
-    if (!text.empty()) text.pop_back();
+    if (!text.empty()) text.pop_back();  // the NUL
     return std::string(wtacrs_status_string(status)) + ": " + text;
   }
   wtacrs_status status_;
 };
 
 inline void check(wtacrs_status status) {
-  if (status != WTACRS_OK) throw Error(status);
+  if (status != WTACRS_STATUS_OK) throw Error(status);
+}
+
+// A struct of wtacrs.h with its size set and all else zero, which stands for the defaults.
+template <class Struct>
+Struct sized() {
+  Struct made{};
+  made.size = sizeof made;
+  return made;
 }
 
 namespace detail {
@@ -53,13 +62,6 @@ H make(Create create, Arguments... arguments) {
   check(create(arguments..., &handle));
   return H(handle);
 }
-
-template <class T, class Query, class Object>
-T ask(Query query, const Object *object) {
-  T value{};
-  check(query(object, &value));
-  return value;
-}
 }  // namespace detail
 
 using Context = detail::Handle<wtacrs_context, wtacrs_context_destroy>;
@@ -68,25 +70,30 @@ using NormPredictor = detail::Handle<wtacrs_norm_predictor, wtacrs_norm_predicto
 using NormCache = detail::Handle<wtacrs_norm_cache, wtacrs_norm_cache_destroy>;
 using TensorMul = detail::Handle<wtacrs_tensor_mul, wtacrs_tensor_mul_destroy>;
 
-inline Context cpu() { return detail::make<Context>(wtacrs_context_create, WTACRS_CPU, 0); }
+inline Context cpu() { return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CPU, 0); }
 // The calling thread's current CUDA context, or the primary context of a GPU's number.
-inline Context cuda(std::int32_t ordinal = -1) { return detail::make<Context>(wtacrs_context_create, WTACRS_CUDA, ordinal); }
+inline Context cuda(std::int32_t ordinal = -1) {
+  return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CUDA, ordinal);
+}
 inline Layer layer() { return detail::make<Layer>(wtacrs_layer_create); }
 inline TensorMul tensor_mul() { return detail::make<TensorMul>(wtacrs_tensor_mul_create); }
-inline NormPredictor norm_predictor(std::size_t in_features) {
-  return detail::make<NormPredictor>(wtacrs_norm_predictor_create, in_features);
+inline NormPredictor norm_predictor(const Context &context, std::size_t in_features,
+                                    const wtacrs_norm_predictor_options *options = nullptr) {
+  return detail::make<NormPredictor>(wtacrs_norm_predictor_create, context.get(), in_features, options);
 }
-// For a context's device; its calls are those that end in _on.
-inline NormPredictor norm_predictor(const Context &context, std::size_t in_features) {
-  return detail::make<NormPredictor>(wtacrs_norm_predictor_create_on, context.get(), in_features);
+// On the CPU a cache needs no bounds.
+inline NormCache norm_cache(const Context &context, std::size_t samples = SIZE_MAX,
+                            std::size_t tokens_per_sample = SIZE_MAX) {
+  return detail::make<NormCache>(wtacrs_norm_cache_create, context.get(), samples, tokens_per_sample);
 }
 
-// Memory of the host, aligned as saved and scratch memory must be there. For a GPU ask a plan for the bytes alone.
+// Memory of the host, aligned as a plan asks. For a GPU allocate as many bytes there.
 class Memory {
  public:
-  explicit Memory(std::size_t bytes)
-      : data_(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64)), bytes_(bytes) {
-    if (!data_) throw std::bad_alloc();
+  Memory(std::size_t bytes, std::size_t alignment)
+      : data_(bytes ? std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment) : nullptr),
+        bytes_(bytes) {
+    if (bytes && !data_) throw std::bad_alloc();
   }
   void *data() const noexcept { return data_.get(); }
   std::size_t bytes() const noexcept { return bytes_; }
@@ -99,49 +106,32 @@ class Memory {
   std::size_t bytes_;
 };
 
-// A plan with the sizes that it asks for. Shared freely between threads, as the C plan is.
-class Plan {
+namespace detail {
+// A plan, and what its calls need. It never changes, so threads share it freely, each with memory of its own.
+template <class Plan, class Info, auto Create, auto GetInfo, auto Destroy, class Description>
+class PlanOf {
  public:
-  Plan(const Context &context, const Layer &layer)
-      : plan_(detail::make<Handle>(wtacrs_plan_create, context.get(), layer.get())) {}
-
-  const wtacrs_plan *get() const noexcept { return plan_.get(); }
-  std::size_t budget() const { return detail::ask<std::size_t>(wtacrs_plan_budget, get()); }
-  std::uint64_t draws() const { return detail::ask<std::uint64_t>(wtacrs_plan_draws, get()); }
-  std::size_t saved_bytes() const { return detail::ask<std::size_t>(wtacrs_plan_saved_bytes, get()); }
-  std::size_t forward_bytes() const { return detail::ask<std::size_t>(wtacrs_plan_forward_scratch_bytes, get()); }
-  std::size_t backward_bytes() const { return detail::ask<std::size_t>(wtacrs_plan_backward_scratch_bytes, get()); }
-  Memory saved() const { return Memory(saved_bytes()); }
-  Memory forward_scratch() const { return Memory(forward_bytes()); }
-  Memory backward_scratch() const { return Memory(backward_bytes()); }
-
- private:
-  using Handle = detail::Handle<wtacrs_plan, wtacrs_plan_destroy>;
-  Handle plan_;
-};
-
-// The same of a batched product.
-class TensorMulPlan {
- public:
-  TensorMulPlan(const Context &context, const TensorMul &product)
-      : plan_(detail::make<Handle>(wtacrs_tensor_mul_plan_create, context.get(), product.get())) {
-    check(wtacrs_tensor_mul_plan_memory(get(), &saved_bytes_, &forward_bytes_, &backward_bytes_, nullptr));
+  PlanOf(const Context &context, const Description &description)
+      : plan_(make<Handle<Plan, Destroy>>(Create, context.get(), description.get())), info_(sized<Info>()) {
+    check(GetInfo(get(), &info_));
   }
 
-  const wtacrs_tensor_mul_plan *get() const noexcept { return plan_.get(); }
-  std::uint64_t draws() const { return detail::ask<std::uint64_t>(wtacrs_tensor_mul_plan_draws, get()); }
-  std::size_t saved_bytes() const noexcept { return saved_bytes_; }
-  std::size_t forward_bytes() const noexcept { return forward_bytes_; }
-  std::size_t backward_bytes() const noexcept { return backward_bytes_; }
-  Memory saved() const { return Memory(saved_bytes_); }
-  Memory forward_scratch() const { return Memory(forward_bytes_); }
-  Memory backward_scratch() const { return Memory(backward_bytes_); }
+  const Plan *get() const noexcept { return plan_.get(); }
+  const Info &info() const noexcept { return info_; }
+  Memory saved() const { return {info_.saved_bytes, info_.alignment}; }
+  Memory forward_scratch() const { return {info_.forward_scratch_bytes, info_.alignment}; }
+  Memory backward_scratch() const { return {info_.backward_scratch_bytes, info_.alignment}; }
 
  private:
-  using Handle = detail::Handle<wtacrs_tensor_mul_plan, wtacrs_tensor_mul_plan_destroy>;
-  Handle plan_;
-  std::size_t saved_bytes_ = 0, forward_bytes_ = 0, backward_bytes_ = 0;
+  Handle<Plan, Destroy> plan_;
+  Info info_;
 };
+}  // namespace detail
+
+using Plan = detail::PlanOf<wtacrs_plan, wtacrs_plan_info, wtacrs_plan_create, wtacrs_plan_get_info, wtacrs_plan_destroy,
+                            Layer>;
+using TensorMulPlan = detail::PlanOf<wtacrs_tensor_mul_plan, wtacrs_tensor_mul_plan_info, wtacrs_tensor_mul_plan_create,
+                                     wtacrs_tensor_mul_plan_get_info, wtacrs_tensor_mul_plan_destroy, TensorMul>;
 
 }  // namespace wtacrs
 

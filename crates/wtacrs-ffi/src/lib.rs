@@ -1,48 +1,39 @@
 //! libwtacrs: the C interface. `include/wtacrs.h` is made from this crate's comments; docs/c-abi.md is the guide.
 //!
-//! A call goes from C to core in four steps: the [guard](guard) that no panic crosses, handles looked up in their
-//! [registry], pointers and sizes checked before anything is touched ([array], [tensor], [dlpack]), then core's own
-//! functions on typed views; or, for a plan on a GPU, the launches of wtacrs-kernels ([device], [cuda]).
+//! | room | holds |
+//! |---|---|
+//! | `boundary` | what every call crosses: the guard that stops panics, handles, failures, statuses |
+//! | `arguments` | what callers pass, checked before anything is read or written |
+//! | `api` | the entry points, a file for each object or group of calls |
+//! | `device` | what differs by device, as traits |
+//! | `cpu`, `cuda` | the two bodies of those traits |
+//!
+//! A call goes from C to core in four steps: the guard, handles looked up in their registry, arguments checked, and then
+//! the device's body: core's functions on typed views, or the launches of wtacrs-kernels.
 //!
 //! # Safety
 //!
-//! What every `unsafe` function here asks of its caller: a pointer is NULL or points to memory of the documented size
-//! that lives, and that no other thread writes to (or, for an output, uses), until the call returns. Everything else is
-//! checked.
+//! Every `unsafe` function here requires of its caller: a pointer is NULL or leads to memory of the documented size that
+//! lives, and that no other thread writes to (or, for an output, uses), until the call returns; on a GPU, until its work is
+//! done. Everything else is checked.
 
 // The types are C's.
 #![allow(non_camel_case_types)]
 // Stated once, above, for all of them.
 #![allow(clippy::missing_safety_doc)]
-// C has no structs that can grow, so functions have many parameters.
+// C has no named arguments.
 #![allow(clippy::too_many_arguments)]
 
-mod array;
+mod api;
+mod arguments;
+mod boundary;
+mod cpu;
 mod cuda;
 mod device;
-mod guard;
-mod heap;
-mod kept;
-mod registry;
-mod tensor;
 
-pub mod cache;
-pub mod cache_on;
-pub mod context;
-pub mod dlpack;
-pub mod dtype;
-pub mod estimate;
-pub mod expected_error;
-pub mod layer;
-pub mod linear;
-pub mod norms;
-pub mod plan;
-pub mod predictor;
-pub mod predictor_on;
-pub mod saved;
-pub mod status;
-pub mod steps;
-pub mod tensor_mul;
+pub use self::api::*;
+pub use self::arguments::enums::*;
+pub use self::arguments::{wtacrs_dldatatype, wtacrs_dldevice, wtacrs_dltensor};
+pub use self::boundary::status::*;
 #[cfg(feature = "emulator")]
-pub mod testing;
-pub mod version;
+pub use self::cuda::stand_in;

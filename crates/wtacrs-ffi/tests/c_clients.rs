@@ -43,6 +43,11 @@ fn misuse() {
 }
 
 #[test]
+fn structs_that_carry_their_size() {
+    misuses("options.c");
+}
+
+#[test]
 fn objects_in_every_wrong_order() {
     misuses("lifetimes.c");
 }

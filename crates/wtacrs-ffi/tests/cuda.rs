@@ -8,40 +8,30 @@ mod fake;
 #[path = "../../wtacrs-kernels/tests/common/mod.rs"]
 mod machine;
 
-use calls::{Floats, IN, OUT, PRODUCT, TOKENS, check, context, last_error, plan, product};
+use calls::{
+    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, last_error, plan, predictor,
+    predictor_bytes, product, product_with, selection,
+};
 use fake::{Call, Fake};
 use machine::Machine;
 use std::ffi::c_void;
 use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::Arc;
-use wtacrs::cache::{wtacrs_norm_cache_destroy, wtacrs_norm_cache_save};
-use wtacrs::cache_on::*;
-use wtacrs::context::{wtacrs_context, wtacrs_context_create, wtacrs_context_destroy};
-use wtacrs::dlpack::{wtacrs_dldatatype, wtacrs_dldevice, wtacrs_dltensor};
-use wtacrs::dtype::*;
-use wtacrs::estimate::*;
-use wtacrs::linear::*;
-use wtacrs::norms::*;
-use wtacrs::plan::*;
-use wtacrs::predictor::*;
-use wtacrs::predictor_on::*;
-use wtacrs::saved::wtacrs_saved_selection;
-use wtacrs::status::*;
-use wtacrs::steps::*;
-use wtacrs::tensor_mul::*;
-use wtacrs::testing::{use_driver, use_emulator};
+use wtacrs::stand_in::{use_driver, use_emulator};
+use wtacrs::*;
+use wtacrs_core::guesses::NormCache;
 use wtacrs_kernels::launch::driver::{Context, Installation};
 
 fn installation() -> Arc<Installation<Fake>> {
     Arc::new(Installation::new(Fake::default()).expect("it will do"))
 }
 
-/// Memory of a GPU that is none.
+/// An address that no call may follow: work is only launched.
 fn at(megabytes: usize) -> *mut c_void {
     without_provenance_mut(megabytes << 20)
 }
 
-/// A stream that is none either.
+/// A stream that nothing runs on.
 fn stream() -> *mut c_void {
     without_provenance_mut(0x5150)
 }
@@ -62,111 +52,66 @@ fn launched(calls: &Fake) -> Vec<&'static str> {
     kernels
 }
 
-/// What a step does is launch kernels on the caller's stream, and ask which context is current.
+/// A step launches kernels on the caller's stream, asks which context is current, and does nothing else.
 #[test]
 fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
     let installation = installation();
     use_driver(Arc::clone(&installation));
-    let context = context(WTACRS_CUDA, 0);
-    let (plan, [saved_bytes, forward_bytes, backward_bytes]) =
-        plan(context, WTACRS_SOURCE_PREDICTED, WTACRS_BF16, WTACRS_PRECISION_F32);
-    let mut predictor = null_mut();
-    // SAFETY: an output of one pointer.
-    check(unsafe { wtacrs_norm_predictor_create_on(context, IN, &mut predictor) });
+    let context = context(WTACRS_DEVICE_CUDA, 0);
+    let (plan, info) = plan(context, WTACRS_SOURCE_PREDICTED, WTACRS_DTYPE_BF16, WTACRS_PRECISION_F32);
+    let predictor = predictor(context, IN);
     let calls = installation.calls();
     assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Allocate(_))).count(), 1);
     calls.forget();
 
     let stream = stream();
-    let (norms, mut count) = (at(5).cast::<f32>(), 0);
+    let (norms, cached, mut count) = (at(5).cast::<f32>(), at(11).cast::<f32>(), 0);
+    let (saved, saved_bytes) = (at(1), info.saved_bytes);
+    let forward = |offset, cached: *const f32| {
+        let options = forward_options(cached, predictor);
+        let (h, work, bytes) = (at(3), at(2), info.forward_scratch_bytes);
+        // SAFETY: nothing is run, so no pointer is followed.
+        unsafe { wtacrs_plan_forward(plan, h, IN, 1, offset, &options, saved, saved_bytes, work, bytes, stream) }
+    };
+    let backward = |bias| {
+        let options = backward_options(1, norms, bias);
+        let (dz, dw, work, bytes) = (at(4), at(6), at(2), info.backward_scratch_bytes);
+        // SAFETY: as above.
+        unsafe { wtacrs_plan_backward(plan, saved, saved_bytes, dz, OUT, dw, OUT, &options, work, bytes, stream) }
+    };
+    let learn = |cached| {
+        // SAFETY: as above.
+        unsafe { wtacrs_norm_predictor_update(predictor, plan, saved, saved_bytes, norms, cached, stream) }
+    };
+    check(forward(2, null()));
+    check(backward(null_mut()));
+    check(backward(at(11)));
+    check(learn(null()));
     // SAFETY: nothing is run, so no pointer is followed.
     unsafe {
-        let (saved, scratch) = (at(1), at(2));
-        check(wtacrs_forward(
-            plan,
-            at(3),
-            IN,
-            null(),
-            predictor,
-            1,
-            2,
-            saved,
-            saved_bytes,
-            scratch,
-            forward_bytes,
-            stream,
-        ));
-        check(wtacrs_backward(
-            plan,
-            saved,
-            saved_bytes,
-            at(4),
-            OUT,
-            at(6),
-            OUT,
-            1,
-            norms,
-            null_mut(),
-            scratch,
-            backward_bytes,
-            stream,
-        ));
-        let bias = at(11);
-        check(wtacrs_backward(
-            plan,
-            saved,
-            saved_bytes,
-            at(4),
-            OUT,
-            at(6),
-            OUT,
-            1,
-            norms,
-            bias,
-            scratch,
-            backward_bytes,
-            stream,
-        ));
-        check(wtacrs_norm_predictor_update_on(predictor, plan, saved, saved_bytes, norms, stream));
         check(wtacrs_norm_predictor_statistics_count(predictor, &mut count));
         let sums = at(7).cast();
-        check(wtacrs_norm_predictor_statistics_on(predictor, plan, saved, saved_bytes, norms, sums, count, stream));
-        check(wtacrs_norm_predictor_apply_on(predictor, sums, count, stream));
-        check(wtacrs_row_norms(context, WTACRS_F16, TOKENS, OUT, at(4), OUT, norms, stream));
-        check(wtacrs_select(
-            plan,
-            norms,
-            null(),
-            1,
-            2,
-            0,
-            at(8).cast(),
-            at(9).cast(),
-            TOKENS,
-            at(10).cast(),
-            null_mut(),
-            scratch,
-            forward_bytes,
-            stream,
-        ));
-        // Cached norms beside the predictor's guess: no launch more.
-        let cached = at(11).cast::<f32>();
-        check(wtacrs_forward(
-            plan,
-            at(3),
-            IN,
-            cached,
+        check(wtacrs_norm_predictor_statistics(
             predictor,
-            1,
-            3,
+            plan,
             saved,
             saved_bytes,
-            scratch,
-            forward_bytes,
+            norms,
+            null(),
+            sums,
+            count,
             stream,
         ));
-        check(wtacrs_norm_predictor_update_cached_on(predictor, plan, saved, saved_bytes, norms, cached, stream));
+        check(wtacrs_norm_predictor_apply(predictor, sums, count, stream));
+        let (axis, dtype) = (WTACRS_AXIS_ROWS, WTACRS_DTYPE_F16);
+        check(wtacrs_context_norms(context, axis, dtype, TOKENS, OUT, at(4), OUT, norms, stream));
+        let chosen = selection(at(8).cast(), at(9).cast(), TOKENS, at(10).cast(), null_mut());
+        let (work, bytes) = (at(2), info.forward_scratch_bytes);
+        check(wtacrs_plan_select(plan, norms, null(), 1, 2, 0, &chosen, work, bytes, stream));
     }
+    // Cached norms beside the predictor's guess: no launch more.
+    check(forward(3, cached));
+    check(learn(cached));
     let mut kernels = launched(calls);
     assert_eq!(
         kernels[..5],
@@ -197,17 +142,17 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
     assert!(matches!(ended[..], [Call::Copy { bytes: 1 }, Call::Free(_)]), "{ended:?}");
 }
 
-/// So are a cache's calls; only those that say so wait.
+/// So do a cache's calls; only those that say so wait.
 #[test]
 fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
     let installation = installation();
     use_driver(Arc::clone(&installation));
-    let context = context(WTACRS_CUDA, 0);
+    let context = context(WTACRS_DEVICE_CUDA, 0);
     let calls = installation.calls();
     calls.forget();
     let (mut cache, mut needed, mut fault) = (null_mut(), 0, 9);
     // SAFETY: an output of one pointer.
-    check(unsafe { wtacrs_norm_cache_create_on(context, 1000, 128, &mut cache) });
+    check(unsafe { wtacrs_norm_cache_create(context, 1000, 128, &mut cache) });
     let bytes: Vec<Call> =
         calls.list().into_iter().filter(|call| matches!(call, Call::Allocate(_) | Call::Copy { .. })).collect();
     // The status, a word for each sample and the norms, of which nothing is written yet.
@@ -217,9 +162,9 @@ fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
     let (samples, lengths, norms) = (at(1).cast::<u64>(), at(2).cast::<u64>(), at(3).cast::<f32>());
     // SAFETY: nothing is run, so no pointer is followed.
     unsafe {
-        check(wtacrs_norm_cache_fetch_on(cache, samples, lengths, 8, 128, norms, 1024, stream));
-        check(wtacrs_norm_cache_store_on(cache, samples, lengths, 8, 0, norms, 1000, stream));
-        check(wtacrs_norm_cache_forget_on(cache, samples, 8, stream));
+        check(wtacrs_norm_cache_fetch(cache, samples, lengths, 8, 128, norms, 1024, stream));
+        check(wtacrs_norm_cache_store(cache, samples, lengths, 8, 0, norms, 1000, stream));
+        check(wtacrs_norm_cache_forget(cache, samples, 8, stream));
     }
     let kernels = launched(calls);
     assert_eq!(kernels, ["norm_cache_fetch", "norm_cache_store", "norm_cache_store"]);
@@ -231,44 +176,37 @@ fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
         check(wtacrs_norm_cache_destroy(cache));
         check(wtacrs_context_destroy(context));
     }
-    assert_eq!((fault, needed), (0, 28));
+    assert_eq!((fault, needed), (0, NormCache::new().to_bytes().len()));
     let copied: Vec<Call> = calls.list().into_iter().filter(|call| matches!(call, Call::Copy { .. })).collect();
     let awaited = Call::Copy { bytes: 1 };
     assert_eq!(copied, [Call::Copy { bytes: 12 }, Call::Copy { bytes: 4000 }, awaited], "what is known, but no norms");
     assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
 }
 
-/// And so is every other call that takes a stream.
+/// And so does every other call that takes a stream.
 #[test]
 fn single_steps_products_and_tensors_are_launches_and_nothing_else() {
     let installation = installation();
     use_driver(Arc::clone(&installation));
-    let (context, stream, gpu) = (context(WTACRS_CUDA, 0), stream(), (2, 0));
-    let (plan, [saved_bytes, forward_bytes, backward_bytes]) =
-        plan(context, WTACRS_SOURCE_NORMS, WTACRS_F32, WTACRS_PRECISION_F32);
-    let (product, [product_saved, product_forward, product_backward]) = product(context);
-    let (mut predictor, mut count, mut budget, mut gradient_bytes, mut estimate_bytes) = (null_mut(), 0, 0, 0, 0);
-    // SAFETY: outputs of one value each.
-    unsafe {
-        check(wtacrs_norm_predictor_create_on(context, IN, &mut predictor));
-        check(wtacrs_norm_predictor_statistics_count(predictor, &mut count));
-        check(wtacrs_plan_budget(plan, &mut budget));
-        check(wtacrs_plan_weight_gradient_scratch_bytes(plan, &mut gradient_bytes));
-        check(wtacrs_plan_estimate_scratch_bytes(plan, &mut estimate_bytes));
-    }
+    let (context, stream, gpu) = (context(WTACRS_DEVICE_CUDA, 0), stream(), (2, 0));
+    let (plan, info) = plan(context, WTACRS_SOURCE_NORMS, WTACRS_DTYPE_F32, WTACRS_PRECISION_F32);
+    let (product, of_product) = product(context);
+    let (predictor, mut count) = (predictor(context, IN), 0);
+    // SAFETY: an output of one number.
+    check(unsafe { wtacrs_norm_predictor_statistics_count(predictor, &mut count) });
     let floats = |megabytes, shape: &[usize]| Floats::new(gpu, at(megabytes), shape, None);
-    let (h, dz, dw, rows) =
-        (floats(1, &[TOKENS, IN]), floats(2, &[TOKENS, OUT]), floats(3, &[IN, OUT]), floats(4, &[budget, IN]));
+    let (h, dz, dw) = (floats(1, &[TOKENS, IN]), floats(2, &[TOKENS, OUT]), floats(3, &[IN, OUT]));
+    let rows = floats(4, &[info.budget_rows, IN]);
     let [batch, heads, m, inner, n] = PRODUCT;
     let (a, g) = (floats(20, &[batch, heads, m, inner]), floats(22, &[batch, heads, m, n]));
     let b = Floats::new(gpu, at(21), &[batch, heads, inner, n], Some(&[heads * inner * n, inner * n, 1, inner]));
     let (da, db) = (floats(23, &[batch, heads, m, inner]), floats(24, &[batch, heads, inner, n]));
-    let (norms, guess, weights, indices, scales, kept) =
-        (at(5).cast::<f32>(), at(6).cast(), at(7).cast(), at(8).cast(), at(9).cast(), at(10).cast::<u64>());
-    let (saved, scratch, none) = (at(11), at(12), null_mut::<c_void>());
+    let (norms, guess, weights) = (at(5).cast::<f32>(), at(6).cast::<f32>(), at(7).cast());
+    let chosen = selection(at(8).cast(), at(9).cast(), info.budget_rows, at(10).cast(), null_mut());
+    let (saved, scratch) = (at(11), at(12));
     let calls = installation.calls();
     let mut others = vec![];
-    let mut expect = |kernels: &[&str], status: i32| {
+    let mut expect = |kernels: &[&str], status: wtacrs_status| {
         check(status);
         let mut found = launched(calls);
         // What comes between depends on shapes.
@@ -284,56 +222,46 @@ fn single_steps_products_and_tensors_are_launches_and_nothing_else() {
     let twice = [sample, sample].concat();
     // SAFETY: nothing is run, so no pointer is followed.
     unsafe {
-        expect(&["select_weights"], wtacrs_weights(plan, norms, guess, weights, stream));
-        expect(&["gather_rows_f32"], wtacrs_gather(plan, at(1), IN, indices, kept, at(4), IN, stream));
-        expect(&["gather_rows_f32"], wtacrs_gather_dl(plan, h.pointer(), indices, kept, rows.pointer(), stream));
-        let gradient = ["gather_rows_f32", "gather_gemm"];
+        expect(&["select_weights"], wtacrs_plan_weights(plan, norms, guess, weights, stream));
+        expect(&["gather_rows_f32"], wtacrs_plan_gather(plan, at(1), IN, &chosen, at(4), IN, stream));
+        expect(&["gather_rows_f32"], wtacrs_plan_gather_dl(plan, h.pointer(), &chosen, rows.pointer(), stream));
+        let (gradient, bytes) = (["gather_rows_f32", "gather_gemm"], info.weight_gradient_scratch_bytes);
+        let (kept, dz_there, dw_there) = (at(4), at(2), at(3));
         expect(
             &gradient,
-            wtacrs_weight_gradient(
-                plan,
-                at(4),
-                IN,
-                indices,
-                scales,
-                kept,
-                at(2),
-                OUT,
-                at(3),
-                OUT,
-                0,
-                scratch,
-                gradient_bytes,
-                stream,
+            wtacrs_plan_weight_gradient(
+                plan, kept, IN, &chosen, dz_there, OUT, dw_there, OUT, 0, scratch, bytes, stream,
             ),
         );
         let (rows, dz, dw, h) = (rows.pointer(), dz.pointer(), dw.pointer(), h.pointer());
-        expect(
-            &gradient,
-            wtacrs_weight_gradient_dl(plan, rows, indices, scales, kept, dz, dw, 1, scratch, gradient_bytes, stream),
-        );
+        expect(&gradient, wtacrs_plan_weight_gradient_dl(plan, rows, &chosen, dz, dw, 1, scratch, bytes, stream));
         let whole = ["row_norms_f32", sample[0], sample[1], sample[2], "gather_gemm"];
-        expect(&whole, wtacrs_estimate(plan, at(1), IN, at(2), OUT, 1, 2, at(3), OUT, scratch, estimate_bytes, stream));
-        expect(&whole, wtacrs_estimate_dl(plan, h, dz, 1, 2, dw, scratch, estimate_bytes, stream));
-        expect(&["column_norms_f32"], wtacrs_column_norms(context, WTACRS_F32, TOKENS, IN, at(1), IN, norms, stream));
-        expect(&["column_norms_f32"], wtacrs_column_norms_dl(context, h, norms, IN, stream));
-        expect(&["row_norms_f32"], wtacrs_row_norms_dl(context, h, norms, TOKENS, stream));
+        let (x, y, out, bytes) = (at(1), at(2), at(3), info.estimate_scratch_bytes);
+        expect(&whole, wtacrs_plan_estimate(plan, x, IN, y, OUT, 1, 2, out, OUT, scratch, bytes, stream));
+        expect(&whole, wtacrs_plan_estimate_dl(plan, h, dz, 1, 2, dw, scratch, bytes, stream));
+        let (by_row, by_column, f32) = (WTACRS_AXIS_ROWS, WTACRS_AXIS_COLUMNS, WTACRS_DTYPE_F32);
+        let columns = ["column_norms_f32"];
+        expect(&columns, wtacrs_context_norms(context, by_column, f32, TOKENS, IN, x, IN, norms, stream));
+        expect(&columns, wtacrs_context_norms_dl(context, by_column, h, norms, IN, stream));
+        expect(&["row_norms_f32"], wtacrs_context_norms_dl(context, by_row, h, norms, TOKENS, stream));
+        let (options, bytes) = (forward_options(guess, null()), info.forward_scratch_bytes);
         expect(
             &sample,
-            wtacrs_forward_dl(plan, h, guess, null(), 1, 2, saved, saved_bytes, scratch, forward_bytes, stream),
+            wtacrs_plan_forward_dl(plan, h, 1, 2, &options, saved, info.saved_bytes, scratch, bytes, stream),
         );
+        let bytes = info.backward_scratch_bytes;
         expect(
             &["gather_gemm"],
-            wtacrs_backward_dl(plan, saved, saved_bytes, dz, dw, 0, null_mut(), none, scratch, backward_bytes, stream),
+            wtacrs_plan_backward_dl(plan, saved, info.saved_bytes, dz, dw, null(), scratch, bytes, stream),
         );
         let sums = at(13).cast::<f64>();
         expect(
             &["predictor_features_f32", "predictor_sums"],
-            wtacrs_norm_predictor_statistics_cached_on(
+            wtacrs_norm_predictor_statistics(
                 predictor,
                 plan,
                 saved,
-                saved_bytes,
+                info.saved_bytes,
                 norms,
                 guess,
                 sums,
@@ -341,58 +269,24 @@ fn single_steps_products_and_tensors_are_launches_and_nothing_else() {
                 stream,
             ),
         );
-        let (a, b, g) = (a.pointer(), b.pointer(), g.pointer());
+        let (a, b, g, da, db) = (a.pointer(), b.pointer(), g.pointer(), da.pointer(), db.pointer());
+        let (saved_bytes, bytes) = (of_product.saved_bytes, of_product.forward_scratch_bytes);
         expect(
             &twice,
-            wtacrs_tensor_mul_forward_dl(
-                product,
-                a,
-                b,
-                null(),
-                null(),
-                1,
-                2,
-                saved,
-                product_saved,
-                scratch,
-                product_forward,
-                stream,
-            ),
+            wtacrs_tensor_mul_plan_forward_dl(product, a, b, 1, 2, null(), saved, saved_bytes, scratch, bytes, stream),
         );
         let products = ["gather_gemm", "row_norms_f32", "gather_gemm"];
+        let wanted = wtacrs_tensor_mul_backward_options { row_norms: norms, column_norms: guess, ..Default::default() };
+        let bytes = of_product.backward_scratch_bytes;
         expect(
-            &[&["column_norms_f32"], &products[..]].concat(),
-            wtacrs_tensor_mul_backward_dl(
-                product,
-                saved,
-                product_saved,
-                g,
-                da.pointer(),
-                db.pointer(),
-                0,
-                norms,
-                guess,
-                scratch,
-                product_backward,
-                stream,
-            ),
+            &[&columns, &products[..]].concat(),
+            wtacrs_tensor_mul_plan_backward_dl(product, saved, saved_bytes, g, da, db, &wanted, scratch, bytes, stream),
         );
+        let added = wtacrs_tensor_mul_backward_options { accumulate: 1, ..Default::default() };
+        let (g, da, db) = (at(22), at(23), at(24));
         expect(
             &["gather_gemm", "gather_gemm"],
-            wtacrs_tensor_mul_backward(
-                product,
-                saved,
-                product_saved,
-                at(22),
-                at(23),
-                at(24),
-                1,
-                null_mut(),
-                null_mut(),
-                scratch,
-                product_backward,
-                stream,
-            ),
+            wtacrs_tensor_mul_plan_backward(product, saved, saved_bytes, g, da, db, &added, scratch, bytes, stream),
         );
         assert!(others.is_empty(), "{others:#?}");
         check(wtacrs_norm_predictor_destroy(predictor));
@@ -410,32 +304,31 @@ fn the_callers_current_context_is_the_plans_or_the_call_is_refused() {
     let mut none = null_mut();
     // SAFETY: an output of one pointer.
     let refused =
-        |ordinal, none: &mut *mut wtacrs_context| unsafe { wtacrs_context_create(WTACRS_CUDA, ordinal, none) };
-    assert_eq!(refused(-1, &mut none), WTACRS_NO_DEVICE);
+        |ordinal, none: &mut *mut wtacrs_context| unsafe { wtacrs_context_create(WTACRS_DEVICE_CUDA, ordinal, none) };
+    assert_eq!(refused(-1, &mut none), WTACRS_STATUS_NO_DEVICE);
     assert!(last_error().contains("no CUDA context is current"), "{}", last_error());
-    assert_eq!(refused(2, &mut none), WTACRS_NO_DEVICE);
+    assert_eq!(refused(2, &mut none), WTACRS_STATUS_NO_DEVICE);
     assert!(last_error().contains("there is no GPU 2: the CUDA driver finds 2"), "{}", last_error());
     assert!(none.is_null());
 
     // A framework's own context stays current while another GPU's is opened.
     calls.enter(Context(0x77), 5);
-    let (mine, other) = (context(WTACRS_CUDA, -1), context(WTACRS_CUDA, 1));
+    let (mine, other) = (context(WTACRS_DEVICE_CUDA, -1), context(WTACRS_DEVICE_CUDA, 1));
     let at = without_provenance_mut::<c_void>(1 << 20);
     let norms = |context, at: *mut c_void| {
+        let (axis, dtype, to) = (WTACRS_AXIS_ROWS, WTACRS_DTYPE_F32, at.wrapping_byte_add(4096).cast());
         // SAFETY: nothing is run, so no pointer is followed.
-        unsafe { wtacrs_row_norms(context, WTACRS_F32, 8, 8, at, 8, at.wrapping_byte_add(4096).cast(), null_mut()) }
+        unsafe { wtacrs_context_norms(context, axis, dtype, 8, 8, at, 8, to, null_mut()) }
     };
     check(norms(mine, at));
     calls.forget();
-    assert_eq!(norms(other, at), WTACRS_DEVICE_MISMATCH);
+    assert_eq!(norms(other, at), WTACRS_STATUS_DEVICE_MISMATCH);
     assert!(last_error().contains("not the one that was opened on GPU 1"), "{}", last_error());
     assert!(calls.list().iter().all(|call| matches!(call, Call::Ask(_))), "{:?}", calls.list());
 
     // Its memory is made and freed in its own context, and the caller's is current again.
-    let mut predictor = null_mut();
     calls.forget();
-    // SAFETY: an output of one pointer.
-    check(unsafe { wtacrs_norm_predictor_create_on(other, IN, &mut predictor) });
+    let predictor = predictor(other, IN);
     let entered: Vec<Call> =
         calls.list().into_iter().filter(|call| matches!(call, Call::SetCurrent(_) | Call::Allocate(_))).collect();
     assert!(
@@ -457,91 +350,62 @@ fn the_callers_current_context_is_the_plans_or_the_call_is_refused() {
 }
 
 #[test]
-fn a_driver_that_fails_is_told_in_its_own_words() {
+fn a_driver_that_fails_is_quoted_in_its_own_words() {
     use_driver(Arc::new(
         Installation::new(Fake { fails: Some("cuModuleLoadDataEx"), ..Fake::default() }).expect("opens"),
     ));
     let mut none = null_mut();
     // SAFETY: an output of one pointer.
-    assert_eq!(unsafe { wtacrs_context_create(WTACRS_CUDA, 0, &mut none) }, WTACRS_CUDA_ERROR);
+    assert_eq!(unsafe { wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, &mut none) }, WTACRS_STATUS_CUDA_ERROR);
     assert_eq!(last_error(), "wtacrs_context_create: cuModuleLoadDataEx failed with CUDA_ERROR_FAKE (999)");
     use_driver(Arc::new(Installation::new(Fake { fails: Some("cuLaunchKernel"), ..Fake::default() }).expect("opens")));
-    let context = context(WTACRS_CUDA, 0);
+    let context = context(WTACRS_DEVICE_CUDA, 0);
     let at = without_provenance_mut::<c_void>(1 << 20);
+    let (axis, dtype, to) = (WTACRS_AXIS_ROWS, WTACRS_DTYPE_F32, at.wrapping_byte_add(4096).cast());
     // SAFETY: nothing is run, so no pointer is followed.
-    let status =
-        unsafe { wtacrs_row_norms(context, WTACRS_F32, 8, 8, at, 8, at.wrapping_byte_add(4096).cast(), null_mut()) };
-    assert_eq!(status, WTACRS_CUDA_ERROR);
+    let status = unsafe { wtacrs_context_norms(context, axis, dtype, 8, 8, at, 8, to, null_mut()) };
+    assert_eq!(status, WTACRS_STATUS_CUDA_ERROR);
     assert!(last_error().contains("cuLaunchKernel of row_norms_f32 failed"), "{}", last_error());
     // SAFETY: a handle is never followed.
     check(unsafe { wtacrs_context_destroy(context) });
 }
 
 /// A step in a machine's memory, against sums in f64 over the selection that it has made.
-fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32, precision: i32) {
-    let (on, [saved_bytes, forward_bytes, backward_bytes]) = plan(context, WTACRS_SOURCE_INPUT, dtype, precision);
+fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: wtacrs_dtype, precision: wtacrs_precision) {
+    let (on, info) = plan(context, WTACRS_SOURCE_INPUT, dtype, precision);
     let value = |i: usize| ((i * 37 + i / 91 * 5) % 113) as f32 / 56.0 - 1.0;
     let (h, dz): (Vec<f32>, Vec<f32>) =
         ((0..TOKENS * IN).map(value).collect(), (0..TOKENS * OUT).map(|i| value(3 * i + 1)).collect());
     let narrow = |values: &[f32]| -> Vec<u8> {
         match dtype {
-            WTACRS_F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
-            WTACRS_BF16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            WTACRS_DTYPE_F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            WTACRS_DTYPE_BF16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
             _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         }
     };
     let room = |bytes| machine.filled::<u8>(bytes, 0xff);
     let (h_there, dz_there) = (machine.upload(&narrow(&h)), machine.upload(&narrow(&dz)));
-    let (saved, forward, backward) = (room(saved_bytes), room(forward_bytes), room(backward_bytes));
+    let (saved, forward, backward) =
+        (room(info.saved_bytes), room(info.forward_scratch_bytes), room(info.backward_scratch_bytes));
     let (dw, bias) = (machine.filled::<f32>(IN * OUT, 0xff), machine.filled::<f32>(OUT, 0xff));
     let (mut kept, mut indices, mut scales) = (0, vec![0_u32; TOKENS], vec![0.0; TOKENS]);
+    let options = backward_options(0, null_mut(), bias.bytes().cast());
+    let chosen = selection(indices.as_mut_ptr(), scales.as_mut_ptr(), TOKENS, &mut kept, null_mut());
     // SAFETY: every pointer is to memory of the documented size and device that lives until all has run.
     unsafe {
-        check(wtacrs_forward(
-            on,
-            h_there.bytes().cast(),
-            IN,
-            null(),
-            null(),
-            4,
-            5,
-            saved.bytes().cast(),
-            saved_bytes,
-            forward.bytes().cast(),
-            forward_bytes,
-            null_mut(),
-        ));
-        check(wtacrs_backward(
-            on,
-            saved.bytes().cast(),
-            saved_bytes,
-            dz_there.bytes().cast(),
-            OUT,
-            dw.bytes().cast(),
-            OUT,
-            0,
-            null_mut(),
-            bias.bytes().cast(),
-            backward.bytes().cast(),
-            backward_bytes,
-            null_mut(),
-        ));
-        check(wtacrs_saved_selection(
-            on,
-            saved.bytes().cast(),
-            saved_bytes,
-            indices.as_mut_ptr(),
-            scales.as_mut_ptr(),
-            TOKENS,
-            &mut kept,
-            null_mut(),
-        ));
+        let (kept, bytes, none) = (saved.bytes().cast(), info.saved_bytes, null_mut());
+        let (h, work, room) = (h_there.bytes().cast(), forward.bytes().cast(), info.forward_scratch_bytes);
+        check(wtacrs_plan_forward(on, h, IN, 4, 5, null(), kept, bytes, work, room, none));
+        let (dz, dw) = (dz_there.bytes().cast(), dw.bytes().cast());
+        let (work, room) = (backward.bytes().cast(), info.backward_scratch_bytes);
+        check(wtacrs_plan_backward(on, kept, bytes, dz, OUT, dw, OUT, &options, work, room, none));
+        check(wtacrs_plan_saved_selection(on, kept, bytes, &chosen));
     }
     assert_eq!(kept, 60);
     let exactly = |values: &[f32]| -> Vec<f64> {
         let narrowed = |v: f32| match dtype {
-            WTACRS_F16 => half::f16::from_f32(v).to_f64(),
-            WTACRS_BF16 => half::bf16::from_f32(v).to_f64(),
+            WTACRS_DTYPE_F16 => half::f16::from_f32(v).to_f64(),
+            WTACRS_DTYPE_BF16 => half::bf16::from_f32(v).to_f64(),
             _ => f64::from(v),
         };
         values.iter().map(|&v| narrowed(v)).collect()
@@ -549,9 +413,9 @@ fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32, precisi
     let (h, dz) = (exactly(&h), exactly(&dz));
     // A saved row is rounded once more with its scale, and for tf32 both factors are; sums are in f32.
     let unit = match dtype {
-        WTACRS_F32 if precision == WTACRS_PRECISION_TF32 => 2f64.powi(-10),
-        WTACRS_F16 => 2f64.powi(-11),
-        WTACRS_BF16 => 2f64.powi(-8),
+        WTACRS_DTYPE_F32 if precision == WTACRS_PRECISION_TF32 => 2f64.powi(-10),
+        WTACRS_DTYPE_F16 => 2f64.powi(-11),
+        WTACRS_DTYPE_BF16 => 2f64.powi(-8),
         _ => 2f64.powi(-24),
     };
     let mut farthest = 0_f64;
@@ -584,11 +448,11 @@ fn a_step(machine: &Machine, context: *const wtacrs_context, dtype: i32, precisi
 #[test]
 fn a_step_of_every_dtype_on_the_emulator() {
     use_emulator();
-    let context = context(WTACRS_CUDA, 0);
-    for dtype in [WTACRS_F32, WTACRS_F16, WTACRS_BF16] {
+    let context = context(WTACRS_DEVICE_CUDA, 0);
+    for dtype in [WTACRS_DTYPE_F32, WTACRS_DTYPE_F16, WTACRS_DTYPE_BF16] {
         a_step(&Machine::emulator(0), context, dtype, WTACRS_PRECISION_F32);
     }
-    a_step(&Machine::emulator(0), context, WTACRS_F32, WTACRS_PRECISION_TF32);
+    a_step(&Machine::emulator(0), context, WTACRS_DTYPE_F32, WTACRS_PRECISION_TF32);
     // SAFETY: a handle is never followed.
     check(unsafe { wtacrs_context_destroy(context) });
 }
@@ -597,21 +461,18 @@ fn a_step_of_every_dtype_on_the_emulator() {
 #[test]
 fn a_step_of_every_dtype_on_a_gpu() {
     let Some(machine) = Machine::gpu() else { return };
-    let context = context(WTACRS_CUDA, -1);
-    for dtype in [WTACRS_F32, WTACRS_F16, WTACRS_BF16] {
+    let context = context(WTACRS_DEVICE_CUDA, -1);
+    for dtype in [WTACRS_DTYPE_F32, WTACRS_DTYPE_F16, WTACRS_DTYPE_BF16] {
         a_step(&machine, context, dtype, WTACRS_PRECISION_F32);
     }
-    a_step(&machine, context, WTACRS_F32, WTACRS_PRECISION_TF32);
-    let mut predictor = null_mut();
-    let (mut needed, mut bytes) = (0, vec![0_u8; 1 << 22]);
-    // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
+    a_step(&machine, context, WTACRS_DTYPE_F32, WTACRS_PRECISION_TF32);
+    let predictor = predictor(context, IN);
+    assert!(!predictor_bytes(predictor).is_empty());
+    // SAFETY: handles are never followed.
     unsafe {
-        check(wtacrs_norm_predictor_create_on(context, IN, &mut predictor));
-        check(wtacrs_norm_predictor_save(predictor, bytes.as_mut_ptr().cast(), bytes.len(), &mut needed));
         check(wtacrs_norm_predictor_destroy(predictor));
         check(wtacrs_context_destroy(context));
     }
-    assert!(needed > 0);
 }
 
 const BATCH: usize = 2;
@@ -694,50 +555,28 @@ fn scores(machine: &Machine, context: *const wtacrs_context, are_heads_inside: b
     let g_there = dltensor(g.bytes().cast(), 4, 16, g_axes);
     let da_there = dltensor(da.bytes().cast(), 2, 32, da_axes);
     let db_there = dltensor(db.bytes().cast(), 2, 32, db_axes);
-    let (mut product, mut plan, mut sizes) = (null_mut(), null_mut(), [0; 3]);
+    // SAFETY: a handle is never followed.
+    let (plan, info) = product_with(context, |product| unsafe {
+        check(wtacrs_tensor_mul_set_shape(product, BATCH, HEADS, ROWS, INNER, COLUMNS));
+        check(wtacrs_tensor_mul_set_dtypes(product, WTACRS_DTYPE_BF16, WTACRS_DTYPE_BF16));
+        check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_ROWS, 7.0));
+        check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_ROWS, 9.0));
+    });
+    let [saved, forward, backward] = [info.saved_bytes, info.forward_scratch_bytes, info.backward_scratch_bytes]
+        .map(|bytes| machine.filled::<u8>(bytes, 0xff));
+    let wanted = wtacrs_tensor_mul_backward_options {
+        row_norms: row_norms.pointer(),
+        column_norms: column_norms.pointer(),
+        ..Default::default()
+    };
     // SAFETY: every pointer is to memory of the documented size that lives until all has run.
     unsafe {
-        check(wtacrs_tensor_mul_create(&mut product));
-        check(wtacrs_tensor_mul_set_shape(product, BATCH, HEADS, ROWS, INNER, COLUMNS));
-        check(wtacrs_tensor_mul_set_dtypes(product, WTACRS_BF16, WTACRS_BF16));
-        check(wtacrs_tensor_mul_set_budget_rows(product, WTACRS_LEFT, 7));
-        check(wtacrs_tensor_mul_set_budget_rows(product, WTACRS_RIGHT, 9));
-        check(wtacrs_tensor_mul_plan_create(context, product, &mut plan));
-        check(wtacrs_tensor_mul_destroy(product));
-        let [saved, forward, backward] = &mut sizes;
-        check(wtacrs_tensor_mul_plan_memory(plan, saved, forward, backward, null_mut()));
-    }
-    let [saved, forward, backward] = sizes.map(|bytes| machine.filled::<u8>(bytes, 0xff));
-    // SAFETY: as above.
-    unsafe {
-        check(wtacrs_tensor_mul_forward_dl(
-            plan,
-            &a_there,
-            &b_there,
-            null(),
-            null(),
-            9,
-            0,
-            saved.bytes().cast(),
-            sizes[0],
-            forward.bytes().cast(),
-            sizes[1],
-            null_mut(),
-        ));
-        check(wtacrs_tensor_mul_backward_dl(
-            plan,
-            saved.bytes().cast(),
-            sizes[0],
-            &g_there,
-            &da_there,
-            &db_there,
-            0,
-            row_norms.pointer(),
-            column_norms.pointer(),
-            backward.bytes().cast(),
-            sizes[2],
-            null_mut(),
-        ));
+        let (kept, bytes, none) = (saved.bytes().cast(), info.saved_bytes, null_mut());
+        let (a, b, work, room) = (&a_there, &b_there, forward.bytes().cast(), info.forward_scratch_bytes);
+        check(wtacrs_tensor_mul_plan_forward_dl(plan, a, b, 9, 0, null(), kept, bytes, work, room, none));
+        let (g, da, db) = (&g_there, &da_there, &db_there);
+        let (work, room) = (backward.bytes().cast(), info.backward_scratch_bytes);
+        check(wtacrs_tensor_mul_plan_backward_dl(plan, kept, bytes, g, da, db, &wanted, work, room, none));
         check(wtacrs_tensor_mul_plan_destroy(plan));
     }
     let download = |buffer, layout: Layout| {
@@ -751,7 +590,7 @@ fn scores(machine: &Machine, context: *const wtacrs_context, are_heads_inside: b
 #[test]
 fn heads_within_rows_give_the_bits_of_dense_ones() {
     use_emulator();
-    let context = context(WTACRS_CUDA, 0);
+    let context = context(WTACRS_DEVICE_CUDA, 0);
     let machine = Machine::emulator(0);
     let (dense, inside) = (scores(&machine, context, false), scores(&machine, context, true));
     assert!(dense.iter().flatten().all(|value| value.is_finite()));

@@ -8,24 +8,16 @@ mod calls;
 #[path = "../../wtacrs-kernels/tests/common/mod.rs"]
 mod machine;
 
-use calls::{Floats, IN, OUT, PRODUCT, TOKENS, check, context, plan, plan_further, product};
+use calls::{
+    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, plan, plan_further, predictor,
+    predictor_bytes, predictor_outcome, product, selection,
+};
 use cudarc::driver::{result, sys};
 use machine::{Buffer, Machine};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
-use wtacrs::cache::*;
-use wtacrs::cache_on::*;
-use wtacrs::context::{wtacrs_context, wtacrs_context_destroy};
-use wtacrs::dtype::*;
-use wtacrs::estimate::*;
-use wtacrs::linear::*;
-use wtacrs::norms::*;
-use wtacrs::plan::*;
-use wtacrs::predictor::*;
-use wtacrs::predictor_on::*;
-use wtacrs::steps::*;
-use wtacrs::tensor_mul::*;
-use wtacrs::testing::use_emulator;
+use wtacrs::stand_in::use_emulator;
+use wtacrs::*;
 
 /// Memory, and a context whose plans work in it.
 struct Side<'a> {
@@ -76,82 +68,40 @@ impl Side<'_> {
 
 /// Norms, weights, selection, gather and product, each alone; then the product in one call.
 fn single_steps(on: &Side<'_>) -> Made {
-    let (plan, [_, forward_bytes, _]) = plan(on.context, WTACRS_SOURCE_NORMS, WTACRS_F32, WTACRS_PRECISION_F32);
+    let (plan, info) = plan(on.context, WTACRS_SOURCE_NORMS, WTACRS_DTYPE_F32, WTACRS_PRECISION_F32);
     let (h, dz) = (on.floats(TOKENS * IN, 5), on.floats(TOKENS * OUT, 7));
     let (input, guess, columns) = (on.room::<f32>(TOKENS), on.room::<f32>(TOKENS), on.room::<f32>(OUT));
-    let (mut budget, mut gradient_bytes, mut estimate_bytes, none) = (0, 0, 0, null_mut());
-    // SAFETY: outputs of one number.
-    unsafe {
-        check(wtacrs_plan_budget(plan, &mut budget));
-        check(wtacrs_plan_weight_gradient_scratch_bytes(plan, &mut gradient_bytes));
-        check(wtacrs_plan_estimate_scratch_bytes(plan, &mut estimate_bytes));
-    }
+    let (budget, none) = (info.budget_rows, null_mut());
     let weights = on.room::<f64>(TOKENS);
     let (indices, scales) = (on.room::<u32>(budget), on.room::<f64>(budget));
     let (kept, winners) = (on.room::<u64>(1), on.room::<u64>(1));
     let rows = on.machine.upload(&vec![0_f32; budget * IN]);
     let [dw, again, whole] = [(); 3].map(|()| on.room::<f32>(IN * OUT));
-    let (scratch, gradient_scratch, estimate_scratch) =
-        (on.room::<u8>(forward_bytes), on.room::<u8>(gradient_bytes), on.room::<u8>(estimate_bytes));
+    let scratch = on.room::<u8>(info.forward_scratch_bytes);
+    let gradient_scratch = on.room::<u8>(info.weight_gradient_scratch_bytes);
+    let estimate_scratch = on.room::<u8>(info.estimate_scratch_bytes);
+    let chosen = selection(indices.pointer(), scales.pointer(), budget, kept.pointer(), winners.pointer());
     // SAFETY: every pointer is to memory of the documented size and device that lives until all has run.
     unsafe {
-        let x = on.tensor(&h, &[TOKENS, IN]);
-        check(wtacrs_row_norms_dl(on.context, x.pointer(), input.pointer(), TOKENS, none));
-        check(wtacrs_row_norms(on.context, WTACRS_F32, TOKENS, OUT, address(&dz), OUT, guess.pointer(), none));
-        let x = on.tensor(&dz, &[TOKENS, OUT]);
-        check(wtacrs_column_norms_dl(on.context, x.pointer(), columns.pointer(), OUT, none));
-        check(wtacrs_weights(plan, input.pointer(), guess.pointer(), weights.pointer(), none));
-        check(wtacrs_select(
-            plan,
-            input.pointer(),
-            guess.pointer(),
-            3,
-            4,
-            5,
-            indices.pointer(),
-            scales.pointer(),
-            budget,
-            kept.pointer(),
-            winners.pointer(),
-            address(&scratch),
-            forward_bytes,
-            none,
-        ));
-        let (at, scales, kept) = (indices.pointer(), scales.pointer(), kept.pointer());
-        check(wtacrs_gather(plan, address(&h), IN, at, kept, address(&rows), IN, none));
-        check(wtacrs_weight_gradient(
-            plan,
-            address(&rows),
-            IN,
-            at,
-            scales,
-            kept,
-            address(&dz),
-            OUT,
-            address(&dw),
-            OUT,
-            0,
-            address(&gradient_scratch),
-            gradient_bytes,
-            none,
-        ));
+        let (by_row, by_column, f32) = (WTACRS_AXIS_ROWS, WTACRS_AXIS_COLUMNS, WTACRS_DTYPE_F32);
+        let (context, x, y) = (on.context, on.tensor(&h, &[TOKENS, IN]), on.tensor(&dz, &[TOKENS, OUT]));
+        check(wtacrs_context_norms_dl(context, by_row, x.pointer(), input.pointer(), TOKENS, none));
+        check(wtacrs_context_norms(context, by_row, f32, TOKENS, OUT, address(&dz), OUT, guess.pointer(), none));
+        check(wtacrs_context_norms_dl(context, by_column, y.pointer(), columns.pointer(), OUT, none));
+        let (norms, guess) = (input.pointer(), guess.pointer());
+        check(wtacrs_plan_weights(plan, norms, guess, weights.pointer(), none));
+        let (work, bytes) = (address(&scratch), info.forward_scratch_bytes);
+        check(wtacrs_plan_select(plan, norms, guess, 3, 4, 5, &chosen, work, bytes, none));
+        check(wtacrs_plan_gather(plan, address(&h), IN, &chosen, address(&rows), IN, none));
+        let (kept, dz_there, to) = (address(&rows), address(&dz), address(&dw));
+        let (work, bytes) = (address(&gradient_scratch), info.weight_gradient_scratch_bytes);
+        check(wtacrs_plan_weight_gradient(plan, kept, IN, &chosen, dz_there, OUT, to, OUT, 0, work, bytes, none));
         let (rows, to) = (on.tensor(&rows, &[budget, IN]), on.tensor(&again, &[IN, OUT]));
-        let (work, dz_tensor) = (address(&gradient_scratch), on.tensor(&dz, &[TOKENS, OUT]));
-        check(wtacrs_weight_gradient_dl(
-            plan,
-            rows.pointer(),
-            at,
-            scales,
-            kept,
-            dz_tensor.pointer(),
-            to.pointer(),
-            0,
-            work,
-            gradient_bytes,
-            none,
-        ));
-        let (x, y, work) = (address(&h), address(&dz), address(&estimate_scratch));
-        check(wtacrs_estimate(plan, x, IN, y, OUT, 3, 4, address(&whole), OUT, work, estimate_bytes, none));
+        let (rows, dz, to) = (rows.pointer(), y.pointer(), to.pointer());
+        check(wtacrs_plan_weight_gradient_dl(plan, rows, &chosen, dz, to, 0, work, bytes, none));
+        let (x, y, to) = (address(&h), dz_there, address(&whole));
+        let (work, bytes) = (address(&estimate_scratch), info.estimate_scratch_bytes);
+        check(wtacrs_plan_estimate(plan, x, IN, y, OUT, 3, 4, to, OUT, work, bytes, none));
         check(wtacrs_plan_destroy(plan));
     }
     assert_eq!(on.machine.download(&kept), [budget as u64]);
@@ -171,54 +121,41 @@ fn single_steps(on: &Side<'_>) -> Made {
     }
 }
 
-/// Two steps with a predictor that is taught in one call, and one that is taught by way of sums.
+/// Two steps with a predictor that learns in one call, and one that learns by way of sums.
 fn predictors(on: &Side<'_>) -> Made {
-    let (plan, [saved_bytes, forward_bytes, backward_bytes]) =
-        plan(on.context, WTACRS_SOURCE_PREDICTED, WTACRS_F32, WTACRS_PRECISION_F32);
+    let (plan, info) = plan(on.context, WTACRS_SOURCE_PREDICTED, WTACRS_DTYPE_F32, WTACRS_PRECISION_F32);
     let (h, dz) = (on.floats(TOKENS * IN, 5), on.floats(TOKENS * OUT, 7));
-    let [saved, forward, backward] = [saved_bytes, forward_bytes, backward_bytes].map(|bytes| on.room::<u8>(bytes));
+    let [saved, forward, backward] =
+        [info.saved_bytes, info.forward_scratch_bytes, info.backward_scratch_bytes].map(|bytes| on.room::<u8>(bytes));
     let (dw, bias, norms) = (on.room::<f32>(IN * OUT), on.room::<f32>(OUT), on.room::<f32>(TOKENS));
-    let (mut at_once, mut by_sums, mut count, none) = (null_mut(), null_mut(), 0, null_mut());
-    // SAFETY: outputs of one value each.
-    unsafe {
-        check(wtacrs_norm_predictor_create_on(on.context, IN, &mut at_once));
-        check(wtacrs_norm_predictor_create_on(on.context, IN, &mut by_sums));
-        check(wtacrs_norm_predictor_statistics_count(at_once, &mut count));
-    }
+    let (at_once, by_sums) = (predictor(on.context, IN), predictor(on.context, IN));
+    let (mut count, none) = (0, null_mut());
+    // SAFETY: an output of one number.
+    check(unsafe { wtacrs_norm_predictor_statistics_count(at_once, &mut count) });
     let sums = on.room::<f64>(count);
     let (h, dz, to) = (on.tensor(&h, &[TOKENS, IN]), on.tensor(&dz, &[TOKENS, OUT]), on.tensor(&dw, &[IN, OUT]));
     // What the second step finds in a cache: every fourth norm is not known.
     let known: Vec<f32> = (0..TOKENS).map(|i| if i % 4 == 0 { -1.0 } else { (1 + i % 7) as f32 }).collect();
     let known = on.machine.upload(&known);
-    let kept = address(&saved);
-    let mut made = Made::default();
+    let (kept, saved_bytes) = (address(&saved), info.saved_bytes);
+    let outcome = |of: *mut wtacrs_norm_predictor| u64::from(predictor_outcome(of)).to_le_bytes().to_vec();
+    let mut made = Made { exact: vec![outcome(at_once)], ..Made::default() };
     for cached in [null_mut(), known.pointer()] {
+        let options = forward_options(cached, at_once);
+        let wanted = backward_options(0, norms.pointer(), address(&bias));
         // SAFETY: every pointer is to memory of the documented size and device that lives until all has run.
         unsafe {
-            let (h, dz, to, work) = (h.pointer(), dz.pointer(), to.pointer(), address(&forward));
-            check(wtacrs_forward_dl(plan, h, cached, at_once, 3, 4, kept, saved_bytes, work, forward_bytes, none));
-            let (norms, bias, work) = (norms.pointer(), address(&bias), address(&backward));
-            check(wtacrs_backward_dl(plan, kept, saved_bytes, dz, to, 0, norms, bias, work, backward_bytes, none));
-            let sums = sums.pointer();
-            if cached.is_null() {
-                check(wtacrs_norm_predictor_update_on(at_once, plan, kept, saved_bytes, norms, none));
-                check(wtacrs_norm_predictor_statistics_on(by_sums, plan, kept, saved_bytes, norms, sums, count, none));
-            } else {
-                check(wtacrs_norm_predictor_update_cached_on(at_once, plan, kept, saved_bytes, norms, cached, none));
-                check(wtacrs_norm_predictor_statistics_cached_on(
-                    by_sums,
-                    plan,
-                    kept,
-                    saved_bytes,
-                    norms,
-                    cached,
-                    sums,
-                    count,
-                    none,
-                ));
-            }
-            check(wtacrs_norm_predictor_apply_on(by_sums, sums, count, none));
+            let (h, dz, to) = (h.pointer(), dz.pointer(), to.pointer());
+            let (work, bytes) = (address(&forward), info.forward_scratch_bytes);
+            check(wtacrs_plan_forward_dl(plan, h, 3, 4, &options, kept, saved_bytes, work, bytes, none));
+            let (work, bytes) = (address(&backward), info.backward_scratch_bytes);
+            check(wtacrs_plan_backward_dl(plan, kept, saved_bytes, dz, to, &wanted, work, bytes, none));
+            let (norms, sums) = (norms.pointer(), sums.pointer());
+            check(wtacrs_norm_predictor_update(at_once, plan, kept, saved_bytes, norms, cached, none));
+            check(wtacrs_norm_predictor_statistics(by_sums, plan, kept, saved_bytes, norms, cached, sums, count, none));
+            check(wtacrs_norm_predictor_apply(by_sums, sums, count, none));
         }
+        made.exact.extend([outcome(at_once), outcome(by_sums)]);
         // The first step's draws are from exact weights; the second's guess may round otherwise.
         made.close.push(on.doubles(&bias));
         if cached.is_null() {
@@ -227,13 +164,9 @@ fn predictors(on: &Side<'_>) -> Made {
         }
     }
     let [first, second] = [at_once, by_sums].map(|predictor| {
-        let (mut needed, mut bytes) = (0, vec![0_u8; 1 << 20]);
-        // SAFETY: as above.
-        unsafe {
-            check(wtacrs_norm_predictor_save(predictor, bytes.as_mut_ptr().cast(), bytes.len(), &mut needed));
-            check(wtacrs_norm_predictor_destroy(predictor));
-        }
-        bytes.truncate(needed);
+        let bytes = predictor_bytes(predictor);
+        // SAFETY: a handle is never followed.
+        check(unsafe { wtacrs_norm_predictor_destroy(predictor) });
         bytes
     });
     assert!(first.len() > 64 && first == second, "sums teach what an update teaches");
@@ -246,29 +179,31 @@ fn predictors(on: &Side<'_>) -> Made {
 fn caches(on: &Side<'_>) -> Made {
     let (samples, lengths) = (on.machine.upload(&[5_u64, 2, 7]), on.machine.upload(&[3_u64, 4, 2]));
     let norms = on.machine.upload(&(0..12).map(|i| i as f32 / 8.0).collect::<Vec<_>>());
-    let (mut cache, mut loaded, mut needed) = (null_mut(), null_mut(), 0);
+    let (mut cache, mut loaded, mut needed, mut fault, mut sample) = (null_mut(), null_mut(), 0, 9, 9);
     let mut bytes = vec![0_u8; 1 << 10];
     let [before, after] = [(); 2].map(|()| on.room::<f32>(16));
     // SAFETY: every pointer is to memory of the documented size and device that lives until all has run.
     unsafe {
         let (ids, lengths, none) = (samples.pointer(), lengths.pointer(), null_mut());
-        check(wtacrs_norm_cache_create_on(on.context, 8, 4, &mut cache));
-        check(wtacrs_norm_cache_store_on(cache, ids, lengths, 3, 4, norms.pointer(), 12, none));
-        check(wtacrs_norm_cache_fetch_on(cache, ids, lengths, 3, 0, before.pointer(), 16, none));
-        check(wtacrs_norm_cache_forget_on(cache, ids, 1, none));
+        check(wtacrs_norm_cache_create(on.context, 8, 4, &mut cache));
+        check(wtacrs_norm_cache_store(cache, ids, lengths, 3, 4, norms.pointer(), 12, none));
+        check(wtacrs_norm_cache_fetch(cache, ids, lengths, 3, 0, before.pointer(), 16, none));
+        check(wtacrs_norm_cache_forget(cache, ids, 1, none));
         check(wtacrs_norm_cache_save(cache, bytes.as_mut_ptr().cast(), bytes.len(), &mut needed));
-        check(wtacrs_norm_cache_load_on(on.context, 8, 4, bytes.as_ptr().cast(), needed, &mut loaded));
-        check(wtacrs_norm_cache_fetch_on(loaded, ids, lengths, 3, 4, after.pointer(), 16, none));
+        check(wtacrs_norm_cache_load(on.context, 8, 4, bytes.as_ptr().cast(), needed, &mut loaded));
+        check(wtacrs_norm_cache_fetch(loaded, ids, lengths, 3, 4, after.pointer(), 16, none));
+        check(wtacrs_norm_cache_outcome(cache, &mut fault, &mut sample));
         check(wtacrs_norm_cache_destroy(cache));
         check(wtacrs_norm_cache_destroy(loaded));
     }
+    assert_eq!((fault, sample), (0, 0));
     bytes.truncate(needed);
     Made { exact: vec![on.bytes(&before), on.bytes(&after), bytes], close: vec![] }
 }
 
 /// Both passes of a batched product, with guesses in the second step.
 fn products(on: &Side<'_>) -> Made {
-    let (plan, [saved_bytes, forward_bytes, backward_bytes]) = product(on.context);
+    let (plan, info) = product(on.context);
     let [batch, heads, rows, inner, columns] = PRODUCT;
     let items = batch * heads;
     let (a, b, g) = (
@@ -276,7 +211,8 @@ fn products(on: &Side<'_>) -> Made {
         on.floats(items * columns * inner, 5),
         on.floats(items * rows * columns, 7),
     );
-    let [saved, forward, backward] = [saved_bytes, forward_bytes, backward_bytes].map(|bytes| on.room::<u8>(bytes));
+    let [saved, forward, backward] =
+        [info.saved_bytes, info.forward_scratch_bytes, info.backward_scratch_bytes].map(|bytes| on.room::<u8>(bytes));
     let (da, db) = (on.room::<f32>(items * rows * inner), on.room::<f32>(items * inner * columns));
     let (of_rows, of_columns) = (on.room::<f32>(items * rows), on.room::<f32>(items * columns));
     let a = on.tensor(&a, &[batch, heads, rows, inner]);
@@ -286,39 +222,25 @@ fn products(on: &Side<'_>) -> Made {
     let mut made = Made::default();
     for is_guessed in [false, true] {
         let guess = |norms: &Buffer<f32>| if is_guessed { norms.pointer().cast_const() } else { null() };
+        let guesses = wtacrs_tensor_mul_forward_options {
+            row_guess: guess(&of_rows),
+            column_guess: guess(&of_columns),
+            ..Default::default()
+        };
+        let wanted = wtacrs_tensor_mul_backward_options {
+            row_norms: of_rows.pointer(),
+            column_norms: of_columns.pointer(),
+            ..Default::default()
+        };
         // SAFETY: every pointer is to memory of the documented size and device that lives until all has run.
         unsafe {
-            let (kept, work, none) = (address(&saved), address(&forward), null_mut());
-            let (by_row, by_column) = (guess(&of_rows), guess(&of_columns));
-            check(wtacrs_tensor_mul_forward_dl(
-                plan,
-                a.pointer(),
-                b.pointer(),
-                by_row,
-                by_column,
-                3,
-                4,
-                kept,
-                saved_bytes,
-                work,
-                forward_bytes,
-                none,
-            ));
-            let (norms, work) = ([of_rows.pointer(), of_columns.pointer()], address(&backward));
-            check(wtacrs_tensor_mul_backward(
-                plan,
-                kept,
-                saved_bytes,
-                address(&g),
-                address(&da),
-                address(&db),
-                0,
-                norms[0],
-                norms[1],
-                work,
-                backward_bytes,
-                none,
-            ));
+            let (kept, saved_bytes, none) = (address(&saved), info.saved_bytes, null_mut());
+            let (a, b) = (a.pointer(), b.pointer());
+            let (work, bytes) = (address(&forward), info.forward_scratch_bytes);
+            check(wtacrs_tensor_mul_plan_forward_dl(plan, a, b, 3, 4, &guesses, kept, saved_bytes, work, bytes, none));
+            let (g, da, db) = (address(&g), address(&da), address(&db));
+            let (work, bytes) = (address(&backward), info.backward_scratch_bytes);
+            check(wtacrs_tensor_mul_plan_backward(plan, kept, saved_bytes, g, da, db, &wanted, work, bytes, none));
         }
         made.exact.extend([on.bytes(&of_rows), on.bytes(&of_columns)]);
         made.close.extend([on.doubles(&da), on.doubles(&db)]);
@@ -331,8 +253,8 @@ fn products(on: &Side<'_>) -> Made {
 /// Runs all of it on a device and on the CPU.
 fn as_on_the_cpu(machine: &Machine, ordinal: i32) {
     let host = Machine::emulator(0);
-    let there = Side { machine, context: context(WTACRS_CUDA, ordinal), device: (2, 0) };
-    let here = Side { machine: &host, context: context(WTACRS_CPU, 0), device: (1, 0) };
+    let there = Side { machine, context: context(WTACRS_DEVICE_CUDA, ordinal), device: (2, 0) };
+    let here = Side { machine: &host, context: context(WTACRS_DEVICE_CPU, 0), device: (1, 0) };
     for (what, calls) in [
         ("single steps", single_steps as fn(&Side<'_>) -> Made),
         ("predictors", predictors),
@@ -377,35 +299,24 @@ fn every_kind_of_call_on_a_gpu() {
 #[test]
 fn a_captured_step_draws_anew_at_each_replay() {
     let Some(machine) = Machine::gpu() else { return };
-    let on = Side { machine: &machine, context: context(WTACRS_CUDA, -1), device: (2, 0) };
+    let on = Side { machine: &machine, context: context(WTACRS_DEVICE_CUDA, -1), device: (2, 0) };
     let further = machine.upload(&[0_u64]);
-    let (plan, [saved_bytes, forward_bytes, backward_bytes]) =
-        plan_further(on.context, WTACRS_SOURCE_INPUT, WTACRS_F32, WTACRS_PRECISION_F32, further.pointer());
+    let (plan, info) =
+        plan_further(on.context, WTACRS_SOURCE_INPUT, WTACRS_DTYPE_F32, WTACRS_PRECISION_F32, further.pointer());
     let (h, dz, dw) = (on.floats(TOKENS * IN, 5), on.floats(TOKENS * OUT, 7), on.room::<f32>(IN * OUT));
     let (norms, bias) = (on.room::<f32>(TOKENS), on.room::<f32>(OUT));
-    let [saved, forward, backward] = [saved_bytes, forward_bytes, backward_bytes].map(|bytes| on.room::<u8>(bytes));
+    let [saved, forward, backward] =
+        [info.saved_bytes, info.forward_scratch_bytes, info.backward_scratch_bytes].map(|bytes| on.room::<u8>(bytes));
+    let wanted = backward_options(0, norms.pointer(), address(&bias));
     let step = |stream: *mut c_void| {
-        let (kept, none) = (address(&saved), null());
+        let (kept, saved_bytes) = (address(&saved), info.saved_bytes);
         // SAFETY: every pointer is to memory of the documented size and device that lives until all has run.
         unsafe {
-            let (h, work) = (address(&h), address(&forward));
-            check(wtacrs_forward(plan, h, IN, null(), none, 3, 4, kept, saved_bytes, work, forward_bytes, stream));
-            let (dz, dw, bias, work) = (address(&dz), address(&dw), address(&bias), address(&backward));
-            check(wtacrs_backward(
-                plan,
-                kept,
-                saved_bytes,
-                dz,
-                OUT,
-                dw,
-                OUT,
-                0,
-                norms.pointer(),
-                bias,
-                work,
-                backward_bytes,
-                stream,
-            ));
+            let (h, work, bytes) = (address(&h), address(&forward), info.forward_scratch_bytes);
+            check(wtacrs_plan_forward(plan, h, IN, 3, 4, null(), kept, saved_bytes, work, bytes, stream));
+            let (dz, dw) = (address(&dz), address(&dw));
+            let (work, bytes) = (address(&backward), info.backward_scratch_bytes);
+            check(wtacrs_plan_backward(plan, kept, saved_bytes, dz, OUT, dw, OUT, &wanted, work, bytes, stream));
         }
     };
     // All launches happen once before, as frameworks do, and to know what to expect.

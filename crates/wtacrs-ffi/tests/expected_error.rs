@@ -1,44 +1,38 @@
-//! The expected squared error, as C is told it, against the mean over many estimates through the same interface.
+//! The expected squared error, as C gets it, against the mean over many estimates through the same interface.
 
+#[path = "common/calls.rs"]
+mod calls;
+
+use calls::{Memory, check, context, plan_info, plan_with};
 use ndarray::{Array2, s};
 use std::ptr::{null, null_mut};
-use wtacrs::context::{wtacrs_context_create, wtacrs_context_destroy};
-use wtacrs::dtype::*;
-use wtacrs::estimate::wtacrs_estimate;
-use wtacrs::expected_error::wtacrs_expected_error;
-use wtacrs::layer::*;
-use wtacrs::plan::*;
-use wtacrs::status::*;
-
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-struct Line {
-    _bytes: [u8; 64],
-}
+use wtacrs::*;
 
 const TOKENS: usize = 40;
 const IN: usize = 5;
 const OUT: usize = 3;
 const ESTIMATES: u64 = 20_000;
 
-fn check(status: i32) {
-    assert_eq!(status, WTACRS_OK);
-}
+const DESIGNS: [wtacrs_design; 6] = [
+    WTACRS_DESIGN_UNIFORM,
+    WTACRS_DESIGN_CRS,
+    WTACRS_DESIGN_TOP_K,
+    WTACRS_DESIGN_WTA_IID,
+    WTACRS_DESIGN_WTA_STRATIFIED,
+    WTACRS_DESIGN_WTA_PIVOTAL,
+];
 
-fn plan(design: i32, tokens: usize, rows: usize) -> *mut wtacrs_plan {
-    let (mut context, mut layer, mut plan) = (null_mut(), null_mut(), null_mut());
-    // SAFETY: every pointer is to memory that lives until the call returns.
-    unsafe {
-        check(wtacrs_context_create(WTACRS_CPU, 0, &mut context));
-        check(wtacrs_layer_create(&mut layer));
+fn plan(design: wtacrs_design, tokens: usize, rows: usize) -> *mut wtacrs_plan {
+    let context = context(WTACRS_DEVICE_CPU, 0);
+    // SAFETY: a handle is never followed.
+    let (plan, _) = plan_with(context, |layer| unsafe {
         check(wtacrs_layer_set_shape(layer, tokens, IN, OUT));
-        check(wtacrs_layer_set_dtypes(layer, WTACRS_F64, WTACRS_F64, WTACRS_F64));
-        check(wtacrs_layer_set_budget_rows(layer, rows));
+        check(wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_F64, WTACRS_DTYPE_F64, WTACRS_DTYPE_F64));
+        check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_ROWS, rows as f64));
         check(wtacrs_layer_set_design(layer, design));
-        check(wtacrs_plan_create(context, layer, &mut plan));
-        check(wtacrs_layer_destroy(layer));
-        check(wtacrs_context_destroy(context));
-    }
+    });
+    // SAFETY: as above.
+    check(unsafe { wtacrs_context_destroy(context) });
     plan
 }
 
@@ -50,37 +44,34 @@ fn matrices() -> (Array2<f64>, Array2<f64>) {
     (h, dz)
 }
 
-struct Told {
+struct Expected {
     squared_error: f64,
     exact: bool,
     squared_norm: f64,
 }
 
-fn told(plan: *const wtacrs_plan, h: &Array2<f64>, dz: &Array2<f64>, weights: *const f64) -> Told {
+fn expected(plan: *const wtacrs_plan, h: &Array2<f64>, dz: &Array2<f64>, weights: *const f64) -> Expected {
     let (mut squared_error, mut exact, mut squared_norm) = (f64::NAN, -1, f64::NAN);
     let (h, dz) = (h.as_ptr().cast(), dz.as_ptr().cast());
     // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
     check(unsafe {
-        wtacrs_expected_error(plan, h, IN, dz, OUT, weights, &mut squared_error, &mut exact, &mut squared_norm)
+        wtacrs_plan_expected_error(plan, h, IN, dz, OUT, weights, &mut squared_error, &mut exact, &mut squared_norm)
     });
     assert!(exact == 0 || exact == 1, "{exact}");
-    Told { squared_error, exact: exact == 1, squared_norm }
+    Expected { squared_error, exact: exact == 1, squared_norm }
 }
 
 /// The mean squared error of many estimates with exact weights, and the standard error of that mean.
 fn measured(plan: *const wtacrs_plan, h: &Array2<f64>, dz: &Array2<f64>) -> (f64, f64) {
     let exact = h.t().dot(dz);
-    let mut bytes = 0;
-    // SAFETY: an output of one number.
-    check(unsafe { wtacrs_plan_estimate_scratch_bytes(plan, &mut bytes) });
-    let mut scratch = vec![Line { _bytes: [0; 64] }; bytes.div_ceil(64)];
+    let mut scratch = Memory::filled(plan_info(plan).estimate_scratch_bytes, 0);
     let mut out = Array2::<f64>::zeros((IN, OUT));
     let (mut sum, mut squares) = (0.0, 0.0);
     for seed in 0..ESTIMATES {
         let (x, y) = (h.as_ptr().cast(), dz.as_ptr().cast());
-        let (to, scratch) = (out.as_mut_ptr().cast(), scratch.as_mut_ptr().cast());
+        let (to, work, bytes) = (out.as_mut_ptr().cast(), scratch.at(), scratch.bytes);
         // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
-        check(unsafe { wtacrs_estimate(plan, x, IN, y, OUT, seed, 0, to, OUT, scratch, bytes, null_mut()) });
+        check(unsafe { wtacrs_plan_estimate(plan, x, IN, y, OUT, seed, 0, to, OUT, work, bytes, null_mut()) });
         let error = (&out - &exact).mapv(|v| v * v).sum();
         sum += error;
         squares += error * error;
@@ -94,26 +85,25 @@ fn it_is_what_estimates_show() {
     let (h, dz) = matrices();
     let norm = h.t().dot(&dz).mapv(|v| v * v).sum();
     let mut iid = f64::NAN;
-    let all = [WTACRS_UNIFORM, WTACRS_CRS, WTACRS_TOP_K, WTACRS_WTA_IID, WTACRS_WTA_STRATIFIED, WTACRS_WTA_PIVOTAL];
-    for design in all {
+    for design in DESIGNS {
         let plan = plan(design, TOKENS, 14);
-        let told = told(plan, &h, &dz, null());
+        let found = expected(plan, &h, &dz, null());
         let (mean, error) = measured(plan, &h, &dz);
-        assert!((told.squared_norm - norm).abs() < 1e-9 * norm);
-        assert_eq!(told.exact, design != WTACRS_WTA_PIVOTAL);
-        if told.exact {
-            let apart = (told.squared_error - mean).abs();
+        assert!((found.squared_norm - norm).abs() < 1e-9 * norm);
+        assert_eq!(found.exact, design != WTACRS_DESIGN_WTA_PIVOTAL);
+        if found.exact {
+            let apart = (found.squared_error - mean).abs();
             assert!(
                 apart < 5.0 * error + 1e-9 * mean,
-                "design {design}: {} told, {mean} ± {error}",
-                told.squared_error
+                "design {design}: {} expected, {mean} ± {error}",
+                found.squared_error
             );
         } else {
-            assert_eq!(told.squared_error, iid, "the bound is that of independent draws");
-            assert!(mean + 5.0 * error < told.squared_error, "{mean} ± {error} is below the bound");
+            assert_eq!(found.squared_error, iid, "the bound is that of independent draws");
+            assert!(mean + 5.0 * error < found.squared_error, "{mean} ± {error} is below the bound");
         }
-        if design == WTACRS_WTA_IID {
-            iid = told.squared_error;
+        if design == WTACRS_DESIGN_WTA_IID {
+            iid = found.squared_error;
         }
         // SAFETY: a handle is never followed.
         check(unsafe { wtacrs_plan_destroy(plan) });
@@ -127,12 +117,12 @@ fn what_is_never_drawn_counts() {
     let mut weights = [1.0; TOKENS];
     weights[5..11].fill(0.0);
     let lost = h.slice(s![5..11, ..]).t().dot(&dz.slice(s![5..11, ..])).mapv(|v| v * v).sum();
-    for design in [WTACRS_CRS, WTACRS_TOP_K, WTACRS_WTA_IID, WTACRS_WTA_STRATIFIED, WTACRS_WTA_PIVOTAL] {
+    for design in DESIGNS.into_iter().filter(|&design| design != WTACRS_DESIGN_UNIFORM) {
         // Room for all the others: nothing else is lost, but to crs, which draws with replacement.
         let plan = plan(design, TOKENS, TOKENS - 6);
-        let found = told(plan, &h, &dz, weights.as_ptr()).squared_error;
+        let found = expected(plan, &h, &dz, weights.as_ptr()).squared_error;
         match design {
-            WTACRS_CRS => assert!(found > lost * (1.0 + 1e-9)),
+            WTACRS_DESIGN_CRS => assert!(found > lost * (1.0 + 1e-9)),
             _ => assert!((found - lost).abs() < 1e-9 * lost, "design {design}: {found}, not {lost}"),
         }
         // SAFETY: a handle is never followed.
@@ -143,9 +133,9 @@ fn what_is_never_drawn_counts() {
 #[test]
 fn no_tokens_and_a_whole_budget_have_no_error() {
     let (h, dz) = matrices();
-    for design in [WTACRS_UNIFORM, WTACRS_TOP_K, WTACRS_WTA_IID, WTACRS_WTA_STRATIFIED, WTACRS_WTA_PIVOTAL] {
+    for design in DESIGNS.into_iter().filter(|&design| design != WTACRS_DESIGN_CRS) {
         let whole = plan(design, TOKENS, TOKENS);
-        assert_eq!(told(whole, &h, &dz, null()).squared_error, 0.0, "design {design}");
+        assert_eq!(expected(whole, &h, &dz, null()).squared_error, 0.0, "design {design}");
         // SAFETY: a handle is never followed.
         check(unsafe { wtacrs_plan_destroy(whole) });
     }
@@ -154,23 +144,23 @@ fn no_tokens_and_a_whole_budget_have_no_error() {
 #[test]
 fn bad_input_is_refused_and_outputs_stay() {
     let (mut h, dz) = matrices();
-    let plan = plan(WTACRS_WTA_PIVOTAL, TOKENS, 14);
+    let plan = plan(WTACRS_DESIGN_WTA_PIVOTAL, TOKENS, 14);
     let (mut error, mut exact) = (7.0, 7);
     let mut call = |h: &Array2<f64>, weights: *const f64| {
         let (h, dz) = (h.as_ptr().cast(), dz.as_ptr().cast());
         // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
         let status =
-            unsafe { wtacrs_expected_error(plan, h, IN, dz, OUT, weights, &mut error, &mut exact, null_mut()) };
+            unsafe { wtacrs_plan_expected_error(plan, h, IN, dz, OUT, weights, &mut error, &mut exact, null_mut()) };
         (status, error, exact)
     };
     let mut weights = [1.0; TOKENS];
     weights[3] = -1.0;
-    assert_eq!(call(&h, weights.as_ptr()), (WTACRS_INVALID_WEIGHTS, 7.0, 7));
+    assert_eq!(call(&h, weights.as_ptr()), (WTACRS_STATUS_INVALID_WEIGHTS, 7.0, 7));
     // SAFETY: the address alone is used, and refused.
-    assert_eq!(call(&h, weights.as_ptr().cast::<u8>().wrapping_add(1).cast()), (WTACRS_MISALIGNED, 7.0, 7));
+    assert_eq!(call(&h, weights.as_ptr().cast::<u8>().wrapping_add(1).cast()), (WTACRS_STATUS_MISALIGNED, 7.0, 7));
     h[[9, 2]] = f64::NAN;
     weights[3] = 1.0;
-    assert_eq!(call(&h, weights.as_ptr()), (WTACRS_INVALID_WEIGHTS, 7.0, 7));
+    assert_eq!(call(&h, weights.as_ptr()), (WTACRS_STATUS_INVALID_WEIGHTS, 7.0, 7));
     // SAFETY: a handle is never followed.
     check(unsafe { wtacrs_plan_destroy(plan) });
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::crate_path;
-use wtacrs::version::WTACRS_ABI_VERSION;
+use wtacrs::WTACRS_ABI_VERSION;
 
 #[test]
 fn the_soname_carries_the_headers_abi_version() {

@@ -3,21 +3,40 @@
 mod common;
 
 use common::{compile, crate_path, run, scratch};
+use std::ffi::CStr;
 use std::process::Command;
+use wtacrs::wtacrs_status_string;
 
-/// Names and numbers of the statuses, which stand between their type and the first function.
+const PREFIX: &str = "WTACRS_STATUS_";
+
+/// Names and numbers of the header's statuses.
 fn statuses() -> Vec<(String, i32)> {
     let header = std::fs::read_to_string(crate_path("include/wtacrs.h")).expect("the header");
-    let behind = header.split_once("typedef int32_t wtacrs_status;").expect("the type").1;
-    let block = behind.split_once("extern \"C\"").expect("the functions").0;
     let constant = |line: &str| {
         let (name, number) = line.strip_prefix("#define ")?.split_once(' ')?;
-        Some((name.to_owned(), number.parse().ok()?))
+        Some((name.to_owned(), number.parse().ok()?)).filter(|_| name.starts_with(PREFIX))
     };
-    block.lines().filter_map(constant).collect()
+    header.lines().filter_map(constant).collect()
 }
 
-/// A driver that can tell its version, fails to start with the code that the environment gives, and must not be asked for
+/// As many words as numbers, and none of them twice: so no status of the library is missing in the header.
+#[test]
+fn statuses_have_words_of_their_own() {
+    // SAFETY: NUL-terminated, valid for ever.
+    let words = |status| unsafe { CStr::from_ptr(wtacrs_status_string(status)) };
+    let statuses = statuses();
+    let mut all: Vec<&CStr> = statuses.iter().map(|&(_, number)| words(number)).collect();
+    let unknown = words(statuses.len() as i32);
+    assert_eq!(unknown, words(-1), "the numbers are 0 to {}", statuses.len() - 1);
+    all.push(unknown);
+    all.sort_unstable();
+    assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "{all:?}");
+    let mut numbers: Vec<i32> = statuses.iter().map(|&(_, number)| number).collect();
+    numbers.sort_unstable();
+    assert!(numbers.iter().copied().eq(0..statuses.len() as i32), "{numbers:?}");
+}
+
+/// A driver that reports its version, fails to start with the code that the environment gives, and must not be asked for
 /// more after that.
 const DRIVER: &str = r#"
 #include <stdlib.h>
@@ -48,10 +67,8 @@ fn every_status_comes_back_from_some_call() {
     for name in ["libcuda.so", "libcuda.so.1"] {
         run(Command::new("gcc").args(["-shared", "-fPIC", "-o"]).arg(folder.join(name)).arg(&driver));
     }
-    let statuses = statuses();
-    assert!(statuses.len() >= 20, "{statuses:?}");
-    for (name, number) in statuses {
-        let code = if name == "WTACRS_NO_DEVICE" { CUDA_ERROR_NO_DEVICE } else { CUDA_ERROR_UNKNOWN };
+    for (name, number) in statuses() {
+        let code = if name == "WTACRS_STATUS_NO_DEVICE" { CUDA_ERROR_NO_DEVICE } else { CUDA_ERROR_UNKNOWN };
         let mut command = Command::new(&program);
         command.arg(&name).env("LD_LIBRARY_PATH", &folder).env("FAKE_CUDA_INIT", code);
         let output = run(&mut command);

@@ -13,7 +13,9 @@ mod envelope;
 mod predictor;
 
 pub use self::cache::{NormCache, NormCacheError};
-pub use self::predictor::{Guess, NormPredictor, Placement, PredictorError, PredictorSettings, StepStatistics};
+pub use self::predictor::{
+    Guess, NormPredictor, Placement, PredictorError, PredictorSettings, StepOutcome, StepStatistics,
+};
 
 /// What a forward pass knows of ‖dZ_i‖.
 #[derive(Clone, Copy, Debug)]

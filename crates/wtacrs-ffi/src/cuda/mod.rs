@@ -1,65 +1,84 @@
-//! The GPU's side of plans: the launch plans of wtacrs-kernels, on memory that is checked but never touched.
-//!
-//! A file has the same name as the one of the CPU's side whose calls it serves.
+//! The GPU's side of every object: the launch plans of wtacrs-kernels, on memory that is checked and never followed.
 
-mod cache;
-mod layer;
-mod predictor;
-mod steps;
+mod failures;
+mod gpu;
+mod linear;
+mod matrices;
+mod memory;
+mod norm_cache;
+mod norm_predictor;
+#[cfg(feature = "emulator")]
+pub mod stand_in;
 mod tensor_mul;
 
-pub(crate) use self::cache::DeviceCache;
-pub(crate) use self::layer::{CudaLayer, Pass};
-pub(crate) use self::predictor::DevicePredictor;
-pub(crate) use self::steps::{DeviceSelection, column_norms, gather, row_norms, select, weight_gradient, weights};
-pub(crate) use self::tensor_mul::{CudaTensorMul, Gradients, Operands};
+use self::gpu::Gpu;
+use self::linear::CudaLinear;
+use self::matrices::matrix;
+use self::norm_cache::CudaNormCache;
+use self::norm_predictor::CudaNormPredictor;
+use self::tensor_mul::CudaTensorMul;
+use crate::arguments::{Array, Axis, Place, Stream, Tensor};
+use crate::boundary::Outcome;
+use crate::device::{
+    CacheBounds, Device, LinearDescription, LinearPlan, NormCacheObject, NormPredictorObject, TensorMulDescription,
+    TensorMulPlan,
+};
+use std::sync::Arc;
+use wtacrs_core::guesses::{NormCache, NormPredictor};
+use wtacrs_kernels::launch::driver::Installation;
+use wtacrs_kernels::plan::{ALIGNMENT, launch_column_norms, launch_row_norms};
 
-use crate::dtype::Dtype;
-use crate::guard::{Failure, Outcome};
-use crate::status::*;
-use crate::tensor::Tensor;
-use wtacrs_kernels::plan::{DataType, Memory, Strides};
+/// A GPU in one of its CUDA contexts.
+#[derive(Debug)]
+pub(crate) struct Cuda {
+    gpu: Arc<Gpu>,
+}
 
-/// A dtype that kernels have.
-pub(crate) fn data_type(dtype: Dtype) -> Outcome<DataType> {
-    match dtype {
-        Dtype::F32 => Ok(DataType::F32),
-        Dtype::F16 => Ok(DataType::F16),
-        Dtype::Bf16 => Ok(DataType::Bf16),
-        Dtype::F64 => Err(unsupported("no kernel takes WTACRS_F64: it is for references on the CPU")),
+impl Cuda {
+    /// The GPU of a number, or the one of the calling thread's current context for -1.
+    pub(crate) fn open(ordinal: i32) -> Outcome<Self> {
+        #[cfg(feature = "emulator")]
+        if let Some(opened) = stand_in::stand_in(ordinal) {
+            return Ok(Self { gpu: Arc::new(opened?) });
+        }
+        Ok(Self { gpu: Arc::new(Gpu::open(Installation::find()?, ordinal)?) })
     }
 }
 
-pub(crate) fn unsupported(message: impl Into<String>) -> Failure {
-    Failure::new(WTACRS_UNSUPPORTED, format!("on a GPU: {}", message.into()))
-}
-
-/// Where the rows of a matrix lie. Kernels walk along rows: only their distance may vary.
-pub(crate) fn strides(matrix: &Tensor<2>) -> Outcome<Strides> {
-    let ([rows, columns], [row, column]) = (matrix.shape(), matrix.strides());
-    if rows == 0 || columns == 0 {
-        // No element lies anywhere.
-        return Ok(Strides::even(columns, 0));
+impl Device for Cuda {
+    fn place(&self) -> Place {
+        Place::Cuda(self.gpu.ordinal())
     }
-    let row = if rows > 1 { row } else { columns as isize };
-    if (columns > 1 && column != 1) || row < columns as isize {
-        let what = matrix.region().what;
-        let message = format!(
-            "{what} has the strides {row} and {column}: a row's elements must lie side by side, and rows apart"
-        );
-        return Err(unsupported(message));
+
+    fn alignment(&self) -> usize {
+        ALIGNMENT as usize
     }
-    Ok(Strides::even(row as usize, 0))
-}
 
-/// A checked block as kernels take it.
-pub(crate) fn memory(block: &crate::array::Array<u8>) -> Memory {
-    let bytes = block.region().bytes;
-    Memory { at: block.as_ptr(), bytes: bytes as u64 }
-}
+    fn linear(&self, description: &LinearDescription) -> Outcome<Box<dyn LinearPlan>> {
+        Ok(Box::new(CudaLinear::new(&self.gpu, description)?))
+    }
 
-/// A size that a plan tells, as C counts.
-pub(crate) fn bytes(bytes: u64) -> Outcome<usize> {
-    let size = usize::try_from(bytes).ok().filter(|&size| isize::try_from(size).is_ok());
-    size.ok_or_else(|| Failure::new(WTACRS_SIZE_OVERFLOW, format!("{bytes} bytes cannot be addressed")))
+    fn tensor_mul(&self, description: &TensorMulDescription) -> Outcome<Box<dyn TensorMulPlan>> {
+        Ok(Box::new(CudaTensorMul::new(&self.gpu, description)?))
+    }
+
+    fn norm_predictor(&self, predictor: NormPredictor) -> Outcome<Arc<dyn NormPredictorObject>> {
+        Ok(Arc::new(CudaNormPredictor::new(&self.gpu, predictor)?))
+    }
+
+    fn norm_cache(&self, norms: NormCache, bounds: CacheBounds) -> Outcome<Box<dyn NormCacheObject>> {
+        Ok(Box::new(CudaNormCache::new(&self.gpu, &norms, bounds)?))
+    }
+
+    unsafe fn norms(&self, axis: Axis, x: &Tensor<2>, norms: &Array<f32>, stream: Stream) -> Outcome {
+        let (matrix, mut launcher) = (matrix(x)?, self.gpu.on(stream)?);
+        // SAFETY: the caller has it.
+        unsafe {
+            match axis {
+                Axis::Rows => launch_row_norms(&mut launcher, &matrix, norms.as_ptr())?,
+                Axis::Columns => launch_column_norms(&mut launcher, &matrix, norms.as_ptr())?,
+            }
+        }
+        Ok(())
+    }
 }

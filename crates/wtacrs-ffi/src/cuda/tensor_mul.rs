@@ -1,89 +1,53 @@
 //! A batched product's passes on a GPU.
 
-use super::{bytes, data_type, memory, unsupported};
-use crate::array::{Array, check_disjoint, device_block, regions};
-use crate::device::Gpu;
-use crate::dtype::Dtype;
-use crate::guard::{Failure, Outcome};
-use crate::tensor::Tensor;
-use core::ffi::c_void;
+use super::gpu::Gpu;
+use super::matrices::{bytes, data_type, memory, unsupported};
+use crate::arguments::{Array, Tensor};
+use crate::boundary::{Failure, Outcome};
+use crate::device::{TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan, TensorMulSizes};
 use core::num::NonZeroU32;
 use core::ptr;
+use std::sync::Arc;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Side, TensorMul};
-use wtacrs_core::product::Update;
-use wtacrs_core::sampling::design::BuiltIn;
+use wtacrs_core::sampling::BuiltIn;
 use wtacrs_kernels::plan::{
-    BackwardBuffers, DeviceRandomness, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, Precision, SavedParts,
-    Spacing, Strides, WeightSource,
+    BackwardBuffers, DeviceRandomness, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, SavedParts, Spacing,
+    Strides, WeightSource,
 };
 
 /// Both gradients' launches. Each has a plan of its own, for their designs may differ.
 #[derive(Debug)]
-pub(crate) struct CudaTensorMul {
-    product: TensorMul,
+pub(super) struct CudaTensorMul {
+    gpu: Arc<Gpu>,
+    description: TensorMulDescription,
     settings: MatmulSettings,
     /// What is saved for dA, then for dB.
     saved: [SavedParts; 2],
-    pub(crate) saved_bytes: usize,
-    pub(crate) forward_bytes: usize,
-    pub(crate) backward_bytes: usize,
-}
-
-/// A forward pass's matrices and guesses.
-pub(crate) struct Operands {
-    pub(crate) a: Tensor<4>,
-    pub(crate) b: Tensor<4>,
-    pub(crate) row_guess: *const f32,
-    pub(crate) column_guess: *const f32,
-}
-
-/// A backward pass's matrices and norms.
-pub(crate) struct Gradients {
-    pub(crate) g: Tensor<4>,
-    pub(crate) da: Tensor<4>,
-    pub(crate) db: Tensor<4>,
-    pub(crate) update: Update,
-    pub(crate) row_norms: *mut f32,
-    pub(crate) column_norms: *mut f32,
+    sizes: TensorMulSizes,
 }
 
 impl CudaTensorMul {
-    pub(crate) fn new(
-        gpu: &Gpu,
-        product: TensorMul,
-        sizes: [usize; 5],
-        [operands, gradient]: [Dtype; 2],
-        precision: Precision,
-    ) -> Outcome<Self> {
-        let mut settings = MatmulSettings::new(sizes);
+    pub(super) fn new(gpu: &Arc<Gpu>, description: &TensorMulDescription) -> Outcome<Self> {
+        let &TensorMulDescription { batch, heads, rows, inner, columns, product, operands, gradient, .. } = description;
+        let mut settings = MatmulSettings::new([batch, heads, rows, inner, columns]);
         settings.design = product.design;
         settings.input = data_type(operands)?;
         settings.gradient = data_type(gradient)?;
         settings.result = data_type(operands.accumulator())?;
-        settings.precision = precision;
+        settings.precision = description.precision;
         let of = |side| MatmulPlan::new(&of_side(&settings, &product, side, false), gpu.properties());
         let (left, right) = (of(Side::Left)?, of(Side::Right)?);
         let (Some(left), Some(right)) = (left.left(), right.right()) else {
             return Err(no_side());
         };
         let saved = [*left.saved(), *right.saved()];
-        Ok(Self {
-            product,
-            saved_bytes: bytes(saved[0].bytes + saved[1].bytes)?,
-            forward_bytes: bytes(left.forward_scratch_bytes().max(right.forward_scratch_bytes()))?,
-            backward_bytes: bytes(left.backward_scratch_bytes().max(right.backward_scratch_bytes()))?,
-            saved,
-            settings,
-        })
-    }
-
-    /// Where a side's status words lie in saved memory.
-    pub(crate) fn status_offset(&self, side: Side) -> u64 {
-        match side {
-            Side::Left => self.saved[0].status.offset,
-            Side::Right => self.saved[0].bytes + self.saved[1].status.offset,
-        }
+        let sizes = TensorMulSizes {
+            saved: bytes(saved[0].bytes + saved[1].bytes)?,
+            forward: bytes(left.forward_scratch_bytes().max(right.forward_scratch_bytes()))?,
+            backward: bytes(left.backward_scratch_bytes().max(right.backward_scratch_bytes()))?,
+        };
+        Ok(Self { gpu: Arc::clone(gpu), description: *description, settings, saved, sizes })
     }
 
     /// The saved memory of a side.
@@ -96,90 +60,70 @@ impl CudaTensorMul {
         }
     }
 
-    fn plan(&self, gpu: &Gpu, side: Side, is_guessed: bool, strides: MatmulSettings) -> Outcome<MatmulPlan> {
-        Ok(MatmulPlan::new(&of_side(&strides, &self.product, side, is_guessed), gpu.properties())?)
+    fn plan(&self, side: Side, is_guessed: bool, strided: &MatmulSettings) -> Outcome<MatmulPlan> {
+        let settings = of_side(strided, &self.description.product, side, is_guessed);
+        Ok(MatmulPlan::new(&settings, self.gpu.properties())?)
+    }
+}
+
+impl TensorMulPlan for CudaTensorMul {
+    fn sizes(&self) -> TensorMulSizes {
+        self.sizes
     }
 
-    /// # Safety
-    ///
-    /// The contract of `wtacrs_tensor_mul_forward`.
-    pub(crate) unsafe fn forward(
-        &self,
-        gpu: &Gpu,
-        operands: &Operands,
-        randomness: DeviceRandomness,
-        (saved, saved_bytes): (*mut c_void, usize),
-        (scratch, scratch_bytes): (*mut c_void, usize),
-        stream: *mut c_void,
-    ) -> Outcome {
-        let &Operands { a, b, row_guess, column_guess } = operands;
-        let items = self.settings.batch * self.settings.heads;
-        let saved = device_block(saved, saved_bytes, self.saved_bytes, "saved")?;
-        let scratch = device_block(scratch, scratch_bytes, self.forward_bytes, "scratch")?;
-        let rows = Array::optional(row_guess, items * self.settings.rows, "row_guess")?;
-        let columns = Array::optional(column_guess, items * self.settings.columns, "column_guess")?;
-        let guesses = [rows.as_ref().map(Array::region), columns.as_ref().map(Array::region)];
-        let inputs = regions([Some(a.region()), Some(b.region()), guesses[0], guesses[1]]);
-        check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
+    fn status_offset(&self, side: Side) -> Option<usize> {
+        let offset = match side {
+            Side::Left => self.saved[0].status.offset,
+            Side::Right => self.saved[0].bytes + self.saved[1].status.offset,
+        };
+        Some(offset as usize)
+    }
+
+    unsafe fn forward(&self, call: TensorMulForward) -> Outcome {
+        let TensorMulForward { a, b, row_guess, column_guess, randomness, saved, scratch, stream } = call;
         let mut strided = self.settings.clone();
         strided.a_strides = Some(strides(&a, [2, 3])?);
         strided.b_transposed_strides = Some(strides(&b, [3, 2])?);
-        let left = self.plan(gpu, Side::Left, columns.is_some(), strided.clone())?;
-        let right = self.plan(gpu, Side::Right, rows.is_some(), strided)?;
+        let left = self.plan(Side::Left, column_guess.is_some(), &strided)?;
+        let right = self.plan(Side::Right, row_guess.is_some(), &strided)?;
         let (Some(left), Some(right)) = (left.left(), right.right()) else { return Err(no_side()) };
-        let buffers = |input: Tensor<4>, guess: *const f32, side| ForwardBuffers {
+        let buffers = |input: Tensor<4>, guess: Option<Tensor<4>>, side| ForwardBuffers {
             input: input.lowest(),
-            guess,
+            guess: guess.map_or(ptr::null(), |guess| guess.lowest().cast_const().cast()),
             placement: ptr::null(),
             cached: ptr::null(),
             saved: self.part(&saved, side),
             scratch: memory(&scratch),
         };
-        let mut launcher = gpu.on(stream)?;
-        // SAFETY: checked for NULL, size, alignment and overlap; the caller has the rest. Both use the scratch in turn.
+        let further_offset = self.description.further_offset.as_ptr();
+        let randomness = DeviceRandomness { start: randomness, further_offset };
+        let mut launcher = self.gpu.on(stream)?;
+        // SAFETY: the caller has it. Both use the scratch in turn.
         unsafe {
             left.forward(&mut launcher, &buffers(b, column_guess, Side::Left), randomness)?;
             Ok(right.forward(&mut launcher, &buffers(a, row_guess, Side::Right), randomness)?)
         }
     }
 
-    /// # Safety
-    ///
-    /// The contract of `wtacrs_tensor_mul_backward`.
-    pub(crate) unsafe fn backward(
-        &self,
-        gpu: &Gpu,
-        gradients: &Gradients,
-        (saved, saved_bytes): (*const c_void, usize),
-        (scratch, scratch_bytes): (*mut c_void, usize),
-        stream: *mut c_void,
-    ) -> Outcome {
-        let &Gradients { g, da, db, update, row_norms, column_norms } = gradients;
-        let items = self.settings.batch * self.settings.heads;
-        let saved = device_block(saved, saved_bytes, self.saved_bytes, "saved")?;
-        let scratch = device_block(scratch, scratch_bytes, self.backward_bytes, "scratch")?;
-        let rows = Array::optional(row_norms, items * self.settings.rows, "row_norms")?;
-        let columns = Array::optional(column_norms, items * self.settings.columns, "column_norms")?;
-        let norms = [rows.as_ref().map(Array::region), columns.as_ref().map(Array::region)];
-        let outputs = regions([Some(da.region()), Some(db.region()), Some(scratch.region()), norms[0], norms[1]]);
-        check_disjoint(&outputs, &[saved.region(), g.region()])?;
+    unsafe fn backward(&self, call: TensorMulBackward) -> Outcome {
+        let TensorMulBackward { saved, g, da, db, update, row_norms, column_norms, scratch, stream } = call;
         let mut strided = self.settings.clone();
         strided.gradient_strides = Some(strides(&g, [2, 3])?);
         strided.da_strides = Some(strides(&da, [2, 3])?);
         strided.db_strides = Some(strides(&db, [2, 3])?);
-        let left = self.plan(gpu, Side::Left, false, strided.clone())?;
-        let right = self.plan(gpu, Side::Right, false, strided)?;
+        let left = self.plan(Side::Left, false, &strided)?;
+        let right = self.plan(Side::Right, false, &strided)?;
         let (Some(left), Some(right)) = (left.left(), right.right()) else { return Err(no_side()) };
-        let buffers = |side, to: Tensor<4>, norms: *mut f32| BackwardBuffers {
+        let buffers = |side, to: Tensor<4>, norms: Option<Tensor<4>>| BackwardBuffers {
             saved: self.part(&saved, side),
             gradient: g.lowest(),
-            gradient_norms: norms,
+            gradient_norms: norms.map_or(ptr::null_mut(), |norms| norms.lowest().cast()),
             weight_gradient: to.lowest(),
             bias_gradient: ptr::null_mut(),
             update,
             scratch: memory(&scratch),
         };
-        let mut launcher = gpu.on(stream)?;
+        let mut launcher = self.gpu.on(stream)?;
         // SAFETY: as in `forward`.
         unsafe {
             left.backward(&mut launcher, &buffers(Side::Left, da, column_norms))?;
@@ -192,7 +136,7 @@ fn no_side() -> Failure {
     unsupported("there is no plan for this product")
 }
 
-/// PredictorSettings of one gradient's own plan. An exact one keeps all pairs, whatever their weights.
+/// The settings of one gradient's own plan. An exact one keeps all pairs, whatever their weights.
 fn of_side(settings: &MatmulSettings, product: &TensorMul, side: Side, is_guessed: bool) -> MatmulSettings {
     let contraction = match side {
         Side::Left => product.left,
@@ -208,10 +152,7 @@ fn of_side(settings: &MatmulSettings, product: &TensorMul, side: Side, is_guesse
         Side::Right => (None, Some(keep)),
     };
     let mut settings = settings.clone();
-    settings.left = left;
-    settings.right = right;
-    settings.design = design;
-    settings.weights = weights;
+    (settings.left, settings.right, settings.design, settings.weights) = (left, right, design, weights);
     settings
 }
 

@@ -1,12 +1,8 @@
-/* Every kind of misuse: each gets its documented status and writes no output. */
-#include "expect.h"
-#include <float.h>
-#include <math.h>
+/* Every kind of misuse: each gets its documented status and writes no output. (Structs with their size: options.c.) */
+#include "check.h"
 #include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
 
-enum { TOKENS = 32, IN = 12, OUT = 8, BUDGET = 10 };
+enum { TOKENS = 32, IN = 12, OUT = 8, BUDGET = 10, ROOM = 1 << 14 };
 
 static wtacrs_context *context;
 static wtacrs_plan *plan, *norms_plan, *cached_plan, *predicted_plan, *wide_plan;
@@ -18,43 +14,41 @@ static uint32_t indices[TOKENS];
 static double scales[TOKENS], weights[TOKENS];
 static uint64_t kept, winners;
 
-/* Outputs as they were before a misuse. */
-static unsigned char saved_before[1 << 14];
+/* Outputs as no call leaves them. */
 static void mark(void) {
-  for (size_t i = 0; i < IN * OUT; i++) dw[i] = 77;
-  for (size_t i = 0; i < TOKENS; i++) norms[i] = 1, indices[i] = 55, scales[i] = 55, weights[i] = 55;
-  for (size_t i = 0; i < OUT; i++) bias[i] = 77;
+  for (int i = 0; i < IN * OUT; i++) dw[i] = 77;
+  for (int i = 0; i < TOKENS; i++) norms[i] = 1, indices[i] = 55, scales[i] = 55, weights[i] = 55;
+  for (int i = 0; i < OUT; i++) bias[i] = 77;
   kept = winners = 55;
-  memcpy(saved_before, saved, saved_bytes);
-}
-static void unmarked(int line) {
-  int same = memcmp(saved_before, saved, saved_bytes) == 0 && kept == 55 && winners == 55;
-  for (size_t i = 0; i < IN * OUT; i++) same &= dw[i] == 77;
-  for (size_t i = 0; i < TOKENS; i++) same &= norms[i] == 1 && indices[i] == 55 && scales[i] == 55 && weights[i] == 55;
-  for (size_t i = 0; i < OUT; i++) same &= bias[i] == 77;
-  if (!same) {
-    printf("%d: an output was written\n", line);
-    failures++;
-  }
 }
 #define UNTOUCHED(status, call) \
-  do { mark(); EXPECT(status, call); unmarked(__LINE__); } while (0)
+  do { \
+    mark(); \
+    UNCHANGED(status, NULL, call); \
+  } while (0)
 
-#define FORWARD(plan, h, leading, guess, predictor, saved, bytes) \
-  wtacrs_forward(plan, h, leading, guess, predictor, 1, 0, saved, bytes, NULL, 0, NULL)
-#define BACKWARD(plan, saved, bytes, dz, leading, dw, dw_leading, accumulate, norms, bias, scratch, scratch_bytes) \
-  wtacrs_backward(plan, saved, bytes, dz, leading, dw, dw_leading, accumulate, norms, bias, scratch, scratch_bytes, NULL)
+#define FORWARD(plan, h, leading, guess_, predictor_, saved, bytes)                                                    \
+  wtacrs_plan_forward(plan, h, leading, 1, 0, SIZED(wtacrs_forward_options, .guess = guess_, .predictor = predictor_), \
+                      saved, bytes, NULL, 0, NULL)
+#define BACKWARD(plan, saved, bytes, dz, leading, dw, dw_leading, accumulate_, norms_, bias_, scratch, scratch_bytes) \
+  wtacrs_plan_backward( \
+      plan, saved, bytes, dz, leading, dw, dw_leading, \
+      SIZED(wtacrs_backward_options, .accumulate = accumulate_, .dz_norms = norms_, .bias_gradient = bias_), scratch, \
+      scratch_bytes, NULL)
+#define ROW_NORMS(context, dtype, rows, columns, x, leading, norms) \
+  wtacrs_context_norms(context, WTACRS_AXIS_ROWS, dtype, rows, columns, x, leading, norms, NULL)
 
 static void handles(void) {
   wtacrs_context *other = NULL, *kept_handle;
-  EXPECT(NULL_POINTER, wtacrs_context_create(WTACRS_CPU, 0, NULL));
+  EXPECT(NULL_POINTER, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL));
   EXPECT(INVALID_ENUM, wtacrs_context_create(2, 0, &other));
   EXPECT(INVALID_ENUM, wtacrs_context_create(-1, 0, &other));
-  EXPECT(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_CPU, 1, &other));
-  EXPECT(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_CUDA, -2, &other));
-  EXPECT(NO_DEVICE, wtacrs_context_create(WTACRS_CUDA, 0, &other));
-  EXPECT(NO_DEVICE, wtacrs_context_create(WTACRS_CUDA, -1, &other));
-  EXPECT(MISALIGNED, wtacrs_context_create(WTACRS_CPU, 0, (wtacrs_context **)((char *)scratch + 1)));
+  EXPECT(INVALID_ENUM, wtacrs_context_create(WTACRS_DEVICE_FORCE_32_BITS, 0, &other));
+  EXPECT(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_DEVICE_CPU, 1, &other));
+  EXPECT(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_DEVICE_CUDA, -2, &other));
+  EXPECT(NO_DEVICE, wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, &other));
+  EXPECT(NO_DEVICE, wtacrs_context_create(WTACRS_DEVICE_CUDA, -1, &other));
+  EXPECT(MISALIGNED, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, shifted(scratch, 1)));
   REQUIRE(other == NULL);
 
   EXPECT(OK, wtacrs_context_destroy(NULL));
@@ -65,22 +59,22 @@ static void handles(void) {
   EXPECT(OK, wtacrs_tensor_mul_destroy(NULL));
   EXPECT(OK, wtacrs_tensor_mul_plan_destroy(NULL));
 
-  EXPECT(OK, wtacrs_context_create(WTACRS_CPU, 0, &other));
+  EXPECT(OK, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &other));
   kept_handle = other;
   EXPECT(OK, wtacrs_context_destroy(other));
   EXPECT(INVALID_HANDLE, wtacrs_context_destroy(other));
-  EXPECT(OK, wtacrs_context_create(WTACRS_CPU, 0, &other));
+  EXPECT(OK, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &other));
   REQUIRE(other != kept_handle); /* numbers are not used again */
-  EXPECT(INVALID_HANDLE, wtacrs_row_norms(kept_handle, WTACRS_F32, TOKENS, IN, h, IN, norms, NULL));
+  EXPECT(INVALID_HANDLE, ROW_NORMS(kept_handle, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, norms));
   EXPECT(OK, wtacrs_context_destroy(other));
 
-  size_t budget = 99;
-  EXPECT(INVALID_HANDLE, wtacrs_plan_budget((wtacrs_plan *)context, &budget));
-  EXPECT(INVALID_HANDLE, wtacrs_plan_budget((wtacrs_plan *)&budget, &budget));
+  wtacrs_plan_info info = {.size = sizeof info, .budget_rows = 99};
+  EXPECT(INVALID_HANDLE, wtacrs_plan_get_info((wtacrs_plan *)context, &info));
+  EXPECT(INVALID_HANDLE, wtacrs_plan_get_info((wtacrs_plan *)&info, &info));
   EXPECT(INVALID_HANDLE, wtacrs_plan_destroy((wtacrs_plan *)context));
-  EXPECT(NULL_POINTER, wtacrs_plan_budget(NULL, &budget));
-  EXPECT(NULL_POINTER, wtacrs_plan_budget(plan, NULL));
-  REQUIRE(budget == 99);
+  EXPECT(NULL_POINTER, wtacrs_plan_get_info(NULL, &info));
+  EXPECT(NULL_POINTER, wtacrs_plan_get_info(plan, NULL));
+  REQUIRE(info.budget_rows == 99);
   UNTOUCHED(INVALID_HANDLE, FORWARD((wtacrs_plan *)predictor, h, IN, NULL, NULL, saved, saved_bytes));
   UNTOUCHED(INVALID_HANDLE, FORWARD(predicted_plan, h, IN, NULL, (wtacrs_norm_predictor *)plan, saved, saved_bytes));
 }
@@ -98,48 +92,105 @@ static void descriptions(void) {
   EXPECT(SIZE_OVERFLOW, wtacrs_layer_set_shape(layer, 1, (size_t)1 << 31, (size_t)1 << 31));
   EXPECT(OK, wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
   EXPECT(INVALID_ARGUMENT, wtacrs_plan_create(context, layer, &made)); /* no budget */
-  EXPECT(INVALID_BUDGET, wtacrs_layer_set_budget_rows(layer, 0));
-  EXPECT(INVALID_BUDGET, wtacrs_layer_set_budget_fraction(layer, 0));
-  EXPECT(INVALID_BUDGET, wtacrs_layer_set_budget_fraction(layer, 1.01));
-  EXPECT(INVALID_BUDGET, wtacrs_layer_set_budget_fraction(layer, -0.3));
-  EXPECT(INVALID_BUDGET, wtacrs_layer_set_budget_fraction(layer, NAN));
   EXPECT(INVALID_ENUM, wtacrs_layer_set_design(layer, 6));
   EXPECT(INVALID_ENUM, wtacrs_layer_set_design(layer, INT32_MIN));
-  EXPECT(INVALID_ENUM, wtacrs_layer_set_source(layer, 4));
+  EXPECT(INVALID_ENUM, wtacrs_layer_set_source(layer, 4, 0.5));
   EXPECT(INVALID_ENUM, wtacrs_layer_set_dtypes(layer, 0, 0, 4));
   EXPECT(INVALID_ENUM, wtacrs_layer_set_dtypes(layer, -1, 0, 0));
-  EXPECT(UNSUPPORTED, wtacrs_layer_set_dtypes(layer, WTACRS_F64, WTACRS_F32, WTACRS_F32));
-  EXPECT(UNSUPPORTED, wtacrs_layer_set_dtypes(layer, WTACRS_BF16, WTACRS_BF16, WTACRS_BF16));
-  EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_mix(layer, 1.5));
-  EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_mix(layer, NAN));
+  EXPECT(UNSUPPORTED, wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_F64, WTACRS_DTYPE_F32, WTACRS_DTYPE_F32));
+  EXPECT(UNSUPPORTED, wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_BF16, WTACRS_DTYPE_BF16, WTACRS_DTYPE_BF16));
+  EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_source(layer, WTACRS_SOURCE_CACHED, 1.5));
+  EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_source(layer, WTACRS_SOURCE_CACHED, -0.5));
+  EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_source(layer, WTACRS_SOURCE_CACHED, NAN));
+  EXPECT(NULL_POINTER, wtacrs_layer_set_source(NULL, WTACRS_SOURCE_CACHED, 0.5));
   EXPECT(INVALID_ENUM, wtacrs_layer_set_precision(layer, 2));
   EXPECT(INVALID_ENUM, wtacrs_layer_set_precision(layer, -1));
   EXPECT(NULL_POINTER, wtacrs_layer_set_precision(NULL, WTACRS_PRECISION_TF32));
   EXPECT(OK, wtacrs_layer_set_precision(layer, WTACRS_PRECISION_TF32));
   EXPECT(OK, wtacrs_layer_set_precision(layer, WTACRS_PRECISION_F32));
-  EXPECT(OK, wtacrs_layer_set_budget_rows(layer, TOKENS + 1));
+  EXPECT(MISALIGNED, wtacrs_layer_set_further_offset(layer, shifted(scratch, 4)));
+  EXPECT(OK, wtacrs_layer_set_budget(layer, WTACRS_BUDGET_ROWS, TOKENS + 1));
   EXPECT(INVALID_BUDGET, wtacrs_plan_create(context, layer, &made)); /* k > n */
-  EXPECT(OK, wtacrs_layer_set_budget_rows(layer, BUDGET));
+  EXPECT(OK, wtacrs_layer_set_budget(layer, WTACRS_BUDGET_ROWS, BUDGET));
   EXPECT(NULL_POINTER, wtacrs_plan_create(NULL, layer, &made));
   EXPECT(NULL_POINTER, wtacrs_plan_create(context, NULL, &made));
   EXPECT(NULL_POINTER, wtacrs_plan_create(context, layer, NULL));
   REQUIRE(made == NULL);
   EXPECT(OK, wtacrs_layer_set_shape(layer, UINT32_MAX, 1 << 24, 1));
-  EXPECT(OK, wtacrs_layer_set_budget_rows(layer, UINT32_MAX));
+  EXPECT(OK, wtacrs_layer_set_budget(layer, WTACRS_BUDGET_ROWS, UINT32_MAX));
   EXPECT(OK, wtacrs_plan_create(context, layer, &made)); /* large, but it can be addressed */
   EXPECT(OK, wtacrs_plan_destroy(made));
   EXPECT(OK, wtacrs_layer_destroy(layer));
-  EXPECT(INVALID_HANDLE, wtacrs_layer_set_mix(layer, 0.5));
+  EXPECT(INVALID_HANDLE, wtacrs_layer_set_source(layer, WTACRS_SOURCE_CACHED, 0.5));
+}
+
+/* One amount in three units, for a layer and for each side of a product: refused at once, whatever the shape. */
+static void budgets(void) {
+  static const struct {
+    wtacrs_budget unit;
+    double amount;
+    wtacrs_status status;
+  } cases[] = {
+      {WTACRS_BUDGET_ROWS, 0, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_ROWS, -1, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_ROWS, 2.5, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_ROWS, 0x1p53, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_ROWS, INFINITY, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_ROWS, NAN, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_ROWS, 1, WTACRS_STATUS_OK},
+      {WTACRS_BUDGET_ROWS, UINT32_MAX, WTACRS_STATUS_OK}, /* what does not fit is refused when the plan is made */
+      {WTACRS_BUDGET_FRACTION, 0, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_FRACTION, -0.3, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_FRACTION, 1.01, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_FRACTION, INFINITY, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_FRACTION, NAN, WTACRS_STATUS_INVALID_BUDGET},
+      {WTACRS_BUDGET_FRACTION, 1e-300, WTACRS_STATUS_OK},
+      {WTACRS_BUDGET_FRACTION, 1, WTACRS_STATUS_OK},
+      {WTACRS_BUDGET_EXACT, 0, WTACRS_STATUS_OK}, /* has no amount */
+      {WTACRS_BUDGET_EXACT, -1, WTACRS_STATUS_OK},
+      {WTACRS_BUDGET_EXACT, NAN, WTACRS_STATUS_OK},
+      {3, 1, WTACRS_STATUS_INVALID_ENUM},
+      {-1, 1, WTACRS_STATUS_INVALID_ENUM},
+      {WTACRS_BUDGET_FORCE_32_BITS, 1, WTACRS_STATUS_INVALID_ENUM},
+  };
+  wtacrs_layer *layer;
+  wtacrs_tensor_mul *product;
+  CHECK(wtacrs_layer_create(&layer));
+  CHECK(wtacrs_tensor_mul_create(&product));
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    REQUIRE(wtacrs_layer_set_budget(layer, cases[i].unit, cases[i].amount) == cases[i].status);
+    for (int side = 0; side < 2; side++)
+      REQUIRE(wtacrs_tensor_mul_set_budget(product, side, cases[i].unit, cases[i].amount) == cases[i].status);
+  }
+  EXPECT(NULL_POINTER, wtacrs_layer_set_budget(NULL, WTACRS_BUDGET_ROWS, 1));
+  EXPECT(NULL_POINTER, wtacrs_tensor_mul_set_budget(NULL, WTACRS_SIDE_LEFT, WTACRS_BUDGET_ROWS, 1));
+  EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_budget(product, 2, WTACRS_BUDGET_ROWS, 1));
+  EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_budget(product, -1, WTACRS_BUDGET_EXACT, 0));
+  EXPECT(OK, wtacrs_layer_destroy(layer));
+  EXPECT(OK, wtacrs_tensor_mul_destroy(product));
+
+  /* What the units come to, of 32 tokens. */
+  const struct {
+    wtacrs_budget unit;
+    double amount;
+    size_t rows;
+  } fitting[] = {{WTACRS_BUDGET_ROWS, 7, 7},          {WTACRS_BUDGET_ROWS, TOKENS, TOKENS},
+                 {WTACRS_BUDGET_FRACTION, 0.3, 10},   {WTACRS_BUDGET_FRACTION, 1e-300, 1},
+                 {WTACRS_BUDGET_FRACTION, 1, TOKENS}, {WTACRS_BUDGET_EXACT, NAN, TOKENS}};
+  for (size_t i = 0; i < sizeof fitting / sizeof *fitting; i++) {
+    wtacrs_plan *made = freeze(context, describe(TOKENS, IN, OUT, fitting[i].unit, fitting[i].amount, WTACRS_SOURCE_INPUT));
+    REQUIRE(info_of(made).budget_rows == fitting[i].rows);
+    EXPECT(OK, wtacrs_plan_destroy(made));
+  }
 }
 
 static void forward(void) {
-  wtacrs_norm_predictor *none = NULL;
   UNTOUCHED(NULL_POINTER, FORWARD(NULL, h, IN, NULL, NULL, saved, saved_bytes));
   UNTOUCHED(NULL_POINTER, FORWARD(plan, NULL, IN, NULL, NULL, saved, saved_bytes));
   UNTOUCHED(NULL_POINTER, FORWARD(plan, h, IN, NULL, NULL, NULL, saved_bytes));
   UNTOUCHED(NULL_POINTER, FORWARD(norms_plan, h, IN, NULL, NULL, saved, saved_bytes));
   UNTOUCHED(NULL_POINTER, FORWARD(cached_plan, h, IN, NULL, NULL, saved, saved_bytes));
-  UNTOUCHED(NULL_POINTER, FORWARD(predicted_plan, h, IN, NULL, none, saved, saved_bytes));
+  UNTOUCHED(NULL_POINTER, FORWARD(predicted_plan, h, IN, NULL, NULL, saved, saved_bytes));
   UNTOUCHED(INVALID_ARGUMENT, FORWARD(plan, h, IN, norms, NULL, saved, saved_bytes));
   UNTOUCHED(INVALID_ARGUMENT, FORWARD(plan, h, IN, NULL, predictor, saved, saved_bytes));
   UNTOUCHED(SHAPE_MISMATCH, FORWARD(predicted_plan, h, IN, NULL, wide_predictor, saved, saved_bytes));
@@ -148,8 +199,8 @@ static void forward(void) {
   UNTOUCHED(SIZE_OVERFLOW, FORWARD(plan, h, SIZE_MAX, NULL, NULL, saved, saved_bytes));
   UNTOUCHED(BUFFER_TOO_SMALL, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes - 1));
   UNTOUCHED(MISALIGNED, FORWARD(plan, h, IN, NULL, NULL, saved + 32, saved_bytes));
-  UNTOUCHED(MISALIGNED, FORWARD(plan, (char *)h + 2, IN, NULL, NULL, saved, saved_bytes));
-  UNTOUCHED(MISALIGNED, FORWARD(norms_plan, h, IN, (float *)((char *)norms + 2), NULL, saved, saved_bytes));
+  UNTOUCHED(MISALIGNED, FORWARD(plan, shifted(h, 2), IN, NULL, NULL, saved, saved_bytes));
+  UNTOUCHED(MISALIGNED, FORWARD(norms_plan, h, IN, shifted(norms, 2), NULL, saved, saved_bytes));
   UNTOUCHED(OVERLAP, FORWARD(plan, saved + 64, IN, NULL, NULL, saved, saved_bytes));
   UNTOUCHED(OVERLAP, FORWARD(norms_plan, h, IN, (float *)saved, NULL, saved, saved_bytes));
 
@@ -158,9 +209,7 @@ static void forward(void) {
   for (int i = 0; i < 2; i++) {
     h[5 * IN + 3] = bad[i];
     UNTOUCHED(INVALID_WEIGHTS, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes));
-    char words[256];
-    EXPECT(OK, wtacrs_last_error(words, sizeof words, NULL));
-    REQUIRE(strstr(words, "wtacrs_forward: input norm 5") != NULL);
+    REQUIRE(strstr(error_text(), "wtacrs_plan_forward: input norm 5") != NULL);
   }
   h[5 * IN + 3] = keep;
   float guess[TOKENS];
@@ -170,7 +219,7 @@ static void forward(void) {
   UNTOUCHED(INVALID_WEIGHTS, FORWARD(cached_plan, h, IN, guess, NULL, saved, saved_bytes));
   guess[7] = -1;
   UNTOUCHED(INVALID_WEIGHTS, FORWARD(norms_plan, h, IN, guess, NULL, saved, saved_bytes));
-  EXPECT(OK, FORWARD(cached_plan, h, IN, guess, NULL, saved, saved_bytes)); /* negative: not known */
+  EXPECT(OK, FORWARD(cached_plan, h, IN, guess, NULL, saved, saved_bytes)); /* negative: unknown */
 }
 
 static void backward(void) {
@@ -189,8 +238,9 @@ static void backward(void) {
   UNTOUCHED(BUFFER_TOO_SMALL, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, norms, bias, w, m - 1));
   UNTOUCHED(MISALIGNED, BACKWARD(plan, saved + 8, n, dz, OUT, dw, OUT, 0, norms, bias, w, m));
   UNTOUCHED(MISALIGNED, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, norms, bias, scratch + 4, m));
-  UNTOUCHED(MISALIGNED, BACKWARD(plan, s, n, dz, OUT, (char *)dw + 1, OUT, 0, norms, bias, w, m));
-  UNTOUCHED(MISALIGNED, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, (float *)((char *)norms + 1), bias, w, m));
+  UNTOUCHED(MISALIGNED, BACKWARD(plan, s, n, dz, OUT, shifted(dw, 1), OUT, 0, norms, bias, w, m));
+  UNTOUCHED(MISALIGNED, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, shifted(norms, 1), bias, w, m));
+  UNTOUCHED(MISALIGNED, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, norms, shifted(bias, 1), w, m));
   UNTOUCHED(OVERLAP, BACKWARD(plan, s, n, dz, OUT, dz, OUT, 0, norms, bias, w, m));
   UNTOUCHED(OVERLAP, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, dw, bias, w, m));
   UNTOUCHED(OVERLAP, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, norms, norms, w, m));
@@ -198,7 +248,9 @@ static void backward(void) {
   UNTOUCHED(OVERLAP, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, dz, bias, w, m));
 
   /* Saved memory that no forward pass of such a plan wrote. */
-  UNTOUCHED(SHAPE_MISMATCH, wtacrs_saved_selection(wide_plan, s, 1 << 14, indices, scales, TOKENS, &kept, &winners));
+#define SAVED(plan, bytes, indices_, scales_, capacity_, kept_, winners_) \
+  wtacrs_plan_saved_selection(plan, s, bytes, SELECTION(indices_, scales_, capacity_, kept_, winners_))
+  UNTOUCHED(SHAPE_MISMATCH, SAVED(wide_plan, ROOM, indices, scales, TOKENS, &kept, &winners));
   unsigned char byte = saved[40];
   saved[40] ^= 1;
   UNTOUCHED(CORRUPTED, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, norms, bias, w, m));
@@ -212,92 +264,106 @@ static void backward(void) {
   saved[8] ^= 2;
   saved[67] = 255; /* an index beyond the tokens */
   UNTOUCHED(CORRUPTED, BACKWARD(plan, s, n, dz, OUT, dw, OUT, 0, norms, bias, w, m));
-  UNTOUCHED(CORRUPTED, wtacrs_saved_selection(plan, s, n, indices, scales, TOKENS, &kept, &winners));
+  UNTOUCHED(CORRUPTED, SAVED(plan, n, indices, scales, TOKENS, &kept, &winners));
   EXPECT(OK, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes));
-  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_saved_selection(plan, s, n, indices, scales, BUDGET - 1, &kept, &winners));
-  UNTOUCHED(NULL_POINTER, wtacrs_saved_selection(plan, s, n, NULL, scales, BUDGET, &kept, &winners));
-  UNTOUCHED(OVERLAP, wtacrs_saved_selection(plan, s, n, indices, scales, TOKENS, &kept, &kept));
-  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_saved_selection(plan, s, n, indices, scales, 0, &kept, &winners));
-  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_saved_selection(plan, s, n, indices, NULL, 0, &kept, &winners));
-  EXPECT(OK, wtacrs_saved_selection(plan, s, n, NULL, NULL, 0, &kept, &winners));
+  UNTOUCHED(BUFFER_TOO_SMALL, SAVED(plan, n, indices, scales, BUDGET - 1, &kept, &winners));
+  UNTOUCHED(NULL_POINTER, SAVED(plan, n, NULL, scales, BUDGET, &kept, &winners));
+  UNTOUCHED(NULL_POINTER, SAVED(plan, n, indices, NULL, BUDGET, &kept, &winners));
+  UNTOUCHED(MISALIGNED, SAVED(plan, n, indices, shifted(scales, 4), BUDGET, &kept, &winners));
+  UNTOUCHED(OVERLAP, SAVED(plan, n, indices, scales, TOKENS, &kept, &kept));
+  UNTOUCHED(BUFFER_TOO_SMALL, SAVED(plan, n, indices, scales, 0, &kept, &winners));
+  UNTOUCHED(BUFFER_TOO_SMALL, SAVED(plan, n, indices, NULL, 0, &kept, &winners));
+  EXPECT(OK, SAVED(plan, n, NULL, NULL, 0, &kept, &winners));
   REQUIRE(kept == BUDGET);
 }
 
 static void steps(void) {
   float input[TOKENS];
-  EXPECT(OK, wtacrs_row_norms(context, WTACRS_F32, TOKENS, IN, h, IN, input, NULL));
-  UNTOUCHED(NULL_POINTER, wtacrs_row_norms(NULL, WTACRS_F32, TOKENS, IN, h, IN, norms, NULL));
-  UNTOUCHED(NULL_POINTER, wtacrs_row_norms(context, WTACRS_F32, TOKENS, IN, h, IN, NULL, NULL));
-  UNTOUCHED(INVALID_ENUM, wtacrs_row_norms(context, 9, TOKENS, IN, h, IN, norms, NULL));
-  UNTOUCHED(SIZE_OVERFLOW, wtacrs_row_norms(context, WTACRS_F32, SIZE_MAX, IN, h, IN, norms, NULL));
-  UNTOUCHED(SIZE_OVERFLOW, wtacrs_row_norms(context, WTACRS_F32, SIZE_MAX / 4, 1, h, 1, norms, NULL));
-  UNTOUCHED(OVERLAP, wtacrs_row_norms(context, WTACRS_F32, TOKENS, 1, norms, 1, norms, NULL));
+  EXPECT(OK, ROW_NORMS(context, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, input));
+  UNTOUCHED(NULL_POINTER, ROW_NORMS(NULL, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, norms));
+  UNTOUCHED(NULL_POINTER, ROW_NORMS(context, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, NULL));
+  UNTOUCHED(INVALID_ENUM, ROW_NORMS(context, 9, TOKENS, IN, h, IN, norms));
+  UNTOUCHED(INVALID_ENUM, wtacrs_context_norms(context, 2, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, norms, NULL));
+  UNTOUCHED(INVALID_ENUM, wtacrs_context_norms(context, -1, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, norms, NULL));
+  UNTOUCHED(SIZE_OVERFLOW, ROW_NORMS(context, WTACRS_DTYPE_F32, SIZE_MAX, IN, h, IN, norms));
+  UNTOUCHED(SIZE_OVERFLOW, ROW_NORMS(context, WTACRS_DTYPE_F32, SIZE_MAX / 4, 1, h, 1, norms));
+  UNTOUCHED(OVERLAP, ROW_NORMS(context, WTACRS_DTYPE_F32, TOKENS, 1, norms, 1, norms));
+  UNTOUCHED(OVERLAP,
+            wtacrs_context_norms(context, WTACRS_AXIS_COLUMNS, WTACRS_DTYPE_F32, 1, TOKENS, norms, TOKENS, norms, NULL));
 #define SELECT(plan, norms, guess, capacity) \
-  wtacrs_select(plan, norms, guess, 1, 0, 0, indices, scales, capacity, &kept, &winners, NULL, 0, NULL)
+  wtacrs_plan_select(plan, norms, guess, 1, 0, 0, SELECTION(indices, scales, capacity, &kept, &winners), NULL, 0, NULL)
   UNTOUCHED(NULL_POINTER, SELECT(NULL, input, NULL, TOKENS));
   UNTOUCHED(NULL_POINTER, SELECT(plan, NULL, NULL, TOKENS));
   UNTOUCHED(NULL_POINTER, SELECT(norms_plan, input, NULL, TOKENS));
   UNTOUCHED(INVALID_ARGUMENT, SELECT(plan, input, input, TOKENS));
+  UNTOUCHED(INVALID_ARGUMENT, SELECT(predicted_plan, input, input, TOKENS));
   UNTOUCHED(BUFFER_TOO_SMALL, SELECT(plan, input, NULL, BUDGET - 1));
-  UNTOUCHED(OVERLAP, wtacrs_weights(plan, (float *)weights, NULL, weights, NULL));
+  UNTOUCHED(OVERLAP, wtacrs_plan_weights(plan, (float *)weights, NULL, weights, NULL));
   float poisoned[TOKENS];
   memcpy(poisoned, input, sizeof input);
   poisoned[31] = NAN;
   UNTOUCHED(INVALID_WEIGHTS, SELECT(plan, poisoned, NULL, TOKENS));
-  UNTOUCHED(INVALID_WEIGHTS, wtacrs_weights(plan, poisoned, NULL, weights, NULL));
+  UNTOUCHED(INVALID_WEIGHTS, wtacrs_plan_weights(plan, poisoned, NULL, weights, NULL));
   UNTOUCHED(INVALID_WEIGHTS, SELECT(norms_plan, input, poisoned, TOKENS));
 
   float rows[BUDGET * IN];
   uint32_t order[3] = {4, 4, 9};
   double ones[3] = {1, 1, 1};
   uint64_t three = 3, many = BUDGET + 1;
-  UNTOUCHED(INVALID_ARGUMENT, wtacrs_gather(plan, h, IN, order, &three, rows, IN, NULL));
+#define GATHER(h, kept, rows) wtacrs_plan_gather(plan, h, IN, SELECTION(order, NULL, 0, kept, NULL), rows, IN, NULL)
+  UNTOUCHED(INVALID_ARGUMENT, GATHER(h, &three, rows));
   order[1] = TOKENS, order[2] = TOKENS + 1;
-  UNTOUCHED(INVALID_ARGUMENT, wtacrs_gather(plan, h, IN, order, &three, rows, IN, NULL));
-  UNTOUCHED(INVALID_ARGUMENT, wtacrs_gather(plan, h, IN, order, &many, rows, IN, NULL));
-  UNTOUCHED(NULL_POINTER, wtacrs_gather(plan, h, IN, order, NULL, rows, IN, NULL));
+  UNTOUCHED(INVALID_ARGUMENT, GATHER(h, &three, rows));
+  UNTOUCHED(INVALID_ARGUMENT, GATHER(h, &many, rows));
+  UNTOUCHED(NULL_POINTER, GATHER(h, NULL, rows));
   order[1] = 5, order[2] = 9;
-  UNTOUCHED(OVERLAP, wtacrs_gather(plan, h, IN, order, &three, h, IN, NULL));
-  EXPECT(OK, wtacrs_gather(plan, h, IN, order, &three, rows, IN, NULL));
-#define GRADIENT(rows, scales, w) \
-  wtacrs_weight_gradient(plan, rows, IN, order, scales, &three, dz, OUT, w, OUT, 0, scratch, backward_bytes, NULL)
+  UNTOUCHED(OVERLAP, GATHER(h, &three, h));
+  EXPECT(OK, GATHER(h, &three, rows));
+#define GRADIENT(rows, scales_, w) \
+  wtacrs_plan_weight_gradient(plan, rows, IN, SELECTION(order, scales_, 0, &three, NULL), dz, OUT, w, OUT, 0, scratch, \
+                              backward_bytes, NULL)
   UNTOUCHED(NULL_POINTER, GRADIENT(NULL, ones, dw));
   UNTOUCHED(NULL_POINTER, GRADIENT(rows, NULL, dw));
   UNTOUCHED(OVERLAP, GRADIENT(rows, ones, rows));
   ones[2] = INFINITY;
   UNTOUCHED(INVALID_ARGUMENT, GRADIENT(rows, ones, dw));
-  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_estimate(plan, h, IN, dz, OUT, 1, 0, dw, OUT, scratch, estimate_bytes - 1, NULL));
-  UNTOUCHED(OVERLAP, wtacrs_estimate(plan, h, IN, dz, OUT, 1, 0, dz, OUT, scratch, estimate_bytes, NULL));
+  ones[2] = -1;
+  UNTOUCHED(INVALID_ARGUMENT, GRADIENT(rows, ones, dw));
+#define ESTIMATE(out, bytes) wtacrs_plan_estimate(plan, h, IN, dz, OUT, 1, 0, out, OUT, scratch, bytes, NULL)
+  UNTOUCHED(BUFFER_TOO_SMALL, ESTIMATE(dw, estimate_bytes - 1));
+  UNTOUCHED(OVERLAP, ESTIMATE(dz, estimate_bytes));
+
   double threshold = 55;
   mark();
-  EXPECT(NULL_POINTER, wtacrs_theory(plan, weights, NULL, &threshold, NULL, NULL, &threshold));
-  EXPECT(NULL_POINTER, wtacrs_theory(plan, NULL, NULL, &threshold, NULL, NULL, NULL));
+  EXPECT(NULL_POINTER, wtacrs_plan_theory(plan, weights, NULL, &threshold, NULL, NULL, &threshold));
+  EXPECT(NULL_POINTER, wtacrs_plan_theory(plan, NULL, NULL, &threshold, NULL, NULL, NULL));
   weights[3] = -1;
-  EXPECT(INVALID_WEIGHTS, wtacrs_theory(plan, weights, NULL, &threshold, NULL, NULL, NULL));
-  UNTOUCHED(OVERLAP, wtacrs_theory(plan, weights, NULL, weights, NULL, NULL, NULL));
-  UNTOUCHED(OVERLAP, wtacrs_theory(plan, weights, NULL, NULL, (uint64_t *)weights, NULL, NULL));
-  EXPECT(OVERLAP, wtacrs_theory(plan, weights, scales, NULL, NULL, NULL, scales + 1));
-  EXPECT(OVERLAP, wtacrs_theory(plan, weights, NULL, &threshold, (uint64_t *)&threshold, NULL, NULL));
-  EXPECT(OVERLAP, wtacrs_theory(plan, weights, NULL, &threshold, NULL, &threshold, NULL));
+  EXPECT(INVALID_WEIGHTS, wtacrs_plan_theory(plan, weights, NULL, &threshold, NULL, NULL, NULL));
+  UNTOUCHED(OVERLAP, wtacrs_plan_theory(plan, weights, NULL, weights, NULL, NULL, NULL));
+  UNTOUCHED(OVERLAP, wtacrs_plan_theory(plan, weights, NULL, NULL, (uint64_t *)weights, NULL, NULL));
+  EXPECT(OVERLAP, wtacrs_plan_theory(plan, weights, scales, NULL, NULL, NULL, scales + 1));
+  EXPECT(OVERLAP, wtacrs_plan_theory(plan, weights, NULL, &threshold, (uint64_t *)&threshold, NULL, NULL));
+  EXPECT(OVERLAP, wtacrs_plan_theory(plan, weights, NULL, &threshold, NULL, &threshold, NULL));
   REQUIRE(threshold == 55);
-  UNTOUCHED(OVERLAP, wtacrs_expected_error(plan, h, IN, dz, OUT, weights, weights, NULL, NULL));
-  EXPECT(OVERLAP, wtacrs_expected_error(plan, h, IN, dz, OUT, NULL, &threshold, (int32_t *)&threshold, NULL));
+  UNTOUCHED(OVERLAP, wtacrs_plan_expected_error(plan, h, IN, dz, OUT, weights, weights, NULL, NULL));
+  EXPECT(OVERLAP, wtacrs_plan_expected_error(plan, h, IN, dz, OUT, NULL, &threshold, (int32_t *)&threshold, NULL));
   REQUIRE(threshold == 55);
-  size_t bytes = 55;
-  EXPECT(OVERLAP, wtacrs_plan_memory(plan, &bytes, &bytes, NULL));
-  EXPECT(OVERLAP, wtacrs_plan_memory(plan, NULL, &bytes, &bytes));
-  REQUIRE(bytes == 55);
 }
 
 static void tensors(void) {
   int64_t shape[3] = {TOKENS, IN, 1}, strides[2] = {IN, 1}, out_shape[2] = {IN, OUT}, dz_shape[2] = {TOKENS, OUT};
   const wtacrs_dltensor good = {h, {1, 0}, 2, {2, 32, 1}, shape, NULL, 0};
   wtacrs_dltensor t;
-#define FORWARD_DL(t) wtacrs_forward_dl(plan, t, NULL, NULL, 1, 0, saved, saved_bytes, NULL, 0, NULL)
-#define WRONG(status, change) do { t = good; change; UNTOUCHED(status, FORWARD_DL(&t)); } while (0)
+#define FORWARD_DL(t) wtacrs_plan_forward_dl(plan, t, 1, 0, NULL, saved, saved_bytes, NULL, 0, NULL)
+#define WRONG(status, change) \
+  do { \
+    t = good; \
+    change; \
+    UNTOUCHED(status, FORWARD_DL(&t)); \
+  } while (0)
   EXPECT(OK, FORWARD_DL(&good));
   UNTOUCHED(NULL_POINTER, FORWARD_DL(NULL));
-  UNTOUCHED(MISALIGNED, FORWARD_DL((wtacrs_dltensor *)((char *)scratch + 4)));
+  UNTOUCHED(MISALIGNED, FORWARD_DL(shifted(scratch, 4)));
   WRONG(NULL_POINTER, t.data = NULL);
   WRONG(NULL_POINTER, t.shape = NULL);
   WRONG(DEVICE_MISMATCH, t.device.device_type = 2);
@@ -335,8 +401,7 @@ static void tensors(void) {
   /* Outputs must not have an element twice. */
   const wtacrs_dltensor g = {dz, {1, 0}, 2, {2, 32, 1}, dz_shape, NULL, 0};
   wtacrs_dltensor out = {dw, {1, 0}, 2, {2, 32, 1}, out_shape, none, 0};
-#define BACKWARD_DL(out) \
-  wtacrs_backward_dl(plan, saved, saved_bytes, &g, out, 0, NULL, NULL, scratch, backward_bytes, NULL)
+#define BACKWARD_DL(out) wtacrs_plan_backward_dl(plan, saved, saved_bytes, &g, out, NULL, scratch, backward_bytes, NULL)
   UNTOUCHED(OVERLAP, BACKWARD_DL(&out));
   int64_t close[2] = {OUT - 1, 1}, turned[2] = {1, IN}, mirrored[2] = {-OUT, 1};
   out.strides = close;
@@ -347,22 +412,19 @@ static void tensors(void) {
   float first = dw[0], second = dw[1];
   out.strides = mirrored, out.byte_offset = (IN - 1) * OUT * sizeof(float);
   EXPECT(OK, BACKWARD_DL(&out));
-  REQUIRE(fabsf(dw[(IN - 1) * OUT] - first) <= 1e-5f * fabsf(first) && fabsf(dw[(IN - 2) * OUT] - second) <= 1e-5f * fabsf(second));
-  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_row_norms_dl(context, &good, norms, TOKENS - 1, NULL));
+  REQUIRE(fabsf(dw[(IN - 1) * OUT] - first) <= 1e-5f * fabsf(first));
+  REQUIRE(fabsf(dw[(IN - 2) * OUT] - second) <= 1e-5f * fabsf(second));
+  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_context_norms_dl(context, WTACRS_AXIS_ROWS, &good, norms, TOKENS - 1, NULL));
+  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_context_norms_dl(context, WTACRS_AXIS_COLUMNS, &good, norms, IN - 1, NULL));
+  UNTOUCHED(INVALID_ENUM, wtacrs_context_norms_dl(context, 2, &good, norms, TOKENS, NULL));
 }
 
 static void nothing(void) {
-  wtacrs_layer *layer;
+  wtacrs_layer *layer = describe(0, 2, 2, WTACRS_BUDGET_FRACTION, 0.3, WTACRS_SOURCE_INPUT);
   wtacrs_plan *empty;
-  size_t bytes;
   float values[4] = {5, 5, 5, 5};
-  EXPECT(OK, wtacrs_layer_create(&layer));
-  EXPECT(OK, wtacrs_layer_set_shape(layer, 0, 2, 2));
-  EXPECT(OK, wtacrs_layer_set_budget_fraction(layer, 0.3));
-  EXPECT(OK, wtacrs_layer_set_source(layer, WTACRS_SOURCE_INPUT));
   EXPECT(OK, wtacrs_plan_create(context, layer, &empty));
-  EXPECT(OK, wtacrs_plan_backward_scratch_bytes(empty, &bytes));
-  REQUIRE(bytes == 0);
+  REQUIRE(info_of(empty).backward_scratch_bytes == 0);
   EXPECT(OK, FORWARD(empty, NULL, 2, NULL, NULL, saved, saved_bytes));
   EXPECT(OK, BACKWARD(empty, saved, saved_bytes, NULL, 2, values, 2, 0, NULL, NULL, NULL, 0));
   REQUIRE(values[0] == 0 && values[3] == 0); /* a sum of nothing */
@@ -372,31 +434,46 @@ static void nothing(void) {
   EXPECT(OK, FORWARD(empty, NULL, 0, NULL, NULL, saved, saved_bytes));
   EXPECT(OK, wtacrs_plan_destroy(empty));
   EXPECT(OK, wtacrs_layer_destroy(layer));
-  EXPECT(OK, wtacrs_row_norms(context, WTACRS_F32, 0, 5, NULL, 5, NULL, NULL));
+  EXPECT(OK, ROW_NORMS(context, WTACRS_DTYPE_F32, 0, 5, NULL, 5, NULL));
+  EXPECT(OK, wtacrs_context_norms(context, WTACRS_AXIS_COLUMNS, WTACRS_DTYPE_F32, 5, 0, NULL, 0, NULL, NULL));
+  EXPECT(OK, wtacrs_context_norms(context, WTACRS_AXIS_COLUMNS, WTACRS_DTYPE_F32, 0, 4, NULL, 4, values, NULL));
+  REQUIRE(values[0] == 0 && values[3] == 0);
 }
 
-static void memories(void) {
-  wtacrs_norm_cache *cache, *loaded = NULL;
+static void caches(void) {
+  wtacrs_norm_cache *cache = NULL, *loaded = NULL;
   uint64_t samples[2] = {1, 2}, lengths[2] = {3, UINT64_MAX}, changed[2] = {3, 2};
   float batch[8] = {1, 2, 3, 4, 5, 6, 7, 8};
   size_t needed = 0;
-  EXPECT(OK, wtacrs_norm_cache_create(&cache));
-  mark();
-  EXPECT(SIZE_OVERFLOW, wtacrs_norm_cache_fetch(cache, samples, lengths, 2, norms, TOKENS));
-  EXPECT(SIZE_OVERFLOW, wtacrs_norm_cache_store(cache, samples, lengths, 2, batch, 8));
+#define FETCH(cache, samples, lengths, norms, tokens) \
+  wtacrs_norm_cache_fetch(cache, samples, lengths, 2, 0, norms, tokens, NULL)
+#define STORE(lengths, tokens) wtacrs_norm_cache_store(cache, samples, lengths, 2, 0, batch, tokens, NULL)
+  EXPECT(NULL_POINTER, wtacrs_norm_cache_create(NULL, SIZE_MAX, SIZE_MAX, &cache));
+  EXPECT(NULL_POINTER, wtacrs_norm_cache_create(context, SIZE_MAX, SIZE_MAX, NULL));
+  EXPECT(MISALIGNED, wtacrs_norm_cache_create(context, SIZE_MAX, SIZE_MAX, shifted(scratch, 4)));
+  REQUIRE(cache == NULL);
+  EXPECT(OK, wtacrs_norm_cache_create(context, SIZE_MAX, SIZE_MAX, &cache));
+  UNTOUCHED(SIZE_OVERFLOW, FETCH(cache, samples, lengths, norms, TOKENS));
+  EXPECT(SIZE_OVERFLOW, STORE(lengths, 8));
   lengths[1] = 5;
-  EXPECT(NULL_POINTER, wtacrs_norm_cache_fetch(cache, NULL, lengths, 2, norms, TOKENS));
-  EXPECT(NULL_POINTER, wtacrs_norm_cache_fetch(cache, samples, NULL, 2, norms, TOKENS));
-  EXPECT(NULL_POINTER, wtacrs_norm_cache_fetch(cache, samples, lengths, 2, NULL, TOKENS));
-  EXPECT(BUFFER_TOO_SMALL, wtacrs_norm_cache_fetch(cache, samples, lengths, 2, norms, 7));
-  EXPECT(SHAPE_MISMATCH, wtacrs_norm_cache_store(cache, samples, lengths, 2, batch, 7));
+  UNTOUCHED(NULL_POINTER, FETCH(cache, NULL, lengths, norms, TOKENS));
+  UNTOUCHED(NULL_POINTER, FETCH(cache, samples, NULL, norms, TOKENS));
+  UNTOUCHED(NULL_POINTER, FETCH(cache, samples, lengths, NULL, TOKENS));
+  UNTOUCHED(BUFFER_TOO_SMALL, FETCH(cache, samples, lengths, norms, 7));
+  EXPECT(BUFFER_TOO_SMALL, STORE(lengths, 7));
   batch[4] = -2;
-  EXPECT(INVALID_WEIGHTS, wtacrs_norm_cache_store(cache, samples, lengths, 2, batch, 8));
+  EXPECT_WORDS(INVALID_WEIGHTS, "sample 2, token 1", STORE(lengths, 8));
   batch[4] = 5;
-  EXPECT(OK, wtacrs_norm_cache_store(cache, samples, lengths, 2, batch, 8));
-  EXPECT(SHAPE_MISMATCH, wtacrs_norm_cache_fetch(cache, samples, changed, 2, norms, TOKENS));
-  unmarked(__LINE__);
+  EXPECT(OK, FETCH(cache, samples, lengths, norms, TOKENS)); /* nothing of these batches was stored */
+  for (int t = 0; t < TOKENS; t++) REQUIRE(norms[t] == -1);
+  EXPECT(OK, STORE(lengths, 8));
+  UNTOUCHED(SHAPE_MISMATCH, FETCH(cache, samples, changed, norms, TOKENS));
+  uint32_t word;
+  EXPECT(OVERLAP, wtacrs_norm_cache_outcome(cache, (uint32_t *)samples, samples));
+  EXPECT(MISALIGNED, wtacrs_norm_cache_outcome(cache, &word, shifted(samples, 4)));
+
   _Alignas(8) unsigned char bytes[512];
+#define LOAD(bytes, length, cache) wtacrs_norm_cache_load(context, 8, 8, bytes, length, cache)
   EXPECT(NULL_POINTER, wtacrs_norm_cache_save(cache, bytes, sizeof bytes, NULL));
   EXPECT(BUFFER_TOO_SMALL, wtacrs_norm_cache_save(cache, bytes, 10, &needed));
   REQUIRE(needed > 10 && needed < sizeof bytes);
@@ -405,40 +482,83 @@ static void memories(void) {
   REQUIRE(needed > 10);
   EXPECT(OVERLAP, wtacrs_norm_cache_save(cache, &needed, sizeof needed, &needed));
   EXPECT(OK, wtacrs_norm_cache_save(cache, bytes, sizeof bytes, &needed));
-  EXPECT(OVERLAP, wtacrs_norm_cache_load(bytes, needed, (wtacrs_norm_cache **)bytes));
-  EXPECT(OVERLAP, wtacrs_norm_cache_load_on(context, 8, 8, bytes, needed, (wtacrs_norm_cache **)bytes));
-  EXPECT(CORRUPTED, wtacrs_norm_cache_load(bytes, needed - 1, &loaded));
-  EXPECT(CORRUPTED, wtacrs_norm_cache_load(bytes, 0, &loaded));
-  EXPECT(NULL_POINTER, wtacrs_norm_cache_load(NULL, needed, &loaded));
-  EXPECT(NULL_POINTER, wtacrs_norm_cache_load(bytes, needed, NULL));
+  EXPECT(OVERLAP, LOAD(bytes, needed, (wtacrs_norm_cache **)bytes));
+  EXPECT(OVERLAP, wtacrs_norm_cache_load(context, SIZE_MAX, SIZE_MAX, bytes, needed, (wtacrs_norm_cache **)bytes));
+  EXPECT(CORRUPTED, LOAD(bytes, needed - 1, &loaded));
+  EXPECT(CORRUPTED, LOAD(bytes, 0, &loaded));
+  EXPECT(NULL_POINTER, LOAD(NULL, needed, &loaded));
+  EXPECT(NULL_POINTER, LOAD(bytes, needed, NULL));
+  EXPECT(NULL_POINTER, wtacrs_norm_cache_load(NULL, 8, 8, bytes, needed, &loaded));
+  EXPECT_WORDS(SHAPE_MISMATCH, "sample 2", wtacrs_norm_cache_load(context, 2, 8, bytes, needed, &loaded));
+  EXPECT_WORDS(SHAPE_MISMATCH, "5 tokens", wtacrs_norm_cache_load(context, 8, 4, bytes, needed, &loaded));
   bytes[8] ^= 4;
-  EXPECT(VERSION_MISMATCH, wtacrs_norm_cache_load(bytes, needed, &loaded));
+  EXPECT(VERSION_MISMATCH, LOAD(bytes, needed, &loaded));
   REQUIRE(loaded == NULL);
   EXPECT(OK, wtacrs_norm_cache_destroy(cache));
-  EXPECT(INVALID_HANDLE, wtacrs_norm_cache_forget(cache, 1));
+  EXPECT(INVALID_HANDLE, wtacrs_norm_cache_forget(cache, samples, 1, NULL));
+}
 
+static void predictors(void) {
   wtacrs_norm_predictor *made = NULL;
-  EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_create(0, &made));
-  EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_create(SIZE_MAX, &made));
-  EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_create_with(8, SIZE_MAX, 0.97, 0.01, 6, 128, 0, &made));
-  EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_create_with(8, 8, NAN, 0.01, 6, 128, 0, &made));
-  EXPECT(CORRUPTED, wtacrs_norm_predictor_load("no", 2, &made));
-  EXPECT(OVERLAP, wtacrs_norm_predictor_load(&made, sizeof made, &made));
-  EXPECT(OVERLAP, wtacrs_norm_predictor_load_on(context, &made, sizeof made, &made));
-  needed = 0;
+  _Alignas(8) unsigned char bytes[8];
+  size_t needed = 0;
+#define CREATE(features_, forgetting_, ridge_, clamp_) \
+  wtacrs_norm_predictor_create(context, 8, \
+                               SIZED(wtacrs_norm_predictor_options, .features = features_, .forgetting = forgetting_, \
+                                     .ridge = ridge_, .clamp = clamp_), \
+                               &made)
+  EXPECT(NULL_POINTER, wtacrs_norm_predictor_create(NULL, IN, NULL, &made));
+  EXPECT(NULL_POINTER, wtacrs_norm_predictor_create(context, IN, NULL, NULL));
+  EXPECT(MISALIGNED, wtacrs_norm_predictor_create(context, IN, NULL, shifted(scratch, 4)));
+  EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_create(context, 0, NULL, &made));
+  EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_create(context, SIZE_MAX, NULL, &made));
+  EXPECT(INVALID_ARGUMENT, CREATE(SIZE_MAX, 0, 0, 0));
+  EXPECT(INVALID_ARGUMENT, CREATE((1 << 14) + 1, 0, 0, 0));
+  EXPECT(INVALID_ARGUMENT, CREATE(8, NAN, 0, 0));
+  EXPECT(INVALID_ARGUMENT, CREATE(8, 1.5, 0, 0));
+  EXPECT(INVALID_ARGUMENT, CREATE(8, 0, -1, 0));
+  EXPECT(INVALID_ARGUMENT, CREATE(8, 0, 0, 20.5));
+  EXPECT(CORRUPTED, wtacrs_norm_predictor_load(context, "no", 2, &made));
+  EXPECT(NULL_POINTER, wtacrs_norm_predictor_load(NULL, "no", 2, &made));
+  EXPECT(NULL_POINTER, wtacrs_norm_predictor_load(context, NULL, 2, &made));
+  EXPECT(NULL_POINTER, wtacrs_norm_predictor_load(context, "no", 2, NULL));
+  EXPECT(OVERLAP, wtacrs_norm_predictor_load(context, &made, sizeof made, &made));
   EXPECT(BUFFER_TOO_SMALL, wtacrs_norm_predictor_save(predictor, bytes, 0, &needed));
   REQUIRE(needed > 0);
   REQUIRE(made == NULL);
+
   EXPECT(OK, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes));
-  mark();
-  norms[9] = NAN, norms[8] = NAN; /* some kept row, or not: both are refused or not looked at */
-  for (int i = 0; i < TOKENS; i++) norms[i] = NAN;
-  EXPECT(INVALID_WEIGHTS, wtacrs_norm_predictor_update(predictor, plan, saved, saved_bytes, norms));
-  mark();
-  EXPECT(SHAPE_MISMATCH, wtacrs_norm_predictor_update(wide_predictor, plan, saved, saved_bytes, norms));
+#define UPDATE(predictor, norms, cached) \
+  wtacrs_norm_predictor_update(predictor, plan, saved, saved_bytes, norms, cached, NULL)
+  float poisoned[TOKENS];
+  for (int i = 0; i < TOKENS; i++) poisoned[i] = NAN;
+  UNTOUCHED(INVALID_WEIGHTS, UPDATE(predictor, poisoned, NULL));
+  UNTOUCHED(INVALID_WEIGHTS, UPDATE(predictor, norms, poisoned));
+  UNTOUCHED(NULL_POINTER, UPDATE(predictor, NULL, NULL));
+  UNTOUCHED(MISALIGNED, UPDATE(predictor, norms, shifted(norms, 2)));
+  UNTOUCHED(SHAPE_MISMATCH, UPDATE(wide_predictor, norms, NULL));
   double sum = 0;
-  EXPECT(BUFFER_TOO_SMALL, wtacrs_norm_predictor_statistics(predictor, plan, saved, saved_bytes, norms, &sum, 1));
-  EXPECT(SHAPE_MISMATCH, wtacrs_norm_predictor_apply(predictor, &sum, 1));
+  size_t count;
+  EXPECT(BUFFER_TOO_SMALL,
+         wtacrs_norm_predictor_statistics(predictor, plan, saved, saved_bytes, norms, NULL, &sum, 1, NULL));
+  EXPECT(SHAPE_MISMATCH, wtacrs_norm_predictor_apply(predictor, &sum, 1, NULL));
+  CHECK(wtacrs_norm_predictor_statistics_count(predictor, &count));
+  double *sums = aligned(count * sizeof(double));
+#define STATISTICS(norms, cached) \
+  wtacrs_norm_predictor_statistics(predictor, plan, saved, saved_bytes, norms, cached, sums, count, NULL)
+  EXPECT(OVERLAP, STATISTICS((float *)sums, NULL));
+  EXPECT(OVERLAP, STATISTICS(norms, (float *)sums));
+  EXPECT(INVALID_WEIGHTS, STATISTICS(norms, poisoned));
+  for (size_t i = 0; i < count; i++) sums[i] = NAN;
+  EXPECT(INVALID_ARGUMENT, wtacrs_norm_predictor_apply(predictor, sums, count, NULL));
+  uint32_t word = 55;
+  EXPECT(OVERLAP, wtacrs_norm_predictor_outcome(predictor, &word, &word));
+  EXPECT(MISALIGNED, wtacrs_norm_predictor_outcome(predictor, shifted(bytes, 2), NULL));
+  REQUIRE(word == 55);
+  EXPECT(OK, wtacrs_norm_predictor_outcome(predictor, NULL, NULL));
+  EXPECT(OK, wtacrs_norm_predictor_outcome(predictor, &word, NULL));
+  REQUIRE(word == 1); /* whatever was refused, nothing was learned */
+  free(sums);
 }
 
 static void batched(void) {
@@ -449,54 +569,69 @@ static void batched(void) {
   EXPECT(SIZE_OVERFLOW, wtacrs_tensor_mul_set_shape(t, SIZE_MAX, 2, 1, 1, 1));
   EXPECT(SIZE_OVERFLOW, wtacrs_tensor_mul_set_shape(t, 1 << 20, 1 << 10, 1 << 20, 1 << 20, 1));
   EXPECT(OK, wtacrs_tensor_mul_set_shape(t, 1, 2, 16, 4, 12));
-  EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_exact(t, 2));
   EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_precision(t, 2));
+  EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_design(t, 6));
+  EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_dtypes(t, WTACRS_DTYPE_F32, 4));
+  EXPECT(UNSUPPORTED, wtacrs_tensor_mul_set_dtypes(t, WTACRS_DTYPE_F64, WTACRS_DTYPE_F32));
+  EXPECT(INVALID_ARGUMENT, wtacrs_tensor_mul_set_mix(t, 1.5));
+  EXPECT(INVALID_ARGUMENT, wtacrs_tensor_mul_set_mix(t, NAN));
+  EXPECT(MISALIGNED, wtacrs_tensor_mul_set_further_offset(t, shifted(scratch, 4)));
   EXPECT(OK, wtacrs_tensor_mul_set_precision(t, WTACRS_PRECISION_TF32));
-  EXPECT(INVALID_BUDGET, wtacrs_tensor_mul_set_budget_rows(t, WTACRS_LEFT, 0));
-  EXPECT(OK, wtacrs_tensor_mul_set_budget_rows(t, WTACRS_LEFT, 13));
-  EXPECT(OK, wtacrs_tensor_mul_set_exact(t, WTACRS_RIGHT));
+  EXPECT(OK, wtacrs_tensor_mul_set_budget(t, WTACRS_SIDE_LEFT, WTACRS_BUDGET_ROWS, 13));
+  EXPECT(INVALID_ARGUMENT, wtacrs_tensor_mul_plan_create(context, t, &p)); /* one side */
+  EXPECT(OK, wtacrs_tensor_mul_set_budget(t, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_EXACT, 0));
   EXPECT(INVALID_BUDGET, wtacrs_tensor_mul_plan_create(context, t, &p));
-  EXPECT(OK, wtacrs_tensor_mul_set_budget_rows(t, WTACRS_LEFT, 5));
+  EXPECT(OK, wtacrs_tensor_mul_set_budget(t, WTACRS_SIDE_LEFT, WTACRS_BUDGET_ROWS, 5));
+  REQUIRE(p == NULL);
   EXPECT(OK, wtacrs_tensor_mul_plan_create(context, t, &p));
-  size_t n, m = 55;
-  EXPECT(OVERLAP, wtacrs_tensor_mul_plan_memory(p, &m, NULL, NULL, &m));
-  REQUIRE(m == 55);
-  EXPECT(OK, wtacrs_tensor_mul_plan_memory(p, &n, NULL, &m, NULL));
+  const wtacrs_tensor_mul_plan_info info = product_info_of(p);
+  const size_t n = info.saved_bytes, m = info.backward_scratch_bytes;
+  REQUIRE(info.left_status_offset == SIZE_MAX && info.right_status_offset == SIZE_MAX && info.forward_scratch_bytes == 0);
+  REQUIRE(info.alignment == 64 && info.draws > 0 && info.exact_bytes == 2 * (16 * 4 + 4 * 12) * sizeof(float));
+
   float a[128], b[96], g[384], da[128], db[96];
   for (int i = 0; i < 128; i++) a[i] = (float)(i % 7) - 3, da[i] = 77;
   for (int i = 0; i < 96; i++) b[i] = (float)(i % 5) - 2, db[i] = 77;
   for (int i = 0; i < 384; i++) g[i] = (float)(i % 11) - 5;
-  unsigned char *s = aligned_alloc(64, n), *w = aligned_alloc(64, m + 64);
+  unsigned char *s = aligned(n), *w = aligned(m + 64);
   memset(s, 0, n);
-#define TFORWARD(a, s, n) wtacrs_tensor_mul_forward(p, a, b, NULL, NULL, 1, 0, s, n, NULL, 0, NULL)
-#define TBACKWARD(g, da, m) wtacrs_tensor_mul_backward(p, s, n, g, da, db, 0, NULL, NULL, w, m, NULL)
-  EXPECT(CORRUPTED, TBACKWARD(g, da, m));
-  EXPECT(NULL_POINTER, TFORWARD(NULL, s, n));
-  EXPECT(BUFFER_TOO_SMALL, TFORWARD(a, s, n - 1));
-  EXPECT(OVERLAP, TFORWARD(s, s, n));
+#define TFORWARD(a, options, s, n) wtacrs_tensor_mul_plan_forward(p, a, b, 1, 0, options, s, n, NULL, 0, NULL)
+#define TBACKWARD(g, da, options, m) wtacrs_tensor_mul_plan_backward(p, s, n, g, da, db, options, w, m, NULL)
+  EXPECT(CORRUPTED, TBACKWARD(g, da, NULL, m));
+  EXPECT(NULL_POINTER, TFORWARD(NULL, NULL, s, n));
+  EXPECT(BUFFER_TOO_SMALL, TFORWARD(a, NULL, s, n - 1));
+  EXPECT(OVERLAP, TFORWARD(s, NULL, s, n));
   a[127] = NAN; /* the last item: the first must not have been written */
   b[95] = NAN;
-  EXPECT(INVALID_WEIGHTS, TFORWARD(a, s, n));
+  EXPECT(INVALID_WEIGHTS, TFORWARD(a, NULL, s, n));
   for (size_t i = 0; i < n; i++) REQUIRE(s[i] == 0);
   a[127] = 1, b[95] = 1;
   float guess[32] = {-1, 2, NAN};
-  EXPECT(INVALID_WEIGHTS, wtacrs_tensor_mul_forward(p, a, b, NULL, guess, 1, 0, s, n, NULL, 0, NULL));
+  const wtacrs_tensor_mul_forward_options *guessed = SIZED(wtacrs_tensor_mul_forward_options, .column_guess = guess);
+  EXPECT(INVALID_WEIGHTS, TFORWARD(a, guessed, s, n));
   guess[2] = 0;
-  EXPECT(OK, wtacrs_tensor_mul_forward(p, a, b, NULL, guess, 1, 0, s, n, NULL, 0, NULL)); /* negative: not known */
-  EXPECT(OK, TFORWARD(a, s, n));
-  EXPECT(BUFFER_TOO_SMALL, TBACKWARD(g, da, m - 1));
-  EXPECT(NULL_POINTER, TBACKWARD(NULL, da, m));
-  EXPECT(OVERLAP, TBACKWARD(g, db, m));
+  EXPECT(OVERLAP, TFORWARD(a, SIZED(wtacrs_tensor_mul_forward_options, .row_guess = (float *)s), s, n));
+  EXPECT(MISALIGNED, TFORWARD(a, SIZED(wtacrs_tensor_mul_forward_options, .row_guess = shifted(guess, 2)), s, n));
+  for (size_t i = 0; i < n; i++) REQUIRE(s[i] == 0);
+  EXPECT(OK, TFORWARD(a, guessed, s, n)); /* negative: unknown */
+  EXPECT(OK, TFORWARD(a, NULL, s, n));
+  EXPECT(BUFFER_TOO_SMALL, TBACKWARD(g, da, NULL, m - 1));
+  EXPECT(NULL_POINTER, TBACKWARD(NULL, da, NULL, m));
+  EXPECT(OVERLAP, TBACKWARD(g, db, NULL, m));
+  EXPECT(OVERLAP, TBACKWARD(g, da, SIZED(wtacrs_tensor_mul_backward_options, .row_norms = g), m));
+  EXPECT(OVERLAP, TBACKWARD(g, da, SIZED(wtacrs_tensor_mul_backward_options, .row_norms = guess, .column_norms = guess), m));
+  EXPECT(MISALIGNED, TBACKWARD(g, da, SIZED(wtacrs_tensor_mul_backward_options, .column_norms = shifted(guess, 2)), m));
+  EXPECT(INVALID_ENUM, TBACKWARD(g, da, SIZED(wtacrs_tensor_mul_backward_options, .accumulate = 2), m));
+  EXPECT(INVALID_ENUM, TBACKWARD(g, da, SIZED(wtacrs_tensor_mul_backward_options, .accumulate = -1), m));
   REQUIRE(da[0] == 77 && db[95] == 77);
-  EXPECT(OK, TBACKWARD(g, da, m));
+  EXPECT(OK, TBACKWARD(g, da, NULL, m));
   REQUIRE(da[0] != 77);
   free(s), free(w);
   EXPECT(OK, wtacrs_tensor_mul_plan_destroy(p));
-  EXPECT(OK, wtacrs_tensor_mul_set_exact(t, WTACRS_LEFT));
+  EXPECT(OK, wtacrs_tensor_mul_set_budget(t, WTACRS_SIDE_LEFT, WTACRS_BUDGET_EXACT, 0));
   EXPECT(OK, wtacrs_tensor_mul_set_shape(t, 2, 2, 0, SIZE_MAX, 0)); /* nothing, however wide */
   EXPECT(OK, wtacrs_tensor_mul_plan_create(context, t, &p));
-  EXPECT(OK, wtacrs_tensor_mul_plan_memory(p, NULL, NULL, NULL, &m));
-  REQUIRE(m == 0);
+  REQUIRE(product_info_of(p).exact_bytes == 0);
   EXPECT(OK, wtacrs_tensor_mul_plan_destroy(p));
   EXPECT(OK, wtacrs_tensor_mul_destroy(t));
 }
@@ -504,7 +639,7 @@ static void batched(void) {
 static void last_error(void) {
   char words[8] = "1234567", one[1] = {'x'};
   size_t needed = 0;
-  EXPECT(NULL_POINTER, wtacrs_plan_budget(NULL, NULL));
+  EXPECT(NULL_POINTER, wtacrs_plan_get_info(NULL, NULL));
   EXPECT(OK, wtacrs_last_error(NULL, 0, &needed));
   REQUIRE(needed > sizeof words);
   EXPECT(OK, wtacrs_last_error(words, sizeof words, NULL));
@@ -515,23 +650,25 @@ static void last_error(void) {
   needed = 55;
   EXPECT(OVERLAP, wtacrs_last_error((char *)&needed, sizeof needed, &needed));
   REQUIRE(needed == 55);
-  REQUIRE(strcmp(wtacrs_status_string(-1), "unknown status") == 0 && strcmp(wtacrs_status_string(99), "unknown status") == 0);
+  REQUIRE(strcmp(wtacrs_status_string(-1), "unknown status") == 0 &&
+          strcmp(wtacrs_status_string(99), "unknown status") == 0);
 }
 
 static float expected_dw[IN * OUT];
 
-static void *one_thread(void *argument) {
-  int *wrong = argument;
+static void *one_thread(void *unused) {
+  (void)unused;
   char words[64];
   size_t needed = 99;
-  if (wtacrs_last_error(words, sizeof words, &needed) != WTACRS_OK || needed != 1 || words[0]) ++*wrong; /* its own */
-  unsigned char *s = aligned_alloc(64, (saved_bytes + 63) / 64 * 64), *w = aligned_alloc(64, (backward_bytes + 63) / 64 * 64);
+  EXPECT(OK, wtacrs_last_error(words, sizeof words, &needed));
+  REQUIRE(needed == 1 && words[0] == 0); /* its own */
+  unsigned char *s = aligned(saved_bytes), *w = aligned(backward_bytes);
   float mine[IN * OUT];
   for (int i = 0; i < 50; i++) {
-    if (FORWARD(plan, h, IN, NULL, NULL, s, saved_bytes) != WTACRS_OK) ++*wrong;
-    if (BACKWARD(plan, s, saved_bytes, dz, OUT, mine, OUT, 0, NULL, NULL, w, backward_bytes) != WTACRS_OK) ++*wrong;
-    if (memcmp(mine, expected_dw, sizeof mine) != 0) ++*wrong;
-    if (wtacrs_plan_budget(NULL, NULL) != WTACRS_NULL_POINTER) ++*wrong;
+    EXPECT(OK, FORWARD(plan, h, IN, NULL, NULL, s, saved_bytes));
+    EXPECT(OK, BACKWARD(plan, s, saved_bytes, dz, OUT, mine, OUT, 0, NULL, NULL, w, backward_bytes));
+    REQUIRE(memcmp(mine, expected_dw, sizeof mine) == 0);
+    EXPECT(NULL_POINTER, wtacrs_plan_get_info(NULL, NULL));
   }
   free(s), free(w);
   return NULL;
@@ -542,23 +679,17 @@ static void threads(void) {
   EXPECT(OK, BACKWARD(plan, saved, saved_bytes, dz, OUT, expected_dw, OUT, 0, NULL, NULL, scratch, backward_bytes));
   EXPECT(INVALID_ENUM, wtacrs_context_create(7, 0, &context));
   pthread_t thread[2];
-  int wrong[2] = {0, 0};
-  for (int i = 0; i < 2; i++) REQUIRE(pthread_create(&thread[i], NULL, one_thread, &wrong[i]) == 0);
+  for (int i = 0; i < 2; i++) REQUIRE(pthread_create(&thread[i], NULL, one_thread, NULL) == 0);
   for (int i = 0; i < 2; i++) REQUIRE(pthread_join(thread[i], NULL) == 0);
-  REQUIRE(wrong[0] == 0 && wrong[1] == 0);
-  char words[256];
-  EXPECT(OK, wtacrs_last_error(words, sizeof words, NULL));
-  REQUIRE(strstr(words, "device is 7") != NULL); /* not what the threads did */
+  REQUIRE(strstr(error_text(), "device is 7") != NULL); /* not what the threads did */
 }
 
 static void panics(void) {
-  setenv("WTACRS_TEST_PANIC", "wtacrs_forward", 1);
+  setenv("WTACRS_TEST_PANIC", "wtacrs_plan_forward", 1);
   UNTOUCHED(PANIC, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes));
-  char words[256];
-  EXPECT(OK, wtacrs_last_error(words, sizeof words, NULL));
-  REQUIRE(strstr(words, "wtacrs_forward: panicked: asked for") != NULL);
+  REQUIRE(strstr(error_text(), "wtacrs_plan_forward: panicked: asked for") != NULL);
   EXPECT(OK, wtacrs_plan_destroy(NULL)); /* others are not touched */
-  setenv("WTACRS_TEST_PANIC", "wtacrs_backward", 1);
+  setenv("WTACRS_TEST_PANIC", "wtacrs_plan_backward", 1);
   UNTOUCHED(PANIC, BACKWARD(plan, saved, saved_bytes, dz, OUT, dw, OUT, 0, norms, bias, scratch, backward_bytes));
   setenv("WTACRS_TEST_PANIC", "wtacrs_plan_destroy", 1);
   EXPECT(PANIC, wtacrs_plan_destroy(plan));
@@ -570,32 +701,31 @@ int main(void) {
   setenv("CUDA_VISIBLE_DEVICES", "", 1); /* no GPU, even where there is one */
   for (int i = 0; i < TOKENS * IN; i++) h[i] = (float)((i * 37) % 19) / 9 - 1;
   for (int i = 0; i < TOKENS * OUT; i++) dz[i] = (float)((i * 23) % 17) / 8 - 1;
-  EXPECT(OK, wtacrs_context_create(WTACRS_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
   plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT);
   norms_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_NORMS);
   cached_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_CACHED);
   predicted_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_PREDICTED);
   wide_plan = make_plan(context, TOKENS, IN, OUT, BUDGET + 1, WTACRS_SOURCE_INPUT);
-  EXPECT(OK, wtacrs_norm_predictor_create(IN, &predictor));
-  EXPECT(OK, wtacrs_norm_predictor_create(IN + 1, &wide_predictor));
-  EXPECT(OK, wtacrs_plan_saved_bytes(plan, &saved_bytes));
-  EXPECT(OK, wtacrs_plan_backward_scratch_bytes(plan, &backward_bytes));
-  EXPECT(OK, wtacrs_plan_estimate_scratch_bytes(plan, &estimate_bytes));
-  REQUIRE(saved_bytes < sizeof saved_before);
-  saved = aligned_alloc(64, sizeof saved_before + 64);
-  scratch = aligned_alloc(64, sizeof saved_before + 64);
-  memset(saved, 0, sizeof saved_before + 64);
-  memset(scratch, 0, sizeof saved_before + 64);
+  CHECK(wtacrs_norm_predictor_create(context, IN, NULL, &predictor));
+  CHECK(wtacrs_norm_predictor_create(context, IN + 1, NULL, &wide_predictor));
+  const wtacrs_plan_info info = info_of(plan);
+  saved_bytes = info.saved_bytes, backward_bytes = info.backward_scratch_bytes, estimate_bytes = info.estimate_scratch_bytes;
+  REQUIRE(saved_bytes < ROOM && estimate_bytes < ROOM);
+  saved = aligned(ROOM), scratch = aligned(ROOM);
+  memset(saved, 0, ROOM), memset(scratch, 0, ROOM);
+  watch(saved, ROOM), watch(dw, sizeof dw), watch(norms, sizeof norms), watch(bias, sizeof bias);
+  watch(indices, sizeof indices), watch(scales, sizeof scales), watch(weights, sizeof weights);
+  watch(&kept, sizeof kept), watch(&winners, sizeof winners);
 
-  handles(), descriptions(), forward(), backward(), steps(), tensors(), nothing(), memories(), batched(), last_error();
-  threads(), panics();
+  handles(), descriptions(), budgets(), forward(), backward(), steps(), tensors(), nothing(), caches(), predictors();
+  batched(), last_error(), threads(), panics();
 
-  EXPECT(OK, wtacrs_norm_predictor_destroy(predictor));
-  EXPECT(OK, wtacrs_norm_predictor_destroy(wide_predictor));
+  CHECK(wtacrs_norm_predictor_destroy(predictor));
+  CHECK(wtacrs_norm_predictor_destroy(wide_predictor));
   wtacrs_plan *plans[] = {plan, norms_plan, cached_plan, predicted_plan, wide_plan};
-  for (int i = 0; i < 5; i++) EXPECT(OK, wtacrs_plan_destroy(plans[i]));
-  EXPECT(OK, wtacrs_context_destroy(context));
+  for (int i = 0; i < 5; i++) CHECK(wtacrs_plan_destroy(plans[i]));
+  CHECK(wtacrs_context_destroy(context));
   free(saved), free(scratch);
-  puts(failures ? "failed" : "ok");
-  return failures != 0;
+  return finish();
 }

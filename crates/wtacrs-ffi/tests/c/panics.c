@@ -1,10 +1,7 @@
 /* Every entry point: a panic inside is contained, and NULL or 0 for every argument is answered.
  * Usage: panics exports.txt */
+#include "check.h"
 #include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <wtacrs.h>
 
 /* More arguments than a function has are no harm under the calling conventions that this test runs on. */
 typedef wtacrs_status (*entry)(void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *,
@@ -14,39 +11,40 @@ static wtacrs_status call(entry function) {
   return function(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 }
 
+/* Those that cannot fail, and the one that reports failures. */
+static int is_exempt(const char *name) {
+  const char *names[] = {"wtacrs_version", "wtacrs_abi_version", "wtacrs_status_string", "wtacrs_last_error"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (!strcmp(name, names[i])) return 1;
+  return 0;
+}
+
+static int ends_with(const char *name, const char *end) {
+  return strlen(name) > strlen(end) && !strcmp(name + strlen(name) - strlen(end), end);
+}
+
 int main(int argc, char **argv) {
-  FILE *list = argc == 2 ? fopen(argv[1], "r") : NULL;
+  REQUIRE(argc == 2);
+  FILE *list = fopen(argv[1], "r");
+  REQUIRE(list != NULL);
   char name[128];
-  int failures = 0, count = 0;
-  if (!list) return 2;
+  int count = 0;
   while (fscanf(list, "%127s", name) == 1) {
-    if (!strcmp(name, "wtacrs_version") || !strcmp(name, "wtacrs_abi_version") || !strcmp(name, "wtacrs_status_string") ||
-        !strcmp(name, "wtacrs_last_error"))
-      continue;
+    if (is_exempt(name)) continue;
     void *symbol = dlsym(RTLD_DEFAULT, name);
     entry function;
     memcpy(&function, &symbol, sizeof function);
-    if (!symbol) {
-      printf("%s: not there\n", name);
-      return 1;
-    }
+    now = name;
+    REQUIRE(symbol != NULL);
     setenv("WTACRS_TEST_PANIC", name, 1);
-    wtacrs_status panicked = call(function);
-    char words[256];
-    wtacrs_last_error(words, sizeof words, NULL);
+    EXPECT(PANIC, call(function));
+    REQUIRE(!strncmp(error_text(), name, strlen(name)));
     unsetenv("WTACRS_TEST_PANIC");
-    wtacrs_status answered = call(function);
-    int destroys = strlen(name) > 8 && !strcmp(name + strlen(name) - 8, "_destroy");
-    int nothing_to_do = destroys || !strcmp(name, "wtacrs_joint_norms");
-    if (panicked != WTACRS_PANIC || strncmp(words, name, strlen(name)) != 0 || answered == WTACRS_PANIC ||
-        (answered == WTACRS_OK) != nothing_to_do) {
-      printf("%s: %s, then %s\n", name, wtacrs_status_string(panicked), wtacrs_status_string(answered));
-      failures++;
-    }
+    wtacrs_status answer = call(function);
+    REQUIRE(answer != WTACRS_STATUS_PANIC && (answer == WTACRS_STATUS_OK) == ends_with(name, "_destroy"));
     count++;
   }
   fclose(list);
-  if (count < 60) return 3;
-  puts(failures ? "failed" : "ok");
-  return failures != 0;
+  REQUIRE(count >= 60);
+  return finish();
 }

@@ -1,24 +1,9 @@
 /* Every function with a twin for DLPack: the twin gives what the function itself gives, for inputs and outputs that lie in
  * memory in any way, and writes to no byte between an output's elements. */
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <wtacrs.h>
+#include "check.h"
 
 enum { TOKENS = 24, IN = 6, OUT = 5, BUDGET = 9, BATCH = 2, HEADS = 3, AXES = 4, ROOM = 8192 };
 static const float UNTOUCHED = -12345.5f;
-
-static void require(int truth, const char *what, const char *layout, int line) {
-  if (truth) return;
-  char words[512];
-  wtacrs_last_error(words, sizeof words, NULL);
-  fprintf(stderr, "line %d, %s: %s (%s)\n", line, layout, what, words);
-  exit(1);
-}
-static const char *now = "";
-#define REQUIRE(truth) require(truth, #truth, now, __LINE__)
-#define OK(call) REQUIRE((call) == WTACRS_OK)
 
 /* How a tensor lies in memory: in which order of axes, how far apart, and which axes run backwards. */
 typedef struct {
@@ -86,12 +71,6 @@ static void check_output(Placed *placed, const float *expected, float bound) {
   for (int i = 0; i < ROOM; i++) REQUIRE(placed->memory[i] == UNTOUCHED);
 }
 
-static void *memory(size_t bytes) {
-  void *block = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
-  REQUIRE(block != NULL);
-  return block;
-}
-
 static void fill(float *values, int count, unsigned seed) {
   for (int i = 0; i < count; i++) {
     seed = seed * 1664525u + 1013904223u;
@@ -102,118 +81,112 @@ static void fill(float *values, int count, unsigned seed) {
 static wtacrs_context *context;
 static Placed a, b, c;
 
-static wtacrs_plan *linear_plan(size_t tokens) {
-  wtacrs_layer *layer;
-  wtacrs_plan *plan;
-  OK(wtacrs_layer_create(&layer));
-  OK(wtacrs_layer_set_shape(layer, tokens, IN, OUT));
-  if (tokens > 0) OK(wtacrs_layer_set_budget_rows(layer, BUDGET));
-  else OK(wtacrs_layer_set_budget_fraction(layer, 0.3));
-  OK(wtacrs_layer_set_source(layer, WTACRS_SOURCE_INPUT));
-  OK(wtacrs_plan_create(context, layer, &plan));
-  OK(wtacrs_layer_destroy(layer));
-  return plan;
-}
-
 static void linear(void) {
   static float h[TOKENS * IN], dz[TOKENS * OUT], dw[IN * OUT], estimate[IN * OUT], rows[BUDGET * IN], norms[TOKENS];
+  float column_norms[IN];
   fill(h, TOKENS * IN, 1);
   fill(dz, TOKENS * OUT, 2);
-  wtacrs_plan *plan = linear_plan(TOKENS);
-  size_t saved_bytes, backward_bytes, estimate_bytes;
-  OK(wtacrs_plan_saved_bytes(plan, &saved_bytes));
-  OK(wtacrs_plan_backward_scratch_bytes(plan, &backward_bytes));
-  OK(wtacrs_plan_estimate_scratch_bytes(plan, &estimate_bytes));
-  void *saved = memory(saved_bytes), *again = memory(saved_bytes), *scratch = memory(backward_bytes + estimate_bytes);
-  memset(saved, 0, saved_bytes), memset(again, 0, saved_bytes);
+  const equipped on = equip(make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT));
+  const size_t saved_bytes = on.info.saved_bytes, backward_bytes = on.info.backward_scratch_bytes;
+  void *again = aligned(saved_bytes);
+  memset(on.saved, 0, saved_bytes), memset(again, 0, saved_bytes);
   uint32_t indices[BUDGET];
-  double scales[BUDGET], told, told_again, size, size_again;
+  double scales[BUDGET], error, error_again, size, size_again;
   uint64_t kept;
   int32_t exact;
-  OK(wtacrs_forward(plan, h, IN, NULL, NULL, 4, 5, saved, saved_bytes, NULL, 0, NULL));
-  OK(wtacrs_backward(plan, saved, saved_bytes, dz, OUT, dw, OUT, 0, NULL, NULL, scratch, backward_bytes, NULL));
-  OK(wtacrs_saved_selection(plan, saved, saved_bytes, indices, scales, BUDGET, &kept, NULL));
+  const wtacrs_selection *selection = SELECTION(indices, scales, BUDGET, &kept, NULL);
+  CHECK(forward_pass(on, h, IN, 4, 5, NULL));
+  CHECK(backward_pass(on, dz, OUT, dw, OUT, NULL));
+  CHECK(wtacrs_plan_saved_selection(on.plan, on.saved, saved_bytes, selection));
   REQUIRE(kept == BUDGET);
-  OK(wtacrs_gather(plan, h, IN, indices, &kept, rows, IN, NULL));
-  OK(wtacrs_row_norms(context, WTACRS_F32, TOKENS, IN, h, IN, norms, NULL));
-  OK(wtacrs_estimate(plan, h, IN, dz, OUT, 4, 5, estimate, OUT, scratch, estimate_bytes, NULL));
-  OK(wtacrs_expected_error(plan, h, IN, dz, OUT, NULL, &told, &exact, &size));
-  REQUIRE(told > 0 && size > 0);
+  CHECK(wtacrs_plan_gather(on.plan, h, IN, selection, rows, IN, NULL));
+  CHECK(wtacrs_context_norms(context, WTACRS_AXIS_ROWS, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, norms, NULL));
+  CHECK(wtacrs_context_norms(context, WTACRS_AXIS_COLUMNS, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, column_norms, NULL));
+  CHECK(
+      wtacrs_plan_estimate(on.plan, h, IN, dz, OUT, 4, 5, estimate, OUT, on.estimate, on.info.estimate_scratch_bytes, NULL));
+  CHECK(wtacrs_plan_expected_error(on.plan, h, IN, dz, OUT, NULL, &error, &exact, &size));
+  REQUIRE(error > 0 && size > 0);
   const int64_t of_h[2] = {TOKENS, IN}, of_dz[2] = {TOKENS, OUT}, of_dw[2] = {IN, OUT}, of_rows[2] = {BUDGET, IN};
   for (int i = 0; i < LAYOUTS; i++) {
     /* Inputs and outputs in different layouts. */
     const Layout *one = &layouts[i], *two = &layouts[(i + 3) % LAYOUTS], *three = &layouts[(i * 3 + 1) % LAYOUTS];
     now = one->name;
     float found[TOKENS];
-    OK(wtacrs_row_norms_dl(context, place(&a, one, 2, of_h, h), found, TOKENS, NULL));
-    REQUIRE(memcmp(found, norms, sizeof found) == 0);
-    OK(wtacrs_forward_dl(plan, place(&a, one, 2, of_h, h), NULL, NULL, 4, 5, again, saved_bytes, NULL, 0, NULL));
-    REQUIRE(memcmp(saved, again, saved_bytes) == 0);
-    OK(wtacrs_backward_dl(plan, saved, saved_bytes, place(&b, two, 2, of_dz, dz), place(&c, three, 2, of_dw, NULL), 0, NULL,
-                          NULL, scratch, backward_bytes, NULL));
+    CHECK(wtacrs_context_norms_dl(context, WTACRS_AXIS_ROWS, place(&a, one, 2, of_h, h), found, TOKENS, NULL));
+    REQUIRE(memcmp(found, norms, sizeof norms) == 0);
+    CHECK(wtacrs_context_norms_dl(context, WTACRS_AXIS_COLUMNS, &a.tensor, found, IN, NULL));
+    REQUIRE(memcmp(found, column_norms, sizeof column_norms) == 0);
+    CHECK(wtacrs_plan_forward_dl(on.plan, &a.tensor, 4, 5, NULL, again, saved_bytes, NULL, 0, NULL));
+    REQUIRE(memcmp(on.saved, again, saved_bytes) == 0);
+    CHECK(wtacrs_plan_backward_dl(on.plan, on.saved, saved_bytes, place(&b, two, 2, of_dz, dz),
+                                  place(&c, three, 2, of_dw, NULL), NULL, on.backward, backward_bytes, NULL));
     check_output(&c, dw, 1e-5f);
-    OK(wtacrs_backward_dl(plan, saved, saved_bytes, place(&b, three, 2, of_dz, dz), place(&c, one, 2, of_dw, dw), 1, NULL,
-                          NULL, scratch, backward_bytes, NULL));
+    CHECK(wtacrs_plan_backward_dl(on.plan, on.saved, saved_bytes, place(&b, three, 2, of_dz, dz),
+                                  place(&c, one, 2, of_dw, dw), SIZED(wtacrs_backward_options, .accumulate = 1), on.backward,
+                                  backward_bytes, NULL));
     float twice[IN * OUT];
     for (int j = 0; j < IN * OUT; j++) twice[j] = 2 * dw[j];
     check_output(&c, twice, 1e-5f);
-    OK(wtacrs_gather_dl(plan, place(&a, two, 2, of_h, h), indices, &kept, place(&c, one, 2, of_rows, NULL), NULL));
+    CHECK(wtacrs_plan_gather_dl(on.plan, place(&a, two, 2, of_h, h), selection, place(&c, one, 2, of_rows, NULL), NULL));
     check_output(&c, rows, 0);
-    OK(wtacrs_weight_gradient_dl(plan, place(&a, one, 2, of_rows, rows), indices, scales, &kept,
-                                 place(&b, three, 2, of_dz, dz), place(&c, two, 2, of_dw, NULL), 0, scratch,
-                                 backward_bytes, NULL));
+    CHECK(wtacrs_plan_weight_gradient_dl(on.plan, place(&a, one, 2, of_rows, rows), selection,
+                                         place(&b, three, 2, of_dz, dz), place(&c, two, 2, of_dw, NULL), 0,
+                                         on.weight_gradient, on.info.weight_gradient_scratch_bytes, NULL));
     check_output(&c, dw, 1e-5f);
-    OK(wtacrs_estimate_dl(plan, place(&a, three, 2, of_h, h), place(&b, one, 2, of_dz, dz), 4, 5,
-                          place(&c, two, 2, of_dw, NULL), scratch, estimate_bytes, NULL));
+    CHECK(wtacrs_plan_estimate_dl(on.plan, place(&a, three, 2, of_h, h), place(&b, one, 2, of_dz, dz), 4, 5,
+                                  place(&c, two, 2, of_dw, NULL), on.estimate, on.info.estimate_scratch_bytes, NULL));
     check_output(&c, estimate, 1e-5f);
-    OK(wtacrs_expected_error_dl(plan, place(&a, one, 2, of_h, h), place(&b, two, 2, of_dz, dz), NULL, &told_again, &exact,
-                                &size_again));
-    REQUIRE(fabs(told_again - told) <= 1e-12 * told && fabs(size_again - size) <= 1e-12 * size);
+    CHECK(wtacrs_plan_expected_error_dl(on.plan, place(&a, one, 2, of_h, h), place(&b, two, 2, of_dz, dz), NULL,
+                                        &error_again, &exact, &size_again));
+    REQUIRE(fabs(error_again - error) <= 1e-12 * error && fabs(size_again - size) <= 1e-12 * size);
   }
   /* A stride of zero: every token has the first one's row. */
   now = "stride 0";
   static float equal[TOKENS * IN];
   for (int t = 0; t < TOKENS; t++) memcpy(equal + t * IN, h, IN * sizeof(float));
-  OK(wtacrs_forward(plan, equal, IN, NULL, NULL, 4, 5, saved, saved_bytes, NULL, 0, NULL));
+  CHECK(forward_pass(on, equal, IN, 4, 5, NULL));
   place(&a, &layouts[1], 2, of_h, h);
   a.strides[0] = 0;
-  OK(wtacrs_forward_dl(plan, &a.tensor, NULL, NULL, 4, 5, again, saved_bytes, NULL, 0, NULL));
-  REQUIRE(memcmp(saved, again, saved_bytes) == 0);
-  OK(wtacrs_plan_destroy(plan));
-  free(saved), free(again), free(scratch);
+  CHECK(wtacrs_plan_forward_dl(on.plan, &a.tensor, 4, 5, NULL, again, saved_bytes, NULL, 0, NULL));
+  REQUIRE(memcmp(on.saved, again, saved_bytes) == 0);
+  free(again), discard(on);
 }
 
 /* Without tokens each call is allowed, pointers may be NULL whatever the strides, and dW is a sum of nothing. */
 static void no_tokens(void) {
-  wtacrs_plan *plan = linear_plan(0);
-  size_t saved_bytes;
-  OK(wtacrs_plan_saved_bytes(plan, &saved_bytes));
-  void *saved = memory(saved_bytes), *scratch = memory(saved_bytes);
+  wtacrs_layer *layer = describe(0, IN, OUT, WTACRS_BUDGET_FRACTION, 0.3, WTACRS_SOURCE_INPUT);
+  const equipped on = equip(freeze(context, layer));
+  const size_t saved_bytes = on.info.saved_bytes;
   const int64_t of_h[2] = {0, IN}, of_dz[2] = {0, OUT}, of_dw[2] = {IN, OUT};
   const float zeros[IN * OUT] = {0};
-  const uint64_t kept = 0;
-  double told = 7, size = 7;
+  uint64_t kept = 0;
+  const wtacrs_selection *selection = SELECTION(NULL, NULL, 0, &kept, NULL);
+  double error = 7, size = 7;
   int32_t exact;
   for (int i = 0; i < LAYOUTS; i++) {
     const Layout *one = &layouts[i];
     now = one->name;
     place(&a, one, 2, of_h, NULL), place(&b, one, 2, of_dz, NULL);
     if (i % 2 == 0) a.tensor.data = b.tensor.data = NULL;
-    OK(wtacrs_row_norms_dl(context, &a.tensor, NULL, 0, NULL));
-    OK(wtacrs_forward_dl(plan, &a.tensor, NULL, NULL, 1, 0, saved, saved_bytes, NULL, 0, NULL));
-    OK(wtacrs_backward_dl(plan, saved, saved_bytes, &b.tensor, place(&c, one, 2, of_dw, NULL), 0, NULL, NULL, NULL, 0, NULL));
+    float sums[IN];
+    CHECK(wtacrs_context_norms_dl(context, WTACRS_AXIS_ROWS, &a.tensor, NULL, 0, NULL));
+    CHECK(wtacrs_context_norms_dl(context, WTACRS_AXIS_COLUMNS, &a.tensor, sums, IN, NULL));
+    REQUIRE(memcmp(sums, zeros, sizeof sums) == 0);
+    CHECK(wtacrs_plan_forward_dl(on.plan, &a.tensor, 1, 0, NULL, on.saved, saved_bytes, NULL, 0, NULL));
+    CHECK(wtacrs_plan_backward_dl(on.plan, on.saved, saved_bytes, &b.tensor, place(&c, one, 2, of_dw, NULL), NULL, NULL, 0,
+                                  NULL));
     check_output(&c, zeros, 0);
-    OK(wtacrs_gather_dl(plan, &a.tensor, NULL, &kept, &a.tensor, NULL));
-    OK(wtacrs_weight_gradient_dl(plan, &a.tensor, NULL, NULL, &kept, &b.tensor, place(&c, one, 2, of_dw, NULL), 0, NULL, 0,
-                                 NULL));
+    CHECK(wtacrs_plan_gather_dl(on.plan, &a.tensor, selection, &a.tensor, NULL));
+    CHECK(wtacrs_plan_weight_gradient_dl(on.plan, &a.tensor, selection, &b.tensor, place(&c, one, 2, of_dw, NULL), 0, NULL,
+                                         0, NULL));
     check_output(&c, zeros, 0);
-    OK(wtacrs_estimate_dl(plan, &a.tensor, &b.tensor, 1, 0, place(&c, one, 2, of_dw, NULL), scratch, saved_bytes, NULL));
+    CHECK(wtacrs_plan_estimate_dl(on.plan, &a.tensor, &b.tensor, 1, 0, place(&c, one, 2, of_dw, NULL), on.estimate,
+                                  on.info.estimate_scratch_bytes, NULL));
     check_output(&c, zeros, 0);
-    OK(wtacrs_expected_error_dl(plan, &a.tensor, &b.tensor, NULL, &told, &exact, &size));
-    REQUIRE(told == 0 && size == 0);
+    CHECK(wtacrs_plan_expected_error_dl(on.plan, &a.tensor, &b.tensor, NULL, &error, &exact, &size));
+    REQUIRE(error == 0 && size == 0);
   }
-  OK(wtacrs_plan_destroy(plan));
-  free(saved), free(scratch);
+  discard(on);
 }
 
 static void tensor_mul(int64_t batch) {
@@ -225,43 +198,42 @@ static void tensor_mul(int64_t batch) {
   fill(g, ITEMS * ROWS * COLUMNS, 5);
   wtacrs_tensor_mul *product;
   wtacrs_tensor_mul_plan *plan;
-  OK(wtacrs_tensor_mul_create(&product));
-  OK(wtacrs_tensor_mul_set_shape(product, (size_t)batch, HEADS, ROWS, INNER, COLUMNS));
-  OK(wtacrs_tensor_mul_set_budget_rows(product, WTACRS_LEFT, 3));
-  OK(wtacrs_tensor_mul_set_budget_rows(product, WTACRS_RIGHT, 4));
-  OK(wtacrs_tensor_mul_plan_create(context, product, &plan));
-  OK(wtacrs_tensor_mul_destroy(product));
-  size_t saved_bytes, scratch_bytes;
-  OK(wtacrs_tensor_mul_plan_memory(plan, &saved_bytes, NULL, &scratch_bytes, NULL));
-  void *saved = memory(saved_bytes), *again = memory(saved_bytes), *scratch = memory(scratch_bytes);
+  CHECK(wtacrs_tensor_mul_create(&product));
+  CHECK(wtacrs_tensor_mul_set_shape(product, (size_t)batch, HEADS, ROWS, INNER, COLUMNS));
+  CHECK(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_ROWS, 3));
+  CHECK(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_ROWS, 4));
+  CHECK(wtacrs_tensor_mul_plan_create(context, product, &plan));
+  CHECK(wtacrs_tensor_mul_destroy(product));
+  const wtacrs_tensor_mul_plan_info info = product_info_of(plan);
+  const size_t saved_bytes = info.saved_bytes, scratch_bytes = info.backward_scratch_bytes;
+  void *saved = aligned(saved_bytes), *again = aligned(saved_bytes), *scratch = aligned(scratch_bytes);
   memset(saved, 0, saved_bytes), memset(again, 0, saved_bytes);
-  OK(wtacrs_tensor_mul_forward(plan, x, y, NULL, NULL, 8, 9, saved, saved_bytes, NULL, 0, NULL));
-  OK(wtacrs_tensor_mul_backward(plan, saved, saved_bytes, g, dx, dy, 0, NULL, NULL, scratch, scratch_bytes, NULL));
+  CHECK(wtacrs_tensor_mul_plan_forward(plan, x, y, 8, 9, NULL, saved, saved_bytes, NULL, 0, NULL));
+  CHECK(wtacrs_tensor_mul_plan_backward(plan, saved, saved_bytes, g, dx, dy, NULL, scratch, scratch_bytes, NULL));
   const int64_t of_x[AXES] = {batch, HEADS, ROWS, INNER}, of_y[AXES] = {batch, HEADS, INNER, COLUMNS},
                 of_g[AXES] = {batch, HEADS, ROWS, COLUMNS};
   for (int i = 0; i < LAYOUTS; i++) {
     const Layout *one = &layouts[i], *two = &layouts[(i + 3) % LAYOUTS], *three = &layouts[(i * 3 + 1) % LAYOUTS];
     now = one->name;
-    OK(wtacrs_tensor_mul_forward_dl(plan, place(&a, one, AXES, of_x, x), place(&b, two, AXES, of_y, y), NULL, NULL, 8, 9,
-                                    again, saved_bytes, NULL, 0, NULL));
+    CHECK(wtacrs_tensor_mul_plan_forward_dl(plan, place(&a, one, AXES, of_x, x), place(&b, two, AXES, of_y, y), 8, 9, NULL,
+                                            again, saved_bytes, NULL, 0, NULL));
     REQUIRE(memcmp(saved, again, saved_bytes) == 0);
-    OK(wtacrs_tensor_mul_backward_dl(plan, saved, saved_bytes, place(&a, three, AXES, of_g, g),
-                                     place(&b, one, AXES, of_x, NULL), place(&c, two, AXES, of_y, NULL), 0, NULL, NULL,
-                                     scratch, scratch_bytes, NULL));
+    CHECK(wtacrs_tensor_mul_plan_backward_dl(plan, saved, saved_bytes, place(&a, three, AXES, of_g, g),
+                                             place(&b, one, AXES, of_x, NULL), place(&c, two, AXES, of_y, NULL), NULL,
+                                             scratch, scratch_bytes, NULL));
     check_output(&b, dx, 1e-5f);
     check_output(&c, dy, 1e-5f);
   }
-  OK(wtacrs_tensor_mul_plan_destroy(plan));
+  CHECK(wtacrs_tensor_mul_plan_destroy(plan));
   free(saved), free(again), free(scratch);
 }
 
 int main(void) {
-  OK(wtacrs_context_create(WTACRS_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
   linear();
   no_tokens();
   tensor_mul(BATCH);
   tensor_mul(0);
-  OK(wtacrs_context_destroy(context));
-  puts("ok");
-  return 0;
+  CHECK(wtacrs_context_destroy(context));
+  return finish();
 }

@@ -30,6 +30,6 @@ mod square;
 mod state;
 mod statistics;
 
-pub use self::norm_predictor::{Guess, NormPredictor, Placement};
+pub use self::norm_predictor::{Guess, NormPredictor, Placement, StepOutcome};
 pub use self::settings::{PredictorError, PredictorSettings};
 pub use self::statistics::StepStatistics;

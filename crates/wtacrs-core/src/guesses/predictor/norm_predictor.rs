@@ -39,6 +39,17 @@ pub struct Placement {
     pub slope: f64,
 }
 
+/// What came of a step that a predictor was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// It has learned.
+    Learned,
+    /// No row had a norm to learn from, so nothing changed.
+    NothingToLearn,
+    /// Every norm has fallen by more than the clamp. Nothing was learned, and the next step finds a new level.
+    LevelLost,
+}
+
 /// An online guess of one layer's ‖dZ_i‖, or of √(Σ_l ‖dZ_i^l‖²) for layers that share H.
 ///
 /// # Example
@@ -187,7 +198,7 @@ impl NormPredictor {
         saved: &Saved<T>,
         dz_norms: &[f32],
         cached: Option<&[Option<f32>]>,
-    ) -> Result<(), PredictorError> {
+    ) -> Result<StepOutcome, PredictorError> {
         let selection = saved.selection();
         check_len("the norms of dZ", dz_norms.len(), selection.pairs())?;
         let kept_norms: Vec<f32> = selection.iter().map(|(token, _)| dz_norms[token]).collect();
@@ -213,7 +224,7 @@ impl NormPredictor {
         dz_norms: &[f32],
         scales: &[f64],
         cached: Option<&[Option<f32>]>,
-    ) -> Result<(), PredictorError> {
+    ) -> Result<StepOutcome, PredictorError> {
         self.apply(&self.statistics(rows, dz_norms, scales, cached)?)
     }
 
@@ -273,16 +284,16 @@ impl NormPredictor {
     /// # Errors
     ///
     /// Sums of another number of features, or that no rows can have.
-    pub fn apply(&mut self, step: &StepStatistics) -> Result<(), PredictorError> {
+    pub fn apply(&mut self, step: &StepStatistics) -> Result<StepOutcome, PredictorError> {
         let r = self.projection.features();
         check_len("the step's sums", step.sums().len(), StepStatistics::len(r))?;
         step.check()?;
         if !step.has_present() {
-            if step.has_faint() {
-                // The scale has fallen by more than the clamp, so the next step must find a new level.
-                self.level = None;
+            if !step.has_faint() {
+                return Ok(StepOutcome::NothingToLearn);
             }
-            return Ok(());
+            self.level = None;
+            return Ok(StepOutcome::LevelLost);
         }
         let PredictorSettings { forgetting, clamp, .. } = self.settings;
         let centred = step.centred(clamp);
@@ -306,7 +317,7 @@ impl NormPredictor {
         self.intercept = centred.mean_log - explained;
         self.level = Some(centred.level);
         self.excess = self.intercept - centred.level;
-        Ok(())
+        Ok(StepOutcome::Learned)
     }
 
     /// ‖h_i‖, and what `norms` makes, in place, of log-norms less b, θ·h_i/‖h_i‖, from some row on.

@@ -1,0 +1,235 @@
+//! Enumerations of the interface: as C declares them, as functions receive them, and as Rust uses them.
+//!
+//! C sees an `enum` that is 32 bits wide. Functions receive its integer and check it, since any number can arrive.
+
+use crate::boundary::status::WTACRS_STATUS_INVALID_ENUM;
+use crate::boundary::{Failure, Outcome};
+use wtacrs_core::layers::{Side, Update};
+use wtacrs_core::sampling::BuiltIn;
+use wtacrs_kernels::plan::Precision;
+
+/// Where a context works.
+#[repr(C)]
+pub enum DeviceInC {
+    /// The host's cores and memory.
+    WTACRS_DEVICE_CPU = 0,
+    /// An NVIDIA GPU of compute capability 8.0 or later, by the CUDA driver, which is loaded on first use.
+    WTACRS_DEVICE_CUDA = 1,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_DEVICE_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// The type of a matrix's elements.
+#[repr(C)]
+pub enum DtypeInC {
+    /// IEEE 754 binary32.
+    WTACRS_DTYPE_F32 = 0,
+    /// IEEE 754 binary16.
+    WTACRS_DTYPE_F16 = 1,
+    /// The upper half of a binary32.
+    WTACRS_DTYPE_BF16 = 2,
+    /// IEEE 754 binary64, for references.
+    WTACRS_DTYPE_F64 = 3,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_DTYPE_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// The sampling design: the rule that turns weights and a budget into a selection.
+#[repr(C)]
+pub enum DesignInC {
+    /// Equal probabilities, whatever the weights.
+    WTACRS_DESIGN_UNIFORM = 0,
+    /// Column-row sampling: independent draws in proportion to the weights.
+    WTACRS_DESIGN_CRS = 1,
+    /// The heaviest pairs and nothing else: biased.
+    WTACRS_DESIGN_TOP_K = 2,
+    /// Winners, and independent draws from the tail.
+    WTACRS_DESIGN_WTA_IID = 3,
+    /// Winners, and one draw from each stratum of the tail.
+    WTACRS_DESIGN_WTA_STRATIFIED = 4,
+    /// Winners, and distinct pairs of the tail by a tree of duels. The default.
+    WTACRS_DESIGN_WTA_PIVOTAL = 5,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_DESIGN_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// What the weights of a forward pass are made from, besides the norms of the rows of H.
+#[repr(C)]
+pub enum SourceInC {
+    /// Nothing: weights are the norms of the rows of H.
+    WTACRS_SOURCE_INPUT = 0,
+    /// Norms of dZ that the caller passes, taken as they are.
+    WTACRS_SOURCE_NORMS = 1,
+    /// Norms of dZ from an earlier step, mixed with the input's; a negative norm is an unknown one.
+    WTACRS_SOURCE_CACHED = 2,
+    /// A norm predictor's guess from H. The default.
+    WTACRS_SOURCE_PREDICTED = 3,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_SOURCE_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// The unit of a budget.
+#[repr(C)]
+pub enum BudgetInC {
+    /// A number of rows, at least one.
+    WTACRS_BUDGET_ROWS = 0,
+    /// A share of the rows, in (0, 1]: the nearest number of rows, at least one if there are any.
+    WTACRS_BUDGET_FRACTION = 1,
+    /// Every row: the gradient is exact.
+    WTACRS_BUDGET_EXACT = 2,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_BUDGET_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// How precisely f32 matrices are multiplied.
+#[repr(C)]
+pub enum PrecisionInC {
+    /// In f32 throughout. The default.
+    WTACRS_PRECISION_F32 = 0,
+    /// Both factors may be rounded to tf32 (10 bits after the point), with sums in f32.
+    WTACRS_PRECISION_TF32 = 1,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_PRECISION_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// One of the two gradients of C = A B.
+#[repr(C)]
+pub enum SideInC {
+    /// The gradient of A, dA = G B^T, which sums over the columns of B.
+    WTACRS_SIDE_LEFT = 0,
+    /// The gradient of B, dB = A^T G, which sums over the rows of A.
+    WTACRS_SIDE_RIGHT = 1,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_SIDE_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// Along which axis of a matrix norms are taken.
+#[repr(C)]
+pub enum AxisInC {
+    /// A norm for each row.
+    WTACRS_AXIS_ROWS = 0,
+    /// A norm for each column.
+    WTACRS_AXIS_COLUMNS = 1,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_AXIS_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// The integers that functions receive, under the names that C uses.
+macro_rules! integers {
+    ($($enumeration:ident as $integer:ident { $($name:ident),* $(,)? })*) => {
+        $(
+            #[doc = concat!("A [`", stringify!($enumeration), "`] as an unchecked integer.")]
+            pub type $integer = i32;
+            $(
+                #[doc = concat!("[`", stringify!($enumeration), "::", stringify!($name), "`] as an integer.")]
+                pub const $name: $integer = $enumeration::$name as $integer;
+            )*
+        )*
+    };
+}
+
+integers! {
+    DeviceInC as wtacrs_device { WTACRS_DEVICE_CPU, WTACRS_DEVICE_CUDA }
+    DtypeInC as wtacrs_dtype { WTACRS_DTYPE_F32, WTACRS_DTYPE_F16, WTACRS_DTYPE_BF16, WTACRS_DTYPE_F64 }
+    DesignInC as wtacrs_design {
+        WTACRS_DESIGN_UNIFORM, WTACRS_DESIGN_CRS, WTACRS_DESIGN_TOP_K, WTACRS_DESIGN_WTA_IID,
+        WTACRS_DESIGN_WTA_STRATIFIED, WTACRS_DESIGN_WTA_PIVOTAL,
+    }
+    SourceInC as wtacrs_source {
+        WTACRS_SOURCE_INPUT, WTACRS_SOURCE_NORMS, WTACRS_SOURCE_CACHED, WTACRS_SOURCE_PREDICTED,
+    }
+    BudgetInC as wtacrs_budget { WTACRS_BUDGET_ROWS, WTACRS_BUDGET_FRACTION, WTACRS_BUDGET_EXACT }
+    PrecisionInC as wtacrs_precision { WTACRS_PRECISION_F32, WTACRS_PRECISION_TF32 }
+    SideInC as wtacrs_side { WTACRS_SIDE_LEFT, WTACRS_SIDE_RIGHT }
+    AxisInC as wtacrs_axis { WTACRS_AXIS_ROWS, WTACRS_AXIS_COLUMNS }
+}
+
+/// The type of a matrix's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    F32,
+    F16,
+    Bf16,
+    F64,
+}
+
+impl Dtype {
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    /// What sums of products are taken in, and the only dtype that they are written in.
+    pub(crate) fn accumulator(self) -> Self {
+        if self == Self::F64 { Self::F64 } else { Self::F32 }
+    }
+}
+
+/// What the weights of a forward pass are made from, besides the norms of H.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Input,
+    Norms,
+    Cached,
+    Predicted,
+}
+
+/// Along which axis norms are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Axis {
+    Rows,
+    Columns,
+}
+
+/// The unit of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BudgetUnit {
+    Rows,
+    Fraction,
+    Exact,
+}
+
+pub(crate) fn budget(number: wtacrs_budget) -> Outcome<BudgetUnit> {
+    one_of("the budget's unit", number, &[BudgetUnit::Rows, BudgetUnit::Fraction, BudgetUnit::Exact])
+}
+
+pub(crate) fn dtype(number: wtacrs_dtype) -> Outcome<Dtype> {
+    one_of("dtype", number, &[Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64])
+}
+
+pub(crate) fn source(number: wtacrs_source) -> Outcome<Source> {
+    one_of("source", number, &[Source::Input, Source::Norms, Source::Cached, Source::Predicted])
+}
+
+pub(crate) fn design(number: wtacrs_design) -> Outcome<BuiltIn> {
+    one_of("design", number, &BuiltIn::ALL)
+}
+
+pub(crate) fn precision(number: wtacrs_precision) -> Outcome<Precision> {
+    one_of("precision", number, &[Precision::Exact, Precision::Tf32])
+}
+
+pub(crate) fn side(number: wtacrs_side) -> Outcome<Side> {
+    one_of("side", number, &[Side::Left, Side::Right])
+}
+
+pub(crate) fn axis(number: wtacrs_axis) -> Outcome<Axis> {
+    one_of("axis", number, &[Axis::Rows, Axis::Columns])
+}
+
+/// The entry that a number from C stands for.
+pub(crate) fn one_of<T: Copy>(what: &'static str, number: i32, entries: &[T]) -> Outcome<T> {
+    let entry = usize::try_from(number).ok().and_then(|at| entries.get(at));
+    entry.copied().ok_or_else(|| {
+        let last = entries.len() - 1;
+        Failure::new(WTACRS_STATUS_INVALID_ENUM, format!("{what} is {number}: it must lie between 0 and {last}"))
+    })
+}
+
+/// What becomes of an output's old values.
+pub(crate) fn update(accumulate: i32) -> Outcome<Update> {
+    Ok(if one_of("accumulate", accumulate, &[false, true])? { Update::Accumulate } else { Update::Overwrite })
+}

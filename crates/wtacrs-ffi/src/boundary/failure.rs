@@ -1,0 +1,104 @@
+//! Why a call is refused: a status, and words that name the offending argument.
+
+use super::status::*;
+use wtacrs_core::guesses::{NormCacheError, PredictorError};
+use wtacrs_core::layers::ForwardError;
+use wtacrs_core::product::ShapeError;
+use wtacrs_core::sampling::{BudgetError, SelectionError, WeightsError};
+
+/// Why a call is refused.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: wtacrs_status,
+    pub(super) message: String,
+}
+
+/// The result of a call, or of a part of it.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(status: wtacrs_status, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<BudgetError> for Failure {
+    fn from(error: BudgetError) -> Self {
+        Self::new(WTACRS_STATUS_INVALID_BUDGET, error.to_string())
+    }
+}
+
+impl From<ShapeError> for Failure {
+    fn from(error: ShapeError) -> Self {
+        Self::new(WTACRS_STATUS_SHAPE_MISMATCH, error.to_string())
+    }
+}
+
+impl From<WeightsError> for Failure {
+    fn from(error: WeightsError) -> Self {
+        let status = match error {
+            WeightsError::Invalid { .. } => WTACRS_STATUS_INVALID_WEIGHTS,
+            WeightsError::LengthMismatch { .. } => WTACRS_STATUS_SHAPE_MISMATCH,
+            WeightsError::TooManyPairs { .. } => WTACRS_STATUS_SIZE_OVERFLOW,
+            _ => WTACRS_STATUS_INVALID_ARGUMENT,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<SelectionError> for Failure {
+    fn from(error: SelectionError) -> Self {
+        Self::new(WTACRS_STATUS_INVALID_ARGUMENT, error.to_string())
+    }
+}
+
+impl From<PredictorError> for Failure {
+    fn from(error: PredictorError) -> Self {
+        let status = match error {
+            PredictorError::WrongColumns { .. } | PredictorError::LengthMismatch { .. } => WTACRS_STATUS_SHAPE_MISMATCH,
+            PredictorError::InvalidNorm { .. } | PredictorError::InvalidScale { .. } => WTACRS_STATUS_INVALID_WEIGHTS,
+            PredictorError::Version { .. } => WTACRS_STATUS_VERSION_MISMATCH,
+            PredictorError::Corrupted { .. } => WTACRS_STATUS_CORRUPTED,
+            _ => WTACRS_STATUS_INVALID_ARGUMENT,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<ForwardError> for Failure {
+    fn from(error: ForwardError) -> Self {
+        match error {
+            ForwardError::Weights(error) => error.into(),
+            ForwardError::Budget(error) => error.into(),
+            ForwardError::Shape(error) => error.into(),
+            ForwardError::Predictor(error) => error.into(),
+            ForwardError::TooManyItems { .. } => Self::new(WTACRS_STATUS_SIZE_OVERFLOW, error.to_string()),
+            other => Self::new(WTACRS_STATUS_INVALID_ARGUMENT, other.to_string()),
+        }
+    }
+}
+
+impl From<NormCacheError> for Failure {
+    fn from(error: NormCacheError) -> Self {
+        let status = match error {
+            NormCacheError::TokenMismatch { .. } | NormCacheError::LengthChanged { .. } => WTACRS_STATUS_SHAPE_MISMATCH,
+            NormCacheError::TooManyTokens => WTACRS_STATUS_SIZE_OVERFLOW,
+            NormCacheError::InvalidNorm { .. } => WTACRS_STATUS_INVALID_WEIGHTS,
+            NormCacheError::Version { .. } => WTACRS_STATUS_VERSION_MISMATCH,
+            NormCacheError::Corrupted { .. } => WTACRS_STATUS_CORRUPTED,
+            _ => WTACRS_STATUS_INVALID_ARGUMENT,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+/// A lock that a panic has left behind: what it guards may be half changed.
+pub(crate) fn poisoned<T>(_: std::sync::PoisonError<T>) -> Failure {
+    Failure::new(WTACRS_STATUS_PANIC, "an earlier call panicked while it changed this object: destroy it")
+}

@@ -1,0 +1,303 @@
+//! A linear layer's passes and single steps on the CPU.
+
+use super::expected_error::expected_error;
+use super::kept_block::KeptBlock;
+use super::memory::{workspace, workspace_bytes};
+use super::norm_predictor::CpuNormPredictor;
+use crate::arguments::heap::{self, PER_TOKEN};
+use crate::arguments::{Array, Source, Stream, Tensor, known_norms, with_element, with_elements};
+use crate::boundary::status::*;
+use crate::boundary::{Failure, Outcome, poisoned};
+use crate::device::{
+    Backward, Estimate, ExpectedError, Forward, FurtherOffset, Gather, GivenNorms, LinearDescription, LinearPlan,
+    LinearSizes, NormPredictorObject, Select, SelectionArrays, WeightGradient,
+};
+use core::any::Any;
+use ndarray::{ArrayView2, ArrayViewMut1, ArrayViewMut2};
+use wtacrs_core::element::Element;
+use wtacrs_core::guesses::NormGuess;
+use wtacrs_core::product::{self, Update};
+use wtacrs_core::sampling::{Design, PhiloxChance};
+use wtacrs_core::{Randomness, Selection, Weights};
+
+#[derive(Debug)]
+pub(super) struct CpuLinear {
+    layer: LinearDescription,
+    /// The layout of saved memory.
+    block: KeptBlock,
+    backward_scratch: usize,
+    estimate_scratch: usize,
+}
+
+impl CpuLinear {
+    pub(super) fn new(layer: &LinearDescription) -> Outcome<Self> {
+        let kept = layer.budget.get();
+        let block = KeptBlock::new(layer.h, layer.tokens, layer.in_features, kept)?;
+        let backward_scratch = workspace_bytes(layer.h, kept, layer.in_features, layer.out_features)?;
+        let estimate_scratch = block.bytes().checked_add(backward_scratch);
+        let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, "the scratch memory overflows");
+        let estimate_scratch = estimate_scratch.filter(|&b| isize::try_from(b).is_ok()).ok_or_else(overflow)?;
+        Ok(Self { layer: *layer, block, backward_scratch, estimate_scratch })
+    }
+
+    /// Refuses a call for whose tokens there is no memory.
+    fn check_heap(&self) -> Outcome {
+        heap::check("a pass over all tokens", &[(self.layer.tokens, PER_TOKEN)])
+    }
+
+    /// # Safety
+    ///
+    /// The caller's arrays, as for every call.
+    unsafe fn given_weights(&self, norms: GivenNorms) -> Outcome<Weights> {
+        self.check_heap()?;
+        // SAFETY: the caller has it.
+        let (input, guess) = unsafe { (norms.input.get(), norms.guess.map(|guess| guess.get())) };
+        Ok(match (self.layer.source, guess) {
+            (Source::Norms, Some(guess)) => Weights::from_norms(input, guess)?,
+            (Source::Cached, Some(guess)) => Weights::from_cache(input, &known_norms(guess), self.layer.linear.mix)?,
+            _ => Weights::from_input(input)?,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// The caller's arrays, as for every call.
+    unsafe fn selection(&self, given: &SelectionArrays) -> Outcome<Selection> {
+        // SAFETY: the caller has it.
+        let (indices, scales) = unsafe { (given.indices.get(), given.scales.as_ref().map(|scales| scales.get())) };
+        let scales = scales.map_or_else(|| vec![1.0; indices.len()], <[f64]>::to_vec);
+        Ok(Selection::new(self.layer.tokens, 0, indices.to_vec(), scales)?)
+    }
+}
+
+impl LinearPlan for CpuLinear {
+    fn sizes(&self) -> LinearSizes {
+        LinearSizes {
+            saved: self.block.bytes(),
+            forward: 0,
+            backward: self.backward_scratch,
+            estimate: self.estimate_scratch,
+            weight_gradient: self.backward_scratch,
+            status_offset: None,
+        }
+    }
+
+    fn saved_layout(&self) -> &dyn Any {
+        &self.block
+    }
+
+    unsafe fn forward(&self, call: Forward) -> Outcome {
+        let Forward { h, guess, predictor, randomness, saved, .. } = call;
+        self.check_heap()?;
+        // SAFETY: the caller has it.
+        let randomness = unsafe { started(randomness, self.layer.further_offset) };
+        let predictor = predictor.as_deref().map(CpuNormPredictor::of).transpose()?;
+        let predictor = predictor.map(|predictor| predictor.get().read().map_err(poisoned)).transpose()?;
+        // SAFETY: the caller has it.
+        let norms = guess.map(|guess| unsafe { guess.get() });
+        let cached;
+        with_element!(self.layer.h, T => {
+            // SAFETY: the caller has it.
+            let h = unsafe { h.view::<T>() };
+            let guess = match (self.layer.source, &predictor, norms) {
+                (Source::Norms, _, Some(norms)) => NormGuess::Norms(norms),
+                (Source::Cached, _, Some(norms)) => {
+                    cached = known_norms(norms);
+                    NormGuess::Cached(&cached)
+                }
+                (Source::Predicted, Some(predictor), None) => NormGuess::Predicted(predictor),
+                (Source::Predicted, Some(predictor), Some(norms)) => {
+                    cached = known_norms(norms);
+                    NormGuess::PredictedAndCached(predictor, &cached)
+                }
+                _ => NormGuess::Unknown,
+            };
+            let selection = self.layer.linear.select(h, guess, randomness)?;
+            // SAFETY: `saved` has the block's size and alignment; the caller has the rest.
+            unsafe { self.block.write::<T>(saved.as_ptr(), &selection, |rows| Ok(product::gather_into(h, &selection, rows)?)) }
+        })
+    }
+
+    unsafe fn backward(&self, call: Backward) -> Outcome {
+        let Backward { saved, dz, dw, update, dz_norms, bias_gradient, scratch, .. } = call;
+        self.check_heap()?;
+        with_elements!(self.layer.h, self.layer.dz, T, U => {
+            // SAFETY: the caller has it.
+            let (read, dz, dw, bias, workspace) = unsafe {
+                (
+                    self.block.read::<T>(saved.as_ptr())?,
+                    dz.view::<U>(),
+                    dw.view_mut::<<T as Element>::Accumulator>(),
+                    bias_gradient.map(|bias| bias.view_mut::<<T as Element>::Accumulator>()),
+                    workspace::<<T as Element>::Accumulator>(&scratch),
+                )
+            };
+            // SAFETY: as above.
+            let norms = dz_norms.map(|norms| unsafe { norms.get_mut() });
+            let (selection, rows): (Selection, _) = read;
+            let product = move || gradient::<T, U>(rows, dz, &selection, dw, update, workspace);
+            let sums = move || norms_and_bias(dz, norms, bias, update);
+            // The product waits for the cores, the rest for memory.
+            let (product, sums) = rayon::join(product, sums);
+            product.and(sums)
+        })
+    }
+
+    unsafe fn estimate(&self, call: Estimate) -> Outcome {
+        let Estimate { x, y, out, randomness, scratch, .. } = call;
+        self.check_heap()?;
+        // SAFETY: the caller has it.
+        let randomness = unsafe { started(randomness, self.layer.further_offset) };
+        // First the kept rows, as if they were saved; then the backward pass's own scratch.
+        let (block, behind) = scratch.split_at(self.block.bytes());
+        with_elements!(self.layer.h, self.layer.dz, T, U => {
+            // SAFETY: the caller has it.
+            let (x, y) = unsafe { (x.view::<T>(), y.view::<U>()) };
+            let weights = Weights::from_norms(&product::row_norms(x), &product::row_norms(y))?;
+            let selection = self.layer.linear.design.select_seeded(&weights, self.layer.budget, randomness);
+            // SAFETY: as above; both parts of the scratch are aligned, since blocks are multiples of the alignment.
+            let (rows, out, workspace) = unsafe {
+                self.block.write::<T>(block.as_ptr(), &selection, |rows| Ok(product::gather_into(x, &selection, rows)?))?;
+                (
+                    self.block.read::<T>(block.as_ptr())?.1,
+                    out.view_mut::<<T as Element>::Accumulator>(),
+                    workspace::<<T as Element>::Accumulator>(&behind),
+                )
+            };
+            gradient::<T, U>(rows, y, &selection, out, Update::Overwrite, workspace)
+        })
+    }
+
+    unsafe fn saved_selection(&self, saved: &Array<u8>) -> Outcome<Selection> {
+        // SAFETY: the caller has it.
+        unsafe { self.block.selection(saved.as_ptr()) }
+    }
+
+    unsafe fn weights(&self, norms: GivenNorms, weights: &Array<f64>, _stream: Stream) -> Outcome {
+        // SAFETY: the caller has it.
+        let (found, output) = unsafe { (self.given_weights(norms)?, weights.get_mut()) };
+        output.iter_mut().enumerate().for_each(|(i, to)| *to = found.value(i));
+        Ok(())
+    }
+
+    unsafe fn select(&self, call: Select) -> Outcome {
+        let Select { norms, randomness, item, selection: output, .. } = call;
+        // SAFETY: the caller has it.
+        let (randomness, weights) =
+            unsafe { (started(randomness, self.layer.further_offset), self.given_weights(norms)?) };
+        let mut chance = PhiloxChance::with_stream(randomness, item);
+        let selection = self.layer.linear.design.select(&weights, self.layer.budget, &mut chance);
+        // SAFETY: as above; indices and scales have room for the budget.
+        unsafe {
+            output.indices.get_mut()[..selection.len()].copy_from_slice(selection.indices());
+            if let Some(scales) = output.scales {
+                scales.get_mut()[..selection.len()].copy_from_slice(selection.scales());
+            }
+            for (output, value) in [(output.kept, selection.len()), (output.winners, selection.winners())] {
+                if let Some(output) = output {
+                    output.set(value as u64);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn selected_rows(&self, kept: &Array<u64>) -> Outcome<usize> {
+        // SAFETY: the caller has it: an array of one number.
+        let kept = unsafe { kept.get() }[0];
+        let budget = self.layer.budget.get();
+        usize::try_from(kept).ok().filter(|&kept| kept <= budget).ok_or_else(|| {
+            Failure::new(WTACRS_STATUS_INVALID_ARGUMENT, format!("{kept} rows where the budget is {budget}"))
+        })
+    }
+
+    unsafe fn gather(&self, call: Gather) -> Outcome {
+        let Gather { h, selection, rows, .. } = call;
+        // SAFETY: the caller has it.
+        let selection = unsafe { self.selection(&selection) }?;
+        with_element!(self.layer.h, T => {
+            // SAFETY: as above.
+            let (h, rows) = unsafe { (h.view::<T>(), rows.view_mut::<T>()) };
+            Ok(product::gather_into(h, &selection, rows)?)
+        })
+    }
+
+    unsafe fn weight_gradient(&self, call: WeightGradient) -> Outcome {
+        let WeightGradient { rows, selection, dz, dw, update, scratch, .. } = call;
+        // SAFETY: the caller has it.
+        let selection = unsafe { self.selection(&selection) }?;
+        with_elements!(self.layer.h, self.layer.dz, T, U => {
+            // SAFETY: as above.
+            let (rows, dz, dw, workspace) = unsafe {
+                (
+                    rows.view::<T>(),
+                    dz.view::<U>(),
+                    dw.view_mut::<<T as Element>::Accumulator>(),
+                    workspace::<<T as Element>::Accumulator>(&scratch),
+                )
+            };
+            gradient::<T, U>(rows, dz, &selection, dw, update, workspace)
+        })
+    }
+
+    unsafe fn expected_error(
+        &self,
+        h: &Tensor<2>,
+        dz: &Tensor<2>,
+        weights: Option<Array<f64>>,
+    ) -> Outcome<ExpectedError> {
+        self.check_heap()?;
+        // SAFETY: the caller has it.
+        unsafe { expected_error(&self.layer, h, dz, weights) }
+    }
+}
+
+impl CpuNormPredictor {
+    /// The predictor that a plan of the CPU was given.
+    fn of(object: &dyn NormPredictorObject) -> Outcome<&Self> {
+        let object: &dyn Any = object;
+        object.downcast_ref().ok_or_else(|| {
+            Failure::new(WTACRS_STATUS_DEVICE_MISMATCH, "the predictor is a GPU's, and the plan is the CPU's")
+        })
+    }
+}
+
+/// Where the bits of a pass begin.
+///
+/// # Safety
+///
+/// The further offset, if there is any, is on the host, and nobody writes to it.
+pub(super) unsafe fn started(randomness: Randomness, further: FurtherOffset) -> Randomness {
+    if further.as_ptr().is_null() {
+        return randomness;
+    }
+    // SAFETY: its alignment was checked when it was set; the caller has the rest.
+    randomness.next(unsafe { further.as_ptr().read() })
+}
+
+/// What else a backward pass reads from dZ.
+fn norms_and_bias<U: Element>(
+    dz: ArrayView2<'_, U>,
+    norms: Option<&mut [f32]>,
+    bias: Option<ArrayViewMut1<'_, U::Accumulator>>,
+    update: Update,
+) -> Outcome {
+    match (norms, bias) {
+        (Some(norms), Some(bias)) => product::row_norms_and_column_sums_into(dz, norms, bias, update)?,
+        (Some(norms), None) => product::row_norms_into(dz, norms)?,
+        (None, Some(bias)) => product::column_sums_into(dz, bias, update)?,
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+pub(super) fn gradient<T: Element, U: Element<Accumulator = T::Accumulator>>(
+    rows: ArrayView2<'_, T>,
+    dz: ArrayView2<'_, U>,
+    selection: &Selection,
+    dw: ArrayViewMut2<'_, T::Accumulator>,
+    update: Update,
+    workspace: &mut [T::Accumulator],
+) -> Outcome {
+    Ok(product::weight_gradient_within(rows, dz, selection, dw, update, workspace)?)
+}

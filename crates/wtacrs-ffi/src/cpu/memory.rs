@@ -1,0 +1,41 @@
+//! Saved and scratch memory on the CPU: sizes and alignment, and scratch memory as numbers.
+
+use crate::arguments::{Array, Dtype, Number, with_element};
+use crate::boundary::status::WTACRS_STATUS_SIZE_OVERFLOW;
+use crate::boundary::{Failure, Outcome};
+use wtacrs_core::product::workspace_len;
+
+/// Alignment of saved and scratch memory: that of a cache line, and of every number.
+pub(super) const ALIGNMENT: usize = 64;
+
+/// The next multiple of the alignment.
+pub(super) fn aligned(bytes: usize) -> Option<usize> {
+    bytes.checked_next_multiple_of(ALIGNMENT)
+}
+
+/// Bytes that a weight gradient from `kept` rows works in.
+pub(super) fn workspace_bytes(h: Dtype, kept: usize, in_features: usize, out_features: usize) -> Outcome<usize> {
+    let overflow =
+        || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, format!("the scratch memory for {kept} rows overflows"));
+    // An upper bound first, so that the numbers below cannot overflow.
+    let most = in_features.checked_add(out_features).and_then(|columns| columns.checked_mul(kept));
+    most.and_then(|count| count.checked_mul(size_of::<f64>())).ok_or_else(overflow)?;
+    let numbers = with_element!(h, T => workspace_len::<T>(kept, in_features, out_features));
+    aligned(numbers * h.accumulator().bytes()).filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(overflow)
+}
+
+/// Scratch memory as numbers.
+///
+/// # Safety
+///
+/// It is aligned to [`ALIGNMENT`], writable, and used by nobody else as long as the numbers live.
+pub(super) unsafe fn workspace<'a, A: Number>(scratch: &Array<u8>) -> &'a mut [A] {
+    let bytes = scratch.region().bytes;
+    if bytes == 0 {
+        return &mut [];
+    }
+    // SAFETY: aligned to more than any number's alignment; any bytes are a number; the caller has the rest.
+    unsafe { core::slice::from_raw_parts_mut(scratch.as_ptr().cast(), bytes / size_of::<A>()) }
+}
+
+const _: () = assert!(ALIGNMENT.is_multiple_of(align_of::<f64>()));

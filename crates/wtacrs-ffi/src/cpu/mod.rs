@@ -1,0 +1,65 @@
+//! The CPU's side of every object: core's functions on typed views of the caller's memory.
+
+mod expected_error;
+mod kept_block;
+mod linear;
+mod memory;
+mod norm_cache;
+mod norm_predictor;
+mod tensor_mul;
+
+use self::linear::CpuLinear;
+use self::norm_cache::CpuNormCache;
+use self::norm_predictor::CpuNormPredictor;
+use self::tensor_mul::CpuTensorMul;
+use crate::arguments::{Array, Axis, Place, Stream, Tensor, with_element};
+use crate::boundary::Outcome;
+use crate::device::{
+    CacheBounds, Device, LinearDescription, LinearPlan, NormCacheObject, NormPredictorObject, TensorMulDescription,
+    TensorMulPlan,
+};
+use std::sync::Arc;
+use wtacrs_core::guesses::{NormCache, NormPredictor};
+use wtacrs_core::product::row_norms_into;
+
+/// The host's cores and memory.
+#[derive(Debug)]
+pub(crate) struct Cpu;
+
+impl Device for Cpu {
+    fn place(&self) -> Place {
+        Place::Host
+    }
+
+    fn alignment(&self) -> usize {
+        memory::ALIGNMENT
+    }
+
+    fn linear(&self, description: &LinearDescription) -> Outcome<Box<dyn LinearPlan>> {
+        Ok(Box::new(CpuLinear::new(description)?))
+    }
+
+    fn tensor_mul(&self, description: &TensorMulDescription) -> Outcome<Box<dyn TensorMulPlan>> {
+        Ok(Box::new(CpuTensorMul::new(description)?))
+    }
+
+    fn norm_predictor(&self, predictor: NormPredictor) -> Outcome<Arc<dyn NormPredictorObject>> {
+        Ok(Arc::new(CpuNormPredictor::new(predictor)))
+    }
+
+    fn norm_cache(&self, norms: NormCache, bounds: CacheBounds) -> Outcome<Box<dyn NormCacheObject>> {
+        Ok(Box::new(CpuNormCache::new(norms, bounds)?))
+    }
+
+    unsafe fn norms(&self, axis: Axis, x: &Tensor<2>, norms: &Array<f32>, _stream: Stream) -> Outcome {
+        with_element!(x.dtype(), T => {
+            // SAFETY: the caller has it.
+            let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };
+            let x = match axis {
+                Axis::Rows => x,
+                Axis::Columns => x.reversed_axes(),
+            };
+            Ok(row_norms_into(x, norms)?)
+        })
+    }
+}
