@@ -1,5 +1,5 @@
-//! Threshold and draws from ready weights, on one thread: weights a second for each design, alias tables beside
-//! rand_distr's, and how the cost grows with n.
+//! Times the selection from given weights, on one thread: weights a second for each design, alias tables against
+//! rand_distr's, and the growth of the cost with n.
 //!
 //! `cargo bench -p wtacrs-benches --bench select` prints criterion's times and then the tables.
 
@@ -9,7 +9,7 @@ use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
 use rand_pcg::Pcg64;
 use std::hint::black_box;
-use wtacrs_benches::{Case, interleaved, ms, test_mode};
+use wtacrs_benches::{Case, median_times, ms, test_mode};
 use wtacrs_core::Randomness;
 use wtacrs_core::rand_core::Rng as _;
 use wtacrs_core::sampling::AliasTable;
@@ -20,7 +20,7 @@ use wtacrs_core::sampling::{Chance, RngChance};
 const SIZES: [usize; 2] = [1 << 16, 1 << 20];
 const FRACTION: f64 = 0.3;
 
-/// Weights as a layer's: log-normal, spread over three orders of magnitude.
+/// Weights like a layer's: log-normal, spread over three orders of magnitude.
 fn values(n: usize) -> Vec<f32> {
     let uniform = |i: usize, seed| (Philox4x32_10::new(seed, i as u64).next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
     (0..n)
@@ -57,13 +57,13 @@ fn criterion_groups(criterion: &mut Criterion) {
 }
 
 /// Millions of weights a second.
-fn rate(n: usize, milliseconds: f64) -> f64 {
+fn million_weights_per_second(n: usize, milliseconds: f64) -> f64 {
     n as f64 / milliseconds / 1e3
 }
 
-fn throughput() {
-    println!("\nSelection from ready f32 weights (fixed point, threshold, draws), k = {FRACTION} n, one thread\n");
-    println!("| n | design | million weights/s | of it threshold and draws alone |");
+fn print_throughput() {
+    println!("\nSelection from given f32 weights (fixed point, threshold, draws), k = {FRACTION} n, one thread\n");
+    println!("| n | design | million weights/s | threshold and draws alone |");
     println!("|---|---|---|---|");
     for n in SIZES {
         let values = values(n);
@@ -72,13 +72,17 @@ fn throughput() {
         for design in BuiltIn::ALL {
             let mut cases =
                 [Case::new("whole", || select(&values, design)), Case::new("draws", || draw(&weights, budget, design))];
-            let times = interleaved(&mut cases, if test_mode() { 1 } else { 21 });
-            println!("| {n} | {design} | {:.1} | {:.1} |", rate(n, ms(times[0])), rate(n, ms(times[1])));
+            let times = median_times(&mut cases, if test_mode() { 1 } else { 21 });
+            println!(
+                "| {n} | {design} | {:.1} | {:.1} |",
+                million_weights_per_second(n, ms(times[0])),
+                million_weights_per_second(n, ms(times[1]))
+            );
         }
     }
 }
 
-fn alias() {
+fn print_alias_tables() {
     println!("\nAlias tables beside rand_distr's WeightedAliasIndex (u64 weights, Pcg64), one thread\n");
     println!("| n | build ms | theirs | ours / theirs | k draws ms | theirs | ours / theirs |");
     println!("|---|---|---|---|---|---|---|");
@@ -106,7 +110,7 @@ fn alias() {
                 black_box(counts);
             }),
         ];
-        let t: Vec<f64> = interleaved(&mut cases, if test_mode() { 1 } else { 21 }).into_iter().map(ms).collect();
+        let t: Vec<f64> = median_times(&mut cases, if test_mode() { 1 } else { 21 }).into_iter().map(ms).collect();
         println!(
             "| {n} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
             t[0],
@@ -119,7 +123,7 @@ fn alias() {
     }
 }
 
-fn growth() {
+fn print_growth() {
     println!("\nNanoseconds for each weight as n grows, k = {FRACTION} n, one thread\n");
     let designs = [BuiltIn::WtaIid, BuiltIn::WtaStratified, BuiltIn::WtaPivotal];
     println!("| n | wta-iid | wta-stratified | wta-pivotal |\n|---|---|---|---|");
@@ -131,7 +135,7 @@ fn growth() {
             Case::new(design.name(), move || select(values, design))
         });
         let rounds = if test_mode() { 1 } else { 11 };
-        let times = interleaved(&mut cases, rounds);
+        let times = median_times(&mut cases, rounds);
         let cells: Vec<String> = times.iter().map(|&t| format!("{:.1}", ms(t) * 1e6 / n as f64)).collect();
         println!("| 2^{log_n} | {} |", cells.join(" | "));
     }
@@ -143,8 +147,8 @@ fn main() {
         let mut criterion = Criterion::default().configure_from_args();
         criterion_groups(&mut criterion);
         criterion.final_summary();
-        throughput();
-        alias();
-        growth();
+        print_throughput();
+        print_alias_tables();
+        print_growth();
     });
 }

@@ -1,8 +1,8 @@
-//! What the benches share: data, and ratios that a noisy machine cannot bend.
+//! Shared by the benches: test data, and ratios of times that hold on a noisy machine.
 //!
 //! Criterion times each case by itself, minutes apart from the others. A ratio of two such times carries whatever the
-//! machine did in between. [`interleaved`] runs all cases in turn, round after round, and takes each one's median, so
-//! that what it compares was measured under the same conditions.
+//! machine did in between. [`median_times`] runs all cases in turn, round after round, and takes the median of each, so
+//! the compared times were measured under the same conditions.
 
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use wtacrs_core::sampling::Philox4x32_10;
 
 /// One case of a comparison.
 pub struct Case<'a> {
-    /// How tables call it.
+    /// Its name.
     pub name: &'a str,
     /// One run of it.
     pub run: Box<dyn FnMut() + 'a>,
@@ -27,13 +27,13 @@ impl<'a> Case<'a> {
 }
 
 /// Each case's median time over `rounds` rounds, after one round to warm up.
-pub fn interleaved(cases: &mut [Case<'_>], rounds: usize) -> Vec<Duration> {
-    interleaved_quantile(cases, rounds, 0.5)
+pub fn median_times(cases: &mut [Case<'_>], rounds: usize) -> Vec<Duration> {
+    time_quantiles(cases, rounds, 0.5)
 }
 
-/// The time that a share `quantile` of each case's rounds was faster than, after one round to warm up. A low quantile
-/// suits cases far shorter than a scheduler's time slice: other users of the machine only ever add to them.
-pub fn interleaved_quantile(cases: &mut [Case<'_>], rounds: usize, quantile: f64) -> Vec<Duration> {
+/// The `quantile` of each case's time over `rounds` rounds, after one round to warm up. A low quantile suits cases that
+/// are far shorter than a scheduler's time slice, since other users of the machine can only make them slower.
+pub fn time_quantiles(cases: &mut [Case<'_>], rounds: usize, quantile: f64) -> Vec<Duration> {
     let mut times = vec![Vec::with_capacity(rounds); cases.len()];
     for round in 0..=rounds {
         for (case, times) in cases.iter_mut().zip(&mut times) {
@@ -53,13 +53,13 @@ pub fn interleaved_quantile(cases: &mut [Case<'_>], rounds: usize, quantile: f64
         .collect()
 }
 
-/// Whether the benches are only to be run once, as `cargo test --benches` and `cargo bench -- --test` ask.
+/// Whether every bench is to run only once: in `cargo test --benches` and `cargo bench -- --test`.
 pub fn test_mode() -> bool {
     let args: Vec<String> = std::env::args().collect();
     args.iter().any(|arg| arg == "--test") || !args.iter().any(|arg| arg == "--bench")
 }
 
-/// rows × columns of numbers as a layer's might be: row sizes spread over two orders of magnitude.
+/// A matrix (rows × columns) like a layer's: the sizes of rows are spread over two orders of magnitude.
 pub fn layer_like(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
     let unit = |index: u64| {
         let bits = Philox4x32_10::new(seed, index).next_u64();
@@ -71,7 +71,7 @@ pub fn layer_like(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
     })
 }
 
-/// Bytes a second that all cores read together, from a buffer far larger than any cache.
+/// The bytes a second that all cores together read from a buffer far larger than any cache.
 pub fn read_bandwidth() -> f64 {
     let words: usize = if test_mode() { 1 << 20 } else { 1 << 26 };
     let buffer = vec![1_u64; words];
@@ -80,7 +80,7 @@ pub fn read_bandwidth() -> f64 {
     let mut cases = [Case::new("read", || {
         black_box(read());
     })];
-    let time = interleaved(&mut cases, if test_mode() { 1 } else { 11 })[0];
+    let time = median_times(&mut cases, if test_mode() { 1 } else { 11 })[0];
     size_of_val::<[u64]>(&buffer) as f64 / time.as_secs_f64()
 }
 

@@ -1,9 +1,9 @@
-//! `cargo xtask gpu-bundle`: a folder to copy to a machine that has a GPU and no Rust.
+//! `cargo xtask gpu-bundle`: makes a folder to copy to a machine that has a GPU and no Rust.
 //!
 //! ```text
-//! out/bin/*       GPU tests and benches, stripped and packed: unpacked, each carries all kernels as text, tests twice
-//! out/testdata/   what tests read
-//! out/run.sh      tests, the same under compute-sanitizer's tools, benches
+//! out/bin/*       GPU tests and benches, stripped and packed: each contains all kernels as text, tests contain them twice
+//! out/testdata/   the files that tests read
+//! out/run.sh      runs the tests, the tests again under compute-sanitizer's tools, and the benches
 //! ```
 
 use crate::error::Error;
@@ -16,9 +16,9 @@ use std::process::Command;
 /// A package whose integration tests run on a GPU where there is one.
 struct Tests {
     package: &'static str,
-    /// A line in the source of those that do.
+    /// A line that the source of each such test contains.
     mark: &'static str,
-    /// Features that they need.
+    /// The features that they need.
     features: &'static str,
 }
 
@@ -27,32 +27,32 @@ const TESTS: &[Tests] = &[
     Tests { package: "wtacrs-ffi", mark: "mod machine;", features: "emulator" },
 ];
 
-/// Benches that need a GPU: package and name.
+/// The benches that need a GPU: package and name.
 const BENCHES: &[(&str, &str)] = &[("wtacrs-benches", "gpu")];
 
-/// The folder's limit, executables packed: what has to be copied.
+/// The limit of the folder's size, with packed executables.
 const LIMIT_MIB: u64 = 60;
 
 const SCRIPT: &str = include_str!("run.sh");
 
-/// Builds and fills the folder.
+/// Builds the executables and fills the folder.
 pub(crate) fn run(out: &Path) -> Result<(), Error> {
     let target = workspace::target()?.join("gpu-bundle");
-    let mut bundled = 0;
+    let mut count = 0;
     for Tests { package, mark, features } in TESTS {
         report::step("Building", format_args!("the tests of {package}"));
         let names = tests(&workspace::root().join("crates").join(package).join("tests"), mark)?;
         let mut arguments = vec!["test", "--package", package, "--release", "--features", features];
         arguments.extend(names.iter().flat_map(|name| ["--test", name]));
         let executables = build(&target, &arguments)?;
-        bundled += copy_all(&executables, &out.join("bin/tests").join(package))?;
+        count += pack(&executables, &out.join("bin/tests").join(package))?;
     }
     for (package, bench) in BENCHES {
         report::step("Building", format_args!("the bench {bench} of {package}"));
         let executables = build(&target, &["bench", "--package", package, "--bench", bench])?;
-        bundled += copy_all(&executables, &out.join("bin/benches"))?;
+        count += pack(&executables, &out.join("bin/benches"))?;
     }
-    if bundled == 0 {
+    if count == 0 {
         return Err(Error::Empty);
     }
     copy_folder(&workspace::root().join("testdata"), &out.join("testdata"))?;
@@ -64,11 +64,11 @@ pub(crate) fn run(out: &Path) -> Result<(), Error> {
     if found_mib > LIMIT_MIB {
         return Err(Error::Large { found_mib, limit_mib: LIMIT_MIB });
     }
-    report::step("Bundled", format_args!("{bundled} executables, {found_mib} MiB, into {}", out.display()));
+    report::step("Bundled", format_args!("{count} executables, {found_mib} MiB, into {}", out.display()));
     Ok(())
 }
 
-/// The names of a folder's tests that have a line: files, and folders with a main.rs.
+/// The names of a folder's tests (files, and folders with a main.rs) whose source contains the line `mark`.
 fn tests(folder: &Path, mark: &str) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::file(folder))? {
@@ -86,7 +86,7 @@ fn tests(folder: &Path, mark: &str) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The executables that cargo builds for these arguments, with their targets' names.
+/// Builds what these arguments name, and returns the executables with their targets' names.
 fn build(target: &Path, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
     let mut command = Command::new(workspace::cargo());
     command
@@ -102,8 +102,8 @@ fn build(target: &Path, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>, Er
     Ok(artifacts.filter_map(|artifact| Some((artifact.target.name, artifact.executable?))).collect())
 }
 
-/// Packs executables under their names into an otherwise empty folder; how many.
-fn copy_all(executables: &[(String, PathBuf)], folder: &Path) -> Result<usize, Error> {
+/// Empties the folder, packs the executables into it under their names, and returns their number.
+fn pack(executables: &[(String, PathBuf)], folder: &Path) -> Result<usize, Error> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(Error::file(folder))?;
     }
@@ -130,7 +130,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The bytes of all files of a folder.
+/// The size of all files of a folder, in bytes.
 fn size(folder: &Path) -> Result<u64, Error> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder).map_err(Error::file(folder))? {

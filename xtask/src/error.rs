@@ -1,4 +1,4 @@
-//! Why a task stops, in one line that says what to do.
+//! Why a task stops: one line that says what to do.
 
 use std::path::{Path, PathBuf};
 
@@ -15,14 +15,14 @@ pub(crate) enum Error {
     Start { program: String, source: std::io::Error },
     #[error("{program} failed")]
     Failed { program: String },
-    #[error("{program} did not tell where it wrote {what}")]
-    NotTold { program: String, what: String },
+    #[error("{program} did not report where it wrote {what}")]
+    NotReported { program: String, what: String },
     #[error(
         "no compiler for NVPTX: apt-get install rustc-web rust-web-src cargo-web (1.96 or newer), or rustup toolchain \
          install nightly --component rust-src"
     )]
     NoCompiler,
-    #[error("no ptxas: pip install nvidia-cuda-nvcc==13.0.88, or set WTACRS_PTXAS to one")]
+    #[error("no ptxas: pip install nvidia-cuda-nvcc==13.0.88, or set WTACRS_PTXAS to its path")]
     NoAssembler,
     #[error("{path} is version {found}, which does not know {architecture}: pip install nvidia-cuda-nvcc==13.0.88", path = path.display())]
     OldAssembler { path: PathBuf, found: String, architecture: String },

@@ -1,4 +1,5 @@
-//! libwtacrs as any C library is installed: shared and static library, header, pkg-config file, CMake configuration.
+//! Installs libwtacrs as C libraries are installed: shared and static library, header, pkg-config file, CMake
+//! configuration.
 //!
 //! ```text
 //! PREFIX/include/wtacrs.h
@@ -6,7 +7,7 @@
 //! PREFIX/lib/pkgconfig/wtacrs.pc      PREFIX/lib/cmake/wtacrs/wtacrs-config{,-version}.cmake
 //! ```
 //!
-//! Nothing in the tree names the prefix, so it may be moved.
+//! No file in the tree contains the prefix, so the tree can be moved.
 
 use crate::error::Error;
 use crate::report::step;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
-/// The number in the SONAME: WTACRS_ABI_VERSION of the header (`tests/installed.rs` of wtacrs-ffi holds them together).
+/// The number in the SONAME: WTACRS_ABI_VERSION of the header, as `tests/installed.rs` of wtacrs-ffi checks.
 const ABI: &str = "0";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -31,17 +32,17 @@ const TEMPLATES: [(&str, &str); 3] = [
 ///
 /// If the build fails, or something cannot be written.
 pub(crate) fn run(prefix: &Path) -> Result<(), Error> {
-    let built = build()?;
-    let library = prefix.join("lib");
-    for folder in [prefix.join("include"), library.join("pkgconfig"), library.join("cmake/wtacrs")] {
+    let build_folder = build()?;
+    let library_folder = prefix.join("lib");
+    for folder in [prefix.join("include"), library_folder.join("pkgconfig"), library_folder.join("cmake/wtacrs")] {
         fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
     }
-    let full = format!("libwtacrs.so.{VERSION}");
+    let full_name = format!("libwtacrs.so.{VERSION}");
     let soname = format!("libwtacrs.so.{ABI}");
-    copy(&built.join("libwtacrs.so"), &library.join(&full))?;
-    copy(&built.join("libwtacrs.a"), &library.join("libwtacrs.a"))?;
-    link(&full, &library.join(&soname))?;
-    link(&soname, &library.join("libwtacrs.so"))?;
+    copy(&build_folder.join("libwtacrs.so"), &library_folder.join(&full_name))?;
+    copy(&build_folder.join("libwtacrs.a"), &library_folder.join("libwtacrs.a"))?;
+    link(&full_name, &library_folder.join(&soname))?;
+    link(&soname, &library_folder.join("libwtacrs.so"))?;
     copy(&root().join("crates/wtacrs-ffi/include/wtacrs.h"), &prefix.join("include/wtacrs.h"))?;
     for (path, template) in TEMPLATES {
         let path = prefix.join(path);
@@ -52,13 +53,13 @@ pub(crate) fn run(prefix: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The folder that cargo has built the libraries into.
+/// Builds the libraries, and returns the folder that contains them.
 fn build() -> Result<PathBuf, Error> {
     let mut command = Command::new(cargo());
     command.current_dir(root()).args(["rustc", "--locked", "--release", "-p", "wtacrs-ffi", "--lib", "--"]);
     command.arg(format!("-Clink-arg=-Wl,-soname,libwtacrs.so.{ABI}"));
     command.arg("-Cstrip=debuginfo");
-    // Threads of its pool may outlive a dlclose: once loaded, it stays.
+    // Threads of the library's pool may outlive a dlclose, so it stays loaded.
     command.arg("-Clink-arg=-Wl,-z,nodelete");
     output(&mut command)?;
     Ok(target()?.join("release"))

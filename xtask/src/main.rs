@@ -1,12 +1,13 @@
-//! `cargo xtask`: builds and checks the GPU code, packs GPU tests for a machine that has no Rust, installs the C library.
+//! `cargo xtask`: builds and checks the GPU code, packs GPU tests for a machine without Rust, installs the C library, and
+//! checks that no files import each other.
 //!
-//! | room | holds |
+//! | module | contains |
 //! |---|---|
-//! | [`toolchain`] | where a compiler for NVPTX and ptxas are, and how to install what is missing |
-//! | [`ptx`] | kernels to PTX text, its checks, and the manifest |
-//! | [`bundle`] | GPU tests and benches as executables in a folder |
-//! | [`install`] | the C library, its header and its configuration under a prefix |
-//! | [`circles`] | files that import each other |
+//! | [`ptx`] | the PTX: its build, its checks, and the manifest |
+//! | [`bundle`] | GPU tests and benches, as executables in a folder |
+//! | [`install`] | the C library, its header and its configuration, installed under a prefix |
+//! | [`circles`] | the search for files that import each other |
+//! | [`toolchain`] | the search for a compiler for NVPTX and for ptxas |
 
 mod bundle;
 mod circles;
@@ -32,25 +33,25 @@ struct Arguments {
 enum Command {
     /// Build the PTX from the kernels' sources, and check it
     Ptx {
-        /// Write nothing; fail where the committed PTX is not what the sources give
+        /// Write nothing; fail if the committed PTX differs from what the sources give
         #[arg(long)]
         check: bool,
     },
-    /// Put GPU tests and benches, stripped, and a script that runs them into a folder
+    /// Put GPU tests and benches, and a script that runs them, into a folder
     GpuBundle {
-        /// The folder, made if it is not there
+        /// The folder; created if it does not exist
         #[arg(long)]
         out: PathBuf,
     },
     /// Build libwtacrs and put it, its header, its pkg-config file and its CMake configuration under a prefix
     Install {
-        /// Where: lib/ and include/ are made below it
+        /// The prefix; lib/ and include/ are created below it
         #[arg(long)]
         prefix: PathBuf,
     },
-    /// Fail where files of a crate import each other
+    /// Fail if files of a crate import each other
     Circles {
-        /// List what was read, and what could not be looked into
+        /// List what was read, and what could not be resolved
         #[arg(long)]
         verbose: bool,
     },

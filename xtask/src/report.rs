@@ -1,24 +1,24 @@
-//! Progress and failures, in cargo's manner.
+//! Prints progress and failures in cargo's style.
 
 use std::fmt::Display;
 use std::io::IsTerminal;
 
-/// A step that begins: a verb in -ing, and what it is about.
+/// Prints a step: a verb, and its object.
 pub(crate) fn step(verb: &str, about: impl Display) {
     line("1;32", verb, about);
 }
 
-/// What a reader should know, though nothing is wrong.
+/// Prints something that the reader should know and that is not wrong.
 pub(crate) fn note(about: impl Display) {
     line("1;36", "Note", about);
 }
 
-/// One of several things that are wrong.
+/// Prints one of several things that are wrong.
 pub(crate) fn finding(about: impl Display) {
     line("1;31", "Found", about);
 }
 
-/// Why the task ends here.
+/// Prints why the task fails.
 pub(crate) fn failure(about: impl Display) {
     line("1;31", "Failed", about);
 }

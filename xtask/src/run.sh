@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Runs the GPU tests, the same under compute-sanitizer where it is found, and the benches. Needs a GPU and its driver.
+# Runs the GPU tests, the tests again under compute-sanitizer if it is installed, and the benches. Needs a GPU and its driver.
 #
 #   run.sh           everything
 #   run.sh tests     the tests only; likewise: sanitizer, benches
 #
-# Under the sanitizers tests leave out the emulator and the PTX on it, of which those see nothing (WTACRS_ONLY_GPU).
+# Under the sanitizers, the tests leave out the emulator and the PTX on it, which the sanitizers do not see
+# (WTACRS_ONLY_GPU).
 set -uo pipefail
 cd "$(dirname "$0")"
 find bin -name '*.gz' -exec gzip -d {} +
 export WTACRS_REQUIRE_GPU=1 WTACRS_TESTDATA="$PWD/testdata"
 
-# cuBLAS and compute-sanitizer of Python's nvidia packages, where there are any.
+# Finds cuBLAS and compute-sanitizer in Python's nvidia packages, if there are any.
 packages=$(python3 -c 'import nvidia; print(*nvidia.__path__)' 2>/dev/null) || packages=
 for folder in $packages; do
     for library in "$folder"/*/lib; do
@@ -39,7 +40,7 @@ if [ "$what" = all ] || [ "$what" = sanitizer ]; then
     export WTACRS_ONLY_GPU=1
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck synccheck initcheck; do
-            # Tests copy what kernels need not have written back too, and look at none of it: initcheck is to judge kernels alone.
+            # Tests also copy back memory that kernels need not write, without reading it. initcheck shall check kernels only.
             options=()
             [ "$tool" = initcheck ] && options=(--check-api-memory-access no)
             for test in bin/tests/*/*; do
@@ -47,7 +48,7 @@ if [ "$what" = all ] || [ "$what" = sanitizer ]; then
             done
         done
     else
-        echo "compute-sanitizer is not here: pip install nvidia-cuda-sanitizer-api"
+        echo "compute-sanitizer is missing: pip install nvidia-cuda-sanitizer-api"
     fi
 fi
 

@@ -1,7 +1,7 @@
-//! Where a compiler for NVPTX and the assembler ptxas are.
+//! Finds a compiler for NVPTX, and the assembler ptxas.
 //!
-//! The compiler is any rustc that has its library's sources beside it: Debian's rustc-web with rust-web-src, or a rustup
-//! nightly with rust-src. It is another one than builds this program, so cargo's environment is not passed on.
+//! The compiler is any rustc that has its library's sources: Debian's rustc-web with rust-web-src, or a rustup nightly with
+//! rust-src. It is not the compiler that builds this program, so cargo's environment is not passed on.
 
 use crate::error::Error;
 use crate::workspace;
@@ -13,40 +13,40 @@ use std::process::{Command, Stdio};
 pub(crate) struct Compiler {
     rustc: PathBuf,
     cargo: PathBuf,
-    /// rustc's own name for its version, and LLVM's version.
+    /// The version as rustc prints it, and LLVM's version.
     pub(crate) version: String,
 }
 
 impl Compiler {
-    /// The compiler of the wanted version, or else any.
+    /// The compiler of the wanted version, or otherwise any.
     pub(crate) fn find(wanted: Option<&str>) -> Result<Self, Error> {
         let mut found: Vec<Self> = candidates().filter_map(|folder| Self::at(&folder)).collect();
         let place = found.iter().position(|compiler| Some(compiler.version.as_str()) == wanted).unwrap_or(0);
         if found.is_empty() { Err(Error::NoCompiler) } else { Ok(found.swap_remove(place)) }
     }
 
-    /// The compiler in this folder, if it has sources.
+    /// The compiler in this folder, if it has its sources.
     fn at(folder: &Path) -> Option<Self> {
         let (rustc, cargo) = (folder.join("rustc"), folder.join("cargo"));
         if !cargo.exists() {
             return None;
         }
-        let sysroot = quiet(Command::new(&rustc).args(["--print", "sysroot"]))?;
+        let sysroot = output_if_ok(Command::new(&rustc).args(["--print", "sysroot"]))?;
         let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
         if !library.join("core/src/lib.rs").exists() {
             return None;
         }
-        let version = version(&quiet(Command::new(&rustc).arg("-Vv"))?)?;
+        let version = version(&output_if_ok(Command::new(&rustc).arg("-Vv"))?)?;
         Some(Self { rustc, cargo, version })
     }
 
-    /// A cargo that calls this compiler, with unstable features and nothing of the environment that builds this program.
+    /// A cargo that calls this compiler, with unstable features, and without the environment of this program's build.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(&self.cargo);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            let kept = ["CARGO_HOME", "CARGO_TERM_COLOR", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS"];
-            if (name.starts_with("CARGO") || name.starts_with("RUST")) && !kept.contains(&name.as_str()) {
+            let passed_on = ["CARGO_HOME", "CARGO_TERM_COLOR", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS"];
+            if (name.starts_with("CARGO") || name.starts_with("RUST")) && !passed_on.contains(&name.as_str()) {
                 command.env_remove(name);
             }
         }
@@ -55,14 +55,14 @@ impl Compiler {
     }
 }
 
-/// Folders that may have a compiler.
+/// Folders that may contain a compiler.
 fn candidates() -> impl Iterator<Item = PathBuf> {
-    let nightly = quiet(Command::new("rustup").args(["which", "--toolchain", "nightly", "rustc"]))
+    let nightly = output_if_ok(Command::new("rustup").args(["which", "--toolchain", "nightly", "rustc"]))
         .and_then(|path| Some(Path::new(path.trim()).parent()?.to_owned()));
     [PathBuf::from("/usr/bin")].into_iter().chain(nightly)
 }
 
-/// `rustc 1.96.0 (…), LLVM 22.1.8` of what `rustc -Vv` says.
+/// Makes `rustc 1.96.0 (…), LLVM 22.1.8` from the output of `rustc -Vv`.
 fn version(verbose: &str) -> Option<String> {
     let llvm = verbose.lines().find(|line| line.starts_with("LLVM version"))?;
     Some(format!("{}, LLVM {}", verbose.lines().next()?, llvm.rsplit(' ').next()?))
@@ -71,12 +71,12 @@ fn version(verbose: &str) -> Option<String> {
 /// ptxas.
 pub(crate) struct Assembler {
     pub(crate) path: PathBuf,
-    /// As `V13.0.88`.
+    /// Such as `V13.0.88`.
     pub(crate) version: String,
 }
 
 impl Assembler {
-    /// `WTACRS_PTXAS`, else what is on the path, in the CUDA toolkit or in Python's package.
+    /// The ptxas that `WTACRS_PTXAS` names, or else one on the path, in the CUDA toolkit, or in Python's package.
     pub(crate) fn find() -> Result<Self, Error> {
         let named = std::env::var_os("WTACRS_PTXAS").map(PathBuf::from);
         let places: Vec<PathBuf> = match named {
@@ -84,7 +84,7 @@ impl Assembler {
             None => folders().map(|folder| folder.join("ptxas")).chain(python_package()).collect(),
         };
         let mut found = places.into_iter().filter_map(|path| {
-            let text = quiet(Command::new(&path).arg("--version"))?;
+            let text = output_if_ok(Command::new(&path).arg("--version"))?;
             let version = text.rsplit(", ").next()?.split_whitespace().next()?.to_owned();
             Some(Self { path, version })
         });
@@ -103,16 +103,16 @@ fn home_bin(home: &OsStr) -> PathBuf {
     Path::new(home).join("bin")
 }
 
-/// The ptxas of the package nvidia-cuda-nvcc, if python3 has it.
+/// The ptxas of the package nvidia-cuda-nvcc, if it is installed for python3.
 fn python_package() -> Option<PathBuf> {
     let script = "import importlib.metadata as m; d = m.distribution('nvidia-cuda-nvcc'); \
                   print(next(d.locate_file(f) for f in d.files if f.name == 'ptxas'))";
-    let path = quiet(Command::new("python3").args(["-c", script]))?;
+    let path = output_if_ok(Command::new("python3").args(["-c", script]))?;
     Some(PathBuf::from(path.trim()))
 }
 
-/// The standard output of a program, if it is there and succeeds.
-fn quiet(command: &mut Command) -> Option<String> {
+/// The standard output of a program, if it exists and succeeds.
+fn output_if_ok(command: &mut Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,4 +1,4 @@
-//! Where things are in this repository.
+//! The repository's folders and files, and the programs that tasks run.
 
 use crate::error::Error;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// The folder of the built PTX and its manifest, inside the package that carries it.
+/// The folder of the built PTX and its manifest, in the package that contains it.
 pub(crate) const PTX: &str = "crates/wtacrs-kernels/ptx";
 
 /// Cargo's target folder.
@@ -27,19 +27,19 @@ pub(crate) fn target() -> Result<PathBuf, Error> {
     Ok(metadata.target_directory)
 }
 
-/// The tracked files with an extension, as paths below the repository's folder.
+/// The tracked files with an extension, as paths relative to the repository's folder.
 pub(crate) fn tracked(extension: &str) -> Result<Vec<PathBuf>, Error> {
     let mut command = Command::new("git");
     command.args(["ls-files", "-z", "--"]).arg(format!("*.{extension}")).current_dir(root());
     Ok(output(&mut command)?.split_terminator('\0').map(PathBuf::from).collect())
 }
 
-/// The cargo that runs this.
+/// The cargo that runs this program.
 pub(crate) fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or("cargo".into(), PathBuf::from)
 }
 
-/// The standard output of a program that must succeed; its standard error goes to ours.
+/// Runs a program that must succeed, and returns its standard output. Its standard error goes to ours.
 pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stderr(Stdio::inherit()).output();
@@ -50,7 +50,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What cargo says of an artifact when asked for JSON.
+/// cargo's JSON message about an artifact.
 #[derive(Deserialize)]
 pub(crate) struct Artifact {
     pub(crate) manifest_path: PathBuf,

@@ -1,14 +1,14 @@
-//! The whole estimate of dW beside the exact product, on the same cores: norms of H and of dZ, selection, gather,
+//! Times the whole estimate of dW against the exact product, on the same cores: norms of H and of dZ, selection, gather,
 //! product. The target is k/n + 0.06 of the exact product's time.
 //!
-//! `cargo bench -p wtacrs-benches --bench estimate` prints criterion's times and then tables of ratios.
+//! `cargo bench -p wtacrs-benches --bench estimate` prints criterion's times and then tables of print_ratios.
 
 mod predictor;
 
 use criterion::{BenchmarkId, Criterion};
 use ndarray::{Array2, s};
 use std::hint::black_box;
-use wtacrs_benches::{Case, interleaved, layer_like, ms, read_bandwidth, test_mode};
+use wtacrs_benches::{Case, layer_like, median_times, ms, read_bandwidth, test_mode};
 use wtacrs_core::Randomness;
 use wtacrs_core::guesses::NormGuess;
 use wtacrs_core::layers::{Linear, Saved};
@@ -41,7 +41,7 @@ impl Layer {
         product::exact_weight_gradient(self.h.view(), self.dz.view(), dw.view_mut(), Update::Overwrite).expect("fits");
     }
 
-    /// The exact product by the crate `gemm`, for which this repository is not to blame.
+    /// The exact product by the crate `gemm`: a peer that this repository does not use.
     fn exact_by_gemm(&self, dw: &mut Array2<f32>) {
         let ((tokens, inputs), outputs) = (self.h.dim(), self.dz.ncols());
         let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
@@ -72,7 +72,7 @@ impl Layer {
         }
     }
 
-    /// Forward and backward of an estimated layer, into memory that lives from step to step.
+    /// The forward and backward pass of an estimated layer, into memory that is reused from step to step.
     fn estimate(&self, layer: &Linear, memory: &mut (Saved<f32>, Scratch<f32>), dw: &mut Array2<f32>, offset: u64) {
         let (saved, scratch) = memory;
         layer
@@ -111,7 +111,7 @@ fn criterion_groups(criterion: &mut Criterion) {
     }
 }
 
-fn ratios() {
+fn print_ratios() {
     let rounds = if test_mode() { 1 } else { 41 };
     let bandwidth = read_bandwidth();
     println!("\n{TOKENS} tokens, f32, {} threads, reading {:.1} GB/s\n", rayon::current_num_threads(), bandwidth / 1e9);
@@ -133,20 +133,20 @@ fn ratios() {
             let mut memory = (saved, Scratch::new());
             let mut gathered = kept.clone();
             let mut buffers: [Array2<f32>; 5] = std::array::from_fn(|_| layer.dw());
-            let [of_exact, of_gemm, of_estimate, of_dense, of_product] = &mut buffers;
+            let [dw_exact, dw_by_gemm, dw_estimate, dw_of_k_rows, dw_product] = &mut buffers;
             let mut norms = [vec![0.0; TOKENS], vec![0.0; TOKENS]];
             let [norms_of_h, norms_of_dz] = &mut norms;
             let mut scratch = Scratch::new();
             let mut offset = 0;
             let mut cases = [
-                Case::new("exact", || layer.exact(of_exact)),
-                Case::new("exact, crate gemm", || layer.exact_by_gemm(of_gemm)),
+                Case::new("exact", || layer.exact(dw_exact)),
+                Case::new("exact, crate gemm", || layer.exact_by_gemm(dw_by_gemm)),
                 Case::new("estimate", || {
                     offset += TOKENS as u64;
-                    layer.estimate(&linear, &mut memory, of_estimate, offset);
+                    layer.estimate(&linear, &mut memory, dw_estimate, offset);
                 }),
                 Case::new("dense product of k rows", || {
-                    let dw = of_dense.view_mut();
+                    let dw = dw_of_k_rows.view_mut();
                     product::exact_weight_gradient(dense_h.view(), dense_dz, dw, Update::Overwrite).expect("fits");
                 }),
                 Case::new("norms H", || product::row_norms_into(layer.h.view(), norms_of_h).expect("fits")),
@@ -159,7 +159,7 @@ fn ratios() {
                     product::gather_into(layer.h.view(), &selection, gathered.view_mut()).expect("fits");
                 }),
                 Case::new("product", || {
-                    let dw = of_product.view_mut();
+                    let dw = dw_product.view_mut();
                     product::weight_gradient_into(
                         kept.view(),
                         layer.dz.view(),
@@ -171,7 +171,7 @@ fn ratios() {
                     .expect("fits");
                 }),
             ];
-            let times = interleaved(&mut cases, rounds);
+            let times = median_times(&mut cases, rounds);
             let exact = ms(times[0]);
             let bytes = size_of_val::<[f32]>(layer.h.as_slice().expect("standard layout"))
                 + size_of_val::<[f32]>(layer.dz.as_slice().expect("standard layout"));
@@ -196,6 +196,6 @@ fn main() {
     criterion_groups(&mut criterion);
     predictor::criterion_groups(&mut criterion);
     criterion.final_summary();
-    ratios();
-    predictor::ratios();
+    print_ratios();
+    predictor::print_ratios();
 }

@@ -1,4 +1,4 @@
-//! The peers, cuBLAS and cuBLASLt, loaded at run time if they are installed.
+//! The peers cuBLAS and cuBLASLt, loaded at run time if they are installed.
 
 use crate::device::{Buffer, Gpu};
 use cudarc::cublas::{result as blas, sys};
@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 
-/// NVIDIA recommends so many bytes for Hopper, and fewer for other GPUs.
+/// The size that NVIDIA recommends for Hopper; it recommends less for other GPUs.
 const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// A library that computes the exact product.
@@ -19,7 +19,7 @@ pub(crate) trait Peer {
     ///
     /// # Safety
     ///
-    /// Device memory of those sizes, as a `Buffer` aligns it.
+    /// The pointers are to device memory of those sizes, aligned as by `Buffer`.
     unsafe fn weight_gradient(&self, sizes: [usize; 3], left: *const u8, right: *const u8, dw: *mut u8);
 }
 
@@ -57,7 +57,7 @@ impl Peer for Blas {
         let (one, zero) = (1.0_f32, 0.0_f32);
         let [rows, inputs, outputs] = sizes.map(|size| size as c_int);
         let (bf16, f32) = (sys::cudaDataType_t::CUDA_R_16BF, sys::cudaDataType_t::CUDA_R_32F);
-        // In columns instead of rows: dWᵀ = rightᵀ · left.
+        // cuBLAS stores columns, not rows, so it computes dWᵀ = rightᵀ · left.
         // SAFETY: the caller's promise; matrices are dense, so leading dimensions are their widths.
         unsafe {
             blas::gemm_ex(
@@ -86,19 +86,19 @@ impl Peer for Blas {
     }
 }
 
-/// cublasLtMatmul, whose heuristic chooses a kernel once for each size. With a workspace it has more to choose from.
+/// cublasLtMatmul, whose heuristic chooses a kernel once for each size. A workspace gives it more kernels to choose from.
 struct BlasLt {
     handle: lt_sys::cublasLtHandle_t,
     stream: CUstream,
     workspace: Buffer,
-    chosen: RefCell<BTreeMap<[usize; 3], Chosen>>,
+    choices: RefCell<BTreeMap<[usize; 3], Choice>>,
 }
 
-/// How matrices of one size are multiplied.
+/// cuBLASLt's choice for matrices of one size.
 #[derive(Clone, Copy)]
-struct Chosen {
+struct Choice {
     operation: lt_sys::cublasLtMatmulDesc_t,
-    /// Of the right factor, the left one and the product.
+    /// The layouts of the right factor, the left factor and the product.
     layouts: [lt_sys::cublasLtMatrixLayout_t; 3],
     algorithm: lt_sys::cublasLtMatmulAlgo_t,
 }
@@ -110,11 +110,11 @@ impl BlasLt {
             return None;
         }
         let handle = lt::create_handle().expect("cuBLASLt starts");
-        Some(Self { handle, stream, workspace: Buffer::new(WORKSPACE_BYTES), chosen: RefCell::default() })
+        Some(Self { handle, stream, workspace: Buffer::new(WORKSPACE_BYTES), choices: RefCell::default() })
     }
 
-    /// Dense matrices in columns instead of rows, as above.
-    fn choose(&self, sizes: [usize; 3]) -> Result<Chosen, lt::CublasError> {
+    /// The heuristic's first choice for dense matrices, in columns instead of rows as above.
+    fn choose(&self, sizes: [usize; 3]) -> Result<Choice, lt::CublasError> {
         let [rows, inputs, outputs] = sizes.map(|size| size as u64);
         let (bf16, f32) = (lt_sys::cudaDataType_t::CUDA_R_16BF, lt_sys::cudaDataType_t::CUDA_R_32F);
         let operation = lt::create_matmul_desc(lt_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, f32)?;
@@ -143,7 +143,7 @@ impl BlasLt {
             lt::destroy_matmul_pref(preference)?;
             found
         };
-        Ok(Chosen { operation, layouts, algorithm: found.algo })
+        Ok(Choice { operation, layouts, algorithm: found.algo })
     }
 }
 
@@ -153,9 +153,9 @@ impl Peer for BlasLt {
     }
 
     unsafe fn weight_gradient(&self, sizes: [usize; 3], left: *const u8, right: *const u8, dw: *mut u8) {
-        let mut chosen = self.chosen.borrow_mut();
-        let Chosen { operation, layouts: [right_layout, left_layout, product], algorithm } =
-            *chosen.entry(sizes).or_insert_with(|| self.choose(sizes).expect("cuBLASLt knows the product"));
+        let mut choices = self.choices.borrow_mut();
+        let Choice { operation, layouts: [right_layout, left_layout, product], algorithm } =
+            *choices.entry(sizes).or_insert_with(|| self.choose(sizes).expect("cuBLASLt knows the product"));
         let (one, zero) = (1.0_f32, 0.0_f32);
         // SAFETY: the caller's promise; the layouts are of those sizes.
         unsafe {

@@ -1,4 +1,4 @@
-//! A GPU to measure on: memory, a stream, and the time between two events on it.
+//! The GPU to measure on: its memory, a stream, and the time between two events on the stream.
 
 use cudarc::driver::result;
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUstream};
@@ -9,7 +9,7 @@ use wtacrs_kernels::plan::Memory;
 /// The message of every failed call: a bench cannot go on without its GPU.
 const WORKS: &str = "the GPU works";
 
-/// The first GPU, with a stream of its own.
+/// The first GPU, with its own stream.
 pub(crate) struct Gpu {
     pub(crate) driver: Driver,
     stream: CUstream,
@@ -39,7 +39,7 @@ impl Gpu {
         unsafe { self.driver.on(Stream(self.stream.cast())) }
     }
 
-    /// The time that the GPU takes for the work that `enqueue` puts on the stream.
+    /// The time that the GPU takes for the work that `enqueue` enqueues on the stream.
     pub(crate) fn time(&self, enqueue: impl FnOnce()) -> Duration {
         // SAFETY: stream and events live in the current context.
         unsafe {
@@ -62,7 +62,7 @@ impl Gpu {
     /// Enqueues a copy.
     pub(crate) fn copy(&self, to: &Buffer, from: &Buffer, bytes: usize) {
         assert!(bytes <= to.bytes && bytes <= from.bytes, "room for the copy");
-        // SAFETY: both are device memory of so many bytes at least.
+        // SAFETY: both are device memory of at least so many bytes.
         unsafe { result::memcpy_dtod_async(to.at, from.at, bytes, self.stream) }.expect(WORKS);
     }
 }
@@ -73,7 +73,7 @@ impl Buffer {
         Self { at: unsafe { result::malloc_sync(bytes.max(1)) }.expect("enough device memory"), bytes }
     }
 
-    /// A buffer with the values of `block` over and over.
+    /// A buffer filled with the values of `block`, over and over.
     pub(crate) fn repeated<T: Copy>(bytes: usize, block: &[T]) -> Self {
         let (buffer, mut offset) = (Self::new(bytes), 0);
         while offset < bytes {
@@ -82,7 +82,7 @@ impl Buffer {
             unsafe { result::memcpy_htod_sync(buffer.at + offset as u64, &block[..values]) }.expect(WORKS);
             offset += values * size_of::<T>();
         }
-        // A copy of pageable memory may return before it has arrived, and the stream of runs does not wait for it.
+        // A copy of pageable memory may return before it has arrived, and the runs' stream does not wait for it.
         result::ctx::synchronize().expect(WORKS);
         buffer
     }

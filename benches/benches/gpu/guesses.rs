@@ -1,4 +1,5 @@
-//! Sources of guesses for a forward pass, which learn after a backward pass: a predictor and a norm cache.
+//! The sources of guesses: a predictor and a norm cache, which are read before a forward pass and updated after a
+//! backward pass.
 
 use crate::device::{Buffer, Gpu};
 use std::ptr;
@@ -6,9 +7,9 @@ use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
 use wtacrs_kernels::plan::{CacheBatch, LinearPlan, Memory, NormCachePlan, PredictorPlan, UpdateBuffers};
 
 /// Tokens of a sample in the cache.
-const SAMPLE: usize = 512;
+const TOKENS_PER_SAMPLE: usize = 512;
 
-/// A layer's predictor, and a cache of more bytes than the L2 holds.
+/// A layer's predictor, and a cache larger than the L2.
 pub(crate) struct Guesses {
     predictor: PredictorPlan,
     state: Buffer,
@@ -16,33 +17,33 @@ pub(crate) struct Guesses {
     status: Buffer,
     scratch: Buffer,
     cache: NormCachePlan,
-    remembered: Buffer,
-    /// The samples of the batches, one batch after another.
+    cache_memory: Buffer,
+    /// The samples' ids, one batch after another.
     ids: Buffer,
     batches: usize,
     samples: usize,
-    fetched: Buffer,
+    fetched_norms: Buffer,
 }
 
 impl Guesses {
-    /// The norms of all batches have more than `bytes` bytes.
+    /// The cached norms of all batches take more than `bytes` bytes.
     pub(crate) fn new(plan: &LinearPlan, bytes: usize) -> Self {
         let (tokens, in_features) = (plan.settings().tokens, plan.settings().in_features);
         let settings = PredictorSettings::default();
         let predictor = PredictorPlan::new(plan, settings).expect("a valid predictor");
-        let fresh = NormPredictor::new(in_features, settings).expect("a valid predictor");
-        let state = PredictorPlan::first_bytes(&fresh).expect("few features");
-        let (samples, batches) = (tokens / SAMPLE, bytes / (4 * tokens) + 2);
+        let untrained = NormPredictor::new(in_features, settings).expect("a valid predictor");
+        let state = PredictorPlan::first_bytes(&untrained).expect("few features");
+        let (samples, batches) = (tokens / TOKENS_PER_SAMPLE, bytes / (4 * tokens) + 2);
         let ids: Vec<u64> = (0..(batches * samples) as u64).collect();
-        let cache = NormCachePlan::new(ids.len(), SAMPLE).expect("a valid cache");
+        let cache = NormCachePlan::new(ids.len(), TOKENS_PER_SAMPLE).expect("a valid cache");
         Self {
             state: Buffer::repeated(state.len(), &state),
             sums: Buffer::new(8 * predictor.sums_len() as usize),
             status: Buffer::new(8),
             scratch: Buffer::new(predictor.scratch_bytes() as usize),
-            remembered: Buffer::repeated(cache.bytes() as usize, &[0_u8; 1 << 16]),
+            cache_memory: Buffer::repeated(cache.bytes() as usize, &[0_u8; 1 << 16]),
             ids: Buffer::repeated(8 * ids.len(), &ids),
-            fetched: Buffer::new(4 * tokens),
+            fetched_norms: Buffer::new(4 * tokens),
             predictor,
             cache,
             batches,
@@ -54,17 +55,17 @@ impl Guesses {
         self.batches
     }
 
-    /// θ, from which a forward pass makes its guess.
+    /// θ, from which a forward pass computes its guess.
     pub(crate) fn theta(&self) -> *const f32 {
         self.state.pointer::<u8>().wrapping_add(self.predictor.theta().offset as usize).cast()
     }
 
-    /// The four numbers that place the guess.
+    /// The placement of guesses, four numbers.
     pub(crate) fn placement(&self) -> *const f64 {
         self.state.pointer::<u8>().wrapping_add(self.predictor.placement().offset as usize).cast()
     }
 
-    /// Three launches.
+    /// Enqueues the predictor's update, three launches.
     pub(crate) fn update(&self, gpu: &Gpu, saved: Memory, norms: &Buffer) {
         let buffers = UpdateBuffers {
             saved,
@@ -79,25 +80,26 @@ impl Guesses {
         unsafe { self.predictor.update(&mut gpu.launcher(), &buffers) }.expect("launches");
     }
 
-    /// The samples of the batch of run `run`: runs take the batches in turn.
+    /// The batch of run `run`. Runs use the batches in turn.
     fn batch(&self, run: usize) -> CacheBatch {
         CacheBatch {
             samples: self.ids.pointer::<u64>().wrapping_add(run % self.batches * self.samples),
             lengths: ptr::null(),
             count: self.samples,
-            row_tokens: SAMPLE,
-            tokens: self.samples * SAMPLE,
+            row_tokens: TOKENS_PER_SAMPLE,
+            tokens: self.samples * TOKENS_PER_SAMPLE,
         }
     }
 
     pub(crate) fn fetch(&self, gpu: &Gpu, run: usize) {
-        let (cache, batch) = (self.remembered.memory(), self.batch(run));
+        let (cache, batch) = (self.cache_memory.memory(), self.batch(run));
         // SAFETY: as above; ids are less than the cache's samples.
-        unsafe { self.cache.fetch(&mut gpu.launcher(), cache, &batch, self.fetched.pointer()) }.expect("launches");
+        unsafe { self.cache.fetch(&mut gpu.launcher(), cache, &batch, self.fetched_norms.pointer()) }
+            .expect("launches");
     }
 
     pub(crate) fn store(&self, gpu: &Gpu, run: usize, norms: &Buffer) {
-        let (cache, batch) = (self.remembered.memory(), self.batch(run));
+        let (cache, batch) = (self.cache_memory.memory(), self.batch(run));
         // SAFETY: as above.
         unsafe { self.cache.store(&mut gpu.launcher(), cache, &batch, norms.pointer()) }.expect("launches");
     }

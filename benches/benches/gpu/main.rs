@@ -1,9 +1,10 @@
-//! The whole estimate of dW on a GPU beside cuBLAS's and cuBLASLt's exact products, bf16 in and f32 out: times by events on
-//! the device, a table of ratios and one of each step's milliseconds, both from one run.
+//! Times the whole estimate of dW on a GPU against the exact products of cuBLAS and cuBLASLt, bf16 in and f32 out, by
+//! events on the device.
 //!
-//! `cargo bench -p wtacrs-benches --bench gpu` prints criterion's times and then the tables. Matrices, kept rows and the
-//! targets of copies change from run to run, for the peers as for this library, so that they are in the L2 cache only where
-//! training would find them there. Without cuBLAS only this library's times are printed; without a GPU, one line says so.
+//! `cargo bench -p wtacrs-benches --bench gpu` prints criterion's times, then a table of ratios and one of each step's
+//! milliseconds, both from one run. Matrices, kept rows and the targets of copies change from run to run, for the peers as
+//! for this library, so they are in the L2 cache only where training would find them there. Without cuBLAS, only this
+//! library's times are printed. Without a GPU, one line says so.
 
 mod blas;
 mod device;
@@ -13,7 +14,7 @@ mod layer;
 use blas::Peer;
 use criterion::{BenchmarkId, Criterion};
 use device::Gpu;
-use layer::{Layer, REPEATED, Step};
+use layer::{Layer, RUNS_PER_TIMING, Step};
 use std::time::Duration;
 use wtacrs_benches::{ms, test_mode};
 use wtacrs_kernels::launch::driver::Driver;
@@ -30,9 +31,9 @@ fn cases() -> Vec<([usize; 3], f64)> {
     all.take(if test_mode() { 1 } else { usize::MAX }).collect()
 }
 
-/// One thing to time.
+/// Work to time.
 #[derive(Clone, Copy)]
-enum Timed<'a> {
+enum TimedWork<'a> {
     Exact(&'a dyn Peer),
     GatherAndMultiply(&'a dyn Peer),
     KeptRowsBy(&'a dyn Peer),
@@ -42,12 +43,12 @@ enum Timed<'a> {
     CopyFor(Step),
 }
 
-impl Timed<'_> {
+impl TimedWork<'_> {
     fn enqueue(self, layer: &mut Layer<'_>) {
         match self {
             Self::Exact(peer) => layer.exact(peer),
             Self::GatherAndMultiply(peer) => layer.gather_and_multiply(peer),
-            Self::KeptRowsBy(peer) => layer.kept_rows_by(peer),
+            Self::KeptRowsBy(peer) => layer.multiply_kept_rows(peer),
             Self::Estimate => layer.estimate(),
             Self::Step(step) => layer.step(step),
             Self::CopyFor(step) => layer.copy_for(step),
@@ -60,10 +61,10 @@ fn criterion_groups(criterion: &mut Criterion, gpu: &Gpu, peers: &[Box<dyn Peer>
         let mut group = criterion.benchmark_group(format!("gpu/{tokens}x{inputs}->{outputs}"));
         group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
         let mut layer = Layer::new(gpu, sizes, fraction);
-        let exact = peers.iter().map(|peer| (format!("exact, {}", peer.name()), Timed::Exact(&**peer)));
+        let exact = peers.iter().map(|peer| (format!("exact, {}", peer.name()), TimedWork::Exact(&**peer)));
         let gathered =
-            peers.iter().map(|peer| (format!("gather and {}", peer.name()), Timed::GatherAndMultiply(&**peer)));
-        for (name, timed) in exact.chain(gathered).chain([("estimate".into(), Timed::Estimate)]) {
+            peers.iter().map(|peer| (format!("gather and {}", peer.name()), TimedWork::GatherAndMultiply(&**peer)));
+        for (name, timed) in exact.chain(gathered).chain([("estimate".into(), TimedWork::Estimate)]) {
             group.bench_function(BenchmarkId::new(name, fraction), |bencher| {
                 bencher.iter_custom(|count| gpu.time(|| (0..count).for_each(|_| timed.enqueue(&mut layer))));
             });
@@ -72,18 +73,18 @@ fn criterion_groups(criterion: &mut Criterion, gpu: &Gpu, peers: &[Box<dyn Peer>
     }
 }
 
-/// Median times in milliseconds. In each round every thing is timed once.
-fn interleaved(gpu: &Gpu, layer: &mut Layer<'_>, timed: &[Timed<'_>]) -> Vec<f64> {
+/// The median times in milliseconds. Each round times everything once.
+fn median_times(gpu: &Gpu, layer: &mut Layer<'_>, timed: &[TimedWork<'_>]) -> Vec<f64> {
     let rounds = if test_mode() { 1 } else { 21 };
     let mut times = vec![Vec::with_capacity(rounds); timed.len()];
     for round in 0..=rounds {
         for (timed, times) in timed.iter().zip(&mut times) {
-            if let Timed::Step(step) = timed {
+            if let TimedWork::Step(step) = timed {
                 layer.prepare(*step);
             }
-            let time = gpu.time(|| (0..REPEATED).for_each(|_| timed.enqueue(layer)));
+            let time = gpu.time(|| (0..RUNS_PER_TIMING).for_each(|_| timed.enqueue(layer)));
             if round > 0 {
-                times.push(time / REPEATED as u32);
+                times.push(time / RUNS_PER_TIMING as u32);
             }
         }
     }
@@ -96,7 +97,7 @@ fn interleaved(gpu: &Gpu, layer: &mut Layer<'_>, timed: &[Timed<'_>]) -> Vec<f64
         .collect()
 }
 
-/// The steps of the second table, by its columns.
+/// The columns of the second table, and their steps.
 const STEPS: [(&str, Step); 11] = [
     ("norms H", Step::NormsOfH),
     ("norms H, θ", Step::NormsAndGuess),
@@ -110,58 +111,60 @@ const STEPS: [(&str, Step); 11] = [
     ("cache fetch", Step::Fetch),
     ("cache store", Step::Store),
 ];
-/// Steps beside which a copy is measured.
-const COPIED: [Step; 3] = [Step::NormsOfH, Step::Gather, Step::NormsOfDz];
+/// Steps that are compared with a copy of as many bytes.
+const STEPS_WITH_COPIES: [Step; 3] = [Step::NormsOfH, Step::Gather, Step::NormsOfDz];
 
-fn tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
+fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
     let device = gpu.driver.device();
     println!("\n{}, {} multiprocessors, bf16, dW in f32\n", device.name, device.multiprocessors);
     println!(
         "| tokens | layer | k/n | exact ms | by | gather and cuBLAS / exact | exact / estimate | target | cuBLAS on k rows / product | target | copy / norms H | copy / gather | copy / norms dZ | target |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
-    let mut steps = String::new();
+    let mut step_table = String::new();
     for (sizes @ [tokens, inputs, outputs], fraction) in cases() {
         let mut layer = Layer::new(gpu, sizes, fraction);
-        let peers_do = |what: fn(&dyn Peer) -> Timed<'_>| peers.iter().map(move |peer| what(&**peer));
-        let timed: Vec<Timed<'_>> = peers_do(|peer| Timed::Exact(peer))
-            .chain(peers_do(|peer| Timed::GatherAndMultiply(peer)))
-            .chain(peers_do(|peer| Timed::KeptRowsBy(peer)))
-            .chain(COPIED.map(Timed::CopyFor))
-            .chain([Timed::Estimate, Timed::Step(Step::Product)])
-            .chain(STEPS.map(|(_, step)| Timed::Step(step)))
+        let for_each_peer = |work: fn(&dyn Peer) -> TimedWork<'_>| peers.iter().map(move |peer| work(&**peer));
+        let timed: Vec<TimedWork<'_>> = for_each_peer(|peer| TimedWork::Exact(peer))
+            .chain(for_each_peer(|peer| TimedWork::GatherAndMultiply(peer)))
+            .chain(for_each_peer(|peer| TimedWork::KeptRowsBy(peer)))
+            .chain(STEPS_WITH_COPIES.map(TimedWork::CopyFor))
+            .chain([TimedWork::Estimate, TimedWork::Step(Step::Product)])
+            .chain(STEPS.map(|(_, step)| TimedWork::Step(step)))
             .collect();
-        let times = interleaved(gpu, &mut layer, &timed);
-        let (by_peers, rest) = times.split_at(3 * peers.len());
-        let (copies, rest) = rest.split_at(COPIED.len());
-        let (&[estimate, product], of_steps) = rest.split_first_chunk().expect("as many as were timed");
-        // The better peer at each.
-        let best = |at: usize| by_peers[at * peers.len()..][..peers.len()].iter().copied().min_by(f64::total_cmp);
-        let (exact, gathered, kept_rows) = (best(0), best(1), best(2));
+        let times = median_times(gpu, &mut layer, &timed);
+        let (peer_times, rest) = times.split_at(3 * peers.len());
+        let (copy_times, rest) = rest.split_at(STEPS_WITH_COPIES.len());
+        let (&[estimate, product], step_times) = rest.split_first_chunk().expect("as many as were timed");
+        // The faster peer for each product.
+        let best = |at: usize| peer_times[at * peers.len()..][..peers.len()].iter().copied().min_by(f64::total_cmp);
+        let (exact, gather_and_multiply, kept_rows) = (best(0), best(1), best(2));
         let by =
-            peers.iter().zip(by_peers).find(|&(_, &time)| Some(time) == exact).map_or("–", |(peer, _)| peer.name());
+            peers.iter().zip(peer_times).find(|&(_, &time)| Some(time) == exact).map_or("–", |(peer, _)| peer.name());
         let ratio =
             |a: Option<f64>, b: Option<f64>| a.zip(b).map_or("–".to_owned(), |(a, b)| format!("{:.2}", a / b));
-        let step_ms = |wanted| STEPS.iter().zip(of_steps).find(|((_, step), _)| *step == wanted).map(|(_, &time)| time);
-        let [norms_h, gather, norms_dz] = [0, 1, 2].map(|at| ratio(Some(copies[at]), step_ms(COPIED[at])));
+        let step_ms =
+            |wanted| STEPS.iter().zip(step_times).find(|((_, step), _)| *step == wanted).map(|(_, &time)| time);
+        let [norms_h, gather, norms_dz] =
+            [0, 1, 2].map(|at| ratio(Some(copy_times[at]), step_ms(STEPS_WITH_COPIES[at])));
         println!(
             "| {tokens} | {inputs}→{outputs} | {fraction} | {} | {by} | {} | **{}** | {} | **{}** | 0.55 | {norms_h} | {gather} | {norms_dz} | 0.85 |",
             exact.map_or("–".to_owned(), |time| format!("{time:.3}")),
-            ratio(gathered, exact),
+            ratio(gather_and_multiply, exact),
             ratio(exact, Some(estimate)),
             if fraction < 0.2 { 3.5 } else { 1.7 },
             ratio(kept_rows, Some(product)),
         );
-        steps += &format!("| {tokens} | {inputs}→{outputs} | {fraction} | {estimate:.4} |");
-        for ((_, step), time) in STEPS.iter().zip(of_steps) {
-            let is_done = *step != Step::Reduce || layer.is_cut();
-            steps += &if is_done { format!(" {time:.4} |") } else { " – |".to_owned() };
+        step_table += &format!("| {tokens} | {inputs}→{outputs} | {fraction} | {estimate:.4} |");
+        for ((_, step), time) in STEPS.iter().zip(step_times) {
+            let is_launched = *step != Step::Reduce || layer.has_partial_products();
+            step_table += &if is_launched { format!(" {time:.4} |") } else { " – |".to_owned() };
         }
-        steps.push('\n');
+        step_table.push('\n');
     }
     let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
     println!("\nMilliseconds:\n\n| tokens | layer | k/n | estimate | {} |", names.join(" | "));
-    println!("|{}\n{steps}", "---|".repeat(4 + names.len()));
+    println!("|{}\n{step_table}", "---|".repeat(4 + names.len()));
 }
 
 fn main() {
@@ -173,11 +176,11 @@ fn main() {
     let peers = blas::peers(&gpu);
     if peers.is_empty() {
         println!(
-            "no cuBLAS to measure against (libcublas.so, libcublasLt.so; see LD_LIBRARY_PATH): only this library's times"
+            "found no cuBLAS to compare with (libcublas.so, libcublasLt.so; see LD_LIBRARY_PATH): only this library is timed"
         );
     }
     let mut criterion = Criterion::default().configure_from_args();
     criterion_groups(&mut criterion, &gpu, &peers);
     criterion.final_summary();
-    tables(&gpu, &peers);
+    print_tables(&gpu, &peers);
 }

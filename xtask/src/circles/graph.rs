@@ -1,21 +1,21 @@
-//! Which files take what from which, and the circles among them.
+//! The graph of which file uses which, and its circles.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// What one file takes from another: names, each with the first line that has it.
+/// The names that one file uses of another, each with the first line that contains it.
 pub(super) type Names = BTreeMap<String, usize>;
 
-/// For each file, the files that it takes something from.
+/// For each file, the files that it uses.
 #[derive(Default)]
 pub(super) struct Graph {
     edges: BTreeMap<usize, BTreeMap<usize, Names>>,
 }
 
-/// A file of a circle, and what it takes from the next.
+/// A file of a circle, and what it uses of the next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) file: usize,
-    pub(super) takes: Names,
+    pub(super) names: Names,
 }
 
 impl Graph {
@@ -25,19 +25,19 @@ impl Graph {
         *first = line.min(*first);
     }
 
-    /// How many pairs of files have an edge.
+    /// The number of edges.
     pub(super) fn len(&self) -> usize {
         self.edges.values().map(BTreeMap::len).sum()
     }
 
-    /// Circles, the shortest first, until cutting the thinnest link of each has left none.
+    /// The circles, the shortest first. After each, its link with the fewest names is cut, until there is no circle left.
     pub(super) fn circles(mut self) -> Vec<Vec<Link>> {
         let mut circles = Vec::new();
         while let Some(files) = self.shortest_circle() {
             let next = |at: usize| files[(at + 1) % files.len()];
-            let link = |at: usize| Link { file: files[at], takes: self.edges[&files[at]][&next(at)].clone() };
+            let link = |at: usize| Link { file: files[at], names: self.edges[&files[at]][&next(at)].clone() };
             let circle: Vec<Link> = (0..files.len()).map(link).collect();
-            let thinnest = (0..files.len()).min_by_key(|&at| circle[at].takes.len()).unwrap_or(0);
+            let thinnest = (0..files.len()).min_by_key(|&at| circle[at].names.len()).unwrap_or(0);
             if let Some(edges) = self.edges.get_mut(&files[thinnest]) {
                 edges.remove(&next(thinnest));
             }
@@ -47,22 +47,22 @@ impl Graph {
     }
 
     fn shortest_circle(&self) -> Option<Vec<usize>> {
-        self.edges.keys().filter_map(|&file| self.way_back(file)).min_by_key(Vec::len)
+        self.edges.keys().filter_map(|&file| self.shortest_path_back(file)).min_by_key(Vec::len)
     }
 
-    /// The shortest way from a file to itself: the files on it.
-    fn way_back(&self, start: usize) -> Option<Vec<usize>> {
+    /// The files on the shortest path from a file back to itself.
+    fn shortest_path_back(&self, start: usize) -> Option<Vec<usize>> {
         let mut came_from = BTreeMap::new();
         let mut queue = VecDeque::from([start]);
         while let Some(file) = queue.pop_front() {
             for &next in self.edges.get(&file).into_iter().flat_map(BTreeMap::keys) {
                 if next == start {
-                    let mut way = vec![file];
-                    while let Some(&before) = way.last().and_then(|last| came_from.get(last)) {
-                        way.push(before);
+                    let mut path = vec![file];
+                    while let Some(&before) = path.last().and_then(|last| came_from.get(last)) {
+                        path.push(before);
                     }
-                    way.reverse();
-                    return Some(way);
+                    path.reverse();
+                    return Some(path);
                 }
                 came_from.entry(next).or_insert_with(|| {
                     queue.push_back(next);

@@ -1,7 +1,7 @@
-//! Which file defines what a path names.
+//! Resolves paths: finds the file that defines what a path names.
 //!
-//! Imports and re-exports are looked through, so that a path leads to the file that has the item and not to the doors on
-//! the way. Where `cfg` gives a name two meanings, both count.
+//! Imports and re-exports are followed, so a path leads to the file that defines the item. If `cfg` gives a name two
+//! meanings, both count.
 
 use super::source::{Crate, Kind, Meaning, Mention, Role};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,22 +16,22 @@ enum Target<'a> {
 /// What the names of every module lead to.
 pub(super) struct Names<'a> {
     of: &'a Crate,
-    /// One table for each module. A name without targets is of another crate.
+    /// One table for each module. A name without targets belongs to another crate.
     tables: Vec<BTreeMap<&'a str, BTreeSet<Target<'a>>>>,
 }
 
 /// What a path leads to, seen from a module.
 enum Found<'a> {
-    /// At least one.
+    /// At least one target.
     Targets(Vec<Target<'a>>),
     /// Something of another crate, of the language, or local to a function.
     Outside,
-    /// A module of the crate should have it, and has not.
+    /// A module of the crate should contain it, but does not.
     Nothing,
 }
 
 impl<'a> Names<'a> {
-    /// Follows all imports until nothing new is found.
+    /// Follows all imports, until nothing new is found.
     pub(super) fn of(of: &'a Crate) -> Self {
         let mut names = Self { of, tables: of.modules.iter().map(|_| BTreeMap::new()).collect() };
         for (id, module) in of.modules.iter().enumerate() {
@@ -45,11 +45,11 @@ impl<'a> Names<'a> {
             }
         }
         names.follow_imports();
-        // What a macro may have made counts where nothing else has the name.
+        // A name that a macro may have made counts only if nothing else has the name.
         for (id, module) in of.modules.iter().enumerate() {
             for name in &module.expanded {
-                let made = Target::Item { module: id, name, kind: Kind::Expanded };
-                names.tables[id].entry(name).or_insert_with(|| BTreeSet::from([made]));
+                let expansion = Target::Item { module: id, name, kind: Kind::Expanded };
+                names.tables[id].entry(name).or_insert_with(|| BTreeSet::from([expansion]));
             }
         }
         names.follow_imports();
@@ -74,7 +74,7 @@ impl<'a> Names<'a> {
                     for target in targets {
                         let Target::Module(from) = target else { continue };
                         for (name, targets) in self.tables[from].clone() {
-                            // What a module itself names goes before what a glob brings.
+                            // A module's own names take precedence over those of a glob.
                             if from != id && !module.names.contains_key(name) {
                                 changed |= self.add(id, name, targets);
                             }
@@ -85,7 +85,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Adds to what a name leads to; whether anything is new.
+    /// Adds targets of a name, and returns whether any of them is new.
     fn add(&mut self, module: usize, name: &'a str, targets: impl IntoIterator<Item = Target<'a>>) -> bool {
         let known = self.tables[module].entry(name).or_default();
         let before = known.len();
@@ -93,8 +93,8 @@ impl<'a> Names<'a> {
         known.len() > before
     }
 
-    /// What a module takes from other files by what it mentions: files and names of items. `None` if a module of the
-    /// crate should have what is mentioned, and has not.
+    /// The items of other files that a mention uses, as files and names. `None` if a module of the crate should contain what
+    /// is mentioned, but does not.
     pub(super) fn resolve(&self, module: usize, mention: &'a Mention) -> Option<Vec<(usize, &'a str)>> {
         let mut targets = match self.follow(module, &mention.path) {
             Found::Targets(targets) => targets,
@@ -113,8 +113,8 @@ impl<'a> Names<'a> {
         let mut items = Vec::new();
         for target in targets {
             let Target::Item { module: home, name, .. } = target else { continue };
-            let of_own_door = mention.role == Role::ReExport && self.is_within(home, module);
-            if !of_own_door && file(home) != file(module) {
+            let is_re_export_from_below = mention.role == Role::ReExport && self.is_within(home, module);
+            if !is_re_export_from_below && file(home) != file(module) {
                 items.push((file(home), name));
             }
         }
@@ -128,13 +128,13 @@ impl<'a> Names<'a> {
             "self" => vec![Target::Module(module)],
             "super" => vec![Target::Module(self.of.modules[module].parent)],
             name => {
-                // A function may have the name of a crate: only what has names within goes on.
-                let goes_on = |target: &Target<'_>| match target {
+                // A function may have the name of a crate. A longer path leads only through items that contain names.
+                let can_continue = |target: &Target<'_>| match target {
                     Target::Item { kind, .. } => rest.is_empty() || !matches!(kind, Kind::Value | Kind::Macro),
                     Target::Module(_) => true,
                 };
                 let found = self.tables[module].get(name).into_iter().flatten().copied();
-                found.filter(goes_on).collect()
+                found.filter(can_continue).collect()
             }
         };
         if targets.is_empty() {
@@ -169,19 +169,19 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Whether a module may have names of another crate that nothing here shows.
+    /// Whether a module may contain names of another crate, by a glob.
     fn has_foreign_glob(&self, module: usize) -> bool {
         self.of.modules[module].globs.iter().any(|path| matches!(self.follow(module, path), Found::Outside))
     }
 
-    /// What `::*` takes although no name shows it: a module's traits, or the enum itself.
+    /// What `::*` uses although no name mentions it: a module's traits, or the enum itself.
     fn traits(&self, target: Target<'a>) -> Vec<Target<'a>> {
         let Target::Module(module) = target else { return vec![target] };
         let all = self.tables[module].values().flatten().copied();
         all.filter(|target| matches!(target, Target::Item { kind: Kind::Trait, .. })).collect()
     }
 
-    /// A macro that the text above `mod` has put into scope.
+    /// A macro that is in scope because it is defined above a `mod`.
     fn macro_above(&self, mut module: usize, name: &'a str) -> Option<Target<'a>> {
         while module != 0 {
             module = self.of.modules[module].parent;
@@ -193,7 +193,7 @@ impl<'a> Names<'a> {
         None
     }
 
-    /// Whether a module is another or below it.
+    /// Whether a module is `other` or below it.
     fn is_within(&self, mut module: usize, other: usize) -> bool {
         while module != other && module != 0 {
             module = self.of.modules[module].parent;

@@ -1,7 +1,7 @@
-//! What the files of a crate define and what they mention, as syn reads them.
+//! Reads the files of a crate with syn: what they define, and what they mention.
 //!
 //! Items that only tests compile are left out: `#[cfg(test)]`, `#[cfg(all(test, …))]` and `#[test]`. A macro's input is
-//! not parsed: every path among its tokens is a mention, and every identifier at a module's level may be what it defines.
+//! not parsed: every path among its tokens is a mention, and at a module's level, every identifier may be a definition.
 
 use crate::error::Error;
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
@@ -11,27 +11,27 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{Attribute, ImplItem, Item, Meta, Stmt, TraitItem, UseTree, Visibility};
 
-/// A crate: its modules from the root on.
+/// A crate: its files and modules.
 pub(super) struct Crate {
-    /// Paths below the root's folder.
+    /// Paths relative to the root's folder.
     pub(super) files: Vec<PathBuf>,
-    /// The first is the root.
+    /// The root comes first.
     pub(super) modules: Vec<Module>,
-    /// Modules that only tests have, each as its file's path without `.rs` or `/mod.rs`.
+    /// Modules that only tests compile, each as its file's path without `.rs` or `/mod.rs`.
     pub(super) tests: Vec<PathBuf>,
 }
 
 /// A module, in a file of its own or inline.
 pub(super) struct Module {
-    /// Which of [`Crate::files`].
+    /// Its index in [`Crate::files`].
     pub(super) file: usize,
-    /// Which of [`Crate::modules`]; the root is its own parent.
+    /// The index of its parent in [`Crate::modules`]. The root is its own parent.
     pub(super) parent: usize,
     name: String,
     pub(super) names: BTreeMap<String, Vec<Meaning>>,
-    /// Names that its macros may make: all that stand in them.
+    /// Names that its macros may define: all identifiers in them.
     pub(super) expanded: BTreeSet<String>,
-    /// What stands before `::*` in its imports.
+    /// The paths before `::*` in its imports.
     pub(super) globs: Vec<Vec<String>>,
     pub(super) mentions: Vec<Mention>,
 }
@@ -40,24 +40,24 @@ pub(super) struct Module {
 pub(super) enum Meaning {
     Module(usize),
     Item(Kind),
-    /// What a path leads to, seen from the module that has the name.
+    /// What a path leads to, seen from the module that contains the name.
     Alias(Vec<String>),
 }
 
 /// The kind of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// More of a path may follow: a variant, a constant, a function of an `impl`.
+    /// A path may continue after it: to a variant, a constant, a function of an `impl`.
     Type,
-    /// As a type; code may use its methods without naming it.
+    /// Like a type; but code may use its methods without naming it.
     Trait,
     Value,
     Macro,
-    /// Perhaps made by a macro, whose definition or input has the name.
+    /// Possibly defined by a macro, whose definition or input contains the name.
     Expanded,
 }
 
-/// A path, where it stands.
+/// A path in a file.
 pub(super) struct Mention {
     pub(super) path: Vec<String>,
     pub(super) line: usize,
@@ -69,11 +69,11 @@ pub(super) struct Mention {
 /// How a path is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// By `use`.
+    /// In `use`.
     Import,
-    /// By `pub use`, `pub(crate) use` and the like.
+    /// In `pub use`, `pub(crate) use` and the like.
     ReExport,
-    /// As a macro that is called.
+    /// As the name of a macro that is called.
     Macro,
     /// Anywhere else in code.
     Code,
@@ -84,7 +84,7 @@ impl Crate {
     ///
     /// # Errors
     ///
-    /// If a file is not there or is not Rust.
+    /// If a file does not exist or is not Rust.
     pub(super) fn read(root: &Path) -> Result<Self, Error> {
         let folder = root.parent().unwrap_or(Path::new("."));
         let mut found = Self { files: Vec::new(), modules: Vec::new(), tests: Vec::new() };
@@ -92,7 +92,7 @@ impl Crate {
         Ok(found)
     }
 
-    /// Adds a module with a file of its own, and all below it. Its children's files are in `children`.
+    /// Adds a module that has its own file, and all modules below it. The files of its children are in `children`.
     fn add_file(
         &mut self,
         base: &Path,
@@ -143,7 +143,7 @@ impl Crate {
             let child = match &module.content {
                 Some((_, items)) => self.add_module(base, &path, file, id, &name, items)?,
                 None => {
-                    let (at, below) = place(children, &name, &module.attrs);
+                    let (at, below) = module_file(children, &name, &module.attrs);
                     self.add_file(base, &at, &below, id, &name)?
                 }
             };
@@ -152,7 +152,7 @@ impl Crate {
         Ok(id)
     }
 
-    /// `#[macro_export]` puts a macro's name into the root.
+    /// Adds the name of a macro with `#[macro_export]` to the root.
     fn export_macro(&mut self, module: usize, item: &Item) {
         if let Item::Macro(item) = item
             && let Some(name) = &item.ident
@@ -172,8 +172,8 @@ impl Crate {
     }
 }
 
-/// The file of a module declared as `mod name;`, and the folder of its children's.
-fn place(folder: &Path, name: &str, attributes: &[Attribute]) -> (PathBuf, PathBuf) {
+/// The file of a module declared as `mod name;`, and the folder of its children's files.
+fn module_file(folder: &Path, name: &str, attributes: &[Attribute]) -> (PathBuf, PathBuf) {
     let named = attributes.iter().find_map(|attribute| match &attribute.meta {
         Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
             syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => Some(text.value()),
@@ -191,12 +191,12 @@ fn place(folder: &Path, name: &str, attributes: &[Attribute]) -> (PathBuf, PathB
     if door.is_file() { (door, below) } else { (folder.join(format!("{name}.rs")), below) }
 }
 
-/// What syn says, with the line.
+/// syn's message, with the line.
 fn message(error: &syn::Error) -> String {
     format!("line {}: {error}", error.span().start().line)
 }
 
-/// Whether only tests compile what has these attributes.
+/// Whether only tests compile an item with these attributes.
 fn only_tests(attributes: &[Attribute]) -> bool {
     fn needs_test(meta: &Meta) -> bool {
         match meta {
@@ -235,7 +235,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Puts names and mentions of one item into its module.
+/// Adds the names and mentions of an item to its module.
 struct Reader<'a> {
     module: &'a mut Module,
 }
@@ -249,7 +249,7 @@ impl Reader<'_> {
         self.module.mentions.push(Mention { path, line, role, glob: false });
     }
 
-    /// An item's own name. Those of items within functions count as the module's too.
+    /// Defines an item's name. Items within functions count as the module's.
     fn define_item(&mut self, item: &Item) {
         match item {
             Item::Enum(item) => self.define(&item.ident, Meaning::Item(Kind::Type)),
@@ -302,7 +302,7 @@ impl Reader<'_> {
         let line = what.span().start().line;
         let mut path = before.to_vec();
         if what == "self" {
-            // `a::{self}` is a.
+            // `a::{self}` names a.
             let Some(last) = before.last() else { return };
             let name = as_name.filter(|&name| name != "self").map_or(last.clone(), Ident::to_string);
             self.module.names.entry(name).or_default().push(Meaning::Alias(path.clone()));
@@ -315,7 +315,7 @@ impl Reader<'_> {
         self.mention(path, line, role);
     }
 
-    /// The paths among a macro's tokens, each after `before`.
+    /// Adds the paths among a macro's tokens, each with the prefix `before`.
     fn scan(&mut self, tokens: &TokenStream, before: &[String]) {
         let trees: Vec<TokenTree> = tokens.clone().into_iter().collect();
         let punctuation =
@@ -387,7 +387,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
         self.define_item(item);
         if let Item::Use(item) = item {
-            // `::a::b` is another crate's.
+            // `::a::b` belongs to another crate.
             if item.leading_colon.is_none() {
                 let role = if matches!(item.vis, Visibility::Inherited) { Role::Import } else { Role::ReExport };
                 self.import(&item.tree, &[], role);

@@ -1,9 +1,9 @@
-//! Crates made up in temporary folders, and the repository itself.
+//! Tests on small crates in temporary folders, and on the repository itself.
 
 use super::*;
 use std::fs;
 
-/// The report on a crate of these files, the first of which is its root.
+/// The report on a crate of these files. The first is its root.
 fn report(files: &[(&str, &str)]) -> Report {
     let folder = tempfile::tempdir().expect("a folder");
     for (path, text) in files {
@@ -17,7 +17,7 @@ fn report(files: &[(&str, &str)]) -> Report {
 /// The first line of each circle's text: its files.
 fn circles(files: &[(&str, &str)]) -> Vec<String> {
     let report = report(files);
-    assert_eq!(report.unseen, [""; 0], "everything can be looked into");
+    assert_eq!(report.unresolved, [""; 0], "everything can be resolved");
     report.circles.iter().map(|text| text.lines().next().unwrap_or_default().to_owned()).collect()
 }
 
@@ -30,7 +30,7 @@ fn two_files_that_import_each_other_are_a_circle_named_with_what_ties_them() {
         ("a.rs", "use crate::b::B;\n\npub struct A(B);"),
         ("b.rs", "\npub struct B;\nimpl B {\n    fn a(self) -> crate::a::A { todo!() }\n}"),
     ]);
-    let expected = "a.rs → b.rs → a.rs\n               a.rs takes B (line 1)\n               b.rs takes A (line 4)";
+    let expected = "a.rs → b.rs → a.rs\n               a.rs uses B (line 1)\n               b.rs uses A (line 4)";
     assert_eq!(found.circles, [expected]);
     assert_eq!((found.files, found.edges), (3, 2));
 }
@@ -125,7 +125,7 @@ fn names_from_a_glob_are_taken_from_the_file_that_has_them_and_traits_even_if_no
 }
 
 #[test]
-fn what_only_tests_have_does_not_count() {
+fn code_that_only_tests_compile_does_not_count() {
     let found = circles(&[
         ("lib.rs", "mod a;\nmod b;"),
         (
@@ -139,7 +139,7 @@ fn what_only_tests_have_does_not_count() {
 }
 
 #[test]
-fn macros_count_by_their_file_and_their_input_is_looked_into() {
+fn macros_count_by_their_file_and_their_input_is_read() {
     let lib = ("lib.rs", "#[macro_use]\nmod a;\nmod b;");
     let makes = "macro_rules! make { ($e:expr) => { $e + $crate::b::N } }\npub(crate) use make;";
     let b = |text| ("b.rs", text);
@@ -174,7 +174,7 @@ fn both_meanings_that_cfg_gives_a_name_count() {
 }
 
 #[test]
-fn modules_within_a_file_and_names_of_two_kinds_are_that_file_s() {
+fn inline_modules_and_names_of_two_kinds_belong_to_their_file() {
     let found = circles(&[
         ("lib.rs", "mod a;\nmod gather;\npub use gather::gather;"),
         ("a.rs", "pub mod inside { pub fn f() { super::g(); crate::gather() } }\nfn g() {}\npub enum Kind { One }"),
@@ -187,22 +187,22 @@ fn modules_within_a_file_and_names_of_two_kinds_are_that_file_s() {
 }
 
 #[test]
-fn what_leads_nowhere_is_listed() {
+fn paths_that_lead_nowhere_are_listed() {
     let found = report(&[("lib.rs", "mod a;\nuse crate::a::made;\nfn f() { made(); self::gone::g() }"), ("a.rs", "")]);
-    assert_eq!(found.unseen, ["lib.rs:2: crate::a::made leads nowhere", "lib.rs:3: self::gone::g leads nowhere"]);
+    assert_eq!(found.unresolved, ["lib.rs:2: crate::a::made leads nowhere", "lib.rs:3: self::gone::g leads nowhere"]);
     let by_macro = report(&[("lib.rs", "mod a;\nuse crate::a::made;"), ("a.rs", "functions! { made }")]);
-    assert_eq!((by_macro.unseen, by_macro.edges), (vec![], 1));
+    assert_eq!((by_macro.unresolved, by_macro.edges), (vec![], 1));
 }
 
 #[test]
-fn no_file_of_the_repository_imports_one_that_imports_it() {
-    let reports = repository().expect("the tracked files");
+fn no_files_of_the_repository_import_each_other() {
+    let reports = reports().expect("the tracked files");
     let circles: Vec<String> = reports
         .iter()
         .flat_map(|(name, found)| found.circles.iter().map(move |circle| format!("{name}: {circle}")))
         .collect();
     assert!(circles.is_empty(), "{}", circles.join("\n"));
     let lost: Vec<&String> =
-        reports.iter().flat_map(|(_, found)| &found.unseen).filter(|unseen| unseen.ends_with(NO_MOD)).collect();
+        reports.iter().flat_map(|(_, found)| &found.unresolved).filter(|note| note.ends_with(NO_MOD)).collect();
     assert!(lost.is_empty(), "{lost:?}");
 }

@@ -1,4 +1,4 @@
-//! ptxas: what it says of each kernel on each architecture.
+//! Runs ptxas, and reads what it reports for each kernel on each architecture.
 
 use super::finding::{Architectures, Finding};
 use super::manifest::Resources;
@@ -10,15 +10,15 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-/// What ptxas says of a file on one architecture.
+/// What ptxas reports for a file on one architecture.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Assembly {
     pub(super) kernels: BTreeMap<String, Resources>,
-    /// Errors, warnings and losses of performance (C75xx), each in a line.
+    /// Errors, warnings and losses of performance (C75xx), each as its line.
     pub(super) messages: Vec<String>,
 }
 
-/// What is wrong with a file, each thing once.
+/// What is wrong with a file, each problem once for all architectures.
 pub(super) fn findings(file: &str, assemblies: &BTreeMap<u32, Assembly>) -> Vec<Finding> {
     let mut spills: BTreeMap<&str, (Vec<u32>, u32)> = BTreeMap::new();
     let mut frames = spills.clone();
@@ -58,7 +58,7 @@ pub(super) fn findings(file: &str, assemblies: &BTreeMap<u32, Assembly>) -> Vec<
     spills.chain(frames).chain(messages).collect()
 }
 
-/// Assembles a file for each architecture, side by side.
+/// Assembles a file for all architectures, in parallel.
 pub(super) fn assemble(
     assembler: &Assembler,
     file: &Path,
@@ -93,7 +93,7 @@ fn one(assembler: &Assembler, file: &Path, architecture: u32) -> Result<Assembly
     Ok(assembly)
 }
 
-/// Reads what `ptxas --verbose` says.
+/// Parses the output of `ptxas --verbose`.
 fn parse(text: &str) -> Assembly {
     let mut assembly = Assembly::default();
     let mut kernel: Option<&str> = None;
@@ -101,7 +101,7 @@ fn parse(text: &str) -> Assembly {
         if let Some(rest) = line.split("Compiling entry function '").nth(1) {
             kernel = rest.split('\'').next();
         } else if line.contains("Function properties for ") {
-            // Of the entry, or of a function that it calls.
+            // The entry, or a function that it calls.
             kernel = line.rsplit(' ').next();
         } else if is_complaint(line) {
             assembly.messages.push(line.trim().to_owned());
@@ -121,7 +121,7 @@ fn parse(text: &str) -> Assembly {
     assembly
 }
 
-/// Whether a line is an error, a warning, or an information with a number C75xx, which tells of serialised instructions.
+/// Whether a line is an error, a warning, or an information with a number C75xx, which reports serialised instructions.
 fn is_complaint(line: &str) -> bool {
     let numbered = line.split("(C75").nth(1).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     let kind = |word: &str| line.contains(&format!("{word} ")) && (line.starts_with("ptxas") || line.contains("; "));
@@ -137,7 +137,7 @@ fn number_before(line: &str, words: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// What ptxas 13.0.88 says, shortened to two kernels.
+    /// The output of ptxas 13.0.88, shortened to two kernels.
     const GOOD: &str = "\
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'select' for 'sm_80'

@@ -1,4 +1,4 @@
-//! rustc, for NVPTX: the raw text of one crate, and which sources it came from.
+//! Runs rustc for NVPTX: the raw text of one crate, and the sources that it was made from.
 
 use super::product::{Product, Target};
 use crate::error::Error;
@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 const TRIPLE: &str = "nvptx64-nvidia-cuda";
 
-/// Beside the target's own flags.
+/// Flags for every target.
 ///
-/// Two optimisations copy code into both arms of a branch without asking whether lanes must execute it together: rustc's
-/// jump threading, which LLVM's marks do not reach, and LLVM's threading through small blocks, for `asm!`, which rustc
-/// does not mark.
+/// They disable two optimisations that copy code into both arms of a branch, even if lanes must execute it together:
+/// rustc's jump threading, which ignores LLVM's marks, and LLVM's threading through small blocks, which copies `asm!`,
+/// since rustc does not mark it.
 const FLAGS: &str = "-Zmir-enable-passes=-JumpThreading -C llvm-args=-simplifycfg-max-small-block-size=0";
 
-/// The raw text that rustc makes of a crate.
+/// Builds a crate and returns its raw text.
 pub(super) fn build(
     compiler: &Compiler,
     product: &Product,
@@ -43,7 +43,7 @@ pub(super) fn build(
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     let messages = workspace::output(&mut command)?;
 
-    let missing = |what: &str| Error::NotTold { program: "cargo".into(), what: what.into() };
+    let missing = |what: &str| Error::NotReported { program: "cargo".into(), what: what.into() };
     let crate_name = product.package.replace('-', "_");
     let mut assembly = None;
     for artifact in Artifact::all(&messages) {
@@ -64,30 +64,30 @@ pub(super) fn build(
     fs::read_to_string(&path).map_err(Error::file(&path))
 }
 
-/// The sources that device code came from, whatever the order in which they are added.
+/// Hashes the sources of device code. The order in which they are added does not matter.
 #[derive(Default)]
 pub(super) struct SourceHasher {
     sources: BTreeSet<PathBuf>,
 }
 
 impl SourceHasher {
-    /// Adds the sources that a dependency file of rustc's names.
+    /// Adds the sources that one of rustc's dependency files lists.
     fn add(&mut self, dependencies: &Path) -> Result<(), Error> {
         let text = fs::read_to_string(dependencies).map_err(Error::file(dependencies))?;
-        // One line `source:` for each of them.
+        // The file has a line `source:` for each of them.
         let names = text.lines().filter_map(|line| line.strip_suffix(':'));
         self.sources.extend(names.map(|name| workspace::root().join(name.replace("\\ ", " "))));
         Ok(())
     }
 
-    /// Their hash, with the flags'.
+    /// The hash of the sources and the flags.
     pub(super) fn finish(self) -> String {
         let mut hasher = Sha256::new();
         hasher.update(FLAGS);
         for path in self.sources {
             let name = path.strip_prefix(workspace::root()).unwrap_or(&path);
             hasher.update(name.to_string_lossy().as_bytes());
-            // A file that cannot be read has no content; another hash then says so.
+            // A file that cannot be read counts as empty, which changes the hash.
             hasher.update(fs::read(&path).unwrap_or_default());
         }
         hex(&hasher.finalize())

@@ -1,4 +1,4 @@
-//! What is wrong with GPU code, with the kernel named.
+//! What is wrong with the GPU code, and in which kernel.
 
 use super::text::Problem;
 use std::fmt;
@@ -6,19 +6,19 @@ use std::fmt;
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// The text shows it.
+    /// A problem in the text.
     Text { file: String, problem: Problem },
     /// Values do not fit the registers.
     Spill { file: String, kernel: String, architectures: Architectures, bytes: u32 },
     /// An array lives in local memory.
     StackFrame { file: String, kernel: String, architectures: Architectures, bytes: u32 },
-    /// ptxas says something.
+    /// An error or a warning of ptxas.
     Assembler { file: String, architectures: Architectures, message: String },
-    /// The committed text is not what the sources give.
+    /// The committed text differs from what the sources give.
     Stale { file: String, kernel: Option<String> },
-    /// The committed text is not what the manifest was made with.
+    /// The committed text differs from the manifest's hash.
     Edited { file: String },
-    /// The manifest was made of other sources.
+    /// The sources changed since the manifest was made.
     Sources,
     /// The manifest and the build name different kernels or files.
     Missing { what: String, built: bool },
@@ -26,7 +26,7 @@ pub(crate) enum Finding {
     Changed { kernel: String, architecture: String, what: &'static str, was: u32, is: u32 },
 }
 
-/// Where something was found.
+/// The architectures on which something was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Architectures(pub(super) Vec<u32>);
 
@@ -58,14 +58,14 @@ impl fmt::Display for Finding {
             }
             Self::Assembler { file, architectures, message } => write!(f, "{file}: {architectures}: {message}"),
             Self::Stale { file, kernel: Some(kernel) } => {
-                write!(f, "{file} is not what the sources give, from {kernel} on: {REBUILD}")
+                write!(f, "{file} differs from what the sources give, first in {kernel}: {REBUILD}")
             }
-            Self::Stale { file, kernel: None } => write!(f, "{file} is not what the sources give: {REBUILD}"),
-            Self::Edited { file } => write!(f, "{file} is not what the manifest was made with: {REBUILD}"),
+            Self::Stale { file, kernel: None } => write!(f, "{file} differs from what the sources give: {REBUILD}"),
+            Self::Edited { file } => write!(f, "{file} differs from the manifest's hash: {REBUILD}"),
             Self::Sources => write!(f, "the sources changed since the PTX was made: {REBUILD}"),
             Self::Missing { what, built: true } => write!(f, "{what} is not in the manifest: {REBUILD}"),
             Self::Missing { what, built: false } => {
-                write!(f, "{what} is in the manifest and no longer built: {REBUILD}")
+                write!(f, "{what} is in the manifest, but is no longer built: {REBUILD}")
             }
             Self::Changed { kernel, architecture, what, was, is } => {
                 write!(f, "{kernel} on {architecture}: {what} {is}, the manifest says {was}: {REBUILD}")

@@ -1,4 +1,4 @@
-//! manifest.json beside the PTX: what was built, with what, and what each kernel needs of a GPU.
+//! manifest.json beside the PTX: the files, the tools that built them, and the resources that each kernel needs.
 
 use super::build;
 use super::finding::Finding;
@@ -11,11 +11,11 @@ use std::path::Path;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Manifest {
-    /// rustc's version and LLVM's. Only the same compiler makes the same text.
+    /// The versions of rustc and LLVM. Other compilers make other text.
     pub(super) compiler: String,
-    /// ptxas's version. Only the same one gives the same numbers.
+    /// The version of ptxas. Other versions report other numbers.
     pub(super) assembler: String,
-    /// SHA-256 of the sources that the compiler read for the GPU.
+    /// SHA-256 of the sources of device code.
     pub(super) sources: String,
     pub(super) files: BTreeMap<String, File>,
 }
@@ -28,7 +28,7 @@ pub(super) struct File {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Kernel {
-    /// Barrier instructions in the text; one that an optimisation copied would show here.
+    /// Number of barrier instructions in the text. It rises if an optimisation copies one.
     pub(super) barriers_in_text: u32,
     pub(super) architectures: BTreeMap<String, Resources>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Resources {
 }
 
 impl Manifest {
-    /// The manifest in a file; none if there is no file.
+    /// The manifest in a file, or `None` if there is no file.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, Error> {
         if !path.exists() {
             return Ok(None);
@@ -64,7 +64,7 @@ impl Manifest {
         fs::write(path, text).map_err(Error::file(path))
     }
 
-    /// Files of the folder that are not those that the manifest was made with.
+    /// The committed files that differ from the manifest's hashes.
     pub(super) fn edited(&self, folder: &Path) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
         for (name, file) in &self.files {
@@ -75,9 +75,12 @@ impl Manifest {
         Ok(findings)
     }
 
-    /// What differs between this manifest and a new build, or the files that lie beside the manifest; and what could not be
-    /// compared.
-    pub(super) fn compare(&self, lying: &BTreeMap<String, File>, built: &Self) -> (Vec<Finding>, Vec<String>) {
+    /// What differs between this manifest and a new build or the committed files, and notes on what could not be compared.
+    pub(super) fn compare(
+        &self,
+        committed_files: &BTreeMap<String, File>,
+        built: &Self,
+    ) -> (Vec<Finding>, Vec<String>) {
         let mut findings = Vec::new();
         let mut notes = Vec::new();
         if self.sources != built.sources {
@@ -85,23 +88,20 @@ impl Manifest {
         }
         if self.compiler != built.compiler {
             let (was, is) = (&self.compiler, &built.compiler);
-            notes.push(format!(
-                "the committed PTX was made by {was}, this is {is}: its texts are not compared with new ones"
-            ));
+            notes.push(format!("the committed PTX was made by {was}, this is {is}: the texts are not compared"));
         }
         let same_assembler = self.assembler == built.assembler;
         if !same_assembler {
             let (was, is) = (&self.assembler, &built.assembler);
-            notes
-                .push(format!("the manifest has the numbers of ptxas {was}, this is {is}: registers are not compared"));
+            notes.push(format!("the manifest was made with ptxas {was}, this is {is}: registers are not compared"));
         }
         for (_, was, is) in pairs(&self.files, &built.files, &mut findings) {
             pairs(&was.kernels, &is.kernels, &mut findings);
         }
-        // What only one of them has would mostly be told twice.
-        let mut told = Vec::new();
-        for (name, was, is) in pairs(&self.files, lying, &mut told) {
-            for (kernel, was, is) in pairs(&was.kernels, &is.kernels, &mut told) {
+        // Kernels that only one of them has are mostly among the findings already.
+        let mut missing = Vec::new();
+        for (name, was, is) in pairs(&self.files, committed_files, &mut missing) {
+            for (kernel, was, is) in pairs(&was.kernels, &is.kernels, &mut missing) {
                 if was.barriers_in_text != is.barriers_in_text {
                     findings.push(Finding::Changed {
                         kernel: kernel.into(),
@@ -112,13 +112,14 @@ impl Manifest {
                     });
                 }
                 if same_assembler {
-                    for (architecture, was, is) in pairs(&was.architectures, &is.architectures, &mut told) {
+                    for (architecture, was, is) in pairs(&was.architectures, &is.architectures, &mut missing) {
                         findings.extend(was.differences(is, kernel, architecture));
                     }
                 }
             }
         }
-        findings.extend(told.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
+        missing.retain(|finding| !findings.contains(finding));
+        findings.extend(missing);
         (findings, notes)
     }
 }
@@ -141,7 +142,7 @@ impl Resources {
     }
 }
 
-/// What both maps have; what only one has becomes a finding.
+/// The entries that both maps have. An entry that only one has becomes a finding.
 fn pairs<'a, T>(
     was: &'a BTreeMap<String, T>,
     is: &'a BTreeMap<String, T>,
@@ -153,8 +154,8 @@ fn pairs<'a, T>(
     was.iter().filter_map(|(name, was)| Some((name.as_str(), was, is.get(name)?))).collect()
 }
 
-/// How deep an object may lie and still have a line for each member.
-const DEEPEST_LINES: usize = 6;
+/// Objects nested less deeply than this have a line for each member.
+const LINE_DEPTH: usize = 6;
 
 /// JSON with an architecture's numbers in one line, so that a changed number is a changed line.
 fn lay_out(value: &Value, depth: usize, text: &mut String) {
@@ -162,7 +163,7 @@ fn lay_out(value: &Value, depth: usize, text: &mut String) {
         text.push_str(&value.to_string());
         return;
     };
-    let lines = depth < DEEPEST_LINES;
+    let lines = depth < LINE_DEPTH;
     let indent = |depth: usize| if lines { format!("\n{:1$}", "", 2 * depth) } else { " ".into() };
     text.push('{');
     for (i, (name, member)) in members.iter().enumerate() {
@@ -175,7 +176,7 @@ fn lay_out(value: &Value, depth: usize, text: &mut String) {
     text.push('}');
 }
 
-/// A file of the folder; nothing if it is not there.
+/// The text of a committed file, empty if there is no file.
 pub(super) fn committed_text(folder: &Path, name: &str) -> Result<String, Error> {
     let path = folder.join(name);
     if path.exists() { fs::read_to_string(&path).map_err(Error::file(&path)) } else { Ok(String::new()) }
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_changed_number_names_kernel_and_architecture() {
-        let compare = |lying: Manifest| manifest().compare(&lying.files, &manifest());
+        let compare = |committed_files: Manifest| manifest().compare(&committed_files.files, &manifest());
         let (findings, _) = compare(changed(|resources| resources.registers = 42));
         let text: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["select on sm_90: registers 42, the manifest says 40: run cargo xtask ptx"]);
@@ -223,17 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn another_compiler_is_said_and_its_numbers_are_not_compared() {
+    fn another_compiler_is_noted_and_its_numbers_are_not_compared() {
         let mut built = changed(|resources| resources.registers = 42);
         built.compiler = "rustc 1.97.0-nightly, LLVM 22.1.4".into();
         let (findings, notes) = manifest().compare(&manifest().files, &built);
         assert_eq!(findings, []);
         assert!(notes[0].contains("rustc 1.96.0, LLVM 22.1.8") && notes[0].contains("1.97.0"), "{notes:?}");
         // What does not depend on the compiler is still compared: the sources, kernels' names, and the committed files.
-        let lying = changed(|resources| resources.registers = 44);
+        let committed_files = changed(|resources| resources.registers = 44);
         built.sources = "22".into();
         built.files.clear();
-        let (findings, _) = manifest().compare(&lying.files, &built);
+        let (findings, _) = manifest().compare(&committed_files.files, &built);
         let missing = Finding::Missing { what: "wtacrs_sm80.ptx".into(), built: false };
         let (kernel, architecture) = ("select".into(), "sm_90".into());
         let changed = Finding::Changed { kernel, architecture, what: "registers", was: 40, is: 44 };
@@ -257,8 +258,8 @@ mod tests {
         assert_eq!(edited, [Finding::Edited { file: "wtacrs_sm80.ptx".into() }]);
     }
 
-    /// Whether a kernel is meant by a name of docs/kernels.md: exactly, for all types, or with a `*` for anything.
-    fn is_meant(name: &str, kernel: &str) -> bool {
+    /// Whether a name in docs/kernels.md stands for a kernel: exactly, without the type, or with a `*` for anything.
+    fn stands_for(name: &str, kernel: &str) -> bool {
         match name.split_once('*') {
             Some((head, tail)) => {
                 kernel.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail) && rest.len() >= tail.len())
@@ -274,23 +275,23 @@ mod tests {
             serde_json::from_str(&read(&format!("{}/manifest.json", workspace::PTX))).expect("a manifest");
         let text = read("docs/kernels.md");
         let rows = text.lines().skip_while(|line| !line.starts_with("| kernel | registers")).skip(2);
-        let mut checked = 0;
+        let mut row_count = 0;
         for row in rows.take_while(|line| line.starts_with('|')) {
             let mut cells = row.trim_matches('|').split('|').map(str::trim);
-            let (kernels, told) = (cells.next().expect("kernels"), cells.next().expect("registers"));
-            // Names stand between backquotes.
+            let (kernels, documented) = (cells.next().expect("kernels"), cells.next().expect("registers"));
+            // Names are between backquotes.
             let names: Vec<&str> = kernels.split('`').skip(1).step_by(2).collect();
             let meant = manifest.files.values().flat_map(|file| &file.kernels);
-            let meant = meant.filter(|(kernel, _)| names.iter().any(|name| is_meant(name, kernel)));
+            let meant = meant.filter(|(kernel, _)| names.iter().any(|name| stands_for(name, kernel)));
             let registers: Vec<u32> =
                 meant.flat_map(|(_, kernel)| kernel.architectures.values().map(|of| of.registers)).collect();
             let least = *registers.iter().min().unwrap_or_else(|| panic!("there is no {kernels}"));
             let most = registers.into_iter().max().unwrap_or(least);
             let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
-            assert_eq!(told, expected, "{kernels}");
-            checked += 1;
+            assert_eq!(documented, expected, "{kernels}");
+            row_count += 1;
         }
-        assert!(checked > 8, "a table");
+        assert!(row_count > 8, "a table");
     }
 
     #[test]

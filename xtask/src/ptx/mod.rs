@@ -1,4 +1,4 @@
-//! `cargo xtask ptx`: crates/wtacrs-kernels/ptx/ from the kernels' sources, or the proof that it is what they give.
+//! `cargo xtask ptx`: builds crates/wtacrs-kernels/ptx/ from the kernels' sources, or checks that it is up to date.
 //!
 //! ```text
 //! sources ── rustc ── raw text ── text::clean ── ptx/*.ptx ── ptxas, each architecture ── manifest.json
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Builds, and writes or compares.
+/// Builds the PTX, and writes it, or compares it with the committed files.
 pub(crate) fn run(check: bool) -> Result<(), Error> {
     let folder = workspace::root().join(workspace::PTX);
     let committed = Manifest::read(&folder.join("manifest.json"))?;
@@ -50,18 +50,18 @@ pub(crate) fn run(check: bool) -> Result<(), Error> {
         let assemblies = assemble::assemble(&assembler, &path, architectures)?;
         findings.extend(module.problems.iter().map(|problem| Finding::text(name, problem)));
         findings.extend(assemble::findings(name, &assemblies));
-        Ok(file(module, &assemblies))
+        Ok(manifest_entry(module, &assemblies))
     };
     let mut files = BTreeMap::new();
-    let mut lying = BTreeMap::new();
+    let mut committed_files = BTreeMap::new();
     for (name, (module, capability)) in &texts {
         let built = examine(name, module, *capability)?;
         if check {
-            // What drivers get, whatever this compiler makes of the sources.
+            // Drivers load the committed text, which another compiler may have made.
             let text = committed_text(&folder, name)?;
-            let is_built = text == module.text;
-            let file = if is_built { built.clone() } else { examine(name, &text::clean(&text), *capability)? };
-            lying.insert(name.clone(), file);
+            let is_same = text == module.text;
+            let file = if is_same { built.clone() } else { examine(name, &text::clean(&text), *capability)? };
+            committed_files.insert(name.clone(), file);
         }
         files.insert(name.clone(), built);
     }
@@ -69,12 +69,12 @@ pub(crate) fn run(check: bool) -> Result<(), Error> {
 
     if check {
         let committed = committed.unwrap_or_default();
-        let (differences, notes) = committed.compare(&lying, &built);
+        let (differences, notes) = committed.compare(&committed_files, &built);
         notes.iter().for_each(report::note);
         findings.extend(differences);
         findings.extend(committed.edited(&folder)?);
         if committed.compiler == built.compiler {
-            findings.extend(differing_texts(&folder, texts.iter().map(|(name, (module, _))| (name, module)))?);
+            findings.extend(stale_files(&folder, texts.iter().map(|(name, (module, _))| (name, module)))?);
         }
     } else if findings.is_empty() {
         write(&folder, &built, texts.iter().map(|(name, (module, _))| (name, module)))?;
@@ -84,13 +84,13 @@ pub(crate) fn run(check: bool) -> Result<(), Error> {
         return Err(Error::Findings { count: findings.len() });
     }
     let kernels: usize = built.files.values().map(|file| file.kernels.len()).sum();
-    let done = if check { "Checked" } else { "Wrote" };
-    report::step(done, format_args!("{} files, {kernels} kernels, {} architectures", texts.len(), ARCHITECTURES.len()));
+    let verb = if check { "Checked" } else { "Wrote" };
+    report::step(verb, format_args!("{} files, {kernels} kernels, {} architectures", texts.len(), ARCHITECTURES.len()));
     Ok(())
 }
 
-/// The manifest's entry of a file.
-fn file(module: &text::Module, assemblies: &BTreeMap<u32, Assembly>) -> File {
+/// The manifest's entry for a file.
+fn manifest_entry(module: &text::Module, assemblies: &BTreeMap<u32, Assembly>) -> File {
     let kernels = module.entries.iter().map(|entry| {
         let resources = assemblies.iter().filter_map(|(architecture, assembly)| {
             Some((format!("sm_{architecture}"), *assembly.kernels.get(&entry.name)?))
@@ -101,8 +101,8 @@ fn file(module: &text::Module, assemblies: &BTreeMap<u32, Assembly>) -> File {
     File { sha256: build::sha256(module.text.as_bytes()), kernels: kernels.collect() }
 }
 
-/// Files of the folder that are not what was built.
-fn differing_texts<'a>(
+/// The committed files that differ from the new build.
+fn stale_files<'a>(
     folder: &Path,
     texts: impl Iterator<Item = (&'a String, &'a text::Module)>,
 ) -> Result<Vec<Finding>, Error> {

@@ -1,25 +1,25 @@
-//! What is built: which crates, for which instruction sets, and for which GPUs the result is checked.
+//! The crates to build, the instruction sets to build them for, and the GPUs to check the result for.
 
-/// A crate whose entry points make one file for each target.
+/// A crate with entry points, from which one file is made for each target.
 pub(super) struct Product {
     pub(super) package: &'static str,
-    /// The files' name before the target's.
+    /// The part of the files' names before the target.
     pub(super) stem: &'static str,
 }
 
-/// Every crate that has entry points.
+/// All crates with entry points.
 pub(super) const PRODUCTS: &[Product] =
     &[Product { package: "wtacrs-kernels", stem: "wtacrs" }, Product { package: "wtacrs-simt", stem: "checks" }];
 
-/// What instructions a file may use: a compute capability and a version of the PTX language. Drivers compile it for their
-/// GPU, so a further target is worth its room only where kernels gain from instructions that it adds.
+/// The instructions that a file may use: a compute capability and a version of the PTX language. Drivers compile the file
+/// for their GPU, so another target is useful only if its additional instructions make kernels faster.
 pub(super) struct Target {
     pub(super) capability: u32,
-    /// Tenths: 70 is PTX 7.0, which drivers of CUDA 11.0 and later read.
+    /// In tenths: 70 is PTX 7.0, which drivers of CUDA 11.0 and later read.
     pub(super) ptx: u32,
 }
 
-/// Every target that a file is made for.
+/// The targets that files are made for.
 pub(super) const TARGETS: &[Target] = &[Target { capability: 80, ptx: 70 }];
 
 /// The GPUs that files are assembled for.

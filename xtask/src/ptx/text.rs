@@ -1,7 +1,7 @@
-//! rustc's PTX made stable: entry points in the order of their names and what they use, nothing else.
+//! Cleans rustc's PTX: what remains are the entry points in the order of their names, and what they use.
 //!
-//! A library's text also has functions that no entry calls (the panic handler, `Debug` of arguments), names that carry
-//! crate hashes, labels that count functions, and comments. Without them, equal sources give equal text in any folder.
+//! rustc's text also contains functions that no entry calls (the panic handler, `Debug` of arguments), names with crate
+//! hashes, labels numbered by function, and comments. Without them, equal sources give equal text in any folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,24 +18,24 @@ pub(super) struct Module {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
-    /// Barrier instructions.
+    /// Number of barrier instructions.
     pub(super) barriers: u32,
 }
 
-/// What a text shows to be wrong.
+/// What is wrong with a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// A kernel calls a function that was not inlined, or that is in no crate that was compiled to text.
+    /// A kernel calls a function that was not inlined, or that no compiled crate defines.
     Call { kernel: String, function: String, defined: bool },
     /// A kernel has an array in local memory.
     Local { kernel: String },
-    /// ptxas may fuse this operation with another, and then it rounds otherwise than on the CPU.
+    /// ptxas may fuse this operation with another. It then rounds otherwise than on the CPU.
     Fusible { kernel: String, instruction: String },
-    /// An operation on floats does not round as IEEE's does, as it does on the CPU.
+    /// An operation on floats does not round as IEEE 754 demands, as the CPU does.
     Approximate { kernel: String, instruction: String },
-    /// An instruction that lanes execute together is not there once.
+    /// An instruction that lanes execute together does not occur exactly once.
     Copied { kernel: String, instruction: String, count: usize },
-    /// There is no kernel at all.
+    /// The text has no kernel.
     NoEntry,
 }
 
@@ -84,12 +84,12 @@ enum Kind {
     Directive,
     Entry,
     Function,
-    /// Of a function that another module has.
+    /// The declaration of a function that another module defines.
     Declaration,
     Variable,
 }
 
-/// Cleans a text and says what is wrong with it.
+/// Cleans a text, and finds what is wrong with it.
 pub(super) fn clean(raw: &str) -> Module {
     let items = items(raw);
     let named: BTreeMap<&str, &Item<'_>> = items.iter().filter_map(|item| Some((item.name?, item))).collect();
@@ -120,7 +120,7 @@ pub(super) fn clean(raw: &str) -> Module {
     let others = used.iter().map(|&name| named[name]);
     let text: Vec<String> =
         directives.chain(others).chain(entries.values().copied()).map(|item| item.text.clone()).collect();
-    // Names that other modules see stay; the rest is counted.
+    // Names that other modules see stay. Other names become numbers.
     let renamed: BTreeMap<&str, String> = used
         .iter()
         .filter(|name| named[**name].kind != Kind::Declaration && !named[**name].text.starts_with(".extern"))
@@ -131,7 +131,7 @@ pub(super) fn clean(raw: &str) -> Module {
     module
 }
 
-/// The first kernel whose text differs, or that only one of the texts has.
+/// The first kernel whose texts differ, or that only one of the texts has.
 pub(super) fn first_difference(was: &str, is: &str) -> Option<String> {
     let was: BTreeMap<String, String> = entry_texts(was);
     let is: BTreeMap<String, String> = entry_texts(is);
@@ -144,7 +144,7 @@ fn entry_texts(text: &str) -> BTreeMap<String, String> {
     entries.filter_map(|item| Some((item.name?.to_owned(), item.text))).collect()
 }
 
-/// Collects what an item refers to, and what that refers to; `order` has each symbol once, for the whole module.
+/// Collects the symbols that an item refers to, directly or indirectly. `order` contains each symbol of the module once.
 fn reach<'a>(
     item: &Item<'_>,
     named: &BTreeMap<&'a str, &Item<'a>>,
@@ -180,14 +180,15 @@ fn problems(kernel: &str, text: &str) -> Vec<Problem> {
     problems
 }
 
-/// Whether an instruction takes subnormal numbers for zeros, or promises no more than a few of the last bits.
+/// Whether an instruction treats subnormal numbers as zeros, or may be wrong in the last bits.
 fn is_approximate(opcode: &str) -> bool {
     opcode.split('.').skip(1).any(|part| matches!(part, "ftz" | "approx" | "full"))
 }
 
-/// The kernel that has each of [`TOGETHER`] once, between branches on a condition that lanes answer differently.
+/// The kernel that contains each of [`TOGETHER`] once, between branches on a condition that differs between lanes.
 const BETWEEN_BRANCHES: &str = "check_between_branches";
 
+/// Instructions that lanes execute together.
 const TOGETHER: &[&str] = &[
     "bar.sync",
     "bar.warp.sync",
@@ -200,7 +201,7 @@ const TOGETHER: &[&str] = &[
     "mma.sync.aligned.m16n8k8.row.col.f32.tf32",
 ];
 
-/// Whether the compiler copies instructions that lanes execute together; seen in the module that has a kernel for it.
+/// Finds instructions that lanes execute together and that the compiler has copied.
 fn copied(kernel: &str, text: &str) -> Vec<Problem> {
     let count = |instruction: &str| text.split_whitespace().filter(|word| word.starts_with(instruction)).count();
     let counts = TOGETHER.iter().map(|instruction| (instruction, count(instruction)));
@@ -218,7 +219,7 @@ fn is_barrier(line: &str) -> bool {
     opcode.starts_with("bar.sync") || opcode.starts_with("barrier.sync")
 }
 
-/// The top level, without comments and empty lines, labels counted within their function.
+/// The items at the top level, without comments and empty lines, with labels numbered within their function.
 fn items(raw: &str) -> Vec<Item<'_>> {
     let mut items = Vec::new();
     let mut lines = Vec::new();
@@ -234,7 +235,7 @@ fn items(raw: &str) -> Vec<Item<'_>> {
         depth +=
             code.chars().map(|c| i32::from(matches!(c, '{' | '(')) - i32::from(matches!(c, '}' | ')'))).sum::<i32>();
         let directive = [".version", ".target", ".address_size"].iter().any(|name| code.starts_with(name));
-        // A head `.entry name(…)` ends at depth 0 as well; its body follows.
+        // A head `.entry name(…)` also ends at depth 0, but its body follows.
         if depth == 0 && (directive || code.ends_with(['}', ';'])) {
             items.push(item(&lines, most_threads.take()));
             lines.clear();
@@ -243,10 +244,10 @@ fn items(raw: &str) -> Vec<Item<'_>> {
     items
 }
 
-/// What a kernel says of its blocks: `wtacrs_simt::index::at_most`.
+/// The comment by which a kernel limits its block's threads: `wtacrs_simt::index::at_most`.
 const MOST_THREADS: &str = "// most threads: ";
-/// Threads that a block can have whatever registers they take: 65,536 registers, at most 255 a thread. Smaller blocks are
-/// left to the assembler, which weighs registers against the number of blocks.
+/// Any block of so many threads fits a multiprocessor: it has 65,536 registers, and a thread at most 255. For smaller
+/// blocks, the assembler weighs registers against the number of blocks.
 const ANY_REGISTERS: u32 = 256;
 
 fn item<'a>(lines: &[&'a str], most_threads: Option<&str>) -> Item<'a> {
@@ -261,7 +262,7 @@ fn item<'a>(lines: &[&'a str], most_threads: Option<&str>) -> Item<'a> {
     };
     let name = match kind {
         Kind::Directive => None,
-        // Before the brackets of a variable's length, or of the parameters: the result's parameters come first.
+        // The name is before the brackets of a variable's length or of the parameters, which follow those of the result.
         Kind::Variable => lines[0].split(['[', '=', ';']).next().and_then(|head| head.split_whitespace().last()),
         Kind::Entry => lines[0].split(".entry ").nth(1).and_then(|rest| rest.split('(').next()),
         Kind::Function | Kind::Declaration => function_name(lines),
@@ -271,13 +272,13 @@ fn item<'a>(lines: &[&'a str], most_threads: Option<&str>) -> Item<'a> {
         && kind == Kind::Entry
         && threads > ANY_REGISTERS
     {
-        // Behind the parameters. One block on a multiprocessor is enough, or ptxas would spill to have two.
+        // After the parameters. One block on a multiprocessor is enough: to have two, ptxas would spill.
         text = text.replacen("\n)\n", &format!("\n)\n.maxntid {threads}, 1, 1\n.minnctapersm 1\n"), 1);
     }
     Item { name: name.map(str::trim), kind, text }
 }
 
-/// The name after `.func` and, if there is one, the result in parentheses.
+/// The name after `.func` and the result in parentheses, if there is one.
 fn function_name<'a>(lines: &[&'a str]) -> Option<&'a str> {
     let head = lines[0].split(".func").nth(1)?.trim();
     let after = match head.strip_prefix('(') {
@@ -288,7 +289,7 @@ fn function_name<'a>(lines: &[&'a str]) -> Option<&'a str> {
     name.split(['(', ';']).next().map(str::trim)
 }
 
-/// `$L__BB3_12` to `$L12`: labels belong to their function.
+/// Shortens `$L__BB3_12` to `$L12`, since labels are local to their function.
 fn local_labels(line: &str) -> String {
     let mut parts = line.split("$L__BB");
     let mut text = parts.next().unwrap_or("").to_owned();
@@ -312,7 +313,7 @@ fn rename(text: &str, names: &BTreeMap<&str, String>) -> String {
     let mut renamed = String::with_capacity(text.len());
     for part in text.split_inclusive(|c| !is_word(c)) {
         let word = part.trim_end_matches(|c| !is_word(c));
-        // A function's parameters carry its name in front.
+        // The names of a function's parameters begin with its name.
         let base = word.split("_param_").next().unwrap_or(word);
         match names.get(base) {
             Some(name) => renamed.extend([name, &part[base.len()..]]),
@@ -326,7 +327,7 @@ fn rename(text: &str, names: &BTreeMap<&str, String>) -> String {
 mod tests {
     use super::*;
 
-    /// As rustc 1.96 writes it, shortened.
+    /// Text of rustc 1.96, shortened.
     const RAW: &str = "\
 //
 // Generated by LLVM NVPTX Back-End
