@@ -1,4 +1,4 @@
-//! Any bytes as .npy files of H, dZ and previous norms: a layer whose promises hold, or an error; never a panic.
+//! Arbitrary bytes as .npy files of H, dZ and previous norms: a checked layer or an error in one line, never a panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use wtacrs_cli::input::read_npy;
 
 fuzz_target!(|files: (&[u8], &[u8], Option<&[u8]>)| {
     let (h, dz, norms) = files;
-    // Often the same file twice, so that shapes agree now and then.
+    // The same file for H and dZ, too: arbitrary files rarely have equal shapes.
     for dz in [dz, h] {
         match read_npy(h, dz, norms) {
             Ok(layer) => assert_eq!(layer.h.dim().0, layer.dz.dim().0),

@@ -1,4 +1,4 @@
-//! Any bytes as recorded steps: every step readable with all its promises, or an error in one line; never a panic.
+//! Arbitrary bytes as recorded steps: checked steps or an error in one line, never a panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

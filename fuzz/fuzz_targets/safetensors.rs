@@ -1,4 +1,4 @@
-//! Any bytes as a safetensors file: a layer whose promises hold, or an error; never a panic.
+//! Arbitrary bytes as a safetensors file: a checked layer or an error in one line, never a panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -9,6 +9,8 @@ pub(crate) enum Error {
     File { path: PathBuf, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
+    #[error("{}: {message}", path.display())]
+    Syntax { path: PathBuf, message: String },
     #[error("{program} does not start: {source}")]
     Start { program: String, source: std::io::Error },
     #[error("{program} failed")]

@@ -6,8 +6,10 @@
 //! | [`ptx`] | kernels to PTX text, its checks, and the manifest |
 //! | [`bundle`] | GPU tests and benches as executables in a folder |
 //! | [`install`] | the C library, its header and its configuration under a prefix |
+//! | [`circles`] | files that import each other |
 
 mod bundle;
+mod circles;
 mod error;
 mod install;
 mod ptx;
@@ -28,9 +30,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build kernels-ptx/ from the kernels' sources, and check it
+    /// Build the PTX from the kernels' sources, and check it
     Ptx {
-        /// Write nothing; fail where kernels-ptx/ is not what the sources give
+        /// Write nothing; fail where the committed PTX is not what the sources give
         #[arg(long)]
         check: bool,
     },
@@ -46,6 +48,12 @@ enum Command {
         #[arg(long)]
         prefix: PathBuf,
     },
+    /// Fail where files of a crate import each other
+    Circles {
+        /// List what was read, and what could not be looked into
+        #[arg(long)]
+        verbose: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -53,6 +61,7 @@ fn main() -> ExitCode {
         Command::Ptx { check } => ptx::run(check),
         Command::GpuBundle { out } => bundle::run(&out),
         Command::Install { prefix } => install::run(&prefix),
+        Command::Circles { verbose } => circles::run(verbose),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

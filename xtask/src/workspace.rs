@@ -10,6 +10,9 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// The folder of the built PTX and its manifest, inside the package that carries it.
+pub(crate) const PTX: &str = "crates/wtacrs-kernels/ptx";
+
 /// Cargo's target folder.
 pub(crate) fn target() -> Result<PathBuf, Error> {
     #[derive(Deserialize)]
@@ -22,6 +25,13 @@ pub(crate) fn target() -> Result<PathBuf, Error> {
     let metadata: Metadata =
         serde_json::from_str(&text).map_err(|source| Error::Json { path: "cargo metadata".into(), source })?;
     Ok(metadata.target_directory)
+}
+
+/// The tracked files with an extension, as paths below the repository's folder.
+pub(crate) fn tracked(extension: &str) -> Result<Vec<PathBuf>, Error> {
+    let mut command = Command::new("git");
+    command.args(["ls-files", "-z", "--"]).arg(format!("*.{extension}")).current_dir(root());
+    Ok(output(&mut command)?.split_terminator('\0').map(PathBuf::from).collect())
 }
 
 /// The cargo that runs this.

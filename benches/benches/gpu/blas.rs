@@ -1,4 +1,4 @@
-//! cuBLAS and cuBLASLt, loaded where they are: the peers.
+//! The peers, cuBLAS and cuBLASLt, loaded at run time if they are installed.
 
 use crate::device::{Buffer, Gpu};
 use cudarc::cublas::{result as blas, sys};
@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 
-/// What NVIDIA recommends for Hopper, and more than it does for others.
+/// NVIDIA recommends so many bytes for Hopper, and fewer for other GPUs.
 const WORKSPACE_BYTES: usize = 32 << 20;
 
-/// Something that multiplies all rows it is given.
+/// A library that computes the exact product.
 pub(crate) trait Peer {
     fn name(&self) -> &'static str;
 
@@ -23,14 +23,14 @@ pub(crate) trait Peer {
     unsafe fn weight_gradient(&self, sizes: [usize; 3], left: *const u8, right: *const u8, dw: *mut u8);
 }
 
-/// What of both is on this machine.
+/// The peers on this machine.
 pub(crate) fn peers(gpu: &Gpu) -> Vec<Box<dyn Peer>> {
     let blas = Blas::on(gpu.stream()).map(|blas| Box::new(blas) as Box<dyn Peer>);
     let lt = BlasLt::on(gpu.stream()).map(|lt| Box::new(lt) as Box<dyn Peer>);
     blas.into_iter().chain(lt).collect()
 }
 
-/// cublasGemmEx: the library chooses at each call.
+/// cublasGemmEx, which chooses its kernel at each call.
 struct Blas {
     handle: sys::cublasHandle_t,
 }
@@ -86,7 +86,7 @@ impl Peer for Blas {
     }
 }
 
-/// cublasLtMatmul: its heuristic chooses once for each size, with a workspace to choose from more.
+/// cublasLtMatmul, whose heuristic chooses a kernel once for each size. With a workspace it has more to choose from.
 struct BlasLt {
     handle: lt_sys::cublasLtHandle_t,
     stream: CUstream,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wtacrs_kernels::launch::driver::{Driver, OnStream, Stream};
 use wtacrs_kernels::plan::Memory;
 
-/// What every failed call of a bench ends with: there is nobody to mend it.
+/// The message of every failed call: a bench cannot go on without its GPU.
 const WORKS: &str = "the GPU works";
 
 /// The first GPU, with a stream of its own.
@@ -39,7 +39,7 @@ impl Gpu {
         unsafe { self.driver.on(Stream(self.stream.cast())) }
     }
 
-    /// Time on the GPU between the begin and the end of what `enqueue` puts on the stream.
+    /// The time that the GPU takes for the work that `enqueue` puts on the stream.
     pub(crate) fn time(&self, enqueue: impl FnOnce()) -> Duration {
         // SAFETY: stream and events live in the current context.
         unsafe {
@@ -73,12 +73,12 @@ impl Buffer {
         Self { at: unsafe { result::malloc_sync(bytes.max(1)) }.expect("enough device memory"), bytes }
     }
 
-    /// `block` over and over.
+    /// A buffer with the values of `block` over and over.
     pub(crate) fn repeated<T: Copy>(bytes: usize, block: &[T]) -> Self {
         let (buffer, mut offset) = (Self::new(bytes), 0);
         while offset < bytes {
             let values = ((bytes - offset) / size_of::<T>()).min(block.len());
-            // SAFETY: so many values fit behind the offset.
+            // SAFETY: so many values fit after the offset.
             unsafe { result::memcpy_htod_sync(buffer.at + offset as u64, &block[..values]) }.expect(WORKS);
             offset += values * size_of::<T>();
         }
@@ -98,7 +98,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated by `new`, freed once; freeing waits for what uses it.
+        // SAFETY: allocated by `new`, freed once; freeing waits for the work that uses it.
         let _ = unsafe { result::free_sync(self.at) };
     }
 }

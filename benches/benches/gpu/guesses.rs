@@ -1,9 +1,8 @@
-//! What stands for the norms of dZ in a forward pass, and learns after a backward pass: a predictor and a norm cache.
+//! Sources of guesses for a forward pass, which learn after a backward pass: a predictor and a norm cache.
 
 use crate::device::{Buffer, Gpu};
 use std::ptr;
 use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
-use wtacrs_kernels::kernel::predictor_update;
 use wtacrs_kernels::plan::{CacheBatch, LinearPlan, Memory, NormCachePlan, PredictorPlan, UpdateBuffers};
 
 /// Tokens of a sample in the cache.
@@ -18,7 +17,7 @@ pub(crate) struct Guesses {
     scratch: Buffer,
     cache: NormCachePlan,
     remembered: Buffer,
-    /// The samples of the batches, one batch behind the other.
+    /// The samples of the batches, one batch after another.
     ids: Buffer,
     batches: usize,
     samples: usize,
@@ -26,13 +25,13 @@ pub(crate) struct Guesses {
 }
 
 impl Guesses {
-    /// `bytes` is what the norms of all batches must exceed.
+    /// The norms of all batches have more than `bytes` bytes.
     pub(crate) fn new(plan: &LinearPlan, bytes: usize) -> Self {
         let (tokens, in_features) = (plan.settings().tokens, plan.settings().in_features);
         let settings = PredictorSettings::default();
         let predictor = PredictorPlan::new(plan, settings).expect("a valid predictor");
         let fresh = NormPredictor::new(in_features, settings).expect("a valid predictor");
-        let state = predictor_update::state_bytes(&fresh).expect("few features");
+        let state = PredictorPlan::first_bytes(&fresh).expect("few features");
         let (samples, batches) = (tokens / SAMPLE, bytes / (4 * tokens) + 2);
         let ids: Vec<u64> = (0..(batches * samples) as u64).collect();
         let cache = NormCachePlan::new(ids.len(), SAMPLE).expect("a valid cache");
@@ -55,12 +54,12 @@ impl Guesses {
         self.batches
     }
 
-    /// θ, of which a forward pass makes its guess.
+    /// θ, from which a forward pass makes its guess.
     pub(crate) fn theta(&self) -> *const f32 {
         self.state.pointer::<u8>().wrapping_add(self.predictor.theta().offset as usize).cast()
     }
 
-    /// The numbers that place it.
+    /// The four numbers that place the guess.
     pub(crate) fn placement(&self) -> *const f64 {
         self.state.pointer::<u8>().wrapping_add(self.predictor.placement().offset as usize).cast()
     }
@@ -76,11 +75,11 @@ impl Guesses {
             status: self.status.pointer(),
             scratch: self.scratch.memory(),
         };
-        // SAFETY: all buffers have the sizes that the plan tells.
+        // SAFETY: all buffers have the sizes that the plan asks for.
         unsafe { self.predictor.update(&mut gpu.launcher(), &buffers) }.expect("launches");
     }
 
-    /// The samples of batch `run`, counted round.
+    /// The samples of the batch of run `run`: runs take the batches in turn.
     fn batch(&self, run: usize) -> CacheBatch {
         CacheBatch {
             samples: self.ids.pointer::<u64>().wrapping_add(run % self.batches * self.samples),

@@ -1,4 +1,4 @@
-//! One layer on a GPU: what is timed, on memory that is in the cache only if a step's launches leave it there.
+//! One layer on a GPU. Its steps are timed on memory that is in the L2 cache only if the step's own launches put it there.
 
 use crate::blas::Peer;
 use crate::device::{Buffer, Gpu};
@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::ptr;
 use wtacrs_core::Keep;
 use wtacrs_core::product::Update;
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{self, gather_rows};
 use wtacrs_kernels::launch::driver::DriverError;
 use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
@@ -19,22 +19,22 @@ use wtacrs_kernels::plan::{
     BackwardBuffers, DeviceRandomness, ForwardBuffers, LinearPlan, LinearSettings, WeightSource,
 };
 
-/// Runs between two events, which take time themselves.
+/// Runs between two events: several, since recording an event takes time too.
 pub(crate) const REPEATED: usize = 8;
-/// Random numbers are made once and repeated; odd, so that no two rows are alike.
+/// How many random numbers are drawn. They are repeated, and an odd number of them makes all rows differ.
 const BLOCK: usize = (1 << 20) + 13;
-/// Memory changes from run to run, so that so many times the cache's bytes lie between two uses of the same, even for what
-/// touches least: the kept rows of the narrower matrix.
+/// Runs take different memory in turn. Between two uses of the same memory, runs touch at least so many times the cache's
+/// bytes, even those that touch least: they read the kept rows of the narrower matrix.
 const CACHES: usize = 2;
 
-/// What a run reads, or writes in proportion to the tokens: runs take sets in turn, ours and the peers' alike.
+/// Memory that a run reads, or writes in proportion to the tokens. Runs take sets in turn, this library's and the peers'.
 struct Set {
     h: Buffer,
     dz: Buffer,
     saved: Buffer,
-    /// Kept rows of dZ, for peers that gather none.
+    /// Kept rows of dZ, for peers, which do not gather rows.
     gathered: Buffer,
-    /// Where copies go.
+    /// The target of copies.
     copied: Buffer,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Layer<'a> {
     sets: Vec<Set>,
     guess: Buffer,
     guesses: Guesses,
-    /// Of forward passes, one for each run between two events: a selection finds boards that are zero, as the norms left them.
+    /// Of forward passes, one for each run between two events: a selection needs an exchange that `row_norms` cleared.
     forward_scratch: Vec<Buffer>,
     backward_scratch: Buffer,
     norms: Buffer,
@@ -67,18 +67,18 @@ pub(crate) enum Step {
     NormsOfDz,
     /// With the bias gradient's partial sums.
     NormsAndSums,
-    /// With the reduction of its partial products.
+    /// The product, with the reduction of its partial products.
     Product,
-    /// Without.
+    /// The product alone.
     Multiply,
-    /// Nothing where the product is not cut.
+    /// The reduction alone: nothing where the product is not cut.
     Reduce,
     Update,
     Fetch,
     Store,
 }
 
-/// Lets some launches of a plan through.
+/// Passes only some launches of a plan on.
 struct Only<'a, L> {
     launcher: &'a mut L,
     wanted: Range<usize>,
@@ -93,19 +93,18 @@ impl<L: Launcher> Launcher for Only<'_, L> {
         if !self.wanted.contains(&(self.seen - 1)) {
             return Ok(());
         }
-        // SAFETY: the plan's promise.
+        // SAFETY: the plan vouches for its launches.
         unsafe { self.launcher.launch(kernel, shape, args) }
     }
 }
 
 impl<'a> Layer<'a> {
     pub(crate) fn new(gpu: &'a Gpu, [tokens, inputs, outputs]: [usize; 3], fraction: f64) -> Self {
-        let settings = LinearSettings {
-            weights: WeightSource::Norms,
-            ..LinearSettings::new(tokens, inputs, outputs, Keep::Fraction(fraction))
-        };
-        let all =
-            LinearSettings { weights: WeightSource::Predicted { clamp: 6.0 }, bias_gradient: true, ..settings.clone() };
+        let mut settings = LinearSettings::new(tokens, inputs, outputs, Keep::Fraction(fraction));
+        settings.weights = WeightSource::Norms;
+        let mut all = settings.clone();
+        all.weights = WeightSource::Predicted { clamp: 6.0 };
+        all.bias_gradient = true;
         let plan_of = |settings| LinearPlan::new(settings, gpu.driver.device()).expect("a valid layer");
         let (plan, with_all) = (plan_of(settings), plan_of(all));
         let mut random = Pcg64::seed_from_u64(1);
@@ -130,7 +129,7 @@ impl<'a> Layer<'a> {
             gpu,
             guess: Buffer::repeated(4 * tokens, &norms),
             guesses: Guesses::new(&plan, turned_over),
-            // Apart, so that a step alone finds what the one before it left.
+            // Not shared with backward passes, so that a step alone finds the results of the step before it.
             forward_scratch: (0..REPEATED).map(|_| scratch(LinearPlan::forward_scratch_bytes)).collect(),
             backward_scratch: scratch(LinearPlan::backward_scratch_bytes),
             norms: Buffer::new(4 * tokens),
@@ -145,14 +144,14 @@ impl<'a> Layer<'a> {
         layer
     }
 
-    /// Kept rows in every set, for those that multiply them; norms of dZ; a cache that knows every sample.
+    /// Fills every set with kept rows, which peers multiply, the norms of dZ, and the cache with every sample.
     fn fill(&mut self) {
         for _ in 0..self.sets.len() {
             self.estimate();
             self.gather_dz().expect("launches");
         }
         (0..self.guesses.batches()).for_each(|run| self.guesses.store(self.gpu, run, &self.norms));
-        // Waits.
+        // To wait for all of them.
         self.gpu.time(|| ());
     }
 
@@ -178,7 +177,7 @@ impl<'a> Layer<'a> {
         };
         let randomness = DeviceRandomness::new(1, self.runs as u64 * plan.draws());
         let mut launcher = Only { launcher: &mut self.gpu.launcher(), wanted, seen: 0 };
-        // SAFETY: all buffers have the sizes that the plan tells.
+        // SAFETY: all buffers have the sizes that the plan asks for.
         unsafe { plan.forward(&mut launcher, &buffers, randomness) }.expect("launches");
     }
 
@@ -224,8 +223,8 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// What the next [`REPEATED`] runs of a step must find: a selection, norms and boards that are zero, which it leaves
-    /// otherwise.
+    /// Prepares memory for the next [`REPEATED`] runs of a step. A selection needs norms and a cleared exchange, into which it
+    /// writes.
     pub(crate) fn prepare(&mut self, step: Step) {
         if step == Step::Select {
             (0..REPEATED).for_each(|_| self.step(Step::NormsOfH));
@@ -265,7 +264,7 @@ impl<'a> Layer<'a> {
         let &LinearSettings { in_features, out_features, .. } = self.plan.settings();
         let Set { saved, gathered, .. } = self.set();
         let sizes = [self.kept(), in_features, out_features];
-        // SAFETY: saved rows begin the saved memory, dense for these widths; the gathered ones are as many.
+        // SAFETY: the saved memory begins with the saved rows, which are dense for these widths; as many rows are gathered.
         unsafe { peer.weight_gradient(sizes, saved.pointer(), gathered.pointer(), self.dw.pointer()) };
     }
 
@@ -288,7 +287,7 @@ impl<'a> Layer<'a> {
             out_spacing: Spacing::even(0),
         };
         let shape = gather_rows::shape(rows, outputs, 1, 2);
-        // SAFETY: all buffers have the sizes that the arguments tell.
+        // SAFETY: all buffers have the sizes that the arguments say.
         unsafe { self.gpu.launcher().launch(&kernel::GATHER_ROWS_BF16, shape, &args) }
     }
 

@@ -2,8 +2,8 @@
 //! the device, a table of ratios and one of each step's milliseconds, both from one run.
 //!
 //! `cargo bench -p wtacrs-benches --bench gpu` prints criterion's times and then the tables. Matrices, kept rows and the
-//! targets of copies change from run to run, for the peers as for this library, so that nothing finds them in the L2 cache that
-//! would not in training. Without cuBLAS only this library's times are printed; without a GPU, one line says so.
+//! targets of copies change from run to run, for the peers as for this library, so that they are in the L2 cache only where
+//! training would find them there. Without cuBLAS only this library's times are printed; without a GPU, one line says so.
 
 mod blas;
 mod device;
@@ -22,7 +22,7 @@ const TOKENS: [usize; 3] = [4096, 16384, 65536];
 const SHAPES: [(usize, usize); 4] = [(1024, 1024), (1024, 4096), (4096, 4096), (4096, 16384)];
 const FRACTIONS: [f64; 2] = [0.1, 0.3];
 
-/// All cases, or the smallest if they are only to be run once.
+/// All cases, or only the smallest in test mode.
 fn cases() -> Vec<([usize; 3], f64)> {
     let all = TOKENS.into_iter().flat_map(|tokens| {
         SHAPES.into_iter().flat_map(move |(inputs, outputs)| FRACTIONS.map(|k| ([tokens, inputs, outputs], k)))
@@ -72,7 +72,7 @@ fn criterion_groups(criterion: &mut Criterion, gpu: &Gpu, peers: &[Box<dyn Peer>
     }
 }
 
-/// Median times in milliseconds, each thing in turn, round after round.
+/// Median times in milliseconds. In each round every thing is timed once.
 fn interleaved(gpu: &Gpu, layer: &mut Layer<'_>, timed: &[Timed<'_>]) -> Vec<f64> {
     let rounds = if test_mode() { 1 } else { 21 };
     let mut times = vec![Vec::with_capacity(rounds); timed.len()];
@@ -110,7 +110,7 @@ const STEPS: [(&str, Step); 11] = [
     ("cache fetch", Step::Fetch),
     ("cache store", Step::Store),
 ];
-/// Steps that a copy is measured beside.
+/// Steps beside which a copy is measured.
 const COPIED: [Step; 3] = [Step::NormsOfH, Step::Gather, Step::NormsOfDz];
 
 fn tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {

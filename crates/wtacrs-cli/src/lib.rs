@@ -1,14 +1,27 @@
-//! The parts of the `wtacrs` command: reading layers and recorded steps, measuring on layers what each design's estimate of
-//! a weight gradient costs and how far off it is, and on recorded steps what each source of weights makes of it.
+//! The parts of the `wtacrs` command.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`compare`] | `wtacrs compare`: each design's error and cost on recorded layers |
+//! | [`replay`] | `wtacrs replay`: what each source of weights loses on recorded training steps |
+//! | [`memory`] | `wtacrs memory`: bytes that a model saves from the forward to the backward pass |
+//! | [`doctor`] | `wtacrs doctor`: what this machine can run on |
+//! | [`input`] | layers and recordings, read from files |
+//! | [`figure`] | figures, drawn as SVG or PNG |
+//! | [`labels`] | the labels of all results: sources of weights, budgets |
+//! | [`statistics`] | errors of repeated estimates |
+//! | [`run`], [`text`] | what the subcommands share: threads and output, tables and CSV |
+//!
+//! Each subcommand's module has its arguments and `run`, which takes them to its output; below it, the measurement and the
+//! report (table, JSON, CSV, figure).
 
-pub mod args;
-mod columns;
-pub mod command;
 pub mod compare;
 pub mod doctor;
+pub mod figure;
 pub mod input;
+pub mod labels;
 pub mod memory;
-mod numbers;
-pub mod plot;
 pub mod replay;
+pub mod run;
 pub mod statistics;
+pub mod text;

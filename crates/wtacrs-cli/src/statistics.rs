@@ -1,4 +1,4 @@
-//! What repeated estimates of one matrix say about their error: its size, its spread, and how much of it is bias.
+//! Statistics of repeated estimates of one matrix: the size of their error, its spread, and how much of it is bias.
 //!
 //! With g exact, ĝ_t the estimate of trial t and d_t = ĝ_t − g, all in f64:
 //! rel_error = √(mean ‖d_t‖²/‖g‖²), bias_ratio = ‖mean d_t‖² / (mean ‖d_t‖² / trials).
@@ -7,15 +7,15 @@ use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Zip};
 use rayon::prelude::*;
 use std::time::Duration;
 
-/// An error of no more than so many times the exact product's own is rounding, not sampling.
+/// An error of at most this many times the exact product's own counts as rounding.
 const ROUNDING_MARGIN: f64 = 2.0;
 
-/// The exact matrix g (in f64) and how far rounding alone takes one off it.
+/// The exact matrix g in f64, and the error of rounding alone.
 #[derive(Clone, Debug)]
 pub struct Reference {
     exact: Array2<f64>,
     squared_norm: f64,
-    /// Squared errors up to this count as none: a design that keeps everything has no error.
+    /// Squared errors up to this count as 0, so that a design that keeps everything has no error.
     negligible: f64,
 }
 
@@ -38,7 +38,7 @@ impl Reference {
     }
 }
 
-/// Errors of estimates, as they come in.
+/// Errors of the estimates added so far.
 #[derive(Debug)]
 pub struct Errors<'a> {
     reference: &'a Reference,
@@ -46,7 +46,7 @@ pub struct Errors<'a> {
     squared: Vec<f64>,
 }
 
-/// What [`Errors`] amount to.
+/// The summary of [`Errors`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ErrorSummary {
     /// mean ‖ĝ − g‖²_F.
@@ -61,12 +61,12 @@ pub struct ErrorSummary {
 }
 
 impl<'a> Errors<'a> {
-    /// None so far.
+    /// Without estimates.
     pub fn new(reference: &'a Reference) -> Self {
         Self { reference, deviation_sum: Array2::zeros(reference.exact.dim()), squared: Vec::new() }
     }
 
-    /// Takes in one estimate, of g's shape.
+    /// Adds one estimate, of g's shape.
     pub fn add(&mut self, estimate: ArrayView2<'_, f32>) {
         let squared = squared_distance(&self.reference.exact, estimate);
         if squared <= self.reference.negligible {
@@ -80,7 +80,7 @@ impl<'a> Errors<'a> {
             .par_for_each(|sum, &estimate, exact| *sum += f64::from(estimate) - exact);
     }
 
-    /// The summary of what came in: at least one estimate, of a g that is not zero.
+    /// The summary of at least one estimate of a g that is not zero.
     pub fn summary(&self) -> ErrorSummary {
         let norm = self.reference.squared_norm.sqrt();
         let relative: Vec<f64> = self.squared.iter().map(|squared| squared.sqrt() / norm).collect();
@@ -96,7 +96,7 @@ impl<'a> Errors<'a> {
     }
 }
 
-/// ‖estimate − exact‖²_F, row by row, so that the number of threads does not change it.
+/// ‖estimate − exact‖²_F, summed in an order that does not depend on the number of threads.
 fn squared_distance(exact: &Array2<f64>, estimate: ArrayView2<'_, f32>) -> f64 {
     let row_distance = |(estimate, exact): (ArrayView1<'_, f32>, ArrayView1<'_, f64>)| -> f64 {
         estimate.iter().zip(exact).map(|(&estimate, exact)| (f64::from(estimate) - exact).powi(2)).sum()
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_is_no_error() {
+    fn rounding_is_not_an_error() {
         let exact = array![[0.1, 0.2], [0.3, 0.4]];
         let rounded = exact.mapv(|v| v as f32);
         let reference = Reference::new(exact, rounded.view());

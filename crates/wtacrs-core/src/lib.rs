@@ -54,12 +54,3 @@ pub mod verify;
 #[doc(no_inline)]
 pub use crate::sampling::{Keep, Randomness, Selection, Weights};
 pub use {half, ndarray, rand_core};
-
-/// The documents whose code is tested.
-#[cfg(doctest)]
-mod documents {
-    #[doc = include_str!("../../../docs/designs.md")]
-    struct Designs;
-    #[doc = include_str!("../../../README.md")]
-    struct Readme;
-}

@@ -17,6 +17,7 @@
 //! | [`scales`] | what a kept pair counts |
 //! | [`predictor`] | which rows a norm predictor learns from, on which grid, and where its sums and its state lie |
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod alias;

@@ -1,25 +1,24 @@
-//! What a plan needs to know of a GPU, and what a user wants to.
+//! The properties of a GPU that plans depend on, and a few for users.
 
-/// A GPU, or the emulator in its place.
+/// A GPU, or the emulator in place of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// As the vendor calls it.
+    /// The vendor's name.
     pub name: String,
     /// Major and minor: 8.0 is sm_80.
     pub compute_capability: (u32, u32),
-    /// How many blocks can run side by side, at one block each.
+    /// Multiprocessors, which run one block each at the same time, or several.
     pub multiprocessors: u32,
     /// Bytes of its memory.
     pub memory_bytes: u64,
     /// Bytes of the cache that all multiprocessors share.
     pub l2_bytes: u64,
-    /// The most shared memory, in bytes, that a block can be given.
+    /// The most shared memory of a block, in bytes.
     pub shared_bytes: u32,
 }
 
 impl Device {
-    /// What plans for the emulator are made with: a small GPU with the least shared memory of those that are supported
-    /// (sm_86).
+    /// The device of plans for the emulator: a small GPU with the least shared memory of all supported ones (sm_86).
     pub fn emulated() -> Self {
         Self {
             name: "emulator".to_owned(),

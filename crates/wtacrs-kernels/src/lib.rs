@@ -1,21 +1,24 @@
 //! The GPU kernels of column-row sampling, one source for NVIDIA GPUs and for the emulator of [`wtacrs_simt`].
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
-//! | [`kernel`] | the kernels, each with its arguments, and the table of all of them |
-//! | [`block`] | what they are built from: reductions, scans, tile loads |
-//! | `launch` | who runs a kernel: the emulator, or the CUDA driver |
-//! | `plan` | which kernels a layer needs, in which order, with how much memory |
+//! | [`plan`] | the launches that a layer needs, in order, with their memory |
+//! | [`launch`] | a launch, and the launchers: the CUDA driver, the emulator |
+//! | [`kernel`] | the kernels: arguments and launch shapes of each, the table of all, and in `body` what their threads do |
+//! | [`device`] | a GPU's properties |
 //!
-//! docs/kernels.md tells each kernel's idea, its memory traffic and its limit.
+//! docs/kernels.md describes each kernel's idea, its memory traffic and its limit.
+//!
+//! # Features
+//!
+//! - `emulator`: the kernels' bodies on the host, and the launcher that runs them there. Without it the crate has plans,
+//!   arguments, the CUDA driver and the PTX, which is all that a GPU needs.
+//! - `sanitizer`: the emulator in builds with AddressSanitizer.
 #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx, asm_experimental_arch))]
 
-pub mod block;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod device;
-pub mod element;
 pub mod kernel;
-#[cfg(not(target_arch = "nvptx64"))]
 pub mod launch;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod plan;

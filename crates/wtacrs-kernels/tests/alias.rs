@@ -29,7 +29,7 @@ fn check(machine: &mut Machine, masses: &[u64], tables: usize, threads: u32, see
     };
     let grid = [1, 1, tables as u32];
     let shape = Shape { grid, block: threads, shared_bytes: SHARED_BYTES, cooperative: false };
-    // SAFETY: memory of the sizes that the arguments tell.
+    // SAFETY: memory of the sizes that the arguments say.
     unsafe { machine.run(&ALIAS_BUILD, shape, &args) };
     let sums: Vec<u64> = masses.chunks(entries).map(|masses| masses.iter().sum()).collect();
     assert_eq!(machine.download(&totals), sums);
@@ -54,7 +54,7 @@ fn check(machine: &mut Machine, masses: &[u64], tables: usize, threads: u32, see
     };
     let grid = [2, 1, tables as u32];
     let shape = Shape { grid, block: 32, shared_bytes: 0, cooperative: false };
-    // SAFETY: memory of the sizes that the arguments tell.
+    // SAFETY: memory of the sizes that the arguments say.
     unsafe { machine.run(&ALIAS_SAMPLE, shape, &args) };
     for (table, (picks, core)) in machine.download(&picks).chunks(draws).zip(&core).enumerate() {
         let stream = Stream::new(Randomness::new(seed, 11), 2 + table as u32);

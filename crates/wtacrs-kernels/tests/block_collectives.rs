@@ -1,12 +1,13 @@
 //! Reductions and scans of a block, on the emulator, beside loops over their inputs.
 
-use wtacrs_kernels::block::scan::Prefix;
-use wtacrs_kernels::block::{reduce, scan};
+use wtacrs_kernels::kernel::body::block::scan::Prefix;
+use wtacrs_kernels::kernel::body::block::{reduce, scan};
+use wtacrs_kernels::kernel::team::collective_words;
 use wtacrs_simt::emulator::{Launch, launch};
 use wtacrs_simt::index::{block, block_threads, lane, thread, warp};
 use wtacrs_simt::shared::Shared;
 
-/// Where all threads write, each its own place.
+/// The memory that all threads write, each its own place.
 #[derive(Clone, Copy)]
 struct Out<T>(*mut T);
 
@@ -21,13 +22,18 @@ impl<T> Out<T> {
     }
 }
 
-/// What each thread of some blocks makes of nothing but its indices.
+/// The result of each thread of some blocks, computed from its indices alone.
 fn by_threads<T: Clone + Default>(threads: u32, seed: u64, each: impl Fn() -> T + Sync) -> Vec<T> {
     const BLOCKS: u32 = 2;
     let mut out = vec![T::default(); (BLOCKS * threads) as usize];
     let to = Out(out.as_mut_ptr());
-    let shape =
-        Launch { grid: [BLOCKS, 1, 1], block: threads, shared_bytes: 2 * 8 * scan::room(4), cooperative: false, seed };
+    let shape = Launch {
+        grid: [BLOCKS, 1, 1],
+        block: threads,
+        shared_bytes: 2 * 8 * collective_words(4),
+        cooperative: false,
+        seed,
+    };
     launch(shape, &|| to.write(each())).expect("no fault");
     out
 }
@@ -41,7 +47,7 @@ fn values(block: u32, threads: u32) -> Vec<u64> {
 }
 
 fn room(of: u32) -> Shared<u64> {
-    Shared::new(of * 8 * scan::room(4), scan::room(4))
+    Shared::new(of * 8 * collective_words(4), collective_words(4))
 }
 
 /// Words of a permutation-like operation: associative, not commutative.

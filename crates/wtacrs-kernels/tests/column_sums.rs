@@ -10,11 +10,11 @@ use ndarray::{Array1, Array2, array, s};
 use proptest::prelude::*;
 use std::ptr;
 use wtacrs_core::product::{self, Update};
-use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::column_sums::{
     Args, FinishArgs, norm_error_bound, partial_leading, ranges, shape, sum_error_bound,
 };
+use wtacrs_kernels::kernel::matrix::DataType;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{SPLIT_REDUCE_SUMS, split_reduce};
 
 /// Half of an ulp of 1.
@@ -64,13 +64,13 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], place: Place, old:
         in_features: 0,
         out_features: 0,
         accumulate: 0,
-        output: Output::F32 as u32,
+        output: DataType::F32 as u32,
         dw: ptr::null_mut(),
         dw_leading: 0,
         dw_spacing: Spacing::even(0),
     };
     let (finish, of_finish) = split_reduce::SumsArgs::launch(none, None, finish, batch);
-    // SAFETY: the buffers have the sizes that the arguments tell.
+    // SAFETY: the buffers have the sizes that the arguments say.
     unsafe {
         machine.run(&T::SUMS, shape(rows, columns, batch, T::BYTES), &args);
         machine.run(&SPLIT_REDUCE_SUMS, of_finish, &finish);

@@ -6,7 +6,7 @@ use common::{Machine, for_each_machine};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use std::num::NonZeroU32;
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{self, column_norms, gather_columns};
 use wtacrs_kernels::launch::{Kernel, Shape};
 
@@ -81,7 +81,7 @@ impl Case {
             columns: self.columns as u32,
             norms: norms.pointer(),
         };
-        // SAFETY: the buffers have the sizes that the arguments tell.
+        // SAFETY: the buffers have the sizes that the arguments say.
         unsafe { machine.run(&T::NORMS, column_norms::shape(self.columns as u32, self.batch as u32), &args) };
         machine.download(&norms)
     }
@@ -125,7 +125,7 @@ fn check_gather<T: Tested>(machine: &mut Machine, case: Case, kept: usize, count
         out_spacing: Spacing::even((kept * case.rows) as u64),
     };
     let shape = gather_columns::shape(kept as u32, case.rows as u32, case.batch as u32);
-    // SAFETY: the buffers have the sizes that the arguments tell, and the indices are below `columns`.
+    // SAFETY: the buffers have the sizes that the arguments say, and the indices are below `columns`.
     unsafe { machine.run(&T::GATHER, shape, &args) };
     let found = machine.download(&out);
     if shape.grid[1] > 1 {
@@ -220,7 +220,7 @@ fn an_unused_column_may_hold_anything() {
             out_leading: 1,
             out_spacing: Spacing::even(2),
         };
-        // SAFETY: the buffers have the sizes that the arguments tell.
+        // SAFETY: the buffers have the sizes that the arguments say.
         unsafe { machine.run(&kernel::GATHER_COLUMNS_F32, gather_columns::shape(2, 1, 1), &args) };
         assert_eq!(machine.download(&out), [2.0, 0.0]);
     });

@@ -1,14 +1,14 @@
-//! The driver layer on a driver that writes every call down: what it asks when it opens, what when it runs, and what it
-//! says of machines that will not do.
+//! The driver layer on a driver that records every call: its calls when it opens and when it runs, and its errors on
+//! machines that cannot run the kernels.
 
 mod fake;
 
 use fake::{Call, Fake};
 use std::ptr;
 use std::sync::Arc;
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{ENTRY_POINTS, ROW_NORMS_BF16, row_norms};
-use wtacrs_kernels::launch::driver::{Context, Driver, DriverError, Installation, Stream, Version};
+use wtacrs_kernels::launch::driver::{Context, Driver, DriverError, Installation, Ptx, Stream, Version};
 use wtacrs_kernels::launch::{Launcher, Shape};
 
 const SHAPE: Shape = Shape { grid: [3, 1, 2], block: 128, shared_bytes: 4096, cooperative: false };
@@ -30,8 +30,8 @@ fn launch(driver: &Driver<Fake>, stream: Stream, shape: Shape) -> Result<(), Dri
         cached: std::ptr::null(),
         placement: std::ptr::null(),
         clamp: 0.0,
-        boards: std::ptr::null_mut(),
-        board_words: 0,
+        exchange: std::ptr::null_mut(),
+        exchange_words: 0,
     };
     // SAFETY: the fake runs nothing, and knows no streams.
     unsafe { driver.on(stream).launch(&ROW_NORMS_BF16, shape, &args) }
@@ -48,6 +48,15 @@ fn a_launch_is_one_call_on_the_stream_it_was_given() {
     launch(&driver, Stream(ptr::null_mut()), cooperative).expect("launches");
     let of = |stream, shape| Call::Launch { kernel: "row_norms_bf16", stream, shape, context: Context(0x1000) };
     assert_eq!(calls.list(), [of(0x50, SHAPE), of(0, cooperative)]);
+}
+
+#[test]
+fn the_bundled_ptx_has_the_kernels_of_the_table() {
+    let mut in_text: Vec<_> = Ptx::bundled().entry_points().collect();
+    let mut in_table = ENTRY_POINTS.to_vec();
+    in_text.sort_unstable();
+    in_table.sort_unstable();
+    assert_eq!(in_text, in_table, "run cargo xtask ptx");
 }
 
 #[test]
@@ -73,7 +82,7 @@ fn kernels_are_loaded_once_for_each_context() {
     assert!(raised.iter().all(|call| matches!(call, Call::Allow { bytes: 101_376, .. })));
 }
 
-/// Nothing tells a framework's context from one that took a destroyed one's place; primary contexts are never destroyed.
+/// A framework's context cannot be distinguished from a later one with the same handle; primary contexts are never destroyed.
 #[test]
 fn drivers_that_do_not_number_contexts() {
     let installation = installed(Fake { version: 11_040, numbers_contexts: false, ..Fake::default() });
@@ -125,9 +134,10 @@ fn machines_that_will_not_do() {
         message(Fake { fails: Some("cuModuleLoadDataEx"), ..Fake::default() }),
         "cuModuleLoadDataEx failed with CUDA_ERROR_FAKE (999)"
     );
+    let first = Ptx::bundled().entry_points().next().expect("kernels");
     assert_eq!(
         message(Fake { fails: Some("cuFuncSetAttribute"), ..Fake::default() }),
-        format!("cuFuncSetAttribute of {} failed with CUDA_ERROR_FAKE (999)", ENTRY_POINTS[0])
+        format!("cuFuncSetAttribute of {first} failed with CUDA_ERROR_FAKE (999)")
     );
     assert_eq!(message(Fake { fails: Some("cuInit"), ..Fake::default() }), "cuInit failed with CUDA_ERROR_FAKE (999)");
     let installation = installed(Fake::default());

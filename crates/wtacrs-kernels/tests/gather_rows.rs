@@ -11,10 +11,10 @@ use ndarray::{Array2, array};
 use proptest::prelude::*;
 use wtacrs_core::product;
 use wtacrs_core::sampling::Selection;
-use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::gather_rows::{Args, shape};
+use wtacrs_kernels::kernel::matrix::Spacing;
 
-/// What is kept of each matrix: indices into its rows, scales, how many of both count.
+/// The kept rows of each matrix: indices, scales, and how many of both are used.
 struct Kept {
     indices: Vec<u32>,
     scales: Option<Vec<f64>>,
@@ -42,7 +42,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], kept: &Kept, place
         out_leading: out.leading(),
         out_spacing: out.spacing(),
     };
-    // SAFETY: the buffers have the sizes that the arguments tell, and indices are of rows.
+    // SAFETY: the buffers have the sizes that the arguments say, and indices are of rows.
     unsafe { machine.run(&T::GATHER, shape(rows as u32, columns as u32, items.len() as u32, T::BYTES), &args) };
     out.download(machine, filler)
 }
@@ -196,8 +196,8 @@ fn far_rows(machine: &mut Machine, x: *const u8, leading: usize, row: &[u16]) {
         cached: std::ptr::null(),
         placement: std::ptr::null(),
         clamp: 0.0,
-        boards: std::ptr::null_mut(),
-        board_words: 0,
+        exchange: std::ptr::null_mut(),
+        exchange_words: 0,
     };
     // SAFETY: as above; row 0 is zeros.
     unsafe { machine.run(&bf16::NORMS, wtacrs_kernels::kernel::row_norms::shape(3, 40, 1, 2), &args) };

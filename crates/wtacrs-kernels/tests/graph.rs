@@ -13,12 +13,11 @@ use wtacrs_core::guesses::NormCache;
 use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
 use wtacrs_core::product::Update;
 use wtacrs_kernels::device::Device;
-use wtacrs_kernels::kernel::predictor_update;
-use wtacrs_kernels::launch::Launcher;
 use wtacrs_kernels::launch::driver::Stream;
+use wtacrs_kernels::launch::{LaunchList, Launcher};
 use wtacrs_kernels::plan::{
-    BackwardBuffers, CacheBatch, DataType, DeviceRandomness, ForwardBuffers, LaunchList, LinearPlan, LinearSettings,
-    Memory, NormCachePlan, PredictorPlan, UpdateBuffers, WeightSource,
+    BackwardBuffers, CacheBatch, DataType, DeviceRandomness, ForwardBuffers, LinearPlan, LinearSettings, Memory,
+    NormCachePlan, PredictorPlan, UpdateBuffers, WeightSource,
 };
 
 /// Enough for several blocks.
@@ -43,7 +42,7 @@ struct Step {
     remembered: Buffer<u8>,
     samples: Buffer<u64>,
     fetched: Buffer<f32>,
-    /// What the state and the cache begin with.
+    /// The first bytes of the state and of the cache.
     first: [Vec<u8>; 2],
 }
 
@@ -54,15 +53,13 @@ fn memory(of: &Buffer<u8>) -> Memory {
 impl Step {
     fn new(machine: &Machine, device: &Device) -> Self {
         let weights = WeightSource::Predicted { clamp: 6.0 };
-        let settings = LinearSettings {
-            weights,
-            ..LinearSettings::new(TOKENS, FEATURES, FEATURES, Keep::Fraction(0.2)).of_type(DataType::F32)
-        };
+        let mut settings = LinearSettings::new(TOKENS, FEATURES, FEATURES, Keep::Fraction(0.2)).of_type(DataType::F32);
+        settings.weights = weights;
         let plan = LinearPlan::new(settings, device).expect("valid");
         let settings = PredictorSettings::default().with_features(32);
         let predictor = PredictorPlan::new(&plan, settings).expect("valid");
         let fresh = NormPredictor::new(FEATURES, settings).expect("valid");
-        let state = predictor_update::state_bytes(&fresh).expect("few features");
+        let state = PredictorPlan::first_bytes(&fresh).expect("few features");
 
         let cache = NormCachePlan::new(SAMPLES, TOKENS / SAMPLES).expect("valid");
         let ids: Vec<u64> = (0..SAMPLES as u64).rev().collect();
@@ -146,7 +143,7 @@ impl Step {
         };
         let randomness = DeviceRandomness { further_offset: self.further.pointer(), ..DeviceRandomness::new(4, 9) };
         let remembered = memory(&self.remembered);
-        // SAFETY: all buffers have the plans' sizes and outlive what is enqueued.
+        // SAFETY: all buffers have the plans' sizes and outlive all launches.
         unsafe {
             self.cache.fetch(launcher, remembered, &batch, self.fetched.pointer()).expect("launches");
             self.plan.forward(launcher, &forward, randomness).expect("launches");
@@ -211,7 +208,7 @@ fn a_step_runs() {
 fn a_captured_step_draws_anew_at_each_replay() {
     let Some(mut machine) = Machine::gpu() else { return };
     let step = Step::new(&machine, machine.device());
-    // All launches happen once before, as frameworks do, and to know what to expect.
+    // All launches run once before, as in frameworks, and their results are the expected ones.
     let direct = [0, 1 << 20].map(|further| {
         step.restart(&machine, further);
         step.enqueue(&mut machine);

@@ -1,4 +1,4 @@
-//! Every intrinsic of wtacrs-simt on a GPU: the bodies that its own tests run on the emulator.
+//! Every intrinsic of wtacrs-simt on a GPU: the checks that its own tests run on the emulator.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::ffi::{CString, c_void};
 use wtacrs_simt::checks::{ALL, Args, Check};
 
 /// Their entry points. The library's own file does not carry them.
-const PTX: &str = concat!(include_str!("../../../kernels-ptx/checks_sm80.ptx"), "\0");
+const PTX: &str = concat!(include_str!("../ptx/checks_sm80.ptx"), "\0");
 
 #[test]
 fn every_check_is_an_entry_point() {

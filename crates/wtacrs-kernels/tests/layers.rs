@@ -1,4 +1,4 @@
-//! Plans run: whole layers forward and backward, on the emulator and on a GPU, against wtacrs-core on the CPU.
+//! Plans that run: whole layers forward and backward, on the emulator and on a GPU, against wtacrs-core on the CPU.
 
 mod common;
 mod steps;
@@ -71,7 +71,7 @@ fn relative_error(found: &[f32], expected: ArrayView2<'_, f32>) -> f64 {
     (error / size).sqrt()
 }
 
-/// That what was kept is what core keeps with these weights, to the bit.
+/// Asserts that the kept rows are those that core keeps with these weights, to the bit.
 fn assert_selected(outcome: &Outcome, expected: &Selection, what: &str) {
     assert_eq!((outcome.status, outcome.count as usize), (0, expected.len()), "{what}");
     assert_eq!(outcome.indices, expected.indices(), "{what}");
@@ -82,14 +82,11 @@ fn assert_selected(outcome: &Outcome, expected: &Selection, what: &str) {
 /// The layer in type T, with the norms of the samples' last visit as guess.
 fn check_real_layer<T: Data>(machine: &mut Machine, layer: &Layer, precision: Precision, bound: f64) {
     let (h, dz) = (layer.h.mapv(T::from_number), layer.dz.mapv(T::from_number));
-    let settings = LinearSettings {
-        weights: WeightSource::Norms,
-        weight_gradient: DataType::F32,
-        bias_gradient: true,
-        precision,
-        ..LinearSettings::new(1024, 384, 384, Keep::Fraction(0.3)).of_type(T::TYPE)
-    };
-    let settings = LinearSettings { weight_gradient: DataType::F32, ..settings };
+    let mut settings = LinearSettings::new(1024, 384, 384, Keep::Fraction(0.3)).of_type(T::TYPE);
+    settings.weights = WeightSource::Norms;
+    settings.weight_gradient = DataType::F32;
+    settings.bias_gradient = true;
+    settings.precision = precision;
     let plan = LinearPlan::new(settings, machine.device()).expect("valid");
     let given = Given::new(h.view(), dz.view(), &layer.previous_norms, DeviceRandomness::new(11, 1 << 40));
     let outcome = &run(machine, &plan, &given)[0];
@@ -147,16 +144,14 @@ fn a_batch_of_odd_sizes_between_other_data() {
     const TOKENS: usize = 77;
     const IN: usize = 13;
     const OUT: usize = 9;
-    let settings = LinearSettings {
-        weights: WeightSource::Cached { mix: 0.25 },
-        design: BuiltIn::WtaStratified,
-        bias_gradient: true,
-        batch: BATCH,
-        input_strides: Some(Strides::even(17, TOKENS * 17 + 5)),
-        gradient_strides: Some(Strides::even(OUT, TOKENS * OUT + 1)),
-        weight_gradient_strides: Some(Strides::even(11, IN * 11 + 3)),
-        ..LinearSettings::new(TOKENS, IN, OUT, Keep::Rows(20)).of_type(DataType::F32)
-    };
+    let mut settings = LinearSettings::new(TOKENS, IN, OUT, Keep::Rows(20)).of_type(DataType::F32);
+    settings.weights = WeightSource::Cached { mix: 0.25 };
+    settings.design = BuiltIn::WtaStratified;
+    settings.bias_gradient = true;
+    settings.batch = BATCH;
+    settings.input_strides = Some(Strides::even(17, TOKENS * 17 + 5));
+    settings.gradient_strides = Some(Strides::even(OUT, TOKENS * OUT + 1));
+    settings.weight_gradient_strides = Some(Strides::even(11, IN * 11 + 3));
     let h = made_up(BATCH, TOKENS * 17 + 5, 1);
     let dz = made_up(BATCH, TOKENS * OUT + 1, 2);
     let matrix = |of: &Array2<f32>, b: usize, rows: usize, stride: usize, columns: usize| {
@@ -195,10 +190,12 @@ fn a_bias_gradient_beside_partial_products() {
     const OUT: usize = 40;
     let (h, dz) = (made_up(2 * TOKENS, 24, 12), made_up(2 * TOKENS, OUT, 13));
     for_each_machine(|machine| {
-        let settings = LinearSettings { batch: 2, ..LinearSettings::new(TOKENS, 24, OUT, Keep::Fraction(0.9)) };
+        let mut settings = LinearSettings::new(TOKENS, 24, OUT, Keep::Fraction(0.9));
+        settings.batch = 2;
         let device = Device { multiprocessors: 132, ..machine.device().clone() };
         let run = |machine: &mut Machine, bias_gradient| {
-            let settings = LinearSettings { bias_gradient, ..settings.clone() }.of_type(DataType::F32);
+            let mut settings = settings.clone().of_type(DataType::F32);
+            settings.bias_gradient = bias_gradient;
             let plan = LinearPlan::new(settings, &device).expect("valid");
             assert!(plan.splits() > 1);
             run(machine, &plan, &Given::new(h.view(), dz.view(), &[], DeviceRandomness::new(1, 2)))
@@ -219,10 +216,8 @@ fn every_design_and_the_least_sizes() {
     for_each_machine(|machine| {
         for design in BuiltIn::ALL {
             for (tokens, kept) in [(1, 1), (40, 1), (40, 40), (37, 12)] {
-                let settings = LinearSettings {
-                    design,
-                    ..LinearSettings::new(tokens, 6, 5, Keep::Rows(kept)).of_type(DataType::F32)
-                };
+                let mut settings = LinearSettings::new(tokens, 6, 5, Keep::Rows(kept)).of_type(DataType::F32);
+                settings.design = design;
                 let plan = LinearPlan::new(settings, machine.device()).expect("valid");
                 let (h, dz) = (h.slice(s![..tokens, ..]), dz.slice(s![..tokens, ..]));
                 let given = Given::new(h, dz, &[], DeviceRandomness::new(9, 77));
@@ -241,7 +236,7 @@ fn every_design_and_the_least_sizes() {
 }
 
 #[test]
-fn a_row_that_is_no_number_is_told_and_keeps_nothing() {
+fn an_invalid_row_is_reported_and_keeps_nothing() {
     let (mut h, dz) = (made_up(50, 8, 5), made_up(50, 8, 6));
     h[[17, 3]] = f32::NAN;
     for_each_machine(|machine| {
@@ -274,15 +269,13 @@ fn more_tokens_than_a_block_has_and_an_offset_in_device_memory() {
 fn a_predictor_learns_and_guesses() {
     const TOKENS: usize = 96;
     const IN: usize = 24;
-    let settings = LinearSettings {
-        weights: WeightSource::Predicted { clamp: PredictorSettings::default().clamp },
-        ..LinearSettings::new(TOKENS, IN, 16, Keep::Rows(32)).of_type(DataType::F32)
-    };
+    let mut settings = LinearSettings::new(TOKENS, IN, 16, Keep::Rows(32)).of_type(DataType::F32);
+    settings.weights = WeightSource::Predicted { clamp: PredictorSettings::default().clamp };
     for_each_machine(|machine| {
         let layer = LinearPlan::new(settings.clone(), machine.device()).expect("valid");
         let plan = PredictorPlan::new(&layer, PredictorSettings::default()).expect("valid");
         let mut cpu = NormPredictor::new(IN, PredictorSettings::default()).expect("valid");
-        let state = machine.upload(&predictor_update::state_bytes(&cpu).expect("few features"));
+        let state = machine.upload(&PredictorPlan::first_bytes(&cpu).expect("few features"));
         assert_eq!(state.len() as u64, plan.state_bytes());
         let sums = machine.unwritten::<f64>(plan.sums_len() as usize);
         let scratch = machine.unwritten::<u8>(plan.scratch_bytes() as usize);
@@ -290,7 +283,7 @@ fn a_predictor_learns_and_guesses() {
         let memory = |at: *mut u8, bytes: usize| Memory { at, bytes: bytes as u64 };
         for step in 0..3 {
             let h = made_up(TOKENS, IN, 20 + step);
-            // What there is to learn: gradients grow with the first feature's share of a row.
+            // The predictor can learn that gradients grow with the first feature's share of a row.
             let shares: Vec<f32> = h.rows().into_iter().map(|row| row[0] / row.dot(&row).sqrt()).collect();
             let noise = made_up(TOKENS, 16, 40 + step);
             let dz =
@@ -321,7 +314,7 @@ fn a_predictor_learns_and_guesses() {
             let kept_norms: Vec<f32> = outcome.indices.iter().map(|&i| outcome.dz_norms[i as usize]).collect();
             cpu.update(kept.view(), &kept_norms, &outcome.scales, None).expect("valid");
             let mut gpu = cpu.clone();
-            predictor_update::load_state(&mut gpu, &machine.download(&state)).expect("finite");
+            PredictorPlan::restore(&mut gpu, &machine.download(&state)).expect("finite");
             let (on_cpu, on_gpu) = (cpu.guess(h.view(), None).expect("fits"), gpu.guess(h.view(), None).expect("fits"));
             for (cpu, gpu) in on_cpu.dz_norms.iter().zip(&on_gpu.dz_norms) {
                 assert!((gpu / cpu - 1.0).abs() < 1e-3, "{machine:?}, step {step}: {gpu} {cpu}");
@@ -352,8 +345,9 @@ fn attention_s_scores() {
     let (_, heads, rows, inner) = q.dim();
     let columns = k.dim().2;
     let keep = Keep::Fraction(0.3);
-    let settings =
-        MatmulSettings { left: Some(keep), right: Some(keep), ..MatmulSettings::new([1, heads, rows, inner, columns]) };
+    let mut settings = MatmulSettings::new([1, heads, rows, inner, columns]);
+    settings.left = Some(keep);
+    settings.right = Some(keep);
     let core = TensorMul::scores(keep);
     let transposed = k.view().permuted_axes([0, 1, 3, 2]);
     let saved = core.forward(q.view(), transposed, TensorGuess::default(), Randomness::new(8, 64)).expect("fits");
@@ -390,7 +384,7 @@ fn attention_s_scores() {
     });
 }
 
-/// Matrices as a framework's view (batch, heads, seq, dim) of a (batch, seq, heads, dim) buffer give what dense ones give.
+/// A framework's view (batch, heads, seq, dim) of a (batch, seq, heads, dim) buffer has the results of dense matrices.
 #[test]
 fn attention_between_other_heads() {
     const BATCH: usize = 2;
@@ -407,21 +401,17 @@ fn attention_between_other_heads() {
             heads: NonZeroU32::new(HEADS as u32).expect("not 0"),
         },
     };
-    let dense = MatmulSettings {
-        left: Some(Keep::Rows(9)),
-        right: Some(Keep::Rows(11)),
-        input: DataType::F32,
-        gradient: DataType::F32,
-        ..MatmulSettings::new([BATCH, HEADS, ROWS, INNER, COLUMNS])
-    };
-    let interleaved = MatmulSettings {
-        a_strides: Some(heads(INNER, ROWS)),
-        b_transposed_strides: Some(heads(INNER, COLUMNS)),
-        gradient_strides: Some(heads(COLUMNS, ROWS)),
-        da_strides: Some(heads(INNER, ROWS)),
-        db_strides: Some(heads(COLUMNS, INNER)),
-        ..dense.clone()
-    };
+    let mut dense = MatmulSettings::new([BATCH, HEADS, ROWS, INNER, COLUMNS]);
+    dense.left = Some(Keep::Rows(9));
+    dense.right = Some(Keep::Rows(11));
+    dense.input = DataType::F32;
+    dense.gradient = DataType::F32;
+    let mut interleaved = dense.clone();
+    interleaved.a_strides = Some(heads(INNER, ROWS));
+    interleaved.b_transposed_strides = Some(heads(INNER, COLUMNS));
+    interleaved.gradient_strides = Some(heads(COLUMNS, ROWS));
+    interleaved.da_strides = Some(heads(INNER, ROWS));
+    interleaved.db_strides = Some(heads(COLUMNS, INNER));
     /// (batch, heads, rows, columns), one below the other, as (batch, rows, heads, columns).
     fn turned(of: &Array2<f32>, rows: usize) -> Array2<f32> {
         let four = of.to_shape((BATCH, HEADS, rows, of.ncols())).expect("as many elements");
@@ -438,8 +428,8 @@ fn attention_between_other_heads() {
         let left = plan.left().expect("sampled");
         let given = Given::new(b.view(), g.view(), &[], randomness);
         let left = run_columns(machine, left, &given, [ITEMS, COLUMNS, ROWS, INNER], settings.da_strides);
-        let told = |outcome: &Outcome| (outcome.indices.clone(), outcome.dz_norms.clone(), outcome.dw.clone());
-        right.iter().chain(&left).map(told).collect::<Vec<_>>()
+        let results = |outcome: &Outcome| (outcome.indices.clone(), outcome.dz_norms.clone(), outcome.dw.clone());
+        right.iter().chain(&left).map(results).collect::<Vec<_>>()
     };
     for_each_machine(|machine| {
         let expected = found(machine, &dense, [&a, &b, &g]);

@@ -10,10 +10,10 @@ use wtacrs_core::guesses::{NormCache, NormCacheError};
 use wtacrs_exact::random::Stream;
 use wtacrs_kernels::kernel::norm_cache::{Args, Fault, SHARED_BYTES, Status, fetch_shape, store_shape};
 use wtacrs_kernels::kernel::{NORM_CACHE_FETCH, NORM_CACHE_STORE};
-use wtacrs_kernels::launch::Shape;
-use wtacrs_kernels::plan::{CacheBatch, CacheMisfit, ExecuteError, LaunchList, Memory, NormCachePlan, PlanError};
+use wtacrs_kernels::launch::{LaunchList, Shape};
+use wtacrs_kernels::plan::{CacheBatch, CacheMisfit, ExecuteError, Memory, NormCachePlan, PlanError};
 
-/// Floats before and behind a batch's norms, which nobody may touch.
+/// Floats before and behind a batch's norms, which must not change.
 const GUARD: usize = 5;
 const UNTOUCHED: f32 = 77.0;
 
@@ -34,12 +34,12 @@ struct Pair {
     memory: Buffer<u8>,
     oracle: NormCache,
     /// The first fault so far.
-    told: (u64, u32),
+    reported: (u64, u32),
     /// Threads of a block, if not the plan's own launch.
     shape: Option<(u32, u32)>,
 }
 
-/// What a sample of a batch is, by the rules.
+/// A sample of a batch, by the rules.
 struct Entry {
     sample: u64,
     begin: u64,
@@ -78,15 +78,15 @@ impl Pair {
     fn new(machine: &Machine, samples: usize, most: usize, oracle: NormCache) -> Self {
         let plan = NormCachePlan::new(samples, most).expect("it fits");
         let mut bytes = plan.first_bytes(&oracle).expect("it fits");
-        // What was not given is of any content.
+        // The other bytes may be anything.
         bytes.resize(plan.bytes() as usize, 0xff);
         let memory = machine.upload(&bytes);
-        Self { plan, samples: samples as u64, most: most as u64, memory, oracle, told: (0, 0), shape: None }
+        Self { plan, samples: samples as u64, most: most as u64, memory, oracle, reported: (0, 0), shape: None }
     }
 
-    fn tell(&mut self, entry: &Entry, fault: Fault) {
-        if self.told.1 == 0 {
-            self.told = (entry.sample, fault as u32);
+    fn report(&mut self, entry: &Entry, fault: Fault) {
+        if self.reported.1 == 0 {
+            self.reported = (entry.sample, fault as u32);
         }
     }
 
@@ -94,7 +94,7 @@ impl Pair {
         Memory { at: self.memory.bytes(), bytes: self.memory.len() as u64 }
     }
 
-    /// Runs a launch with what was given, in the shape that a test wants.
+    /// Runs a launch with its arguments, in the shape that a test wants.
     fn launch(&self, machine: &mut Machine, batch: &Batch, norms: *mut f32, is_fetch: bool) {
         let samples = machine.upload(&batch.samples);
         let lengths = batch.lengths.as_ref().map(|lengths| machine.upload(lengths));
@@ -106,7 +106,7 @@ impl Pair {
             tokens: batch.norms.len(),
         };
         let Some((blocks, threads)) = self.shape else {
-            // SAFETY: memory of the sizes that the batch tells.
+            // SAFETY: memory of the sizes that the batch says.
             let launched = unsafe {
                 match is_fetch {
                     true => self.plan.fetch(machine, self.cache(), &given, norms),
@@ -151,7 +151,7 @@ impl Pair {
                 fault => fault,
             };
             if let Some(fault) = fault {
-                self.tell(&entry, fault);
+                self.report(&entry, fault);
             }
         }
         let norms = machine.upload(&vec![UNTOUCHED; batch.norms.len() + 2 * GUARD]);
@@ -175,7 +175,7 @@ impl Pair {
                 }
             }
             if let Some(fault) = fault {
-                self.tell(entry, fault);
+                self.report(entry, fault);
             }
         }
         let norms = machine.upload(&batch.norms);
@@ -185,7 +185,7 @@ impl Pair {
 
     fn forget(&mut self, machine: &mut Machine, ids: &[u64]) {
         let samples = machine.upload(ids);
-        // SAFETY: as many ids as are told.
+        // SAFETY: as many ids as the count says.
         let launched = unsafe { self.plan.forget(machine, self.cache(), samples.pointer(), ids.len()) };
         launched.unwrap_or_else(|error| panic!("{machine:?}: {error}"));
         ids.iter().for_each(|&sample| _ = self.oracle.forget(sample));
@@ -201,9 +201,9 @@ impl Pair {
         let cache = self.plan.cache(&lengths, part(norms.offset, norms.bytes)).expect("norms");
         assert_eq!(cache.to_bytes(), self.oracle.to_bytes(), "{machine:?}: {what:?}");
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        let told = (word(0), word(8) as u32);
+        let reported = (word(0), word(8) as u32);
         assert_eq!(self.plan.status().offset, 0);
-        assert_eq!((told, word(8) >> 32, word(16)), (self.told, 0, 0), "{machine:?}: {what:?}");
+        assert_eq!((reported, word(8) >> 32, word(16)), (self.reported, 0, 0), "{machine:?}: {what:?}");
     }
 }
 
@@ -227,7 +227,7 @@ fn batch(random: &mut impl FnMut(u64) -> u64) -> Batch {
         9 => random(50),
         10 => u64::MAX - random(2),
         11 => 1 << 33,
-        // Mostly the same, so that what was stored is found.
+        // Mostly the same samples, so that stored ones are found.
         _ => sample % 41 * 7 % 41,
     };
     let has_lengths = kind < 2 || row_tokens == 0;
@@ -298,17 +298,17 @@ fn the_last_wins_and_the_first_fault_stays() {
         };
         pair.store(machine, &twice);
         assert_eq!(pair.oracle.fetch(&[(2, 2), (3, 1)]), Ok(vec![Some(9.0), Some(10.0), Some(8.0)]));
-        assert_eq!(pair.told.1, 0);
-        // An earlier one whose norm is none is told, and the last stored; a last one like that leaves what was known.
+        assert_eq!(pair.reported.1, 0);
+        // An earlier one with an invalid norm is reported, and the last one stored; an invalid last one leaves the old norms.
         let mut spoiled = twice.clone();
         spoiled.norms[3] = f32::NAN;
         pair.store(machine, &spoiled);
-        assert_eq!(pair.told, (2, Fault::Norm as u32));
+        assert_eq!(pair.reported, (2, Fault::Norm as u32));
         spoiled.norms[10] = -1.0;
         pair.store(machine, &spoiled);
         assert_eq!(pair.oracle.fetch(&[(2, 2)]), Ok(vec![Some(9.0), Some(10.0)]));
         pair.fetch(machine, &Batch { samples: vec![9], ..twice.clone() });
-        assert_eq!(pair.told, (2, Fault::Norm as u32));
+        assert_eq!(pair.reported, (2, Fault::Norm as u32));
 
         // In one batch: the first of several, whichever block finds it first.
         let mut fresh = Pair::new(machine, 6, 8, pair.oracle.clone());
@@ -319,10 +319,10 @@ fn the_last_wins_and_the_first_fault_stays() {
             norms: vec![0.0; 45],
         };
         fresh.fetch(machine, &many);
-        assert_eq!(fresh.told, (2, Fault::Changed as u32));
+        assert_eq!(fresh.reported, (2, Fault::Changed as u32));
         let mut fresh = Pair::new(machine, 6, 8, pair.oracle.clone());
         fresh.store(machine, &many);
-        assert_eq!(fresh.told, (7, Fault::Id as u32));
+        assert_eq!(fresh.reported, (7, Fault::Id as u32));
     });
 }
 
@@ -337,7 +337,7 @@ fn absurd_lengths_do_not_come_around() {
             samples[64] = 5;
             let batch = Batch { samples, lengths: Some(lengths), row_tokens: 0, norms: vec![1.0; 20] };
             pair.store(machine, &batch);
-            assert_eq!(pair.told, (4, Fault::Length as u32));
+            assert_eq!(pair.reported, (4, Fault::Length as u32));
             pair.fetch(machine, &batch);
         }
     });
@@ -374,7 +374,7 @@ fn large_batches() {
         pair.fetch(machine, &rows);
         let lengths = (0..count as u64).map(|at| at % 301).collect();
         pair.store(machine, &Batch { lengths: Some(lengths), row_tokens: 0, ..rows.clone() });
-        assert_eq!(pair.told.1, 0);
+        assert_eq!(pair.reported.1, 0);
         assert_eq!(pair.oracle.len(), count);
     });
     assert_eq!(fetch_shape(u32::MAX, 1).grid, [1 << 16, 1, 1]);

@@ -14,11 +14,10 @@ use wtacrs_core::sampling::{BudgetError, Keep};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::kernel::predictor_update::MOST_FEATURES;
 use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
-use wtacrs_kernels::launch::{Launcher, Shape};
+use wtacrs_kernels::launch::{LaunchList, Launcher, Shape};
 use wtacrs_kernels::plan::{
-    ALIGNMENT, BackwardBuffers, DataType, DeviceRandomness, ExecuteError, ForwardBuffers, LaunchList, LinearPlan,
-    LinearSettings, MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, Spacing, Strides, UpdateBuffers,
-    WeightSource,
+    ALIGNMENT, BackwardBuffers, DataType, DeviceRandomness, ExecuteError, ForwardBuffers, LinearPlan, LinearSettings,
+    MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, Spacing, Strides, UpdateBuffers, WeightSource,
 };
 
 const SOURCES: [WeightSource; 4] = [
@@ -100,7 +99,8 @@ fn three_launches_forward_and_at_most_three_backward() {
     for (tokens, in_features, out_features) in sizes {
         for weights in SOURCES {
             for data_type in [DataType::F32, DataType::F16, DataType::Bf16] {
-                let settings = LinearSettings { weights, ..settings(tokens, in_features, out_features) };
+                let mut settings = settings(tokens, in_features, out_features);
+                settings.weights = weights;
                 let plan = LinearPlan::new(settings.of_type(data_type), &h100()).expect("valid");
                 let mut list = LaunchList::default();
                 // SAFETY: nothing runs.
@@ -124,7 +124,8 @@ fn three_launches_forward_and_at_most_three_backward() {
                 // SAFETY: as above.
                 unsafe { plan.backward(&mut fewer, &silent) }.expect("fits");
                 assert_eq!(fewer.launches(), &list.launches()[1..]);
-                let bias = LinearSettings { bias_gradient: true, ..plan.settings().clone() };
+                let mut bias = plan.settings().clone();
+                bias.bias_gradient = true;
                 let bias = LinearPlan::new(bias, &h100()).expect("valid");
                 let mut with_bias = LaunchList::default();
                 let wanted = BackwardBuffers { bias_gradient: anywhere().at.cast(), ..backward_buffers() };
@@ -149,9 +150,10 @@ fn three_launches_forward_and_at_most_three_backward() {
 #[test]
 fn sizes_of_zero_launch_what_must_be_written_and_no_more() {
     let launches = |tokens, in_features, out_features, update, wants_bias: bool| {
-        let settings = LinearSettings { bias_gradient: true, ..settings(tokens, in_features, out_features) };
+        let mut settings = settings(tokens, in_features, out_features);
+        settings.bias_gradient = true;
         let plan = LinearPlan::new(settings, &h100()).expect("valid");
-        // What has no elements need not be anywhere.
+        // A matrix without elements needs no memory.
         let nothing = |len: usize, at: *mut u8| if len == 0 { ptr::null_mut() } else { at };
         let at = anywhere().at;
         let forward = ForwardBuffers { input: nothing(tokens * in_features, at), ..forward_buffers() };
@@ -201,11 +203,9 @@ fn a_driver_sees_the_launches_and_nothing_else() {
     let installation = Arc::new(Installation::new(Fake::default()).expect("it will do"));
     let driver = Driver::open_with(installation, 0).expect("opens");
     for (tokens, batch) in [(1000, 1), (200_000, 1), (130, 6)] {
-        let settings = LinearSettings {
-            weights: WeightSource::Predicted { clamp: 6.0 },
-            batch,
-            ..settings(tokens, 96, 64).of_type(DataType::F32)
-        };
+        let mut settings = settings(tokens, 96, 64).of_type(DataType::F32);
+        settings.weights = WeightSource::Predicted { clamp: 6.0 };
+        settings.batch = batch;
         let plan = LinearPlan::new(settings, driver.device()).expect("valid");
         Fake::of(&driver).forget();
         let stream = Stream(ptr::without_provenance_mut(0x50));
@@ -239,12 +239,10 @@ fn a_driver_sees_the_launches_and_nothing_else() {
 
 #[test]
 fn sizes_are_known_before_there_is_memory() {
-    let settings = LinearSettings {
-        weights: WeightSource::Predicted { clamp: 6.0 },
-        batch: 3,
-        keep: Keep::Rows(10),
-        ..settings(100, 13, 64)
-    };
+    let mut settings = settings(100, 13, 64);
+    settings.weights = WeightSource::Predicted { clamp: 6.0 };
+    settings.batch = 3;
+    settings.keep = Keep::Rows(10);
     let plan = LinearPlan::new(settings, &h100()).expect("valid");
     let saved = plan.saved();
     // 13 bf16 are 26 bytes: rows lie 32 bytes apart.
@@ -258,7 +256,9 @@ fn sizes_are_known_before_there_is_memory() {
     assert_eq!(plan.input_norms().bytes, 3 * 100 * 4);
     assert!(plan.forward_scratch_bytes() >= 2 * 3 * 100 * 4);
     for design in BuiltIn::ALL {
-        let plan = LinearPlan::new(LinearSettings { design, ..plan.settings().clone() }, &h100()).expect("valid");
+        let mut settings = plan.settings().clone();
+        settings.design = design;
+        let plan = LinearPlan::new(settings, &h100()).expect("valid");
         assert_eq!(plan.draws(), design.draws(Keep::Rows(10).budget(100).expect("fits")));
     }
     // Far more than 2³¹ elements.
@@ -267,7 +267,7 @@ fn sizes_are_known_before_there_is_memory() {
 }
 
 #[test]
-fn what_is_no_plan() {
+fn settings_without_a_plan() {
     let refused = |change: fn(&mut LinearSettings)| {
         let mut settings = settings(100, 30, 20);
         change(&mut settings);
@@ -303,8 +303,10 @@ fn what_is_no_plan() {
     );
     // Matrices that are read may be the same; of those that are written no two blocks may write one element.
     let batch = |strides| {
-        let settings = settings(100, 4, 8);
-        LinearPlan::new(LinearSettings { batch: 4, weight_gradient_strides: Some(strides), ..settings }, &h100())
+        let mut settings = settings(100, 4, 8);
+        settings.batch = 4;
+        settings.weight_gradient_strides = Some(strides);
+        LinearPlan::new(settings, &h100())
     };
     let heads = |row, head, sample| {
         let heads = NonZeroU32::new(2).expect("not 0");
@@ -321,7 +323,9 @@ fn what_is_no_plan() {
     ] {
         assert_eq!(batch(strides).expect_err("must be refused").to_string(), message);
     }
-    let same = LinearSettings { batch: 2, input_strides: Some(Strides::even(30, 0)), ..settings(100, 30, 20) };
+    let mut same = settings(100, 30, 20);
+    same.batch = 2;
+    same.input_strides = Some(Strides::even(30, 0));
     assert!(LinearPlan::new(same, &h100()).is_ok());
     assert!(matches!(
         refused(|s| s.gradient_strides = Some(Strides::even(1 << 62, 0))),
@@ -333,18 +337,21 @@ fn what_is_no_plan() {
     );
     assert!(matches!(refused(|s| s.weight_gradient = DataType::F16), PlanError::DataTypes { .. }));
     for mix in [-0.1, 1.1, f64::NAN] {
-        let with = LinearSettings { weights: WeightSource::Cached { mix }, ..settings(10, 3, 2) };
+        let mut with = settings(10, 3, 2);
+        with.weights = WeightSource::Cached { mix };
         assert!(matches!(LinearPlan::new(with, &h100()), Err(PlanError::OutOfRange { what: "the mix", .. })));
     }
     for clamp in [0.0, 20.5, f64::NAN] {
-        let with = LinearSettings { weights: WeightSource::Predicted { clamp }, ..settings(10, 3, 2) };
+        let mut with = settings(10, 3, 2);
+        with.weights = WeightSource::Predicted { clamp };
         assert!(matches!(LinearPlan::new(with, &h100()), Err(PlanError::OutOfRange { what: "the clamp", .. })));
     }
 }
 
 #[test]
 fn what_is_not_executed() {
-    let with = LinearSettings { weights: WeightSource::Norms, ..settings(100, 30, 20) };
+    let mut with = settings(100, 30, 20);
+    with.weights = WeightSource::Norms;
     let plan = LinearPlan::new(with, &h100()).expect("valid");
     let mut list = LaunchList::default();
     let odd = ptr::without_provenance_mut::<u8>(0x1_0001);
@@ -396,11 +403,9 @@ fn what_is_not_executed() {
 
 #[test]
 fn attention() {
-    let scores = MatmulSettings {
-        left: Some(Keep::Rows(20)),
-        right: Some(Keep::Fraction(0.5)),
-        ..MatmulSettings::new([2, 3, 128, 32, 96])
-    };
+    let mut scores = MatmulSettings::new([2, 3, 128, 32, 96]);
+    scores.left = Some(Keep::Rows(20));
+    scores.right = Some(Keep::Fraction(0.5));
     let plan = MatmulPlan::new(&scores, &h100()).expect("valid");
     let (left, right) = (plan.left().expect("sampled"), plan.right().expect("sampled"));
     assert_eq!((left.kept_columns(), right.kept_rows(), plan.draws()), (20, 64, 128));
@@ -424,17 +429,20 @@ fn attention() {
     let all_items = |shape: Shape| shape.grid[2].is_multiple_of(6);
     assert!(list.launches().iter().all(|launch| all_items(launch.shape)), "one launch for all (batch, head)");
 
-    let context = MatmulSettings { left: None, ..scores.clone() };
+    let mut context = scores.clone();
+    context.left = None;
     let plan = MatmulPlan::new(&context, &h100()).expect("valid");
     assert!(plan.left().is_none() && plan.right().is_some());
     let refused = |settings: &MatmulSettings| MatmulPlan::new(settings, &h100()).expect_err("refused").to_string();
-    let predicted = MatmulSettings { weights: WeightSource::Predicted { clamp: 6.0 }, ..scores.clone() };
+    let mut predicted = scores.clone();
+    predicted.weights = WeightSource::Predicted { clamp: 6.0 };
     assert_eq!(refused(&predicted), "there is no plan for a norm predictor for products of attention");
-    assert_eq!(
-        refused(&MatmulSettings { heads: 0, ..scores.clone() }),
-        "the number of heads is 0: there is nothing to estimate"
-    );
-    let many = MatmulSettings { batch: 4096, heads: 4096, ..scores };
+    let mut none = scores.clone();
+    none.heads = 0;
+    assert_eq!(refused(&none), "the number of heads is 0: there is nothing to estimate");
+    let mut many = scores;
+    many.batch = 4096;
+    many.heads = 4096;
     assert_eq!(refused(&many), "the number of (batch, head) pairs is 16777216: at most 65535 are possible");
 }
 
@@ -453,7 +461,9 @@ fn a_predictor_s_plan() {
     );
     assert!(refused(ok.with_forgetting(1.5)).starts_with("the forgetting is 1.5"));
     assert!(refused(ok.with_rows_per_update(0)).starts_with("the number of rows"));
-    let batch = LinearPlan::new(LinearSettings { batch: 2, ..settings(100, 30, 20) }, &h100()).expect("valid");
+    let mut two = settings(100, 30, 20);
+    two.batch = 2;
+    let batch = LinearPlan::new(two, &h100()).expect("valid");
     assert!(PredictorPlan::new(&batch, ok).is_err());
     let mut list = LaunchList::default();
     let small = UpdateBuffers { sums: Memory { bytes: 8, ..anywhere() }, ..update_buffers() };

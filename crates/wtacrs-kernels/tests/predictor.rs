@@ -10,9 +10,10 @@ use ndarray::Array2;
 use proptest::prelude::*;
 use wtacrs_core::guesses::{NormPredictor, Placement, PredictorSettings, StepStatistics};
 use wtacrs_exact::predictor::{chosen_row, state, sums as order};
-use wtacrs_kernels::block::logarithm::ln;
+use wtacrs_kernels::kernel::body::block::functions::ln;
 use wtacrs_kernels::kernel::predictor_update::{self as update, Args, Outcome};
 use wtacrs_kernels::kernel::{PREDICTOR_APPLY, PREDICTOR_SUMS};
+use wtacrs_kernels::plan::PredictorPlan;
 
 /// A predictor in a machine's memory.
 struct OnDevice {
@@ -56,7 +57,7 @@ impl<T: Tested> Step<T> {
 impl OnDevice {
     fn new(machine: &Machine, predictor: &NormPredictor) -> Self {
         let (settings, in_features) = (predictor.settings(), predictor.in_features() as u32);
-        let state = update::state_bytes(predictor).expect("few enough features");
+        let state = PredictorPlan::first_bytes(predictor).expect("few enough features");
         Self {
             settings,
             in_features,
@@ -104,7 +105,7 @@ impl OnDevice {
             status: self.status.pointer(),
         };
         let shape = update::features_shape(budget as u32, rows_per_update, self.in_features, features);
-        // SAFETY: the buffers have the sizes that the arguments tell.
+        // SAFETY: the buffers have the sizes that the arguments say.
         unsafe {
             machine.run(&T::FEATURES, shape, &args);
             machine.run(&PREDICTOR_SUMS, update::sums_shape(self.in_features, features), &args);
@@ -127,7 +128,7 @@ impl OnDevice {
 
     fn numbers(&self, machine: &Machine) -> Vec<f64> {
         let mut copy = NormPredictor::new(self.in_features as usize, self.settings).expect("valid settings");
-        update::load_state(&mut copy, &machine.download(&self.state)).expect("valid numbers");
+        PredictorPlan::restore(&mut copy, &machine.download(&self.state)).expect("valid numbers");
         copy.state()
     }
 
@@ -321,7 +322,7 @@ fn what_is_invalid_changes_nothing() {
             assert_eq!(device.learn(machine, &step), Outcome::Refused);
             assert_eq!(machine.download(&device.status)[1], row + 1);
             assert_eq!(machine.download(&device.state), before);
-            // What a sum over ranks makes of it is refused as well.
+            // A sum over ranks that contains it is refused as well.
             assert!(machine.download(&device.sums)[order::PRESENT].is_nan());
         };
         // Every given row's scale and norm of dZ is looked at, whether it is one of the four learned from or not.
@@ -452,10 +453,10 @@ fn remember<T>(step: &mut Step<T>, seed: usize) {
 /// the other side of half a unit (2⁻⁸); each of them moves a distance and an error by one unit.
 fn check_blend_sums(found: &[f64], expected: &[f64], rows: f64) {
     let (found, expected) = (&found[order::BLEND..order::SCALARS], &expected[order::BLEND..order::SCALARS]);
-    assert_eq!(found[0], expected[0], "which rows are known is no matter of rounding");
+    assert_eq!(found[0], expected[0], "rounding does not decide which rows are known");
     let largest = expected[0].max(expected[3]).max(1.0);
     for (a, b) in found.iter().zip(expected) {
-        // A row in 20 flips at most; by Cauchy-Schwarz, one unit times the size of what it is multiplied with.
+        // A row in 20 flips at most; by Cauchy-Schwarz, one unit times the norm of the other factor.
         assert!((a - b).abs() <= (rows / 20.0).ceil() * 2.0 / 256.0 * (largest.sqrt() + 1.0), "{found:?} {expected:?}");
     }
 }
@@ -479,7 +480,7 @@ fn how_far_to_trust_a_cache_is_learned() {
                 check_blend_sums(&found, expected.sums(), per_update.min(30 + n) as f64);
                 assert_eq!(found[..order::BLEND], expected.sums()[..order::BLEND]);
                 assert_eq!(found[order::SCALARS..], expected.sums()[order::SCALARS..]);
-                // Nothing was learned before the first step, so there is no guess to compare with.
+                // Before the first step nothing is learned, so there is no guess to compare with.
                 assert_eq!(found[order::BLEND] > 0.0, n == 1 || n == 3, "step {n}");
 
                 step.teach(&mut cpu);
@@ -489,12 +490,12 @@ fn how_far_to_trust_a_cache_is_learned() {
                 let state = update::State::new(in_features as u32, features as u32);
                 let (words, _) = bytes[state.placement as usize..].as_chunks::<8>();
                 let moving: Vec<f64> = words.iter().map(|word| f64::from_le_bytes(*word)).collect();
-                // What moves guesses is made of the numbers, by the same operations.
+                // The placement follows from the other numbers, by the same operations.
                 let mut copy = cpu.clone();
-                update::load_state(&mut copy, &bytes).expect("valid numbers");
+                PredictorPlan::restore(&mut copy, &bytes).expect("valid numbers");
                 let Placement { excess, intercept, shift, slope } = copy.placement();
                 assert_eq!(moving, [excess, intercept, shift, slope]);
-                assert_eq!(machine.download(&device.state), update::state_bytes(&copy).expect("few features"));
+                assert_eq!(machine.download(&device.state), PredictorPlan::first_bytes(&copy).expect("few features"));
                 let Placement { shift, slope, .. } = cpu.placement();
                 assert!(
                     (moving[2] - shift).abs() < 0.02 && (moving[3] - slope).abs() < 0.02,

@@ -17,9 +17,10 @@ use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, Keep, Selection, Weights};
 use wtacrs_core::{product, theory};
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::predictor_update as update;
 use wtacrs_kernels::kernel::{PREDICTOR_APPLY, PREDICTOR_SUMS, gather_rows, row_norms};
+use wtacrs_kernels::plan::PredictorPlan;
 
 const RECORDING: &str = "minilm_steps_l2_value_small_bf16.safetensors";
 
@@ -51,7 +52,7 @@ fn steps() -> Vec<Step> {
     g_norms.iter().enumerate().map(step).collect()
 }
 
-/// Who guesses and learns. Saved rows may carry their scales, rounded with them.
+/// The predictor's two sides. Saved rows may carry their scales, rounded with them.
 trait Learner {
     fn weights(&mut self, h: &Array2<bf16>) -> Weights;
     fn learn(&mut self, step: &Step, selection: &Selection, are_scaled: bool);
@@ -101,10 +102,10 @@ impl Learner for Kernels<'_> {
             cached: std::ptr::null(),
             placement: self.state.bytes().wrapping_add(layout.placement as usize).cast(),
             clamp: 0.0,
-            boards: std::ptr::null_mut(),
-            board_words: 0,
+            exchange: std::ptr::null_mut(),
+            exchange_words: 0,
         };
-        // SAFETY: the buffers have the sizes that the arguments tell.
+        // SAFETY: the buffers have the sizes that the arguments say.
         unsafe { machine.run(&bf16::NORMS, row_norms::shape(tokens as u32, self.in_features, 1, bf16::BYTES), &args) };
         let clamp = self.settings.clamp;
         let guesses =
@@ -158,7 +159,7 @@ impl Learner for Kernels<'_> {
             status: status.pointer(),
         };
         let features_shape = update::features_shape(budget as u32, rows_per_update, self.in_features, features);
-        // SAFETY: the buffers have the sizes that the arguments tell, and indices are of rows of H.
+        // SAFETY: the buffers have the sizes that the arguments say, and indices are of rows of H.
         unsafe {
             let shape = gather_rows::shape(budget as u32, self.in_features, 1, bf16::BYTES);
             machine.run(&bf16::GATHER, shape, &gather);
@@ -195,7 +196,7 @@ fn the_error_on_recorded_steps_is_the_cpus() {
             let budget = Keep::Fraction(fraction).budget(tokens).expect("a fraction");
             let settings = PredictorSettings::default().with_features(features);
             let mut cpu = NormPredictor::new(in_features, settings).expect("valid settings");
-            let state = machine.upload(&update::state_bytes(&cpu).expect("few enough features"));
+            let state = machine.upload(&PredictorPlan::first_bytes(&cpu).expect("few enough features"));
             let mut kernels = Kernels { machine, settings, in_features: in_features as u32, state };
             let found = replay(&mut kernels, &steps, budget, are_scaled);
             let expected = replay(&mut cpu, &steps, budget, are_scaled);

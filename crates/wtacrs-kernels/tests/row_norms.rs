@@ -49,11 +49,11 @@ fn run_beside<T: Tested>(
         cached: cached.as_ref().map_or(std::ptr::null(), |cached| cached.pointer()),
         placement: placement.pointer(),
         clamp: CLAMP,
-        boards: std::ptr::null_mut(),
-        board_words: 0,
+        exchange: std::ptr::null_mut(),
+        exchange_words: 0,
     };
     let shape = shape(rows as u32, columns as u32, items.len() as u32, T::BYTES);
-    // SAFETY: the buffers have the sizes that the arguments tell.
+    // SAFETY: the buffers have the sizes that the arguments say.
     unsafe { machine.run(&T::NORMS, shape, &args) };
     Found { norms: machine.download(&norms), directions: machine.download(&directions) }
 }
@@ -129,7 +129,7 @@ fn shapes_of_every_kind() {
     });
 }
 
-/// What a guess is away from a cached log-norm at most.
+/// The most by which a guess may differ from a cached log-norm.
 const CLAMP: f64 = 6.0;
 
 /// A direction moves as the guess of wtacrs-core's predictor does.

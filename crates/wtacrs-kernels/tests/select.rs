@@ -10,7 +10,7 @@ use selections::{Batch, DESIGNS, Geometry, check, cost, run, weights_on};
 use serde::Deserialize;
 use wtacrs_core::Weights;
 use wtacrs_exact::threshold::{Saturation, Split};
-use wtacrs_kernels::kernel::select::{Design, Source, shape};
+use wtacrs_kernels::kernel::select::{Design, SourceKind, shape};
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -128,13 +128,13 @@ proptest! {
     ) {
         let n = input.len();
         let other = &other[..n];
-        let batch = Batch { other, source: Source::Norms, ..Batch::of(&input, any_budget(n, choice)) };
+        let batch = Batch { other, source: SourceKind::Norms, ..Batch::of(&input, any_budget(n, choice)) };
         check(&batch, &[Weights::from_norms(&input, other).expect("valid")], DESIGNS[5], geometry);
 
         let cached: Vec<Option<f32>> =
             other.iter().zip(&cold).map(|(&norm, cold)| (!cold && !all_cold).then_some(norm)).collect();
         let coded: Vec<f32> = cached.iter().map(|norm| norm.unwrap_or(-1.0)).collect();
-        let batch = Batch { other: &coded, source: Source::Cached, mix, ..batch };
+        let batch = Batch { other: &coded, source: SourceKind::Cached, mix, ..batch };
         check(&batch, &[Weights::from_cache(&input, &cached, mix).expect("valid")], DESIGNS[5], geometry);
     }
 }
@@ -195,7 +195,7 @@ fn the_default_of_a_long_sequence() {
     let (input, other) = (weights(pairs, 13), weights(pairs, 14));
     let valid = Weights::from_norms(&input, &other).expect("valid");
     for (seed, design) in (1..).zip(DESIGNS) {
-        let batch = Batch { other: &other, source: Source::Norms, ..Batch::of(&input, 3 * pairs / 10) };
+        let batch = Batch { other: &other, source: SourceKind::Norms, ..Batch::of(&input, 3 * pairs / 10) };
         check(&batch, std::slice::from_ref(&valid), design, Geometry(32, 256, seed));
     }
 }
@@ -228,18 +228,18 @@ fn any_number_of_blocks_and_threads() {
             let (input, other, cached, coded) = (&input[..pairs], &other[..pairs], &cached[..pairs], &coded[..pairs]);
             let budget = if turn.is_multiple_of(5) { pairs } else { 1 + pairs * (turn % 4) / 5 };
             let plain = Batch::of(input, budget);
-            let norms = Batch { other, source: Source::Norms, ..plain.clone() };
+            let norms = Batch { other, source: SourceKind::Norms, ..plain.clone() };
             for design in [DESIGNS[5], DESIGNS[turn % 5]] {
                 check(&norms, &[Weights::from_norms(input, other).expect("valid")], design, geometry);
             }
             match turn % 3 {
                 0 => check(&plain, &[Weights::new(input).expect("valid")], DESIGNS[5], geometry),
                 1 => {
-                    let batch = Batch { other: coded, source: Source::Cached, ..plain };
+                    let batch = Batch { other: coded, source: SourceKind::Cached, ..plain };
                     check(&batch, &[Weights::from_cache(input, cached, 0.01).expect("valid")], DESIGNS[5], geometry);
                 }
                 _ => {
-                    let batch = Batch { other, source: Source::Predicted, ..plain };
+                    let batch = Batch { other, source: SourceKind::Predicted, ..plain };
                     let by_one = run(&batch, Design::WtaPivotal, Geometry(1, 64, 0));
                     assert_eq!(run(&batch, Design::WtaPivotal, geometry), by_one, "{geometry:?} {pairs}");
                 }
@@ -284,7 +284,7 @@ fn passes(weights: &Weights, budget: usize) -> u64 {
     passes
 }
 
-/// `cargo test -p wtacrs-kernels --test select costs -- --nocapture` prints what docs/kernels.md tells.
+/// `cargo test -p wtacrs-kernels --test select costs -- --nocapture` prints the numbers of docs/kernels.md.
 #[test]
 fn costs() {
     for pairs in [1024, 4096, 16_384, 65_536] {
@@ -303,7 +303,7 @@ fn costs() {
         let levels = |pairs: usize| u64::from(pairs.next_power_of_two().ilog2()).saturating_sub(6);
         assert_eq!(alone.barriers, 2 + passes + levels(pairs) + 1 + 1);
         if blocks > 1 {
-            // Each collective has another barrier; behind the upper tree, which ends with one, are the sums of what it saw.
+            // Each collective has another barrier; the upper tree ends with one, and the sums of its counts follow.
             let below = levels(pairs / blocks as usize) + 1 + 1;
             let above = levels(blocks as usize) + 1 + 1;
             assert_eq!(together.barriers, 2 * (2 + passes) + below + above);
@@ -374,9 +374,9 @@ fn recorded_layers_exact_and_stale() {
         let by_cache = Weights::from_cache(&h, &cached, 0.01).expect("finite");
         for design in DESIGNS {
             for (budget, geometry) in [(307, Geometry(1, 512, 0)), (102, Geometry(2, 128, 1))] {
-                let batch = Batch { other: &dz, source: Source::Norms, ..Batch::of(&h, budget) };
+                let batch = Batch { other: &dz, source: SourceKind::Norms, ..Batch::of(&h, budget) };
                 check(&batch, std::slice::from_ref(&exact), design, geometry);
-                let batch = Batch { other: &stale, source: Source::Cached, ..batch };
+                let batch = Batch { other: &stale, source: SourceKind::Cached, ..batch };
                 check(&batch, std::slice::from_ref(&by_cache), design, geometry);
             }
         }
@@ -387,7 +387,7 @@ fn recorded_layers_exact_and_stale() {
 fn invalid_weights_are_named_by_the_first_index() {
     let good = weights(100, 2);
     for value in [f32::NAN, f32::INFINITY, -1.0, f32::NEG_INFINITY, -f32::NAN] {
-        for source in [Source::Input, Source::Norms, Source::Cached, Source::Predicted] {
+        for source in [SourceKind::Input, SourceKind::Norms, SourceKind::Cached, SourceKind::Predicted] {
             for geometry in [Geometry(1, 32, 0), Geometry(2, 32, 1)] {
                 let mut bad = good.clone();
                 bad[41] = value;
@@ -398,9 +398,9 @@ fn invalid_weights_are_named_by_the_first_index() {
                 let batch = Batch { source, other: &bad, ..Batch::of(&good, 10) };
                 let found = run(&batch, Design::WtaPivotal, geometry).remove(0);
                 let expected = match source {
-                    Source::Input => 0,
-                    Source::Cached if value < 0.0 => 98,
-                    Source::Predicted if value == -1.0 => 98,
+                    SourceKind::Input => 0,
+                    SourceKind::Cached if value < 0.0 => 98,
+                    SourceKind::Predicted if value == -1.0 => 98,
                     _ => 42,
                 };
                 assert_eq!(found.status, expected, "{value} {source:?}");
@@ -410,7 +410,7 @@ fn invalid_weights_are_named_by_the_first_index() {
 }
 
 #[test]
-fn winners_are_told_or_not() {
+fn winners_are_counted() {
     let weights = weights(300, 40);
     for (design, name) in DESIGNS {
         for geometry in [Geometry(1, 64, 0), Geometry(3, 32, 1)] {
@@ -427,7 +427,7 @@ fn winners_are_told_or_not() {
 }
 
 #[test]
-fn weights_are_told_for_every_source() {
+fn weights_are_written_for_every_source() {
     for_each_machine(|machine| {
         for pairs in [1, 31, 700, 5000] {
             let input = weights(2 * pairs, 9);
@@ -438,17 +438,17 @@ fn weights_are_told_for_every_source() {
             let of = |input: &[f32], other: &[f32], source| {
                 let known: Vec<_> = other.iter().map(|&norm| (norm >= 0.0).then_some(norm)).collect();
                 match source {
-                    Source::Norms => Weights::from_norms(input, other).expect("valid"),
-                    Source::Cached => Weights::from_cache(input, &known, 0.01).expect("valid"),
+                    SourceKind::Norms => Weights::from_norms(input, other).expect("valid"),
+                    SourceKind::Cached => Weights::from_cache(input, &known, 0.01).expect("valid"),
                     _ => Weights::from_input(input).expect("valid"),
                 }
             };
             let sources = [
-                (&input, &[][..], Source::Input),
-                (&zeros, &[], Source::Input),
-                (&input, &other, Source::Norms),
-                (&input, &cached, Source::Cached),
-                (&input, &cold, Source::Cached),
+                (&input, &[][..], SourceKind::Input),
+                (&zeros, &[], SourceKind::Input),
+                (&input, &other, SourceKind::Norms),
+                (&input, &cached, SourceKind::Cached),
+                (&input, &cold, SourceKind::Cached),
             ];
             for (input, other, source) in sources {
                 let batch = Batch { other, source, problems: 2, ..Batch::of(input, 1) };
@@ -469,7 +469,7 @@ fn weights_are_told_for_every_source() {
         }
         let input: Vec<f32> = weights(200, 7).iter().map(|w| w + 0.5).collect();
         let logs: Vec<f32> = weights(200, 8).iter().map(|w| 0.2 * w - 1.0).collect();
-        let batch = Batch { other: &logs, source: Source::Predicted, ..Batch::of(&input, 1) };
+        let batch = Batch { other: &logs, source: SourceKind::Predicted, ..Batch::of(&input, 1) };
         let found = weights_on(machine, &batch);
         for ((found, norm), &input) in found.iter().zip(norms_of(&logs, 6.0)).zip(&input) {
             assert!((found / (norm * f64::from(input)) - 1.0).abs() < 1e-6, "{found} {norm} {input}");
@@ -496,7 +496,8 @@ fn guesses_become_norms_within_bounds() {
         let sum: f64 = expected.iter().sum();
         // A draw from all pairs has the scale count · Σw / (k · w).
         for (geometry, offset) in [(Geometry(1, 64, 0), 0), (Geometry(3, 32, 1), 1000)] {
-            let batch = Batch { other: &logs, source: Source::Predicted, clamp, offset, ..Batch::of(&input, pairs) };
+            let batch =
+                Batch { other: &logs, source: SourceKind::Predicted, clamp, offset, ..Batch::of(&input, pairs) };
             let found = run(&batch, Design::Crs, geometry).remove(0);
             assert!(found.indices.len() > 20, "{spread}");
             for (&pair, &scale) in found.indices.iter().zip(&found.scales) {
@@ -505,7 +506,7 @@ fn guesses_become_norms_within_bounds() {
                 assert!(count >= 1.0 && (scale / (count * per_draw) - 1.0).abs() < bound, "{spread}: {pair} {scale}");
             }
         }
-        let batch = Batch { other: &logs, source: Source::Predicted, clamp, ..Batch::of(&input, 80) };
+        let batch = Batch { other: &logs, source: SourceKind::Predicted, clamp, ..Batch::of(&input, 80) };
         let one = run(&batch, Design::WtaPivotal, Geometry(1, 64, 2));
         assert_eq!(one, run(&batch, Design::WtaPivotal, Geometry(4, 32, 3)), "the geometry does not matter");
         assert_eq!(one[0].indices.len(), 80);

@@ -4,10 +4,10 @@ mod common;
 
 use common::{Machine, for_each_machine};
 use std::num::NonZeroU32;
-use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::block::spacing::Spacing;
 use wtacrs_kernels::kernel::SPLIT_REDUCE;
 use wtacrs_kernels::kernel::gather_gemm::partial_leading;
+use wtacrs_kernels::kernel::matrix::DataType;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::split_reduce::{Args, shape};
 use wtacrs_kernels::launch::Shape;
 
@@ -46,12 +46,12 @@ fn check(machine: &mut Machine, rows: u32, columns: u32, accumulate: bool) {
             in_features: rows,
             out_features: columns,
             accumulate: accumulate.into(),
-            output: Output::F32 as u32,
+            output: DataType::F32 as u32,
             dw: dw.bytes(),
             dw_leading: 2 * head,
             dw_spacing: spacing,
         };
-        // SAFETY: the buffers have the sizes that the arguments tell.
+        // SAFETY: the buffers have the sizes that the arguments say.
         unsafe { machine.run(&SPLIT_REDUCE, Shape { grid, ..whole }, &args) };
         assert_eq!(machine.download(&dw), expected, "{machine:?}: {rows} × {columns} by {grid:?}");
     }

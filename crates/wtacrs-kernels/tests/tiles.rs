@@ -2,8 +2,9 @@
 
 use half::{bf16, f16};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use wtacrs_kernels::block::output::{Destination, Output};
-use wtacrs_kernels::block::tile::{ANY, CHUNK, Layout, Loader, RAGGED, WHOLE};
+use wtacrs_kernels::kernel::body::block::output::Destination;
+use wtacrs_kernels::kernel::body::block::tile::{ANY, CHUNK, Layout, Loader, RAGGED, WHOLE};
+use wtacrs_kernels::kernel::matrix::DataType;
 use wtacrs_simt::emulator::{Launch, launch};
 use wtacrs_simt::index::thread;
 use wtacrs_simt::memory::U32x4;
@@ -34,7 +35,7 @@ fn source(stage: u32, row: u32) -> (u32, bool) {
     ((row * 5 + stage) % MATRIX_ROWS, (row + stage) % 4 != 1)
 }
 
-/// Where the memory of a place in the matrix is, whoever reads it.
+/// The address of a place in the matrix.
 #[derive(Clone, Copy)]
 struct From(*const u8);
 
@@ -133,19 +134,21 @@ fn tiles_of_words_and_halves() {
 }
 
 /// An element type as bits.
-fn narrow(output: Output, value: f32) -> u32 {
+fn narrow(output: DataType, value: f32) -> u32 {
     match output {
-        Output::F32 => value.to_bits(),
-        Output::F16 => f16::from_f32(value).to_bits().into(),
-        Output::Bf16 => bf16::from_f32(value).to_bits().into(),
+        DataType::F32 => value.to_bits(),
+        DataType::F16 => f16::from_f32(value).to_bits().into(),
+        DataType::Bf16 => bf16::from_f32(value).to_bits().into(),
+        _ => panic!("{output} is not tested"),
     }
 }
 
-fn widen(output: Output, bits: u32) -> f32 {
+fn widen(output: DataType, bits: u32) -> f32 {
     match output {
-        Output::F32 => f32::from_bits(bits),
-        Output::F16 => f16::from_bits(bits as u16).to_f32(),
-        Output::Bf16 => bf16::from_bits(bits as u16).to_f32(),
+        DataType::F32 => f32::from_bits(bits),
+        DataType::F16 => f16::from_bits(bits as u16).to_f32(),
+        DataType::Bf16 => bf16::from_bits(bits as u16).to_f32(),
+        _ => panic!("{output} is not tested"),
     }
 }
 
@@ -167,7 +170,7 @@ fn results_are_written_where_they_belong() {
     const ROWS: usize = 4;
     // Thread t has row t / 8, and four columns from 4 (t % 8) on, of which some lie beyond the matrix.
     let value = |row: usize, column: usize| 1.0 + (row * 37 + column * 11 % 29) as f32 / 7.0;
-    for output in [Output::F32, Output::F16, Output::Bf16] {
+    for output in [DataType::F32, DataType::F16, DataType::Bf16] {
         for (columns, leading, shift) in [(32, 32, 0), (32, 36, 4), (30, 32, 0), (27, 29, 1), (3, 5, 2), (28, 40, 3)] {
             for accumulate in [false, true] {
                 let bytes = output.bytes() as usize;

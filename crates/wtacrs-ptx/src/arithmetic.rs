@@ -1,4 +1,4 @@
-//! Numbers in registers, after the PTX ISA: what each operation makes of the bits that count.
+//! Arithmetic on registers, after the PTX ISA.
 
 use crate::instruction::{Compare, Compute, Type};
 use wtacrs_simt::math::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_tf32};
@@ -18,7 +18,7 @@ fn float(value: u64) -> f32 {
     f32::from_bits(value as u32)
 }
 
-/// What an operation gives.
+/// The result of an operation.
 pub(crate) fn compute(operation: Compute, of: Type, [a, b, c]: [u64; 3]) -> u64 {
     match of {
         Type::F32 => f32_operation(operation, [a, b, c].map(float)).to_bits().into(),
@@ -105,7 +105,7 @@ fn integer(operation: Compute, bits: u32, is_signed: bool, [a, b, c]: [u64; 3]) 
     lowest(result as u64, bits)
 }
 
-/// What a comparison gives.
+/// The result of a comparison.
 pub(crate) fn compare(comparison: Compare, of: Type, a: u64, b: u64) -> bool {
     let order = match of {
         Type::F32 => float(a).partial_cmp(&float(b)),
@@ -134,7 +134,7 @@ pub(crate) fn compare(comparison: Compare, of: Type, a: u64, b: u64) -> bool {
     }
 }
 
-/// What a conversion gives: to the nearest, ties to even, or towards zero.
+/// The result of a conversion: rounded to the nearest, ties to even, or towards zero.
 pub(crate) fn convert(to: Type, from: Type, towards_zero: bool, value: u64) -> u64 {
     match (from, to) {
         (Type::F16, Type::F32) => f16_to_f32(value as u16).to_bits().into(),
@@ -172,7 +172,7 @@ pub(crate) fn is_conversion(to: Type, from: Type) -> bool {
     )
 }
 
-/// Held within the type's range; a NaN becomes zero, or the highest bit if any of the types has 64 bits.
+/// Clamped to the type's range. A NaN becomes zero, or the highest bit if one of the types has 64 bits.
 fn to_integer(value: f64, to: Type, towards_zero: bool, is_wide: bool) -> u64 {
     let bits = to.bits();
     if value.is_nan() {

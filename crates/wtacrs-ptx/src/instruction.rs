@@ -1,20 +1,31 @@
-//! What an instruction is, once it is read.
+//! A kernel's instructions, as reading leaves them.
 
-/// One instruction. Registers are numbered over all their kinds, and hold 64 bits of which the type says which count.
+/// One kernel.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Of its one parameter.
+    pub(crate) parameter_bytes: usize,
+    /// The most threads that a block may have, where the text limits them.
+    pub(crate) most_threads: u32,
+    pub(crate) registers: u32,
+    pub(crate) instructions: Vec<Instruction>,
+}
+
+/// One instruction. Registers of all kinds are numbered together. Each holds 64 bits, of which the type's lowest ones count.
 #[derive(Debug)]
 pub(crate) struct Instruction {
-    /// It does nothing unless this register is as the flag says.
+    /// A predicate register, and the value without which the instruction does nothing.
     pub(crate) guard: Option<(u32, bool)>,
     pub(crate) operation: Operation,
-    /// Registers that it writes.
+    /// The registers that it writes.
     pub(crate) to: Vec<u32>,
-    /// What it reads, vectors one element after another.
+    /// The operands that it reads; of a vector, one element after another.
     pub(crate) from: Vec<Operand>,
     /// Of the text, from 1.
     pub(crate) line: u32,
 }
 
-/// What is read.
+/// An operand that is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operand {
     Register(u32),
@@ -24,7 +35,7 @@ pub(crate) enum Operand {
     Special(Special),
 }
 
-/// A number that every thread has of its own accord.
+/// A special register.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Special {
     Thread,
@@ -36,7 +47,7 @@ pub(crate) enum Special {
     Nothing(u32),
 }
 
-/// Of registers: how many bits count, and what they mean.
+/// How many bits of a register count, and what they mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Type {
     Predicate,
@@ -61,7 +72,7 @@ impl Type {
     }
 }
 
-/// What it does.
+/// What an instruction does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operation {
     Move,

@@ -2,9 +2,8 @@
 
 use crate::arithmetic::{compare, compute, convert, lowest};
 use crate::instruction::{
-    Access, Atomic, Instruction, Multiply, Operand, Operation, Reduce, Shuffle, Space, Special, Vote,
+    Access, Atomic, Entry, Instruction, Multiply, Operand, Operation, Reduce, Shuffle, Space, Special, Vote,
 };
-use crate::{Arguments, Entry};
 use std::collections::HashMap;
 use wtacrs_simt::atomic::{self, Integer};
 use wtacrs_simt::memory::{U32x2, U32x4, Word, load, load_constant, store};
@@ -13,6 +12,35 @@ use wtacrs_simt::{cp_async, index, matrix, sync, warp};
 
 /// All lanes of a warp.
 const WHOLE_WARP: u32 = u32::MAX;
+
+/// The arguments of a launch, which all its threads read.
+#[derive(Clone, Copy)]
+pub(crate) struct Arguments {
+    first: *const u8,
+    bytes: usize,
+}
+
+// SAFETY: it is only read, and outlives the launch.
+unsafe impl Sync for Arguments {}
+
+impl Arguments {
+    pub(crate) fn new<A: Copy>(arguments: &A) -> Self {
+        Self { first: (&raw const *arguments).cast(), bytes: size_of::<A>() }
+    }
+
+    /// The bytes at an offset as a number, the lowest byte first.
+    ///
+    /// # Safety
+    ///
+    /// A value lies there, not padding.
+    unsafe fn read(&self, offset: usize, bytes: usize) -> u64 {
+        assert!(offset + bytes <= self.bytes, "byte {offset} of {} bytes of arguments", self.bytes);
+        let mut value = [0; 8];
+        // SAFETY: within the arguments, as asserted; the caller promises that they are initialised.
+        unsafe { value.as_mut_ptr().copy_from_nonoverlapping(self.first.add(offset), bytes) };
+        u64::from_le_bytes(value)
+    }
+}
 
 /// Runs a kernel as the current thread of the emulator.
 ///
@@ -44,7 +72,7 @@ struct Thread {
     carry: bool,
     shared_bytes: u32,
     arguments: Arguments,
-    /// What words held that other threads may change.
+    /// The values last seen of words that other threads may change.
     polled: HashMap<u64, u64>,
 }
 
@@ -120,7 +148,7 @@ impl Thread {
         self.write(instruction, 0, result);
     }
 
-    /// What reaches memory or other threads.
+    /// Instructions that reach memory or other threads.
     unsafe fn access(&mut self, instruction: &Instruction, [a, b, c]: [u64; 3]) {
         let result = match instruction.operation {
             Operation::Load(space, access) => {
@@ -247,8 +275,8 @@ impl Thread {
         self.write(instruction, 0, result);
     }
 
-    /// A word that others may change. Where it has not changed since the thread looked last, the others get their turn: the
-    /// text does not say whether it waits for them.
+    /// Returns the value of a word that other threads may change. If it is the value that the thread saw last, the others
+    /// run first: the text does not say whether the thread waits for them.
     fn polled(&mut self, at: u64, value: u64) -> u64 {
         if self.polled.insert(at, value) == Some(value) {
             sync::spin();
@@ -330,7 +358,7 @@ impl Thread {
                 (Space::Shared, Atomic::Greatest) => window.atomic_max(i, value),
                 (Space::Shared, Atomic::Or) => window.atomic_or(i, value),
                 (Space::Shared, Atomic::Exchange) => window.atomic_exchange(i, value),
-                (Space::Shared, Atomic::CompareExchange) => unreachable!("wtacrs-simt has none"),
+                (Space::Shared, Atomic::CompareExchange) => unreachable!("wtacrs-simt has no such operation"),
                 (_, Atomic::Add) => atomic::atomic_add(global, value),
                 (_, Atomic::Least) => atomic::atomic_min(global, value),
                 (_, Atomic::Greatest) => atomic::atomic_max(global, value),
@@ -342,7 +370,7 @@ impl Thread {
     }
 }
 
-/// Before what lanes do together: all of the mask are at the same instruction. A GPU promises nothing otherwise.
+/// Before a collective instruction: checks that all lanes of the mask are at it. On a GPU the result is undefined otherwise.
 fn meet(mask: u32, instruction: &Instruction) {
     let first = warp::shuffle(mask, instruction.line, mask.trailing_zeros());
     assert!(

@@ -1,11 +1,11 @@
-//! Every intrinsic of wtacrs-simt as rustc made it for a GPU: the same kernels that its own tests run on the emulator, and
-//! that run unchanged on a GPU, give the same words from their PTX.
+//! Every intrinsic of wtacrs-simt as rustc compiles it for a GPU. Its tests run these kernels on the emulator, and they run
+//! unchanged on a GPU; here their PTX must write the same words.
 
 use wtacrs_ptx::Module;
 use wtacrs_simt::checks::{ALL, Args, Check};
 use wtacrs_simt::emulator::Launch;
 
-const PTX: &str = include_str!("../../../kernels-ptx/checks_sm80.ptx");
+const PTX: &str = include_str!("../../wtacrs-kernels/ptx/checks_sm80.ptx");
 
 /// Words aligned as a GPU's memory is.
 #[derive(Clone, Copy)]
@@ -17,7 +17,7 @@ fn aligned(words: &[u32]) -> Vec<Aligned> {
     (0..words.len().div_ceil(4)).map(|i| Aligned([0, 1, 2, 3].map(|j| word(4 * i + j)))).collect()
 }
 
-/// What a check writes; none if it fails.
+/// The words that a check writes; none if it fails.
 fn run(module: &Module, check: &Check, seed: u64) -> Option<Vec<u32>> {
     let &Check { name, grid, block, shared_bytes, cooperative, .. } = check;
     let words = (check.input)();

@@ -1,6 +1,6 @@
-//! What the emulator's operations cost, in nanoseconds of one core for one thread's call.
+//! The cost of the emulator's operations, in nanoseconds of one core for one thread's call.
 //!
-//! cargo run -p wtacrs-simt --example speed
+//! cargo run -p wtacrs-simt --features emulator --example speed
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use wtacrs_simt::shared::Shared;
 use wtacrs_simt::warp::FULL;
 use wtacrs_simt::{cp_async, index, matrix, memory, sync, warp};
 
-/// Of all threads together: a launch is over before the system lets another process run.
+/// Calls of all threads together, so few that a launch ends before the system lets another process run.
 const CALLS: u32 = 65_536;
 
 /// The fastest of thirty runs.

@@ -1,21 +1,25 @@
-//! A SIMT machine in two bodies behind one API.
+//! A SIMT machine: one interface for kernels, with a GPU and a CPU emulator behind it.
 //!
-//! A kernel is a plain Rust function that calls this crate for everything that a block of GPU threads has and a CPU
-//! thread has not: indices, shared memory, barriers, shuffles, atomics, asynchronous copies, matrix units. Compiled for
-//! `nvptx64-nvidia-cuda` every call is one instruction or a few; on any other target the same calls run on
-//! [`emulator`], which executes a grid on the CPU and names what a GPU would only get wrong.
+//! A kernel is a plain Rust function. Whatever a block of GPU threads has and a CPU thread lacks, it takes from this
+//! crate: indices, shared memory, barriers, shuffles, atomics, asynchronous copies, matrix units.
 //!
-//! | module | gives |
+//! | target | feature `emulator` | each call is |
+//! |---|---|---|
+//! | `nvptx64-nvidia-cuda` | | one instruction or a few |
+//! | any other | on | a step of `emulator`, which runs a grid on the CPU and reports the mistakes that a GPU hides |
+//! | any other | off | absent: only [`WARP`] is left, for programs that launch kernels and do not run them |
+//!
+//! | module | holds |
 //! |---|---|
-//! | [`index`] | who am I: thread, lane, warp, block |
-//! | [`memory`] | loads and stores of global memory, 1 to 16 bytes wide |
-//! | [`shared`] | windows of a block's dynamic shared memory |
-//! | [`sync`] | block and warp barriers, fences |
-//! | [`warp`] | shuffles, votes, reductions |
-//! | [`atomic`] | atomic operations on global and shared memory |
-//! | [`cp_async`] | copies from global to shared memory that land at their wait |
-//! | [`matrix`] | ldmatrix and mma.sync |
-//! | [`math`] | rounding conversions and fused operations that mean the same on both bodies |
+//! | `index` | thread, lane, warp, block: which one calls, and how many there are |
+//! | `memory` | loads and stores of global memory, 1 to 16 bytes wide |
+//! | `shared` | windows of a block's dynamic shared memory |
+//! | `sync` | block and warp barriers, fences |
+//! | `warp` | shuffles, votes, reductions |
+//! | `atomic` | atomic operations on global and shared memory |
+//! | `cp_async` | copies from global to shared memory that land at their wait |
+//! | `matrix` | ldmatrix and mma.sync |
+//! | `math` | conversions and fused operations that round alike everywhere |
 //!
 //! Blocks are one-dimensional and have a whole number of warps; grids have up to three dimensions.
 #![cfg_attr(
@@ -25,27 +29,28 @@
     feature(abi_ptx, abi_unadjusted, asm_experimental_arch, core_float_math, link_llvm_intrinsics, stdarch_nvptx)
 )]
 
-#[cfg(not(target_arch = "nvptx64"))]
+#[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+mod api;
+#[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+#[doc(hidden)]
+pub mod checks;
+#[cfg(feature = "emulator")]
 pub mod emulator;
 #[cfg(target_arch = "nvptx64")]
 mod nvptx;
+#[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+mod types;
 
-#[cfg(not(target_arch = "nvptx64"))]
+#[cfg(feature = "emulator")]
 use emulator::body;
 #[cfg(target_arch = "nvptx64")]
 use nvptx as body;
 
-pub mod atomic;
-#[doc(hidden)]
-pub mod checks;
-pub mod cp_async;
-pub mod index;
-pub mod math;
-pub mod matrix;
-pub mod memory;
-pub mod shared;
-pub mod sync;
-pub mod warp;
+#[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+pub use api::{atomic, cp_async, index, math, matrix, memory, shared, sync, warp};
+
+/// Threads of a warp.
+pub const WARP: u32 = 32;
 
 /// Declares a block's dynamic shared memory, once in every crate that has entry points. Nothing on hosts.
 #[macro_export]

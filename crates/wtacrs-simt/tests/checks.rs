@@ -14,7 +14,7 @@ fn aligned(words: &[u32]) -> Vec<U32x4> {
 
 struct Shared(Args);
 
-// SAFETY: the checks' threads access what it leads to as kernels may.
+// SAFETY: the checks' threads access the memory behind the pointers as kernels may.
 unsafe impl Sync for Shared {}
 
 impl Shared {

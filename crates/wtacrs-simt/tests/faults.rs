@@ -1,7 +1,7 @@
-//! Every mistake is found, under every order of threads, and told with who made it and where.
+//! Every mistake is found, in every order of threads, and reported with its thread and its place.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use wtacrs_simt::emulator::{Doing, Fault, Launch, MaskMisuse, Operation, launch};
+use wtacrs_simt::emulator::{Activity, Fault, Launch, MaskMisuse, Operation, launch};
 use wtacrs_simt::memory::{self, U32x4};
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::warp::FULL;
@@ -66,7 +66,7 @@ fn a_barrier_that_some_threads_miss_in_a_warp_s_operation() {
         }
         sync::barrier();
     });
-    assert_all!(found, Fault::BarrierDivergence { stands, .. } if stands.len() == 2);
+    assert_all!(found, Fault::BarrierDivergence { groups, .. } if groups.len() == 2);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn barriers_at_different_places() {
             sync::barrier();
         }
     });
-    assert_all!(found, Fault::BarrierDivergence { stands, .. } if stands.len() == 2);
+    assert_all!(found, Fault::BarrierDivergence { groups, .. } if groups.len() == 2);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn lanes_at_different_matrix_operations() {
         multiply(true);
         multiply(index::thread() < 40);
     });
-    assert_all!(found, Fault::WarpDivergence { stands, .. } if stands[0].doing != stands[1].doing);
+    assert_all!(found, Fault::WarpDivergence { groups, .. } if groups[0].activity != groups[1].activity);
     // Shuffles are not aligned: lanes may come from anywhere.
     let shape = Launch { seed: 3, ..SHAPE };
     let shuffled = launch(shape, &|| {
@@ -140,8 +140,8 @@ fn waiting_for_a_block_that_never_comes() {
         }
         sync::barrier();
     });
-    assert_all!(found, Fault::Deadlock { stands, .. }
-        if stands.iter().any(|stand| matches!(stand.doing, Doing::Spinning(_)) && stand.threads == [7]));
+    assert_all!(found, Fault::Deadlock { groups, .. }
+        if groups.iter().any(|group| matches!(group.activity, Activity::Spinning(_)) && group.threads == [7]));
     let shape = Launch { cooperative: false, ..shape };
     assert_all!(faults(shape, &["spins in a launch that is not cooperative"], wait), Fault::Spin { .. });
     let shape = Launch { grid: [1, 1, 1], block: 32, ..shape };
@@ -160,7 +160,7 @@ fn polls_without_spin() {
     // SAFETY: as above.
     let add = |at: &AtomicU32| unsafe { atomic::atomic_add(at.as_ptr(), 1) };
     let shape = Launch { grid: [2, 1, 1], block: 32, cooperative: true, ..SHAPE };
-    // What a thread changes itself is no reason to hope.
+    // A thread's own changes do not end its wait.
     let found = faults(shape, &["for ever"], || {
         while (index::block()[0], index::thread()) == (0, 7) && poll(&flag) == 0 {
             add(&word);
@@ -178,12 +178,12 @@ fn polls_without_spin() {
             }
         });
         assert_eq!(barriers, Ok(()), "seed {seed}");
-        // What another block tells comes when that has its turn.
-        let told = AtomicU32::new(0);
+        // Another block's change comes when that block runs.
+        let published = AtomicU32::new(0);
         let waits = launch(shape, &|| match (index::block()[0], index::thread()) {
-            (0, 0) => while poll(&told) == 0 {},
+            (0, 0) => while poll(&published) == 0 {},
             (0, _) => {}
-            _ => assert!(add(&told) < 32),
+            _ => assert!(add(&published) < 32),
         });
         assert_eq!(waits, Ok(()), "seed {seed}");
     }
@@ -414,7 +414,7 @@ fn a_panic_and_a_trap() {
     assert_all!(found, Fault::Trap { .. });
 }
 
-/// Drops what it is given when it goes away.
+/// Counts when it is dropped.
 struct Counted<'a>(&'a AtomicU32);
 
 impl Drop for Counted<'_> {

@@ -1,6 +1,6 @@
 //! rustc, for NVPTX: the raw text of one crate, and which sources it came from.
 
-use super::{Product, Target};
+use super::product::{Product, Target};
 use crate::error::Error;
 use crate::report;
 use crate::toolchain::Compiler;

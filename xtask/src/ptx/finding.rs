@@ -43,7 +43,7 @@ impl Finding {
     }
 }
 
-/// How to bring kernels-ptx/ up to date.
+/// How to bring the committed PTX up to date.
 const REBUILD: &str = "run cargo xtask ptx";
 
 impl fmt::Display for Finding {
@@ -62,7 +62,7 @@ impl fmt::Display for Finding {
             }
             Self::Stale { file, kernel: None } => write!(f, "{file} is not what the sources give: {REBUILD}"),
             Self::Edited { file } => write!(f, "{file} is not what the manifest was made with: {REBUILD}"),
-            Self::Sources => write!(f, "the sources changed since kernels-ptx/ was made: {REBUILD}"),
+            Self::Sources => write!(f, "the sources changed since the PTX was made: {REBUILD}"),
             Self::Missing { what, built: true } => write!(f, "{what} is not in the manifest: {REBUILD}"),
             Self::Missing { what, built: false } => {
                 write!(f, "{what} is in the manifest and no longer built: {REBUILD}")

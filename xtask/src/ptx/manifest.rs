@@ -1,7 +1,7 @@
-//! kernels-ptx/manifest.json: what was built, with what, and what each kernel needs of a GPU.
+//! manifest.json beside the PTX: what was built, with what, and what each kernel needs of a GPU.
 
+use super::build;
 use super::finding::Finding;
-use super::{build, committed_text};
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -86,7 +86,7 @@ impl Manifest {
         if self.compiler != built.compiler {
             let (was, is) = (&self.compiler, &built.compiler);
             notes.push(format!(
-                "kernels-ptx/ was made by {was}, this is {is}: its texts are not compared with new ones"
+                "the committed PTX was made by {was}, this is {is}: its texts are not compared with new ones"
             ));
         }
         let same_assembler = self.assembler == built.assembler;
@@ -175,6 +175,12 @@ fn lay_out(value: &Value, depth: usize, text: &mut String) {
     text.push('}');
 }
 
+/// A file of the folder; nothing if it is not there.
+pub(super) fn committed_text(folder: &Path, name: &str) -> Result<String, Error> {
+    let path = folder.join(name);
+    if path.exists() { fs::read_to_string(&path).map_err(Error::file(&path)) } else { Ok(String::new()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_edited_by_hand_is_refused() {
-        let folder = workspace::root().join("kernels-ptx");
+        let folder = workspace::root().join(workspace::PTX);
         let committed = Manifest::read(&folder.join("manifest.json")).expect("reads").expect("is there");
         assert_eq!(committed.edited(&folder).expect("reads"), []);
 
@@ -264,7 +270,8 @@ mod tests {
     #[test]
     fn registers_in_the_documents_are_the_manifests() {
         let read = |path: &str| fs::read_to_string(workspace::root().join(path)).expect("reads");
-        let manifest: Manifest = serde_json::from_str(&read("kernels-ptx/manifest.json")).expect("a manifest");
+        let manifest: Manifest =
+            serde_json::from_str(&read(&format!("{}/manifest.json", workspace::PTX))).expect("a manifest");
         let text = read("docs/kernels.md");
         let rows = text.lines().skip_while(|line| !line.starts_with("| kernel | registers")).skip(2);
         let mut checked = 0;

@@ -1,18 +1,20 @@
-//! `cargo xtask ptx`: kernels-ptx/ from the kernels' sources, or the proof that it is what they give.
+//! `cargo xtask ptx`: crates/wtacrs-kernels/ptx/ from the kernels' sources, or the proof that it is what they give.
 //!
 //! ```text
-//! sources ── rustc ── raw text ── text::clean ── kernels-ptx/*.ptx ── ptxas, each architecture ── manifest.json
+//! sources ── rustc ── raw text ── text::clean ── ptx/*.ptx ── ptxas, each architecture ── manifest.json
 //! ```
 
 mod assemble;
 mod build;
 mod finding;
 mod manifest;
+mod product;
 mod text;
 
 use self::assemble::Assembly;
 use self::finding::Finding;
-use self::manifest::{File, Manifest};
+use self::manifest::{File, Manifest, committed_text};
+use self::product::{ARCHITECTURES, PRODUCTS, TARGETS};
 use crate::error::Error;
 use crate::toolchain::{Assembler, Compiler};
 use crate::{report, workspace};
@@ -20,32 +22,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A crate whose entry points make one file for each target.
-struct Product {
-    package: &'static str,
-    /// The files' name before the target's.
-    stem: &'static str,
-}
-
-const PRODUCTS: &[Product] =
-    &[Product { package: "wtacrs-kernels", stem: "wtacrs" }, Product { package: "wtacrs-simt", stem: "checks" }];
-
-/// What instructions a file may use: a compute capability and a version of the PTX language. Drivers compile it for their
-/// GPU, so a further target is worth its room only where kernels gain from instructions that it adds.
-struct Target {
-    capability: u32,
-    /// Tenths: 70 is PTX 7.0, which drivers of CUDA 11.0 and later read.
-    ptx: u32,
-}
-
-const TARGETS: &[Target] = &[Target { capability: 80, ptx: 70 }];
-
-/// The GPUs that files are assembled for.
-const ARCHITECTURES: &[u32] = &[80, 86, 89, 90, 100, 120];
-
 /// Builds, and writes or compares.
 pub(crate) fn run(check: bool) -> Result<(), Error> {
-    let folder = workspace::root().join("kernels-ptx");
+    let folder = workspace::root().join(workspace::PTX);
     let committed = Manifest::read(&folder.join("manifest.json"))?;
     let compiler = Compiler::find(committed.as_ref().map(|manifest| manifest.compiler.as_str()))?;
     let assembler = Assembler::find()?;
@@ -120,12 +99,6 @@ fn file(module: &text::Module, assemblies: &BTreeMap<u32, Assembly>) -> File {
         (entry.name.clone(), kernel)
     });
     File { sha256: build::sha256(module.text.as_bytes()), kernels: kernels.collect() }
-}
-
-/// A file of the folder; nothing if it is not there.
-fn committed_text(folder: &Path, name: &str) -> Result<String, Error> {
-    let path = folder.join(name);
-    if path.exists() { fs::read_to_string(&path).map_err(Error::file(&path)) } else { Ok(String::new()) }
 }
 
 /// Files of the folder that are not what was built.

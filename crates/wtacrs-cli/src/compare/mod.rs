@@ -1,246 +1,296 @@
-//! The comparison: every design at every budget with every source of weights, on one layer.
-//!
-//! Estimates ĝ of g = Hᵀ dZ are made as training would make them, in the layer's own types and timed step by step, and
-//! measured against g in f64. On one machine statistics depend on the layer, the plan and its seed alone, not on the
-//! number of threads.
+//! `wtacrs compare`: the error of each design's estimates of a weight gradient on recorded layers, and their cost.
 
-pub mod formats;
+mod figure;
+pub mod measure;
 pub mod report;
-pub mod table;
 
-use self::report::{DesignReport, LayerReport, StepTimes, WeightSource};
-use crate::input::{Layer, with_values};
-use crate::statistics::{Errors, Reference, mean, median_ms};
-use ndarray::{Array2, ArrayView2, s};
-use std::time::{Duration, Instant};
-use wtacrs_core::Randomness;
-use wtacrs_core::element::Element;
-use wtacrs_core::product::{self, Scratch, ShapeError, Update};
-use wtacrs_core::sampling::DEFAULT_MIX;
-use wtacrs_core::sampling::design::{BuiltIn, Design};
-use wtacrs_core::sampling::{Budget, BudgetError, Keep, Weights, WeightsError};
-use wtacrs_core::theory::{self, OuterProducts};
+use self::measure::{MeasureError, Plan, SOURCES};
+use self::report::LayerReport;
+use crate::figure::{FigureError, FigureFile};
+use crate::input::{InputError, Keys, Layer, read_npy, read_safetensors};
+use crate::labels::{WeightSource, WeightSources};
+use crate::run::{self, Format, Progress, RunArgs, RunError};
+use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::{fs, io};
+use wtacrs_core::Keep;
+use wtacrs_core::sampling::design::{BuiltIn, UnknownDesign};
 
-/// How often steps that have no trials of their own are timed: at least, and as long as it takes.
-const FEWEST_TIMINGS: usize = 9;
-const TIMING_SPAN: Duration = Duration::from_millis(100);
-/// Below this share of ‖g‖², crs's variance is the rounding of its closed form.
-const LEAST_CRS_VARIANCE: f64 = 1e-12;
+const BUNDLED_NAME: &str = "minilm_l3_value_imdb_1024 (bundled)";
+const BUNDLED: &[u8] = include_bytes!("../../data/minilm_l3_value_imdb_1024.safetensors");
 
-/// What to compare, and how thoroughly.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// How many tokens to keep.
-    pub budgets: Vec<Keep>,
-    /// The designs to choose them by.
-    pub designs: Vec<BuiltIn>,
-    /// Chance for each result.
-    pub trials: usize,
-    /// The seed of all draws; trials follow one another by their offsets.
+const EXAMPLES: &str = "\
+Examples:
+  wtacrs compare
+  wtacrs compare --budget 0.1 --design wta-pivotal,crs layer3.safetensors layer4.safetensors
+  wtacrs compare --h-key x --dz-key grad recorded.safetensors
+  wtacrs compare h.npy dz.npy --dz-norm-npy previous_norms.npy --format csv
+  wtacrs compare --budget 0.05,0.1,0.2,0.3,0.5 --plot errors.svg";
+
+const JSON_FORMAT: &str = "\
+JSON: an array with one object for each layer,
+  {file, tokens, in_features, out_features, results: [{weights, design, fraction, budget, budget_share, winners,
+   kept, trials, rel_error, rel_error_sd, bias_ratio, variance_vs_crs,
+   time_ms: {norms, select, gather, product, exact}}]}
+With g = dW exact in f64, and ĝ an estimate made in the layer's own types:
+  weights          exact, stale or input
+  fraction         the share of the tokens to keep that was asked for; null where a count was
+  budget           the number of tokens to keep, k; budget_share is k / tokens
+  winners          tokens of the budget that are kept for certain
+  kept             distinct rows kept, mean over the trials
+  trials           estimates made: as asked for, at most 9 where all are equal because the design draws nothing (top-k)
+  rel_error        √(mean over trials of ‖ĝ − g‖² / ‖g‖²), Frobenius norms; 0 if no larger than rounding
+  rel_error_sd     standard deviation over trials of ‖ĝ − g‖ / ‖g‖
+  bias_ratio       ‖mean ĝ − g‖² / (mean ‖ĝ − g‖² / trials): about 1 if unbiased, up to trials if biased; null if no error
+  variance_vs_crs  mean ‖ĝ − g‖² / the variance of plain column-row sampling, in closed form; null if that is 0
+  time_ms          medians in milliseconds; norms of H and dZ, exact is the exact product
+CSV has the same numbers, one line for each result.
+
+Exit code: 0, or 2 if an argument, a file or a layer is refused.";
+
+/// Arguments of `wtacrs compare`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{JSON_FORMAT}"))]
+pub struct CompareArgs {
+    /// safetensors files, or two .npy files, H and then dZ [default: a real layer that comes with the command]
+    ///
+    /// H is tokens × in_features and dZ tokens × out_features, in f32, f16 or bf16. In .npy files bf16 is V2, as
+    /// ml_dtypes stores it, and f64 is rounded to f32.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Tokens to keep, as fractions (0.3) or counts (128)
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
+    pub budget: Vec<Keep>,
+
+    /// Designs to compare: uniform, crs, top-k, wta-iid, wta-stratified, wta-pivotal, or all
+    #[arg(long, value_name = "NAME,…", default_value = "all")]
+    pub design: Designs,
+
+    /// Sources of the weights: exact (‖H‖·‖dZ‖), stale (‖H‖ and previous norms of dZ), input (‖H‖ alone), or all
+    ///
+    /// The default is exact, and stale if the file has the previous norms.
+    #[arg(long, value_name = "NAME,…", value_parser = |names: &str| WeightSources::parse(names, &SOURCES))]
+    pub weights: Option<WeightSources>,
+
+    /// Estimates to make for each result, at least 2
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
+    pub trials: u32,
+
+    /// Seed of the draws; equal seeds choose equal rows on any machine
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+
+    /// How to run and how to print.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Draw relative error against budget into FILE.svg or FILE.png
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(FigureFile::try_from))]
+    pub plot: Option<FigureFile>,
+
+    /// Name of H in safetensors files
+    #[arg(long, value_name = "KEY", default_value = "h")]
+    pub h_key: String,
+
+    /// Name of dZ in safetensors files
+    #[arg(long, value_name = "KEY", default_value = "dz")]
+    pub dz_key: String,
+
+    /// Name of the previous norms of dZ's rows in safetensors files, which may lack them [default: dz_norm_prev]
+    #[arg(long, value_name = "KEY")]
+    pub norm_key: Option<String>,
+
+    /// File with the previous norms of dZ's rows, for a pair of .npy files
+    #[arg(long, value_name = "FILE")]
+    pub dz_norm_npy: Option<PathBuf>,
 }
 
-/// Why a layer cannot be compared on.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+/// A list of designs: names separated by commas, or "all".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Designs(pub Vec<BuiltIn>);
+
+impl FromStr for Designs {
+    type Err = UnknownDesign;
+
+    fn from_str(names: &str) -> Result<Self, UnknownDesign> {
+        if names == "all" {
+            return Ok(Self(BuiltIn::ALL.to_vec()));
+        }
+        names.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Why a comparison fails, in one line.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompareError {
-    /// A budget that this layer's tokens do not allow.
-    #[error(transparent)]
-    Budget(#[from] BudgetError),
-    /// A row whose norm is no weight.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// H and dZ speak of different numbers of tokens.
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
+    /// A file that cannot be read at all.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file whose content is refused.
+    #[error("{file}: {source}")]
+    Input {
+        /// The file.
+        file: String,
+        /// The reason.
+        source: InputError,
+    },
+    /// .npy files that do not form one pair.
+    #[error("{} is a .npy file: exactly two of them form a layer, H and then dZ", path.display())]
+    UnpairedNpy {
+        /// The first such file.
+        path: PathBuf,
+    },
+    /// Norms for a pair of .npy files that is missing.
+    #[error("--dz-norm-npy {} goes with two .npy files, H and dZ", path.display())]
+    NormsWithoutPair {
+        /// The file with the norms.
+        path: PathBuf,
+    },
     /// Stale weights of a layer without previous norms.
-    #[error("stale weights need the norms of an earlier step")]
-    NoPreviousNorms,
-    /// Nothing to measure an error against.
-    #[error("the exact dW is zero, so no error can be relative to it")]
-    ZeroGradient,
-    /// The exact product does not fit f32.
-    #[error("the exact dW overflows f32")]
-    Overflow,
+    #[error("{file}: stale weights need {wanted}, which is missing")]
+    NoPreviousNorms {
+        /// The file.
+        file: String,
+        /// Where the norms were looked for.
+        wanted: String,
+    },
+    /// A layer that cannot be measured on.
+    #[error("{file}: {source}")]
+    Measure {
+        /// The file.
+        file: String,
+        /// The reason.
+        source: MeasureError,
+    },
+    /// A figure that cannot be drawn or written.
+    #[error(transparent)]
+    Figure(#[from] FigureError),
+    /// No threads, or output that cannot be written.
+    #[error(transparent)]
+    Run(#[from] RunError),
 }
 
-/// Compares on the current rayon pool, and calls `progress` after every result.
+/// A layer, its name in reports, and the sources of weights to measure on it.
+struct NamedLayer {
+    file: String,
+    layer: Layer,
+    sources: Vec<WeightSource>,
+}
+
+/// Runs `wtacrs compare`: reads, measures, prints the results to standard output, and draws the figure.
 ///
 /// # Errors
 ///
-/// See [`CompareError`].
-pub fn compare(
-    file: &str,
-    layer: &Layer,
-    sources: &[WeightSource],
-    plan: &Plan,
-    progress: &(dyn Fn() + Sync),
-) -> Result<LayerReport, CompareError> {
-    let norms = layer.dz_norm_prev.as_deref();
-    with_values!(&layer.h, h => with_values!(&layer.dz, dz => {
-        Subject::new(h.view(), dz.view(), norms)?.compare(file, sources, plan, progress)
-    }))
+/// See [`CompareError`]. Nothing is printed unless all layers were measured.
+pub fn run(args: &CompareArgs) -> Result<(), CompareError> {
+    let layers = read_layers(args)?;
+    let pool = run::thread_pool(args.run.threads)?;
+    let reports = pool.install(|| measure_all(&layers, args))?;
+    let text = match args.run.format {
+        Format::Table => report::tables(&reports, pool.current_num_threads()),
+        Format::Json => run::json(&reports)?,
+        Format::Csv => report::csv(&reports),
+    };
+    run::print(&text)?;
+    if let Some(file) = &args.plot {
+        file.draw(&figure::figure(&reports))?;
+    }
+    Ok(())
 }
 
-/// A layer in its own types, with what all its results share.
-struct Subject<'a, T, U> {
-    h: ArrayView2<'a, T>,
-    dz: ArrayView2<'a, U>,
-    h_f64: Array2<f64>,
-    dz_f64: Array2<f64>,
-    h_norms: Vec<f32>,
-    dz_norms: Vec<f32>,
-    cached_norms: Option<Vec<Option<f32>>>,
-    reference: Reference,
-    norms_ms: f64,
-    exact_ms: f64,
-}
-
-impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Subject<'a, T, U> {
-    fn new(h: ArrayView2<'a, T>, dz: ArrayView2<'a, U>, dz_norm_prev: Option<&[f32]>) -> Result<Self, CompareError> {
-        let dw_shape = (h.ncols(), dz.ncols());
-        let (mut h_norms, mut dz_norms) = (vec![0.0; h.nrows()], vec![0.0; dz.nrows()]);
-        let norms_ms = time_repeatedly(|| {
-            product::row_norms_into(h, &mut h_norms)?;
-            product::row_norms_into(dz, &mut dz_norms)
-        })?;
-        let mut rounded = Array2::zeros(dw_shape);
-        let exact_ms =
-            time_repeatedly(|| product::exact_weight_gradient(h, dz, rounded.view_mut(), Update::Overwrite))?;
-
-        let (h_f64, dz_f64) = (h.mapv(|v| f64::from(v.widen())), dz.mapv(|v| f64::from(v.widen())));
-        let mut exact = Array2::zeros(dw_shape);
-        product::exact_weight_gradient(h_f64.view(), dz_f64.view(), exact.view_mut(), Update::Overwrite)?;
-        let reference = Reference::new(exact, rounded.view());
-        if !reference.is_finite() {
-            return Err(CompareError::Overflow);
+fn read_layers(args: &CompareArgs) -> Result<Vec<NamedLayer>, CompareError> {
+    let npy = args.files.iter().find(|path| is_npy(path));
+    match (args.files.as_slice(), npy, &args.dz_norm_npy) {
+        ([h, dz], Some(_), norms) if is_npy(h) && is_npy(dz) => {
+            let file = format!("{} + {}", h.display(), dz.display());
+            let norms = norms.as_deref().map(read).transpose()?;
+            let layer = read_npy(&read(h)?, &read(dz)?, norms.as_deref());
+            Ok(vec![named(file, layer, "--dz-norm-npy", args)?])
         }
-        if reference.squared_norm() == 0.0 {
-            return Err(CompareError::ZeroGradient);
+        (_, Some(path), _) => Err(CompareError::UnpairedNpy { path: path.clone() }),
+        (_, None, Some(path)) => Err(CompareError::NormsWithoutPair { path: path.clone() }),
+        ([], None, None) => Ok(vec![from_safetensors(BUNDLED_NAME.to_owned(), BUNDLED, &Keys::default(), args)?]),
+        (files, None, None) => {
+            let keys = keys(args);
+            files.iter().map(|path| from_safetensors(path.display().to_string(), &read(path)?, &keys, args)).collect()
         }
-        let cached_norms = dz_norm_prev.map(|norms| norms.iter().copied().map(Some).collect());
-        Ok(Self { h, dz, h_f64, dz_f64, h_norms, dz_norms, cached_norms, reference, norms_ms, exact_ms })
-    }
-
-    fn compare(
-        &self,
-        file: &str,
-        sources: &[WeightSource],
-        plan: &Plan,
-        progress: &(dyn Fn() + Sync),
-    ) -> Result<LayerReport, CompareError> {
-        let mut results = Vec::new();
-        for &source in sources {
-            let weights = self.weights(source)?;
-            for &keep in &plan.budgets {
-                let budget = weights.budget(keep)?;
-                let crs_variance = self.crs_variance(&weights, budget);
-                for &design in &plan.designs {
-                    results.push(self.measure(source, budget, design, plan, crs_variance)?);
-                    progress();
-                }
-            }
-        }
-        Ok(LayerReport {
-            file: file.to_owned(),
-            tokens: self.h.nrows(),
-            in_features: self.h.ncols(),
-            out_features: self.dz.ncols(),
-            element_bytes: size_of::<T>(),
-            results,
-        })
-    }
-
-    fn weights(&self, source: WeightSource) -> Result<Weights, CompareError> {
-        Ok(match source {
-            WeightSource::Exact => Weights::from_norms(&self.h_norms, &self.dz_norms)?,
-            WeightSource::Stale => {
-                let cached = self.cached_norms.as_ref().ok_or(CompareError::NoPreviousNorms)?;
-                Weights::from_cache(&self.h_norms, cached, DEFAULT_MIX)?
-            }
-            WeightSource::Input => Weights::from_input(&self.h_norms)?,
-        })
-    }
-
-    fn crs_variance(&self, weights: &Weights, budget: Budget) -> Option<f64> {
-        let contributions = OuterProducts { x: self.h_f64.view(), y: self.dz_f64.view() };
-        let variance = theory::crs_variance(weights, budget, &contributions);
-        (variance > LEAST_CRS_VARIANCE * self.reference.squared_norm()).then_some(variance)
-    }
-
-    fn measure(
-        &self,
-        source: WeightSource,
-        budget: Budget,
-        design: BuiltIn,
-        plan: &Plan,
-        crs_variance: Option<f64>,
-    ) -> Result<DesignReport, CompareError> {
-        let draws = design.draws(budget);
-        // A design without draws repeats itself: a few rounds for the clock stand for all trials.
-        let rounds = if draws == 0 { plan.trials.min(FEWEST_TIMINGS) } else { plan.trials };
-        let mut kept_rows = Array2::from_elem((budget.get(), self.h.ncols()), T::ZERO);
-        let mut estimate = Array2::zeros((self.h.ncols(), self.dz.ncols()));
-        let mut scratch = Scratch::new();
-        let mut errors = Errors::new(&self.reference);
-        let (mut winners, mut kept) = (0, Vec::new());
-        let (mut select, mut gather, mut product) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..rounds as u64 {
-            let selection = timed(&mut select, || -> Result<_, CompareError> {
-                let weights = self.weights(source)?;
-                Ok(design.select_seeded(&weights, budget, Randomness::new(plan.seed, round.wrapping_mul(draws))))
-            })?;
-            let mut rows = kept_rows.slice_mut(s![..selection.len(), ..]);
-            timed(&mut gather, || product::gather_into(self.h, &selection, rows.view_mut()))?;
-            timed(&mut product, || {
-                let (rows, target) = (rows.view(), estimate.view_mut());
-                product::weight_gradient_into(rows, self.dz, &selection, target, Update::Overwrite, &mut scratch)
-            })?;
-            errors.add(estimate.view());
-            winners = selection.winners();
-            kept.push(selection.len() as f64);
-        }
-        let summary = errors.summary();
-        if !summary.mean_squared.is_finite() {
-            return Err(CompareError::Overflow);
-        }
-        Ok(DesignReport {
-            weights: source,
-            design,
-            fraction: budget.get() as f64 / budget.pairs() as f64,
-            budget: budget.get(),
-            winners,
-            kept: mean(&kept),
-            trials: plan.trials,
-            rel_error: summary.rel_error,
-            rel_error_sd: summary.rel_error_sd,
-            bias_ratio: summary.bias_share.map(|share| share * plan.trials as f64),
-            variance_vs_crs: crs_variance.map(|variance| summary.mean_squared / variance),
-            time_ms: StepTimes {
-                norms: self.norms_ms,
-                select: median_ms(&mut select),
-                gather: median_ms(&mut gather),
-                product: median_ms(&mut product),
-                exact: self.exact_ms,
-            },
-        })
     }
 }
 
-/// Runs one step, and notes how long it took.
-fn timed<R>(times: &mut Vec<Duration>, step: impl FnOnce() -> R) -> R {
-    let start = Instant::now();
-    let result = step();
-    times.push(start.elapsed());
-    result
+fn is_npy(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy"))
 }
 
-/// The median time of a step, in milliseconds.
-fn time_repeatedly(mut step: impl FnMut() -> Result<(), ShapeError>) -> Result<f64, ShapeError> {
-    let mut times = Vec::new();
-    let start = Instant::now();
-    while times.len() < FEWEST_TIMINGS || start.elapsed() < TIMING_SPAN {
-        timed(&mut times, &mut step)?;
+fn read(path: &Path) -> Result<Vec<u8>, CompareError> {
+    fs::read(path).map_err(|source| CompareError::Read { path: path.to_owned(), source })
+}
+
+fn keys(args: &CompareArgs) -> Keys {
+    let dz_norm_prev = args.norm_key.clone().unwrap_or_else(|| Keys::default().dz_norm_prev);
+    Keys { h: args.h_key.clone(), dz: args.dz_key.clone(), dz_norm_prev }
+}
+
+fn from_safetensors(file: String, bytes: &[u8], keys: &Keys, args: &CompareArgs) -> Result<NamedLayer, CompareError> {
+    named(file, read_safetensors(bytes, keys), &format!("tensor '{}'", keys.dz_norm_prev), args)
+}
+
+/// Chooses the sources of weights. `norms_at` is the flag or the tensor that a user would give previous norms by.
+fn named(
+    file: String,
+    layer: Result<Layer, InputError>,
+    norms_at: &str,
+    args: &CompareArgs,
+) -> Result<NamedLayer, CompareError> {
+    let layer = match layer {
+        Ok(layer) => layer,
+        Err(source) => return Err(CompareError::Input { file, source }),
+    };
+    let has_norms = layer.dz_norm_prev.is_some();
+    let sources = match &args.weights {
+        Some(sources) => sources.as_slice().to_vec(),
+        None if has_norms || args.norm_key.is_some() => vec![WeightSource::Exact, WeightSource::Stale],
+        None => vec![WeightSource::Exact],
+    };
+    if sources.contains(&WeightSource::Stale) && !has_norms {
+        return Err(CompareError::NoPreviousNorms { file, wanted: norms_at.to_owned() });
     }
-    Ok(median_ms(&mut times))
+    Ok(NamedLayer { file, layer, sources })
+}
+
+fn measure_all(layers: &[NamedLayer], args: &CompareArgs) -> Result<Vec<LayerReport>, CompareError> {
+    let plan = Plan {
+        budgets: args.budget.clone(),
+        designs: args.design.0.clone(),
+        trials: args.trials as usize,
+        seed: args.seed,
+    };
+    let sources: usize = layers.iter().map(|layer| layer.sources.len()).sum();
+    let progress = Progress::new(sources * plan.budgets.len() * plan.designs.len());
+    let reports = layers.iter().map(|NamedLayer { file, layer, sources }| {
+        measure::measure(file, layer, sources, &plan, &|| progress.advance())
+            .map_err(|source| CompareError::Measure { file: file.clone(), source })
+    });
+    reports.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn designs_by_name() {
+        assert_eq!("all".parse(), Ok(Designs(BuiltIn::ALL.to_vec())));
+        assert_eq!("crs,top-k".parse(), Ok(Designs(vec![BuiltIn::Crs, BuiltIn::TopK])));
+        assert_eq!("crs,best".parse::<Designs>(), Err(UnknownDesign { name: "best".to_owned() }));
+        assert!("".parse::<Designs>().is_err());
+    }
 }

@@ -1,9 +1,8 @@
-//! A layer's activations and gradients, from the bytes of safetensors or .npy files; recorded steps, from files that
-//! need not fit in memory.
+//! Readers of layers (safetensors or .npy files) and of recorded steps (safetensors files larger than memory).
 //!
-//! Bytes come from anywhere: no sequence of them makes a reader panic, and what it returns has been checked. H is
-//! tokens × in_features, dZ is tokens × out_features, both finite and not empty; the previous norms, if there are any,
-//! are one finite number ≥ 0 for each token.
+//! Readers accept any bytes: they return a checked layer or an error, and never panic. H is tokens × in_features, dZ is
+//! tokens × out_features, both finite and not empty; the previous norms, if there are any, are one finite number ≥ 0 for
+//! each token.
 
 mod npy;
 mod recording;
@@ -15,18 +14,19 @@ pub use self::{
     safetensors::read_safetensors,
 };
 
+use crate::text::one_line;
 use half::{bf16, f16};
 use ndarray::{Array2, ShapeBuilder};
 use wtacrs_core::element::Element;
 
-/// What a comparison needs to know of one linear layer in one training step.
+/// One linear layer in one training step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// The layer's input H, tokens × in_features.
     pub h: Matrix,
     /// The gradient dZ of its output, tokens × out_features.
     pub dz: Matrix,
-    /// ‖dZ_i‖ when each token's sample was last seen: what a norm cache would remember.
+    /// ‖dZ_i‖ at the previous visit of each token's sample, as a norm cache remembers it.
     pub dz_norm_prev: Option<Vec<f32>>,
 }
 
@@ -47,10 +47,10 @@ impl Default for Keys {
     }
 }
 
-/// A matrix, row-major, in the type that it was stored in.
+/// A row-major matrix, in the type of its file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Matrix {
-    /// Of f32, or of f64 rounded to it.
+    /// Of f32, or of f64 rounded to f32.
     F32(Array2<f32>),
     /// Of f16.
     F16(Array2<f16>),
@@ -62,18 +62,18 @@ pub enum Matrix {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputError {
-    /// Not the bytes of a safetensors file.
+    /// Bytes that are not a safetensors file.
     #[error("not a readable safetensors file: {}", one_line(&.0.to_string()))]
     NotSafetensors(#[from] ::safetensors::SafeTensorError),
-    /// Not the bytes of a .npy file.
+    /// Bytes that are not a .npy file.
     #[error("{tensor} is not in a readable .npy file: {}", one_line(.reason))]
     NotNpy {
         /// Which of the files.
         tensor: String,
-        /// What is wrong with it.
+        /// The parser's reason.
         reason: String,
     },
-    /// No tensor of this name.
+    /// A tensor that the file lacks.
     #[error("there is no tensor '{key}', only {}", listed(.present))]
     MissingTensor {
         /// The name looked for.
@@ -81,7 +81,7 @@ pub enum InputError {
         /// The names that the file has.
         present: Vec<String>,
     },
-    /// A type that is not read.
+    /// A type that cannot be read.
     #[error("{tensor} is of type {}: {expected} can be read", one_line(.found))]
     UnsupportedType {
         /// The offending tensor.
@@ -98,7 +98,7 @@ pub enum InputError {
         tensor: String,
         /// Its shape.
         shape: Vec<usize>,
-        /// What it must be.
+        /// The shape expected.
         expected: &'static str,
     },
     /// No tokens, or no features.
@@ -109,7 +109,7 @@ pub enum InputError {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// Less data, or more, than the shape speaks of.
+    /// Less data, or more, than the shape requires.
     #[error("{tensor} has shape {shape:?}, but its data is {found} bytes long")]
     WrongLength {
         /// The offending tensor.
@@ -153,7 +153,7 @@ pub enum InputError {
     },
 }
 
-/// Evaluates the same expression on whichever matrix it is.
+/// Evaluates one expression for every type of matrix.
 macro_rules! with_values {
     ($matrix:expr, $values:ident => $result:expr) => {
         match $matrix {
@@ -164,19 +164,6 @@ macro_rules! with_values {
     };
 }
 pub(crate) use with_values;
-
-/// Text of unknown origin without line breaks and other control characters, so that a message stays one line and a
-/// file cannot steer a terminal.
-pub fn one_line(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-        line
-    })
-}
 
 fn listed(names: &[String]) -> String {
     match names {
@@ -200,7 +187,7 @@ impl Matrix {
     }
 }
 
-/// A tensor as it stands in a file, in any number of dimensions.
+/// A tensor of a file, in any number of dimensions.
 struct Tensor {
     name: String,
     shape: Vec<usize>,
@@ -254,7 +241,7 @@ impl Tensor {
     }
 }
 
-/// Where the values of a matrix stand in memory.
+/// The name, shape and order of a matrix's values.
 struct Layout {
     name: String,
     rows: usize,
@@ -280,7 +267,7 @@ impl Layout {
     }
 }
 
-/// Checks the tensors, and that they speak of the same tokens.
+/// Checks the tensors, and that all have the same number of tokens.
 fn assemble(h: Tensor, dz: Tensor, norms: Option<Tensor>) -> Result<Layer, InputError> {
     let (dz_name, norms_name) = (dz.name.clone(), norms.as_ref().map(|norms| norms.name.clone()));
     let layer =

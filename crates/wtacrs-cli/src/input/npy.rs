@@ -1,4 +1,4 @@
-//! Layers in .npy files, what NumPy's `save` writes: one file for each matrix.
+//! Layers in .npy files, which NumPy's `save` writes: one file for each matrix.
 
 use super::{InputError, Layer, Tensor, Values, assemble};
 use half::bf16;
@@ -13,8 +13,8 @@ const MOST_BRACKETS: usize = 4;
 
 /// The layer in the bytes of up to three .npy files: H, dZ, and the previous norms of dZ's rows.
 ///
-/// Types are f32, f16, f64, which is rounded to f32, and bf16 as `ml_dtypes` stores it, two raw bytes (V2). Either
-/// byte order and either memory order will do.
+/// Types are f32, f16, f64, which is rounded to f32, and bf16 as `ml_dtypes` stores it, two raw bytes (V2). Both byte
+/// orders and both memory orders are read.
 ///
 /// # Errors
 ///
@@ -63,8 +63,8 @@ fn unsupported(name: &str, dtype: &DType) -> InputError {
     InputError::UnsupportedType { tensor: name.to_owned(), found: dtype.descr(), expected }
 }
 
-/// Refuses what the parser of the header, a Python literal, has no defence against: a length that makes it allocate
-/// more than there is, nesting that exhausts the stack, and dimensions whose product overflows.
+/// Refuses headers that the parser (of a Python literal) does not guard against: a length beyond the file, for which it
+/// would allocate; nesting that exhausts the stack; dimensions whose product overflows.
 fn check_header(bytes: &[u8]) -> Result<(), &'static str> {
     let (Some(preamble), Some(rest)) = (bytes.get(..PREAMBLE), bytes.get(PREAMBLE..)) else {
         return Err("it is too short");

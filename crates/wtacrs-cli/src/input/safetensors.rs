@@ -1,4 +1,4 @@
-//! Layers in safetensors files, the format that checkpoints and recorded activations are kept in.
+//! Layers in safetensors files, the usual format of checkpoints and recorded activations.
 
 use super::{InputError, Keys, Layer, Tensor, Values, assemble};
 use half::{bf16, f16};
@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 ///
 /// # Errors
 ///
-/// See [`InputError`]. A file without the previous norms is no error.
+/// See [`InputError`]. A file may lack the previous norms.
 pub fn read_safetensors(bytes: &[u8], keys: &Keys) -> Result<Layer, InputError> {
     let file = SafeTensors::deserialize(bytes)?;
     let has_norms = file.names().contains(&keys.dz_norm_prev.as_str());
@@ -28,7 +28,7 @@ fn read_tensor(file: &SafeTensors<'_>, key: &str) -> Result<Tensor, InputError> 
     Ok(Tensor { name, shape: view.shape().to_vec(), column_major: false, values })
 }
 
-/// The values of a tensor in one of the types that are read.
+/// The values of a tensor of type f32, f16 or bf16.
 pub(super) fn decode_values(data: &[u8], dtype: Dtype, name: &str) -> Result<Values, InputError> {
     match dtype {
         Dtype::F32 => Ok(Values::F32(decode(data, f32::from_le_bytes))),
@@ -69,19 +69,18 @@ mod tests {
         read_safetensors(bytes, &Keys::default()).expect_err("must be refused").to_string()
     }
 
-    /// A file with any header at all.
+    /// A file with an arbitrary header.
     fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
         [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
     }
 
-    /// The parser quotes what it did not understand, line breaks and all.
+    /// The parser quotes the text that it refuses, line breaks included.
     #[test]
     fn a_message_stays_one_line() {
         let header = b"{\"h\": \n\x1b[2J";
         let bytes = [&(header.len() as u64).to_le_bytes()[..], header].concat();
         let message = read_safetensors(&bytes, &Keys::default()).expect_err("must be refused").to_string();
         assert!(!message.contains(char::is_control), "{message:?}");
-        assert_eq!(crate::input::one_line("a\nb\u{1b}c"), "a\\nb\\u{1b}c");
     }
 
     #[test]

@@ -1,33 +1,96 @@
-//! What a layer, or a whole transformer, saves from the forward to the backward pass: exactly, and by estimates.
+//! `wtacrs memory`: the bytes that a layer, or a whole transformer, saves from the forward to the backward pass, exactly
+//! and by estimates.
 //!
-//! Counted are the inputs of linear layers, which training keeps for dW = Hᵀ dZ: tokens × in_features elements, of
-//! which an estimate keeps `budget` rows with an index (4 bytes) and a scale (8 bytes) each. Layers that read the same
-//! input share one selection. What attention, norms and dropout save is not counted: estimates do not change it.
+//! The inputs of linear layers are counted, which training keeps for dW = Hᵀ dZ: tokens × in_features elements, of which
+//! an estimate keeps `budget` rows with an index (4 bytes) and a scale (8 bytes) each. Layers that read the same input
+//! share one selection. The activations of attention, norms and dropout are not counted: estimates do not change them.
 
-pub mod formats;
 pub mod report;
-pub mod shape;
-pub mod table;
+pub mod shapes;
 
 use self::report::{InputReport, MemoryReport, SavedReport};
-use self::shape::{Input, Model, Rows};
+use self::shapes::{Batch, Input, Model, Rows};
+use crate::labels::BudgetReport;
+use crate::run::{self, Format, RunError};
+use clap::{Args, ValueEnum};
 use wtacrs_core::guesses::{NormPredictor, PredictorError, PredictorSettings};
 use wtacrs_core::layers::Linear;
 use wtacrs_core::sampling::{BudgetError, Keep};
 
-/// How much of a model passes through it.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch {
-    /// Sequences.
-    pub sequences: usize,
-    /// Tokens of each, padding included.
+const EXAMPLES: &str = "\
+Examples:
+  wtacrs memory t5-3b --batch 32 --length 128
+  wtacrs memory bert-base --budget 0.3,0.2,0.1 --dtype f32
+  wtacrs memory --tokens 16384 --in-features 4096";
+
+const JSON_FORMAT: &str = "\
+JSON: {name, element_bytes, inputs: [{name, layers, count, tokens, in_features, exact_bytes,
+       saved: [{fraction, budget, budget_share, bytes}], predictor_bytes}], exact_bytes, saved_bytes: […],
+       predictor_bytes}
+  inputs            the matrices that linear layers read; `layers` of them share one, `count` of them are in the model
+  exact_bytes       of one such matrix, kept whole; at the top, of all of them
+  saved             for each budget, the bytes of the rows kept, with indices and scales
+  fraction          the share of the tokens to keep that was asked for; null where a count was
+  budget            the number of tokens to keep, k; budget_share is k / tokens
+  predictor_bytes   the state of a norm predictor
+CSV has one line for each input and budget.
+
+Exit code: 0, or 2 if an argument is refused.";
+
+/// Arguments of `wtacrs memory`.
+#[derive(Debug, Args)]
+#[command(after_help = examples(), after_long_help = format!("{}\n\n{JSON_FORMAT}", examples()))]
+pub struct MemoryArgs {
+    /// A transformer by name; without it, --tokens and --in-features describe a single layer
+    #[arg(value_name = "SHAPE", required_unless_present_all = ["tokens", "in_features"])]
+    pub model: Option<Model>,
+
+    /// Sequences in a batch
+    #[arg(long, value_name = "N", default_value_t = 32, conflicts_with = "tokens")]
+    pub batch: usize,
+
+    /// Tokens of a sequence, padding included
+    #[arg(long, value_name = "N", default_value_t = 128, conflicts_with = "tokens")]
     pub length: usize,
-    /// Tokens of each target, for a decoder.
-    pub target_length: usize,
+
+    /// Tokens of a target, for shapes with a decoder [default: --length]
+    #[arg(long, value_name = "N", conflicts_with = "tokens")]
+    pub target_length: Option<usize>,
+
+    /// Rows of a single layer's input
+    #[arg(long, value_name = "N", requires = "in_features", conflicts_with = "model")]
+    pub tokens: Option<usize>,
+
+    /// Columns of a single layer's input
+    #[arg(long, value_name = "N", requires = "tokens", conflicts_with = "model")]
+    pub in_features: Option<usize>,
+
+    /// Tokens to keep, as fractions (0.3) or counts (128)
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
+    pub budget: Vec<Keep>,
+
+    /// Type of the activations
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    pub dtype: Dtype,
+
+    /// How to print the results
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
 }
 
-/// Why there is no report.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+/// Types of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// Four bytes.
+    F32,
+    /// Two bytes.
+    F16,
+    /// Two bytes.
+    Bf16,
+}
+
+/// Why bytes cannot be counted or printed, in one line.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
     /// A budget does not fit the tokens of some input.
@@ -35,15 +98,15 @@ pub enum MemoryError {
     Budget {
         /// The input.
         input: &'static str,
-        /// What is wrong with the budget.
+        /// Why the budget is refused.
         source: BudgetError,
     },
-    /// No predictor has so many features.
+    /// More features than a predictor can have.
     #[error("{input}: {source}")]
     Predictor {
         /// The input.
         input: &'static str,
-        /// Why not.
+        /// Why the predictor is refused.
         source: PredictorError,
     },
     /// More bytes than can be counted.
@@ -52,6 +115,29 @@ pub enum MemoryError {
         /// The input.
         input: &'static str,
     },
+    /// Output that cannot be written.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// Runs `wtacrs memory`: counts, and prints the report.
+///
+/// # Errors
+///
+/// See [`MemoryError`].
+pub fn run(args: &MemoryArgs) -> Result<(), MemoryError> {
+    let (element_bytes, keeps) = (args.dtype.bytes(), args.budget.as_slice());
+    let report = match (&args.model, args.tokens.zip(args.in_features)) {
+        (None, Some((tokens, in_features))) => of_layer(tokens, in_features, element_bytes, keeps)?,
+        (Some(model), _) => of_model(model, args.batch(), element_bytes, keeps)?,
+        (None, None) => unreachable!("clap requires one of them"),
+    };
+    run::print(&match args.format {
+        Format::Table => report::table(&report, keeps),
+        Format::Json => run::json(&report)?,
+        Format::Csv => report::csv(&report),
+    })?;
+    Ok(())
 }
 
 /// The report of a whole model.
@@ -74,14 +160,14 @@ pub fn of_model(
         Some(tokens) => Ok((*input, tokens)),
         None => Err(MemoryError::TooLarge { input: input.name }),
     });
-    report(model.name, &sized.collect::<Result<Vec<_>, _>>()?, element_bytes, keeps)
+    of_inputs(model.name, &sized.collect::<Result<Vec<_>, _>>()?, element_bytes, keeps)
 }
 
 /// The report of a single layer.
 ///
 /// # Errors
 ///
-/// [`MemoryError`].
+/// See [`MemoryError`].
 pub fn of_layer(
     tokens: usize,
     in_features: usize,
@@ -89,10 +175,10 @@ pub fn of_layer(
     keeps: &[Keep],
 ) -> Result<MemoryReport, MemoryError> {
     let input = Input { name: "input", layers: 1, count: 1, rows: Rows::Source, features: in_features };
-    report("one linear layer", &[(input, tokens)], element_bytes, keeps)
+    of_inputs("one linear layer", &[(input, tokens)], element_bytes, keeps)
 }
 
-fn report(
+fn of_inputs(
     name: &str,
     inputs: &[(Input, usize)],
     element_bytes: usize,
@@ -116,12 +202,34 @@ fn of_input(input: Input, tokens: usize, element_bytes: usize, keeps: &[Keep]) -
     let exact = tokens.checked_mul(in_features).and_then(|elements| elements.checked_mul(element_bytes));
     let exact_bytes = exact.ok_or(MemoryError::TooLarge { input: name })? as u64;
     let saved = keeps.iter().map(|&keep| {
-        let budget = keep.budget(tokens)?.get();
+        let budget = BudgetReport::new(keep, keep.budget(tokens)?);
         let bytes = Linear::new(keep).saved_bytes(tokens, in_features, element_bytes)?;
-        Ok(SavedReport { budget, fraction: budget as f64 / tokens.max(1) as f64, bytes })
+        Ok(SavedReport { budget, bytes })
     });
     let saved = saved.collect::<Result<_, _>>().map_err(|source| MemoryError::Budget { input: name, source })?;
     let predictor = NormPredictor::new(in_features, PredictorSettings::default());
     let predictor_bytes = predictor.map_err(|source| MemoryError::Predictor { input: name, source })?.bytes() as u64;
     Ok(InputReport { name: name.to_owned(), layers, count, tokens, in_features, exact_bytes, saved, predictor_bytes })
+}
+
+impl MemoryArgs {
+    /// The sequences that pass through a model.
+    pub fn batch(&self) -> Batch {
+        let &Self { batch, length, target_length, .. } = self;
+        Batch { sequences: batch, length, target_length: target_length.unwrap_or(length) }
+    }
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+fn examples() -> String {
+    format!("{EXAMPLES}\n\nShapes: {}.", shapes::names())
 }

@@ -1,188 +1,239 @@
-//! The replay of recorded steps: how much error each source of weights leaves, step after step.
-//!
-//! At step t a source guesses ‖dZ_i‖, which gives weights and with a budget the inclusion probabilities π_i. The error is
-//! that of Poisson sampling with them, in closed form and in f64, so that chance plays no part in it:
-//!
-//! error_t = √(Σ (1/π_i − 1) ‖h_i‖² ‖dz_i‖²) / ‖dW‖_F
-//!
-//! The predictor starts cold for each budget. It guesses before it sees a step, and then learns what training could
-//! teach it: the rows that the default design keeps under the predictor's own weights, with their norms and scales.
+//! `wtacrs replay`: the error that each source of weights leaves when it chooses the rows of recorded training steps.
 
-pub mod formats;
+mod figure;
+pub mod measure;
 pub mod report;
-mod run;
-pub mod table;
 
-use self::report::{RecordingReport, Source};
-use self::run::{Run, Subject};
-use crate::input::{Recording, RecordingError, with_values};
-use rayon::prelude::*;
-use std::io::{Read, Seek};
-use wtacrs_core::guesses::{PredictorError, PredictorSettings};
-use wtacrs_core::product::ShapeError;
-use wtacrs_core::sampling::{BudgetError, Keep, WeightsError};
+use self::measure::{MeasureError, Plan, SOURCES};
+use self::report::RecordingReport;
+use crate::figure::{FigureError, FigureFile};
+use crate::input::{Recording, RecordingError, RecordingKeys};
+use crate::labels::WeightSources;
+use crate::run::{self, Format, Progress, RunArgs, RunError};
+use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek};
+use std::path::{Path, PathBuf};
+use wtacrs_core::Keep;
+use wtacrs_core::guesses::PredictorSettings;
 
-/// What to replay.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// How many tokens to keep at each step.
-    pub budgets: Vec<Keep>,
-    /// Where the weights come from.
-    pub sources: Vec<Source>,
-    /// Of the predictor; its seed is the seed of the rows kept for it, too.
-    pub settings: PredictorSettings,
+const BUNDLED_NAME: &str = "minilm_steps_l2_value_small_bf16 (bundled)";
+const BUNDLED: &[u8] = include_bytes!("../../data/minilm_steps_l2_value_small_bf16.safetensors");
+
+const EXAMPLES: &str = "\
+Examples:
+  wtacrs replay
+  wtacrs replay --budget 0.3,0.2,0.1 layer2.safetensors layer4.safetensors
+  wtacrs replay --weights exact,predictor --features 128 --plot errors.svg layer2.safetensors
+  wtacrs replay --h-key x --format csv recorded.safetensors";
+
+const JSON_FORMAT: &str = "\
+JSON: an array with one object for each file,
+  {file, steps, tokens, in_features, results: [{weights, fraction, budget, budget_share, features,
+   mean_error_second_half, errors: […]}]}
+  weights                 exact, predictor or input
+  fraction                the share of the tokens to keep that was asked for; null where a count was
+  budget                  the number of tokens to keep, k; budget_share is k / tokens
+  features                of the predictor, at most in_features rounded up to a power of two; null for the other sources
+  errors                  √(Σ (1/π_i − 1) ‖h_i‖² ‖dz_i‖²) / ‖dW‖_F of every step, from the first on
+  mean_error_second_half  the mean of errors[⌊steps/2⌋…]
+CSV has the same errors, one line for each step.
+
+Exit code: 0, or 2 if an argument or a file is refused.";
+
+/// Arguments of `wtacrs replay`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{JSON_FORMAT}"))]
+pub struct ReplayArgs {
+    /// safetensors files with recorded steps [default: a real recording that comes with the command]
+    ///
+    /// Each has H (steps × tokens × in_features), the norms of dZ's rows (steps × tokens) and ‖dW‖_F (steps), in f32,
+    /// f16 or bf16. Files are read step by step, so that they may be larger than memory.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Tokens to keep at each step, as fractions (0.3) or counts (128)
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
+    pub budget: Vec<Keep>,
+
+    /// Sources of the weights: exact (‖h‖·‖dz‖), predictor (‖h‖ and a guess of ‖dz‖), input (‖h‖ alone), or all
+    #[arg(long, value_name = "NAME,…", default_value = "all",
+          value_parser = |names: &str| WeightSources::parse(names, &SOURCES))]
+    pub weights: WeightSources,
+
+    /// The norm predictor.
+    #[command(flatten)]
+    pub predictor: PredictorArgs,
+
+    /// How to run and how to print.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Draw error against step into FILE.svg or FILE.png
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(FigureFile::try_from))]
+    pub plot: Option<FigureFile>,
+
+    /// Name of H
+    #[arg(long, value_name = "KEY", default_value = "h")]
+    pub h_key: String,
+
+    /// Name of the norms of dZ's rows
+    #[arg(long, value_name = "KEY", default_value = "dz_norm")]
+    pub dz_norm_key: String,
+
+    /// Name of ‖dW‖_F
+    #[arg(long, value_name = "KEY", default_value = "g_norm")]
+    pub g_norm_key: String,
 }
 
-/// Why a recording cannot be replayed.
+/// Settings of the norm predictor.
+#[derive(Clone, Debug, Args)]
+pub struct PredictorArgs {
+    /// Features of the predictor, random projections of h; at most in_features, rounded up to a power of two, are used
+    #[arg(long, value_name = "R", default_value_t = PredictorSettings::default().features)]
+    pub features: usize,
+
+    /// Share of the predictor's statistics that remains at the next step, at most 1
+    #[arg(long, value_name = "SHARE", default_value_t = PredictorSettings::default().forgetting)]
+    pub forgetting: f64,
+
+    /// Ridge of the predictor, as a share of the mean diagonal
+    #[arg(long, value_name = "SHARE", default_value_t = PredictorSettings::default().ridge)]
+    pub ridge: f64,
+
+    /// Largest distance of a guess of log ‖dz‖ from the last step's mean; norms further below it count as zero
+    #[arg(long, value_name = "BOUND", default_value_t = PredictorSettings::default().clamp)]
+    pub clamp: f64,
+
+    /// Largest number of kept rows that the predictor learns from at a step
+    #[arg(long, value_name = "N", default_value_t = PredictorSettings::default().rows_per_update)]
+    pub rows_per_update: usize,
+
+    /// Seed of the predictor's projections, and of the rows kept for it
+    #[arg(long, value_name = "N", default_value_t = PredictorSettings::default().seed)]
+    pub seed: u64,
+}
+
+impl ReplayArgs {
+    /// The names of the tensors.
+    pub fn keys(&self) -> RecordingKeys {
+        RecordingKeys { h: self.h_key.clone(), dz_norm: self.dz_norm_key.clone(), g_norm: self.g_norm_key.clone() }
+    }
+}
+
+impl PredictorArgs {
+    /// The settings. [`NormPredictor::new`](wtacrs_core::guesses::NormPredictor::new) checks them.
+    pub fn settings(&self) -> PredictorSettings {
+        let &Self { features, forgetting, ridge, clamp, rows_per_update, seed } = self;
+        PredictorSettings::default()
+            .with_features(features)
+            .with_forgetting(forgetting)
+            .with_ridge(ridge)
+            .with_clamp(clamp)
+            .with_rows_per_update(rows_per_update)
+            .with_seed(seed)
+    }
+}
+
+/// Why a replay fails, in one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// A step that cannot be read.
-    #[error(transparent)]
-    Recording(#[from] RecordingError),
-    /// A budget that the tokens of a step do not allow.
-    #[error(transparent)]
-    Budget(#[from] BudgetError),
-    /// Settings that the predictor refuses.
-    #[error(transparent)]
-    Settings(PredictorError),
-    /// A row of H whose norm is no weight.
-    #[error("step {step}: {source}")]
-    Weights {
-        /// The step, from 0.
-        step: usize,
-        /// What is wrong with it.
-        source: WeightsError,
+    /// A file that cannot be read at all.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
     },
-    /// Rows that the predictor refuses.
-    #[error("step {step}: the predictor refuses it: {source}")]
-    Predictor {
-        /// The step, from 0.
-        step: usize,
-        /// What it says.
-        source: PredictorError,
+    /// A recording that is refused before its steps are read.
+    #[error("{file}: {source}")]
+    Recording {
+        /// The file.
+        file: String,
+        /// The reason.
+        source: RecordingError,
     },
-    /// Rows that do not fit the selection made of them.
-    #[error("step {step}: {source}")]
-    Shape {
-        /// The step, from 0.
-        step: usize,
-        /// What does not fit.
-        source: ShapeError,
+    /// A recording that cannot be measured on.
+    #[error("{file}: {source}")]
+    Measure {
+        /// The file.
+        file: String,
+        /// The reason.
+        source: MeasureError,
     },
+    /// A figure that cannot be drawn or written.
+    #[error(transparent)]
+    Figure(#[from] FigureError),
+    /// No threads, or output that cannot be written.
+    #[error(transparent)]
+    Run(#[from] RunError),
 }
 
-/// Replays on the current rayon pool, and calls `progress` after every step. The results do not depend on the number of
-/// threads.
+/// Where a recording is read from.
+trait Bytes: Read + Seek + Send {}
+impl<R: Read + Seek + Send> Bytes for R {}
+
+/// A recording, and its name in reports.
+struct NamedRecording {
+    file: String,
+    recording: Recording<Box<dyn Bytes>>,
+}
+
+/// Runs `wtacrs replay`: reads step by step, prints the results to standard output, and draws the figure.
 ///
 /// # Errors
 ///
-/// See [`ReplayError`].
-pub fn replay<R: Read + Seek>(
-    file: &str,
-    recording: &mut Recording<R>,
-    plan: &Plan,
-    progress: &dyn Fn(),
-) -> Result<RecordingReport, ReplayError> {
-    let (steps, tokens, in_features) = (recording.steps(), recording.tokens(), recording.in_features());
-    let mut runs = Vec::new();
-    for &keep in &plan.budgets {
-        let budget = keep.budget(tokens)?;
-        for &source in &plan.sources {
-            runs.push(Run::new(source, (keep, budget), in_features, &plan.settings)?);
-        }
+/// See [`ReplayError`]. Nothing is printed unless all recordings were replayed to their end.
+pub fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
+    let mut recordings = open_recordings(args)?;
+    let pool = run::thread_pool(args.run.threads)?;
+    let reports = pool.install(|| replay_all(&mut recordings, args))?;
+    let text = match args.run.format {
+        Format::Table => report::tables(&reports),
+        Format::Json => run::json(&reports)?,
+        Format::Csv => report::csv(&reports),
+    };
+    run::print(&text)?;
+    if let Some(file) = &args.plot {
+        file.draw(&figure::figure(&reports))?;
     }
-    for step in 0..steps {
-        let recorded = recording.read_step(step)?;
-        with_values!(&recorded.h, h => {
-            let subject = Subject::new(step, h.view(), &recorded.dz_norms, recorded.g_norm);
-            // Collected before the first failure is looked for, so that the same one is reported every time.
-            let done: Vec<_> = runs.par_iter_mut().map(|run| run.step(&subject)).collect();
-            done.into_iter().collect::<Result<(), _>>()?;
-        });
-        progress();
-    }
-    let results = runs.into_iter().map(Run::report).collect();
-    Ok(RecordingReport { file: file.to_owned(), steps, tokens, in_features, results })
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::input::RecordingKeys;
-    use safetensors::Dtype;
-    use safetensors::tensor::TensorView;
-    use std::cell::Cell;
-    use std::io::Cursor;
-
-    /// Steps of two tokens with one feature.
-    fn recording(h: &[f32], dz_norms: &[f32], g_norms: &[f32]) -> Recording<Cursor<Vec<u8>>> {
-        let steps = g_norms.len();
-        let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        let parts = [
-            ("h", vec![steps, 2, 1], bytes(h)),
-            ("dz_norm", vec![steps, 2], bytes(dz_norms)),
-            ("g_norm", vec![steps], bytes(g_norms)),
-        ];
-        let views = parts.iter().map(|(name, shape, data)| {
-            (*name, TensorView::new(Dtype::F32, shape.clone(), data).expect("a valid tensor"))
-        });
-        let file = safetensors::serialize(views, None).expect("valid tensors");
-        Recording::open(Cursor::new(file), &RecordingKeys::default()).expect("a recording")
+fn open_recordings(args: &ReplayArgs) -> Result<Vec<NamedRecording>, ReplayError> {
+    if args.files.is_empty() {
+        let bundled = open(BUNDLED_NAME.to_owned(), Box::new(Cursor::new(BUNDLED)), &RecordingKeys::default())?;
+        return Ok(vec![bundled]);
     }
+    let keys = args.keys();
+    args.files.iter().map(|path| open(path.display().to_string(), open_file(path)?, &keys)).collect()
+}
 
-    fn plan(keep: Keep) -> Plan {
-        Plan { budgets: vec![keep], sources: Source::ALL.to_vec(), settings: PredictorSettings::default() }
-    }
+fn open_file(path: &Path) -> Result<Box<dyn Bytes>, ReplayError> {
+    let file = File::open(path).map_err(|source| ReplayError::Read { path: path.to_owned(), source })?;
+    Ok(Box::new(file))
+}
 
-    /// π = (¾, ¼) for weights 3 and 1, and (½, ½) for equal ones, as the predictor's are before it has learned.
-    #[test]
-    fn errors_worked_out_by_hand() {
-        let mut recording = recording(&[1.0, -1.0, 2.0, 2.0], &[3.0, 1.0, 1.0, 1.0], &[2.0, 4.0]);
-        let calls = Cell::new(0);
-        let progress = || calls.set(calls.get() + 1);
-        let report = replay("file", &mut recording, &plan(Keep::Rows(1)), &progress).expect("a replay");
-        assert_eq!((report.steps, report.tokens, report.in_features, calls.get()), (2, 2, 1, 2));
-        let errors = |source: Source| {
-            let result = report.results.iter().find(|result| result.source == source).expect("a result");
-            assert_eq!((result.fraction, result.budget), (0.5, 1));
-            (result.errors[0], result.errors[1])
-        };
-        let by_weights = |share: f64| ((1.0 / share - 1.0) * 9.0 + (1.0 / (1.0 - share) - 1.0)).sqrt() / 2.0;
-        let is_close = |(first, second): (f64, f64), expected: f64| {
-            assert!((first - expected).abs() < 1e-6 && (second - 8.0_f64.sqrt() / 4.0).abs() < 1e-6);
-        };
-        is_close(errors(Source::Exact), by_weights(0.75));
-        is_close(errors(Source::Input), by_weights(0.5));
-        assert!((errors(Source::Predictor).0 - by_weights(0.5)).abs() < 1e-6);
+fn open(file: String, bytes: Box<dyn Bytes>, keys: &RecordingKeys) -> Result<NamedRecording, ReplayError> {
+    match Recording::open(bytes, keys) {
+        Ok(recording) => Ok(NamedRecording { file, recording }),
+        Err(source) => Err(ReplayError::Recording { file, source }),
     }
+}
 
-    #[test]
-    fn a_whole_budget_has_no_error() {
-        let mut recording = recording(&[1.0, 2.0], &[3.0, 0.0], &[2.0]);
-        let report = replay("file", &mut recording, &plan(Keep::Fraction(1.0)), &|| ()).expect("a replay");
-        assert!(report.results.iter().all(|result| result.errors == [0.0] && result.mean_error_second_half == 0.0));
-    }
-
-    #[test]
-    fn steps_without_gradients_or_activations() {
-        let mut recording = recording(&[0.0; 6], &[0.0, 0.0, 1.0, 1.0, 0.0, 2.0], &[f32::MIN_POSITIVE; 3]);
-        let report = replay("file", &mut recording, &plan(Keep::Rows(1)), &|| ()).expect("a replay");
-        assert!(report.results.iter().all(|result| result.errors == [0.0; 3]));
-    }
-
-    #[test]
-    fn what_cannot_be_replayed() {
-        let refusal = |h: &[f32], keep, settings| {
-            let mut recording = recording(h, &[1.0; 4], &[1.0; 2]);
-            let plan = Plan { settings, ..plan(keep) };
-            replay("file", &mut recording, &plan, &|| ()).expect_err("must be refused")
-        };
-        let usual = PredictorSettings::default();
-        assert!(matches!(refusal(&[1.0; 4], Keep::Rows(3), usual), ReplayError::Budget(_)));
-        let none = usual.with_features(0);
-        assert!(matches!(refusal(&[1.0; 4], Keep::Rows(1), none), ReplayError::Settings(_)));
-        let nan = refusal(&[1.0, 1.0, 1.0, f32::NAN], Keep::Rows(1), usual).to_string();
-        assert!(nan.starts_with("step 1: tensor 'h' is NaN at row 1"), "{nan}");
-    }
+fn replay_all(recordings: &mut [NamedRecording], args: &ReplayArgs) -> Result<Vec<RecordingReport>, ReplayError> {
+    let plan = Plan {
+        budgets: args.budget.clone(),
+        sources: args.weights.as_slice().to_vec(),
+        settings: args.predictor.settings(),
+    };
+    let progress = Progress::new(recordings.iter().map(|named| named.recording.steps()).sum());
+    let reports = recordings.iter_mut().map(|NamedRecording { file, recording }| {
+        measure::measure(file, recording, &plan, &|| progress.advance())
+            .map_err(|source| ReplayError::Measure { file: file.clone(), source })
+    });
+    reports.collect()
 }

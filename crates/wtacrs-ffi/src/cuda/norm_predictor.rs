@@ -12,7 +12,7 @@ use core::ptr;
 use std::sync::Arc;
 use wtacrs_core::Keep;
 use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
-use wtacrs_kernels::kernel::predictor_update::{self, MOST_FEATURES};
+use wtacrs_kernels::kernel::predictor_update::{MOST_FEATURES, Outcome as Learned};
 use wtacrs_kernels::plan::{Layout, LinearPlan, LinearSettings, Memory, Part, PredictorPlan, UpdateBuffers};
 
 /// The launches that wrote saved memory, and the GPU that they ran on: what a predictor learns from it with.
@@ -56,7 +56,7 @@ impl CudaNormPredictor {
         // The layer with the most rows that it can learn from.
         let layer = LinearSettings::new(rows, first.in_features(), 1, Keep::Rows(rows));
         let bare = PredictorPlan::new(&LinearPlan::new(layer, gpu.properties())?, settings)?;
-        let mut contents = predictor_update::state_bytes(&first)
+        let mut contents = PredictorPlan::first_bytes(&first)
             .ok_or_else(|| unsupported("kernels do not hold a predictor of so many features"))?;
         let mut layout = Layout::default();
         let what = "the predictor";
@@ -66,7 +66,7 @@ impl CudaNormPredictor {
         let scratch = layout.part(what, &[bare.scratch_bytes()])?;
         // No step so far, so nothing was learned.
         contents.resize(bytes(status.offset)?, 0);
-        contents.extend((predictor_update::Outcome::Nothing as u32).to_le_bytes());
+        contents.extend((Learned::Nothing as u32).to_le_bytes());
         let memory = DeviceMemory::zeroed(gpu, bytes(layout.bytes())?, &contents)?;
         Ok(Self { first, bare, memory, state, sums, status, scratch })
     }
@@ -179,7 +179,7 @@ impl NormPredictorObject for CudaNormPredictor {
         // SAFETY: the predictor's own memory, of that size.
         unsafe { self.memory.gpu().download(self.part(self.state).at, &mut state) }?;
         let mut fetched = self.first.clone();
-        predictor_update::load_state(&mut fetched, &state)?;
+        PredictorPlan::restore(&mut fetched, &state)?;
         Ok(fetched)
     }
 }

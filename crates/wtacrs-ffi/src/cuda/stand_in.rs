@@ -1,6 +1,6 @@
 //! What stands in for a GPU in tests. Not in the installed library: only with the feature `emulator`.
 //!
-//! With the environment variable WTACRS_CUDA_STANDIN=emulator, contexts of WTACRS_CUDA run on the emulator, which has two
+//! With the environment variable WTACRS_CUDA_STANDIN=emulator, contexts of WTACRS_DEVICE_CUDA run on the emulator, which has two
 //! "GPUs" whose memory is the host's; so the same C programs drive it. A Rust test may give a driver of its own instead,
 //! such as one that writes its calls down.
 

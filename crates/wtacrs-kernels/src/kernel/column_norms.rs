@@ -1,15 +1,13 @@
 //! ‖column‖₂ of a matrix, for products that sum over columns: attention's dQ.
 //!
-//! `norms[j] = √(Σ_i x[i,j]²)`. A block takes 32 columns, a lane one of them, a warp every eighth row; the warps' sums
-//! are added in their order. Every element is read once, in rows of 64 or 128 bytes, eight of them at a time.
+//! `norms[j] = √(Σ_i x[i,j]²)`. Sums are in f32, and once more in f64 where they leave the range in which f32 is precise. A
+//! column with an infinity or a NaN has a norm that is not finite.
 
-use crate::block::repeat::repeat;
-use crate::block::spacing::Spacing;
-use crate::element::Element;
-use wtacrs_simt::shared::Shared;
-use wtacrs_simt::{index, math, memory, sync};
+use super::matrix::Spacing;
+use crate::launch::Shape;
+use wtacrs_simt::WARP;
 
-/// What a launch is given. One grid.z for each matrix of a batch.
+/// The arguments of a launch. One grid.z for each matrix of a batch.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
@@ -27,96 +25,15 @@ pub struct Args {
     pub norms: *mut f32,
 }
 
-/// Warps of a block.
-const WARPS: u32 = 8;
-/// Squares below this lose digits to underflow, so that such a column is summed again in f64.
-const LEAST_SAFE_SUM: f32 = 1e-30;
+/// Warps of a block, which has a lane of each for every one of its 32 columns.
+pub(super) const WARPS: u32 = 8;
 
 /// The launch for matrices of so many columns.
-#[cfg(not(target_arch = "nvptx64"))]
-pub fn shape(columns: u32, batch: u32) -> crate::launch::Shape {
-    crate::launch::Shape {
-        grid: [columns.div_ceil(index::WARP), 1, batch],
-        block: WARPS * index::WARP,
-        shared_bytes: WARPS * index::WARP * size_of::<f64>() as u32,
+pub fn shape(columns: u32, batch: u32) -> Shape {
+    Shape {
+        grid: [columns.div_ceil(WARP), 1, batch],
+        block: WARPS * WARP,
+        shared_bytes: WARPS * WARP * size_of::<f64>() as u32,
         cooperative: false,
     }
-}
-
-/// The kernel. Sums are in f32, and once more in f64 where they leave the range in which f32 is precise; a column with
-/// an infinity or a NaN has a norm that is not finite.
-///
-/// # Safety
-///
-/// Memory as [`Args`] tells it, and the launch that [`shape`] tells.
-#[inline(always)]
-pub unsafe fn column_norms<E: Element>(args: &Args) {
-    let [block, _, item] = index::block();
-    let column = block * index::WARP + index::lane();
-    let is_inside = column < args.columns;
-    // SAFETY: the matrix of this item, as `Args` tells.
-    let first = unsafe { args.x.cast::<E::Bits>().add(args.spacing.of(item) as usize) };
-    let element = |row: u32| {
-        // SAFETY: called for rows of the matrix, and for columns of it only.
-        E::widen(unsafe {
-            memory::load_constant(first.add((u64::from(row) * args.leading + u64::from(column)) as usize))
-        })
-    };
-
-    let mut sum = 0.0_f32;
-    let mut row = index::warp();
-    while is_inside && row < args.rows {
-        // Rows beyond the matrix are zeros: adding their squares changes no sum.
-        let load = |k: u32| if row + k * WARPS < args.rows { element(row + k * WARPS) } else { 0.0 };
-        // Eight loads are on their way together; the order of additions is that of the rows.
-        let values = [load(0), load(1), load(2), load(3), load(4), load(5), load(6), load(7)];
-        repeat!(K in 0 1 2 3 4 5 6 7 => { sum += values[K as usize] * values[K as usize]; });
-        row += 8 * WARPS;
-    }
-    let sums = Shared::<f64>::new(0, WARPS * index::WARP);
-    // SAFETY: an element of the thread's own, read by others after the barrier.
-    unsafe { sums.write(index::thread(), f64::from(sum)) };
-    sync::barrier();
-    // SAFETY: as above; all of a column's sums were written before the barrier.
-    let total = unsafe { across_warps(sums) };
-    let is_safe = total >= f64::from(LEAST_SAFE_SUM) && total < f64::from(f32::MAX);
-
-    // The same for all warps of a column, but not for all lanes: so every thread meets the barriers.
-    let mut exact = 0.0_f64;
-    let mut row = index::warp();
-    while is_inside && !is_safe && row < args.rows {
-        let value = f64::from(element(row));
-        exact += value * value;
-        row += WARPS;
-    }
-    sync::barrier();
-    // SAFETY: all have read the first sums before the barrier.
-    unsafe { sums.write(index::thread(), exact) };
-    sync::barrier();
-    // SAFETY: as for the first sums.
-    let exact = unsafe { across_warps(sums) };
-    if is_inside && index::warp() == 0 {
-        let norm = math::sqrt_f64(if is_safe { total } else { exact }) as f32;
-        // SAFETY: one thread for each column of each item.
-        unsafe {
-            memory::store(args.norms.add((u64::from(item) * u64::from(args.columns)) as usize + column as usize), norm)
-        };
-    }
-}
-
-/// The sum of this lane's entries over all warps, in their order.
-///
-/// # Safety
-///
-/// All entries are written, and nobody writes them now.
-#[inline(always)]
-unsafe fn across_warps(sums: Shared<f64>) -> f64 {
-    let mut total = 0.0;
-    let mut warp = 0;
-    while warp < WARPS {
-        // SAFETY: the caller's promise.
-        total += unsafe { sums.read(warp * index::WARP + index::lane()) };
-        warp += 1;
-    }
-    total
 }

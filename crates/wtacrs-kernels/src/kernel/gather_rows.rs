@@ -5,20 +5,13 @@
 //! ```
 //!
 //! The scale is rounded to f32, the product taken in f32 and rounded once to the element type, as `product::gather` and
-//! `gather_scaled` of wtacrs-core do: equal to the bit (but for which NaN a NaN becomes). A warp takes part of a row, or
-//! of as many narrow rows as it has lanes for, in vectors of 16 bytes, four of them in flight in each lane.
+//! `gather_scaled` of wtacrs-core do. Results are equal to the bit, except for the bits of NaNs.
 
-use crate::block::row_team::RowTeam;
-#[cfg(not(target_arch = "nvptx64"))]
-use crate::block::row_team::THREADS;
-use crate::block::spacing::Spacing;
-use crate::block::vector::{self, Packed};
-#[cfg(not(target_arch = "nvptx64"))]
+use super::matrix::{Spacing, VECTOR_BYTES};
+use super::row_team::{RowTeam, THREADS};
 use crate::launch::Shape;
-use wtacrs_simt::index::{block, grid};
-use wtacrs_simt::memory::{self, U32x4};
 
-/// What a launch is given. One grid.z for each matrix of a batch.
+/// The arguments of a launch. One grid.z for each matrix of a batch.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
@@ -47,12 +40,11 @@ pub struct Args {
 }
 
 /// Vectors that a lane has in flight.
-const UNROLL: u32 = 4;
+pub(super) const UNROLL: u32 = 4;
 
 /// The launch for a batch of matrices of elements of so many bytes (2 or 4); at most 65535 matrices.
-#[cfg(not(target_arch = "nvptx64"))]
 pub fn shape(rows: u32, columns: u32, batch: u32, bytes: u32) -> Shape {
-    let vectors = columns.div_ceil(vector::BYTES / bytes);
+    let vectors = columns.div_ceil(VECTOR_BYTES / bytes);
     let team = RowTeam::of_lanes(vectors);
     let parts = vectors.div_ceil(UNROLL * team.threads()).clamp(1, 65535);
     Shape {
@@ -60,122 +52,5 @@ pub fn shape(rows: u32, columns: u32, batch: u32, bytes: u32) -> Shape {
         block: THREADS,
         shared_bytes: 0,
         cooperative: false,
-    }
-}
-
-/// Copies and scales rows.
-///
-/// # Safety
-///
-/// The launch has the [`shape`] of these arguments, whose pointers lead to as many elements as their documentation
-/// says, aligned to them; indices lie within `x`, and `out` overlaps nothing that is read.
-#[inline(always)]
-pub unsafe fn gather_rows<E: Packed>(args: &Args) {
-    let team = RowTeam::of_lanes(args.columns.div_ceil(E::PER_VECTOR));
-    let [first, part, matrix] = block();
-    let row = first * team.rows() + team.row();
-    if row >= args.rows {
-        return;
-    }
-    let bytes = u64::from(E::BYTES);
-    let at = matrix as usize * args.rows as usize + row as usize;
-    // SAFETY: there is an entry for each row of each matrix; an index within the count is a row of `x`.
-    unsafe {
-        let count =
-            if args.count.is_null() { args.rows } else { memory::load_constant(args.count.add(matrix as usize)) };
-        let is_kept = row < count;
-        let (mut from, mut scale) = (args.spacing.of(matrix), 1.0);
-        if is_kept {
-            from += u64::from(memory::load_constant(args.indices.add(at))) * args.leading;
-            if !args.scales.is_null() {
-                scale = memory::load_constant(args.scales.add(at)) as f32;
-            }
-        }
-        let to = args.out_spacing.of(matrix) + u64::from(row) * args.out_leading;
-        let job = Job {
-            x: args.x.add((from * bytes) as usize),
-            out: args.out.add((to * bytes) as usize),
-            columns: args.columns,
-            is_kept,
-            scale: if args.scales.is_null() { None } else { Some(scale) },
-            team,
-            part,
-        };
-        let is_aligned = vector::is_aligned(args.x, (args.leading | args.spacing.bits()) * bytes);
-        let is_out_aligned = vector::is_aligned(args.out, (args.out_leading | args.out_spacing.bits()) * bytes);
-        match (is_aligned, is_out_aligned) {
-            (true, true) => job.run::<E, true, true>(),
-            (true, false) => job.run::<E, true, false>(),
-            (false, true) => job.run::<E, false, true>(),
-            (false, false) => job.run::<E, false, false>(),
-        }
-    }
-}
-
-/// A lane's part of a row.
-struct Job {
-    x: *const u8,
-    out: *mut u8,
-    columns: u32,
-    is_kept: bool,
-    scale: Option<f32>,
-    team: RowTeam,
-    part: u32,
-}
-
-impl Job {
-    #[inline(always)]
-    unsafe fn run<E: Packed, const ALIGNED: bool, const OUT_ALIGNED: bool>(&self) {
-        let &Self { x, out, columns, is_kept, scale, team, part } = self;
-        let (vectors, lanes, parts) = (columns / E::PER_VECTOR, team.threads(), grid()[1]);
-        let place = |v: u32| v as usize * vector::BYTES as usize;
-        let mut first = part * UNROLL * lanes + team.member();
-        while first < vectors {
-            // Written out, as an array would be kept in local memory.
-            let (v1, v2, v3) = (first + lanes, first + 2 * lanes, first + 3 * lanes);
-            let load = |v: u32| {
-                if is_kept && v < vectors {
-                    // SAFETY: the vector lies within the row.
-                    unsafe { vector::load::<E, ALIGNED>(x.add(place(v))) }
-                } else {
-                    U32x4([0; 4])
-                }
-            };
-            let store = |v: u32, vector: U32x4| {
-                if v < vectors {
-                    // SAFETY: as above, for `out`.
-                    unsafe { vector::store::<E, OUT_ALIGNED>(out.add(place(v)), scaled::<E>(vector, scale)) };
-                }
-            };
-            let (a, b, c, d) = (load(first), load(v1), load(v2), load(v3));
-            store(first, a);
-            store(v1, b);
-            store(v2, c);
-            store(v3, d);
-            first += parts * UNROLL * lanes;
-        }
-        let mut j = vectors * E::PER_VECTOR + team.member();
-        while part == 0 && j < columns {
-            let place = j as usize * E::BYTES as usize;
-            // SAFETY: the element lies within both rows.
-            unsafe {
-                let element = if is_kept { vector::load_element::<E>(x.add(place)) } else { 0 };
-                let U32x4([element, ..]) = scaled::<E>(U32x4([element, 0, 0, 0]), scale);
-                vector::store_element::<E>(out.add(place), element);
-            }
-            j += lanes;
-        }
-    }
-}
-
-#[inline(always)]
-fn scaled<E: Packed>(vector: U32x4, scale: Option<f32>) -> U32x4 {
-    match scale {
-        Some(scale) => {
-            let U32x4([a, b, c, d]) = vector;
-            let times = |word| E::map(word, |value| value * scale);
-            U32x4([times(a), times(b), times(c), times(d)])
-        }
-        None => vector,
     }
 }

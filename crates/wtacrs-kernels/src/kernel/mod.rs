@@ -1,26 +1,28 @@
-//! The kernels. Each file holds one: its arguments, which a launch passes by value, and its body, generic over element
-//! types where they differ. The table below makes entry points of PTX and values of [`Kernel`] out of them.
-//!
-//! A new kernel is a file and a line of the table.
+//! The kernels. Each has a module here with its arguments, which a launch passes by value, and the shapes of its launches.
+//! The module of the same name in `body` has the code of its threads, generic over element types where they differ. The
+//! table below defines an entry point of the PTX and a [`Kernel`](crate::launch::Kernel) for each.
 
 pub mod alias;
+#[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+pub mod body;
 pub mod column_norms;
 pub mod column_sums;
 pub mod gather_columns;
 pub mod gather_gemm;
 pub mod gather_rows;
+pub mod matrix;
 pub mod norm_cache;
 pub mod predictor_update;
 pub mod row_norms;
+pub mod row_team;
 pub mod select;
 pub mod split_reduce;
-mod team;
+pub mod team;
 
-use crate::block::tile::{ANY, RAGGED, WHOLE};
-use crate::element::{Bf16, F16, F32};
-#[cfg(not(target_arch = "nvptx64"))]
+#[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+use self::body::{ANY, Bf16, F16, F32, Full, Half, RAGGED, Tf32, WHOLE};
 use crate::launch::Kernel;
-use gather_gemm::{Full, Half, Tf32};
+use core::marker::PhantomData;
 
 /// `entry_point CONSTANT [most threads of a block] = body, arguments;`
 macro_rules! kernels {
@@ -33,136 +35,165 @@ macro_rules! kernels {
                 #[unsafe(no_mangle)]
                 unsafe extern "ptx-kernel" fn $entry(args: $args) {
                     wtacrs_simt::index::at_most::<$threads>();
-                    // SAFETY: whoever launches keeps the promises of the body.
+                    // SAFETY: the launch keeps the promises of the body.
                     unsafe { $body(&args) }
+                }
+            )*
+        }
+
+        // Functions that are not generic are compiled with this crate, and not again with every user of it.
+        #[cfg(feature = "emulator")]
+        mod entry {
+            use super::*;
+            $(
+                pub(super) unsafe fn $entry(args: &$args) {
+                    // SAFETY: the launch keeps the promises of the body.
+                    unsafe { $body(args) }
                 }
             )*
         }
 
         $(
             $(#[$doc])*
-            #[cfg(not(target_arch = "nvptx64"))]
-            pub const $constant: Kernel<$args> = Kernel::new(stringify!($entry), $threads, $body);
+            pub const $constant: Kernel<$args> = Kernel {
+                name: stringify!($entry),
+                most_threads: $threads,
+                args: PhantomData,
+                #[cfg(feature = "emulator")]
+                body: entry::$entry,
+            };
         )*
 
         /// The names of all entry points.
-        #[cfg(not(target_arch = "nvptx64"))]
         pub const ENTRY_POINTS: &[&str] = &[$(stringify!($entry)),*];
     };
 }
 
 kernels! {
     /// [`row_norms`] of f32.
-    row_norms_f32 ROW_NORMS_F32 [256] = row_norms::row_norms::<F32>, row_norms::Args;
+    row_norms_f32 ROW_NORMS_F32 [256] = body::row_norms::row_norms::<F32>, row_norms::Args;
     /// [`row_norms`] of f16.
-    row_norms_f16 ROW_NORMS_F16 [256] = row_norms::row_norms::<F16>, row_norms::Args;
+    row_norms_f16 ROW_NORMS_F16 [256] = body::row_norms::row_norms::<F16>, row_norms::Args;
     /// [`row_norms`] of bf16.
-    row_norms_bf16 ROW_NORMS_BF16 [256] = row_norms::row_norms::<Bf16>, row_norms::Args;
+    row_norms_bf16 ROW_NORMS_BF16 [256] = body::row_norms::row_norms::<Bf16>, row_norms::Args;
     /// The first launch of [`column_sums`], of f32.
-    row_norms_sums_f32 ROW_NORMS_SUMS_F32 [256] = column_sums::row_norms_sums::<F32>, column_sums::Args;
+    row_norms_sums_f32 ROW_NORMS_SUMS_F32 [256] = body::column_sums::row_norms_sums::<F32>, column_sums::Args;
     /// The first launch of [`column_sums`], of f16.
-    row_norms_sums_f16 ROW_NORMS_SUMS_F16 [256] = column_sums::row_norms_sums::<F16>, column_sums::Args;
+    row_norms_sums_f16 ROW_NORMS_SUMS_F16 [256] = body::column_sums::row_norms_sums::<F16>, column_sums::Args;
     /// The first launch of [`column_sums`], of bf16.
-    row_norms_sums_bf16 ROW_NORMS_SUMS_BF16 [256] = column_sums::row_norms_sums::<Bf16>, column_sums::Args;
+    row_norms_sums_bf16 ROW_NORMS_SUMS_BF16 [256] = body::column_sums::row_norms_sums::<Bf16>, column_sums::Args;
     /// [`column_norms`] of f32.
-    column_norms_f32 COLUMN_NORMS_F32 [256] = column_norms::column_norms::<F32>, column_norms::Args;
+    column_norms_f32 COLUMN_NORMS_F32 [256] = body::column_norms::column_norms::<F32>, column_norms::Args;
     /// [`column_norms`] of f16.
-    column_norms_f16 COLUMN_NORMS_F16 [256] = column_norms::column_norms::<F16>, column_norms::Args;
+    column_norms_f16 COLUMN_NORMS_F16 [256] = body::column_norms::column_norms::<F16>, column_norms::Args;
     /// [`column_norms`] of bf16.
-    column_norms_bf16 COLUMN_NORMS_BF16 [256] = column_norms::column_norms::<Bf16>, column_norms::Args;
+    column_norms_bf16 COLUMN_NORMS_BF16 [256] = body::column_norms::column_norms::<Bf16>, column_norms::Args;
     /// [`gather_columns`] of f32.
-    gather_columns_f32 GATHER_COLUMNS_F32 [256] = gather_columns::gather_columns::<F32>, gather_columns::Args;
+    gather_columns_f32 GATHER_COLUMNS_F32 [256] = body::gather_columns::gather_columns::<F32>, gather_columns::Args;
     /// [`gather_columns`] of f16.
-    gather_columns_f16 GATHER_COLUMNS_F16 [256] = gather_columns::gather_columns::<F16>, gather_columns::Args;
+    gather_columns_f16 GATHER_COLUMNS_F16 [256] = body::gather_columns::gather_columns::<F16>, gather_columns::Args;
     /// [`gather_columns`] of bf16.
-    gather_columns_bf16 GATHER_COLUMNS_BF16 [256] = gather_columns::gather_columns::<Bf16>, gather_columns::Args;
+    gather_columns_bf16 GATHER_COLUMNS_BF16 [256] = body::gather_columns::gather_columns::<Bf16>, gather_columns::Args;
     /// [`gather_rows`] of f32.
-    gather_rows_f32 GATHER_ROWS_F32 [256] = gather_rows::gather_rows::<F32>, gather_rows::Args;
+    gather_rows_f32 GATHER_ROWS_F32 [256] = body::gather_rows::gather_rows::<F32>, gather_rows::Args;
     /// [`gather_rows`] of f16.
-    gather_rows_f16 GATHER_ROWS_F16 [256] = gather_rows::gather_rows::<F16>, gather_rows::Args;
+    gather_rows_f16 GATHER_ROWS_F16 [256] = body::gather_rows::gather_rows::<F16>, gather_rows::Args;
     /// [`gather_rows`] of bf16.
-    gather_rows_bf16 GATHER_ROWS_BF16 [256] = gather_rows::gather_rows::<Bf16>, gather_rows::Args;
+    gather_rows_bf16 GATHER_ROWS_BF16 [256] = body::gather_rows::gather_rows::<Bf16>, gather_rows::Args;
     /// The first launch of [`predictor_update`], for rows of f32.
     predictor_features_f32 PREDICTOR_FEATURES_F32 [256] =
-        predictor_update::predictor_features::<F32>, predictor_update::Args;
+        body::predictor_update::predictor_features::<F32>, predictor_update::Args;
     /// The first launch of [`predictor_update`], for rows of f16.
     predictor_features_f16 PREDICTOR_FEATURES_F16 [256] =
-        predictor_update::predictor_features::<F16>, predictor_update::Args;
+        body::predictor_update::predictor_features::<F16>, predictor_update::Args;
     /// The first launch of [`predictor_update`], for rows of bf16.
     predictor_features_bf16 PREDICTOR_FEATURES_BF16 [256] =
-        predictor_update::predictor_features::<Bf16>, predictor_update::Args;
+        body::predictor_update::predictor_features::<Bf16>, predictor_update::Args;
     /// The second launch of [`predictor_update`].
-    predictor_sums PREDICTOR_SUMS [64] = predictor_update::predictor_sums, predictor_update::Args;
+    predictor_sums PREDICTOR_SUMS [64] = body::predictor_update::predictor_sums, predictor_update::Args;
     /// The third launch of [`predictor_update`].
-    predictor_apply PREDICTOR_APPLY [512] = predictor_update::predictor_apply, predictor_update::Args;
+    predictor_apply PREDICTOR_APPLY [512] = body::predictor_update::predictor_apply, predictor_update::Args;
     /// The fetch of a [`norm_cache`].
-    norm_cache_fetch NORM_CACHE_FETCH [256] = norm_cache::norm_cache_fetch, norm_cache::Args;
+    norm_cache_fetch NORM_CACHE_FETCH [256] = body::norm_cache::norm_cache_fetch, norm_cache::Args;
     /// The store of a [`norm_cache`].
-    norm_cache_store NORM_CACHE_STORE [256] = norm_cache::norm_cache_store, norm_cache::Args;
+    norm_cache_store NORM_CACHE_STORE [256] = body::norm_cache::norm_cache_store, norm_cache::Args;
     /// [`select`] by `Uniform`.
-    select_uniform SELECT_UNIFORM [512] = select::select::<{ select::Design::Uniform as u32 }>, select::Args;
+    select_uniform SELECT_UNIFORM [512] = body::select::select::<{ select::Design::Uniform as u32 }>, select::Args;
     /// [`select`] by `Crs`.
-    select_crs SELECT_CRS [512] = select::select::<{ select::Design::Crs as u32 }>, select::Args;
+    select_crs SELECT_CRS [512] = body::select::select::<{ select::Design::Crs as u32 }>, select::Args;
     /// [`select`] by `TopK`.
-    select_top_k SELECT_TOP_K [512] = select::select::<{ select::Design::TopK as u32 }>, select::Args;
+    select_top_k SELECT_TOP_K [512] = body::select::select::<{ select::Design::TopK as u32 }>, select::Args;
     /// [`select`] by `WtaIid`.
-    select_wta_iid SELECT_WTA_IID [512] = select::select::<{ select::Design::WtaIid as u32 }>, select::Args;
+    select_wta_iid SELECT_WTA_IID [512] = body::select::select::<{ select::Design::WtaIid as u32 }>, select::Args;
     /// [`select`] by `WtaStratified`.
-    select_wta_stratified SELECT_WTA_STRATIFIED [512] = select::select::<{ select::Design::WtaStratified as u32 }>, select::Args;
+    select_wta_stratified SELECT_WTA_STRATIFIED [512] = body::select::select::<{ select::Design::WtaStratified as u32 }>, select::Args;
     /// [`select`] by `WtaPivotal`.
-    select_wta_pivotal SELECT_WTA_PIVOTAL [512] = select::select::<{ select::Design::WtaPivotal as u32 }>, select::Args;
+    select_wta_pivotal SELECT_WTA_PIVOTAL [512] = body::select::select::<{ select::Design::WtaPivotal as u32 }>, select::Args;
     /// [`select`]: the weights alone.
-    select_weights SELECT_WEIGHTS [512] = select::select_weights, select::WeightsArgs;
+    select_weights SELECT_WEIGHTS [512] = body::select::select_weights, select::WeightsArgs;
     /// [`alias`]: builds tables.
-    alias_build ALIAS_BUILD [1024] = alias::alias_build, alias::BuildArgs;
+    alias_build ALIAS_BUILD [1024] = body::alias::alias_build, alias::BuildArgs;
     /// [`alias`]: draws from them.
-    alias_sample ALIAS_SAMPLE [1024] = alias::alias_sample, alias::SampleArgs;
+    alias_sample ALIAS_SAMPLE [1024] = body::alias::alias_sample, alias::SampleArgs;
     /// [`gather_gemm`] of bf16, 128 × 256.
     gather_gemm_bf16_wide GATHER_GEMM_BF16_WIDE [256] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 256, 256>, WHOLE>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<Bf16, 128, 256, 256>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 128 × 128.
     gather_gemm_bf16_square GATHER_GEMM_BF16_SQUARE [128] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 128>, WHOLE>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 128 × 64.
     gather_gemm_bf16_narrow GATHER_GEMM_BF16_NARROW [128] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 64, 128>, WHOLE>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<Bf16, 128, 64, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 64 × 128.
     gather_gemm_bf16_flat GATHER_GEMM_BF16_FLAT [128] =
-        gather_gemm::gather_gemm::<Half<Bf16, 64, 128, 128>, WHOLE>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<Bf16, 64, 128, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, 128 × 128, of rows that end within a chunk.
     gather_gemm_bf16_ragged GATHER_GEMM_BF16_RAGGED [128] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 128>, RAGGED>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 128>, RAGGED>, gather_gemm::Args;
     /// [`gather_gemm`] of bf16, any alignment.
     gather_gemm_bf16_any GATHER_GEMM_BF16_ANY [256] =
-        gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 256>, ANY>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<Bf16, 128, 128, 256>, ANY>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 256.
     gather_gemm_f16_wide GATHER_GEMM_F16_WIDE [256] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 256, 256>, WHOLE>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<F16, 128, 256, 256>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 128.
     gather_gemm_f16_square GATHER_GEMM_F16_SQUARE [128] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 128, 128>, WHOLE>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<F16, 128, 128, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 64.
     gather_gemm_f16_narrow GATHER_GEMM_F16_NARROW [128] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 64, 128>, WHOLE>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<F16, 128, 64, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 64 × 128.
     gather_gemm_f16_flat GATHER_GEMM_F16_FLAT [128] =
-        gather_gemm::gather_gemm::<Half<F16, 64, 128, 128>, WHOLE>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<F16, 64, 128, 128>, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, 128 × 128, of rows that end within a chunk.
     gather_gemm_f16_ragged GATHER_GEMM_F16_RAGGED [128] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 128, 128>, RAGGED>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<F16, 128, 128, 128>, RAGGED>, gather_gemm::Args;
     /// [`gather_gemm`] of f16, any alignment.
     gather_gemm_f16_any GATHER_GEMM_F16_ANY [256] =
-        gather_gemm::gather_gemm::<Half<F16, 128, 128, 256>, ANY>, gather_gemm::Args;
+        body::gather_gemm::gather_gemm::<Half<F16, 128, 128, 256>, ANY>, gather_gemm::Args;
     /// [`gather_gemm`] of f32.
-    gather_gemm_f32 GATHER_GEMM_F32 [256] = gather_gemm::gather_gemm::<Full, WHOLE>, gather_gemm::Args;
+    gather_gemm_f32 GATHER_GEMM_F32 [256] = body::gather_gemm::gather_gemm::<Full, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f32, of any alignment.
-    gather_gemm_f32_any GATHER_GEMM_F32_ANY [256] = gather_gemm::gather_gemm::<Full, ANY>, gather_gemm::Args;
+    gather_gemm_f32_any GATHER_GEMM_F32_ANY [256] = body::gather_gemm::gather_gemm::<Full, ANY>, gather_gemm::Args;
     /// [`gather_gemm`] of f32 by tf32.
-    gather_gemm_tf32 GATHER_GEMM_TF32 [256] = gather_gemm::gather_gemm::<Tf32, WHOLE>, gather_gemm::Args;
+    gather_gemm_tf32 GATHER_GEMM_TF32 [256] = body::gather_gemm::gather_gemm::<Tf32, WHOLE>, gather_gemm::Args;
     /// [`gather_gemm`] of f32 by tf32, of any alignment.
-    gather_gemm_tf32_any GATHER_GEMM_TF32_ANY [256] = gather_gemm::gather_gemm::<Tf32, ANY>, gather_gemm::Args;
+    gather_gemm_tf32_any GATHER_GEMM_TF32_ANY [256] = body::gather_gemm::gather_gemm::<Tf32, ANY>, gather_gemm::Args;
     /// [`split_reduce`].
-    split_reduce SPLIT_REDUCE [256] = split_reduce::split_reduce, split_reduce::Args;
+    split_reduce SPLIT_REDUCE [256] = body::split_reduce::split_reduce, split_reduce::Args;
     /// [`split_reduce`] beside the second launch of [`column_sums`].
-    split_reduce_sums SPLIT_REDUCE_SUMS [256] = split_reduce::split_reduce_sums, split_reduce::SumsArgs;
+    split_reduce_sums SPLIT_REDUCE_SUMS [256] = body::split_reduce::split_reduce_sums, split_reduce::SumsArgs;
+}
+
+/// The selection's kernel of a design.
+pub fn select_kernel(design: select::Design) -> &'static Kernel<select::Args> {
+    use select::Design;
+    match design {
+        Design::Uniform => &SELECT_UNIFORM,
+        Design::Crs => &SELECT_CRS,
+        Design::TopK => &SELECT_TOP_K,
+        Design::WtaIid => &SELECT_WTA_IID,
+        Design::WtaStratified => &SELECT_WTA_STRATIFIED,
+        Design::WtaPivotal => &SELECT_WTA_PIVOTAL,
+    }
 }

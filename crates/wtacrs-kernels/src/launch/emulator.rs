@@ -1,4 +1,4 @@
-//! Kernels on the CPU, with every mistake named.
+//! Runs kernels on the CPU, and reports every mistake that the emulator finds.
 
 use super::{Kernel, Launcher, Shape};
 use wtacrs_simt::emulator::{Counts, Fault, Launch, count};
@@ -6,15 +6,15 @@ use wtacrs_simt::emulator::{Counts, Fault, Launch, count};
 /// Runs kernels on the emulator of [`wtacrs_simt`], one after another.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Emulator {
-    /// Of the order in which ready threads run.
+    /// The seed of the order in which ready threads run.
     pub seed: u64,
 }
 
 /// Arguments that many emulated threads read.
 struct Shared<'a, A>(&'a A);
 
-// SAFETY: the threads only read the arguments; what their pointers lead to is the kernel's business, whose rules for
-// concurrent access are those of the device.
+// SAFETY: the threads only read the arguments. The kernel accesses the memory behind their pointers by the device's rules
+// for concurrent access.
 unsafe impl<A> Sync for Shared<'_, A> {}
 
 impl<A> Shared<'_, A> {

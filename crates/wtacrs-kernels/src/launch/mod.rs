@@ -1,30 +1,44 @@
-//! Who runs a kernel: the [`Emulator`], or the CUDA driver.
+//! Launches: a kernel, its shape, and what runs it.
+//!
+//! | launcher | runs kernels |
+//! |---|---|
+//! | [`driver`] | on a GPU, by the CUDA driver |
+//! | `Emulator` | on the CPU, with the feature `emulator` |
+//! | [`LaunchList`] | never: it lists them |
 
+#[cfg(not(target_arch = "nvptx64"))]
 pub mod driver;
+#[cfg(feature = "emulator")]
 mod emulator;
+#[cfg(not(target_arch = "nvptx64"))]
+mod list;
 
+#[cfg(feature = "emulator")]
 pub use self::emulator::Emulator;
+#[cfg(not(target_arch = "nvptx64"))]
+pub use self::list::{LaunchList, ListedLaunch};
+
+use core::marker::PhantomData;
 
 /// A kernel with arguments of type A, passed by value.
 #[derive(Debug)]
 pub struct Kernel<A> {
-    name: &'static str,
-    most_threads: u32,
-    body: unsafe fn(&A),
+    pub(crate) name: &'static str,
+    pub(crate) most_threads: u32,
+    pub(crate) args: PhantomData<fn(&A)>,
+    /// What each thread does, for the emulator. A GPU finds it by the name.
+    #[cfg(feature = "emulator")]
+    pub(crate) body: unsafe fn(&A),
 }
 
 impl<A> Kernel<A> {
-    pub(crate) const fn new(name: &'static str, most_threads: u32, body: unsafe fn(&A)) -> Self {
-        Self { name, most_threads, body }
-    }
-
     /// The entry point's name in the PTX.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The most threads that its blocks may have: the PTX says so, so that no compiler gives a thread more registers than
-    /// so many threads can have.
+    /// The most threads that its blocks may have. The PTX contains this limit, so that no compiler gives a thread more
+    /// registers than a block of so many threads can have.
     pub fn most_threads(&self) -> u32 {
         self.most_threads
     }
@@ -37,22 +51,26 @@ pub struct Shape {
     pub grid: [u32; 3],
     /// Threads of a block, a multiple of 32.
     pub block: u32,
-    /// Dynamic shared memory of a block.
+    /// Bytes of a block's dynamic shared memory.
     pub shared_bytes: u32,
     /// Whether blocks wait for one another, so that all of them must be resident at once.
     pub cooperative: bool,
 }
 
-/// Something that runs kernels in order, as a stream does.
+/// Runs kernels in order, as a stream does.
 pub trait Launcher {
     /// Why a launch fails.
     type Error;
 
     /// Runs, or enqueues, a kernel.
     ///
+    /// # Errors
+    ///
+    /// The launcher's own.
+    ///
     /// # Safety
     ///
     /// The arguments keep the kernel's promises: pointers to memory of this launcher's device, of the sizes that the
-    /// kernel's documentation tells, alive until the launch has run.
+    /// kernel's documentation says, alive until the launch has run.
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), Self::Error>;
 }

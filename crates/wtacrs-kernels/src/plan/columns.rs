@@ -1,13 +1,13 @@
-//! The plan of a sum over columns: dA = G·Bᵀ, of which few columns of G and of B are used.
+//! The plan of a sum over columns: dA = G·Bᵀ from a few columns of G and of B.
 
-use super::data_type::DataType;
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
 use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SavedParts};
-use super::settings::Matrices;
+use super::settings::{Matrices, Precision};
 use crate::device::Device;
+use crate::kernel::matrix::DataType;
 use crate::kernel::{column_norms, gather_columns};
 use crate::launch::Launcher;
 use core::ptr;
@@ -34,7 +34,7 @@ pub struct ColumnsPlan {
     backward_bytes: u64,
 }
 
-/// What a plan of a sum over columns is made from, besides what is sampled.
+/// The settings of a sum over columns, besides those of its sample.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ColumnsSettings {
     pub(super) rows: usize,
@@ -42,7 +42,7 @@ pub(super) struct ColumnsSettings {
     pub(super) result: DataType,
     pub(super) g: Matrices,
     pub(super) da: Matrices,
-    pub(super) precision: super::Precision,
+    pub(super) precision: Precision,
 }
 
 impl ColumnsPlan {
@@ -91,7 +91,7 @@ impl ColumnsPlan {
         self.sample.draws()
     }
 
-    /// What the saved memory holds, and where; [`SavedParts::bytes`] is its size.
+    /// The parts of the saved memory; [`SavedParts::bytes`] is its size.
     pub fn saved(&self) -> &SavedParts {
         &self.sample.saved
     }
@@ -181,7 +181,7 @@ impl ColumnsPlan {
             rows,
             kept,
             indices: saved.of(parts.indices),
-            // The saved columns of B have them.
+            // The saved columns of B hold the scales.
             scales: ptr::null(),
             count,
             out: gathered,

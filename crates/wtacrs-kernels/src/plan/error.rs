@@ -1,32 +1,32 @@
-//! Why there is no plan for some settings, and why a plan is not executed.
+//! Why settings have no plan, and why a plan refuses to run.
 
-use super::DataType;
+use crate::kernel::matrix::DataType;
 use wtacrs_core::sampling::BudgetError;
 
-/// Why there is no plan.
+/// Why settings have no plan.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// Nothing to multiply.
+    /// A size of zero: there is nothing to multiply.
     #[error("{what} is 0: there is nothing to estimate")]
     Zero {
-        /// Which size.
+        /// The size.
         what: &'static str,
     },
-    /// More than a kernel can count.
+    /// A size that is more than kernels count.
     #[error("{what} is {found}: at most {most} are possible")]
     TooLarge {
-        /// Which size.
+        /// The size.
         what: &'static str,
-        /// What it is.
+        /// Its value.
         found: usize,
-        /// What it may be.
+        /// The largest possible value.
         most: usize,
     },
     /// A size in bytes or elements that 64 bits do not hold.
     #[error("{what} would be larger than any memory")]
     Overflow {
-        /// What would be.
+        /// The memory.
         what: &'static str,
     },
     /// The budget does not fit the tokens.
@@ -35,87 +35,87 @@ pub enum PlanError {
     /// Rows, or matrices of a batch, that would overlap.
     #[error("{what} are {found} elements apart, and have {needed}")]
     Overlap {
-        /// Which rows or matrices.
+        /// The rows or matrices.
         what: &'static str,
-        /// How far apart they are.
+        /// Their distance.
         found: usize,
-        /// How long they are, with what lies between their elements.
+        /// Their length, with any gaps between their elements.
         needed: usize,
     },
-    /// No kernel for these types together.
+    /// No kernel takes these types together.
     #[error("no kernel multiplies {input} with {gradient} into {product}: {allowed}")]
     DataTypes {
-        /// Of what is saved.
+        /// The saved rows' type.
         input: DataType,
-        /// Of the output's gradient.
+        /// The type of the output's gradient.
         gradient: DataType,
-        /// Of their product.
+        /// Their product's type.
         product: DataType,
-        /// What would be possible.
+        /// The possible types.
         allowed: &'static str,
     },
-    /// What no kernel does.
+    /// A request that no kernel serves.
     #[error("there is no plan for {what}")]
     Unsupported {
-        /// What is asked for.
+        /// The request.
         what: &'static str,
     },
     /// A number out of its range.
     #[error("{what} is {found}: it must be {allowed}")]
     OutOfRange {
-        /// Which number.
+        /// The number.
         what: &'static str,
-        /// What it is.
+        /// Its value.
         found: f64,
-        /// What it may be.
+        /// The largest possible value.
         allowed: &'static str,
     },
 }
 
-/// Why a plan is not executed. Nothing was launched, unless it is a launch that failed.
+/// Why a plan refuses to run. Nothing was launched, unless a launch failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecuteError<E> {
-    /// A pointer that is needed.
+    /// A null pointer where memory is needed.
     #[error("the pointer to {what} is null")]
     Null {
-        /// To what.
+        /// The memory that it should lead to.
         what: &'static str,
     },
-    /// A pointer that kernels cannot use.
+    /// A pointer that is not aligned.
     #[error("the pointer to {what}, {address:#x}, is not aligned to {alignment} bytes")]
     Misaligned {
-        /// To what.
+        /// The memory that it should lead to.
         what: &'static str,
-        /// Where it points.
+        /// The address.
         address: usize,
-        /// What it must be a multiple of.
+        /// The number that must divide it.
         alignment: usize,
     },
     /// Too little memory.
     #[error("{what} has {found} bytes, and {needed} are needed")]
     TooSmall {
-        /// Which memory.
+        /// The memory.
         what: &'static str,
-        /// What the plan asks for.
+        /// Bytes that the plan needs.
         needed: u64,
-        /// What there is.
+        /// Bytes that were passed.
         found: u64,
     },
     /// A result that the plan was not made for.
     #[error("{what}: the plan was made without it")]
     Unplanned {
-        /// Which result.
+        /// The result.
         what: &'static str,
     },
-    /// More than a kernel can count.
+    /// A size that is more than kernels count.
     #[error("{what} is {found}: at most {most} are possible")]
     TooLarge {
-        /// Which size.
+        /// The size.
         what: &'static str,
-        /// What it is.
+        /// Its value.
         found: usize,
-        /// What it may be.
+        /// The largest possible value.
         most: usize,
     },
     /// The launcher failed.

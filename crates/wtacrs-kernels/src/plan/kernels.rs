@@ -1,16 +1,11 @@
-//! The kernels by element types, and their launches by sizes.
+//! Chooses kernels by element types, and their launches by sizes.
 
-use super::data_type::{DataType, Precision};
 use super::error::PlanError;
-use super::product::ProductSettings;
-use crate::block::output::Output;
-use crate::device::Device;
-use crate::kernel::gather_gemm::{Multiplier, Sizes, Tiling, tiling};
+use crate::kernel::matrix::DataType;
 use crate::kernel::{
-    self, column_norms, column_sums, gather_columns, gather_gemm, gather_rows, norm_cache, predictor_update, row_norms,
-    select, split_reduce,
+    self, column_norms, column_sums, gather_columns, gather_rows, norm_cache, predictor_update, row_norms, select,
 };
-use crate::launch::{Kernel, Launcher, Shape};
+use crate::launch::{Kernel, Shape};
 use wtacrs_core::sampling::design::BuiltIn;
 
 /// The kernel of a type, from the constants of its three types.
@@ -24,7 +19,7 @@ macro_rules! by_type {
     };
 }
 
-/// A kernel and its launch.
+/// A kernel and the shape of its launch.
 type Ready<A> = (&'static Kernel<A>, Shape);
 
 pub(super) fn row_norms(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<row_norms::Args> {
@@ -94,81 +89,9 @@ pub(super) fn select_scratch_bytes(design: select::Design, pairs: u32, budget: u
 
 /// One launch on a device that holds at least so many blocks of the largest size at once.
 pub(super) fn select(design: select::Design, pairs: u32, batch: u32, resident_blocks: u32) -> Ready<select::Args> {
-    (select::kernel(design), select::shape(pairs, batch, design, resident_blocks))
+    (kernel::select_kernel(design), select::shape(pairs, batch, design, resident_blocks))
 }
 
 pub(super) fn weights(pairs: u32, batch: u32) -> Ready<select::WeightsArgs> {
     (&kernel::SELECT_WEIGHTS, select::weights_shape(pairs, batch))
-}
-
-/// How a product is multiplied: its kernel, its launch, and whether partial products are added up behind it.
-#[derive(Clone, Debug)]
-pub(super) struct Multiplication {
-    pub(super) tiling: Tiling,
-    output: Output,
-    element_bytes: u32,
-    batch: u32,
-}
-
-impl Multiplication {
-    pub(super) fn new(settings: &ProductSettings, device: &Device) -> Result<Self, PlanError> {
-        let &ProductSettings { batch, rows, left, right, types: [input, gradient, product], precision } = settings;
-        let multiplier = match (input, precision) {
-            (DataType::F32, Precision::Exact) => Multiplier::F32,
-            (DataType::F32, Precision::Tf32) => Multiplier::Tf32,
-            (DataType::F16, _) => Multiplier::F16,
-            (DataType::Bf16, _) => Multiplier::Bf16,
-        };
-        if input != gradient || !(product == DataType::F32 || product == input) {
-            let allowed = "both must be of one type, and the product of that or f32";
-            return Err(PlanError::DataTypes { input, gradient, product, allowed });
-        }
-        let output = match product {
-            DataType::F32 => Output::F32,
-            DataType::F16 => Output::F16,
-            DataType::Bf16 => Output::Bf16,
-        };
-        // All were checked to fit.
-        let [in_features, out_features, rows, batch] = [left, right, rows, batch].map(|size| size as u32);
-        let tiling = tiling(multiplier, Sizes { in_features, out_features, rows, batch }, device.multiprocessors);
-        Ok(Self { tiling, output, element_bytes: input.bytes() as u32, batch })
-    }
-
-    /// The element type of the product, as kernels know it.
-    pub(super) fn output(&self) -> u32 {
-        self.output as u32
-    }
-
-    /// The launches of a product, and the end of column sums beside its own.
-    ///
-    /// # Safety
-    ///
-    /// The arguments keep the promises of the kernel.
-    pub(super) unsafe fn run<L: Launcher>(
-        &self,
-        launcher: &mut L,
-        args: &gather_gemm::Args,
-        sums: Option<column_sums::FinishArgs>,
-    ) -> Result<(), L::Error> {
-        let has_product = args.in_features > 0 && args.out_features > 0;
-        if has_product && args.rows > 0 {
-            let (kernel, shape) = self.tiling.launch(args.rows(self.element_bytes));
-            // SAFETY: the caller's promise.
-            unsafe { launcher.launch(kernel, shape, args) }?;
-        }
-        let reduce = match args.splits {
-            1 => None,
-            _ => has_product.then(|| split_reduce::shape(args.in_features, args.out_features, self.batch)),
-        };
-        match (reduce, sums) {
-            (reduce, Some(sums)) => {
-                let (args, shape) = split_reduce::SumsArgs::launch(args.reduce(), reduce, sums, self.batch);
-                // SAFETY: as above.
-                unsafe { launcher.launch(&kernel::SPLIT_REDUCE_SUMS, shape, &args) }
-            }
-            // SAFETY: as above.
-            (Some(shape), None) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &args.reduce()) },
-            (None, None) => Ok(()),
-        }
-    }
 }

@@ -2,21 +2,21 @@
 
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
-use super::memory::{Layout, Part, check_pointer};
+use super::memory::{Layout, Part, check_count, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings, SavedParts, Streams, check_count};
-use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
+use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings, SavedParts, Streams};
+use super::settings::{LinearSettings, Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::column_sums;
 use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::product::Update;
 
-/// How dW = Hᵀ dZ is estimated: which launches, with how much memory.
+/// The launches that estimate dW = Hᵀ dZ, and their memory.
 ///
-/// Layers that share H share one forward pass and its saved memory: every plan with the same tokens, input features,
-/// budget, batch and input type reads it.
+/// Layers that share H share one forward pass and its saved memory, which every plan with the same tokens, input features,
+/// budget, batch and input type can read.
 ///
 /// Immutable, `Send` and `Sync`; any number of calls may be in flight, each with memory of its own.
 ///
@@ -66,7 +66,7 @@ impl LinearPlan {
                 weights: settings.weights,
                 data_type: settings.input,
                 batch,
-                called: Called {
+                names: MatrixNames {
                     matrix: "H",
                     rows: "the rows of H",
                     row: "the length of a row of H",
@@ -98,8 +98,8 @@ impl LinearPlan {
         Ok(Self { settings, sample, dz, dw, product, partials, sums, backward_bytes: layout.bytes() })
     }
 
-    /// The same plan for matrices whose rows lie elsewhere: H, dZ and dW; none: dense. Costs a few comparisons, so that
-    /// it may be asked for at every call.
+    /// The same plan for other strides of H, dZ and dW; none: dense. It costs a few comparisons, little enough for every
+    /// call.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl LinearPlan {
         Ok(plan)
     }
 
-    /// What the plan was made from.
+    /// The settings of the plan.
     pub fn settings(&self) -> &LinearSettings {
         &self.settings
     }
@@ -146,7 +146,7 @@ impl LinearPlan {
         self.sample.draws()
     }
 
-    /// What the saved memory holds, and where; [`SavedParts::bytes`] is its size.
+    /// The parts of the saved memory; [`SavedParts::bytes`] is its size.
     pub fn saved(&self) -> &SavedParts {
         &self.sample.saved
     }
@@ -175,12 +175,12 @@ impl LinearPlan {
     ///
     /// # Errors
     ///
-    /// A pointer or a size that will not do, before anything is launched; or the launcher's error. A weight that is no
-    /// number is told in the saved [status](SavedParts::status).
+    /// An invalid pointer or size, before anything is launched; or the launcher's error. An invalid weight is reported in the
+    /// saved [status](SavedParts::status).
     ///
     /// # Safety
     ///
-    /// The pointers lead to memory of the launcher's device, as large as [`ForwardBuffers`] and the plan tell, alive
+    /// The pointers lead to memory of the launcher's device, of the sizes that [`ForwardBuffers`] and the plan say, alive
     /// and otherwise unused until the launches have run; `further_offset` is null or such a pointer. Saved memory,
     /// scratch and input do not overlap.
     pub unsafe fn forward<L: Launcher>(
@@ -193,17 +193,17 @@ impl LinearPlan {
         unsafe { self.sample.forward(launcher, buffers, randomness) }
     }
 
-    /// Writes or adds the estimate of dW, and of dZ the norms of its rows and their exact sum, as far as they are wanted:
-    /// at most three launches, of which the first reads dZ once.
+    /// Writes or adds the estimate of dW. If wanted, it also writes the norms of dZ's rows and their exact sum. At most three
+    /// launches, of which the first reads dZ once.
     ///
     /// # Errors
     ///
-    /// A pointer or a size that will not do, before anything is launched; or the launcher's error.
+    /// An invalid pointer or size, before anything is launched; or the launcher's error.
     ///
     /// # Safety
     ///
-    /// As for [`Self::forward`], with [`BackwardBuffers`]; the saved memory is what a forward pass of such a plan wrote
-    /// earlier on the same stream, or on one that this one waits for.
+    /// As for [`Self::forward`], with [`BackwardBuffers`]; a forward pass of such a plan wrote the saved memory
+    /// earlier, on the same stream or on one that this one waits for.
     pub unsafe fn backward<L: Launcher>(
         &self,
         launcher: &mut L,
@@ -253,7 +253,7 @@ impl LinearPlan {
             }
             sums = Some(column_sums::FinishArgs {
                 partials: args.partials,
-                // Of no rows no sum was left.
+                // Without rows there are no partial sums.
                 ranges: if rows > 0 { column_sums::ranges(rows, columns, bytes) } else { 0 },
                 columns,
                 accumulate: u32::from(update == Update::Accumulate),
@@ -301,15 +301,23 @@ fn sums_sizes(settings: &LinearSettings) -> [u64; 4] {
 }
 
 fn dz_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {
-    let called =
-        Called { matrix: "dZ", rows: "the rows of dZ", row: "the length of a row of dZ", matrices: "the matrices dZ" };
+    let names = MatrixNames {
+        matrix: "dZ",
+        rows: "the rows of dZ",
+        row: "the length of a row of dZ",
+        matrices: "the matrices dZ",
+    };
     let &LinearSettings { batch, tokens, out_features, gradient, .. } = settings;
-    Matrices::read(called, [batch, tokens, out_features], gradient.bytes(), strides)
+    Matrices::read(names, [batch, tokens, out_features], gradient.bytes(), strides)
 }
 
 fn dw_matrices(settings: &LinearSettings, strides: Option<Strides>) -> Result<Matrices, PlanError> {
-    let called =
-        Called { matrix: "dW", rows: "the rows of dW", row: "the length of a row of dW", matrices: "the matrices dW" };
+    let names = MatrixNames {
+        matrix: "dW",
+        rows: "the rows of dW",
+        row: "the length of a row of dW",
+        matrices: "the matrices dW",
+    };
     let &LinearSettings { batch, in_features, out_features, weight_gradient, .. } = settings;
-    Matrices::written(called, [batch, in_features, out_features], weight_gradient.bytes(), strides)
+    Matrices::written(names, [batch, in_features, out_features], weight_gradient.bytes(), strides)
 }

@@ -1,12 +1,13 @@
 //! The plan of C = A·B for every (batch, head): attention's two products, see `TensorMul` of wtacrs-core.
 
 use super::columns::{ColumnsPlan, ColumnsSettings};
-use super::data_type::{DataType, Precision};
 use super::error::PlanError;
 use super::linear::LinearPlan;
-use super::sample::{SamplePlan, SampleSettings, Streams, check_size};
-use super::settings::{Called, LinearSettings, Matrices, Strides, WeightSource};
+use super::memory::check_size;
+use super::sample::{SamplePlan, SampleSettings, Streams};
+use super::settings::{LinearSettings, Matrices, MatrixNames, Precision, Strides, WeightSource};
 use crate::device::Device;
+use crate::kernel::matrix::DataType;
 use wtacrs_core::Keep;
 use wtacrs_core::sampling::design::BuiltIn;
 
@@ -17,9 +18,10 @@ use wtacrs_core::sampling::design::BuiltIn;
 /// | dA = G·Bᵀ | columns | [`MatmulPlan::left`] |
 /// | dB = Aᵀ·G | rows | [`MatmulPlan::right`] |
 ///
-/// A gradient that is not sampled is the framework's own product. A row's elements lie side by side; rows, heads and
-/// samples lie at any distances ([`Strides`]), so that `x.view(B, S, H, D).transpose(1, 2)` needs no copy.
+/// The framework computes gradients that are not sampled. A row's elements lie side by side. Rows, heads and samples lie at
+/// any distances ([`Strides`]), so `x.view(B, S, H, D).transpose(1, 2)` needs no copy.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct MatmulSettings {
     /// Samples of a batch.
     pub batch: usize,
@@ -31,13 +33,13 @@ pub struct MatmulSettings {
     pub inner: usize,
     /// Columns of B and C.
     pub columns: usize,
-    /// How many columns to keep for dA; none: dA is not this plan's.
+    /// How many columns to keep for dA; none: dA is not planned.
     pub left: Option<Keep>,
-    /// How many rows to keep for dB; none: dB is not this plan's.
+    /// How many rows to keep for dB; none: dB is not planned.
     pub right: Option<Keep>,
-    /// Which rule selects them.
+    /// The design that selects them.
     pub design: BuiltIn,
-    /// What the weights of both are made from, besides the norms of A's rows or B's columns.
+    /// The source of both gradients' weights, besides the norms of A's rows or B's columns.
     pub weights: WeightSource,
     /// The type of A and B.
     pub input: DataType,
@@ -60,8 +62,8 @@ pub struct MatmulSettings {
 }
 
 impl MatmulSettings {
-    /// Dense bf16 matrices of so many samples, heads, rows, inner and columns, with gradients in f32 of which none is sampled,
-    /// the default design, weights from A and B alone.
+    /// Dense bf16 matrices of so many samples, heads, rows, inner and columns. Gradients are in f32, and none is sampled. The
+    /// default design, weights from A and B alone.
     pub fn new([batch, heads, rows, inner, columns]: [usize; 5]) -> Self {
         Self {
             batch,
@@ -86,7 +88,7 @@ impl MatmulSettings {
     }
 }
 
-/// Which launches estimate the gradients of attention's products, all (batch, head) at a time.
+/// The launches that estimate the gradients of attention's products, for all (batch, head) together.
 ///
 /// Each gradient has a threshold and draws of its own for every (batch, head): item i of dA draws from stream 2i, of dB
 /// from stream 2i + 1, both at the same offset.
@@ -125,7 +127,7 @@ impl MatmulPlan {
                     weights,
                     data_type: settings.input,
                     batch: items,
-                    called: Called {
+                    names: MatrixNames {
                         matrix: "B",
                         rows: "the columns of B",
                         row: "the length of a column of B",
@@ -138,7 +140,7 @@ impl MatmulPlan {
                 device,
             )?;
             let g = Matrices::read(
-                Called {
+                MatrixNames {
                     matrix: "G",
                     rows: "the rows of G",
                     row: "the length of a row of G",
@@ -149,7 +151,7 @@ impl MatmulPlan {
                 settings.gradient_strides,
             )?;
             let da = Matrices::written(
-                Called {
+                MatrixNames {
                     matrix: "dA",
                     rows: "the rows of dA",
                     row: "the length of a row of dA",
@@ -198,7 +200,7 @@ impl MatmulPlan {
         self.right.as_ref()
     }
 
-    /// How far the forward passes of both, at one offset, advance it.
+    /// How far the forward passes of both advance their common offset.
     pub fn draws(&self) -> u64 {
         self.draws
     }

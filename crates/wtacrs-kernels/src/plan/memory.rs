@@ -1,17 +1,22 @@
-//! One piece of device memory, cut into parts whose places are known before there is any memory.
+//! Sizes, and device memory: one piece, cut into parts whose places are known before there is any memory.
 
 use super::error::{ExecuteError, PlanError};
 
-/// What parts, and the memory itself, are aligned to: what a GPU's allocators give, and its widest accesses want.
+/// The alignment of parts and of the memory itself. It is that of GPUs' allocators, and enough for the widest accesses.
 pub const ALIGNMENT: u64 = 256;
 
-/// More memory than there is: 32 TiB. Below it, the tiles of a matrix can be counted in 31 bits.
+/// The most bytes of a memory: 32 TiB. Below that, the tiles of a matrix can be counted in 31 bits.
 pub(super) const MOST_BYTES: u64 = 1 << 45;
+
+/// The most matrices of a batch: the third dimension of a grid.
+pub(super) const MOST_OF_A_BATCH: usize = 65_535;
+/// The most of anything that kernels count in 32 bits, with room to round up to a tile.
+const MOST: usize = (1 << 31) - 1;
 
 /// A part of a plan's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Bytes from the memory's begin, a multiple of [`ALIGNMENT`].
+    /// Bytes from the memory's beginning, a multiple of [`ALIGNMENT`].
     pub offset: u64,
     /// Bytes of the part.
     pub bytes: u64,
@@ -20,13 +25,13 @@ pub struct Part {
 /// Device memory of the caller's. It may be null if no bytes of it are needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Its begin, aligned to [`ALIGNMENT`].
+    /// Its beginning, aligned to [`ALIGNMENT`].
     pub at: *mut u8,
-    /// How much of it there is.
+    /// Its size.
     pub bytes: u64,
 }
 
-/// Parts one behind the other.
+/// Cuts memory into parts, one behind the other.
 ///
 /// ```
 /// use wtacrs_kernels::plan::Layout;
@@ -79,7 +84,7 @@ impl Memory {
     }
 }
 
-/// That a pointer can be used for accesses of `alignment` bytes.
+/// Refuses a pointer that is null or not aligned.
 pub(super) fn check_pointer<T, E>(what: &'static str, at: *const T, alignment: u64) -> Result<(), ExecuteError<E>> {
     let (address, alignment) = (at.addr(), alignment as usize);
     if at.is_null() {
@@ -95,6 +100,24 @@ pub(super) fn check_pointer<T, E>(what: &'static str, at: *const T, alignment: u
 pub(super) fn product(what: &'static str, sizes: &[u64]) -> Result<u64, PlanError> {
     let product = sizes.iter().try_fold(1_u64, |product, &size| product.checked_mul(size));
     product.filter(|&bytes| bytes <= MOST_BYTES).ok_or(PlanError::Overflow { what })
+}
+
+/// Refuses a size that is more than kernels count.
+pub(super) fn check_count(what: &'static str, found: usize) -> Result<(), PlanError> {
+    check_most(what, found.max(1), MOST)
+}
+
+/// Refuses a size that is zero, or more than kernels count.
+pub(super) fn check_size(what: &'static str, found: usize) -> Result<(), PlanError> {
+    check_most(what, found, MOST)
+}
+
+pub(super) fn check_most(what: &'static str, found: usize, most: usize) -> Result<(), PlanError> {
+    match found {
+        0 => Err(PlanError::Zero { what }),
+        _ if found > most => Err(PlanError::TooLarge { what, found, most }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

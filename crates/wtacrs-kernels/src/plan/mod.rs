@@ -1,4 +1,4 @@
-//! Which kernels a layer needs, in which order, with how much memory: made once, then run on any launcher.
+//! Plans: the kernels that a layer launches, in order, with their memory. A plan is made once and runs on any launcher.
 //!
 //! ```text
 //! forward    H ── row_norms ── select ── gather_rows ── saved                          3 launches
@@ -8,17 +8,21 @@
 //! update     saved, norms of dZ ── predictor_features ── predictor_sums ── predictor_apply  3 launches
 //! ```
 //!
-//! A plan is immutable, `Send` and `Sync`; scratch and saved memory are the caller's, one of each for every call in
-//! flight. What is scratch is dead when the launches of one call have run; what is saved lives from forward to backward.
-//! [`LinearPlan`] is for a layer Z = H·W, [`MatmulPlan`] for the products of attention, [`PredictorPlan`]
-//! and [`NormCachePlan`] for what guesses ‖dZ‖.
+//! | plan | of |
+//! |---|---|
+//! | [`LinearPlan`] | a linear layer Z = H·W, or a batch of them |
+//! | [`MatmulPlan`], [`ColumnsPlan`] | the products of attention |
+//! | [`PredictorPlan`], [`NormCachePlan`] | the guesses of ‖dZ‖ |
+//!
+//! A plan is immutable, `Send` and `Sync`. Scratch and saved memory belong to the caller, one of each for every call in
+//! flight. Scratch is dead when the launches of one call have run; saved memory lives from forward to backward.
+//!
+//! Settings grow: make them with `new`, then assign their public fields.
 
 mod columns;
-mod data_type;
 mod error;
 mod kernels;
 mod linear;
-mod list;
 mod matmul;
 mod memory;
 mod norm_cache;
@@ -28,12 +32,11 @@ mod product;
 mod sample;
 mod settings;
 mod steps;
+pub mod tiling;
 
 pub use self::columns::ColumnsPlan;
-pub use self::data_type::{DataType, Precision};
 pub use self::error::{ExecuteError, PlanError};
 pub use self::linear::LinearPlan;
-pub use self::list::{LaunchList, ListedLaunch};
 pub use self::matmul::{MatmulPlan, MatmulSettings};
 pub use self::memory::{ALIGNMENT, Layout, Memory, Part};
 pub use self::norm_cache::{CacheBatch, CacheMisfit, NormCachePlan};
@@ -41,6 +44,6 @@ pub use self::norms::{Matrix, launch_column_norms, launch_row_norms};
 pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;
 pub use self::sample::{DeviceRandomness, ForwardBuffers, SavedParts};
-pub use self::settings::{LinearSettings, Strides, WeightSource};
+pub use self::settings::{LinearSettings, Precision, Strides, WeightSource};
 pub use self::steps::{GatherBuffers, GradientBuffers, SelectBuffers};
-pub use crate::block::spacing::Spacing;
+pub use crate::kernel::matrix::{DataType, Spacing};

@@ -1,4 +1,4 @@
-//! The plan of a norm cache in device memory: its layout, its launches, and the way from and to a cache on the host.
+//! The plan of a norm cache in device memory: its layout, its launches, and its exchange with a cache on the host.
 
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
@@ -8,9 +8,10 @@ use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::guesses::{NormCache, NormCacheError};
 
-/// Where the norms of samples 0 to N − 1 lie, of at most so many tokens each, and which launches fetch and store them.
+/// The memory of the norms of samples 0 to N − 1, of at most so many tokens each, and the launches that fetch and store them.
 ///
-/// The memory begins as [`Self::first_bytes`]. Immutable, `Send` and `Sync`; a cache's memory belongs to one call at a time.
+/// The memory is first filled with [`Self::first_bytes`]. Immutable, `Send` and `Sync`; a cache's memory belongs to one call
+/// at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct NormCachePlan {
     samples: u64,
@@ -30,7 +31,7 @@ pub struct CacheBatch {
     pub lengths: *const u64,
     /// How many samples.
     pub count: usize,
-    /// Floats from one sample's norms to the next one's; 0: each sample's begin where the last one's end.
+    /// Floats from one sample's norms to the next one's; 0: without gaps.
     pub row_tokens: usize,
     /// How many floats there are.
     pub tokens: usize,
@@ -41,7 +42,7 @@ impl NormCachePlan {
     ///
     /// # Errors
     ///
-    /// Tokens that 32 bits do not count; more memory than there is.
+    /// More tokens than 32 bits count; more memory than a device has.
     pub fn new(samples: usize, sample_tokens: usize) -> Result<Self, PlanError> {
         let most = u32::MAX as usize - 1;
         if sample_tokens > most {
@@ -61,12 +62,12 @@ impl NormCachePlan {
         self.bytes
     }
 
-    /// Where a `Status` lies, of which the first 12 bytes tell what was wrong: an id (u64) and a `Fault` (u32), or zeros.
+    /// Where the status lies: the id (u64) and the `Fault` (u32) of the first sample that was left out, or zeros.
     pub fn status(&self) -> Part {
         Part { bytes: 12, ..self.status }
     }
 
-    /// Where it is written of each sample whether it is known: see [`Self::lengths`].
+    /// Where the known samples are listed: see [`Self::lengths`].
     pub fn known(&self) -> Part {
         self.known
     }
@@ -76,7 +77,7 @@ impl NormCachePlan {
         Part { bytes: 4 * self.sample_tokens * samples as u64, ..self.stored }
     }
 
-    /// What the memory begins with, so as to remember what a cache on the host does; the rest may be anything.
+    /// The first bytes of the memory, for the content of a cache on the host; the other bytes may be anything.
     ///
     /// # Errors
     ///
@@ -106,7 +107,7 @@ impl NormCachePlan {
     ///
     /// # Errors
     ///
-    /// Norms that no launch has written.
+    /// Norms that were never written.
     pub fn cache(&self, lengths: &[(u64, usize)], norms: &[u8]) -> Result<NormCache, NormCacheError> {
         let (places, _) = norms.as_chunks::<4>();
         let row = self.sample_tokens as usize;
@@ -117,12 +118,11 @@ impl NormCachePlan {
         Ok(cache)
     }
 
-    /// Fetches a batch's norms, -1 for what is not known; every one of its floats is written. One launch; none without
-    /// floats.
+    /// Fetches a batch's norms, -1 for unknown ones; every float is written. One launch; none without floats.
     ///
     /// # Errors
     ///
-    /// A pointer or a size that will not do, before anything is launched; or the launcher's error.
+    /// An invalid pointer or size, before anything is launched; or the launcher's error.
     ///
     /// # Safety
     ///
@@ -144,7 +144,7 @@ impl NormCachePlan {
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
-    /// Remembers a batch's norms in place of what was known of its samples. One launch; none without samples.
+    /// Stores a batch's norms in place of the older ones of its samples. One launch; none without samples.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl NormCachePlan {
         let batch = CacheBatch { samples, lengths: ptr::null(), count, row_tokens: 0, tokens: 0 };
         let args = self.launched(cache, &batch, ptr::null_mut())?;
         let (kernel, shape) = kernels::norm_cache_store(&args);
-        // SAFETY: the caller's promise; without norms the kernel looks at ids alone.
+        // SAFETY: the caller's promise; without norms the kernel reads ids alone.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
@@ -204,7 +204,7 @@ impl NormCachePlan {
         if (count > 0 && row_tokens == 0) || !lengths.is_null() {
             check_pointer("the lengths", lengths, 8)?;
         }
-        // A batch without floats still has samples whose ids are looked at: the kernel must not take that for none.
+        // Null would mean to forget. A batch without floats still has samples whose ids are checked.
         let norms = if tokens == 0 { ptr::dangling_mut() } else { norms };
         check_pointer("the norms", norms.cast_const(), 4)?;
         let (found, needed) = (tokens as u64, (count as u64).saturating_mul(row_tokens as u64));

@@ -1,11 +1,10 @@
 //! Norms of rows or columns alone: one launch, without a plan.
 
-use super::data_type::DataType;
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
-use super::memory::check_pointer;
-use super::sample::{MOST_OF_A_BATCH, check_count, check_most};
-use super::settings::{Called, Matrices, Strides};
+use super::memory::{MOST_OF_A_BATCH, check_count, check_most, check_pointer};
+use super::settings::{Matrices, MatrixNames, Strides};
+use crate::kernel::matrix::DataType;
 use crate::kernel::{column_norms, row_norms};
 use crate::launch::Launcher;
 use core::ptr;
@@ -28,7 +27,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// That kernels can count its elements.
+    /// Refuses a matrix whose elements kernels cannot count.
     ///
     /// # Errors
     ///
@@ -37,13 +36,17 @@ impl Matrix {
         check_count("the number of rows", self.rows)?;
         check_count("the number of columns", self.columns)?;
         check_most("the batch", self.batch, MOST_OF_A_BATCH)?;
-        let called =
-            Called { matrix: "x", rows: "the rows of x", row: "the length of a row of x", matrices: "the matrices x" };
+        let names = MatrixNames {
+            matrix: "x",
+            rows: "the rows of x",
+            row: "the length of a row of x",
+            matrices: "the matrices x",
+        };
         let sizes = [self.batch, self.rows, self.columns];
-        Matrices::read(called, sizes, self.data_type.bytes(), Some(self.strides)).map(|_| ())
+        Matrices::read(names, sizes, self.data_type.bytes(), Some(self.strides)).map(|_| ())
     }
 
-    /// Its sizes as kernels count, if the pointers will do.
+    /// Its sizes as kernels count them, if the pointers are valid.
     fn launched<E>(&self, norms: *const f32) -> Result<[u32; 3], ExecuteError<E>> {
         if self.rows > 0 && self.columns > 0 {
             check_pointer("the matrix", self.at, self.data_type.bytes())?;
@@ -57,7 +60,7 @@ impl Matrix {
 ///
 /// # Errors
 ///
-/// A pointer that will not do, before anything is launched; or the launcher's error.
+/// An invalid pointer, before anything is launched; or the launcher's error.
 ///
 /// # Safety
 ///
@@ -72,7 +75,7 @@ pub unsafe fn launch_row_norms<L: Launcher>(
         return Ok(());
     }
     let [batch, rows, columns] = matrix.launched(norms)?;
-    // Without columns there may be no memory to count rows in.
+    // Without columns, addresses of rows could lie outside of all memory.
     let Strides { row, matrices } = if columns > 0 { matrix.strides } else { Strides::even(0, 0) };
     let args = row_norms::Args {
         x: matrix.at,
@@ -86,8 +89,8 @@ pub unsafe fn launch_row_norms<L: Launcher>(
         cached: ptr::null(),
         placement: ptr::null(),
         clamp: 0.0,
-        boards: ptr::null_mut(),
-        board_words: 0,
+        exchange: ptr::null_mut(),
+        exchange_words: 0,
     };
     let (kernel, shape) = kernels::row_norms(matrix.data_type, rows, columns, batch);
     // SAFETY: the caller's promise.

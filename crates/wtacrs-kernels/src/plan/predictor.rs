@@ -1,20 +1,21 @@
 //! The plan by which a norm predictor learns from a step's kept rows.
 
-use super::data_type::DataType;
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::linear::LinearPlan;
 use super::memory::{Layout, Memory, Part, check_pointer};
 use super::sample::SavedParts;
-use crate::kernel::predictor_update::{self, State};
+use crate::kernel::matrix::DataType;
+use crate::kernel::predictor_update::{self, MOST_FEATURES, State};
 use crate::launch::Launcher;
 use core::ptr;
-use wtacrs_core::guesses::PredictorSettings;
+use wtacrs_core::guesses::{NormPredictor, Placement, PredictorError, PredictorSettings};
+use wtacrs_exact::predictor::state as layout;
 
-/// How a layer's norm predictor learns: which launches, with how much memory.
+/// The launches by which a layer's norm predictor learns, and their memory.
 ///
-/// Its state lies in device memory, begins as `predictor_update::state_bytes` of a predictor of wtacrs-core, and moves
-/// with every step; its θ ([`Self::theta`]) is the guess of a forward pass whose weights are
+/// Its state lies in device memory, begins as [`Self::first_bytes`] of a predictor of wtacrs-core, and moves with
+/// every step; its θ ([`Self::theta`]) is the guess of a forward pass whose weights are
 /// [`Predicted`](super::WeightSource::Predicted).
 ///
 /// Immutable, `Send` and `Sync`; a state belongs to one call at a time.
@@ -31,27 +32,30 @@ pub struct PredictorPlan {
     sums_bytes: u64,
 }
 
-/// What an update reads and writes.
+/// The arguments of an update.
 #[derive(Clone, Copy, Debug)]
 pub struct UpdateBuffers {
-    /// What the forward pass saved.
+    /// The memory that the forward pass saved.
     pub saved: Memory,
     /// The norms of all rows of dZ, from the backward pass.
     pub gradient_norms: *const f32,
-    /// The norms that the forward pass was given from a cache, for all tokens; null if it was given none.
+    /// The cached norms of the forward pass, for all tokens; null if it had none.
     pub cached_norms: *const f32,
     /// The predictor's state.
     pub state: Memory,
     /// The step's sums: [`PredictorPlan::sums_len`] numbers (f64), which may be added over ranks between
     /// [`PredictorPlan::sum`] and [`PredictorPlan::apply`].
     pub sums: Memory,
-    /// Two words (u32) that tell what came of it: see `status` of [`predictor_update::Args`].
+    /// Receives two words (u32), the outcome: see `status` of [`predictor_update::Args`].
     pub status: *mut u32,
     /// As many bytes as the plan needs.
     pub scratch: Memory,
 }
 
 impl PredictorPlan {
+    /// The most features that a predictor on a device has.
+    pub const MOST_FEATURES: usize = MOST_FEATURES as usize;
+
     /// The plan for a layer's predictor.
     ///
     /// # Errors
@@ -61,7 +65,7 @@ impl PredictorPlan {
         if layer.settings().batch != 1 {
             return Err(PlanError::Unsupported { what: "a norm predictor for a batch of layers" });
         }
-        let most = predictor_update::MOST_FEATURES as usize;
+        let most = Self::MOST_FEATURES;
         match settings.features {
             0 => return Err(PlanError::Zero { what: "the number of a predictor's features" }),
             found if found > most => {
@@ -86,8 +90,7 @@ impl PredictorPlan {
                 return Err(PlanError::OutOfRange { what, found, allowed });
             }
         }
-        // The layer's plan has checked that they fit.
-        // A layer without tokens counts no rows, and room for one is room enough.
+        // The layer's plan has checked that they fit. A layer without tokens has no rows; room for one is enough.
         let (in_features, budget) = (layer.settings().in_features as u32, layer.kept_rows().max(1) as u32);
         let features = settings.features as u32;
         let rows = settings.rows_per_update.min(budget as usize) as u32;
@@ -112,19 +115,48 @@ impl PredictorPlan {
         self.state.bytes
     }
 
+    /// A predictor's state as bytes, to be copied to a device; none if it has more than [`Self::MOST_FEATURES`].
+    pub fn first_bytes(predictor: &NormPredictor) -> Option<Vec<u8>> {
+        let state = state_of(predictor)?;
+        let mut bytes = vec![0; state.bytes as usize];
+        write(&mut bytes, 0, predictor.state().iter().flat_map(|number| number.to_le_bytes()));
+        write(&mut bytes, state.theta, predictor.theta().iter().flat_map(|&theta| (theta as f32).to_le_bytes()));
+        write(&mut bytes, state.signs, predictor.sign_words().iter().flat_map(|word| word.to_le_bytes()));
+        let Placement { excess, intercept, shift, slope } = predictor.placement();
+        let placement = [excess, intercept, shift, slope];
+        write(&mut bytes, state.placement, placement.into_iter().flat_map(|number| number.to_le_bytes()));
+        Some(bytes)
+    }
+
+    /// Restores a predictor from the state that its copy on a device has reached.
+    ///
+    /// # Errors
+    ///
+    /// A wrong number of bytes; numbers that are not finite.
+    pub fn restore(predictor: &mut NormPredictor, bytes: &[u8]) -> Result<(), PredictorError> {
+        let (expected, found) = (state_of(predictor).map_or(0, |state| state.bytes as usize), bytes.len());
+        if expected != found {
+            return Err(PredictorError::LengthMismatch { what: "the state", expected, found });
+        }
+        let count = layout::len(predictor.features());
+        let (words, _) = bytes[..8 * count].as_chunks::<8>();
+        let learned: Vec<f64> = words.iter().map(|word| f64::from_le_bytes(*word)).collect();
+        predictor.restore(&learned)
+    }
+
     /// Where in the state θ lies (in_features numbers, f32).
     pub fn theta(&self) -> Part {
         Part { offset: self.state.theta, bytes: 4 * u64::from(self.in_features) }
     }
 
-    /// Where in the state lie the four numbers that place its guesses: [`ForwardBuffers::placement`].
+    /// Where in the state the placement of its guesses lies: the four numbers of [`ForwardBuffers::placement`].
     ///
     /// [`ForwardBuffers::placement`]: super::ForwardBuffers::placement
     pub fn placement(&self) -> Part {
         Part { offset: self.state.placement, bytes: 4 * 8 }
     }
 
-    /// How many numbers a step's sums are.
+    /// How many numbers a step's sums have.
     pub fn sums_len(&self) -> u64 {
         self.sums_bytes / 8
     }
@@ -138,7 +170,7 @@ impl PredictorPlan {
     ///
     /// # Errors
     ///
-    /// A pointer or a size that will not do, before anything is launched; or the launcher's error.
+    /// An invalid pointer or size, before anything is launched; or the launcher's error.
     ///
     /// # Safety
     ///
@@ -198,7 +230,7 @@ impl PredictorPlan {
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
-    /// [`Self::apply`] of sums that other ranks' were added to, without the step that they come from.
+    /// [`Self::apply`] for sums of several ranks, without the buffers of a step.
     ///
     /// # Errors
     ///
@@ -272,4 +304,15 @@ impl PredictorPlan {
             status,
         })
     }
+}
+
+/// The layout of a predictor's state; none if it has too many features.
+fn state_of(predictor: &NormPredictor) -> Option<State> {
+    let in_features = u32::try_from(predictor.in_features()).ok()?;
+    let features = u32::try_from(predictor.features()).ok().filter(|r| *r <= MOST_FEATURES)?;
+    Some(State::new(in_features, features))
+}
+
+fn write(bytes: &mut [u8], first: u64, values: impl Iterator<Item = u8>) {
+    bytes[first as usize..].iter_mut().zip(values).for_each(|(to, from)| *to = from);
 }

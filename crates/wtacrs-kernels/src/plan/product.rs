@@ -1,31 +1,32 @@
-//! The product at the end of every plan: Σ_r left[r,:]ᵀ right[r,:] over kept rows, in one launch or two.
+//! The product at the end of every backward pass: Σ_r left[r,:]ᵀ right[r,:] over kept rows, in one launch or two.
 
-use super::data_type::{DataType, Precision};
 use super::error::{ExecuteError, PlanError};
-use super::kernels::Multiplication;
 use super::memory::Memory;
-use super::settings::Matrices;
+use super::settings::{Matrices, Precision};
+use super::tiling::{Multiplier, ProductSizes, Tiling, tiling};
 use crate::device::Device;
-use crate::kernel::{column_sums, gather_gemm};
+use crate::kernel::matrix::{DataType, Spacing};
+use crate::kernel::{self, column_sums, gather_gemm, split_reduce};
 use crate::launch::Launcher;
+use core::ptr;
 use wtacrs_core::product::Update;
 
-/// What a backward pass reads and writes.
+/// The arguments of a backward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct BackwardBuffers {
-    /// What the forward pass saved.
+    /// The memory that the forward pass saved.
     pub saved: Memory,
     /// The gradient of the layer's output: the batch × tokens × out_features elements of dZ.
     pub gradient: *const u8,
-    /// Where the norms of dZ's rows go, batch × tokens in f32, for a cache or a predictor; null if nobody wants them,
-    /// which saves the launch.
+    /// Receives the norms of dZ's rows, batch × tokens in f32, for a cache or a predictor; null if they are not wanted, which
+    /// saves the launch.
     pub gradient_norms: *mut f32,
     /// The batch × in_features × out_features elements of dW.
     pub weight_gradient: *mut u8,
-    /// Where the exact sums of dZ's rows go, batch × out_features in f32, if the plan was made for them; null if nobody
-    /// wants them.
+    /// Receives the exact sums of dZ's rows, batch × out_features in f32, if the plan was made for them; null if they are not
+    /// wanted.
     pub bias_gradient: *mut f32,
-    /// What becomes of old values of dW and of the bias gradient.
+    /// Whether dW and the bias gradient are overwritten or added to.
     pub update: Update,
     /// As many bytes as the plan's backward pass needs.
     pub scratch: Memory,
@@ -45,20 +46,21 @@ pub(super) struct ProductSettings {
     pub(super) precision: Precision,
 }
 
+/// How a product is computed: its kernel and launch, and whether partial products are added up behind it.
 #[derive(Clone, Debug)]
 pub(super) struct ProductPlan {
     settings: ProductSettings,
-    multiplication: Multiplication,
+    tiling: Tiling,
 }
 
-/// One run's factors and product.
+/// The factors of one product, and where it goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Factors {
     pub(super) left: *const u8,
     pub(super) left_matrices: Matrices,
     pub(super) right: *const u8,
     pub(super) right_matrices: Matrices,
-    /// Null: row r of the left factor goes with row r of the right one.
+    /// The row of the right factor for each of the left one; null: the same row.
     pub(super) indices: *const u32,
     pub(super) count: *const u32,
     pub(super) product: *mut u8,
@@ -69,35 +71,48 @@ pub(super) struct Factors {
 
 impl ProductPlan {
     pub(super) fn new(settings: ProductSettings, device: &Device) -> Result<Self, PlanError> {
-        let multiplication = Multiplication::new(&settings, device)?;
-        Ok(Self { settings, multiplication })
+        let ProductSettings { batch, rows, left, right, types: [input, gradient, product], precision } = settings;
+        let multiplier = match (input, precision) {
+            (DataType::F32, Precision::Exact) => Multiplier::F32,
+            (DataType::F32, Precision::Tf32) => Multiplier::Tf32,
+            (DataType::F16, _) => Multiplier::F16,
+            (DataType::Bf16, _) => Multiplier::Bf16,
+        };
+        if input != gradient || !(product == DataType::F32 || product == input) {
+            let allowed = "both must be of one type, and the product of that or f32";
+            return Err(PlanError::DataTypes { input, gradient, product, allowed });
+        }
+        // All were checked to fit.
+        let [in_features, out_features, rows, batch] = [left, right, rows, batch].map(|size| size as u32);
+        let sizes = ProductSizes { in_features, out_features, rows, batch };
+        Ok(Self { settings, tiling: tiling(multiplier, sizes, device.multiprocessors) })
     }
 
-    /// Into how many ranges of rows it is cut.
+    /// Into how many ranges the rows are cut.
     pub(super) fn splits(&self) -> u32 {
-        self.multiplication.tiling.splits
+        self.tiling.splits
     }
 
     /// Bytes of the partial products.
     pub(super) fn partial_bytes(&self) -> u64 {
-        self.multiplication.tiling.partial_bytes
+        self.tiling.partial_bytes
     }
 
-    /// `sums` end in the last launch.
+    /// Launches the product, and in its last launch the end of column sums, if there are some.
     ///
     /// # Safety
     ///
-    /// Factors, product and partial products are as large as the settings tell, and their indices lie within; the sums as
-    /// large as they tell.
+    /// Factors, product and partial products have the sizes of the settings, and their indices lie within; so do the sums.
     pub(super) unsafe fn run<L: Launcher>(
         &self,
         launcher: &mut L,
         factors: &Factors,
         sums: Option<column_sums::FinishArgs>,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let ProductSettings { rows, left, right, .. } = self.settings;
+        let ProductSettings { batch, rows, left, right, types: [input, _, product], .. } = self.settings;
         let adds_nothing = rows == 0 && factors.update == Update::Accumulate;
-        if adds_nothing || (left == 0 || right == 0) && sums.is_none() {
+        let has_product = left > 0 && right > 0;
+        if adds_nothing || !has_product && sums.is_none() {
             return Ok(());
         }
         let args = gather_gemm::Args {
@@ -113,15 +128,59 @@ impl ProductPlan {
             in_features: left as u32,
             out_features: right as u32,
             // Without rows the product is the sum of no partial products.
-            splits: if rows > 0 { self.multiplication.tiling.splits } else { 0 },
+            splits: if rows > 0 { self.tiling.splits } else { 0 },
             accumulate: u32::from(factors.update == Update::Accumulate),
-            output: self.multiplication.output(),
+            output: product as u32,
             dw: factors.product,
             dw_leading: factors.product_matrices.row,
             dw_spacing: factors.product_matrices.spacing,
             partials: factors.partials,
         };
-        // SAFETY: the caller's promise.
-        unsafe { self.multiplication.run(launcher, &args, sums) }.map_err(ExecuteError::Launch)
+        if has_product && rows > 0 {
+            let (kernel, shape) = self.tiling.launch(args.row_layout(input.bytes() as u32));
+            // SAFETY: the caller's promise.
+            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        }
+        let batch = batch as u32;
+        let is_cut = args.splits != 1;
+        let reduce = (is_cut && has_product).then(|| split_reduce::shape(args.in_features, args.out_features, batch));
+        let reduce_args = split_reduce::Args::of_product(&args);
+        let launched = match (reduce, sums) {
+            (reduce, Some(sums)) => {
+                let (args, shape) = split_reduce::SumsArgs::launch(reduce_args, reduce, sums, batch);
+                // SAFETY: as above.
+                unsafe { launcher.launch(&kernel::SPLIT_REDUCE_SUMS, shape, &args) }
+            }
+            // SAFETY: as above.
+            (Some(shape), None) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &reduce_args) },
+            (None, None) => Ok(()),
+        };
+        launched.map_err(ExecuteError::Launch)
     }
+}
+
+/// Makes some words zero, as the sum of no partial products.
+///
+/// # Safety
+///
+/// So many words are writable.
+pub(super) unsafe fn zero<L: Launcher>(
+    launcher: &mut L,
+    at: *mut u32,
+    words: u32,
+) -> Result<(), ExecuteError<L::Error>> {
+    let args = split_reduce::Args {
+        partials: ptr::null(),
+        splits: 0,
+        in_features: 1,
+        out_features: words,
+        accumulate: 0,
+        output: DataType::F32 as u32,
+        dw: at.cast(),
+        dw_leading: u64::from(words),
+        dw_spacing: Spacing::even(0),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { launcher.launch(&kernel::SPLIT_REDUCE, split_reduce::shape(1, words, 1), &args) }
+        .map_err(ExecuteError::Launch)
 }

@@ -1,25 +1,19 @@
-//! The forward half of every plan: which rows of a matrix are kept, and the kept rows side by side.
+//! The forward half of every plan: chooses the rows of a matrix to keep, and copies them side by side.
 
-use super::data_type::DataType;
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
-use super::memory::{Layout, Memory, Part, check_pointer};
-use super::settings::{Called, Matrices, Strides, WeightSource};
-use crate::block::output::Output;
-use crate::block::spacing::Spacing;
+use super::memory::{Layout, MOST_OF_A_BATCH, Memory, Part, check_count, check_most, check_pointer};
+use super::product::zero;
+use super::settings::{Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
-use crate::kernel::{SPLIT_REDUCE, gather_rows, row_norms, select, split_reduce};
+use crate::kernel::matrix::DataType;
+use crate::kernel::{self, gather_rows, row_norms, select};
 use crate::launch::{Launcher, Shape};
 use core::ptr;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, Keep, Randomness};
 
-/// The most matrices of a batch: the third dimension of a grid.
-pub(super) const MOST_OF_A_BATCH: usize = 65_535;
-/// The most of anything that kernels count in 32 bits, with room to round up to a tile.
-const MOST: usize = (1 << 31) - 1;
-
-/// What is to be sampled.
+/// The matrices to sample, and how.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampleSettings {
     pub(super) pairs: usize,
@@ -29,7 +23,7 @@ pub(super) struct SampleSettings {
     pub(super) weights: WeightSource,
     pub(super) data_type: DataType,
     pub(super) batch: usize,
-    pub(super) called: Called,
+    pub(super) names: MatrixNames,
     pub(super) strides: Option<Strides>,
     pub(super) streams: Streams,
 }
@@ -54,17 +48,17 @@ pub(super) struct SamplePlan {
     matrices: Matrices,
 }
 
-/// What a forward pass needs while it runs.
+/// The parts of a forward pass's scratch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampleScratch {
     pub(super) norms: Part,
     directions: Part,
-    pub(super) boards: Part,
+    pub(super) exchange: Part,
     select: Part,
     pub(super) bytes: u64,
 }
 
-/// What lives from forward to backward, and where in the saved memory it lies; for each problem of the batch in turn.
+/// The parts of the memory that lives from forward to backward, each for all problems of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavedParts {
     /// batch × kept rows of [`Self::row_elements`] elements of the input's type: first the row, times its scale.
@@ -75,49 +69,47 @@ pub struct SavedParts {
     pub indices: Part,
     /// batch × kept scales 1/π (f64), as above.
     pub scales: Part,
-    /// How many rows each problem kept (u32): the budget, or less for a design that draws with replacement or weights
-    /// that are zero.
+    /// How many rows each problem kept (u32): the budget, or fewer if a design draws with replacement or weights are zero.
     pub count: Part,
-    /// Per problem (u32), 0, or 1 + the index of the first row whose norm or guess is no weight (negative or not
-    /// finite): then nothing is kept and the gradient is zero.
+    /// For each problem (u32) 0, or 1 + the index of the first row with an invalid norm or guess (negative or not finite):
+    /// then nothing is kept and the gradient is zero.
     pub status: Part,
     /// How many rows of each problem were certain (u64).
     pub winners: Part,
-    /// Of all parts.
+    /// Bytes of all parts.
     pub bytes: u64,
 }
 
-/// What a forward pass reads and writes.
+/// The arguments of a forward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardBuffers {
     /// The batch × tokens × in_features elements of H.
     pub input: *const u8,
     /// batch × tokens norms (`Norms`, `Cached`) or in_features numbers θ (`Predicted`) in f32; null for `Input`.
     pub guess: *const f32,
-    /// With weights that are `Predicted`: four numbers of the predictor's state,
+    /// With weights that are `Predicted`: the placement of the predictor's guesses, a part of its state,
     /// [`PredictorPlan::placement`](super::PredictorPlan::placement); else null.
     pub placement: *const f64,
-    /// With weights that are `Predicted`: batch × tokens norms that a cache remembers beside the predictor's guess,
-    /// negative where it does not, or null.
+    /// With weights that are `Predicted`: batch × tokens norms from a cache beside the predictor's guess, negative where it has
+    /// none; or null.
     pub cached: *const f32,
-    /// As many bytes as the plan saves.
+    /// Receives as many bytes as the plan saves.
     pub saved: Memory,
     /// As many bytes as the plan's forward pass needs.
     pub scratch: Memory,
 }
 
-/// Where a forward pass takes its bits from: [`Randomness`], plus what a device adds to its offset.
+/// The randomness of a forward pass: a [`Randomness`], and a number in device memory that is added to its offset.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceRandomness {
-    /// Seed and offset, fixed at the launch.
+    /// Seed and offset, as they are at the launch.
     pub start: Randomness,
-    /// A number in device memory that is added to the offset when the kernel runs, so that a captured graph draws anew at
-    /// each replay; null for none.
+    /// The number is added when the kernel runs, so that each replay of a captured graph has bits of its own; null for none.
     pub further_offset: *const u64,
 }
 
 impl DeviceRandomness {
-    /// The bits of a seed from an offset on.
+    /// From block `offset` of `seed` on, with nothing added.
     pub fn new(seed: u64, offset: u64) -> Self {
         Randomness::new(seed, offset).into()
     }
@@ -126,24 +118,6 @@ impl DeviceRandomness {
 impl From<Randomness> for DeviceRandomness {
     fn from(start: Randomness) -> Self {
         Self { start, further_offset: ptr::null() }
-    }
-}
-
-/// Refuses a size that is more than kernels count.
-pub(super) fn check_count(what: &'static str, found: usize) -> Result<(), PlanError> {
-    check_most(what, found.max(1), MOST)
-}
-
-/// Refuses a size that is zero, or more than kernels count.
-pub(super) fn check_size(what: &'static str, found: usize) -> Result<(), PlanError> {
-    check_most(what, found, MOST)
-}
-
-pub(super) fn check_most(what: &'static str, found: usize, most: usize) -> Result<(), PlanError> {
-    match found {
-        0 => Err(PlanError::Zero { what }),
-        _ if found > most => Err(PlanError::TooLarge { what, found, most }),
-        _ => Ok(()),
     }
 }
 
@@ -160,12 +134,12 @@ impl SamplePlan {
         settings.weights.check()?;
         let budget = settings.keep.budget(settings.pairs)?;
         let sizes = [settings.batch, settings.pairs, settings.columns];
-        let matrices = Matrices::read(settings.called, sizes, settings.data_type.bytes(), settings.strides)?;
+        let matrices = Matrices::read(settings.names, sizes, settings.data_type.bytes(), settings.strides)?;
         let design = kernels::design(settings.design)?;
         let saved = SavedParts::new(&settings, budget)?;
         let (_, select_shape) =
             kernels::select(design, settings.pairs as u32, settings.batch as u32, device.multiprocessors);
-        let scratch = SampleScratch::new(&settings, design, budget, select::board_words(select_shape))?;
+        let scratch = SampleScratch::new(&settings, design, budget, select::exchange_words(select_shape))?;
         Ok(Self { settings, design, select_shape, budget, saved, scratch, matrices })
     }
 
@@ -207,7 +181,7 @@ impl SamplePlan {
         saved.check("the saved memory", self.saved.bytes)?;
         scratch.check("the scratch of the forward pass", self.scratch.bytes)?;
         if self.settings.pairs == 0 {
-            // Counts, status and winners end the saved memory.
+            // Counts, status and winners are the last parts of the saved memory.
             let words = (self.saved.bytes - self.saved.count.offset) / 4;
             // SAFETY: a part of the saved memory.
             return unsafe { zero(launcher, saved.of(self.saved.count), words as u32) };
@@ -217,7 +191,7 @@ impl SamplePlan {
         let [batch, pairs, columns] = [batch, self.settings.pairs, self.settings.columns].map(|size| size as u32);
         let norms = scratch.of::<f32>(self.scratch.norms);
         let directions = scratch.of::<f32>(self.scratch.directions);
-        // Without elements there may be no memory to count rows in.
+        // Without elements, addresses of rows could lie outside of all memory.
         let Matrices { row: leading, spacing } = if is_empty { Matrices::even(0, 0) } else { self.matrices };
         let args = row_norms::Args {
             x: input,
@@ -231,11 +205,11 @@ impl SamplePlan {
             cached: if is_predicted { cached } else { ptr::null() },
             placement: if is_predicted { placement } else { ptr::null() },
             clamp,
-            boards: scratch.of(self.scratch.boards),
-            board_words: self.board_words(),
+            exchange: scratch.of(self.scratch.exchange),
+            exchange_words: self.exchange_words(),
         };
         let (kernel, shape) = kernels::row_norms(data_type, pairs, columns, batch);
-        // SAFETY: the caller's buffers are as large as the plan told; the norms are a part of the scratch.
+        // SAFETY: the caller's buffers have the plan's sizes; the norms are a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
 
         let indices = saved.of::<u32>(self.saved.indices);
@@ -263,16 +237,16 @@ impl SamplePlan {
         unsafe { self.gather(launcher, input, selected, rows) }
     }
 
-    /// Words of each problem's boards, which are zero before a selection.
-    pub(super) fn board_words(&self) -> u32 {
-        select::board_words(self.select_shape)
+    /// Words of each problem's exchange, which is zero before a selection.
+    pub(super) fn exchange_words(&self) -> u32 {
+        select::exchange_words(self.select_shape)
     }
 
-    /// The selection's launch; its boards are zero.
+    /// Launches the selection, whose exchange is zero.
     ///
     /// # Safety
     ///
-    /// The pointers lead to as many entries as `select::Args` tells, and the scratch was checked.
+    /// The pointers lead to as many entries as `select::Args` says, and the scratch was checked.
     pub(super) unsafe fn select<L: Launcher>(
         &self,
         launcher: &mut L,
@@ -303,17 +277,18 @@ impl SamplePlan {
             status: selected.status,
             winners: selected.winners,
             scratch: scratch.of(self.scratch.select),
-            boards: scratch.of(self.scratch.boards),
+            exchange: scratch.of(self.scratch.exchange),
         };
         // SAFETY: the caller's promise.
-        unsafe { launcher.launch(select::kernel(self.design), self.select_shape, &args) }.map_err(ExecuteError::Launch)
+        unsafe { launcher.launch(kernel::select_kernel(self.design), self.select_shape, &args) }
+            .map_err(ExecuteError::Launch)
     }
 
-    /// The launch that copies kept rows, times their scales unless those are null.
+    /// Launches the copy of kept rows, times their scales unless those are null.
     ///
     /// # Safety
     ///
-    /// The pointers lead to as many entries as `gather_rows::Args` tells.
+    /// The pointers lead to as many entries as `gather_rows::Args` says.
     pub(super) unsafe fn gather<L: Launcher>(
         &self,
         launcher: &mut L,
@@ -341,41 +316,16 @@ impl SamplePlan {
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
-    /// The same plan for an input whose rows lie elsewhere.
+    /// Sets the strides of the input.
     pub(super) fn set_strides(&mut self, strides: Option<Strides>) -> Result<(), PlanError> {
-        let SampleSettings { batch, pairs, columns, data_type, called, .. } = self.settings;
-        self.matrices = Matrices::read(called, [batch, pairs, columns], data_type.bytes(), strides)?;
+        let SampleSettings { batch, pairs, columns, data_type, names, .. } = self.settings;
+        self.matrices = Matrices::read(names, [batch, pairs, columns], data_type.bytes(), strides)?;
         self.settings.strides = strides;
         Ok(())
     }
 }
 
-/// Makes some words zero: as the sum of no partial products.
-///
-/// # Safety
-///
-/// So many words are writable.
-pub(super) unsafe fn zero<L: Launcher>(
-    launcher: &mut L,
-    at: *mut u32,
-    words: u32,
-) -> Result<(), ExecuteError<L::Error>> {
-    let args = split_reduce::Args {
-        partials: ptr::null(),
-        splits: 0,
-        in_features: 1,
-        out_features: words,
-        accumulate: 0,
-        output: Output::F32 as u32,
-        dw: at.cast(),
-        dw_leading: u64::from(words),
-        dw_spacing: Spacing::even(0),
-    };
-    // SAFETY: the caller's promise.
-    unsafe { launcher.launch(&SPLIT_REDUCE, split_reduce::shape(1, words, 1), &args) }.map_err(ExecuteError::Launch)
-}
-
-/// What a selection's weights are made from.
+/// The norms that a selection's weights are made from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Norms {
     pub(super) input: *const f32,
@@ -383,7 +333,7 @@ pub(super) struct Norms {
     pub(super) weights: WeightSource,
 }
 
-/// Where a selection is written, and read again.
+/// Where a selection is written, and read by later launches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Selected {
     pub(super) indices: *mut u32,
@@ -404,7 +354,7 @@ impl SavedParts {
     fn new(settings: &SampleSettings, budget: Budget) -> Result<Self, PlanError> {
         let (batch, kept) = (settings.batch as u64, budget.get() as u64);
         let element = settings.data_type.bytes();
-        // So that every row can be loaded in the widest accesses, whatever the input's width.
+        // Every row can then be loaded in the widest accesses, whatever the input's width.
         let row_elements = (settings.columns as u64).next_multiple_of(16 / element);
         let mut layout = Layout::default();
         Ok(Self {
@@ -430,7 +380,7 @@ impl SampleScratch {
         settings: &SampleSettings,
         design: select::Design,
         budget: Budget,
-        board_words: u32,
+        exchange_words: u32,
     ) -> Result<Self, PlanError> {
         let (batch, pairs) = (settings.batch as u64, settings.pairs as u64);
         let is_predicted = matches!(settings.weights, WeightSource::Predicted { .. });
@@ -439,7 +389,7 @@ impl SampleScratch {
         Ok(Self {
             norms: layout.part("the norms", &[batch, pairs, 4])?,
             directions: layout.part("the guesses", &[u64::from(is_predicted), batch, pairs, 4])?,
-            boards: layout.part("the scratch of the selection", &[batch, u64::from(board_words), 8])?,
+            exchange: layout.part("the scratch of the selection", &[batch, u64::from(exchange_words), 8])?,
             select: layout.part("the scratch of the selection", &[batch, select])?,
             bytes: layout.bytes(),
         })

@@ -1,10 +1,9 @@
-//! What a plan for a linear layer is made from.
+//! The settings of a linear layer's plan: sizes, types, the source of the weights, strides.
 
-use super::data_type::{DataType, Precision};
 use super::error::PlanError;
 use super::memory::{MOST_BYTES, product};
-use crate::block::spacing::Spacing;
-use crate::kernel::select::Source;
+use crate::kernel::matrix::{DataType, Spacing};
+use crate::kernel::select::SourceKind;
 use wtacrs_core::Keep;
 use wtacrs_core::sampling::design::BuiltIn;
 
@@ -13,8 +12,9 @@ use wtacrs_core::sampling::design::BuiltIn;
 /// H is tokens × in_features, dZ tokens × out_features, dW in_features × out_features; each in row-major order, with
 /// strides of their own if they are not dense.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LinearSettings {
-    /// Rows of H and dZ: n. It and the features may be 0: then there is less to launch, or nothing.
+    /// Rows of H and dZ: n. It and the features may be 0; then there are fewer launches, or none.
     pub tokens: usize,
     /// Columns of H, rows of dW.
     pub in_features: usize,
@@ -22,9 +22,9 @@ pub struct LinearSettings {
     pub out_features: usize,
     /// How many tokens to keep: k.
     pub keep: Keep,
-    /// Which rule selects them.
+    /// The design that selects them.
     pub design: BuiltIn,
-    /// What the weights are made from.
+    /// The source of the weights.
     pub weights: WeightSource,
     /// The type of H, and of the rows that are saved.
     pub input: DataType,
@@ -34,11 +34,10 @@ pub struct LinearSettings {
     pub weight_gradient: DataType,
     /// How f32 matrices are multiplied.
     pub precision: Precision,
-    /// Whether a backward pass may be asked for the bias gradient: its scratch then has room for partial sums, at most a
-    /// quarter of the bytes of dZ, and for up to 65,536 tokens at most 256 rows of f32.
+    /// Whether backward passes may write the bias gradient. Their scratch then has room for partial sums: at most a quarter of
+    /// the bytes of dZ, and for up to 65,536 tokens at most 256 rows of f32.
     pub bias_gradient: bool,
-    /// How many problems there are, each with matrices, a threshold and draws of its own: problem b draws from stream
-    /// b.
+    /// How many problems there are. Each has matrices, a threshold and draws of its own: problem b draws from stream b.
     pub batch: usize,
     /// Where H's rows lie, if it is not dense.
     pub input_strides: Option<Strides>,
@@ -48,14 +47,15 @@ pub struct LinearSettings {
     pub weight_gradient_strides: Option<Strides>,
 }
 
-/// What a forward pass makes its weights from, besides the norms of H's rows.
+/// The source of a forward pass's weights, besides the norms of H's rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum WeightSource {
-    /// Nothing: w = ‖h‖.
+    /// Nothing else: w = ‖h‖.
     Input,
     /// A norm of dZ for each token, taken as it is: w = ‖h‖ · norm.
     Norms,
-    /// The norms that a cache remembers, negative where it does not; see `Weights::from_cache` of wtacrs-core.
+    /// Norms from a cache, negative where it has none; see `Weights::from_cache` of wtacrs-core.
     Cached {
         /// λ in [0, 1], the share of the input's own norms.
         mix: f64,
@@ -65,6 +65,17 @@ pub enum WeightSource {
         /// Guesses stay within e^±clamp of their geometric mean; in (0, 20].
         clamp: f64,
     },
+}
+
+/// How two f32 matrices are multiplied; 16-bit types have only one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Precision {
+    /// In f32 throughout.
+    #[default]
+    Exact,
+    /// Factors rounded to tf32 (10 bits behind the point), sums in f32: several times faster.
+    Tf32,
 }
 
 /// Where the rows of a batch of matrices lie, in elements.
@@ -77,7 +88,7 @@ pub struct Strides {
 }
 
 impl Strides {
-    /// Of matrices that are equally far apart.
+    /// Strides of matrices that are equally far apart.
     pub const fn even(row: usize, matrix: usize) -> Self {
         Self { row, matrices: Spacing::even(matrix as u64) }
     }
@@ -113,13 +124,13 @@ impl LinearSettings {
 }
 
 impl WeightSource {
-    /// As the kernel knows it, with its mix and clamp.
-    pub(super) fn parts(self) -> (Source, f64, f64) {
+    /// Its kind, its mix and its clamp, as the kernel takes them.
+    pub(super) fn parts(self) -> (SourceKind, f64, f64) {
         match self {
-            Self::Input => (Source::Input, 0.0, 0.0),
-            Self::Norms => (Source::Norms, 0.0, 0.0),
-            Self::Cached { mix } => (Source::Cached, mix, 0.0),
-            Self::Predicted { clamp } => (Source::Predicted, 0.0, clamp),
+            Self::Input => (SourceKind::Input, 0.0, 0.0),
+            Self::Norms => (SourceKind::Norms, 0.0, 0.0),
+            Self::Cached { mix } => (SourceKind::Cached, mix, 0.0),
+            Self::Predicted { clamp } => (SourceKind::Predicted, 0.0, clamp),
         }
     }
 
@@ -136,16 +147,16 @@ impl WeightSource {
     }
 }
 
-/// Where the elements of a batch of matrices in the caller's memory lie: strides that were checked.
+/// Checked strides of a batch of matrices in the caller's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Matrices {
     pub(super) row: u64,
     pub(super) spacing: Spacing,
 }
 
-/// What a batch of matrices is called in errors.
+/// The names of a batch of matrices in errors.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Called {
+pub(super) struct MatrixNames {
     pub(super) matrix: &'static str,
     pub(super) rows: &'static str,
     pub(super) row: &'static str,
@@ -158,24 +169,24 @@ impl Matrices {
         Self { row, spacing: Spacing::even(matrix) }
     }
 
-    /// The strides given, or those of dense matrices; a matrix's rows must not overlap, nor anything end beyond any
-    /// address. Matrices that are only read may be anywhere, even the same.
+    /// The strides given, or those of dense matrices. A matrix's rows must not overlap, and no element may lie beyond the last
+    /// address. Matrices that are only read may overlap one another.
     pub(super) fn read(
-        called: Called,
+        names: MatrixNames,
         [batch, rows, columns]: [usize; 3],
         element_bytes: u64,
         strides: Option<Strides>,
     ) -> Result<Self, PlanError> {
-        let what = called.matrix;
+        let what = names.matrix;
         let dense = product(what, &[rows as u64, columns as u64, element_bytes])? / element_bytes;
         let Strides { row, matrices } = strides.unwrap_or(Strides::even(columns, dense as usize));
         // Kernels count the bytes of a row, rounded up to 16, in 32 bits.
         let most = (u32::MAX as u64 / element_bytes) as usize - 16;
         if row.max(columns) > most {
-            return Err(PlanError::TooLarge { what: called.row, found: row.max(columns), most });
+            return Err(PlanError::TooLarge { what: names.row, found: row.max(columns), most });
         }
         if rows > 1 && row < columns {
-            return Err(PlanError::Overlap { what: called.rows, found: row, needed: columns });
+            return Err(PlanError::Overlap { what: names.rows, found: row, needed: columns });
         }
         let [heads, samples] = of_a_batch(batch, matrices);
         let steps = [(rows as u64, row as u64), (heads, matrices.head), (samples, matrices.sample)];
@@ -190,25 +201,25 @@ impl Matrices {
         Ok(Self { row: row as u64, spacing: matrices })
     }
 
-    /// The same for matrices that are written: no element may be in two rows or matrices. So rows, heads and samples, in
-    /// the order of their distances, must each be further apart than what the nearer ones together reach over, as all are
-    /// that come of cutting and turning a dense array.
+    /// The same for matrices that are written: no element may belong to two rows or matrices. So rows, heads and samples, in
+    /// the order of their distances, must each be further apart than the nearer ones reach together. All views of a dense
+    /// array that are cut out of it or transposed are so.
     pub(super) fn written(
-        called: Called,
+        names: MatrixNames,
         [batch, rows, columns]: [usize; 3],
         element_bytes: u64,
         strides: Option<Strides>,
     ) -> Result<Self, PlanError> {
-        let matrices = Self::read(called, [batch, rows, columns], element_bytes, strides)?;
+        let matrices = Self::read(names, [batch, rows, columns], element_bytes, strides)?;
         if rows == 0 {
             return Ok(matrices);
         }
         let Self { row, spacing } = matrices;
         let [heads, samples] = of_a_batch(batch, spacing);
         let mut steps = [
-            (row, rows as u64, called.rows),
-            (spacing.head, heads, called.matrices),
-            (spacing.sample, samples, called.matrices),
+            (row, rows as u64, names.rows),
+            (spacing.head, heads, names.matrices),
+            (spacing.sample, samples, names.matrices),
         ];
         steps.sort_by_key(|&(distance, ..)| distance);
         let mut needed = columns as u64;
@@ -222,7 +233,7 @@ impl Matrices {
     }
 }
 
-/// Heads of a sample, and samples: as many as there are of either.
+/// The number of heads of a sample, and of samples.
 fn of_a_batch(batch: usize, spacing: Spacing) -> [u64; 2] {
     let (batch, heads) = (batch as u64, u64::from(spacing.heads.get()));
     [heads.min(batch), batch.div_ceil(heads)]

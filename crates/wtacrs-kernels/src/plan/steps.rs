@@ -4,83 +4,83 @@ use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::linear::LinearPlan;
 use super::memory::{Layout, Memory, Part, check_pointer};
-use super::product::Factors;
-use super::sample::{DeviceRandomness, KeptRows, Norms, Selected, Streams, zero};
+use super::product::{Factors, zero};
+use super::sample::{DeviceRandomness, KeptRows, Norms, Selected, Streams};
 use super::settings::{Matrices, WeightSource};
-use crate::block::spacing::Spacing;
+use crate::kernel::matrix::Spacing;
 use crate::kernel::{gather_rows, row_norms, select};
 use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::product::Update;
 
-/// What a selection reads and writes.
+/// The arguments of a selection.
 #[derive(Clone, Copy, Debug)]
 pub struct SelectBuffers {
     /// ‖H_i‖ of every token.
     pub input_norms: *const f32,
     /// As many norms of dZ (`Norms`, `Cached`); null otherwise.
     pub guess: *const f32,
-    /// Room for as many indices as the plan keeps rows.
+    /// Receives the indices: as many as the plan keeps rows.
     pub indices: *mut u32,
-    /// And for as many scales.
+    /// Receives as many scales.
     pub scales: *mut f64,
-    /// How many there are.
+    /// Receives their number.
     pub count: *mut u32,
-    /// 0, or 1 + the index of the first norm that is no weight; the count is then 0.
+    /// Receives 0, or 1 + the index of the first invalid norm; the count is then 0.
     pub status: *mut u32,
-    /// How many of them are certain; null if nobody wants to know.
+    /// Receives the number of those that are certain; null if it is not wanted.
     pub winners: *mut u64,
     /// As many bytes as the plan's forward pass needs.
     pub scratch: Memory,
 }
 
-/// What a gather reads and writes.
+/// The arguments of a gather.
 #[derive(Clone, Copy, Debug)]
 pub struct GatherBuffers {
     /// H.
     pub input: *const u8,
-    /// Tokens to copy, and how many of them; the other rows become zero.
+    /// The tokens to copy; rows beyond the count become zero.
     pub indices: *const u32,
-    /// See `indices`.
+    /// How many of them are used.
     pub count: *const u32,
-    /// As many rows as the plan keeps.
+    /// Receives as many rows as the plan keeps.
     pub rows: *mut u8,
     /// Elements from one of them to the next.
     pub row_elements: usize,
 }
 
-/// What a product of rows that the caller keeps reads and writes.
+/// The arguments of a product of rows that the caller keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct GradientBuffers {
     /// As many unscaled rows of H as the plan keeps.
     pub rows: *const u8,
     /// Elements from one of them to the next.
     pub row_elements: usize,
-    /// Their tokens, their scales, and how many of them count.
+    /// Their tokens.
     pub indices: *const u32,
-    /// See `indices`.
+    /// Their scales.
     pub scales: *const f64,
-    /// See `indices`.
+    /// How many of them are used.
     pub count: *const u32,
     /// dZ.
     pub gradient: *const u8,
     /// dW.
     pub weight_gradient: *mut u8,
-    /// What becomes of dW's old values.
+    /// Whether dW is overwritten or added to.
     pub update: Update,
-    /// As many bytes as [`LinearPlan::gradient_scratch_bytes`] tells.
+    /// As many bytes as [`LinearPlan::gradient_scratch_bytes`] returns.
     pub scratch: Memory,
 }
 
 impl LinearPlan {
-    /// Chooses tokens from norms alone: what a forward pass does between the norms and the gather. A plan of predicted
-    /// weights knows the norms of H only.
+    /// Chooses tokens from norms, as a forward pass does between the norms and the gather. A plan of predicted weights uses the
+    /// norms of H only.
     ///
-    /// `stream` is the item of a batch that shares one offset.
+    /// `stream` is the item's number in a batch that shares one offset.
     ///
     /// # Errors
     ///
-    /// A pointer or a size that will not do, before anything is launched; or the launcher's error.
+    /// An invalid pointer or size, before anything is launched; or the launcher's error.
     ///
     /// # Safety
     ///
@@ -116,7 +116,7 @@ impl LinearPlan {
                 return if winners.is_null() { Ok(()) } else { zero(launcher, winners.cast(), 2) };
             }
         }
-        // No rows: the launch only makes the words zero by which the selection's blocks tell one another what they find.
+        // Without rows the launch only clears the memory by which the selection's blocks exchange values.
         let args = row_norms::Args {
             x: ptr::null(),
             leading: 0,
@@ -129,11 +129,11 @@ impl LinearPlan {
             cached: ptr::null(),
             placement: ptr::null(),
             clamp: 0.0,
-            boards: scratch.of(self.sample.scratch.boards),
-            board_words: self.sample.board_words(),
+            exchange: scratch.of(self.sample.scratch.exchange),
+            exchange_words: self.sample.exchange_words(),
         };
         let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
-        // SAFETY: the boards are a part of the scratch.
+        // SAFETY: the exchange is a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
         let selected = Selected { indices, scales, count, status, winners };
         let streams = Streams { first: stream, step: 0 };
@@ -141,8 +141,8 @@ impl LinearPlan {
         unsafe { self.sample.select(launcher, norms, randomness, streams, selected, scratch) }
     }
 
-    /// The weights that [`Self::select`] makes of norms: what its integers stand for, or NaN for all tokens if a norm is
-    /// none. One launch of one block, for looking at.
+    /// Writes the weights that [`Self::select`] makes of norms, or NaN for all tokens if a norm is invalid. One launch of one
+    /// block, for inspection only.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl LinearPlan {
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
-    /// What weights are made of where norms are all that is known.
+    /// The sources of weights where only norms are known.
     fn given_norms<E>(&self, input_norms: *const f32, guess: *const f32) -> Result<Norms, ExecuteError<E>> {
         let weights = match self.settings().weights {
             WeightSource::Predicted { .. } => WeightSource::Input,
@@ -233,7 +233,7 @@ impl LinearPlan {
     ///
     /// # Errors
     ///
-    /// More than any memory has.
+    /// More bytes than any memory has.
     pub fn gradient_scratch_bytes(&self) -> Result<u64, PlanError> {
         Ok(self.gradient_parts()?.1)
     }
@@ -280,7 +280,7 @@ impl LinearPlan {
         }
         check_pointer("the count", count, 4)?;
         check_pointer("dW", weight_gradient.cast_const(), settings.weight_gradient.bytes())?;
-        // Checked when the plan was made, as far as there is one with so much memory.
+        // No memory has u64::MAX bytes, so the check fails where the size overflows.
         let (gathered, bytes) = self.gradient_parts().unwrap_or((Part::default(), u64::MAX));
         scratch.check("the scratch of the product", bytes)?;
         let (columns, kept) = (settings.out_features as u32, self.kept_rows() as u32);

@@ -26,7 +26,7 @@ use wtacrs_kernels::launch::driver::{Driver, Stream};
 use wtacrs_kernels::launch::{Emulator, Kernel, Launcher, Shape};
 use wtacrs_ptx::{Launch, Module};
 
-/// What device memory is aligned to, on a GPU and here.
+/// The alignment of device memory, on a GPU and here.
 const ALIGNMENT: usize = 256;
 
 /// Something with memory that runs kernels.
@@ -37,7 +37,7 @@ pub struct Machine {
 
 enum Kind {
     Emulator(Emulator),
-    /// What rustc made of the kernels for a GPU, run by the CPU, with a seed for the order of threads.
+    /// The kernels' PTX, run by the CPU, with a seed for the order of threads.
     Ptx(u64),
     Gpu {
         driver: Driver,
@@ -60,9 +60,8 @@ pub fn testdata(name: &str) -> PathBuf {
 }
 
 /// The text that the driver gets.
-static PTX: LazyLock<Module> = LazyLock::new(|| {
-    Module::read(include_str!("../../../../kernels-ptx/wtacrs_sm80.ptx")).expect("every instruction is known")
-});
+static PTX: LazyLock<Module> =
+    LazyLock::new(|| Module::read(include_str!("../../ptx/wtacrs_sm80.ptx")).expect("every instruction is known"));
 
 /// Whether tests run the PTX too: not under AddressSanitizer, which has seen the kernels' accesses to memory when it has seen
 /// the kernels themselves, and takes several times as long.
@@ -135,7 +134,7 @@ impl Machine {
         }
     }
 
-    /// What plans for it are made with.
+    /// The device that plans for it are made with.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -176,13 +175,13 @@ impl Machine {
         buffer
     }
 
-    /// Memory that a kernel is to write before anybody reads it: garbage here, and on a GPU memory of which initcheck knows that
-    /// nobody wrote it.
+    /// Memory that a kernel writes before it is read: filled with garbage here, and on a GPU left unwritten, so that initcheck
+    /// finds reads that come first.
     pub fn unwritten<T: Copy>(&self, len: usize) -> Buffer<T> {
         if self.is_gpu() { self.allocate(len) } else { self.filled(len, 0xff) }
     }
 
-    /// Replaces what a buffer holds, after all that was launched.
+    /// Replaces a buffer's content, after all launches.
     pub fn write<T: Copy>(&self, buffer: &Buffer<T>, values: &[T]) {
         assert_eq!(values.len(), buffer.len, "as many values as the buffer has");
         if values.is_empty() {
@@ -202,7 +201,7 @@ impl Machine {
         }
     }
 
-    /// What a buffer holds, after all that was launched.
+    /// A buffer's content, after all launches.
     pub fn download<T: Copy>(&self, buffer: &Buffer<T>) -> Vec<T> {
         let mut values = Vec::<T>::with_capacity(buffer.len);
         if buffer.len == 0 {
@@ -320,7 +319,7 @@ impl<T> Drop for Buffer<T> {
             return;
         }
         if self.on_gpu {
-            // Freeing waits for the kernels; one that failed has been told of already.
+            // Freeing waits for the kernels; the failure of one has been reported before.
             // SAFETY: it was allocated there and is freed once.
             let _ = unsafe { result::free_sync(self.at as u64) };
         } else {

@@ -1,4 +1,4 @@
-//! A CUDA driver that runs nothing and writes every call down.
+//! A CUDA driver that runs nothing and records every call.
 #![allow(dead_code, unreachable_pub)]
 
 use std::ffi::c_void;
@@ -9,7 +9,7 @@ use wtacrs_kernels::launch::driver::{
     Attribute, Calls, Context, DeviceHandle, Driver, DriverError, Function, Module, Stream,
 };
 
-/// A call with what matters of it.
+/// A call with those of its arguments that matter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Call {
     /// Any that only asks.
@@ -37,7 +37,7 @@ pub enum Call {
     },
 }
 
-/// Two GPUs of compute capability 8.6, unless told otherwise.
+/// Two GPUs of compute capability 8.6 by default.
 #[derive(Debug)]
 pub struct Fake {
     pub version: u32,
@@ -110,7 +110,7 @@ impl Fake {
     }
 }
 
-/// A function's handle tells its module and its kernel.
+/// A function's module and kernel, by its handle.
 fn kernel_of(function: Function) -> (usize, &'static str) {
     (function.0 / ENTRY_POINTS.len(), ENTRY_POINTS[function.0 % ENTRY_POINTS.len()])
 }

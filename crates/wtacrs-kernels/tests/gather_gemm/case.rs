@@ -4,10 +4,11 @@ use crate::common::{Buffer, Machine};
 use half::{bf16, f16};
 use ndarray::Array2;
 use std::num::NonZeroU32;
-use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::block::spacing::Spacing;
-use wtacrs_kernels::kernel::SPLIT_REDUCE;
-use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tile, Tiling};
+use wtacrs_kernels::kernel::gather_gemm::Args;
+use wtacrs_kernels::kernel::matrix::DataType;
+use wtacrs_kernels::kernel::matrix::Spacing;
+use wtacrs_kernels::kernel::{SPLIT_REDUCE, split_reduce};
+use wtacrs_kernels::plan::tiling::{Multiplier, ProductSizes, Tile, Tiling};
 
 pub(crate) const MULTIPLIERS: [Multiplier; 4] = [Multiplier::Bf16, Multiplier::F16, Multiplier::F32, Multiplier::Tf32];
 
@@ -65,11 +66,12 @@ pub(crate) fn element(multiplier: Multiplier) -> Type {
     }
 }
 
-pub(crate) fn output_type(output: Output) -> Type {
+pub(crate) fn output_type(output: DataType) -> Type {
     match output {
-        Output::F32 => Type::F32,
-        Output::F16 => Type::F16,
-        Output::Bf16 => Type::Bf16,
+        DataType::F32 => Type::F32,
+        DataType::F16 => Type::F16,
+        DataType::Bf16 => Type::Bf16,
+        _ => panic!("{output} is not tested"),
     }
 }
 
@@ -77,7 +79,7 @@ pub(crate) fn output_type(output: Output) -> Type {
 ///
 /// n products are added in n − 1 + `splits` additions, each of relative error u, after the operands were rounded:
 /// |error| ≤ ((1 + ρ)²(1 + u)^(n + splits) − 1) Σ|a||b| with ρ the operands' rounding, 2⁻¹¹ for tf32 and 0 else. By fma
-/// u = 2⁻²⁴. Tensor cores align what they add and cut it off, so that u = 2⁻²².
+/// u = 2⁻²⁴. Tensor cores align their summands and cut them off, so that u = 2⁻²².
 pub(crate) fn bound(multiplier: Multiplier, rows: usize, splits: u32) -> f64 {
     let u = if multiplier == Multiplier::F32 { 2.0_f64.powi(-24) } else { 2.0_f64.powi(-22) };
     let rho = if multiplier == Multiplier::Tf32 { 2.0_f64.powi(-11) } else { 0.0 };
@@ -87,7 +89,7 @@ pub(crate) fn bound(multiplier: Multiplier, rows: usize, splits: u32) -> f64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) multiplier: Multiplier,
-    pub(crate) output: Output,
+    pub(crate) output: DataType,
     pub(crate) in_features: usize,
     pub(crate) out_features: usize,
     pub(crate) rows: usize,
@@ -111,7 +113,7 @@ impl Case {
     pub(crate) fn new(multiplier: Multiplier, in_features: usize, out_features: usize, rows: usize) -> Self {
         Self {
             multiplier,
-            output: Output::F32,
+            output: DataType::F32,
             in_features,
             out_features,
             rows,
@@ -136,8 +138,8 @@ impl Case {
         Tiling::new(self.multiplier, self.sizes(), self.tile, self.splits)
     }
 
-    pub(crate) fn sizes(&self) -> Sizes {
-        Sizes {
+    pub(crate) fn sizes(&self) -> ProductSizes {
+        ProductSizes {
             in_features: self.in_features as u32,
             out_features: self.out_features as u32,
             rows: self.rows as u32,
@@ -269,12 +271,12 @@ pub(crate) fn check(machine: &mut Machine, case: &Case) -> Vec<u8> {
         dw_spacing: dw.spacing,
         partials: buffers.5.bytes().cast(),
     };
-    let (kernel, shape) = tiling.launch(args.rows(of.bytes() as u32));
-    // SAFETY: buffers are as large as the sizes tell, and live until their content is downloaded.
+    let (kernel, shape) = tiling.launch(args.row_layout(of.bytes() as u32));
+    // SAFETY: buffers are of the sizes that the case has, and live until their content is downloaded.
     unsafe {
         machine.run(kernel, shape, &args);
         if let Some(shape) = tiling.reduce {
-            machine.run(&SPLIT_REDUCE, shape, &args.reduce());
+            machine.run(&SPLIT_REDUCE, shape, &split_reduce::Args::of_product(&args));
         }
     }
 

@@ -3,10 +3,11 @@
 use crate::common::Machine;
 use crate::sparse::Sparse;
 use half::bf16;
-use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::block::spacing::Spacing;
-use wtacrs_kernels::block::tile::Rows;
-use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, Tile, Tiling};
+use wtacrs_kernels::kernel::gather_gemm::Args;
+use wtacrs_kernels::kernel::matrix::DataType;
+use wtacrs_kernels::kernel::matrix::RowLayout;
+use wtacrs_kernels::kernel::matrix::Spacing;
+use wtacrs_kernels::plan::tiling::{Multiplier, ProductSizes, Tile, Tiling};
 
 const FAR_ROW: usize = 1 << 30;
 const FAR_MATRIX: usize = 1 << 33;
@@ -31,10 +32,11 @@ fn check(leadings: [usize; 3], strides: [usize; 3]) {
         }
     }
     let indices = [3_u32, 0, 2, 1].repeat(BATCH);
-    let sizes = Sizes { in_features: SIZE as u32, out_features: SIZE as u32, rows: ROWS as u32, batch: BATCH as u32 };
+    let sizes =
+        ProductSizes { in_features: SIZE as u32, out_features: SIZE as u32, rows: ROWS as u32, batch: BATCH as u32 };
     let tiling = Tiling::new(Multiplier::Bf16, sizes, Tile::Square, 1);
     for machine in &mut Machine::both(0) {
-        for rows in [Rows::Whole, Rows::Ragged, Rows::Any] {
+        for rows in [RowLayout::Whole, RowLayout::Ragged, RowLayout::Any] {
             let dw = Sparse::new(bytes(2, SIZE, 4));
             let args = Args {
                 saved: saved.place(0),
@@ -50,7 +52,7 @@ fn check(leadings: [usize; 3], strides: [usize; 3]) {
                 out_features: SIZE as u32,
                 splits: 1,
                 accumulate: 0,
-                output: Output::F32 as u32,
+                output: DataType::F32 as u32,
                 dw: dw.place(0),
                 dw_leading: leadings[2] as u64,
                 dw_spacing: Spacing::even(strides[2] as u64),

@@ -15,9 +15,9 @@ mod sparse;
 use case::{Case, MULTIPLIERS, check};
 use common::{Machine, for_each_machine};
 use proptest::prelude::*;
-use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::block::tile::Rows;
-use wtacrs_kernels::kernel::gather_gemm::{Multiplier, Tile};
+use wtacrs_kernels::kernel::matrix::DataType;
+use wtacrs_kernels::kernel::matrix::RowLayout;
+use wtacrs_kernels::plan::tiling::{Multiplier, Tile};
 
 #[test]
 fn whole_tiles_and_a_little_more() {
@@ -91,12 +91,12 @@ fn any_alignment_gives_the_same() {
             for (padding, shift) in
                 [([1, 0, 0], [0; 3]), ([0, 3, 1], [0, 0, 1]), ([0; 3], [1, 3, 2]), ([8, 8, 4], [8, 8, 4])]
             {
-                for output in [Output::F32, Output::F16, Output::Bf16] {
+                for output in [DataType::F32, DataType::F16, DataType::Bf16] {
                     check(machine, &Case { padding, shift, output, ..case.clone() });
                 }
             }
         }
-        // Sums over the same rows in the same order, whoever loads them.
+        // Sums over the same rows in the same order, however they are loaded.
         for multiplier in [Multiplier::F32, Multiplier::Tf32] {
             let case = Case::new(multiplier, 24, 40, 37);
             let shifted = Case { shift: [1, 1, 0], ..case.clone() };
@@ -118,7 +118,7 @@ fn ragged_widths() {
         }
     });
     let ragged = Case::new(Multiplier::Bf16, 20, 36, 37).tiling();
-    assert_eq!(ragged.launch(Rows::Ragged).0.name(), "gather_gemm_bf16_ragged");
+    assert_eq!(ragged.launch(RowLayout::Ragged).0.name(), "gather_gemm_bf16_ragged");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn splits_are_added_in_order() {
 fn more_splits_than_rows() {
     for_each_machine(|machine| {
         for multiplier in MULTIPLIERS {
-            check(machine, &Case { splits: 4, output: Output::Bf16, ..Case::new(multiplier, 16, 24, 3) });
+            check(machine, &Case { splits: 4, output: DataType::Bf16, ..Case::new(multiplier, 16, 24, 3) });
         }
     });
 }
@@ -152,7 +152,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (features(), features(), prop_oneof![0_usize..5, 28_usize..70], 1_usize..3);
     let kind = (
         prop::sample::select(MULTIPLIERS.to_vec()),
-        prop::sample::select(vec![Output::F32, Output::F16, Output::Bf16]),
+        prop::sample::select(vec![DataType::F32, DataType::F16, DataType::Bf16]),
         any::<[bool; 2]>(),
         prop::sample::select(Tile::ALL.to_vec()),
         1_u32..4,

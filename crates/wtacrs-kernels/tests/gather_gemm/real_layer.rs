@@ -9,10 +9,11 @@ use wtacrs_core::Randomness;
 use wtacrs_core::product;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Keep, Weights};
-use wtacrs_kernels::block::output::Output;
-use wtacrs_kernels::block::spacing::Spacing;
-use wtacrs_kernels::kernel::SPLIT_REDUCE;
-use wtacrs_kernels::kernel::gather_gemm::{Args, Multiplier, Sizes, tiling};
+use wtacrs_kernels::kernel::gather_gemm::Args;
+use wtacrs_kernels::kernel::matrix::DataType;
+use wtacrs_kernels::kernel::matrix::Spacing;
+use wtacrs_kernels::kernel::{SPLIT_REDUCE, split_reduce};
+use wtacrs_kernels::plan::tiling::{Multiplier, ProductSizes, tiling};
 
 struct RealLayer {
     h: Array2<f32>,
@@ -65,7 +66,7 @@ fn a_real_layer_equals_the_cpu() {
                 matrix.iter().for_each(|&value| of.put(f64::from(value), &mut bytes));
                 bytes
             };
-            let sizes = Sizes {
+            let sizes = ProductSizes {
                 in_features: in_features as u32,
                 out_features: out_features as u32,
                 rows: rows as u32,
@@ -90,18 +91,18 @@ fn a_real_layer_equals_the_cpu() {
                 out_features: out_features as u32,
                 splits: tiling.splits,
                 accumulate: 0,
-                output: Output::F32 as u32,
+                output: DataType::F32 as u32,
                 dw: dw.bytes(),
                 dw_leading: out_features as u64,
                 dw_spacing: Spacing::even(0),
                 partials: partials.bytes().cast(),
             };
-            let (kernel, shape) = tiling.launch(args.rows(of.bytes() as u32));
-            // SAFETY: buffers are as large as the sizes tell, and live until dw is downloaded.
+            let (kernel, shape) = tiling.launch(args.row_layout(of.bytes() as u32));
+            // SAFETY: buffers are of the sizes that the case has, and live until dw is downloaded.
             unsafe {
                 machine.run(kernel, shape, &args);
                 if let Some(shape) = tiling.reduce {
-                    machine.run(&SPLIT_REDUCE, shape, &args.reduce());
+                    machine.run(&SPLIT_REDUCE, shape, &split_reduce::Args::of_product(&args));
                 }
             }
             let found = machine.download(&dw);

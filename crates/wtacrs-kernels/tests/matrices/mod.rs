@@ -7,7 +7,7 @@ use ndarray::Array2;
 use std::fmt::Debug;
 use std::num::NonZeroU32;
 use wtacrs_core::element::Element;
-use wtacrs_kernels::block::spacing::Spacing;
+use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{self, column_sums, gather_rows, predictor_update, row_norms};
 use wtacrs_kernels::launch::Kernel;
 
@@ -19,7 +19,7 @@ pub trait Tested: Element<Accumulator = f32> + Debug {
     const GATHER: Kernel<gather_rows::Args>;
     const FEATURES: Kernel<predictor_update::Args>;
     fn from_f32(value: f32) -> Self;
-    /// The bits, to tell zeros and NaNs apart.
+    /// The bits, which distinguish zeros and NaNs.
     fn bits(self) -> u32;
 }
 
@@ -106,7 +106,7 @@ impl<T: Tested> Uploaded<T> {
         self.place.offset + self.spacing().of(item as u32) as usize + row * self.leading() as usize + column
     }
 
-    /// The matrices, after a check that the gaps hold what they held.
+    /// The matrices, after a check that the gaps are unchanged.
     pub fn download(&self, machine: &Machine, filler: T) -> Vec<Array2<T>> {
         let values = machine.download(&self.buffer);
         let mut is_gap = vec![true; values.len()];
@@ -119,7 +119,7 @@ impl<T: Tested> Uploaded<T> {
         });
         let items: Vec<_> = items.collect();
         let gaps = values.iter().zip(&is_gap).filter(|(_, is_gap)| **is_gap);
-        assert!(gaps.into_iter().all(|(value, _)| value.bits() == filler.bits()), "gaps are nobody's to write");
+        assert!(gaps.into_iter().all(|(value, _)| value.bits() == filler.bits()), "gaps stay as they were");
         items
     }
 }

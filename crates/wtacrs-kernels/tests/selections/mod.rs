@@ -7,8 +7,8 @@ use wtacrs_core::Randomness;
 use wtacrs_core::sampling::PhiloxChance;
 use wtacrs_core::sampling::design::{BuiltIn, Design as _};
 use wtacrs_core::sampling::{Keep, Selection, Weights};
-use wtacrs_kernels::kernel::SELECT_WEIGHTS;
-use wtacrs_kernels::kernel::select::{self, Args, Design, Source, WeightsArgs};
+use wtacrs_kernels::kernel::select::{self, Args, Design, SourceKind, WeightsArgs};
+use wtacrs_kernels::kernel::{SELECT_WEIGHTS, select_kernel};
 use wtacrs_kernels::launch::{Emulator, Shape};
 
 pub const DESIGNS: [(Design, BuiltIn); 6] = [
@@ -25,7 +25,7 @@ pub const DESIGNS: [(Design, BuiltIn); 6] = [
 pub struct Batch<'a> {
     pub input_norms: &'a [f32],
     pub other: &'a [f32],
-    pub source: Source,
+    pub source: SourceKind,
     pub problems: usize,
     pub budget: usize,
     pub mix: f64,
@@ -43,7 +43,7 @@ impl<'a> Batch<'a> {
         Self {
             input_norms: weights,
             other: &[],
-            source: Source::Input,
+            source: SourceKind::Input,
             problems: 1,
             budget,
             mix: 0.01,
@@ -65,7 +65,7 @@ impl<'a> Batch<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry(pub u32, pub u32, pub u64);
 
-/// What the kernel left: status, and indices with scales.
+/// The kernel's results: status, winners, and indices with scales.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     pub status: u32,
@@ -94,35 +94,33 @@ pub fn run(batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> 
 
 fn run_on(machine: &mut Machine, batch: &Batch<'_>, design: Design, geometry: Geometry) -> Vec<Found> {
     let shape = select::shape_with(batch.pairs() as u32, batch.problems as u32, design, geometry.0, geometry.1);
-    // SAFETY: memory of the sizes that `Args` tells.
-    in_memory(machine, batch, design, shape, |machine, args| unsafe {
-        machine.run(select::kernel(design), shape, args)
-    })
-    .0
+    // SAFETY: memory of the sizes that `Args` says.
+    in_memory(machine, batch, design, shape, |machine, args| unsafe { machine.run(select_kernel(design), shape, args) })
+        .0
 }
 
-/// What a launch takes time for on a GPU.
+/// Operations of a launch that take time on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// Barriers of a block.
     pub barriers: u64,
-    /// Rounds in which blocks tell one another something: the number that the last one has left on the boards.
+    /// Rounds in which blocks exchange values: the number that the last round left in the exchange.
     pub rounds: u64,
 }
 
-/// What one problem costs on the emulator.
+/// The cost of one problem, counted on the emulator.
 pub fn cost(batch: &Batch<'_>, design: Design, shape: Shape) -> Cost {
     let mut barriers = 0;
-    let (_, boards) = in_memory(&mut Machine::emulator(0), batch, design, shape, |_, args| {
+    let (_, exchange) = in_memory(&mut Machine::emulator(0), batch, design, shape, |_, args| {
         // SAFETY: as above.
-        let counts = unsafe { Emulator::default().count(select::kernel(design), shape, args) };
+        let counts = unsafe { Emulator::default().count(select_kernel(design), shape, args) };
         barriers = counts.expect("no fault").barriers;
     });
-    let rounds = boards.iter().map(|place| place >> 32).max().unwrap_or(0);
+    let rounds = exchange.iter().map(|place| place >> 32).max().unwrap_or(0);
     Cost { barriers, rounds }
 }
 
-/// A launch, what it left, and its boards. Whatever the kernel must not read is filled with garbage.
+/// Launches, and returns the results and the exchange. Memory that the kernel must not read is filled with garbage.
 fn in_memory(
     machine: &mut Machine,
     batch: &Batch<'_>,
@@ -136,7 +134,7 @@ fn in_memory(
     let scales = machine.unwritten::<f64>(problems * batch.budget);
     let (count, status) = (machine.unwritten::<u32>(problems), machine.unwritten::<u32>(problems));
     let winners = machine.unwritten::<u64>(problems);
-    let boards = machine.filled::<u64>(problems * select::board_words(shape) as usize, 0);
+    let exchange = machine.filled::<u64>(problems * select::exchange_words(shape) as usize, 0);
     let (input_norms, other) = (machine.upload(batch.input_norms), machine.upload(batch.other));
     let further_offset = machine.upload(&[batch.further_offset.unwrap_or(0)]);
     let args = Args {
@@ -158,7 +156,7 @@ fn in_memory(
         winners: winners.pointer(),
         status: status.pointer(),
         scratch: scratch.pointer(),
-        boards: boards.pointer(),
+        exchange: exchange.pointer(),
     };
     launch(machine, &args);
     let (indices, scales) = (machine.download(&indices), machine.download(&scales));
@@ -178,7 +176,7 @@ fn in_memory(
             }
         })
         .collect();
-    (found, machine.download(&boards))
+    (found, machine.download(&exchange))
 }
 
 /// The weights that the kernel makes.
@@ -195,12 +193,12 @@ pub fn weights_on(machine: &mut Machine, batch: &Batch<'_>) -> Vec<f64> {
         clamp: batch.clamp,
         weights: weights.pointer(),
     };
-    // SAFETY: memory of the sizes that the arguments tell.
+    // SAFETY: memory of the sizes that the arguments say.
     unsafe { machine.run(&SELECT_WEIGHTS, select::weights_shape(pairs, batch.problems as u32), &args) };
     machine.download(&weights)
 }
 
-/// What wtacrs-core selects.
+/// The selection of wtacrs-core.
 pub fn by_core(weights: &Weights, budget: usize, design: BuiltIn, seed: u64, offset: u64, stream: u32) -> Found {
     let budget = weights.budget(Keep::Rows(budget)).expect("fits");
     let selection: Selection =

@@ -1,4 +1,4 @@
-//! More memory than there is, of which only what is written is ever there: for addresses far apart.
+//! More memory than the machine has, for addresses far apart: only written pages exist.
 #![cfg(target_os = "linux")]
 #![allow(dead_code, unreachable_pub)]
 
@@ -11,7 +11,7 @@ pub struct Sparse {
 impl Sparse {
     pub fn new(bytes: usize) -> Self {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: new memory, of nobody else's.
+        // SAFETY: new memory, which nothing else uses.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags | libc::MAP_NORESERVE, -1, 0) };
         assert_ne!(at, libc::MAP_FAILED, "there is room for addresses");
         Self { at: at.cast(), bytes }
@@ -26,7 +26,7 @@ impl Sparse {
 
 impl Drop for Sparse {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and used by nobody any more.
+        // SAFETY: mapped by `new`, and no longer used.
         unsafe { libc::munmap(self.at.cast(), self.bytes) };
     }
 }

@@ -42,10 +42,10 @@ impl Data for bf16 {
     }
 }
 
-/// What is done with the saved memory and the norms of dZ at the end.
+/// Uses the saved memory and the norms of dZ at the end of a step.
 pub type Then<'a> = dyn Fn(&mut Machine, Memory, *const f32) + 'a;
 
-/// What a step is given: all elements of H and of dZ in the order of memory.
+/// The input of a step: all elements of H and of dZ in the order of memory.
 pub struct Given<'a, T> {
     h: Vec<T>,
     dz: Vec<T>,
@@ -53,7 +53,7 @@ pub struct Given<'a, T> {
     randomness: DeviceRandomness,
     /// A predictor's θ and the numbers that place its guesses, in device memory, in place of the guess.
     pub predictor: Option<(*const f32, *const f64)>,
-    /// What dW holds before; if it is not zero, it is added to.
+    /// The old value of dW's elements; if it is not zero, dW is added to.
     pub old_dw: f32,
     pub then: Option<&'a Then<'a>>,
 }
@@ -65,7 +65,7 @@ impl<'a, T: Copy> Given<'a, T> {
     }
 }
 
-/// What came of it for one problem.
+/// The results of one problem.
 #[derive(Debug)]
 pub struct Outcome {
     pub status: u32,
@@ -79,7 +79,7 @@ pub struct Outcome {
     pub dw: Vec<f32>,
     /// The bias gradient, if the plan was made for it.
     pub bias: Vec<f32>,
-    /// What lies between dW's rows and behind them.
+    /// The elements between dW's rows and behind them.
     pub dw_between: Vec<f32>,
 }
 
@@ -126,7 +126,7 @@ pub fn run<T: Copy>(machine: &mut Machine, plan: &LinearPlan, given: &Given<'_, 
     )
 }
 
-/// A sum over columns of `items` problems of so many columns, with results of rows × inner in f32, dense or as told.
+/// A sum over columns of `items` problems of so many columns, with results of rows × inner in f32, dense or strided.
 pub fn run_columns<T: Copy>(
     machine: &mut Machine,
     plan: &ColumnsPlan,

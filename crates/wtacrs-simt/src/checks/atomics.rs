@@ -1,6 +1,6 @@
-//! Atomic operations: what is left when all threads have done theirs, and that every value before was seen once.
+//! Atomic operations: their result after all threads, and that each value before was returned once.
 
-use super::{Args, put, put_wide, take};
+use super::buffers::{Args, put, put_wide, take};
 use crate::atomic::{self, Integer};
 use crate::memory::load;
 use crate::shared::Shared;
@@ -8,7 +8,7 @@ use crate::{index, sync};
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn numbers() -> Vec<u32> {
-    super::random(256, 3)
+    super::buffers::random(256, 3)
 }
 
 /// The operations' results on u32 in words 0 to 6, and on u64 in the pairs from word 8; then a permutation.
@@ -37,7 +37,7 @@ pub(super) unsafe fn global(args: &Args) {
     }
 }
 
-/// What the first atomic add found.
+/// Returns the value before the first atomic add.
 #[inline(always)]
 unsafe fn all_operations<T: Integer + From<u32>>(at: *mut T, value: T) -> T {
     // SAFETY: seven integers, as the caller promises.
@@ -47,7 +47,7 @@ unsafe fn all_operations<T: Integer + From<u32>>(at: *mut T, value: T) -> T {
         atomic::atomic_min(at.add(2), value);
         atomic::atomic_or(at.add(3), value);
         atomic::atomic_exchange(at.add(4), T::from(1 + index::thread()));
-        // Counts by tries; one of those who try at the same time succeeds.
+        // Counts by tries: of several threads that try at the same time, one succeeds.
         let mut expected = T::from(0);
         loop {
             let found = atomic::compare_exchange(at.add(5), expected, next(expected));
@@ -61,7 +61,7 @@ unsafe fn all_operations<T: Integer + From<u32>>(at: *mut T, value: T) -> T {
     }
 }
 
-/// x + 1, in an order that [`Integer`] gives: the type has no sum of its own.
+/// x + 1: [`Integer`] has no sum.
 #[inline(always)]
 fn next<T: Integer + From<u32>>(x: T) -> T {
     // SAFETY: T is u32 or u64, and its low word is read.

@@ -1,7 +1,7 @@
-//! Collectives between branches on one condition that lanes answer differently. An optimisation that knows nothing of
-//! lanes copies what lies between into both arms; `cargo xtask ptx` counts that each is there once.
+//! Collectives between branches on one condition that differs between lanes. An optimisation that ignores lanes copies
+//! everything between into both arms; `cargo xtask ptx` checks that each collective occurs once.
 
-use super::{Args, put, take};
+use super::buffers::{Args, put, take};
 use crate::shared::Shared;
 use crate::warp::FULL;
 use crate::{index, matrix, sync, warp};
@@ -9,7 +9,7 @@ use crate::{index, matrix, sync, warp};
 /// Words of output a thread.
 const WORDS: u32 = 7;
 
-/// The first word of the input: how many threads answer yes.
+/// For the first threads the condition holds; the first word of the input is their number.
 #[inline(always)]
 pub(super) unsafe fn between_branches(args: &Args) {
     let thread = index::thread();
@@ -87,7 +87,7 @@ pub(super) unsafe fn between_branches(args: &Args) {
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn branches_input() -> Vec<u32> {
-    let mut input = super::random(64, 5);
+    let mut input = super::buffers::random(64, 5);
     input[0] = 21;
     input
 }

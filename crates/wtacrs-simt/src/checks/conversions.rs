@@ -1,14 +1,14 @@
 //! Rounding: conversions, fused products, roots.
 
-use super::{Args, global_thread, put, put_wide, take};
+use super::buffers::{Args, global_thread, put, put_wide, take};
 use crate::math::{
     bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_tf32, fma_f32, fma_f64, multiply_wide, sqrt_f32, sqrt_f64,
 };
 
-/// Finite floats of all magnitudes, ties of every conversion, and what overflows or vanishes in 16 bits.
+/// Finite floats of all magnitudes, ties of every conversion, and numbers that overflow or vanish in 16 bits.
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn rounding_input() -> Vec<u32> {
-    let mut words: Vec<u32> = super::random(3 * 256, 9)
+    let mut words: Vec<u32> = super::buffers::random(3 * 256, 9)
         .into_iter()
         // Half of them near 1, so that sums do not swallow products.
         .map(|word| if word & 1 == 0 { word & 0x80FF_FFFF | 0x3F00_0000 } else { word })
@@ -108,7 +108,7 @@ fn nearest_tf32(x: f32) -> u32 {
     if x.is_infinite() {
         return x.to_bits();
     }
-    // Beyond the largest number comes what would follow if there were more exponents.
+    // The neighbour beyond the largest number is the next power of two.
     let wide = |bits: u32| {
         let x = f64::from(f32::from_bits(bits));
         if x.is_infinite() { 2f64.powi(128).copysign(x) } else { x }

@@ -1,16 +1,16 @@
 //! Asynchronous copies of every size, cut short, and in a pipeline of groups.
 
-use super::{Args, put};
+use super::buffers::{Args, put};
 use crate::cp_async::{commit, copy, wait};
 use crate::shared::Shared;
 use crate::{index, sync};
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn copies_input() -> Vec<u32> {
-    super::random(1024, 4)
+    super::buffers::random(1024, 4)
 }
 
-/// Every thread copies 4, 8 and 16 bytes, and then the same with so many valid bytes as its lane's rest tells.
+/// Every thread copies 4, 8 and 16 bytes, and then again with fewer valid bytes, a number that follows from its lane.
 #[inline(always)]
 pub(super) unsafe fn copies(args: &Args) {
     let thread = index::thread();

@@ -1,6 +1,6 @@
 //! Loads and stores of every word, in global memory and in windows of shared memory.
 
-use super::{Args, put, put_wide};
+use super::buffers::{Args, put, put_wide};
 use crate::memory::{U32x2, U32x4, load, load_constant, store};
 use crate::shared::Shared;
 use crate::{index, sync};
@@ -8,7 +8,7 @@ use crate::{index, sync};
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn loads_input() -> Vec<u32> {
     // Exponents that are not all ones, so no NaN.
-    super::random(128, 1).into_iter().map(|word| word & 0xBFBF_BFBF).collect()
+    super::buffers::random(128, 1).into_iter().map(|word| word & 0xBFBF_BFBF).collect()
 }
 
 /// Every thread moves four words to the mirrored place, in pieces of each size.
@@ -57,7 +57,7 @@ pub(super) fn loads_expected(input: &[u32]) -> Vec<u32> {
     mirrored.repeat(7)
 }
 
-/// Every thread leaves words of every size in shared memory and takes those of the mirrored thread.
+/// Every thread writes words of every size to shared memory and reads those of the mirrored thread.
 #[inline(always)]
 pub(super) unsafe fn windows(args: &Args) {
     let thread = index::thread();

@@ -1,10 +1,11 @@
-//! One small kernel for every group of intrinsics, with its input and what it must write: the same bodies run on the
-//! emulator and, as entry points of PTX, on a GPU, and must give the same bits.
+//! One small kernel for every group of intrinsics, with its input and its expected output. The same kernels run on the
+//! emulator and, as entry points of PTX, on a GPU, and must write the same bits.
 //!
-//! Inputs avoid what the two need not agree on: NaNs, and sums of floats whose order matters.
+//! Inputs avoid results on which the two need not agree: NaNs, and sums of floats whose order matters.
 
 mod atomics;
 mod branches;
+mod buffers;
 mod conversions;
 mod copies;
 mod loads;
@@ -12,21 +13,11 @@ mod products;
 mod threads;
 mod warps;
 
-use crate::index;
+pub use self::buffers::Args;
 
 crate::shared_memory!();
 
-/// Of every check.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Args {
-    /// Aligned to 16 bytes.
-    pub input: *const u32,
-    /// As many zeros as [`Check::expected`] gives words; aligned to 16 bytes.
-    pub output: *mut u32,
-}
-
-/// A kernel, its launch, its input, and what it must write.
+/// A kernel, its launch, its input, and its expected output.
 #[cfg(not(target_arch = "nvptx64"))]
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
@@ -38,7 +29,7 @@ pub struct Check {
     pub grid: [u32; 3],
     /// Threads of a block.
     pub block: u32,
-    /// Of a block.
+    /// Shared memory of a block.
     pub shared_bytes: u32,
     /// Whether blocks wait for one another.
     pub cooperative: bool,
@@ -57,13 +48,13 @@ macro_rules! checks {
             $(
                 #[unsafe(no_mangle)]
                 unsafe extern "ptx-kernel" fn $entry(args: Args) {
-                    // SAFETY: whoever launches gives input and output as the check describes them.
+                    // SAFETY: the launch passes input and output as the check describes them.
                     unsafe { $module::$body(&args) }
                 }
             )*
         }
 
-        /// All of them.
+        /// All checks.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const ALL: &[Check] = &[$(Check {
             name: stringify!($entry),
@@ -83,7 +74,7 @@ checks! {
     check_barriers = threads::barriers, no_input, barriers_expected, [2, 1, 1], 1024, 8192, false;
     check_warp_barriers = threads::warp_barriers, no_input, warp_barriers_expected, [1, 1, 1], 64, 256, false;
     check_waiting_blocks = threads::waiting_blocks, no_input, waiting_blocks_expected, [4, 1, 1], 32, 0, true;
-    check_telling_blocks = threads::telling_blocks, no_input, telling_blocks_expected, [4, 1, 1], 32, 0, true;
+    check_polling_blocks = threads::polling_blocks, no_input, polling_blocks_expected, [4, 1, 1], 32, 0, true;
     check_last_block = threads::last_block, no_input, last_block_expected, [8, 1, 1], 64, 16, false;
     check_between_branches = branches::between_branches, branches_input, between_branches_expected, [1, 1, 1], 64, 1024, false;
     check_loads = loads::loads, loads_input, loads_expected, [1, 1, 1], 32, 0, false;
@@ -101,57 +92,4 @@ checks! {
     check_mma_f16 = products::mma_f16, mma_f16_input, mma_f16_expected, [1, 1, 1], 32, 0, false;
     check_mma_tf32 = products::mma_tf32, mma_tf32_input, mma_tf32_expected, [1, 1, 1], 32, 0, false;
     check_rounding = conversions::rounding, rounding_input, rounding_expected, [4, 1, 1], 64, 0, false;
-}
-
-/// This thread's index in the launch, for grids of one dimension.
-#[inline(always)]
-fn global_thread() -> u32 {
-    index::block()[0] * index::block_threads() + index::thread()
-}
-
-/// Word `i` of the output.
-///
-/// # Safety
-///
-/// The output has more than `i` words.
-#[inline(always)]
-unsafe fn put(args: &Args, i: u32, value: u32) {
-    // SAFETY: the caller's promise.
-    unsafe { crate::memory::store(args.output.add(i as usize), value) }
-}
-
-/// Words `i` and `i` + 1 of the output, low half first.
-///
-/// # Safety
-///
-/// The output has more than `i` + 1 words.
-#[inline(always)]
-unsafe fn put_wide(args: &Args, i: u32, value: u64) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        put(args, i, value as u32);
-        put(args, i + 1, (value >> 32) as u32);
-    }
-}
-
-/// Word `i` of the input.
-///
-/// # Safety
-///
-/// The input has more than `i` words.
-#[inline(always)]
-unsafe fn take(args: &Args, i: u32) -> u32 {
-    // SAFETY: the caller's promise.
-    unsafe { crate::memory::load(args.input.add(i as usize)) }
-}
-
-/// Words that look random.
-#[cfg(not(target_arch = "nvptx64"))]
-fn random(count: usize, seed: u64) -> Vec<u32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 32) as u32
-    };
-    (0..count).map(|_| next()).collect()
 }

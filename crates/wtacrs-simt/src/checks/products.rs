@@ -1,13 +1,13 @@
 //! Matrix loads and products. Elements are small integers, so every product and sum is exact, in any order.
 
-use super::{Args, put, take};
+use super::buffers::{Args, put, take};
 use crate::matrix::{self, load_x2, load_x2_transposed, load_x4, load_x4_transposed};
 use crate::shared::Shared;
 use crate::{index, sync};
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn matrix_loads_input() -> Vec<u32> {
-    super::random(128, 5)
+    super::buffers::random(128, 5)
 }
 
 /// Which row of shared memory is row `i` of the matrices, in no simple order.
@@ -72,7 +72,7 @@ type Encode = fn(f32) -> u32;
 /// A (16 × depth), B (depth × 8) and C (16 × 8) of small integers, row after row, one element a word.
 #[cfg(not(target_arch = "nvptx64"))]
 fn operands(depth: usize, seed: u64, encode: Encode) -> Vec<u32> {
-    let integers = super::random(24 * depth + 128, seed).into_iter().map(|word| (word % 17) as f32 - 8.0);
+    let integers = super::buffers::random(24 * depth + 128, seed).into_iter().map(|word| (word % 17) as f32 - 8.0);
     let encode = |(i, x): (usize, f32)| if i < 24 * depth { encode(x) } else { x.to_bits() };
     integers.enumerate().map(encode).collect()
 }

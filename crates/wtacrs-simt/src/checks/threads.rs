@@ -1,6 +1,6 @@
 //! Indices, barriers, and blocks that wait for one another.
 
-use super::{Args, global_thread, put};
+use super::buffers::{Args, global_thread, put};
 use crate::shared::Shared;
 use crate::warp::FULL;
 use crate::{atomic, index, memory, sync};
@@ -47,7 +47,7 @@ pub(super) fn indices_expected(_: &[u32]) -> Vec<u32> {
     all
 }
 
-/// Every thread adds what its neighbour had a round ago, 50 rounds long; two windows take turns.
+/// Every thread adds its neighbour's value of the round before, for 50 rounds, with two windows in turn.
 #[inline(always)]
 pub(super) unsafe fn barriers(args: &Args) {
     let threads = index::block_threads();
@@ -84,7 +84,7 @@ pub(super) fn barriers_expected(_: &[u32]) -> Vec<u32> {
     all
 }
 
-/// The halves of a warp go different ways and exchange by shared memory; then the whole warp does.
+/// The halves of a warp branch and exchange values through shared memory; then the whole warp does.
 #[inline(always)]
 pub(super) unsafe fn warp_barriers(args: &Args) {
     let (thread, lane) = (index::thread(), index::lane());
@@ -116,7 +116,7 @@ pub(super) fn warp_barriers_expected(_: &[u32]) -> Vec<u32> {
     (0..64).map(|i| value(i ^ 31)).collect()
 }
 
-/// Block b waits for block b + 1, adds 1 to what it left, and lets block b − 1 go on.
+/// Block b waits for block b + 1, adds 1 to its value, and wakes block b − 1.
 #[inline(always)]
 pub(super) unsafe fn waiting_blocks(args: &Args) {
     let block = index::block()[0];
@@ -142,10 +142,10 @@ pub(super) fn waiting_blocks_expected(_: &[u32]) -> Vec<u32> {
     vec![104, 103, 102, 101, 1, 1, 1, 1]
 }
 
-/// The same by one word for each block, which holds value and flag: nothing else is ordered by it.
+/// The same with one word for each block, which holds value and flag and orders nothing else.
 #[inline(always)]
-pub(super) unsafe fn telling_blocks(args: &Args) {
-    const TOLD: u64 = 1 << 63;
+pub(super) unsafe fn polling_blocks(args: &Args) {
+    const PUBLISHED: u64 = 1 << 63;
     let block = index::block()[0];
     let words = args.output.cast::<u64>();
     // SAFETY: four words of 8 bytes, accessed atomically.
@@ -155,24 +155,24 @@ pub(super) unsafe fn telling_blocks(args: &Args) {
             if block + 1 < index::grid()[0] {
                 loop {
                     let word = atomic::load_relaxed(words.add(block as usize + 1));
-                    if word & TOLD != 0 {
-                        value = word & !TOLD;
+                    if word & PUBLISHED != 0 {
+                        value = word & !PUBLISHED;
                         break;
                     }
                     sync::spin();
                 }
             }
-            atomic::store_relaxed(words.add(block as usize), (value + 1) | TOLD);
+            atomic::store_relaxed(words.add(block as usize), (value + 1) | PUBLISHED);
         }
     }
 }
 
 #[cfg(not(target_arch = "nvptx64"))]
-pub(super) fn telling_blocks_expected(_: &[u32]) -> Vec<u32> {
+pub(super) fn polling_blocks_expected(_: &[u32]) -> Vec<u32> {
     [104, 103, 102, 101].into_iter().flat_map(|value| [value, 1 << 31]).collect()
 }
 
-/// Every thread leaves a number; the block that comes last, whichever it is, adds all.
+/// Every thread writes a number; the block that comes last, whichever it is, adds all.
 #[inline(always)]
 pub(super) unsafe fn last_block(args: &Args) {
     let (thread, threads) = (index::thread(), index::block_threads());

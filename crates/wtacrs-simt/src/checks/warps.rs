@@ -1,6 +1,6 @@
 //! Shuffles, votes and reductions, of whole warps and of parts.
 
-use super::{Args, put, put_wide, take};
+use super::buffers::{Args, put, put_wide, take};
 use crate::index;
 use crate::warp::{
     FULL, all, any, ballot, reduce_add, reduce_max, reduce_min, reduce_or, shuffle, shuffle_down, shuffle_up,
@@ -9,10 +9,10 @@ use crate::warp::{
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn shuffles_input() -> Vec<u32> {
-    super::random(128, 2).into_iter().map(|word| word & 0xBFBF_BFBF).collect()
+    super::buffers::random(128, 2).into_iter().map(|word| word & 0xBFBF_BFBF).collect()
 }
 
-/// Two words of every thread, exchanged as every type and in every way.
+/// Two words of every thread, exchanged as every type and by every shuffle.
 #[inline(always)]
 pub(super) unsafe fn shuffles(args: &Args) {
     let thread = index::thread();

@@ -1,9 +1,9 @@
-//! What can be wrong with a kernel, and how it is told: which block, which threads, where in the source.
+//! The mistakes that a kernel can make, each reported with its block, its threads and its place in the source.
 
 use std::fmt;
 use std::panic::Location;
 
-/// Where in the source an operation was called.
+/// A place in the source where an operation was called.
 #[derive(Clone, Copy, Eq)]
 pub struct Place(pub &'static Location<'static>);
 
@@ -27,14 +27,14 @@ impl fmt::Debug for Place {
     }
 }
 
-/// The thread that did it.
+/// The thread that made a mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Culprit {
     /// Its block.
     pub block: [u32; 3],
     /// Its index in the block.
     pub thread: u32,
-    /// The call.
+    /// Where the call is.
     pub place: Place,
 }
 
@@ -70,7 +70,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether PTX calls it `.aligned`: all lanes of the warp must be at the same instruction, not only at such a one.
+    /// Whether PTX calls it `.aligned`: all lanes of the warp must be at one instruction, not at several of the same kind.
     #[inline(always)]
     pub(super) fn is_aligned(self) -> bool {
         use Operation::*;
@@ -102,10 +102,10 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What threads do that cannot go on.
+/// What threads that cannot go on are doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Doing {
+pub enum Activity {
     /// They wait at a barrier.
     Barrier(Place),
     /// They wait for the lanes of a mask.
@@ -116,7 +116,7 @@ pub enum Doing {
     Finished,
 }
 
-impl fmt::Display for Doing {
+impl fmt::Display for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Barrier(place) => write!(f, "at barrier, {place}"),
@@ -127,18 +127,18 @@ impl fmt::Display for Doing {
     }
 }
 
-/// Threads of a block that do the same.
+/// Threads of a block that are doing the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stand {
+pub struct ThreadGroup {
     /// Their indices in the block, ascending.
     pub threads: Vec<u32>,
-    /// What they do.
-    pub doing: Doing,
+    /// What they are doing.
+    pub activity: Activity,
 }
 
-impl fmt::Display for Stand {
+impl fmt::Display for ThreadGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", Ranges(&self.threads), self.doing)
+        write!(f, "{} {}", Ranges(&self.threads), self.activity)
     }
 }
 
@@ -165,8 +165,8 @@ fn named([x, y, z]: [u32; 3]) -> String {
     format!("block ({x}, {y}, {z})")
 }
 
-fn listed(stands: &[Stand]) -> String {
-    let each: Vec<_> = stands.iter().map(Stand::to_string).collect();
+fn listed(groups: &[ThreadGroup]) -> String {
+    let each: Vec<_> = groups.iter().map(ThreadGroup::to_string).collect();
     each.join("; ")
 }
 
@@ -218,7 +218,7 @@ pub enum MaskMisuse {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// No GPU takes such a launch.
+    /// No GPU accepts such a launch.
     #[error("a launch cannot have {0}")]
     Shape(String),
     /// The machine has no memory for so many threads.
@@ -226,75 +226,75 @@ pub enum Fault {
     Stacks {
         /// How many are needed at once.
         threads: u64,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
     /// Not all threads of a block come to the same barrier.
-    #[error("{}: threads part at a barrier: {}", named(*block), listed(stands))]
+    #[error("{}: threads part at a barrier: {}", named(*block), listed(groups))]
     BarrierDivergence {
         /// The block.
         block: [u32; 3],
-        /// Who waits where.
-        stands: Vec<Stand>,
+        /// Which threads wait where.
+        groups: Vec<ThreadGroup>,
     },
-    /// Not all lanes of a mask come to the same operation, or to one place of a matrix unit's.
-    #[error("{}: lanes part at a warp's operation: {}", named(*block), listed(stands))]
+    /// Not all lanes of a mask come to the same operation, or to the same place if it is a matrix unit's.
+    #[error("{}: lanes part at a warp's operation: {}", named(*block), listed(groups))]
     WarpDivergence {
         /// The block.
         block: [u32; 3],
-        /// Who waits where.
-        stands: Vec<Stand>,
+        /// Which threads wait where.
+        groups: Vec<ThreadGroup>,
     },
-    /// Nobody can go on, or all that go on wait for something that nobody will do.
-    #[error("{}: deadlock: {}", named(*block), listed(stands))]
+    /// No thread can go on, or all that can wait for a change that no thread will make.
+    #[error("{}: deadlock: {}", named(*block), listed(groups))]
     Deadlock {
         /// The block.
         block: [u32; 3],
-        /// Who waits where.
-        stands: Vec<Stand>,
+        /// Which threads wait where.
+        groups: Vec<ThreadGroup>,
     },
     /// A lane mask that is wrong.
     #[error("{culprit}: {operation}: {misuse}")]
     LaneMask {
-        /// Whose call it is.
+        /// The caller.
         culprit: Culprit,
-        /// What is called.
+        /// The operation.
         operation: Operation,
-        /// What is wrong.
+        /// What is wrong with the mask.
         misuse: MaskMisuse,
     },
     /// An access outside of its window, or of the launch's shared memory.
     #[error("{culprit}: {bytes} bytes at {offset} of shared memory pass its end at {end}")]
     OutOfBounds {
-        /// Whose access it is.
+        /// The thread that accesses.
         culprit: Culprit,
         /// From the block's first byte; negative before it.
         offset: i64,
-        /// Of the access.
+        /// Bytes of the access.
         bytes: u32,
-        /// Of the window, or of the launch's bytes.
+        /// The end of the window, or of the launch's bytes.
         end: u32,
     },
-    /// An access that its size does not divide.
+    /// An access at an address that its size does not divide.
     #[error("{culprit}: address {address:#x} is not a multiple of {alignment}")]
     Misaligned {
-        /// Whose access it is.
+        /// The thread that accesses.
         culprit: Culprit,
         /// In global memory; from the block's first byte in shared memory.
         address: u64,
-        /// What it must be a multiple of.
+        /// The number that must divide it.
         alignment: u32,
     },
     /// An access through a null pointer.
     #[error("{culprit}: null pointer")]
     Null {
-        /// Whose access it is.
+        /// The thread that accesses.
         culprit: Culprit,
     },
-    /// An access to shared bytes that a copy fills which has not landed.
+    /// An access to shared bytes while a copy into them has not landed.
     #[error("{culprit}: byte {offset} of shared memory awaits a copy of thread {issuer}, issued at {issued}")]
     InFlight {
-        /// Whose access it is.
+        /// The thread that accesses.
         culprit: Culprit,
         /// From the block's first byte.
         offset: u32,
@@ -306,23 +306,23 @@ pub enum Fault {
     /// A thread ends before its copies have landed.
     #[error("{culprit}: the thread ends and does not wait for this copy")]
     CopyAbandoned {
-        /// Whose copy it is.
+        /// The thread that copies.
         culprit: Culprit,
     },
-    /// A copy of a size that there is not.
+    /// A copy of a size that no instruction has.
     #[error("{culprit}: a copy of {bytes} bytes, {valid} of them valid")]
     CopySize {
-        /// Whose copy it is.
+        /// The thread that copies.
         culprit: Culprit,
         /// Its bytes.
         bytes: u32,
-        /// How many come from memory.
+        /// How many of them come from memory.
         valid: u32,
     },
-    /// A read of shared memory that nobody has written.
+    /// A read of shared memory that no thread has written.
     #[error("{culprit}: byte {offset} of shared memory was never written")]
     Unwritten {
-        /// Whose access it is.
+        /// The thread that accesses.
         culprit: Culprit,
         /// From the block's first byte.
         offset: u32,
@@ -330,26 +330,26 @@ pub enum Fault {
     /// Accesses of two threads to the same shared bytes, at least one a write, with no barrier between.
     #[error("{culprit}: byte {offset} of shared memory, {how}, with no barrier between")]
     Race {
-        /// Whose access came second.
+        /// The thread whose access came second.
         culprit: Culprit,
         /// From the block's first byte.
         offset: u32,
         /// The other thread.
         other: u32,
-        /// Which accesses.
+        /// The two accesses.
         how: String,
     },
-    /// A wait for another block in a launch that does not keep all blocks resident, or one that looks again and again without
-    /// [`spin`](crate::sync::spin) while nobody else does anything.
+    /// A wait for another block in a launch that does not keep all blocks resident; or an endless wait without
+    /// [`spin`](crate::sync::spin) while no other thread changes anything.
     #[error("{culprit}: spins in a launch that is not cooperative, or for ever")]
     Spin {
-        /// Whose call it is.
+        /// The caller.
         culprit: Culprit,
     },
     /// The kernel ended itself with an error.
     #[error("{culprit}: trap")]
     Trap {
-        /// Whose call it is.
+        /// The caller.
         culprit: Culprit,
     },
     /// The kernel panicked.

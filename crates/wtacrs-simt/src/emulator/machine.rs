@@ -1,9 +1,10 @@
-//! A block: its threads, warps and shared memory, and which of its threads is running.
+//! A block: its threads, warps and shared memory; and the thread that runs now.
 
-use super::fault::{Culprit, Doing, Fault, Operation, Place, Stand};
+use super::fault::{Activity, Culprit, Fault, Operation, Place, ThreadGroup};
+use super::lanes::Slots;
 use super::order::Order;
-use super::rendezvous::Slots;
-use super::shadow::Shadow;
+use super::shadow::{Access, Shadow, Trouble, TroubleKind};
+use super::shape::Launch;
 use corosensei::Yielder;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -15,7 +16,7 @@ use std::rc::Rc;
 /// Where shared memory begins: not at 0, as on a GPU, whose system keeps the first bytes.
 pub(super) const SHARED_BASE: u32 = 1024;
 
-/// What a thread waits for.
+/// The state of a thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Ready,
@@ -31,7 +32,7 @@ pub(super) struct Flight {
     pub(super) from: *const u8,
     pub(super) bytes: u32,
     pub(super) valid: u32,
-    /// The number of commits before it.
+    /// How many commits came before it.
     pub(super) group: u64,
     pub(super) place: Place,
 }
@@ -43,20 +44,18 @@ pub(super) struct Thread {
     pub(super) status: Cell<Status>,
     pub(super) flights: RefCell<VecDeque<Flight>>,
     pub(super) commits: Cell<u64>,
-    /// As the shadow counts it.
-    pub(super) clock: Cell<u32>,
     pub(super) polls: Cell<Polls>,
-    /// How many of the launch's changes are this thread's.
+    /// How many of the launch's changes this thread made.
     changes: Cell<u64>,
 }
 
-/// How often a thread found the same at one address, one time after the other.
+/// How often in a row a thread found the same value at one address.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Polls {
     pub(super) at: usize,
     pub(super) value: u64,
     pub(super) count: u32,
-    /// What others had done before: [`Thread::others`].
+    /// The changes of others at the first of them: [`Thread::others`].
     pub(super) others: u64,
 }
 
@@ -66,8 +65,6 @@ pub(super) struct Warp {
     /// Lanes that wait in a collective operation.
     pub(super) meeting: Cell<u32>,
     pub(super) slots: UnsafeCell<Slots>,
-    /// What each lane knows of the others' clocks; made at the first barrier of the warp.
-    pub(super) known: RefCell<Option<Box<[[u32; 32]; 32]>>>,
 }
 
 pub(super) struct Block {
@@ -86,7 +83,7 @@ pub(super) struct Block {
     pub(super) barrier: Cell<(Place, bool)>,
     pub(super) finished: Cell<u32>,
     pub(super) spinning: Cell<u32>,
-    /// Counts what a spinning thread could wait for, in all blocks that are resident together.
+    /// Counts the changes that a spinning thread could wait for, in all blocks that are resident together.
     pub(super) changes: Rc<Cell<u64>>,
     pub(super) order: RefCell<Order>,
     pub(super) faulty: Cell<bool>,
@@ -99,7 +96,7 @@ thread_local! {
     static CURRENT: Cell<*const Thread> = const { Cell::new(null()) };
 }
 
-/// The thread that calls.
+/// The thread that runs.
 #[inline(always)]
 pub(super) fn current<'a>() -> &'a Thread {
     let thread = CURRENT.get();
@@ -111,7 +108,7 @@ pub(super) fn current<'a>() -> &'a Thread {
     unsafe { &*thread }
 }
 
-/// Makes a thread the current one; returns who was.
+/// Makes a thread the current one; returns the one before.
 #[inline(always)]
 pub(super) fn enter(thread: *const Thread) -> *const Thread {
     CURRENT.replace(thread)
@@ -123,7 +120,7 @@ fn outside() -> ! {
 }
 
 impl Block {
-    pub(super) fn new(index: [u32; 3], shape: &super::Launch, order: Order, changes: &Rc<Cell<u64>>) -> Rc<Self> {
+    pub(super) fn new(index: [u32; 3], shape: &Launch, order: Order, changes: &Rc<Cell<u64>>) -> Rc<Self> {
         let block = Rc::new(Self {
             index,
             grid: shape.grid,
@@ -141,7 +138,7 @@ impl Block {
             order: RefCell::new(order),
             faulty: Cell::new(false),
             fault: RefCell::new(None),
-            shadow: Shadow::new(shape.shared_bytes),
+            shadow: Shadow::new(shape.shared_bytes, shape.block),
             shared: Bytes::new(shape.shared_bytes),
         });
         for thread in &block.threads {
@@ -178,34 +175,34 @@ impl Block {
         self.finished.get() as usize == self.threads.len()
     }
 
-    /// Who does what, threads that do the same together.
-    pub(super) fn stands(&self) -> Vec<Stand> {
-        self.stands_of(&self.threads)
+    /// What all threads do, those that do the same together.
+    pub(super) fn groups(&self) -> Vec<ThreadGroup> {
+        self.groups_of(&self.threads)
     }
 
-    /// As [`Self::stands`], of some threads: others may be about to run.
-    pub(super) fn stands_of(&self, threads: &[Thread]) -> Vec<Stand> {
-        let mut stands: Vec<Stand> = Vec::new();
+    /// [`Self::groups`] of some threads, where others may be about to run.
+    pub(super) fn groups_of(&self, threads: &[Thread]) -> Vec<ThreadGroup> {
+        let mut groups: Vec<ThreadGroup> = Vec::new();
         for thread in threads {
-            let doing = match thread.status.get() {
-                Status::Barrier(place) => Doing::Barrier(place),
-                Status::Spinning(place) => Doing::Spinning(place),
+            let activity = match thread.status.get() {
+                Status::Barrier(place) => Activity::Barrier(place),
+                Status::Spinning(place) => Activity::Spinning(place),
                 Status::Collective => {
                     let (operation, mask, place) = self.slot(thread.index);
-                    Doing::Collective(operation, mask, place)
+                    Activity::Collective(operation, mask, place)
                 }
-                Status::Ready | Status::Finished => Doing::Finished,
+                Status::Ready | Status::Finished => Activity::Finished,
             };
-            match stands.iter_mut().find(|stand| stand.doing == doing) {
-                Some(stand) => stand.threads.push(thread.index),
-                None => stands.push(Stand { threads: vec![thread.index], doing }),
+            match groups.iter_mut().find(|group| group.activity == activity) {
+                Some(group) => group.threads.push(thread.index),
+                None => groups.push(ThreadGroup { threads: vec![thread.index], activity }),
             }
         }
-        stands
+        groups
     }
 
     fn slot(&self, thread: u32) -> (Operation, u32, Place) {
-        // SAFETY: nobody holds the slots while threads wait.
+        // SAFETY: no thread holds the slots while threads wait.
         let slots = unsafe { &*self.warps[(thread / 32) as usize].slots.get() };
         let lane = (thread % 32) as usize;
         (slots.operations[lane], slots.masks[lane], slots.places[lane])
@@ -224,13 +221,12 @@ impl Warp {
             spinning: Cell::new(0),
             meeting: Cell::new(0),
             slots: UnsafeCell::new(Slots::new()),
-            known: RefCell::new(None),
         }
     }
 }
 
 impl Thread {
-    /// Without a block, which it gets when that has its place.
+    /// Without a block: the block sets it once it has an address.
     fn new(index: u32) -> Self {
         Self {
             index,
@@ -239,7 +235,6 @@ impl Thread {
             status: Cell::new(Status::Ready),
             flights: RefCell::default(),
             commits: Cell::new(0),
-            clock: Cell::new(1),
             polls: Cell::default(),
             changes: Cell::new(0),
         }
@@ -247,7 +242,7 @@ impl Thread {
 
     #[inline(always)]
     pub(super) fn block(&self) -> &Block {
-        // SAFETY: a thread lives in its block, which tells it where that is before anyone else sees the thread.
+        // SAFETY: a thread lives in its block, which sets the pointer before anything else sees the thread.
         unsafe { &*self.block.get() }
     }
 
@@ -265,7 +260,7 @@ impl Thread {
         Culprit { block: self.block().index, thread: self.index, place }
     }
 
-    /// Counts what a spinning thread could wait for.
+    /// Counts a change that a spinning thread could wait for.
     #[inline(always)]
     pub(super) fn changed(&self) {
         let changes = &self.block().changes;
@@ -273,13 +268,13 @@ impl Thread {
         self.changes.set(self.changes.get() + 1);
     }
 
-    /// Counts what other threads have changed, and barriers, to which they came.
+    /// How many changes other threads have made, and how many barriers they have passed.
     pub(super) fn others(&self) -> u64 {
         let block = self.block();
         block.changes.get() - self.changes.get() + block.barriers.get()
     }
 
-    /// Lets others run until someone wakes this thread.
+    /// Lets others run until one of them wakes this thread.
     #[inline(always)]
     pub(super) fn pause(&self, status: Status) {
         self.status.set(status);
@@ -290,12 +285,44 @@ impl Thread {
 
     /// Lets others run now and then, where the order of threads' accesses could matter.
     #[inline(always)]
-    pub(super) fn breathe(&self) {
+    pub(super) fn pause_sometimes(&self) {
         let block = self.block();
         if block.order.borrow_mut().pauses() {
             block.wake(self.index / 32, 1 << self.lane());
             self.pause(Status::Ready);
         }
+    }
+
+    /// Records an access to shared memory, and ends the launch if it is a fault.
+    #[inline(always)]
+    pub(super) fn access(&self, offset: u32, bytes: u32, access: Access, place: Place) {
+        if let Err(trouble) = self.block().shadow.access(self.index, offset, bytes, access) {
+            self.refuse(trouble, access, place);
+        }
+    }
+
+    /// Ends the launch for an access to shared memory.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refuse(&self, Trouble { offset, kind }: Trouble, access: Access, place: Place) -> ! {
+        let culprit = self.culprit(place);
+        self.fail(match kind {
+            TroubleKind::Unwritten => Fault::Unwritten { culprit, offset },
+            TroubleKind::Race { other, how } => {
+                let now = match access {
+                    Access::Read => "read",
+                    Access::Write => "written",
+                    Access::Atomic => "changed atomically",
+                };
+                Fault::Race { culprit, offset, other, how: format!("{how} by thread {other} and {now} here") }
+            }
+            TroubleKind::InFlight { issuer } => {
+                let flights = self.block().threads[issuer as usize].flights.borrow();
+                let covers = |flight: &&Flight| (flight.to..flight.to + flight.bytes).contains(&offset);
+                let issued = flights.iter().find(covers).map_or(place, |flight| flight.place);
+                Fault::InFlight { culprit, offset, issuer, issued }
+            }
+        })
     }
 
     /// Ends the launch.

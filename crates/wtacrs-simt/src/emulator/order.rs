@@ -1,14 +1,14 @@
-//! Which of the ready threads goes on: drawn from a seed, in several tempers.
+//! Chooses which of the ready threads runs next, from a seed, by one of several strategies.
 
-/// Draws the next thread.
+/// Chooses the next thread.
 pub(super) struct Order {
     state: u64,
-    temper: Temper,
+    strategy: Strategy,
 }
 
-/// How eagerly one warp goes on before others.
+/// How far one warp runs before others.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Temper {
+enum Strategy {
     /// The lowest index first.
     Indices,
     /// The highest index first.
@@ -21,54 +21,54 @@ enum Temper {
 
 impl Order {
     pub(super) fn new(seed: u64, block: u64) -> Self {
-        let temper = match seed {
-            0 => Temper::Indices,
+        let strategy = match seed {
+            0 => Strategy::Indices,
             _ => match seed % 4 {
-                0 => Temper::Reverse,
-                1 => Temper::Even,
-                2 => Temper::Deep,
-                _ => Temper::Even,
+                0 => Strategy::Reverse,
+                1 => Strategy::Even,
+                2 => Strategy::Deep,
+                _ => Strategy::Even,
             },
         };
-        Self { state: mixed(seed ^ mixed(block.wrapping_add(0x9E37_79B9_7F4A_7C15))), temper }
+        Self { state: mixed(seed ^ mixed(block.wrapping_add(0x9E37_79B9_7F4A_7C15))), strategy }
     }
 
-    /// One of the bits set in a mask that is not empty; `last` was drawn before.
+    /// A warp of a mask that is not empty; `last` was chosen before.
     pub(super) fn warp(&mut self, ready: u32, last: u32) -> u32 {
-        match self.temper {
-            Temper::Deep if ready >> last & 1 != 0 => last,
+        match self.strategy {
+            Strategy::Deep if ready >> last & 1 != 0 => last,
             _ => self.bit(ready),
         }
     }
 
-    /// One of the bits set in a mask that is not empty.
+    /// A lane of a mask that is not empty.
     pub(super) fn lane(&mut self, ready: u32) -> u32 {
         self.bit(ready)
     }
 
-    /// Below `count`, or 0.
+    /// A number below `count`, or 0.
     pub(super) fn below(&mut self, count: usize) -> usize {
-        match self.temper {
-            Temper::Indices => 0,
-            Temper::Reverse => count.saturating_sub(1),
+        match self.strategy {
+            Strategy::Indices => 0,
+            Strategy::Reverse => count.saturating_sub(1),
             _ => (self.next() % count.max(1) as u64) as usize,
         }
     }
 
-    /// Whether another block shall go on before this one must wait.
+    /// Whether another block runs now, though this one need not wait.
     pub(super) fn leaves(&mut self) -> bool {
-        self.temper == Temper::Even && self.next().is_multiple_of(64)
+        self.strategy == Strategy::Even && self.next().is_multiple_of(64)
     }
 
-    /// Whether a thread shall pause where it need not.
+    /// Whether a thread pauses now, though it need not.
     pub(super) fn pauses(&mut self) -> bool {
-        self.temper == Temper::Even && self.next().is_multiple_of(4)
+        self.strategy == Strategy::Even && self.next().is_multiple_of(4)
     }
 
     fn bit(&mut self, ready: u32) -> u32 {
-        match self.temper {
-            Temper::Indices => ready.trailing_zeros(),
-            Temper::Reverse => 31 - ready.leading_zeros(),
+        match self.strategy {
+            Strategy::Indices => ready.trailing_zeros(),
+            Strategy::Reverse => 31 - ready.leading_zeros(),
             _ => {
                 let turn = self.next() as u32 % 32;
                 (ready.rotate_right(turn).trailing_zeros() + turn) % 32

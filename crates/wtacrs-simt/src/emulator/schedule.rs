@@ -1,11 +1,11 @@
-//! Runs blocks: resumes one ready thread after another until all have ended, or nobody can go on.
+//! Runs blocks: resumes one ready thread after another until all have ended, or none can go on.
 
-use super::fault::{Doing, Fault, MaskMisuse};
+use super::fault::{Activity, Fault, MaskMisuse};
+use super::lanes::lanes;
 use super::machine::{Block, Status, Thread, enter};
 use super::order::Order;
-use super::rendezvous::lanes;
-use super::stack::{Colored, MOST, Stacks};
-use super::{Counts, Launch};
+use super::shape::{Counts, Launch};
+use super::stack::{MOST, Stacks, StaggeredStack};
 use corosensei::{Coroutine, CoroutineResult};
 use rayon::prelude::*;
 use std::any::Any;
@@ -15,25 +15,32 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Shared memory of a block on the largest GPUs of today.
-const SHARED_MOST: u32 = 227 * 1024;
-
-/// Rounds in which only spinning threads run and no store or atomic operation changes anything: nothing ever will.
+/// After so many rounds in which only spinning threads ran and none changed anything, the launch is a deadlock.
 const IDLE_ROUNDS: u32 = 1000;
 
 type Kernel<'a> = &'a (dyn Fn() + Sync);
 
-pub(super) fn run(launch: Launch, kernel: Kernel<'_>) -> Result<Counts, Fault> {
-    check(&launch)?;
-    let [x, y, z] = launch.grid;
-    let blocks = u64::from(x) * u64::from(y) * u64::from(z);
-    if launch.cooperative {
+/// Runs `kernel` once by every thread of the launch.
+///
+/// # Errors
+///
+/// The first mistake that a thread of the lowest faulty block makes. Everything that the kernel wrote before stays written.
+pub fn launch(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<(), Fault> {
+    count(launch, kernel).map(|_| ())
+}
+
+/// [`launch()`] with counts.
+///
+/// # Errors
+///
+/// As for [`launch()`].
+pub fn count(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<Counts, Fault> {
+    launch.check()?;
+    let blocks = launch.blocks();
+    if launch.cooperative || blocks == 1 {
         return together(&launch, 0..blocks, kernel);
     }
-    if blocks == 1 {
-        return together(&launch, 0..1, kernel);
-    }
-    // The lowest faulty block's fault is the launch's, whichever was found first.
+    // The launch reports the fault of the lowest faulty block, whichever was found first.
     let lowest = AtomicU64::new(u64::MAX);
     let barriers = AtomicU64::new(0);
     let found: Mutex<Option<(u64, Fault)>> = Mutex::new(None);
@@ -42,9 +49,7 @@ pub(super) fn run(launch: Launch, kernel: Kernel<'_>) -> Result<Counts, Fault> {
             return;
         }
         match together(&launch, index..index + 1, kernel) {
-            Ok(counts) => {
-                barriers.fetch_max(counts.barriers, Relaxed);
-            }
+            Ok(counts) => _ = barriers.fetch_max(counts.barriers, Relaxed),
             Err(fault) => {
                 lowest.fetch_min(index, Relaxed);
                 let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -58,23 +63,9 @@ pub(super) fn run(launch: Launch, kernel: Kernel<'_>) -> Result<Counts, Fault> {
     found.map_or(Ok(Counts { barriers: barriers.into_inner() }), |(_, fault)| Err(fault))
 }
 
-fn check(launch: &Launch) -> Result<(), Fault> {
-    let Launch { grid: [x, y, z], block, shared_bytes, .. } = *launch;
-    let wrong = if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > 65_535 || z > 65_535 {
-        format!("a grid of {x} × {y} × {z} blocks")
-    } else if block == 0 || block % 32 != 0 || block > 1024 {
-        format!("{block} threads in a block")
-    } else if shared_bytes > SHARED_MOST {
-        format!("{shared_bytes} bytes of shared memory in a block")
-    } else {
-        return Ok(());
-    };
-    Err(Fault::Shape(wrong))
-}
+type Routine = Coroutine<(), (), (), StaggeredStack>;
 
-type Routine = Coroutine<(), (), (), Colored>;
-
-/// A block and the stacks of its threads. The coroutines come first, so that they are gone before the block is.
+/// A block and the stacks of its threads. The coroutines come first, so that they are dropped before the block.
 struct Resident {
     routines: Vec<Option<Routine>>,
     block: Rc<Block>,
@@ -83,7 +74,6 @@ struct Resident {
 
 /// Runs blocks that are resident together, on this OS thread.
 fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) -> Result<Counts, Fault> {
-    let [x, y, _] = launch.grid.map(u64::from);
     let threads = (range.end - range.start) * u64::from(launch.block);
     if threads > MOST as u64 {
         let reason = format!("a cooperative launch may have {MOST}");
@@ -93,8 +83,7 @@ fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) ->
     let changes = Rc::default();
     let mut residents: Vec<_> = range
         .map(|i| {
-            let index = [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32];
-            let block = Block::new(index, launch, Order::new(launch.seed, i), &changes);
+            let block = Block::new(launch.block_index(i), launch, Order::new(launch.seed, i), &changes);
             let routines = (0..launch.block).map(|_| None).collect();
             Resident { routines, block, last_warp: 0 }
         })
@@ -166,7 +155,7 @@ fn run_some(
     })
 }
 
-/// As [`run_some`], and passes panics of threads on; which thread runs is told in `running`.
+/// [`run_some`] without its guard against panics; keeps the running thread's index in `running`.
 fn step(
     resident: &mut Resident,
     stacks: &mut Stacks,
@@ -250,22 +239,22 @@ fn message(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Nobody can go on: why? A block in which nobody spins says most, since others may wait for it.
+/// Why no thread can go on. A block in which no thread spins explains most, since the others may wait for it.
 fn diagnose(residents: &[Resident]) -> Fault {
     let stuck = residents.iter().map(|resident| &*resident.block).filter(|block| !block.is_finished());
     let faults = stuck.map(|block| {
-        let (stands, block_index) = (block.stands(), block.index);
-        let any = |what: fn(&Doing) -> bool| stands.iter().any(|stand| what(&stand.doing));
-        if any(|doing| matches!(doing, Doing::Spinning(_))) {
-            return Fault::Deadlock { block: block_index, stands };
+        let (groups, block_index) = (block.groups(), block.index);
+        let any = |what: fn(&Activity) -> bool| groups.iter().any(|group| what(&group.activity));
+        if any(|activity| matches!(activity, Activity::Spinning(_))) {
+            return Fault::Deadlock { block: block_index, groups };
         }
         if let Some(fault) = misused_mask(block) {
             return fault;
         }
-        if any(|doing| matches!(doing, Doing::Barrier(_))) {
-            return Fault::BarrierDivergence { block: block_index, stands };
+        if any(|activity| matches!(activity, Activity::Barrier(_))) {
+            return Fault::BarrierDivergence { block: block_index, groups };
         }
-        Fault::WarpDivergence { block: block_index, stands }
+        Fault::WarpDivergence { block: block_index, groups }
     });
     let faults: Vec<_> = faults.collect();
     let says_most = faults.iter().position(|fault| !matches!(fault, Fault::Deadlock { .. })).unwrap_or(0);

@@ -1,25 +1,25 @@
-//! What is known of every byte of shared memory: who wrote it, who read it since, and whether a copy awaits it.
+//! The record of every byte of shared memory: its last writer, its readers since, and whether a copy is on its way there.
 //!
-//! Races are found as FastTrack (Flanagan and Freund, 2009) finds them. Every thread has a clock, and an access leaves a
-//! stamp: its thread, and the thread's clock then. A block's barrier lifts the floor above all clocks; a stamp below the
-//! floor is ordered before everything that comes. A warp's barrier advances the clocks of its lanes, and each lane
-//! learns what the others have known. An access that meets another thread's stamp, neither below the floor nor below
-//! what this thread knows of that thread's clock, races with it, if one of the two writes.
+//! Races are found as FastTrack (Flanagan and Freund, 2009) finds them. Every thread has a clock. An access leaves a stamp:
+//! its thread, and that thread's clock. A block's barrier lifts the floor above all clocks, and a stamp below the floor is
+//! ordered before everything that follows. A warp's barrier advances the clocks of its lanes, and each lane learns the
+//! clocks that the others knew. Two accesses race if one of them writes and the later thread finds a stamp of another
+//! thread that is neither below the floor nor below the clock that it knows of that thread.
 //!
-//! Shuffles, votes and matrix operations order nothing, as on a GPU. A fence, an acquire or a release may order what is
-//! not followed here, and lifts the floor: such kernels lose some checks, and no correct one is refused.
+//! Shuffles, votes and matrix operations order nothing, as on a GPU. A fence, an acquire or a release can order accesses
+//! in ways that the record does not follow, so each of them lifts the floor: such kernels lose some checks, and no correct
+//! kernel is refused.
 //!
 //! Stamps are kept for words of four bytes, and for single bytes where a smaller access has touched the word.
 
-use super::fault::{Fault, Place};
-use super::machine::Thread;
-use super::rendezvous::lanes;
+use super::lanes::lanes;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
-/// Clocks stay below; a block that synchronises more often is no longer checked for races.
+/// Clocks stay below this. A block that synchronises more often is no longer checked for races.
 const CLOCKS: u32 = 1 << 21;
 
-/// A thread's index, whether its access was atomic, and its clock; 0 is no access, for clocks begin at 1.
+/// A thread's index, whether its access was atomic, and its clock. 0 stands for no access, since clocks begin at 1.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Stamp(u32);
 
@@ -52,7 +52,7 @@ impl Stamp {
     }
 }
 
-/// Of a word, or of a byte.
+/// The accesses to a word, or to a byte.
 #[derive(Clone, Copy, Default)]
 struct Trace {
     write: Stamp,
@@ -67,18 +67,25 @@ struct Trace {
 /// Set in a word's state when its bytes have traces of their own.
 const SPLIT: u16 = 1 << 15;
 
-/// Of a block's shared memory.
+/// The record of a block's shared memory.
 pub(super) struct Shadow {
     words: Vec<Cell<Trace>>,
     /// 1 + the thread whose copy has not landed, or 0; and [`SPLIT`].
     states: Vec<Cell<u16>>,
-    /// Made when first needed.
+    /// Traces of single bytes; empty until one is needed.
     bytes: RefCell<Vec<Trace>>,
-    /// Accesses before this clock are ordered before all that come.
+    /// Accesses before this clock are ordered before all later ones.
     floor: Cell<u32>,
     /// The latest of all threads' clocks.
     latest: Cell<u32>,
+    /// The clock of each thread.
+    clocks: Vec<Cell<u32>>,
+    /// For each warp, made at its first barrier.
+    known: Vec<RefCell<Option<Box<KnownClocks>>>>,
 }
+
+/// For each lane of a warp, the clocks that it knows of all lanes.
+type KnownClocks = [[u32; 32]; 32];
 
 /// What an access does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,14 +95,36 @@ pub(super) enum Access {
     Atomic,
 }
 
-/// What an access met.
-enum Trouble {
+/// Why an access to a byte of shared memory is a fault.
+#[derive(Clone, Copy)]
+pub(super) struct Trouble {
+    pub(super) offset: u32,
+    pub(super) kind: TroubleKind,
+}
+
+/// What is wrong with the byte.
+#[derive(Clone, Copy)]
+pub(super) enum TroubleKind {
     Unwritten,
-    Race(Stamp, &'static str),
+    /// Another thread accessed it, with nothing to order the two.
+    Race {
+        other: u32,
+        how: &'static str,
+    },
+    /// A copy of a thread has not landed.
+    InFlight {
+        issuer: u32,
+    },
+}
+
+/// A race with the access that left a stamp.
+fn race(stamp: Stamp, how: &'static str) -> TroubleKind {
+    TroubleKind::Race { other: stamp.thread(), how }
 }
 
 impl Shadow {
-    pub(super) fn new(bytes: u32) -> Self {
+    /// For a block of so many threads.
+    pub(super) fn new(bytes: u32, threads: u32) -> Self {
         let words = bytes.div_ceil(4) as usize;
         Self {
             words: vec![Cell::default(); words],
@@ -103,20 +132,21 @@ impl Shadow {
             bytes: RefCell::default(),
             floor: Cell::new(1),
             latest: Cell::new(1),
+            clocks: vec![Cell::new(1); threads as usize],
+            known: (0..threads.div_ceil(32)).map(|_| RefCell::default()).collect(),
         }
     }
 
-    /// Orders all that was before all that comes.
-    pub(super) fn lift(&self) {
+    /// Orders all accesses so far before all later ones.
+    pub(super) fn order_all(&self) {
         let floor = (self.latest.get() + 1).min(CLOCKS - 1);
         self.floor.set(floor);
         self.latest.set(floor);
     }
 
     /// Lanes of a warp order their accesses: each learns what all of them know.
-    pub(super) fn join(&self, thread: &Thread, mask: u32) {
-        let block = thread.block();
-        let mut known = thread.warp().known.borrow_mut();
+    pub(super) fn join(&self, warp: u32, mask: u32) {
+        let mut known = self.known[warp as usize].borrow_mut();
         let known = known.get_or_insert_with(|| Box::new([[0; 32]; 32]));
         let mut all = [0; 32];
         for lane in lanes(mask) {
@@ -125,7 +155,7 @@ impl Shadow {
             }
         }
         for lane in lanes(mask) {
-            let clock = &block.threads[(thread.index - thread.lane() + lane) as usize].clock;
+            let clock = &self.clocks[(warp * 32 + lane) as usize];
             let next = (clock.get().max(self.floor.get()) + 1).min(CLOCKS - 1);
             clock.set(next);
             all[lane as usize] = next;
@@ -136,160 +166,131 @@ impl Shadow {
         }
     }
 
-    /// Notes an access to bytes that lie within the block's; ends the launch if it must not be.
+    /// Records an access to bytes that lie within the block's, or says why it is a fault.
     #[inline(always)]
-    pub(super) fn access(&self, thread: &Thread, offset: u32, bytes: u32, access: Access, place: Place) {
-        let clock = thread.clock.get().max(self.floor.get());
+    pub(super) fn access(&self, thread: u32, offset: u32, bytes: u32, access: Access) -> Result<(), Trouble> {
+        let clock = self.clocks[thread as usize].get().max(self.floor.get());
         if bytes < 4 {
-            self.partly(thread, clock, offset, bytes, access, place);
-            return;
+            return self.partly(thread, clock, offset, bytes, access);
         }
         for word in offset / 4..(offset + bytes) / 4 {
             let state = self.states[word as usize].get();
             if state != 0 {
-                self.closely(thread, clock, word, access, place);
+                self.closely(thread, clock, word, access)?;
                 continue;
             }
-            // SAFETY: one thread of a block runs at a time, and what the trace's method calls does not touch traces.
+            // SAFETY: one thread of a block runs at a time, and nothing that the trace's method calls accesses traces.
             let trace = unsafe { &mut *self.words[word as usize].as_ptr() };
-            if let Err(trouble) = trace.access(self, thread, clock, access) {
-                self.refuse(thread, 4 * word, access, &trouble, place);
-            }
+            trace.access(self, thread, clock, access).map_err(|kind| Trouble { offset: 4 * word, kind })?;
         }
+        Ok(())
     }
 
-    /// A copy into bytes that lie within the block's begins: a write, and nobody may access them until it has landed.
-    pub(super) fn depart(&self, thread: &Thread, offset: u32, bytes: u32, place: Place) {
-        self.access(thread, offset, bytes, Access::Write, place);
+    /// A copy begins into bytes that lie within the block's. It counts as a write, and until it has landed every access to
+    /// them is a fault.
+    pub(super) fn depart(&self, thread: u32, offset: u32, bytes: u32) -> Result<(), Trouble> {
+        self.access(thread, offset, bytes, Access::Write)?;
         for state in &self.states[offset as usize / 4..(offset + bytes) as usize / 4] {
-            state.set(state.get() & SPLIT | (thread.index + 1) as u16);
+            state.set(state.get() & SPLIT | (thread + 1) as u16);
         }
+        Ok(())
     }
 
     /// The copy has landed: its issuer writes the bytes now.
-    pub(super) fn land(&self, thread: &Thread, offset: u32, bytes: u32, place: Place) {
+    pub(super) fn land(&self, thread: u32, offset: u32, bytes: u32) -> Result<(), Trouble> {
         for state in &self.states[offset as usize / 4..(offset + bytes) as usize / 4] {
             state.set(state.get() & SPLIT);
         }
-        self.access(thread, offset, bytes, Access::Write, place);
+        self.access(thread, offset, bytes, Access::Write)
     }
 
-    /// A word that awaits a copy, or whose bytes have their own traces.
+    /// A word that awaits a copy, or whose bytes have traces of their own.
     #[cold]
-    fn closely(&self, thread: &Thread, clock: u32, word: u32, access: Access, place: Place) {
-        self.refuse_flight(thread, word, place);
-        let mut bytes = self.bytes.borrow_mut();
-        for at in 4 * word..4 * word + 4 {
-            if let Err(trouble) = bytes[at as usize].access(self, thread, clock, access) {
-                drop(bytes);
-                self.refuse(thread, at, access, &trouble, place);
-            }
-        }
+    fn closely(&self, thread: u32, clock: u32, word: u32, access: Access) -> Result<(), Trouble> {
+        self.check_flight(word)?;
+        self.access_bytes(thread, clock, 4 * word..4 * word + 4, access)
     }
 
-    /// Less than a word.
-    fn partly(&self, thread: &Thread, clock: u32, offset: u32, count: u32, access: Access, place: Place) {
+    /// An access to less than a word.
+    fn partly(&self, thread: u32, clock: u32, offset: u32, count: u32, access: Access) -> Result<(), Trouble> {
         let word = offset / 4;
-        self.refuse_flight(thread, word, place);
-        let mut bytes = self.bytes.borrow_mut();
+        self.check_flight(word)?;
         let state = &self.states[word as usize];
         if state.get() & SPLIT == 0 {
             state.set(state.get() | SPLIT);
+            let mut bytes = self.bytes.borrow_mut();
             bytes.resize(4 * self.words.len(), Trace::default());
             bytes[4 * word as usize..][..4].fill(self.words[word as usize].get());
         }
-        for at in offset..offset + count {
-            if let Err(trouble) = bytes[at as usize].access(self, thread, clock, access) {
-                drop(bytes);
-                self.refuse(thread, at, access, &trouble, place);
-            }
+        self.access_bytes(thread, clock, offset..offset + count, access)
+    }
+
+    fn access_bytes(&self, thread: u32, clock: u32, range: Range<u32>, access: Access) -> Result<(), Trouble> {
+        let mut bytes = self.bytes.borrow_mut();
+        for offset in range {
+            let accessed = bytes[offset as usize].access(self, thread, clock, access);
+            accessed.map_err(|kind| Trouble { offset, kind })?;
         }
+        Ok(())
     }
 
     #[inline(always)]
-    fn refuse_flight(&self, thread: &Thread, word: u32, place: Place) {
-        let state = self.states[word as usize].get() & !SPLIT;
-        if state != 0 {
-            self.in_flight(thread, word, u32::from(state) - 1, place);
+    fn check_flight(&self, word: u32) -> Result<(), Trouble> {
+        match self.states[word as usize].get() & !SPLIT {
+            0 => Ok(()),
+            issuer => Err(Trouble { offset: 4 * word, kind: TroubleKind::InFlight { issuer: u32::from(issuer) - 1 } }),
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn in_flight(&self, thread: &Thread, word: u32, issuer: u32, place: Place) -> ! {
-        let flights = thread.block().threads[issuer as usize].flights.borrow();
-        let covers = flights.iter().find(|flight| flight.to / 4 <= word && word < (flight.to + flight.bytes) / 4);
-        let issued = covers.map_or(place, |flight| flight.place);
-        drop(flights);
-        thread.fail(Fault::InFlight { culprit: thread.culprit(place), offset: 4 * word, issuer, issued })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn refuse(&self, thread: &Thread, offset: u32, access: Access, trouble: &Trouble, place: Place) -> ! {
-        let culprit = thread.culprit(place);
-        thread.fail(match *trouble {
-            Trouble::Unwritten => Fault::Unwritten { culprit, offset },
-            Trouble::Race(stamp, before) => {
-                let other = stamp.thread();
-                let now = match access {
-                    Access::Read => "read",
-                    Access::Write => "written",
-                    Access::Atomic => "changed atomically",
-                };
-                Fault::Race { culprit, offset, other, how: format!("{before} by thread {other} and {now} here") }
-            }
-        })
-    }
-
-    /// Whether what left the stamp comes before everything that the thread does now.
+    /// Whether the access that left the stamp comes before everything that the thread does now.
     #[inline(always)]
-    fn is_before(&self, stamp: Stamp, thread: &Thread) -> bool {
-        stamp.clock() < self.floor.get() || stamp.thread() == thread.index || self.is_known(stamp, thread)
+    fn is_before(&self, stamp: Stamp, thread: u32) -> bool {
+        stamp.clock() < self.floor.get() || stamp.thread() == thread || self.is_known(stamp, thread)
     }
 
-    /// By a warp's barrier.
-    fn is_known(&self, stamp: Stamp, thread: &Thread) -> bool {
-        stamp.warp() == thread.index / 32 && knows(thread, stamp.thread() % 32, stamp.clock())
+    /// Whether a warp's barrier orders the access before.
+    fn is_known(&self, stamp: Stamp, thread: u32) -> bool {
+        stamp.warp() == thread / 32 && self.knows(thread, stamp.thread() % 32, stamp.clock())
             || self.latest.get() == CLOCKS - 1
     }
-}
 
-/// Whether a thread has learnt that a lane of its warp has passed a clock.
-fn knows(thread: &Thread, lane: u32, clock: u32) -> bool {
-    thread.warp().known.borrow().as_ref().is_some_and(|known| clock < known[thread.lane() as usize][lane as usize])
+    /// Whether a thread has learnt that a lane of its warp has passed a clock.
+    fn knows(&self, thread: u32, lane: u32, clock: u32) -> bool {
+        let known = self.known[(thread / 32) as usize].borrow();
+        known.as_ref().is_some_and(|known| clock < known[(thread % 32) as usize][lane as usize])
+    }
 }
 
 impl Trace {
     #[inline(always)]
-    fn access(&mut self, shadow: &Shadow, thread: &Thread, clock: u32, access: Access) -> Result<(), Trouble> {
+    fn access(&mut self, shadow: &Shadow, thread: u32, clock: u32, access: Access) -> Result<(), TroubleKind> {
         match access {
             Access::Read => self.read(shadow, thread, clock),
             Access::Write => self.write(shadow, thread, clock, false),
-            Access::Atomic if self.write == Stamp::NONE => Err(Trouble::Unwritten),
+            Access::Atomic if self.write == Stamp::NONE => Err(TroubleKind::Unwritten),
             Access::Atomic => self.write(shadow, thread, clock, true),
         }
     }
 
     #[inline(always)]
-    fn read(&mut self, shadow: &Shadow, thread: &Thread, clock: u32) -> Result<(), Trouble> {
+    fn read(&mut self, shadow: &Shadow, thread: u32, clock: u32) -> Result<(), TroubleKind> {
         if self.write == Stamp::NONE {
-            return Err(Trouble::Unwritten);
+            return Err(TroubleKind::Unwritten);
         }
         if !shadow.is_before(self.write, thread) {
-            return Err(Trouble::Race(self.write, self.written()));
+            return Err(race(self.write, self.written()));
         }
-        let mut stamp = Stamp::new(thread.index, false, clock);
-        let mut readers = 1 << thread.lane();
+        let mut stamp = Stamp::new(thread, false, clock);
+        let mut readers = 1 << (thread % 32);
         if self.read == stamp && self.readers == readers {
             return Ok(());
         }
         if self.read.clock() >= shadow.floor.get() {
             if self.read.warp() != stamp.warp() {
                 self.other = self.read;
-            } else if self.readers != readers && !self.replaces(thread, clock) {
+            } else if self.readers != readers && !self.replaces(shadow, thread, clock) {
                 readers |= self.readers;
-                stamp = Stamp::new(thread.index, false, clock.min(self.read.clock()));
+                stamp = Stamp::new(thread, false, clock.min(self.read.clock()));
             }
         } else {
             self.other = Stamp::NONE;
@@ -299,35 +300,35 @@ impl Trace {
         Ok(())
     }
 
-    /// Whether all earlier readers, of the same warp, come before this read.
+    /// Whether all earlier readers, which are of the same warp, come before this read.
     #[inline(always)]
-    fn replaces(&self, thread: &Thread, clock: u32) -> bool {
+    fn replaces(&self, shadow: &Shadow, thread: u32, clock: u32) -> bool {
         let before = self.read.clock();
-        clock != before && lanes(self.readers).all(|lane| lane == thread.lane() || knows(thread, lane, before))
+        clock != before && lanes(self.readers).all(|lane| lane == thread % 32 || shadow.knows(thread, lane, before))
     }
 
     #[inline(always)]
-    fn write(&mut self, shadow: &Shadow, thread: &Thread, clock: u32, atomic: bool) -> Result<(), Trouble> {
+    fn write(&mut self, shadow: &Shadow, thread: u32, clock: u32, atomic: bool) -> Result<(), TroubleKind> {
         let floor = shadow.floor.get();
         if self.write.clock() >= floor && !(atomic && self.write.is_atomic()) && !shadow.is_before(self.write, thread) {
-            return Err(Trouble::Race(self.write, self.written()));
+            return Err(race(self.write, self.written()));
         }
         if self.read.clock() >= floor {
             self.after_reads(shadow, thread)?;
         }
-        *self = Self { write: Stamp::new(thread.index, atomic, clock), ..Self::default() };
+        *self = Self { write: Stamp::new(thread, atomic, clock), ..Self::default() };
         Ok(())
     }
 
     /// Whether the reads come before what the thread does now.
-    fn after_reads(&self, shadow: &Shadow, thread: &Thread) -> Result<(), Trouble> {
+    fn after_reads(&self, shadow: &Shadow, thread: u32) -> Result<(), TroubleKind> {
         let warp = self.read.thread() & !31;
         let one = |lane| Stamp::new(warp + lane, false, self.read.clock());
         if let Some(lane) = lanes(self.readers).find(|&lane| !shadow.is_before(one(lane), thread)) {
-            return Err(Trouble::Race(one(lane), "read"));
+            return Err(race(one(lane), "read"));
         }
         if self.other != Stamp::NONE && !shadow.is_before(self.other, thread) {
-            return Err(Trouble::Race(self.other, "read"));
+            return Err(race(self.other, "read"));
         }
         Ok(())
     }

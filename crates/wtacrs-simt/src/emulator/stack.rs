@@ -1,22 +1,22 @@
-//! Stacks of coroutines: pooled, and few enough for the system.
+//! Stacks of coroutines, pooled, and no more than the system allows.
 
 use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use std::sync::{Condvar, Mutex};
 
-/// Of one stack. Only pages that are touched cost memory.
+/// Bytes of one stack. Only pages that are touched cost memory.
 const BYTES: usize = 256 * 1024;
 
-/// Stacks that may exist at once: each is two mappings (guard and stack), of which Linux allows 65,530 by default.
+/// The most stacks at once. Each is two mappings (guard and stack), of which Linux allows 65,530 by default.
 pub(super) const MOST: usize = 24 * 1024;
 
 /// A stack whose base is moved a little, so that the tops of many stacks do not share the same few cache sets.
-pub(super) struct Colored {
+pub(super) struct StaggeredStack {
     inner: DefaultStack,
     base: StackPointer,
 }
 
 // SAFETY: the inner stack's memory and guard page, less at most 4 KiB of 256 KiB at the base.
-unsafe impl Stack for Colored {
+unsafe impl Stack for StaggeredStack {
     fn base(&self) -> StackPointer {
         self.base
     }
@@ -36,7 +36,7 @@ unsafe impl Stack for Colored {
     }
 }
 
-impl Colored {
+impl StaggeredStack {
     fn new(color: usize) -> std::io::Result<Self> {
         let inner = DefaultStack::new(BYTES)?;
         let lower = color % 16 * 256;
@@ -46,7 +46,7 @@ impl Colored {
 }
 
 struct Pool {
-    idle: Vec<Colored>,
+    idle: Vec<StaggeredStack>,
     /// Stacks that launches have reserved.
     reserved: usize,
 }
@@ -58,9 +58,9 @@ fn locked() -> std::sync::MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The right to use so many stacks, and those in use. Given back when dropped.
+/// A reservation of so many stacks, with those that are idle meanwhile. Returned when dropped.
 pub(super) struct Stacks {
-    idle: Vec<Colored>,
+    idle: Vec<StaggeredStack>,
     reserved: usize,
     made: usize,
 }
@@ -77,17 +77,17 @@ impl Stacks {
         Self { idle: Vec::new(), reserved: count, made: 0 }
     }
 
-    /// A stack; the one given back last, if any.
-    pub(super) fn take(&mut self) -> std::io::Result<Colored> {
+    /// A stack: the one returned last, if there is one.
+    pub(super) fn take(&mut self) -> std::io::Result<StaggeredStack> {
         if let Some(stack) = self.idle.pop() {
             return Ok(stack);
         }
         let pooled = locked().idle.pop();
         self.made += 1;
-        pooled.map_or_else(|| Colored::new(self.made), Ok)
+        pooled.map_or_else(|| StaggeredStack::new(self.made), Ok)
     }
 
-    pub(super) fn give(&mut self, stack: Colored) {
+    pub(super) fn give(&mut self, stack: StaggeredStack) {
         self.idle.push(stack);
     }
 }

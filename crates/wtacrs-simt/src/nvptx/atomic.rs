@@ -3,7 +3,7 @@
 
 use core::arch::asm;
 
-/// Gives a trait of one type's instructions, its two implementations, and the functions that call them.
+/// Defines a trait of one type's instructions, implements it for both types, and defines the functions that call it.
 macro_rules! atomics {
     ($($name:ident, $ptx32:literal, $ptx64:literal;)*) => {
         /// An integer that atom instructions take. Pointers lead to global memory, u32 addresses to shared memory.
@@ -118,7 +118,7 @@ macro_rules! atomics {
         /// On shared memory.
         pub(crate) mod shared {
             use super::{Atomic, Operation};
-            use crate::shared::Address;
+            use crate::types::Address;
             $(
                 #[inline(always)]
                 pub(crate) unsafe fn $name<T: Atomic>(at: Address, _limit: Address, value: T) -> T {

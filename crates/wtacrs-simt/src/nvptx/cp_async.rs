@@ -1,6 +1,6 @@
 //! cp.async and its groups.
 
-use crate::shared::Address;
+use crate::types::Address;
 use core::arch::asm;
 
 #[inline(always)]

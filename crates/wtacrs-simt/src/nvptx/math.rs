@@ -56,6 +56,11 @@ macro_rules! convert {
 }
 
 #[inline(always)]
+pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+#[inline(always)]
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(convert!("cvt.f32.f16", reg32, reg16, bits))
 }

@@ -1,7 +1,7 @@
 //! ldmatrix and mma.sync.
 
 use super::llvm::{self, Four};
-use crate::shared::Address;
+use crate::types::Address;
 use core::arch::asm;
 
 /// One ldmatrix of four or two matrices. Inline PTX, since LLVM's intrinsics take generic addresses, which cost moves.

@@ -1,6 +1,6 @@
 //! ld and st, on global and shared memory, 1 to 16 bytes wide.
 
-use crate::memory::{U32x2, U32x4};
+use crate::types::{Address, U32x2, U32x4};
 use core::arch::asm;
 
 #[inline(always)]
@@ -21,7 +21,30 @@ pub(crate) unsafe fn store<T: Access>(to: *mut T, value: T) {
     unsafe { T::store(to, value) }
 }
 
-/// What one instruction loads or stores. Pointers lead to global memory, u32 addresses to shared memory.
+/// The address of the first byte of dynamic shared memory, whose name [`crate::shared_memory!`] declares.
+#[inline(always)]
+pub(crate) fn shared_base() -> u32 {
+    let address: u32;
+    // SAFETY: takes an address, which never changes.
+    unsafe {
+        asm!("mov.u32 {0}, wtacrs_shared;", out(reg32) address, options(pure, nomem, nostack, preserves_flags));
+    }
+    address
+}
+
+#[inline(always)]
+pub(crate) unsafe fn read_shared<T: Access>(from: Address, _limit: Address) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { T::read(from.0) }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn write_shared<T: Access>(to: Address, _limit: Address, value: T) {
+    // SAFETY: the caller's promise.
+    unsafe { T::write(to.0, value) }
+}
+
+/// A type that one instruction loads or stores. Pointers lead to global memory, u32 addresses to shared memory.
 pub trait Access: Copy {
     /// ld.global
     ///
@@ -59,7 +82,7 @@ pub trait Access: Copy {
     unsafe fn write(to: u32, value: Self);
 }
 
-/// One load. The type, the instruction, the register class and type, and the way from its bits.
+/// One load, by its instruction, the register class, the class and value of the address, and the type of the register.
 macro_rules! load {
     ($instruction:expr, $class:ident, $address:ident, $from:expr, $bits:ty) => {{
         let bits: $bits;

@@ -1,4 +1,4 @@
-//! The few calls of the CUDA driver that are used here, as a trait: what a test can put a recorder in the place of.
+//! The few calls of the CUDA driver that are used here, as a trait, so that tests can replace them by a recorder.
 
 use super::error::DriverError;
 use crate::launch::Shape;
@@ -27,11 +27,11 @@ handles! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceHandle(pub i32);
 
-/// A CUstream of somebody else's (a cudaStream_t is the same); null is the default stream.
+/// A borrowed CUstream (a cudaStream_t is the same); null is the default stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream(pub *mut c_void);
 
-/// Which number to ask of a device: the value of its CUdevice_attribute.
+/// A property of a device, by the value of its CUdevice_attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Attribute {
@@ -39,17 +39,17 @@ pub enum Attribute {
     Multiprocessors = 16,
     /// Bytes of the L2 cache.
     L2Bytes = 38,
-    /// The compute capability before the point.
+    /// The major compute capability.
     ComputeMajor = 75,
-    /// And behind it.
+    /// The minor compute capability.
     ComputeMinor = 76,
-    /// The most shared memory that a block can be given.
+    /// The most shared memory of a block.
     SharedBytes = 97,
 }
 
-/// What is asked of the CUDA driver, call by call; every failure names the call.
+/// Calls of the CUDA driver. Every failure names its call.
 ///
-/// Between the beginning and the end of a plan's execution there are only launches, and questions about the context.
+/// While a plan runs, there are only launches, and queries of the context.
 pub trait Calls {
     /// cuInit.
     fn init(&self) -> Result<(), DriverError>;
@@ -65,7 +65,7 @@ pub trait Calls {
     fn device_memory(&self, device: DeviceHandle) -> Result<u64, DriverError>;
     /// cuDeviceGetAttribute.
     fn device_attribute(&self, device: DeviceHandle, attribute: Attribute) -> Result<u32, DriverError>;
-    /// cuDevicePrimaryCtxGetState: whether somebody retains it.
+    /// cuDevicePrimaryCtxGetState: whether it is retained.
     fn is_primary_active(&self, device: DeviceHandle) -> Result<bool, DriverError>;
     /// cuDevicePrimaryCtxRetain.
     fn retain_primary(&self, device: DeviceHandle) -> Result<Context, DriverError>;
@@ -73,9 +73,9 @@ pub trait Calls {
     fn current_context(&self) -> Result<Option<Context>, DriverError>;
     /// cuCtxSetCurrent.
     fn set_current(&self, context: Context) -> Result<(), DriverError>;
-    /// cuCtxGetDevice: the current context's.
+    /// cuCtxGetDevice, of the current context.
     fn current_device(&self) -> Result<DeviceHandle, DriverError>;
-    /// cuCtxGetId: unique where a destroyed context's handle may be used again; none where the driver has no such call.
+    /// cuCtxGetId: unique, although a destroyed context's handle may be used again. None if the driver has no such call.
     fn context_id(&self, context: Context) -> Result<Option<u64>, DriverError>;
     /// cuModuleLoadDataEx, of PTX that ends with a NUL.
     fn load_module(&self, ptx: &str) -> Result<Module, DriverError>;
@@ -89,7 +89,7 @@ pub trait Calls {
     ///
     /// # Safety
     ///
-    /// The memory was [allocated](Self::allocate) in the current context, and nothing is launched with it any more.
+    /// The memory was [allocated](Self::allocate) in the current context, and no launch uses it any more.
     unsafe fn free(&self, memory: *mut u8) -> Result<(), DriverError>;
     /// cuMemcpyHtoD, after all that was launched before in the context.
     ///

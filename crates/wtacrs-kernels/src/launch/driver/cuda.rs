@@ -1,4 +1,4 @@
-//! The real driver: libcuda.so, loaded when it is first asked for.
+//! The real driver: libcuda.so, loaded at its first use.
 
 use super::calls::{Attribute, Calls, Context, DeviceHandle, Function, Module, Stream};
 use super::error::DriverError;
@@ -7,8 +7,7 @@ use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr;
 use cudarc::driver::sys;
 
-/// Calls come with their numbers, not as `sys`'s enum of them: a driver newer than the enum may return others, and an
-/// enum must not hold those.
+/// Statuses are numbers here, not `sys`'s enum: a newer driver may return others, and an enum must not hold those.
 type Code = c_uint;
 
 const SUCCESS: Code = 0;
@@ -31,8 +30,8 @@ macro_rules! table {
 
         impl Table {
             fn load() -> Result<Self, DriverError> {
-                // SAFETY: loading the vendor's driver runs its initialisers, which is what a user of CUDA wants. It
-                // cannot panic, for a library was just found.
+                // SAFETY: loading the vendor's driver runs its initialisers, as every user of CUDA does. It cannot panic,
+                // because the library was just found.
                 let library = unsafe {
                     if !sys::is_culib_present() {
                         return Err(DriverError::NoLibrary);
@@ -110,7 +109,7 @@ impl Cuda {
 
     fn name(&self, code: Code) -> String {
         let mut name = ptr::null();
-        // SAFETY: the driver writes a pointer to a text of its own, or null, and needs no initialisation for it.
+        // SAFETY: the driver writes a pointer to a text of its own, or null, and this call needs no initialisation.
         let found = unsafe { (self.table.cuGetErrorName)(code, &mut name) };
         if found != SUCCESS || name.is_null() {
             return "an unknown error".to_owned();
@@ -126,10 +125,10 @@ impl core::fmt::Debug for Cuda {
     }
 }
 
-/// Calls a function of the table, and names it if it fails.
+/// Calls a function of the table; an error names it.
 macro_rules! call {
     ($self:ident.$symbol:ident($($argument:expr),*)) => {
-        // SAFETY: the arguments are of the function's types; what they point to lives here, or the caller vouches for.
+        // SAFETY: the arguments have the function's types. The memory that they point to lives here, or is the caller's promise.
         $self.check(stringify!($symbol), unsafe { ($self.table.$symbol)($($argument),*) })
     };
 }
@@ -207,7 +206,7 @@ impl Calls for Cuda {
     fn context_id(&self, context: Context) -> Result<Option<u64>, DriverError> {
         let Some(get) = self.table.cuCtxGetId else { return Ok(None) };
         let mut id = 0;
-        // SAFETY: the context is one that the driver gave.
+        // SAFETY: the driver returned the context.
         self.check("cuCtxGetId", unsafe { get(context.0 as sys::CUcontext, &mut id) })?;
         Ok(Some(id))
     }
@@ -262,10 +261,10 @@ impl Calls for Cuda {
     }
 
     unsafe fn copy_to_device(&self, to: *mut u8, from: &[u8]) -> Result<(), DriverError> {
-        // Streams that do not wait for the default one would not be waited for.
+        // The copy waits for the default stream, but not for streams that are independent of it.
         call!(self.cuCtxSynchronize())?;
         call!(self.cuMemcpyHtoD_v2(to.addr() as u64, from.as_ptr().cast(), from.len()))?;
-        // A copy of pageable memory may return when it is staged, before it has arrived.
+        // A copy from pageable memory may return before it has arrived.
         call!(self.cuCtxSynchronize())
     }
 

@@ -1,4 +1,4 @@
-//! Why the CUDA driver cannot be used, or refuses a call.
+//! The errors of the CUDA driver layer.
 
 use super::ptx::Version;
 
@@ -9,7 +9,7 @@ pub enum DriverError {
     /// No driver library can be loaded.
     #[error("there is no CUDA driver on this machine (no libcuda.so)")]
     NoLibrary,
-    /// The driver library lacks a call: no NVIDIA driver of the last years does.
+    /// The driver library lacks a call that all NVIDIA drivers of the last years have.
     #[error("the CUDA driver library has no {call}: it is damaged, or too old")]
     MissingCall {
         /// The call.
@@ -28,15 +28,15 @@ pub enum DriverError {
         /// The PTX version of the kernels.
         ptx: Version,
     },
-    /// A driver, but no GPU that it can use.
+    /// A driver without a GPU that it can use.
     #[error("the CUDA driver finds no GPU")]
     NoDevice,
-    /// A GPU that is not there.
+    /// A GPU with a number that the driver does not have.
     #[error("there is no GPU {ordinal}: the CUDA driver finds {count}")]
     NoSuchDevice {
         /// The number asked for.
         ordinal: u32,
-        /// How many there are.
+        /// How many GPUs there are.
         count: u32,
     },
     /// A GPU that the kernels cannot run on.
@@ -44,15 +44,15 @@ pub enum DriverError {
     DeviceTooOld {
         /// The GPU.
         name: String,
-        /// The least that the kernels need.
+        /// The least compute capability that the kernels need.
         needed: Version,
-        /// What it has.
+        /// The GPU's compute capability.
         found: Version,
     },
     /// No context to work in.
     #[error("no CUDA context is current on this thread")]
     NoContext,
-    /// The PTX and this library were not made together.
+    /// The PTX does not have a kernel of this library: they were not built together.
     #[error("the kernels' PTX has no kernel {kernel}: build it again (cargo xtask ptx)")]
     NoKernel {
         /// The kernel.
@@ -63,19 +63,19 @@ pub enum DriverError {
     Cuda {
         /// The driver's call.
         call: &'static str,
-        /// The kernel, if it is about one.
+        /// The kernel that the call is about, if any.
         kernel: Option<&'static str>,
         /// The error's number.
         code: u32,
-        /// Its name, as the driver knows it.
+        /// The driver's name of the error.
         name: String,
-        /// What else the driver says; empty, or begins with a colon.
+        /// Further text of the driver; empty, or begins with a colon.
         detail: String,
     },
 }
 
 impl DriverError {
-    /// The same failure, with the kernel that it is about.
+    /// The same error, with the kernel that it is about.
     #[must_use]
     pub(super) fn of(mut self, about: &'static str) -> Self {
         if let Self::Cuda { kernel, .. } = &mut self {

@@ -10,10 +10,10 @@
 //! # Ok::<(), wtacrs_kernels::launch::driver::DriverError>(())
 //! ```
 //!
-//! Opening is slow the first time, for the driver compiles all kernels for its GPU: ptxas takes about five seconds for
-//! them. The driver keeps the result in a cache on disk. From then on only launches happen: nothing is allocated, copied
-//! or waited for, and all of it can be captured in a CUDA graph. `tests/driver.rs` proves it with a driver that writes
-//! every call down.
+//! Opening is slow the first time, because the driver compiles all kernels for its GPU: ptxas takes about five seconds for
+//! them. The driver keeps the result in a cache on disk. From then on there are only launches: nothing is allocated, copied
+//! or waited for, and everything can be captured in a CUDA graph. `tests/driver.rs` proves it with a driver that records
+//! every call.
 
 mod calls;
 mod cuda;
@@ -27,31 +27,30 @@ pub use self::ptx::{Ptx, Version};
 
 use super::{Kernel, Launcher, Shape};
 use crate::device::Device;
-use crate::kernel::ENTRY_POINTS;
 use core::ffi::c_void;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// A driver that was loaded, with the kernels that each context has got so far.
+/// A loaded driver, with the kernels of each context that has some.
 ///
-/// One for the process, unless a test makes its own. `Send` and `Sync` if its calls are.
+/// A process has one, unless a test makes its own. `Send` and `Sync` if its calls are.
 #[derive(Debug)]
 pub struct Installation<C = Cuda> {
     calls: C,
     version: Version,
-    /// Kernels stay until the process ends, as do the primary contexts that were retained: both are few.
+    /// Kernels and retained primary contexts stay until the process ends: both are few.
     contexts: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     primary: HashMap<DeviceHandle, Context>,
-    /// By what no other context ever has: see `Installation::key`.
+    /// By a key that no other context ever has: see `Installation::key`.
     kernels: HashMap<(Context, u64), Arc<Kernels>>,
 }
 
 impl Known {
-    /// A GPU's primary context, retained once and for good.
+    /// A GPU's primary context, retained once and never released.
     fn retain_primary(&mut self, calls: &impl Calls, device: DeviceHandle) -> Result<Context, DriverError> {
         if let Some(&context) = self.primary.get(&device) {
             return Ok(context);
@@ -90,13 +89,13 @@ impl Installation {
     ///
     /// # Errors
     ///
-    /// There is none; it is too old for the kernels' PTX; it finds no GPU.
+    /// The machine has no driver; it is too old for the kernels' PTX; it finds no GPU.
     pub fn find() -> Result<Arc<Self>, DriverError> {
         static FOUND: OnceLock<Result<Arc<Installation>, DriverError>> = OnceLock::new();
         FOUND.get_or_init(|| Self::new(Cuda::load()?).map(Arc::new)).clone()
     }
 
-    /// The CUDA version of this machine's driver; there may be no GPU, and it may be too old.
+    /// The CUDA version of this machine's driver, even if it is too old or there is no GPU.
     ///
     /// # Errors
     ///
@@ -107,7 +106,7 @@ impl Installation {
 }
 
 impl<C: Calls> Installation<C> {
-    /// A driver by its calls.
+    /// A driver with these calls.
     ///
     /// # Errors
     ///
@@ -134,12 +133,12 @@ impl<C: Calls> Installation<C> {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn device_count(&self) -> Result<u32, DriverError> {
         self.calls.device_count()
     }
 
-    /// What a GPU is.
+    /// The properties of a GPU.
     ///
     /// # Errors
     ///
@@ -173,16 +172,16 @@ impl<C: Calls> Installation<C> {
         })
     }
 
-    /// What tells the current context from all others, also from one whose place it took: handles are used again.
+    /// A key that identifies the current context for good. Its handle does not: a later context may get the same one.
     ///
-    /// Drivers before CUDA 12 do not number contexts. There a primary context that is retained here has its handle for itself; of
-    /// others nothing is known, so that kernels are loaded anew for each [`Driver`], to stay until the process ends.
+    /// Drivers before CUDA 12 do not number contexts. There the handle of a primary context that is retained here stays its
+    /// own. Other contexts have no key, so each [`Driver`] loads their kernels again, to stay until the process ends.
     fn key(&self, known: &mut Known, context: Context) -> Result<Option<(Context, u64)>, DriverError> {
         if let Some(id) = self.calls.context_id(context)? {
             return Ok(Some((context, id)));
         }
         let device = self.calls.current_device()?;
-        // Retaining one that nobody uses would make it.
+        // Retaining an inactive one would create it.
         let is_primary = self.calls.is_primary_active(device)? && known.retain_primary(&self.calls, device)? == context;
         Ok(is_primary.then_some((context, 0)))
     }
@@ -202,11 +201,11 @@ impl<C: Calls> Installation<C> {
             return Err(DriverError::DeviceTooOld { name: device.name, needed: ptx.target, found });
         }
         let module = self.calls.load_module(ptx.text)?;
-        let mut functions = HashMap::with_capacity(ENTRY_POINTS.len());
-        for &name in ENTRY_POINTS {
+        let mut functions = HashMap::new();
+        for name in ptx.entry_points() {
             let function = self.calls.function(module, name)?;
-            // Now and for every kernel, so that no launch has to; a limit takes nothing from anyone. It also makes a
-            // driver that loads functions lazily load this one.
+            // For every kernel now, so that no launch has to. A limit reserves nothing. It also makes a driver that loads
+            // functions lazily load this one.
             self.calls.allow_shared_bytes(function, device.shared_bytes).map_err(|error| error.of(name))?;
             functions.insert(name, function);
         }
@@ -224,7 +223,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// No driver, one too old, no such GPU, a GPU too old, or what the driver says.
+    /// No driver or one that is too old; no such GPU or one that is too old; or the driver's error.
     pub fn open(ordinal: u32) -> Result<Self, DriverError> {
         Self::open_with(Installation::find()?, ordinal)
     }
@@ -240,7 +239,7 @@ impl Driver {
 }
 
 impl<C: Calls> Driver<C> {
-    /// [`Driver::open`] by another driver's calls.
+    /// [`Driver::open`] with another driver's calls.
     ///
     /// # Errors
     ///
@@ -255,7 +254,7 @@ impl<C: Calls> Driver<C> {
         Self::current_with(installation)
     }
 
-    /// [`Driver::current`] by another driver's calls.
+    /// [`Driver::current`] with another driver's calls.
     ///
     /// # Errors
     ///
@@ -271,7 +270,7 @@ impl<C: Calls> Driver<C> {
         &self.kernels.device
     }
 
-    /// The driver that the kernels are loaded by.
+    /// The driver that loaded the kernels.
     pub fn installation(&self) -> &Installation<C> {
         &self.installation
     }
@@ -285,7 +284,7 @@ impl<C: Calls> Driver<C> {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn ordinal(&self) -> Result<u32, DriverError> {
         for ordinal in 0..self.installation.device_count()? {
             if self.installation.handle(ordinal)? == self.kernels.handle {
@@ -299,16 +298,16 @@ impl<C: Calls> Driver<C> {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn is_current(&self) -> Result<bool, DriverError> {
         Ok(self.installation.calls.current_context()? == Some(self.context))
     }
 
-    /// Enqueues a kernel by its name: what a launcher does that does not know the type of the driver's calls.
+    /// Enqueues a kernel by its name, for launchers that do not know the type of the driver's calls.
     ///
     /// # Errors
     ///
-    /// There is no such kernel, or what the driver says.
+    /// No such kernel, or the driver's error.
     ///
     /// # Safety
     ///
@@ -326,7 +325,7 @@ impl<C: Calls> Driver<C> {
         launched.map_err(|error| error.of(name))
     }
 
-    /// A launcher on a stream of this context. Kernels run in the order of their launches; nobody waits for them here.
+    /// A launcher on a stream of this context. Kernels run in the order of their launches, and no call waits for them.
     ///
     /// # Safety
     ///
@@ -348,8 +347,8 @@ impl<C: Calls> Launcher for OnStream<'_, C> {
     type Error = DriverError;
 
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), DriverError> {
-        // SAFETY: the kernel's one argument is of type A, and the caller keeps its promises; those about the stream
-        // were made when this was.
+        // SAFETY: the kernel's one argument is of type A, and the caller keeps its promises. Those about the stream were made
+        // by the caller of `on`.
         unsafe { self.driver.enqueue(kernel.name(), shape, self.stream, (&raw const *args).cast()) }
     }
 }

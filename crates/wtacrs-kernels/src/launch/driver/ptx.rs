@@ -1,20 +1,20 @@
-//! The kernels as PTX text, built into this library, and which drivers and GPUs understand it.
+//! The kernels as PTX text, built into this library, and the drivers and GPUs that accept it.
 
 use core::fmt;
 
 /// Runs on sm_80 and everything later.
-const SM80: &str = concat!(include_str!("../../../../../kernels-ptx/wtacrs_sm80.ptx"), "\0");
+const SM80: &str = concat!(include_str!("../../../ptx/wtacrs_sm80.ptx"), "\0");
 
 /// A version: of CUDA, of PTX, or a compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// Before the point.
+    /// The number before the point.
     pub major: u32,
-    /// Behind it.
+    /// The number behind it.
     pub minor: u32,
 }
 
-/// PTX text with what its head says.
+/// PTX text with the versions of its head.
 #[derive(Clone, Copy, Debug)]
 pub struct Ptx {
     /// The text, ending with a NUL.
@@ -45,6 +45,12 @@ impl Ptx {
         }
     }
 
+    /// The names of its kernels.
+    pub fn entry_points(&self) -> impl Iterator<Item = &'static str> {
+        let heads = self.text.lines().filter_map(|line| line.split_once(".entry "));
+        heads.filter_map(|(_, head)| head.split('(').next()).map(str::trim)
+    }
+
     fn parse(text: &'static str) -> Option<Self> {
         let of = |directive: &str| text.lines().find_map(|line| line.trim().strip_prefix(directive)).map(str::trim);
         let (major, minor) = of(".version")?.split_once('.')?;
@@ -62,7 +68,7 @@ impl Version {
         Self { major, minor }
     }
 
-    /// The newest PTX that a driver of this CUDA version reads: the other way round of [`Ptx::needed_driver`].
+    /// The newest PTX that a driver of this CUDA version reads: the inverse of [`Ptx::needed_driver`].
     pub fn newest_ptx(self) -> Self {
         match (self.major, self.minor) {
             (..=8, _) => Self::new(5, 0),
@@ -75,7 +81,7 @@ impl Version {
         }
     }
 
-    /// From CUDA's way to write 12.4: 12040.
+    /// From CUDA's number, which is 12040 for 12.4.
     pub(super) const fn of_cuda(number: u32) -> Self {
         Self::new(number / 1000, number % 1000 / 10)
     }

@@ -1,19 +1,19 @@
-//! The host's atomics: blocks run on several OS threads.
+//! Atomics of the host, since blocks run on several OS threads.
 
-use super::{memory, shared as bytes, sync};
+use super::{memory, thread as waiting};
 use crate::emulator::fault::{Fault, Place};
 use crate::emulator::machine::{Polls, Thread, current};
 use crate::emulator::shadow::Access;
-use crate::shared::Address;
+use crate::types::Address;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Polls of one place that find the same value, after which it is asked whether anybody else does something meanwhile.
+/// After so many polls that found one value at one place, the thread must let others change something.
 const POLLS: u32 = 1 << 16;
-/// Polls of one place that find the same value, after which a thread hangs whatever others do.
+/// After so many polls that found one value at one place, the thread hangs, whatever others do.
 const MOST_POLLS: u32 = 1 << 24;
 
-/// An integer with an atomic twin.
+/// An integer with an atomic type of its own.
 pub trait Atomic: Copy + Eq + Ord {
     unsafe fn apply(at: *mut Self, change: Change<Self>) -> Self;
     unsafe fn load(at: *const Self, ordering: Ordering) -> Self;
@@ -80,7 +80,7 @@ atomics! {
     u64, AtomicU64;
 }
 
-/// Counts a poll that found the same as the last one; a thread that polls for ever without [`crate::sync::spin`] fails.
+/// Counts a poll that found the value of the last one. A thread that polls for ever without [`crate::sync::spin`] fails.
 #[inline(always)]
 fn polled(thread: &Thread, at: usize, value: u64, place: Place) {
     let mut polls = thread.polls.get();
@@ -94,12 +94,12 @@ fn polled(thread: &Thread, at: usize, value: u64, place: Place) {
     thread.polls.set(polls);
 }
 
-/// What others have done, which is more than before: if need be they get the chance, and if nobody does anything the thread polls
-/// for what will never come.
+/// Returns how much others have done, which is more than before; they run first if need be. If none of them does anything, the
+/// thread polls for a change that never comes, and fails.
 #[cold]
 fn others_went_on(thread: &Thread, polls: &Polls, place: Place) -> u64 {
     if thread.others() == polls.others {
-        sync::stand_aside(thread, place);
+        waiting::let_others_run(thread, place);
     }
     let now = thread.others();
     if now == polls.others || polls.count >= MOST_POLLS {
@@ -119,7 +119,7 @@ macro_rules! operations {
                 let place = Place(Location::caller());
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.breathe();
+                thread.pause_sometimes();
                 // SAFETY: the caller's promise.
                 let before = unsafe { T::apply(at, change) };
                 let changes = match change {
@@ -159,7 +159,7 @@ macro_rules! operations {
                 let place = Place(Location::caller());
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.breathe();
+                thread.pause_sometimes();
                 // SAFETY: the caller's promise.
                 let value = unsafe { T::load(at, ordering) };
                 polled(thread, at as usize, value.widened(), place);
@@ -171,7 +171,7 @@ macro_rules! operations {
             unsafe fn store<T: Atomic>(at: *mut T, value: T, ordering: Ordering) {
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.breathe();
+                thread.pause_sometimes();
                 thread.changed();
                 // SAFETY: the caller's promise.
                 unsafe { T::store(at, value, ordering) };
@@ -196,14 +196,14 @@ macro_rules! operations {
             pub(crate) unsafe fn load_acquire<T: Atomic>(at: *const T) -> T {
                 // SAFETY: the caller's promise.
                 let value = unsafe { load(at, Ordering::Acquire) };
-                current().block().shadow.lift();
+                current().block().shadow.order_all();
                 value
             }
 
             #[track_caller]
             #[inline(always)]
             pub(crate) unsafe fn store_release<T: Atomic>(at: *mut T, value: T) {
-                current().block().shadow.lift();
+                current().block().shadow.order_all();
                 // SAFETY: the caller's promise.
                 unsafe { store(at, value, Ordering::Release) };
             }
@@ -218,11 +218,11 @@ macro_rules! operations {
                 pub(crate) unsafe fn $name<T: Atomic>(address: Address, limit: Address, value: T) -> T {
                     let place = Place(Location::caller());
                     let thread = current();
-                    thread.breathe();
-                    let offset = bytes::place_of(thread, address.0, limit.0, size_of::<T>() as u32, place);
+                    thread.pause_sometimes();
+                    let offset = memory::shared_offset(thread, address.0, limit.0, size_of::<T>() as u32, place);
                     let block = thread.block();
                     thread.changed();
-                    block.shadow.access(thread, offset, size_of::<T>() as u32, Access::Atomic, place);
+                    thread.access(offset, size_of::<T>() as u32, Access::Atomic, place);
                     // SAFETY: within the block's bytes and aligned, as checked.
                     unsafe { T::apply(block.shared().add(offset as usize).cast(), Change::$change(value)) }
                 }

@@ -1,10 +1,10 @@
-//! Copies that land at their wait: until then their bytes are in flight, and what they will bring is not yet read.
+//! Copies that land at their wait: until then their bytes are in flight, and their sources are not read.
 
 use super::memory;
-use super::shared::place_of;
 use crate::emulator::fault::{Fault, Place};
 use crate::emulator::machine::{Flight, SHARED_BASE, Thread, current};
-use crate::shared::Address;
+use crate::emulator::shadow::Access;
+use crate::types::Address;
 use std::panic::Location;
 
 #[track_caller]
@@ -16,11 +16,13 @@ pub(crate) unsafe fn copy<const BYTES: u32>(to: Address, from: *const u8, valid:
     }
     let block = thread.block();
     thread.changed();
-    let to = place_of(thread, to.0, SHARED_BASE + block.shared_bytes, BYTES, place);
+    let to = memory::shared_offset(thread, to.0, SHARED_BASE + block.shared_bytes, BYTES, place);
     if valid != 0 || !(from as usize).is_multiple_of(BYTES as usize) {
         memory::check(from as usize, BYTES as usize);
     }
-    block.shadow.depart(thread, to, BYTES, place);
+    if let Err(trouble) = block.shadow.depart(thread.index, to, BYTES) {
+        thread.refuse(trouble, Access::Write, place);
+    }
     let flight = Flight { to, from, bytes: BYTES, valid, group: thread.commits.get(), place };
     thread.flights.borrow_mut().push_back(flight);
 }
@@ -43,7 +45,9 @@ pub(crate) fn wait<const PENDING: u32>() {
 
 fn land(thread: &Thread, flight: &Flight) {
     let block = thread.block();
-    block.shadow.land(thread, flight.to, flight.bytes, flight.place);
+    if let Err(trouble) = block.shadow.land(thread.index, flight.to, flight.bytes) {
+        thread.refuse(trouble, Access::Write, flight.place);
+    }
     let (bytes, valid) = (flight.bytes as usize, flight.valid as usize);
     // SAFETY: the destination is within the block's bytes, as checked; the issuer promised that the source is readable.
     unsafe {

@@ -1,4 +1,4 @@
-//! The host's arithmetic, which rounds as the GPU's.
+//! The host's arithmetic, which rounds as a GPU's does.
 
 use half::{bf16, f16};
 
@@ -28,6 +28,11 @@ pub(crate) fn sqrt_f64(x: f64) -> f64 {
 }
 
 #[inline(always)]
+pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+#[inline(always)]
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     f16::from_bits(bits).to_f32()
 }
@@ -42,8 +47,8 @@ pub(crate) fn f32_to_f16(x: f32) -> u16 {
     f16::from_f32(x).to_bits()
 }
 
-/// Adding half of the last kept place to the magnitude rounds ties away from zero; infinities and NaN keep their bits,
-/// but for the dropped ones.
+/// Adding half of the last kept place to the magnitude rounds ties away from zero. Infinities and NaN keep their bits,
+/// except those that are dropped.
 #[inline(always)]
 pub(crate) fn f32_to_tf32(x: f32) -> u32 {
     let bits = x.to_bits();

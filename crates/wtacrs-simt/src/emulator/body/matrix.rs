@@ -1,14 +1,13 @@
-//! The matrix units, by the PTX ISA's fragment tables.
+//! The matrix units, after the PTX ISA's fragment tables.
 
-use super::math::f16_to_f32;
-use super::shared::place_of;
+use super::math::{bf16_to_f32, f16_to_f32};
+use super::memory::shared_offset;
+use super::rendezvous::meet;
 use crate::emulator::fault::{Fault, Operation, Place};
+use crate::emulator::lanes::Slots;
 use crate::emulator::machine::{SHARED_BASE, current};
-use crate::emulator::rendezvous::{Slots, meet};
 use crate::emulator::shadow::Access;
-use crate::math::bf16_to_f32;
-use crate::shared::Address;
-use crate::warp::FULL;
+use crate::types::{Address, FULL};
 use std::panic::Location;
 
 /// Loads matrices of 8 × 8 elements of 16 bits.
@@ -18,8 +17,8 @@ fn load<const MATRICES: usize>(operation: Operation, row: Address, transposed: b
     let place = Place(Location::caller());
     let thread = current();
     if thread.lane() < 8 * MATRICES as u32 {
-        let offset = place_of(thread, row.0, SHARED_BASE + thread.block().shared_bytes, 16, place);
-        thread.block().shadow.access(thread, offset, 16, Access::Read, place);
+        let offset = shared_offset(thread, row.0, SHARED_BASE + thread.block().shared_bytes, 16, place);
+        thread.access(offset, 16, Access::Read, place);
     }
     meet(operation, FULL, [row.0], |slots, _| {
         deal(slots, MATRICES, transposed);
@@ -27,7 +26,7 @@ fn load<const MATRICES: usize>(operation: Operation, row: Address, transposed: b
     })
 }
 
-/// Gives every lane its two elements of each matrix.
+/// Deals every lane its two elements of each matrix.
 fn deal(slots: &mut Slots, matrices: usize, transposed: bool) {
     let shared = current().block().shared();
     let rows = slots.words[0];
@@ -73,7 +72,7 @@ pub(crate) unsafe fn load_x2_transposed(row: Address) -> [u32; 2] {
     load(Operation::LoadX2Transposed, row, true)
 }
 
-/// Meets with A, B and C, and takes D.
+/// Brings A, B and C to the other lanes, and returns D.
 #[track_caller]
 #[inline(always)]
 fn multiply(operation: Operation, a: [u32; 4], b: [u32; 2], c: [f32; 4], work: fn(&mut Slots)) -> [f32; 4] {

@@ -1,11 +1,13 @@
-//! Global memory is ordinary memory, read and written by plain accesses, so that AddressSanitizer sees them.
+//! Global memory is ordinary memory in plain accesses, so that AddressSanitizer sees them. Shared memory is the block's
+//! bytes, and each access is checked.
 
 use crate::emulator::fault::{Fault, Place};
-use crate::emulator::machine::current;
-use crate::memory::{U32x2, U32x4};
+use crate::emulator::machine::{SHARED_BASE, Thread, current};
+use crate::emulator::shadow;
+use crate::types::{Address, U32x2, U32x4};
 use std::panic::Location;
 
-/// Every bit pattern is a value, and every bit of a value is set: words can be taken apart and put together.
+/// A type of which every bit pattern is a value, without padding: words can be taken apart and put together.
 pub trait Access {}
 
 impl Access for u8 {}
@@ -17,7 +19,7 @@ impl Access for f64 {}
 impl Access for U32x2 {}
 impl Access for U32x4 {}
 
-/// Faults unless a GPU would take the address.
+/// Faults unless a GPU would accept the address.
 #[track_caller]
 #[inline(always)]
 pub(super) fn check(address: usize, alignment: usize) {
@@ -58,4 +60,58 @@ pub(crate) unsafe fn store<T: Copy + Access>(to: *mut T, value: T) {
     current().changed();
     // SAFETY: aligned as checked; writable as the caller promises.
     unsafe { to.write(value) };
+}
+
+#[inline(always)]
+pub(crate) fn shared_base() -> u32 {
+    SHARED_BASE
+}
+
+/// Where an access of `bytes` bytes begins, from the block's first byte; faults unless it is aligned to `bytes` and ends
+/// below the limit and within the launch's bytes.
+#[inline(always)]
+pub(super) fn shared_offset(thread: &Thread, address: u32, limit: u32, bytes: u32, place: Place) -> u32 {
+    let end = limit.min(SHARED_BASE + thread.block().shared_bytes);
+    let fits = address >= SHARED_BASE && end >= bytes && address <= end - bytes;
+    if !fits || address & (bytes - 1) != 0 {
+        refuse_shared(thread, address, end, bytes, fits, place);
+    }
+    address - SHARED_BASE
+}
+
+#[cold]
+fn refuse_shared(thread: &Thread, address: u32, end: u32, bytes: u32, fits: bool, place: Place) -> ! {
+    let culprit = thread.culprit(place);
+    let offset = i64::from(address) - i64::from(SHARED_BASE);
+    thread.fail(if fits {
+        Fault::Misaligned { culprit, address: offset as u64, alignment: bytes }
+    } else {
+        Fault::OutOfBounds { culprit, offset, bytes, end: end.saturating_sub(SHARED_BASE) }
+    })
+}
+
+#[track_caller]
+#[inline(always)]
+pub(crate) unsafe fn read_shared<T: Copy + Access>(address: Address, limit: Address) -> T {
+    let place = Place(Location::caller());
+    let thread = current();
+    let bytes = size_of::<T>() as u32;
+    let offset = shared_offset(thread, address.0, limit.0, bytes, place);
+    thread.access(offset, bytes, shadow::Access::Read, place);
+    // SAFETY: within the block's bytes and aligned, as checked.
+    unsafe { thread.block().shared().add(offset as usize).cast::<T>().read() }
+}
+
+#[track_caller]
+#[inline(always)]
+pub(crate) unsafe fn write_shared<T: Copy + Access>(address: Address, limit: Address, value: T) {
+    let place = Place(Location::caller());
+    let thread = current();
+    let bytes = size_of::<T>() as u32;
+    let offset = shared_offset(thread, address.0, limit.0, bytes, place);
+    let block = thread.block();
+    thread.changed();
+    thread.access(offset, bytes, shadow::Access::Write, place);
+    // SAFETY: within the block's bytes and aligned, as checked.
+    unsafe { block.shared().add(offset as usize).cast::<T>().write(value) };
 }

@@ -1,11 +1,10 @@
-//! The public functions' bodies.
+//! The interface's body on a host: each function is a step of the running thread.
 
 pub(crate) mod atomic;
 pub(crate) mod cp_async;
-pub(crate) mod index;
 pub(crate) mod math;
 pub(crate) mod matrix;
 pub(crate) mod memory;
-pub(crate) mod shared;
-pub(crate) mod sync;
+mod rendezvous;
+pub(crate) mod thread;
 pub(crate) mod warp;

@@ -1,8 +1,9 @@
-//! Shuffles, votes and reductions, worked out by the last lane to arrive.
+//! Shuffles, votes and reductions. The last lane to arrive does the work of all.
 
+use super::rendezvous::meet;
 use crate::emulator::fault::{Culprit, Fault, MaskMisuse, Operation};
+use crate::emulator::lanes::{Slots, lanes};
 use crate::emulator::machine::current;
-use crate::emulator::rendezvous::{Slots, lanes, meet};
 
 /// A value that fits two registers.
 pub trait Shuffle {
@@ -37,7 +38,7 @@ shuffled! {
     f64, x => Shuffle::to_bits(x.to_bits()), bits => f64::from_bits(Shuffle::from_bits(bits));
 }
 
-/// Who gives to `lane`, which names `by`.
+/// The lane that `lane` reads from, given its argument `by`.
 type Source = fn(lane: u32, by: u32) -> u32;
 
 #[track_caller]
@@ -102,7 +103,7 @@ pub(crate) fn shuffle_down<T: Shuffle>(mask: u32, value: T, distance: u32) -> T 
     exchange(Operation::ShuffleDown, mask, value, distance, |lane, by| if lane + by < 32 { lane + by } else { lane })
 }
 
-/// What all lanes take is a fold of what each brings.
+/// Every lane gets the fold of all lanes' values.
 #[track_caller]
 #[inline(always)]
 fn fold(operation: Operation, mask: u32, value: u32, step: fn(u32, u32, u32) -> u32, start: u32) -> u32 {

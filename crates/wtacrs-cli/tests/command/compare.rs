@@ -1,0 +1,236 @@
+//! The built `wtacrs compare`, from its arguments to its exit code.
+
+use super::{scratch, stdout, text};
+use serde_json::Value;
+use std::fs;
+use std::process::{Command, Stdio};
+
+const DESIGNS: [&str; 6] = ["uniform", "crs", "top-k", "wta-iid", "wta-stratified", "wta-pivotal"];
+
+fn layer() -> String {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/minilm_l3_value_imdb_1024.safetensors").to_owned()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let text = stdout(&[&["compare", "--format", "json"], arguments].concat());
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Results without times, which change from run to run.
+fn statistics(mut reports: Value) -> Vec<Value> {
+    let results = reports[0]["results"].as_array_mut().expect("an array");
+    for result in results.iter_mut() {
+        result.as_object_mut().expect("an object").remove("time_ms");
+    }
+    results.clone()
+}
+
+fn assert_refused(arguments: &[&str], parts: &[&str]) {
+    super::assert_refused(&[&["compare"], arguments].concat(), parts);
+}
+
+#[test]
+fn the_bundled_layer_as_tables() {
+    let text = stdout(&["compare", "--trials", "3"]);
+    assert!(text.starts_with("minilm_l3_value_imdb_1024 (bundled): 1024 tokens, 384 → 384 features\n"));
+    assert!(text.contains("exact weights") && text.contains("stale weights"));
+    for design in DESIGNS {
+        let is_result = |line: &&str| line.contains('%') && line.split_whitespace().any(|word| word == design);
+        assert_eq!(text.lines().filter(is_result).count(), 4);
+    }
+    let widest = text.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(120), "{widest:?} columns");
+    assert!(!text.contains('\u{1b}'), "no colour without a terminal");
+}
+
+#[test]
+fn json_has_the_documented_keys() {
+    let reports = json(&["--trials", "32"]);
+    let report = &reports[0];
+    assert_eq!(reports.as_array().map(Vec::len), Some(1));
+    let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    let sorted = |names: &str| {
+        let mut names: Vec<String> = names.split(' ').map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(keys(report), sorted("file tokens in_features out_features results"));
+    assert_eq!((report["tokens"].as_u64(), report["in_features"].as_u64()), (Some(1024), Some(384)));
+    let results = report["results"].as_array().expect("an array");
+    assert_eq!(results.len(), 2 * 2 * DESIGNS.len());
+    for result in results {
+        assert_eq!(
+            keys(result),
+            sorted(
+                "weights design fraction budget budget_share winners kept trials rel_error rel_error_sd bias_ratio \
+                 variance_vs_crs time_ms"
+            )
+        );
+        assert_eq!(keys(&result["time_ms"]), sorted("norms select gather product exact"));
+        let number = |key: &str| result[key].as_f64().expect("a number");
+        assert!(number("kept") <= number("budget") && number("winners") <= number("kept"), "{result}");
+        assert_eq!(number("budget_share"), number("budget") / 1024.0);
+        if result["design"] == "top-k" {
+            // It draws nothing, so that all of its estimates are equal.
+            assert!((number("bias_ratio") - number("trials")).abs() < 1e-6, "{result}");
+            assert!(number("rel_error_sd") < 1e-12, "{result}");
+        } else {
+            assert!(number("bias_ratio") < 4.0, "{result}");
+        }
+        if result["design"] == "crs" {
+            assert!((0.7..1.4).contains(&number("variance_vs_crs")), "{result}");
+        }
+    }
+}
+
+#[test]
+fn trials_are_those_that_ran() {
+    let trials = |asked: &str, design: &str| {
+        let reports = json(&["--trials", asked, "--budget", "0.1", "--weights", "exact", "--design", design]);
+        reports[0]["results"][0]["trials"].as_u64().expect("a count")
+    };
+    assert_eq!((trials("20", "wta-iid"), trials("20", "top-k"), trials("3", "top-k")), (20, 9, 3));
+    let table = |designs| stdout(&["compare", "--trials", "20", "--budget", "0.1", "--design", designs]);
+    assert!(table("crs,top-k").contains("; 20 trials for each line, 9 for top-k\n"));
+    assert!(table("top-k").contains("; 9 trials for each line\n"));
+}
+
+/// `wtacrs replay` has the same fields with the same meaning.
+#[test]
+fn a_budget_as_it_was_asked_for_and_as_it_is() {
+    let arguments = ["--trials", "2", "--budget", "0.3,64", "--design", "crs", "--weights", "exact"];
+    let reports = json(&arguments);
+    let budgets = ["fraction", "budget", "budget_share"].map(|key| [0, 1].map(|at| &reports[0]["results"][at][key]));
+    assert_eq!(budgets[0], [&serde_json::json!(0.3), &Value::Null]);
+    assert_eq!(budgets[1], [307, 64]);
+    assert_eq!(budgets[2], [307.0 / 1024.0, 64.0 / 1024.0]);
+    let csv = stdout(&[&["compare", "--format", "csv"], arguments.as_slice()].concat());
+    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0][6..9], ["fraction", "budget", "budget_share"]);
+    assert_eq!((&lines[1][6..9], &lines[2][6..9]), (&["0.3", "307", "0.2998046875"][..], &["", "64", "0.0625"][..]));
+}
+
+#[test]
+fn csv_has_a_line_for_each_result() {
+    let text = stdout(&["compare", "--format", "csv", "--trials", "2", "--budget", "0.3,64", "--design", "crs,top-k"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 1 + 2 * 2 * 2);
+    assert!(lines[0].starts_with("file,tokens,"));
+    assert!(lines.iter().all(|line| line.split(',').count() == 21), "{text}");
+}
+
+#[test]
+fn keeping_everything_has_no_error() {
+    let reports = json(&["--trials", "2", "--budget", "1.0", "--design", "wta-pivotal,top-k", "--weights", "exact"]);
+    for result in reports[0]["results"].as_array().expect("an array") {
+        assert_eq!(result["rel_error"].as_f64(), Some(0.0));
+        assert!(result["bias_ratio"].is_null());
+    }
+}
+
+#[test]
+fn statistics_depend_on_the_seed_alone() {
+    let run = |more: &[&str]| statistics(json(&[&["--trials", "3", "--budget", "0.1"], more].concat()));
+    let once = run(&["--threads", "1"]);
+    assert_eq!(once, run(&["--threads", "2"]));
+    assert_eq!(once, run(&["--seed", "0"]));
+    assert_ne!(once, run(&["--seed", "1"]));
+}
+
+#[test]
+fn npy_and_safetensors_files_give_equal_results() {
+    let bytes = fs::read(layer()).expect("the bundled layer");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a valid file");
+    let paths = ["h", "dz", "dz_norm_prev"].map(|key| {
+        let tensor = file.tensor(key).expect("a tensor");
+        let shape: String = tensor.shape().iter().map(|size| format!("{size}, ")).collect();
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n");
+        let length = (header.len() as u16).to_le_bytes();
+        let path = scratch(&format!("{key}.npy"));
+        let npy = [b"\x93NUMPY\x01\x00", length.as_slice(), header.as_bytes(), tensor.data()].concat();
+        fs::write(&path, npy).expect("a writable directory");
+        path
+    });
+    let [h, dz, norms] = paths.each_ref().map(|path| text(path));
+    let few = ["--trials", "2", "--seed", "5"];
+    let from_npy = json(&[&[h, dz, "--dz-norm-npy", norms], few.as_slice()].concat());
+    assert_eq!(from_npy[0]["file"], format!("{h} + {dz}"));
+    assert_eq!(statistics(from_npy), statistics(json(&[&[layer().as_str()], few.as_slice()].concat())));
+    assert_refused(&[h, dz, "--weights", "stale"], &["h.npy", "stale weights need --dz-norm-npy"]);
+    assert_refused(&[h], &["h.npy is a .npy file"]);
+    assert_refused(&[&layer(), "--dz-norm-npy", norms], &["goes with two .npy files"]);
+}
+
+#[test]
+fn figures() {
+    let (svg, png) = (scratch("figure.svg"), scratch("figure.png"));
+    let few = ["compare", "--trials", "2", "--budget", "0.3,0.1,1.0", "--weights", "exact,stale,input", "--plot"];
+    stdout(&[few.as_slice(), &[text(&svg)]].concat());
+    let drawn = fs::read_to_string(&svg).expect("a figure");
+    for part in DESIGNS.iter().chain(&["exact weights", "stale weights", "input weights", "budget k/n"]) {
+        assert!(drawn.contains(part), "'{part}' is not in the figure");
+    }
+    stdout(&[&few[..3], &["--budget", "0.3", "--plot", text(&png), &layer(), &layer()]].concat());
+    let drawn = fs::read(&png).expect("a figure");
+    assert!(drawn.starts_with(b"\x89PNG\r\n\x1a\n"));
+    let size = |at: usize| u32::from_be_bytes(drawn[at..at + 4].try_into().expect("four bytes"));
+    assert!(size(16) > 1000 && size(20) > 1000);
+}
+
+#[test]
+fn arguments_that_are_refused() {
+    let names = ["--design", "crs,best"];
+    assert_refused(&names, &["'best'", "wta-pivotal"]);
+    assert_refused(&["--weights", "exact,guess"], &["'guess'", "exact, stale, input"]);
+    assert_refused(&["--weights", "predictor"], &["'predictor'", "exact, stale, input"]);
+    assert_refused(&["--format", "xml"], &["'xml'", "json"]);
+    for budget in ["0", "1.5", "-0.1", "nan", "many", "", "0.3,"] {
+        assert_refused(&[&format!("--budget={budget}")], &["budget"]);
+    }
+    assert_refused(&["--budget", "5000"], &["minilm_l3_value_imdb_1024", "5000", "1024"]);
+    assert_refused(&["--trials", "1"], &["'1'", "--trials"]);
+    assert_refused(&["--colour"], &["--colour"]);
+    assert_refused(&["--plot", "figure.pdf"], &["figure.pdf", ".svg or .png"]);
+    assert_refused(&["--plot", "no/such/place/figure.svg"], &["no/such/place"]);
+    assert_refused(&["--norm-key", "norms", &layer()], &["stale", "tensor 'norms'"]);
+}
+
+#[test]
+fn files_that_are_refused() {
+    assert_refused(&["nowhere.safetensors"], &["nowhere.safetensors"]);
+    assert_refused(&[&layer(), "--h-key", "x"], &["minilm_l3", "'x'", "'dz'"]);
+    let garbage = scratch("garbage.safetensors");
+    fs::write(&garbage, [0xff; 64]).expect("a writable directory");
+    assert_refused(&[text(&garbage)], &["garbage.safetensors: not a readable safetensors file"]);
+
+    let write = |name: &str, dz: &[f32]| {
+        let data: Vec<u8> = dz.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let view = |data| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 2], data);
+        let h: Vec<u8> = 3e38_f32.to_le_bytes().repeat(4);
+        let tensors = [("h", view(&h).expect("four numbers")), ("dz", view(&data).expect("four numbers"))];
+        let path = scratch(name);
+        fs::write(&path, safetensors::serialize(tensors, None).expect("valid tensors")).expect("a writable directory");
+        path
+    };
+    let nan = write("nan.safetensors", &[1.0, 2.0, 3.0, f32::NAN]);
+    assert_refused(&[text(&nan)], &["nan.safetensors: tensor 'dz' is NaN at row 1, column 1"]);
+    let zero = write("zero.safetensors", &[0.0; 4]);
+    assert_refused(&[text(&zero)], &["zero.safetensors: the exact dW is zero"]);
+    let large = write("large.safetensors", &[2.0; 4]);
+    assert_refused(&[text(&large)], &["large.safetensors: "]);
+    let usual = write("usual.safetensors", &[1e-3; 4]);
+    assert_refused(&[text(&usual), "--weights", "stale"], &["stale weights need tensor 'dz_norm_prev'"]);
+}
+
+#[test]
+fn a_reader_that_leaves_is_not_a_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wtacrs"))
+        .args(["compare", "--trials", "2", "--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the command ends");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,60 @@
+//! The built `wtacrs memory`, from its arguments to its exit code.
+
+use super::stdout;
+use serde_json::Value;
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&stdout(&[&["memory", "--format", "json"], arguments].concat())).expect("JSON")
+}
+
+fn assert_refused(arguments: &[&str], parts: &[&str]) {
+    super::assert_refused(&[&["memory"], arguments].concat(), parts);
+}
+
+#[test]
+fn one_layer_by_hand() {
+    let report = json(&["--tokens", "1000", "--in-features", "64", "--dtype", "f32", "--budget", "0.3,100"]);
+    assert_eq!(report["exact_bytes"], 1000 * 64 * 4);
+    assert_eq!(report["saved_bytes"], serde_json::json!([300 * (64 * 4 + 12), 100 * (64 * 4 + 12)]));
+    let saved = &report["inputs"][0]["saved"];
+    assert_eq!(saved[0], serde_json::json!({"fraction": 0.3, "budget": 300, "budget_share": 0.3, "bytes": 300 * 268}));
+    assert_eq!(saved[1], serde_json::json!({"fraction": null, "budget": 100, "budget_share": 0.1, "bytes": 100 * 268}));
+}
+
+#[test]
+fn a_whole_transformer() {
+    let report = json(&["bert-base", "--batch", "8", "--length", "64"]);
+    // Each block saves three inputs of 768 columns and one of 3072.
+    assert_eq!(report["exact_bytes"], 12 * 8 * 64 * (3 * 768 + 3072) * 2);
+    let inputs = report["inputs"].as_array().expect("an array");
+    assert_eq!(inputs.len(), 4);
+    let share = report["saved_bytes"][0].as_f64().expect("bytes") / report["exact_bytes"].as_f64().expect("bytes");
+    assert!((0.3..0.31).contains(&share), "{share}");
+
+    let report = json(&["t5-small", "--batch", "2", "--length", "30", "--target-length", "10"]);
+    let (source, target) = (2 * 30 * 2, 2 * 10 * 2);
+    assert_eq!(report["exact_bytes"], source * (6 * (3 * 512 + 2048) + 512) + target * 6 * (5 * 512 + 2048));
+}
+
+#[test]
+fn tables_and_lines() {
+    let text = stdout(&["memory", "t5-3b"]);
+    assert!(text.starts_with("t5-3b, elements of 2 bytes\n"), "{text}");
+    assert!(text.contains("keep 0.3") && text.contains("keep 0.1") && text.contains("\n all "), "{text}");
+    let text = stdout(&["memory", "t5-3b", "--format", "csv"]);
+    assert_eq!(text.lines().count(), 1 + 11 * 2);
+    assert!(text.starts_with("name,input,layers,count,tokens,in_features,element_bytes,fraction,budget,budget_share,"));
+    let unquoted = text.lines().filter(|line| !line.contains('"'));
+    assert!(unquoted.into_iter().all(|line| line.split(',').count() == 13), "{text}");
+}
+
+#[test]
+fn arguments_that_are_refused() {
+    assert_refused(&["gpt-5"], &["gpt-5", "bert-base"]);
+    assert_refused(&[], &["SHAPE"]);
+    assert_refused(&["--tokens", "10"], &["--in-features"]);
+    assert_refused(&["bert-base", "--tokens", "10", "--in-features", "3"], &["cannot be used with"]);
+    assert_refused(&["bert-base", "--budget", "1.5"], &["1.5"]);
+    assert_refused(&["bert-base", "--batch", "1", "--length", "10", "--budget", "11"], &["11", "10"]);
+    assert_refused(&["bert-base", "--batch", "18446744073709551615"], &["bytes"]);
+}
