@@ -123,7 +123,7 @@ fn total<S: Simd, A: Lanes, const MOST: usize>(simd: S, mut vectors: [A::Vector<
     A::total(simd, vectors[0])
 }
 
-/// The totals of whole rows: what [`add_to_sums`] and [`totals`] give, without a way through memory if all sums fit the
+/// The totals of whole rows, as from [`add_to_sums`] and [`totals`], but without a way through memory if all sums fit the
 /// registers.
 #[inline(always)]
 pub(crate) fn totals_of_rows<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize>(
@@ -166,9 +166,9 @@ fn totals_in_registers<S: Simd, A: Lanes + Default, const COUNT: usize, const RO
     found
 }
 
-/// Adds the next elements of some rows to their sums, which count as zero before the `first` of them. A number of elements
-/// that is no multiple of [`LANES`] ends the rows; all have as many, and so has `direction`, which begins at the same
-/// column. What is added to a row's sums does not depend on the rows beside it.
+/// Adds the next elements of some rows to their sums, which count as zero before the `first` of them. Rows and
+/// `direction`, which begins at the same column, are equally long; a length that is not a multiple of [`LANES`] must end
+/// them. What is added to a row's sums does not depend on the rows beside it.
 #[inline(always)]
 pub(crate) fn add_to_sums<S: Simd, A: Lanes + Default, const COUNT: usize, const ROWS: usize>(
     simd: S,

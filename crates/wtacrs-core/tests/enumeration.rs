@@ -21,7 +21,7 @@ fn every_budget(weights: &Weights) -> impl Iterator<Item = Budget> + '_ {
 }
 
 /// Pair i's contribution in coordinates of its own, of the size of its inclusion probability, so that tails count beside
-/// any giant. A design's covariance of these tells its variance for every linear functional of any contributions.
+/// any giant. A design's covariance of these determines its variance for every linear functional of any contributions.
 fn inclusions(weights: &Weights, budget: Budget) -> Array2<f64> {
     let threshold = weights.threshold(budget);
     Array2::from_diag(&weights.fixed().iter().map(|&w| threshold.inclusion(w)).collect::<Array1<f64>>())
@@ -269,7 +269,7 @@ impl Design for Poisson {
     }
 }
 
-/// Eq. 5 with a number of winners that nobody asked the threshold for.
+/// Eq. 5 with any number of winners, whatever the threshold would choose.
 struct ForcedWinners(usize);
 
 impl Design for ForcedWinners {

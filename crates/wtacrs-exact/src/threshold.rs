@@ -120,9 +120,9 @@ impl Saturation {
     /// As [`Self::learn`], for a pass that has split the weights by [`Self::cut`] and by [`Self::guess`]. The threshold is
     /// the same.
     ///
-    /// A guess whose winners all saturate, guess · (k − |C|) ≥ Σ_tail w, has let in nobody who is not to win, so the search
-    /// goes on from there. And if nobody is between the two, and the cut that follows is not below the guess, then nobody
-    /// is between that cut and the first either: the pass that would find so has been made.
+    /// A guess whose winners all saturate, guess · (k − |C|) ≥ Σ_tail w, has let in true winners only, so the search goes on
+    /// from there. And if no weight lies between the two cuts, and the cut that follows is not below the guess, then none
+    /// lies between that cut and the first either: the pass that would show this has been made.
     #[inline]
     pub const fn learn_both(&mut self, by_cut: Split, by_guess: Split) -> Option<Threshold> {
         let guess = self.guess();

@@ -5,7 +5,7 @@
 pub(super) enum EnvelopeError {
     /// Another version of the format.
     Version { expected: u32, found: u32 },
-    /// Not what was saved.
+    /// Bytes that were changed since they were saved, or that were never saved.
     Corrupted { what: &'static str },
 }
 

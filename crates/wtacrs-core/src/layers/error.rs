@@ -8,7 +8,7 @@ use crate::sampling::{BudgetError, WeightsError};
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// H or the guess has a row whose norm is no weight, or their lengths differ.
+    /// H or the guess has a row whose norm cannot be a weight, or their lengths differ.
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// The budget does not fit the number of tokens.

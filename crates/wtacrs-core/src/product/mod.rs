@@ -1,7 +1,7 @@
 //! The steps around a selection: norms before it, the kept rows after it, and the product of what was kept.
 //!
 //! All of them take strided views of any [`Element`](crate::element::Element), run on all cores of the current rayon
-//! pool, and give the same bits for every number of threads: work is cut by shape alone.
+//! pool, and return the same bits for every number of threads: no sum depends on where the work is cut.
 
 mod column_sums;
 mod gather;

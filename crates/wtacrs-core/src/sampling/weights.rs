@@ -204,7 +204,7 @@ impl Weights {
         keep.budget(self.len())
     }
 
-    /// Winners and tail for a budget; with no pairs, nobody wins.
+    /// Winners and tail for a budget; without pairs there are no winners.
     ///
     /// # Panics
     ///

@@ -3,7 +3,7 @@
 //! The enumerator is a [`Draws`] that answers each question with the first possible answer it has not tried yet, and
 //! multiplies the probabilities of its answers along the way. Running the design again and again walks the whole tree
 //! of answers, depth first. Independent draws from an alias table are one question, answered by how often each entry
-//! is hit, so that orders of draws are not told apart.
+//! is hit, so orders of draws count as one.
 
 use crate::sampling::{AliasTable, Budget, Chance, Design, Selection, Weights};
 use nalgebra::{DMatrix, SymmetricEigen};

@@ -3,8 +3,8 @@
 //! A row enters the sums as integers: its root s = √ω in units of 2^−10, its features times s in units of 2^−6, its
 //! target times s in units of 2^−10 and the blend's two distances times s in units of 2^−8. Every sum is one of products
 //! of two of them. With the bounds below no product exceeds 2^33 of its units, so that 2^20 rows stay below 2^53, where
-//! f64 counts exactly. What rounding to the grid changes is far below what a row tells: features are of the size of
-//! one, so that theirs adds 2·10⁻⁵ of their variance to the ridge's 10⁻¹.
+//! f64 counts exactly. Rounding to the grid changes far less than a row is worth: features have a variance of about one,
+//! to which rounding adds 2·10⁻⁵, and the ridge 10⁻¹.
 
 /// s = √ω ≤ 8, as scales count as 4096 at most.
 const ROOT: f64 = 1024.0;

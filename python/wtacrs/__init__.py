@@ -1,0 +1,11 @@
+"""wtacrs estimates the weight gradients of linear layers from a sample of their input's rows.
+
+    wtacrs.torch    `convert(model, budget=0.3)` makes the linear layers of a PyTorch model keep a sample of their input
+    wtacrs.jax      `linear(h, w, key, budget=0.3)` is `h @ w` with a sampled gradient, for JAX on the CPU
+    wtacrs.numpy    row norms, selections and one layer's two passes, on NumPy arrays
+
+Each of them needs libwtacrs, which `cargo xtask install --prefix DIR` builds, and its framework. The environment
+variable WTACRS_LIBRARY names the library where the loader does not find it.
+"""
+
+__version__ = "0.1.0"

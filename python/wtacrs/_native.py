@@ -1,0 +1,383 @@
+"""libwtacrs by ctypes: the one module of this package that knows the C interface.
+
+Importing it loads the library that WTACRS_LIBRARY names, or else the one that the loader finds, and looks up every
+function of the table below. Where one of these steps fails, the import does.
+
+The classes stand for the library's objects. They take matrices as `Tensor`s and all other memory as addresses: integers
+such as torch's `data_ptr()` and NumPy's `ctypes.data`, or None for NULL. Memory lies on the context's device. `stream`
+is the address of a CUDA stream, which the CPU ignores. A refused call raises `Error`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import numbers
+import os
+import types
+import typing
+import weakref
+from ctypes import byref, c_char_p, c_double, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+
+ABI_VERSION = 0
+
+DEVICES = {"cpu": 0, "cuda": 1}
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
+DESIGNS = {"uniform": 0, "crs": 1, "top-k": 2, "wta-iid": 3, "wta-stratified": 4, "wta-pivotal": 5}
+SOURCES = {"input": 0, "norms": 1, "cached": 2, "predicted": 3}
+PRECISIONS = {"f32": 0, "tf32": 1}
+
+# Arguments of the functions that are refused with a status. `address` stands for handles, memory, tensors, streams and
+# outputs, `number` for what an enumeration counts.
+address, number = c_void_p, c_int32
+FUNCTIONS = {
+    "context_create": [number, number, address],
+    "context_destroy": [address],
+    "row_norms_dl": [address, address, address, c_size_t, address],
+    "layer_create": [address],
+    "layer_destroy": [address],
+    "layer_set_shape": [address, c_size_t, c_size_t, c_size_t],
+    "layer_set_dtypes": [address, number, number, number],
+    "layer_set_budget_rows": [address, c_size_t],
+    "layer_set_budget_fraction": [address, c_double],
+    "layer_set_design": [address, number],
+    "layer_set_source": [address, number],
+    "layer_set_mix": [address, c_double],
+    "layer_set_precision": [address, number],
+    "plan_create": [address, address, address],
+    "plan_destroy": [address],
+    "plan_saved_bytes": [address, address],
+    "plan_forward_scratch_bytes": [address, address],
+    "plan_backward_scratch_bytes": [address, address],
+    "plan_draws": [address, address],
+    "select": [
+        address, address, address, c_uint64, c_uint64, c_uint32, address, address, c_size_t, address, address, address,
+        c_size_t, address,
+    ],
+    "forward_dl": [
+        address, address, address, address, c_uint64, c_uint64, address, c_size_t, address, c_size_t, address,
+    ],
+    "backward_dl": [
+        address, address, c_size_t, address, address, number, address, address, address, c_size_t, address,
+    ],
+    "norm_predictor_create_on": [address, c_size_t, address],
+    "norm_predictor_create_with_on": [
+        address, c_size_t, c_size_t, c_double, c_double, c_double, c_size_t, c_uint64, address,
+    ],
+    "norm_predictor_load_on": [address, address, c_size_t, address],
+    "norm_predictor_save": [address, address, c_size_t, address],
+    "norm_predictor_destroy": [address],
+    "norm_predictor_update_on": [address, address, address, c_size_t, address, address],
+    "norm_predictor_statistics_count": [address, address],
+    "norm_predictor_statistics_on": [address, address, address, c_size_t, address, address, c_size_t, address],
+    "norm_predictor_apply_on": [address, address, c_size_t, address],
+    "norm_cache_create": [address],
+    "norm_cache_create_on": [address, c_size_t, c_size_t, address],
+    "norm_cache_load": [address, c_size_t, address],
+    "norm_cache_load_on": [address, c_size_t, c_size_t, address, c_size_t, address],
+    "norm_cache_save": [address, address, c_size_t, address],
+    "norm_cache_destroy": [address],
+    "norm_cache_fetch_on": [address, address, address, c_size_t, c_size_t, address, c_size_t, address],
+    "norm_cache_store_on": [address, address, address, c_size_t, c_size_t, address, c_size_t, address],
+    "norm_cache_outcome": [address, address, address],
+}  # fmt: skip
+
+
+class Error(Exception):
+    """What libwtacrs or this package refuses, with the offending argument and value."""
+
+
+def look_up(table: dict, name: str, what: str):
+    if name not in table:
+        raise Error(f"no {what} {name!r}; there are {', '.join(table)}")
+    return table[name]
+
+
+def open_library(variable: str, name: str, advice: str) -> ctypes.CDLL:
+    """The library whose path the environment variable has, or else the one that the loader finds by its name."""
+    path = os.environ.get(variable) or ctypes.util.find_library(name)
+    if path is None:
+        raise ImportError(f"lib{name} is not where the loader looks: set {variable} to its path. {advice}")
+    try:
+        return ctypes.CDLL(path)
+    except OSError as error:
+        raise ImportError(f"lib{name} cannot be loaded: {error}. Set {variable} to its path. {advice}") from error
+
+
+def _open() -> types.SimpleNamespace:
+    """The library's functions, by their names without the prefix."""
+    library = open_library(
+        "WTACRS_LIBRARY", "wtacrs", "`cargo xtask install --prefix DIR` builds it as DIR/lib/libwtacrs.so."
+    )
+
+    def function(name, arguments=(), result=c_int32):
+        try:
+            found = getattr(library, "wtacrs_" + name)
+        except AttributeError:
+            raise ImportError(
+                f"{library._name} has no wtacrs_{name}: set WTACRS_LIBRARY to a libwtacrs that has"
+            ) from None
+        found.argtypes, found.restype = list(arguments), result
+        return found
+
+    abi = function("abi_version")()
+    if abi != ABI_VERSION:
+        raise ImportError(
+            f"{library._name} has ABI version {abi}: set WTACRS_LIBRARY to a libwtacrs of ABI version {ABI_VERSION}"
+        )
+    functions = {name: function(name, arguments) for name, arguments in FUNCTIONS.items()}
+    for found in functions.values():
+        found.errcheck = _raise_refusal
+    functions["last_error"] = function("last_error", [address, c_size_t, address])
+    functions["status_string"] = function("status_string", [number], c_char_p)
+    functions["version"] = function("version", [], c_char_p)
+    return types.SimpleNamespace(**functions)
+
+
+def _raise_refusal(status, function, arguments):
+    if status != 0:
+        needed = c_size_t()
+        _c.last_error(None, 0, byref(needed))
+        words = ctypes.create_string_buffer(needed.value)
+        _c.last_error(words, needed, None)
+        raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}")
+
+
+_c = _open()
+
+
+def version() -> str:
+    return _c.version().decode()
+
+
+class Tensor:
+    """The DLTensor in a matrix's DLPack capsule, with a version or without, for as long as this object lives."""
+
+    # Where a capsule's struct has its DLTensor: DLManagedTensor begins with it; in DLManagedTensorVersioned a version,
+    # a context, a deleter and flags come first.
+    _PLACES = {b"dltensor": 0, b"dltensor_versioned": 32}
+
+    def __init__(self, capsule):
+        name_of, get = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+        name_of.restype, name_of.argtypes = c_char_p, [ctypes.py_object]
+        get.restype, get.argtypes = c_void_p, [ctypes.py_object, c_char_p]
+        name = name_of(capsule)
+        if name not in self._PLACES:
+            raise Error(f"a capsule named {name}: an unused one is named dltensor or dltensor_versioned")
+        # The capsule is never renamed to "used_...", so that it releases the tensor itself.
+        self._capsule = capsule
+        managed = get(capsule, name)
+        if name == b"dltensor_versioned" and (major := c_uint32.from_address(managed).value) != 1:
+            raise Error(
+                f"a tensor of DLPack version {major}: this package reads version 1, and tensors without a version"
+            )
+        self._as_parameter_ = managed + self._PLACES[name]
+
+
+class _Object:
+    """An object of the library, which is destroyed when nothing refers to it any more."""
+
+    kind: str
+
+    def __init__(self, maker, *arguments):
+        handle = c_void_p()
+        getattr(_c, f"{self.kind}_{maker}")(*arguments, byref(handle))
+        self._as_parameter_ = handle.value
+        weakref.finalize(self, getattr(_c, self.kind + "_destroy"), handle.value)
+
+    def _ask(self, what, kind=c_size_t):
+        value = kind()
+        getattr(_c, f"{self.kind}_{what}")(self, byref(value))
+        return value.value
+
+
+class Context(_Object):
+    """A device. `ordinal` is a GPU's number, or -1 for the thread's current CUDA context."""
+
+    kind = "context"
+
+    def __init__(self, device="cpu", ordinal=0):
+        super().__init__("create", DEVICES[device], ordinal)
+
+    def row_norms(self, x: Tensor, norms, count, stream=None):
+        """Writes the Euclidean norms of the rows of x, `count` floats."""
+        _c.row_norms_dl(self, x, norms, count, stream)
+
+
+class _Layer(_Object):
+    """A layer's description, from which a plan is made."""
+
+    kind = "layer"
+
+    def __init__(self):
+        super().__init__("create")
+
+
+class LayerPlan(_Object):
+    """How a linear layer of one shape keeps its sample, and what memory that takes.
+
+    `budget` is a share of the tokens in (0, 1], or as an int a number of rows. `dtype` is that of H, and of dZ unless
+    `dz_dtype` is given; dW and the bias's gradient have the dtype `sums`. Saved and scratch memory is aligned to 64
+    bytes, on CUDA to 256. A forward pass that begins at an offset leaves offset + `draws` to the next.
+    """
+
+    kind = "plan"
+
+    def __init__(
+        self,
+        context,
+        shape,
+        *,
+        budget,
+        design,
+        source,
+        dtype="float32",
+        dz_dtype=None,
+        precision="f32",
+        mix=None,
+    ):
+        self.sums = "float64" if dtype == "float64" else "float32"
+        layer = _Layer()
+        _c.layer_set_shape(layer, *shape)
+        dtypes = [look_up(DTYPES, name, "matrix dtype") for name in (dtype, dz_dtype or dtype, self.sums)]
+        _c.layer_set_dtypes(layer, *dtypes)
+        by_rows = isinstance(budget, numbers.Integral)
+        (_c.layer_set_budget_rows if by_rows else _c.layer_set_budget_fraction)(layer, budget)
+        _c.layer_set_design(layer, look_up(DESIGNS, design, "design"))
+        _c.layer_set_source(layer, look_up(SOURCES, source, "source"))
+        _c.layer_set_precision(layer, look_up(PRECISIONS, precision, "precision"))
+        if mix is not None:
+            _c.layer_set_mix(layer, mix)
+        super().__init__("create", context, layer)
+        self.saved_bytes = self._ask("saved_bytes")
+        self.forward_scratch_bytes = self._ask("forward_scratch_bytes")
+        self.backward_scratch_bytes = self._ask("backward_scratch_bytes")
+        self.draws = self._ask("draws", c_uint64)
+
+    def select(self, input_norms, guess, seed, offset, item, indices, scales, capacity, scratch=None, stream=None):
+        """Chooses rows from norms on the host, and writes their indices (uint32) and scales (float64). Returns the
+        numbers of kept rows and of winners among them."""
+        kept, winners = c_uint64(), c_uint64()
+        _c.select(
+            self, input_norms, guess, seed, offset, item, indices, scales, capacity, byref(kept), byref(winners),
+            scratch, self.forward_scratch_bytes, stream,
+        )  # fmt: skip
+        return kept.value, winners.value
+
+    def forward(self, h: Tensor, guess, predictor, seed, offset, saved, scratch, stream=None):
+        """Chooses rows of h and writes them to `saved`. `guess` holds a norm of dZ for each token, negative where it is
+        not known; `predictor` is for the source "predicted"."""
+        _c.forward_dl(
+            self, h, guess, predictor, seed, offset, saved, self.saved_bytes, scratch, self.forward_scratch_bytes,
+            stream,
+        )  # fmt: skip
+
+    def backward(self, saved, dz: Tensor, dw: Tensor, dz_norms, bias_gradient, scratch, stream=None):
+        """Writes dW, and where they are asked for the norms of dZ's rows and the bias's gradient."""
+        _c.backward_dl(
+            self, saved, self.saved_bytes, dz, dw, 0, dz_norms, bias_gradient, scratch, self.backward_scratch_bytes,
+            stream,
+        )  # fmt: skip
+
+
+class _Guess(_Object):
+    """What learns the norms of dZ, and is saved as bytes."""
+
+    @classmethod
+    def _made(cls, maker, *arguments):
+        made = cls.__new__(cls)
+        _Object.__init__(made, maker, *arguments)
+        return made
+
+    def save(self) -> bytearray:
+        needed = c_size_t()
+        save = getattr(_c, self.kind + "_save")
+        save(self, None, 0, byref(needed))
+        data = bytearray(needed.value)
+        save(self, (ctypes.c_ubyte * len(data)).from_buffer(data), len(data), byref(needed))
+        return data
+
+
+class PredictorSettings(typing.NamedTuple):
+    features: int = 256
+    forgetting: float = 0.97
+    ridge: float = 0.1
+    clamp: float = 6.0
+    rows_per_update: int = 192
+    seed: int = 0
+
+
+class NormPredictor(_Guess):
+    """A regression of log |dZ_i| on h_i, for one layer or for layers that read one H."""
+
+    kind = "norm_predictor"
+
+    def __init__(self, context, in_features, settings: PredictorSettings | None = None):
+        """Without settings the library's own hold."""
+        if settings is None:
+            super().__init__("create_on", context, in_features)
+        else:
+            super().__init__("create_with_on", context, in_features, *settings)
+
+    @classmethod
+    def load(cls, context, data, length):
+        """From the `length` bytes on the host that `save` returned, on whatever device."""
+        return cls._made("load_on", context, data, length)
+
+    def update(self, plan, saved, dz_norms, stream=None):
+        """Learns from a step's saved rows and the norms of dZ."""
+        _c.norm_predictor_update_on(self, plan, saved, plan.saved_bytes, dz_norms, stream)
+
+    @property
+    def statistics_count(self):
+        return self._ask("statistics_count")
+
+    def statistics(self, plan, saved, dz_norms, sums, count, stream=None):
+        """Writes what `update` would learn from: `count` sums (float64), which ranks add."""
+        _c.norm_predictor_statistics_on(self, plan, saved, plan.saved_bytes, dz_norms, sums, count, stream)
+
+    def apply(self, sums, count, stream=None):
+        """Learns from a step's sums over all ranks."""
+        _c.norm_predictor_apply_on(self, sums, count, stream)
+
+
+class NormCache(_Guess):
+    """Norms of dZ by training sample, from each sample's last visit. `room` is (samples, tokens_per_sample); without it
+    a cache on the CPU takes any sample.
+
+    In `fetch` and `store` a batch has `count` samples with as many ids and lengths (int64), and `norms` has
+    `row_tokens` floats for each of them, `tokens` in all.
+    """
+
+    kind = "norm_cache"
+
+    def __init__(self, context, room=None):
+        if room is None:
+            super().__init__("create")
+        else:
+            super().__init__("create_on", context, *room)
+
+    @classmethod
+    def load(cls, context, data, length, room=None):
+        """From the `length` bytes on the host that `save` returned, on whatever device."""
+        if room is None:
+            return cls._made("load", data, length)
+        return cls._made("load_on", context, *room, data, length)
+
+    def fetch(self, ids, lengths, count, row_tokens, norms, tokens, stream=None):
+        """Writes the batch's norms, -1 for every token that is not known."""
+        _c.norm_cache_fetch_on(self, ids, lengths, count, row_tokens, norms, tokens, stream)
+
+    def store(self, ids, lengths, count, row_tokens, norms, tokens, stream=None):
+        """Remembers the batch's norms in place of those of earlier visits."""
+        _c.norm_cache_store_on(self, ids, lengths, count, row_tokens, norms, tokens, stream)
+
+    # The first reason for which calls on a GPU have left out a sample.
+    _FAULTS = {1: "its id is out of range", 2: "it has too many tokens", 3: "it is known with another length"}
+
+    def left_out(self):
+        """The first sample that a GPU's cache has left out since the last call, and why, or None. A norm that is not
+        finite comes from a loss scaler and is not reported. Waits for the GPU."""
+        fault, sample = c_uint32(), c_uint64()
+        _c.norm_cache_outcome(self, byref(fault), byref(sample))
+        return (sample.value, self._FAULTS[fault.value]) if fault.value in self._FAULTS else None

@@ -1,0 +1,131 @@
+"""The three calls that XLA makes into handlers.cc: a forward pass, a backward pass, and a predictor's step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import numbers
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import _native
+from .._native import DESIGNS, DTYPES, SOURCES
+
+CPU = _native.Context("cpu")
+
+
+def _register():
+    library = _native.open_library("WTACRS_JAX_LIBRARY", "wtacrs_jax", "docs/jax.md says how to build it.")
+    for name in ("wtacrs_jax_forward", "wtacrs_jax_backward", "wtacrs_jax_learn"):
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+
+
+_register()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is fixed while a program is traced. `budget` is a share of the tokens in (0, 1], or as an int a number of
+    rows, at least two."""
+
+    budget: float | int = 0.3
+    design: str = "wta-pivotal"
+    mix: float = 0.01
+
+    def __post_init__(self):
+        if self.design not in DESIGNS:
+            raise ValueError(f"the design is {self.design!r}: it must be one of {', '.join(DESIGNS)}")
+        if isinstance(self.budget, numbers.Integral) and self.budget < 1:
+            raise ValueError(f"the budget is {self.budget} rows: at least one must be kept")
+        if isinstance(self.budget, numbers.Integral) and self.budget == 1:
+            raise ValueError("the budget is 1, which as an int is one row alone: for all rows write 1.0")
+
+    def attributes(self, predicted):
+        """As the handlers take them."""
+        by_rows = isinstance(self.budget, numbers.Integral)
+        return {
+            "budget": np.float64(0.0 if by_rows else self.budget),
+            "rows": np.int64(self.budget if by_rows else 0),
+            "design": np.int32(DESIGNS[self.design]),
+            "source": np.int32(SOURCES[source(predicted)]),
+            "mix": np.float64(self.mix),
+        }
+
+
+def source(predicted):
+    return "predicted" if predicted else "cached"
+
+
+def dtype_name(dtype):
+    name = jnp.dtype(dtype).name
+    if name not in DTYPES:
+        raise TypeError(f"h is of {name}: it must be one of {', '.join(DTYPES)}")
+    return name
+
+
+def plan(tokens, in_features, dtype, settings, predicted):
+    """Its `saved_bytes` and `draws` are those of the handlers' plans, which do not depend on out_features."""
+    return _native.LayerPlan(
+        CPU,
+        (tokens, in_features, 1),
+        budget=settings.budget,
+        design=settings.design,
+        source=source(predicted),
+        dtype=dtype_name(dtype),
+        mix=settings.mix,
+    )
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["bytes"],
+    meta_fields=["settings", "tokens", "in_features", "dtype", "predicted"],
+)
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """The kept rows of a forward pass, their indices and scales, in libwtacrs's own layout: to hand on, never to
+    store."""
+
+    bytes: jax.Array
+    settings: Settings
+    tokens: int
+    in_features: int
+    dtype: str
+    predicted: bool
+
+
+def forward(h, norms, state, key, settings):
+    """The bytes of the kept rows."""
+    predicted = state.size > 0
+    saved = plan(*h.shape, h.dtype, settings, predicted).saved_bytes
+    return _call("wtacrs_jax_forward", jax.ShapeDtypeStruct((saved,), jnp.uint8))(
+        h, norms, state, key, **settings.attributes(predicted)
+    )
+
+
+def backward(kept, dz, w_shape, h_dtype, settings, predicted):
+    """dW, and the norms of the rows of dz."""
+    sums = jnp.float64 if h_dtype == jnp.float64 else jnp.float32
+    results = jax.ShapeDtypeStruct(w_shape, sums), jax.ShapeDtypeStruct(dz.shape[:1], jnp.float32)
+    return _call("wtacrs_jax_backward", results)(
+        kept, dz, h_dtype=np.int32(DTYPES[dtype_name(h_dtype)]), **settings.attributes(predicted)
+    )
+
+
+def learn(state, kept, dz_norms, cached):
+    """The predictor's next state."""
+    return _call("wtacrs_jax_learn", jax.ShapeDtypeStruct(state.shape, jnp.uint8))(
+        state,
+        kept.bytes,
+        dz_norms,
+        cached,
+        in_features=np.int64(kept.in_features),
+        h_dtype=np.int32(DTYPES[kept.dtype]),
+        **kept.settings.attributes(kept.predicted),
+    )
+
+
+def _call(name, results):
+    return jax.ffi.ffi_call(name, results, vmap_method="sequential")

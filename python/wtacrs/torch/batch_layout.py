@@ -1,0 +1,74 @@
+"""Which samples a batch holds, and which rows of H are their tokens."""
+
+from __future__ import annotations
+
+import torch
+
+from .._native import Error
+
+
+class Batch:
+    """`samples` are ids; `mask` is samples x length, true for tokens and not for padding, or None for one row each.
+    Both may be on the host or on a GPU."""
+
+    def __init__(self, samples, mask=None):
+        # The library's ids are unsigned; these are the same bits.
+        self.samples = torch.as_tensor(samples, dtype=torch.int64).contiguous()
+        if self.samples.ndim != 1:
+            raise Error(f"sample ids have {self.samples.ndim} axes where one is needed")
+        self.mask = None if mask is None else torch.as_tensor(mask).bool()
+        if self.mask is not None and (self.mask.ndim != 2 or len(self.mask) != len(self.samples)):
+            raise Error(f"a mask of shape {tuple(self.mask.shape)} for {len(self.samples)} samples")
+        self._layouts = {}
+
+    def check(self, samples, tokens_per_sample):
+        """Refuses what a cache has no room for, if it is on the host; for what is on a GPU nobody waits."""
+        if self.samples.device.type == "cpu":
+            outside = self.samples[(self.samples < 0) | (self.samples >= samples)].tolist()
+            if outside:
+                raise Error(f"sample {outside[0]} in a batch, but samples={samples}: ids are 0 to {samples - 1}")
+        if self.mask is not None and self.mask.device.type == "cpu":
+            longest = max(self.mask.sum(1).tolist(), default=0)
+            if longest > tokens_per_sample:
+                raise Error(f"a sample of {longest} tokens in a batch, but tokens_per_sample={tokens_per_sample}")
+
+    def layout(self, rows, device):
+        """For a layer that reads `rows` rows: one for each token of the mask, or one for each sample."""
+        if (rows, device) not in self._layouts:
+            self._layouts[rows, device] = Layout(moved(self.samples, device), moved(self._mask(rows), device))
+        return self._layouts[rows, device]
+
+    def _mask(self, rows):
+        if self.mask is not None and rows == self.mask.numel():
+            return self.mask
+        if rows == len(self.samples):
+            return torch.ones(rows, 1, dtype=torch.bool)
+        shape = "no mask" if self.mask is None else f"a mask of {self.mask.numel()} tokens"
+        raise Error(f"a layer reads {rows} rows, but the batch has {len(self.samples)} samples and {shape}")
+
+
+def moved(tensor, device):
+    # To a GPU without waiting for it; from there the host has to.
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+class Layout:
+    """Norms in rows of a batch, padding anywhere, and as norm caches have them: a row for each sample, its tokens
+    first."""
+
+    def __init__(self, ids, mask):
+        self.ids, self._mask = ids, mask
+        self.lengths = mask.sum(1)
+        self._tokens_first = mask.logical_not().byte().argsort(dim=1, stable=True)
+        self._places = (mask.cumsum(1) - 1).clamp(min=0)
+
+    @property
+    def shape(self):
+        return self._mask.shape
+
+    def spread(self, norms):
+        """0 for padding."""
+        return torch.where(self._mask, norms.gather(1, self._places), 0).flatten()
+
+    def gather(self, rows):
+        return rows.reshape(self.shape).gather(1, self._tokens_first)

@@ -1,0 +1,72 @@
+"""The two passes of a linear layer on torch tensors, with one plan for each shape, whatever the layer."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from .._native import LayerPlan
+from .devices import address
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_for(device, shape, dtype, budget, design, source, precision):
+    """`shape` is (tokens, in_features, out_features), and `budget` a share of the tokens."""
+    return Plan(device, shape, dtype, budget, design, source, precision)
+
+
+class Plan:
+    def __init__(self, device, shape, dtype, budget, design, source, precision):
+        self.device, self.shape = device, shape
+        self.native = LayerPlan(
+            device.context,
+            shape,
+            budget=float(budget),
+            design=design,
+            source=source,
+            dtype=str(dtype).removeprefix("torch."),
+            precision=precision,
+        )
+        # What dW and the bias's gradient are summed in.
+        self.sums = getattr(torch, self.native.sums)
+        self.draws = self.native.draws
+
+    def forward(self, h, guess, predictor, seed, offset):
+        """The saved rows of h, tokens x in_features, as one block of bytes."""
+        block = self.device.memory(self.native.saved_bytes)
+        scratch = self.device.memory(self.native.forward_scratch_bytes)
+        rows = self.device.matrix(self._walkable(h))
+        with self.device.current():
+            self.native.forward(
+                rows, address(guess), predictor, seed, offset, address(block), address(scratch), self.device.stream()
+            )
+        return block
+
+    def backward(self, block, dz, with_bias):
+        """The gradients of weight (out_features x in_features) and bias, and the norms of dz's rows."""
+        tokens, in_features, out_features = self.shape
+        on_gpu, made = self.device.on_gpu, {"dtype": self.sums, "device": self.device.torch_device}
+        # A GPU writes rows of in_features x out_features.
+        weight = torch.empty((in_features, out_features) if on_gpu else (out_features, in_features), **made)
+        bias = torch.empty(out_features, **made) if with_bias else None
+        norms = torch.empty(tokens, dtype=torch.float32, device=self.device.torch_device)
+        scratch = self.device.memory(self.native.backward_scratch_bytes)
+        gradient = self.device.matrix(self._walkable(dz))
+        estimate = self.device.matrix(weight if on_gpu else weight.T)
+        with self.device.current():
+            self.native.backward(
+                address(block),
+                gradient,
+                estimate,
+                address(norms),
+                address(bias),
+                address(scratch),
+                self.device.stream(),
+            )
+        return weight.T if on_gpu else weight, bias, norms
+
+    def _walkable(self, matrix):
+        """The CPU takes any strides; a GPU rows whose elements lie side by side, and that lie apart."""
+        rows_apart = matrix.stride(1) == 1 and matrix.stride(0) >= matrix.shape[1]
+        return matrix if rows_apart or not self.device.on_gpu else matrix.contiguous()

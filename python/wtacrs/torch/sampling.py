@@ -1,0 +1,174 @@
+"""`convert`, and what the converted layers of a model share: randomness, guesses, ranks, and their state."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+
+import torch
+
+from .._native import DESIGNS, Error, look_up
+from . import devices, rank_exchange
+from .batch_layout import Batch
+from .guesses import SOURCES
+from .layer import SampledLinear
+from .plans import plan_for
+from .shared_input import SharedInput, SharedInputs
+
+MASK = 2**64 - 1
+
+
+def convert(
+    model,
+    budget=0.3,
+    design="wta-pivotal",
+    source="predicted",
+    skip=(),
+    seed=None,
+    process_group=None,
+    samples=None,
+    tokens_per_sample=None,
+):
+    """Makes the nn.Linear layers of `model` save only a share `budget` of the rows of their input, in place. Returns a
+    `Sampling`. Parameters, their names and the model's state_dict stay as they are.
+
+    `skip` contains names, or patterns such as "encoder.*.key", or is a function of name and module. Subclasses of
+    nn.Linear are left alone. If `seed` is None, it comes from torch's generator. With a `process_group` each rank draws
+    for itself, and `Sampling.exchange` must follow every backward pass.
+
+    For source="cached", `samples` is the number of samples of the data set, whose ids are then 0 to `samples` - 1, and
+    `tokens_per_sample` the largest number of tokens in one of them. A GPU requires both, since the norms lie in its
+    memory.
+    """
+    if not 0 < budget <= 1:
+        raise Error(f"a budget of {budget}; it is a share of the rows, above 0 and at most 1")
+    look_up(DESIGNS, design, "design")
+    look_up(SOURCES, source, "source")
+    if (samples is None) != (tokens_per_sample is None):
+        raise Error("samples and tokens_per_sample are needed both, or neither")
+    room = None if samples is None else (samples, tokens_per_sample)
+    patterns = [skip] if isinstance(skip, str) else skip
+    skipped = skip if callable(skip) else lambda name, _: any(fnmatch.fnmatchcase(name, p) for p in patterns)
+    found = {n: m for n, m in model.named_modules() if type(m) is torch.nn.Linear and not skipped(n, m)}
+    if not found:
+        raise Error("the model has no nn.Linear to convert")
+    sampling = Sampling(found, budget, design, source, seed, process_group, room)
+    for name, module in found.items():
+        # The module stays the same object, with its hooks, its parameters and whoever refers to it.
+        module.__class__ = SampledLinear
+        module.sampling, module.sampled_as = sampling, name
+    return sampling
+
+
+class Sampling:
+    """What converted layers of a model share. Not part of the model's state_dict: save `state_dict()` beside it."""
+
+    def __init__(self, layers, budget, design, source, seed, process_group, room):
+        self.budget, self.design, self.source = budget, design, source
+        self.seed = int(torch.randint(2**62, ())) if seed is None else seed & MASK
+        self.offset = 0
+        self.layers = layers
+        # By the name of the layer that reads an H first.
+        self.guesses = {}
+        self.group = process_group
+        self._room = room
+        # The most that a rank's message about cached norms has taken so far.
+        self.message_words = 0
+        self._rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
+        self._inputs = SharedInputs()
+        self._batch = None
+
+    def __repr__(self):
+        return f"budget={self.budget}, design={self.design!r}, source={self.source!r}"
+
+    def __deepcopy__(self, memo):
+        # A copy of a model, as for averaged weights, goes on with the same randomness and guesses.
+        return self
+
+    def __reduce__(self):
+        raise Error("a Sampling is not pickled: save its state_dict() and the model's")
+
+    @property
+    def deferred(self):
+        return self.group is not None
+
+    @contextlib.contextmanager
+    def batch(self, samples, mask=None):
+        """Forward passes within are of these samples: their ids, and a mask (samples x length) that is true for tokens.
+        source="cached" requires it."""
+        batch = Batch(samples, mask)
+        if self._room is not None:
+            batch.check(*self._room)
+        before, self._batch = self._batch, batch
+        try:
+            yield
+        finally:
+            self._batch = before
+
+    def read(self, layer, given, h):
+        """The layer's plan, and the selected rows of h, which all layers share that were `given` the same tensor."""
+        rows = h.reshape(-1, h.shape[-1])
+        shape = (len(rows), layer.in_features, layer.out_features)
+        # As torch itself multiplies f32 on a GPU.
+        precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+        device = devices.device_of(h.device)
+        plan = plan_for(device, shape, h.dtype, self.budget, self.design, self.source, precision)
+        shared = self._inputs.of(given, h.dtype)
+        if shared is None or shared.backward_begun:
+            shared = self._share_anew(layer, h.dtype, given._version, shared)
+        block = shared.block
+        if block is None:
+            block = self._draw(plan, shared, rows)
+            self._inputs.hold(given, shared, block)
+        return plan, shared, block
+
+    def _share_anew(self, layer, dtype, version, before):
+        """Where layers that shared the tensor before still wait for their backward pass, this layer is one of them and
+        runs again, as under checkpointing. It need not be the one that ran first, and `batch` may have been left."""
+        if before is None or not before.awaited:
+            return SharedInput(self.guess(layer), self._batch, dtype, version)
+        return SharedInput(before.guess, self._batch or before.batch, dtype, version)
+
+    def _draw(self, plan, shared, rows):
+        shared.guess.move(plan.device)
+        prior = shared.guess.prior(shared.batch, len(rows))
+        # Ranks draw under keys of their own.
+        seed, offset = (self.seed + self._rank) & MASK, self.offset
+        block = plan.forward(rows, prior, shared.guess.predictor, seed, offset)
+        self.offset = (offset + plan.draws) & MASK
+        return block
+
+    def guess(self, layer):
+        if layer.sampled_as not in self.guesses:
+            self.guesses[layer.sampled_as] = SOURCES[self.source](layer.in_features, self._room)
+        return self.guesses[layer.sampled_as]
+
+    def exchange(self):
+        """Brings together what the ranks have learned. All ranks call it after each step's backward passes."""
+        if self.group is not None:
+            rank_exchange.exchange(self)
+
+    def state_dict(self):
+        """Seed, offset, and predictors or caches as tensors of bytes."""
+        guesses = {name: guess.to_bytes() for name, guess in self.guesses.items()}
+        return {"source": self.source, "seed": self.seed, "offset": self.offset, "guesses": guesses}
+
+    def load_state_dict(self, state):
+        if state["source"] != self.source:
+            raise Error(f"a state of source {state['source']!r} for source {self.source!r}")
+        unknown = sorted(set(state["guesses"]) - set(self.layers))
+        if unknown:
+            raise Error(f"a state of layers that are not converted here: {', '.join(unknown)}")
+        loaded = {}
+        for name, data in state["guesses"].items():
+            loaded[name] = SOURCES[self.source](self.layers[name].in_features, self._room)
+            if self.source != "input":
+                loaded[name].from_bytes(data)
+        self.guesses, self.seed, self.offset = loaded, state["seed"], state["offset"]
+        self._inputs = SharedInputs()
+
+    def revert(self):
+        """Makes the layers nn.Linear again."""
+        for module in self.layers.values():
+            module.__class__ = torch.nn.Linear
+            del module.sampling, module.sampled_as
