@@ -68,803 +68,517 @@ typedef struct wtacrs_dltensor {
 } wtacrs_dltensor;
 #endif
 
-/*
- Major version of the binary interface: the number in the shared library's SONAME. It changes when a program that was
- linked against an earlier library could go wrong with this one.
- */
+// Major version of the binary interface: the number in the shared library's SONAME. It changes when a program that was
+// linked against an earlier library could go wrong with this one.
 #define WTACRS_ABI_VERSION 0
 
-/*
- Where a context works.
- */
+// Where a context works.
 typedef enum wtacrs_device {
-  /*
-   The host's cores and memory.
-   */
+  // The host's cores and memory.
   WTACRS_DEVICE_CPU = 0,
-  /*
-   An NVIDIA GPU of compute capability 8.0 or later, by the CUDA driver, which is loaded on first use.
-   */
+  // An NVIDIA GPU of compute capability 8.0 or later, by the CUDA driver, which is loaded on first use.
   WTACRS_DEVICE_CUDA = 1,
-  /*
-   Reserved: makes the enumeration 32 bits wide.
-   */
+  // Reserved: makes the enumeration 32 bits wide.
   WTACRS_DEVICE_FORCE_32_BITS = 2147483647,
 } wtacrs_device;
 
-/*
- The type of a matrix's elements.
- */
+// The type of a matrix's elements.
 typedef enum wtacrs_dtype {
-  /*
-   IEEE 754 binary32.
-   */
+  // IEEE 754 binary32.
   WTACRS_DTYPE_F32 = 0,
-  /*
-   IEEE 754 binary16.
-   */
+  // IEEE 754 binary16.
   WTACRS_DTYPE_F16 = 1,
-  /*
-   The upper half of a binary32.
-   */
+  // The upper half of a binary32.
   WTACRS_DTYPE_BF16 = 2,
-  /*
-   IEEE 754 binary64, for references.
-   */
+  // IEEE 754 binary64, for references.
   WTACRS_DTYPE_F64 = 3,
-  /*
-   Reserved: makes the enumeration 32 bits wide.
-   */
+  // Reserved: makes the enumeration 32 bits wide.
   WTACRS_DTYPE_FORCE_32_BITS = 2147483647,
 } wtacrs_dtype;
 
-/*
- The sampling design: the rule that turns weights and a budget into a selection.
- */
+// The sampling design: the rule that turns weights and a budget into a selection.
 typedef enum wtacrs_design {
-  /*
-   Equal probabilities, whatever the weights.
-   */
+  // Equal probabilities, whatever the weights.
   WTACRS_DESIGN_UNIFORM = 0,
-  /*
-   Column-row sampling: independent draws in proportion to the weights.
-   */
+  // Column-row sampling: independent draws in proportion to the weights.
   WTACRS_DESIGN_CRS = 1,
-  /*
-   The heaviest pairs and nothing else: biased.
-   */
+  // The heaviest pairs and nothing else: biased.
   WTACRS_DESIGN_TOP_K = 2,
-  /*
-   Winners, and independent draws from the tail.
-   */
+  // Winners, and independent draws from the tail.
   WTACRS_DESIGN_WTA_IID = 3,
-  /*
-   Winners, and one draw from each stratum of the tail.
-   */
+  // Winners, and one draw from each stratum of the tail.
   WTACRS_DESIGN_WTA_STRATIFIED = 4,
-  /*
-   Winners, and distinct pairs of the tail by a tree of duels. The default.
-   */
+  // Winners, and distinct pairs of the tail by a tree of duels. The default.
   WTACRS_DESIGN_WTA_PIVOTAL = 5,
-  /*
-   Reserved: makes the enumeration 32 bits wide.
-   */
+  // Reserved: makes the enumeration 32 bits wide.
   WTACRS_DESIGN_FORCE_32_BITS = 2147483647,
 } wtacrs_design;
 
-/*
- What the weights of a forward pass are made from, besides the norms of the rows of H.
- */
+// What the weights of a forward pass are made from, besides the norms of the rows of H.
 typedef enum wtacrs_source {
-  /*
-   Nothing: weights are the norms of the rows of H.
-   */
+  // Nothing: weights are the norms of the rows of H.
   WTACRS_SOURCE_INPUT = 0,
-  /*
-   Norms of dZ that the caller passes, taken as they are.
-   */
+  // Norms of dZ that the caller passes, taken as they are.
   WTACRS_SOURCE_NORMS = 1,
-  /*
-   Norms of dZ from an earlier step, mixed with the input's; a negative norm is an unknown one.
-   */
+  // Norms of dZ from an earlier step, mixed with the input's; a negative norm is an unknown one.
   WTACRS_SOURCE_CACHED = 2,
-  /*
-   A norm predictor's guess from H. The default.
-   */
+  // A norm predictor's guess from H. The default.
   WTACRS_SOURCE_PREDICTED = 3,
-  /*
-   Reserved: makes the enumeration 32 bits wide.
-   */
+  // Reserved: makes the enumeration 32 bits wide.
   WTACRS_SOURCE_FORCE_32_BITS = 2147483647,
 } wtacrs_source;
 
-/*
- The unit of a budget.
- */
+// The unit of a budget.
 typedef enum wtacrs_budget {
-  /*
-   A number of rows, at least one.
-   */
+  // A number of rows, at least one.
   WTACRS_BUDGET_ROWS = 0,
-  /*
-   A share of the rows, in (0, 1]: the nearest number of rows, at least one if there are any.
-   */
+  // A share of the rows, in (0, 1]: the nearest number of rows, at least one if there are any.
   WTACRS_BUDGET_FRACTION = 1,
-  /*
-   Every row, chosen without sampling: the gradient is exact.
-   */
+  // Every row: the gradient is exact.
   WTACRS_BUDGET_EXACT = 2,
-  /*
-   Reserved: makes the enumeration 32 bits wide.
-   */
+  // Reserved: makes the enumeration 32 bits wide.
   WTACRS_BUDGET_FORCE_32_BITS = 2147483647,
 } wtacrs_budget;
 
-/*
- How precisely f32 matrices are multiplied.
- */
+// How precisely f32 matrices are multiplied.
 typedef enum wtacrs_precision {
-  /*
-   In f32 throughout. The default.
-   */
+  // In f32 throughout. The default.
   WTACRS_PRECISION_F32 = 0,
-  /*
-   Both factors may be rounded to tf32 (10 bits after the point), with sums in f32.
-   */
+  // Both factors may be rounded to tf32 (10 bits after the point), with sums in f32.
   WTACRS_PRECISION_TF32 = 1,
-  /*
-   Reserved: makes the enumeration 32 bits wide.
-   */
+  // Reserved: makes the enumeration 32 bits wide.
   WTACRS_PRECISION_FORCE_32_BITS = 2147483647,
 } wtacrs_precision;
 
-/*
- One of the two gradients of C = A B.
- */
+// One of the two gradients of C = A B.
 typedef enum wtacrs_side {
-  /*
-   The gradient of A, dA = G B^T, which sums over the columns of B.
-   */
+  // The gradient of A, dA = G B^T, which sums over the columns of B.
   WTACRS_SIDE_LEFT = 0,
-  /*
-   The gradient of B, dB = A^T G, which sums over the rows of A.
-   */
+  // The gradient of B, dB = A^T G, which sums over the rows of A.
   WTACRS_SIDE_RIGHT = 1,
-  /*
-   Reserved: makes the enumeration 32 bits wide.
-   */
+  // Reserved: makes the enumeration 32 bits wide.
   WTACRS_SIDE_FORCE_32_BITS = 2147483647,
 } wtacrs_side;
 
-/*
- Along which axis of a matrix norms are taken.
- */
+// Along which axis of a matrix norms are taken.
 typedef enum wtacrs_axis {
-  /*
-   A norm for each row.
-   */
+  // A norm for each row.
   WTACRS_AXIS_ROWS = 0,
-  /*
-   A norm for each column.
-   */
+  // A norm for each column.
   WTACRS_AXIS_COLUMNS = 1,
-  /*
-   Reserved: makes the enumeration 32 bits wide.
-   */
+  // Reserved: makes the enumeration 32 bits wide.
   WTACRS_AXIS_FORCE_32_BITS = 2147483647,
 } wtacrs_axis;
 
-/*
- A device. Any number of threads may use one at the same time.
- */
+// A device. Any number of threads may use one at the same time.
 typedef struct wtacrs_context wtacrs_context;
 
-/*
- What a linear layer is like and how its weight gradient dW = H^T dZ is to be estimated. A lock guards it, so threads may
- share it.
- */
+// What a linear layer is like and how its weight gradient dW = H^T dZ is to be estimated. A lock guards it, so threads may
+// share it.
 typedef struct wtacrs_layer wtacrs_layer;
 
-/*
- Norms of dZ by training sample, from each sample's last visit. On the CPU a lock inside lets any number of threads use
- one: calls that change it wait for one another. On CUDA its calls belong on one stream, or on streams that wait for one
- another, whatever threads make them.
- */
+// Norms of dZ by training sample, from each sample's last visit. On the CPU a lock inside lets any number of threads use
+// one: calls that change it wait for one another. On CUDA its calls belong on one stream, or on streams that wait for one
+// another, whatever threads make them.
 typedef struct wtacrs_norm_cache wtacrs_norm_cache;
 
-/*
- An online guess of the norms of dZ for one layer, or for layers that share H. On the CPU a lock inside lets any number of
- threads use one: forward passes read it, and calls that change it wait for them and for one another. On CUDA forward
- passes read its state and updates write it when they run, so calls on one predictor belong on one stream, or on streams
- that wait for one another, whatever threads make them.
- */
+// An online guess of the norms of dZ for one layer, or for layers that share H. On the CPU a lock inside lets any number of
+// threads use one: forward passes read it, and calls that change it wait for them and for one another. On CUDA forward
+// passes read its state and updates write it when they run, so calls on one predictor belong on one stream, or on streams
+// that wait for one another, whatever threads make them.
 typedef struct wtacrs_norm_predictor wtacrs_norm_predictor;
 
-/*
- A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
- scratch memory of its own.
- */
+// A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
+// scratch memory of its own.
 typedef struct wtacrs_plan wtacrs_plan;
 
-/*
- What a batched product C = A B is like, and how both gradients are to be estimated. A lock guards it, so threads may
- share it.
- */
+// What a batched product C = A B is like, and how both gradients are to be estimated. A lock guards it, so threads may
+// share it.
 typedef struct wtacrs_tensor_mul wtacrs_tensor_mul;
 
-/*
- A batched product's settled plan. It never changes: any number of threads may use one at the same time, each with saved
- and scratch memory of its own.
- */
+// A batched product's settled plan. It never changes: any number of threads may use one at the same time, each with saved
+// and scratch memory of its own.
 typedef struct wtacrs_tensor_mul_plan wtacrs_tensor_mul_plan;
 
-/*
- What a call returns: 0 (WTACRS_STATUS_OK) or the reason why it was refused. A number once published keeps its meaning.
- */
+// What a call returns: 0 (WTACRS_STATUS_OK) or the reason why it was refused. A number once published keeps its meaning.
 typedef int32_t wtacrs_status;
 
-/*
- What a plan's calls need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.
- */
+// What a plan's calls need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.
 typedef struct wtacrs_plan_info {
-  /*
-   [in] sizeof(wtacrs_plan_info). The other fields are outputs.
-   */
+  // [in] sizeof(wtacrs_plan_info). The other fields are outputs.
   size_t size;
-  /*
-   The most rows that a forward pass keeps.
-   */
+  // The most rows that a forward pass keeps.
   size_t budget_rows;
-  /*
-   How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
-   (seed, offset + draws) to the next.
-   */
+  // How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
+  // (seed, offset + draws) to the next.
   uint64_t draws;
-  /*
-   Alignment of saved memory, of scratch memory and of a predictor's statistics: 64, on CUDA 256.
-   */
+  // Alignment of saved memory, of scratch memory and of a predictor's statistics: 64, on CUDA 256.
   size_t alignment;
-  /*
-   Saved memory, which lives from the forward to the backward pass.
-   */
+  // Saved memory, which lives from the forward to the backward pass.
   size_t saved_bytes;
-  /*
-   What the exact layer keeps in its place: H.
-   */
+  // What the exact layer keeps in its place: H.
   size_t exact_bytes;
-  /*
-   Scratch memory of wtacrs_plan_forward and wtacrs_plan_select: dead when the call returns (on CUDA, when its work is
-   done). 0 on the CPU, which takes a few words for each token from its own heap.
-   */
+  // Scratch memory of wtacrs_plan_forward and wtacrs_plan_select: dead when the call returns (on CUDA, when its work is
+  // done). 0 on the CPU, which takes a few words for each token from its own heap.
   size_t forward_scratch_bytes;
-  /*
-   Scratch memory of wtacrs_plan_backward.
-   */
+  // Scratch memory of wtacrs_plan_backward.
   size_t backward_scratch_bytes;
-  /*
-   Scratch memory of wtacrs_plan_estimate.
-   */
+  // Scratch memory of wtacrs_plan_estimate.
   size_t estimate_scratch_bytes;
-  /*
-   Scratch memory of wtacrs_plan_weight_gradient.
-   */
+  // Scratch memory of wtacrs_plan_weight_gradient.
   size_t weight_gradient_scratch_bytes;
-  /*
-   Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
-   first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
-   of zeros (or adds nothing). SIZE_MAX on the CPU, where the forward pass itself returns the failure.
-   */
+  // Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
+  // first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
+  // of zeros (or adds nothing). SIZE_MAX on the CPU, where the forward pass itself returns the failure.
   size_t saved_status_offset;
 } wtacrs_plan_info;
 
-/*
- What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
- */
+// What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
 typedef struct wtacrs_forward_options {
-  /*
-   sizeof(wtacrs_forward_options)
-   */
+  // sizeof(wtacrs_forward_options)
   size_t size;
-  /*
-   [in] Norms of dZ, one for each token. WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: unknown) require it.
-   For WTACRS_SOURCE_PREDICTED cached norms (negative: unknown) are optional: they move the predictor's guesses as far
-   as it has learned to trust them. For WTACRS_SOURCE_INPUT it must be NULL.
-   */
+  // [in] Norms of dZ, one for each token. WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: unknown) require it.
+  // For WTACRS_SOURCE_PREDICTED cached norms (negative: unknown) are optional: they move the predictor's guesses as far
+  // as it has learned to trust them. For WTACRS_SOURCE_INPUT it must be NULL.
   const float *guess;
-  /*
-   [in] The layer's predictor, which this call only reads. WTACRS_SOURCE_PREDICTED requires it; for other sources it
-   must be NULL.
-   */
+  // [in] The layer's predictor, which this call only reads. WTACRS_SOURCE_PREDICTED requires it; for other sources it
+  // must be NULL.
   const struct wtacrs_norm_predictor *predictor;
 } wtacrs_forward_options;
 
-/*
- What a backward pass may be asked for. Zeros, and NULL in place of the struct, stand for nothing.
- */
+// What a backward pass may be asked for. Zeros, and NULL in place of the struct, stand for nothing.
 typedef struct wtacrs_backward_options {
-  /*
-   sizeof(wtacrs_backward_options)
-   */
+  // sizeof(wtacrs_backward_options)
   size_t size;
-  /*
-   0 to write dW and `bias_gradient`, whose old values are then never read; 1 to add to them.
-   */
+  // 0 to write dW and `bias_gradient`, whose old values are then never read; 1 to add to them.
   int32_t accumulate;
-  /*
-   [out] Norms of the rows of dZ, one for each token: what a norm cache or predictor learns from.
-   */
+  // [out] Norms of the rows of dZ, one for each token: what a norm cache or predictor learns from.
   float *dz_norms;
-  /*
-   [out] The exact sum of the rows of dZ: out_features numbers of dW's dtype.
-   */
+  // [out] The exact sum of the rows of dZ: out_features numbers of dW's dtype.
   void *bias_gradient;
 } wtacrs_backward_options;
 
-/*
- Where a selection lies, or is to be written: kept rows and their scales 1/pi.
- */
+// Where a selection lies, or is to be written: kept rows and their scales 1/pi.
 typedef struct wtacrs_selection {
-  /*
-   sizeof(wtacrs_selection)
-   */
+  // sizeof(wtacrs_selection)
   size_t size;
-  /*
-   The kept rows, strictly ascending.
-   */
+  // The kept rows, strictly ascending.
   uint32_t *indices;
-  /*
-   The scale of each. wtacrs_plan_gather does not read it.
-   */
+  // The scale of each. wtacrs_plan_gather does not read it.
   double *scales;
-  /*
-   Entries that `indices` and `scales` have room for. Ignored where a selection is read.
-   */
+  // Entries that `indices` and `scales` have room for. Ignored where a selection is read.
   size_t capacity;
-  /*
-   How many rows are kept: one number.
-   */
+  // How many rows are kept: one number.
   uint64_t *kept;
-  /*
-   How many of them were certain: one number. Ignored where a selection is read.
-   */
+  // How many of them were certain: one number. Ignored where a selection is read.
   uint64_t *winners;
 } wtacrs_selection;
 
-/*
- How a predictor learns. Zeros, and NULL in place of the struct, stand for the defaults.
- */
+// How a predictor learns. Zeros, and NULL in place of the struct, stand for the defaults.
 typedef struct wtacrs_norm_predictor_options {
-  /*
-   sizeof(wtacrs_norm_predictor_options)
-   */
+  // sizeof(wtacrs_norm_predictor_options)
   size_t size;
-  /*
-   Random projections of H that the regression has, 1 to 2^14, on CUDA at most 512; 256 by default.
-   */
+  // Random projections of H that the regression has, 1 to 2^14, on CUDA at most 512; 256 by default.
   size_t features;
-  /*
-   What is left of a step's statistics after the next, above 0 and at most 1; 0.97 by default.
-   */
+  // What is left of a step's statistics after the next, above 0 and at most 1; 0.97 by default.
   double forgetting;
-  /*
-   Ridge of the regression, above 0, as a share of the mean diagonal of its matrix; 0.1 by default.
-   */
+  // Ridge of the regression, above 0, as a share of the mean diagonal of its matrix; 0.1 by default.
   double ridge;
-  /*
-   The most that the logarithm of a guess may differ from the mean of the last step, above 0 and at most 20; 6 by
-   default.
-   */
+  // The most that the logarithm of a guess may differ from the mean of the last step, above 0 and at most 20; 6 by
+  // default.
   double clamp;
-  /*
-   The most rows that are learned from in a step, on CUDA at most 4096; 192 by default.
-   */
+  // The most rows that are learned from in a step, on CUDA at most 4096; 192 by default.
   size_t rows_per_update;
-  /*
-   Seed of the projections' signs; 0 by default.
-   */
+  // Seed of the projections' signs; 0 by default.
   uint64_t seed;
 } wtacrs_norm_predictor_options;
 
-/*
- What a batched product's passes need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.
- */
+// What a batched product's passes need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.
 typedef struct wtacrs_tensor_mul_plan_info {
-  /*
-   [in] sizeof(wtacrs_tensor_mul_plan_info). The other fields are outputs.
-   */
+  // [in] sizeof(wtacrs_tensor_mul_plan_info). The other fields are outputs.
   size_t size;
-  /*
-   How far a forward pass advances the offset of its randomness: see wtacrs_plan_info.
-   */
+  // How far a forward pass advances the offset of its randomness: see wtacrs_plan_info.
   uint64_t draws;
-  /*
-   Alignment of saved and scratch memory: 64, on CUDA 256.
-   */
+  // Alignment of saved and scratch memory: 64, on CUDA 256.
   size_t alignment;
-  /*
-   Saved memory, which lives from the forward to the backward pass.
-   */
+  // Saved memory, which lives from the forward to the backward pass.
   size_t saved_bytes;
-  /*
-   What the exact product keeps in its place: A and B.
-   */
+  // What the exact product keeps in its place: A and B.
   size_t exact_bytes;
-  /*
-   Scratch memory of the forward pass; 0 on the CPU.
-   */
+  // Scratch memory of the forward pass; 0 on the CPU.
   size_t forward_scratch_bytes;
-  /*
-   Scratch memory of the backward pass.
-   */
+  // Scratch memory of the backward pass.
   size_t backward_scratch_bytes;
-  /*
-   Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: batch x heads 32-bit words,
-   each as in wtacrs_plan_info. SIZE_MAX on the CPU.
-   */
+  // Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: batch x heads 32-bit words,
+  // each as in wtacrs_plan_info. SIZE_MAX on the CPU.
   size_t left_status_offset;
-  /*
-   See left_status_offset.
-   */
+  // See left_status_offset.
   size_t right_status_offset;
 } wtacrs_tensor_mul_plan_info;
 
-/*
- What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
- */
+// What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
 typedef struct wtacrs_tensor_mul_forward_options {
-  /*
-   sizeof(wtacrs_tensor_mul_forward_options)
-   */
+  // sizeof(wtacrs_tensor_mul_forward_options)
   size_t size;
-  /*
-   [in] Guesses of the norms of the rows of G, batch x heads x rows: those that wtacrs_tensor_mul_plan_backward wrote in
-   an earlier step; negative where one is unknown.
-   */
+  // [in] Guesses of the norms of the rows of G, batch x heads x rows: those that wtacrs_tensor_mul_plan_backward wrote in
+  // an earlier step; negative where one is unknown.
   const float *row_guess;
-  /*
-   [in] The same for its columns, batch x heads x columns.
-   */
+  // [in] The same for its columns, batch x heads x columns.
   const float *column_guess;
 } wtacrs_tensor_mul_forward_options;
 
-/*
- What a backward pass may be asked for. Zeros, and NULL in place of the struct, stand for nothing.
- */
+// What a backward pass may be asked for. Zeros, and NULL in place of the struct, stand for nothing.
 typedef struct wtacrs_tensor_mul_backward_options {
-  /*
-   sizeof(wtacrs_tensor_mul_backward_options)
-   */
+  // sizeof(wtacrs_tensor_mul_backward_options)
   size_t size;
-  /*
-   0 to write the gradients, whose old values are then never read; 1 to add to them.
-   */
+  // 0 to write the gradients, whose old values are then never read; 1 to add to them.
   int32_t accumulate;
-  /*
-   [out] Norms of the rows of G, batch x heads x rows: the next step's guesses.
-   */
+  // [out] Norms of the rows of G, batch x heads x rows: the next step's guesses.
   float *row_norms;
-  /*
-   [out] Norms of its columns, batch x heads x columns.
-   */
+  // [out] Norms of its columns, batch x heads x columns.
   float *column_norms;
 } wtacrs_tensor_mul_backward_options;
 
-/*
- Done.
- */
+// Done.
 #define WTACRS_STATUS_OK 0
 
-/*
- A pointer that must not be NULL is NULL.
- */
+// A pointer that must not be NULL is NULL.
 #define WTACRS_STATUS_NULL_POINTER 1
 
-/*
- A handle that was never returned, was destroyed, or belongs to an object of another kind.
- */
+// A handle that was never returned, was destroyed, or belongs to an object of another kind.
 #define WTACRS_STATUS_INVALID_HANDLE 2
 
-/*
- A number that the enumeration does not contain.
- */
+// A number that the enumeration does not contain.
 #define WTACRS_STATUS_INVALID_ENUM 3
 
-/*
- An argument out of its range, or one that contradicts another.
- */
+// An argument out of its range, or one that contradicts another.
 #define WTACRS_STATUS_INVALID_ARGUMENT 4
 
-/*
- Shapes, lengths or dtypes that do not fit one another.
- */
+// Shapes, lengths or dtypes that do not fit one another.
 #define WTACRS_STATUS_SHAPE_MISMATCH 5
 
-/*
- Sizes whose product is beyond what can be addressed.
- */
+// Sizes whose product is beyond what can be addressed.
 #define WTACRS_STATUS_SIZE_OVERFLOW 6
 
-/*
- Memory smaller than the call requires.
- */
+// Memory smaller than the call requires.
 #define WTACRS_STATUS_BUFFER_TOO_SMALL 7
 
-/*
- A pointer that is not aligned as its type or its function needs.
- */
+// A pointer that is not aligned as its type or its function needs.
 #define WTACRS_STATUS_MISALIGNED 8
 
-/*
- An output that shares memory with another argument, or with itself.
- */
+// An output that shares memory with another argument, or with itself.
 #define WTACRS_STATUS_OVERLAP 9
 
-/*
- A norm or weight that is negative, infinite or not a number; the last error names it.
- */
+// A norm or weight that is negative, infinite or not a number; the last error names it.
 #define WTACRS_STATUS_INVALID_WEIGHTS 10
 
-/*
- A budget of nothing, of more than all, or a share outside (0, 1].
- */
+// A budget of nothing, of more than all, or a share outside (0, 1].
 #define WTACRS_STATUS_INVALID_BUDGET 11
 
-/*
- A combination that this version does not serve.
- */
+// A combination that this version does not serve.
 #define WTACRS_STATUS_UNSUPPORTED 12
 
-/*
- Memory of another device than the plan's.
- */
+// Memory of another device than the plan's.
 #define WTACRS_STATUS_DEVICE_MISMATCH 13
 
-/*
- The device, or its driver, is missing.
- */
+// The device, or its driver, is missing.
 #define WTACRS_STATUS_NO_DEVICE 14
 
-/*
- The CUDA driver refused; the last error quotes it.
- */
+// The CUDA driver refused; the last error quotes it.
 #define WTACRS_STATUS_CUDA_ERROR 15
 
-/*
- Bytes that were changed since they were saved, or that this library never wrote.
- */
+// Bytes that were changed since they were saved, or that this library never wrote.
 #define WTACRS_STATUS_CORRUPTED 16
 
-/*
- Bytes saved by another version of their format.
- */
+// Bytes saved by another version of their format.
 #define WTACRS_STATUS_VERSION_MISMATCH 17
 
-/*
- A defect of this library, contained. Outputs of the call may be partly written; the object that it changed, if
- any, must be destroyed. The place of the defect is printed on stderr.
- */
+// A defect of this library, contained. Outputs of the call may be partly written; the object that it changed, if
+// any, must be destroyed. The place of the defect is printed on stderr.
 #define WTACRS_STATUS_PANIC 18
 
-/*
- The process cannot have the memory that the call would take from its heap. Nothing was changed.
- */
+// The process cannot have the memory that the call would take from its heap. Nothing was changed.
 #define WTACRS_STATUS_OUT_OF_MEMORY 19
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
-/*
- The library's version, such as "0.1.0": NUL-terminated, valid for ever.
-
- Any thread may call it at any time.
- */
+// The library's version, such as "0.1.0": NUL-terminated, valid for ever.
+//
+// Any thread may call it at any time.
 const char *wtacrs_version(void);
 
-/*
- WTACRS_ABI_VERSION of the library that is loaded, to be compared with that of the header.
-
- Any thread may call it at any time.
- */
+// WTACRS_ABI_VERSION of the library that is loaded, to be compared with that of the header.
+//
+// Any thread may call it at any time.
 int32_t wtacrs_abi_version(void);
 
-/*
- A status in a few words: NUL-terminated, in English, valid for ever. Unknown numbers have words too.
-
- Any thread may call it at any time.
- */
+// A status in a few words: NUL-terminated, in English, valid for ever. Unknown numbers have words too.
+//
+// Any thread may call it at any time.
 const char *wtacrs_status_string(wtacrs_status status);
 
-/*
- What was wrong with this thread's last call that failed: a text that names the offending argument, index and value;
- empty if none has failed. Calls that succeed leave it unchanged, and so does this one.
-
- buffer    [out] as much of the text (UTF-8) as fits `capacity` bytes, cut between characters, and always a closing NUL
-           if `capacity` > 0. NULL if `capacity` is 0.
- needed    [out, optional] bytes of the whole text with its NUL.
-
- Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED, _OVERLAP.
- */
+// What was wrong with this thread's last call that failed: a text that names the offending argument, index and value;
+// empty if none has failed. Calls that succeed leave it unchanged, and so does this one.
+//
+// buffer    [out] as much of the text (UTF-8) as fits `capacity` bytes, cut between characters, and always a closing NUL
+//           if `capacity` > 0. NULL if `capacity` is 0.
+// needed    [out, optional] bytes of the whole text with its NUL.
+//
+// Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED, _OVERLAP.
 wtacrs_status wtacrs_last_error(char *buffer,
                                 size_t capacity,
                                 size_t *needed);
 
-/*
- A context for `device`.
-
- ordinal   0 for the CPU. For CUDA the GPU's number, whose primary context is then used (that of the CUDA runtime and of
-           frameworks), or -1 for the calling thread's current CUDA context.
- context   [out]
-
- The CPU path runs on the process's rayon pool (as many threads as cores, or as RAYON_NUM_THREADS says). The first call
- that computes starts it, and it does not survive a fork.
-
- On CUDA this call loads the kernels, once for each CUDA context: the driver compiles them for its GPU, which takes
- seconds the first time and is then cached on disk. The calling thread's current CUDA context stays current; if it has
- none, the GPU's primary context becomes current. Every later call that takes a stream must be made while the context's
- CUDA context is current; otherwise it returns WTACRS_STATUS_DEVICE_MISMATCH. Do not call this function while a stream
- is captured.
-
- Errors: WTACRS_STATUS_INVALID_ENUM; _INVALID_ARGUMENT for the ordinal; _NO_DEVICE if there is no CUDA driver, if it is
- too old, if there is no such GPU or none of compute capability 8.0 or later, or no current context; _CUDA_ERROR,
- _NULL_POINTER, _MISALIGNED.
- */
+// A context for `device`.
+//
+// ordinal   0 for the CPU. For CUDA the GPU's number, whose primary context is then used (that of the CUDA runtime and of
+//           frameworks), or -1 for the calling thread's current CUDA context.
+// context   [out]
+//
+// The CPU path runs on the process's rayon pool (as many threads as cores, or as RAYON_NUM_THREADS says). The first call
+// that computes starts it, and it does not survive a fork.
+//
+// On CUDA this call loads the kernels, once for each CUDA context: the driver compiles them for its GPU, which takes
+// seconds the first time and is then cached on disk. The calling thread's current CUDA context stays current; if it has
+// none, the GPU's primary context becomes current. Every later call that takes a stream must be made while the context's
+// CUDA context is current; otherwise it returns WTACRS_STATUS_DEVICE_MISMATCH. Do not call this function while a stream
+// is captured.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM; _INVALID_ARGUMENT for the ordinal; _NO_DEVICE if there is no CUDA driver, if it is
+// too old, if there is no such GPU or none of compute capability 8.0 or later, or no current context; _CUDA_ERROR,
+// _NULL_POINTER, _MISALIGNED.
 wtacrs_status wtacrs_context_create(wtacrs_device device,
                                     int32_t ordinal,
                                     struct wtacrs_context **context);
 
-/*
- Destroys a context; NULL is allowed. Objects that were made with it stay valid. On CUDA the loaded kernels stay in the
- CUDA context until that ends, for those objects and for the next wtacrs_context of it, and so does a primary context.
-
- Errors: WTACRS_STATUS_INVALID_HANDLE.
- */
+// Destroys a context; NULL is allowed. Objects that were made with it stay valid. On CUDA the loaded kernels stay in the
+// CUDA context until that ends, for those objects and for the next wtacrs_context of it, and so does a primary context.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
 wtacrs_status wtacrs_context_destroy(struct wtacrs_context *context);
 
-/*
- A description of a layer. Shape and budget must be set; the other defaults are f32 matrices, WTACRS_DESIGN_WTA_PIVOTAL,
- WTACRS_SOURCE_PREDICTED, a mix of 0.01 and WTACRS_PRECISION_F32.
-
- layer     [out]
-
- Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED.
- */
+// A description of a layer. Shape and budget must be set; the other defaults are f32 matrices, WTACRS_DESIGN_WTA_PIVOTAL,
+// WTACRS_SOURCE_PREDICTED, a mix of 0.01 and WTACRS_PRECISION_F32.
+//
+// layer     [out]
+//
+// Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED.
 wtacrs_status wtacrs_layer_create(struct wtacrs_layer **layer);
 
-/*
- Destroys a description; NULL is allowed. Plans that were made of it stay valid.
-
- Errors: WTACRS_STATUS_INVALID_HANDLE.
- */
+// Destroys a description; NULL is allowed. Plans that were made of it stay valid.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
 wtacrs_status wtacrs_layer_destroy(struct wtacrs_layer *layer);
 
-/*
- H is tokens x in_features, dZ tokens x out_features, dW in_features x out_features. Zeros are allowed.
-
- Errors: WTACRS_STATUS_SIZE_OVERFLOW for 2^32 tokens or more, or for a matrix beyond the address space;
- _NULL_POINTER, _INVALID_HANDLE.
- */
+// H is tokens x in_features, dZ tokens x out_features, dW in_features x out_features. Zeros are allowed.
+//
+// Errors: WTACRS_STATUS_SIZE_OVERFLOW for 2^32 tokens or more, or for a matrix beyond the address space;
+// _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_shape(struct wtacrs_layer *layer,
                                      size_t tokens,
                                      size_t in_features,
                                      size_t out_features);
 
-/*
- The dtypes of H and dZ (WTACRS_DTYPE_F32, _F16, _BF16, in any mixture) and of dW (then WTACRS_DTYPE_F32); or
- WTACRS_DTYPE_F64 for all three.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _UNSUPPORTED, _NULL_POINTER, _INVALID_HANDLE.
- */
+// The dtypes of H and dZ (WTACRS_DTYPE_F32, _F16, _BF16, in any mixture) and of dW (then WTACRS_DTYPE_F32); or
+// WTACRS_DTYPE_F64 for all three.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _UNSUPPORTED, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_dtypes(struct wtacrs_layer *layer,
                                       wtacrs_dtype h,
                                       wtacrs_dtype dz,
                                       wtacrs_dtype dw);
 
-/*
- How many rows of H to keep: `amount` in the given unit. Rows are a whole number; the amount is ignored for
- WTACRS_BUDGET_EXACT. More rows than there are tokens are refused when the plan is made.
+// How many rows of H to keep: `amount` in the given unit. Rows are a whole number; more than there are tokens are refused
+// when the plan is made. With WTACRS_BUDGET_EXACT the amount, the design and the source are ignored.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_BUDGET, _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_layer_set_budget(struct wtacrs_layer *layer,
+                                      wtacrs_budget unit,
+                                      double amount);
 
- Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_BUDGET, _NULL_POINTER, _INVALID_HANDLE.
- */
-wtacrs_status wtacrs_layer_set_budget(struct wtacrs_layer *layer, wtacrs_budget unit, double amount);
-
-/*
- The sampling design. All but WTACRS_DESIGN_TOP_K are unbiased.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
- */
+// The sampling design. All but WTACRS_DESIGN_TOP_K are unbiased.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_design(struct wtacrs_layer *layer, wtacrs_design design);
 
-/*
- What the weights are made from besides the norms of H.
-
- mix       The share, in [0, 1], of the input's own norms in weights from cached norms, so that a token whose norm was
-           zero can still be drawn; 0.01 serves. Other sources ignore it.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_ARGUMENT for the mix, _NULL_POINTER, _INVALID_HANDLE.
- */
+// What the weights are made from besides the norms of H.
+//
+// mix       The share, in [0, 1], of the input's own norms in weights from cached norms, so that a token whose norm was
+//           zero can still be drawn; 0.01 serves. Other sources ignore it.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_ARGUMENT for the mix, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_source(struct wtacrs_layer *layer,
                                       wtacrs_source source,
                                       double mix);
 
-/*
- How precisely f32 matrices are multiplied. With WTACRS_PRECISION_TF32, as frameworks allow it, each factor has a
- relative error of about 2^-11, and a GPU's tensor cores multiply several times faster; the CPU, and matrices of other
- dtypes, ignore it. What is selected, and with which probability, stays the same.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
- */
+// How precisely f32 matrices are multiplied. With WTACRS_PRECISION_TF32, as frameworks allow it, each factor has a
+// relative error of about 2^-11, and a GPU's tensor cores multiply several times faster; the CPU, and matrices of other
+// dtypes, ignore it. What is selected, and with which probability, stays the same.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_precision(struct wtacrs_layer *layer,
                                          wtacrs_precision precision);
 
-/*
- A number that passes which draw add to their offset when they run, so that a captured CUDA graph, in which seed and
- offset are fixed, draws anew at each replay.
-
- further_offset  [in, optional] one number in the memory of the plan's device, aligned to 8. It must live as long as
-                 the plans that are made of the description.
-
- Errors: WTACRS_STATUS_MISALIGNED, _NULL_POINTER, _INVALID_HANDLE.
- */
+// A number that passes which draw add to their offset when they run, so that a captured CUDA graph, in which seed and
+// offset are fixed, draws anew at each replay.
+//
+// further_offset  [in, optional] one number in the memory of the plan's device, aligned to 8. It must live as long as
+//                 the plans that are made of the description.
+//
+// Errors: WTACRS_STATUS_MISALIGNED, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
                                               const uint64_t *further_offset);
 
-/*
- Freezes a description into a plan for a device. Later changes of the description do not touch the plan.
-
- On CUDA H and dZ must be of one dtype, WTACRS_DTYPE_F32, _F16 or _BF16: WTACRS_STATUS_UNSUPPORTED otherwise.
-
- plan      [out]
-
- Errors: WTACRS_STATUS_INVALID_ARGUMENT if shape or budget was not set; _INVALID_BUDGET if the budget does not fit;
- _UNSUPPORTED, _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// Freezes a description into a plan for a device. Later changes of the description do not touch the plan.
+//
+// On CUDA H and dZ must be of one dtype, WTACRS_DTYPE_F32, _F16 or _BF16: WTACRS_STATUS_UNSUPPORTED otherwise.
+//
+// plan      [out]
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT if shape or budget was not set; _INVALID_BUDGET if the budget does not fit;
+// _UNSUPPORTED, _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_create(const struct wtacrs_context *context,
                                  const struct wtacrs_layer *layer,
                                  struct wtacrs_plan **plan);
 
-/*
- Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
-
- Errors: WTACRS_STATUS_INVALID_HANDLE.
- */
+// Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
 wtacrs_status wtacrs_plan_destroy(struct wtacrs_plan *plan);
 
-/*
- What a plan's calls need: sizes of memory, its alignment, and the advance of the randomness.
-
- info      [in, out] with `size` set
-
- Errors: WTACRS_STATUS_INVALID_ARGUMENT for the size, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// What a plan's calls need: sizes of memory, its alignment, and the advance of the randomness.
+//
+// info      [in, out] with `size` set
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT for the size, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_get_info(const struct wtacrs_plan *plan, struct wtacrs_plan_info *info);
 
-/*
- The forward pass: chooses rows of H, and writes them to `saved` with their indices and scales. One pass is enough for
- layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H and budget read each other's
- saved memory.
-
- h         [in] tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements from row to row
- seed, offset  where the randomness begins; see `draws` in wtacrs_plan_info
- options   [in, optional]
- saved     [out] `saved_bytes` >= the size in wtacrs_plan_info, aligned as it says
- scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
- stream    the CUDA stream to work on (a CUstream or cudaStream_t of the context's CUDA context, or NULL for its default
-           stream), borrowed; ignored by the CPU, which is done when the call returns
-
- The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every number
- of threads.
-
- On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is allocated,
- copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
- wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here: see
- wtacrs_plan_info. Rows are saved times their scales, rounded once more (the CPU saves them as they are); the backward
- pass of either device reads its own. The elements of a row of H must lie side by side.
-
- Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
- _SHAPE_MISMATCH for another layer's predictor, _DEVICE_MISMATCH for another device's; _INVALID_ARGUMENT,
- _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
- */
+// The forward pass: chooses rows of H, and writes them to `saved` with their indices and scales. One pass is enough for
+// layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H and budget read each other's
+// saved memory.
+//
+// h         [in] tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements from row to row
+// seed, offset  where the randomness begins; see `draws` in wtacrs_plan_info
+// options   [in, optional]
+// saved     [out] `saved_bytes` >= the size in wtacrs_plan_info, aligned as it says
+// scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
+// stream    the CUDA stream to work on (a CUstream or cudaStream_t of the context's CUDA context, or NULL for its default
+//           stream), borrowed; ignored by the CPU, which is done when the call returns
+//
+// The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every number
+// of threads.
+//
+// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is allocated,
+// copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
+// wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here: see
+// wtacrs_plan_info. Rows are saved times their scales, rounded once more (the CPU saves them as they are); the backward
+// pass of either device reads its own. The elements of a row of H must lie side by side.
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
+// _SHAPE_MISMATCH for another layer's predictor, _DEVICE_MISMATCH for another device's; _INVALID_ARGUMENT,
+// _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
 wtacrs_status wtacrs_plan_forward(const struct wtacrs_plan *plan,
                                   const void *h,
                                   size_t h_leading,
@@ -877,13 +591,11 @@ wtacrs_status wtacrs_plan_forward(const struct wtacrs_plan *plan,
                                   size_t scratch_bytes,
                                   void *stream);
 
-/*
- wtacrs_plan_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero. On CUDA the tensor
- is one of the plan's GPU (device type 2), whose rows' elements lie side by side: WTACRS_STATUS_UNSUPPORTED otherwise.
-
- Errors: as for wtacrs_plan_forward; also WTACRS_STATUS_DEVICE_MISMATCH, and _UNSUPPORTED for a dtype outside
- wtacrs_dtype.
- */
+// wtacrs_plan_forward with H as a DLPack tensor of two axes: any strides, byte_offset, sizes of zero. On CUDA the tensor
+// is one of the plan's GPU (device type 2), whose rows' elements lie side by side: WTACRS_STATUS_UNSUPPORTED otherwise.
+//
+// Errors: as for wtacrs_plan_forward; also WTACRS_STATUS_DEVICE_MISMATCH, and _UNSUPPORTED for a dtype outside
+// wtacrs_dtype.
 wtacrs_status wtacrs_plan_forward_dl(const struct wtacrs_plan *plan,
                                      const wtacrs_dltensor *h,
                                      uint64_t seed,
@@ -895,26 +607,24 @@ wtacrs_status wtacrs_plan_forward_dl(const struct wtacrs_plan *plan,
                                      size_t scratch_bytes,
                                      void *stream);
 
-/*
- The backward pass: dW from the saved rows and dZ, of which only the kept tokens' rows count.
-
- saved     [in] what a forward pass of such a plan wrote
- dz        [in] tokens x out_features, `dz_leading` >= out_features elements from row to row
- dw        [out] in_features x out_features, `dw_leading` >= out_features; also an input with options->accumulate
- options   [in, optional]
- scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
- stream    as in wtacrs_plan_forward
-
- On CUDA at most three kernels are launched, of which one reads dZ once for its norms and the bias gradient together,
- and the call can be captured. `saved` is not checked there: a forward pass must have written it earlier on this stream,
- or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for as well.
-
- The same bits for every number of threads on one machine; other machines may round otherwise.
-
- Errors: WTACRS_STATUS_CORRUPTED, _VERSION_MISMATCH or _SHAPE_MISMATCH if no forward pass of such a plan wrote `saved`;
- _INVALID_ENUM for `accumulate`; _INVALID_ARGUMENT, _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
- _INVALID_HANDLE, _MISALIGNED. Outputs are then unchanged.
- */
+// The backward pass: dW from the saved rows and dZ, of which only the kept tokens' rows count.
+//
+// saved     [in] what a forward pass of such a plan wrote
+// dz        [in] tokens x out_features, `dz_leading` >= out_features elements from row to row
+// dw        [out] in_features x out_features, `dw_leading` >= out_features; also an input with options->accumulate
+// options   [in, optional]
+// scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
+// stream    as in wtacrs_plan_forward
+//
+// On CUDA at most three kernels are launched, of which one reads dZ once for its norms and the bias gradient together,
+// and the call can be captured. `saved` is not checked there: a forward pass must have written it earlier on this stream,
+// or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for as well.
+//
+// The same bits for every number of threads on one machine; other machines may round otherwise.
+//
+// Errors: WTACRS_STATUS_CORRUPTED, _VERSION_MISMATCH or _SHAPE_MISMATCH if no forward pass of such a plan wrote `saved`;
+// _INVALID_ENUM for `accumulate`; _INVALID_ARGUMENT, _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
+// _INVALID_HANDLE, _MISALIGNED. Outputs are then unchanged.
 wtacrs_status wtacrs_plan_backward(const struct wtacrs_plan *plan,
                                    const void *saved,
                                    size_t saved_bytes,
@@ -927,14 +637,12 @@ wtacrs_status wtacrs_plan_backward(const struct wtacrs_plan *plan,
                                    size_t scratch_bytes,
                                    void *stream);
 
-/*
- wtacrs_plan_backward with dZ and dW as DLPack tensors of two axes: any strides, byte_offset, sizes of zero. For a weight
- that is stored as out_features x in_features, pass dW with its strides exchanged. On CUDA the elements of a row of dZ
- and of dW must lie side by side, so that dW cannot be such a transpose: WTACRS_STATUS_UNSUPPORTED.
-
- Errors: as for wtacrs_plan_backward; also WTACRS_STATUS_DEVICE_MISMATCH, and _UNSUPPORTED for a dtype outside
- wtacrs_dtype.
- */
+// wtacrs_plan_backward with dZ and dW as DLPack tensors of two axes: any strides, byte_offset, sizes of zero. For a weight
+// that is stored as out_features x in_features, pass dW with its strides exchanged. On CUDA the elements of a row of dZ
+// and of dW must lie side by side, so that dW cannot be such a transpose: WTACRS_STATUS_UNSUPPORTED.
+//
+// Errors: as for wtacrs_plan_backward; also WTACRS_STATUS_DEVICE_MISMATCH, and _UNSUPPORTED for a dtype outside
+// wtacrs_dtype.
 wtacrs_status wtacrs_plan_backward_dl(const struct wtacrs_plan *plan,
                                       const void *saved,
                                       size_t saved_bytes,
@@ -945,19 +653,17 @@ wtacrs_status wtacrs_plan_backward_dl(const struct wtacrs_plan *plan,
                                       size_t scratch_bytes,
                                       void *stream);
 
-/*
- Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: X in the place of H and Y
- in that of dZ, both whole, so that the weights are exact whatever the plan's source.
-
- x, y      [in] as H and dZ in wtacrs_plan_forward and wtacrs_plan_backward
- out       [out] in_features x out_features, of dW's dtype
- scratch   [scratch] `scratch_bytes` >= estimate_scratch_bytes
-
- On CUDA a row that is not finite makes a product of zeros.
-
- Errors: WTACRS_STATUS_INVALID_WEIGHTS for a row that is not finite; _INVALID_ARGUMENT, _BUFFER_TOO_SMALL,
- _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: X in the place of H and Y
+// in that of dZ, both whole, so that the weights are exact whatever the plan's source.
+//
+// x, y      [in] as H and dZ in wtacrs_plan_forward and wtacrs_plan_backward
+// out       [out] in_features x out_features, of dW's dtype
+// scratch   [scratch] `scratch_bytes` >= estimate_scratch_bytes
+//
+// On CUDA a row that is not finite makes a product of zeros.
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS for a row that is not finite; _INVALID_ARGUMENT, _BUFFER_TOO_SMALL,
+// _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_estimate(const struct wtacrs_plan *plan,
                                    const void *x,
                                    size_t x_leading,
@@ -971,11 +677,9 @@ wtacrs_status wtacrs_plan_estimate(const struct wtacrs_plan *plan,
                                    size_t scratch_bytes,
                                    void *stream);
 
-/*
- wtacrs_plan_estimate with DLPack tensors of two axes.
-
- Errors: as for wtacrs_plan_estimate; also WTACRS_STATUS_SHAPE_MISMATCH, _DEVICE_MISMATCH, _UNSUPPORTED.
- */
+// wtacrs_plan_estimate with DLPack tensors of two axes.
+//
+// Errors: as for wtacrs_plan_estimate; also WTACRS_STATUS_SHAPE_MISMATCH, _DEVICE_MISMATCH, _UNSUPPORTED.
 wtacrs_status wtacrs_plan_estimate_dl(const struct wtacrs_plan *plan,
                                       const wtacrs_dltensor *x,
                                       const wtacrs_dltensor *y,
@@ -986,70 +690,62 @@ wtacrs_status wtacrs_plan_estimate_dl(const struct wtacrs_plan *plan,
                                       size_t scratch_bytes,
                                       void *stream);
 
-/*
- Reads the selection in saved memory back.
-
- saved     [in] what a forward pass of such a plan wrote
- selection [out] in the host's memory: `*kept` ascending indices with their scales, of which `*winners` were certain.
-           `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
-           alone; `kept` and `winners` may be NULL.
-
- On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so do not make
- it while a stream is captured.
-
- Errors: WTACRS_STATUS_BUFFER_TOO_SMALL; on CUDA _INVALID_WEIGHTS for a row of H whose norm or guess was negative or not
- finite; as for wtacrs_plan_backward about `saved`; _INVALID_ARGUMENT, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE,
- _MISALIGNED.
- */
+// Reads the selection in saved memory back.
+//
+// saved     [in] what a forward pass of such a plan wrote
+// selection [out] in the host's memory: `*kept` ascending indices with their scales, of which `*winners` were certain.
+//           `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
+//           alone; `kept` and `winners` may be NULL.
+//
+// On CUDA only `saved` is the GPU's memory. The call waits for all that was launched in the CUDA context, so do not make
+// it while a stream is captured.
+//
+// Errors: WTACRS_STATUS_BUFFER_TOO_SMALL; on CUDA _INVALID_WEIGHTS for a row of H whose norm or guess was negative or not
+// finite; as for wtacrs_plan_backward about `saved`; _INVALID_ARGUMENT, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE,
+// _MISALIGNED.
 wtacrs_status wtacrs_plan_saved_selection(const struct wtacrs_plan *plan,
                                           const void *saved,
                                           size_t saved_bytes,
                                           const struct wtacrs_selection *selection);
 
-/*
- A predictor that knows nothing yet, for H of `in_features` columns.
-
- context   Plans of this context take it, and on CUDA only those of this very handle.
- options   [in, optional]
- predictor [out]
-
- On CUDA its state lies in the GPU's memory. This call allocates it, and wtacrs_norm_predictor_destroy frees it and waits
- for all that was launched: make neither while a stream is captured, and destroy the predictor while its CUDA context
- lives.
-
- Errors: WTACRS_STATUS_INVALID_ARGUMENT for an option out of range, or for no features or more than 2^24; _UNSUPPORTED,
- _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// A predictor that knows nothing yet, for H of `in_features` columns.
+//
+// context   Plans of this context take it, and on CUDA only those of this very handle.
+// options   [in, optional]
+// predictor [out]
+//
+// On CUDA its state lies in the GPU's memory. This call allocates it, and wtacrs_norm_predictor_destroy frees it and waits
+// for all that was launched: make neither while a stream is captured, and destroy the predictor while its CUDA context
+// lives.
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT for an option out of range, or for no features or more than 2^24; _UNSUPPORTED,
+// _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_predictor_create(const struct wtacrs_context *context,
                                            size_t in_features,
                                            const struct wtacrs_norm_predictor_options *options,
                                            struct wtacrs_norm_predictor **predictor);
 
-/*
- Destroys a predictor; NULL is allowed.
-
- Errors: WTACRS_STATUS_INVALID_HANDLE.
- */
+// Destroys a predictor; NULL is allowed.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
 wtacrs_status wtacrs_norm_predictor_destroy(struct wtacrs_norm_predictor *predictor);
 
-/*
- Learns from the rows that a forward pass of `plan` has saved.
-
- saved     [in] as in wtacrs_plan_backward
- dz_norms  [in] norms of dZ, one for each token, as wtacrs_plan_backward returns them; for layers that share H their joint
-           norms (wtacrs_context_norms)
- cached_norms  [in, optional] the guess that the forward pass of this step was given (negative: unknown): the predictor
-           then also learns how far to trust cached norms
- stream    as in wtacrs_plan_forward
-
- On CUDA three kernels are launched, nothing is allocated, and the call can be captured. A norm that is negative or not
- finite shows when the kernels run: the predictor then stays as it was, and wtacrs_norm_predictor_outcome reports it.
-
- Errors: WTACRS_STATUS_INVALID_WEIGHTS for a norm, or a cached norm of a kept row, that is negative or not finite;
- _SHAPE_MISMATCH for another number of in_features; _DEVICE_MISMATCH for a plan of another device or CUDA context; as
- for wtacrs_plan_backward about `saved`; _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. The predictor is then
- unchanged.
- */
+// Learns from the rows that a forward pass of `plan` has saved.
+//
+// saved     [in] as in wtacrs_plan_backward
+// dz_norms  [in] norms of dZ, one for each token, as wtacrs_plan_backward returns them; for layers that share H their joint
+//           norms (wtacrs_context_norms)
+// cached_norms  [in, optional] the guess that the forward pass of this step was given (negative: unknown): the predictor
+//           then also learns how far to trust cached norms
+// stream    as in wtacrs_plan_forward
+//
+// On CUDA three kernels are launched, nothing is allocated, and the call can be captured. A norm that is negative or not
+// finite shows when the kernels run: the predictor then stays as it was, and wtacrs_norm_predictor_outcome reports it.
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS for a norm, or a cached norm of a kept row, that is negative or not finite;
+// _SHAPE_MISMATCH for another number of in_features; _DEVICE_MISMATCH for a plan of another device or CUDA context; as
+// for wtacrs_plan_backward about `saved`; _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. The predictor is then
+// unchanged.
 wtacrs_status wtacrs_norm_predictor_update(struct wtacrs_norm_predictor *predictor,
                                            const struct wtacrs_plan *plan,
                                            const void *saved,
@@ -1058,29 +754,25 @@ wtacrs_status wtacrs_norm_predictor_update(struct wtacrs_norm_predictor *predict
                                            const float *cached_norms,
                                            void *stream);
 
-/*
- How many numbers a step's statistics are.
-
- count     [out]
-
- Errors: WTACRS_STATUS_NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// How many numbers a step's statistics are.
+//
+// count     [out]
+//
+// Errors: WTACRS_STATUS_NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_predictor_statistics_count(const struct wtacrs_norm_predictor *predictor,
                                                      size_t *count);
 
-/*
- What one rank's rows bring to a step, as plain sums: add them over the ranks, and give the same total to every rank's
- wtacrs_norm_predictor_apply; then equal predictors stay equal. The predictor does not change. Statistics with and without
- cached norms, of CPUs and of GPUs, may be added.
-
- saved, dz_norms, cached_norms, stream  as in wtacrs_norm_predictor_update
- sums      [out] in the memory of the plan's device, with room for `capacity` numbers; on CUDA aligned to 256
-
- On CUDA two kernels are launched. Sums of a step with a norm that is negative or not finite are not finite there, and
- applying them changes nothing.
-
- Errors: WTACRS_STATUS_BUFFER_TOO_SMALL, _OVERLAP; as for wtacrs_norm_predictor_update.
- */
+// What one rank's rows bring to a step, as plain sums: add them over the ranks, and give the same total to every rank's
+// wtacrs_norm_predictor_apply; then equal predictors stay equal. The predictor does not change. Statistics with and without
+// cached norms, of CPUs and of GPUs, may be added.
+//
+// saved, dz_norms, cached_norms, stream  as in wtacrs_norm_predictor_update
+// sums      [out] in the memory of the plan's device, with room for `capacity` numbers; on CUDA aligned to 256
+//
+// On CUDA two kernels are launched. Sums of a step with a norm that is negative or not finite are not finite there, and
+// applying them changes nothing.
+//
+// Errors: WTACRS_STATUS_BUFFER_TOO_SMALL, _OVERLAP; as for wtacrs_norm_predictor_update.
 wtacrs_status wtacrs_norm_predictor_statistics(const struct wtacrs_norm_predictor *predictor,
                                                const struct wtacrs_plan *plan,
                                                const void *saved,
@@ -1091,113 +783,99 @@ wtacrs_status wtacrs_norm_predictor_statistics(const struct wtacrs_norm_predicto
                                                size_t capacity,
                                                void *stream);
 
-/*
- Learns from a step's statistics.
-
- sums      [in] `count` sums over all ranks, in the memory of the predictor's device; on CUDA aligned to 256
- stream    as in wtacrs_plan_forward; on CUDA one kernel is launched
-
- Errors: WTACRS_STATUS_SHAPE_MISMATCH for another count; on the CPU _INVALID_ARGUMENT for sums that no rows can have (on
- CUDA wtacrs_norm_predictor_outcome reports them); _DEVICE_MISMATCH, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE,
- _MISALIGNED. The predictor is then unchanged.
- */
+// Learns from a step's statistics.
+//
+// sums      [in] `count` sums over all ranks, in the memory of the predictor's device; on CUDA aligned to 256
+// stream    as in wtacrs_plan_forward; on CUDA one kernel is launched
+//
+// Errors: WTACRS_STATUS_SHAPE_MISMATCH for another count; on the CPU _INVALID_ARGUMENT for sums that no rows can have (on
+// CUDA wtacrs_norm_predictor_outcome reports them); _DEVICE_MISMATCH, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE,
+// _MISALIGNED. The predictor is then unchanged.
 wtacrs_status wtacrs_norm_predictor_apply(struct wtacrs_norm_predictor *predictor,
                                           const double *sums,
                                           size_t count,
                                           void *stream);
 
-/*
- What came of the last step, for inspection.
-
- outcome   [out, optional] 0 if the predictor has learned; 1 if there was nothing to learn; 2 if the norms have fallen so
-           far that nothing was learned and the next step finds a new level; 3 (on CUDA) if the step was refused for a
-           number that is negative or not finite
- row       [out, optional] 0, or on CUDA 1 + the first kept row (in the order of the indices) with such a number in the
-           statistics of the last step on this rank
-
- On CUDA the call waits for all that was launched in the predictor's CUDA context: do not make it while a stream is
- captured.
-
- Errors: WTACRS_STATUS_OVERLAP, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// What came of the last step, for inspection.
+//
+// outcome   [out, optional] 0 if the predictor has learned; 1 if there was nothing to learn, or no step yet; 2 if the norms
+//           have fallen so far that nothing was learned and the next step finds a new level; 3 (on CUDA) if the step was
+//           refused for a number that is negative or not finite
+// row       [out, optional] 0, or on CUDA 1 + the first kept row (in the order of the indices) with such a number in the
+//           statistics of the last step on this rank
+//
+// On CUDA the call waits for all that was launched in the predictor's CUDA context: do not make it while a stream is
+// captured.
+//
+// Errors: WTACRS_STATUS_OVERLAP, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_predictor_outcome(const struct wtacrs_norm_predictor *predictor,
                                             uint32_t *outcome,
                                             uint32_t *row);
 
-/*
- The whole predictor as bytes, for a checkpoint. wtacrs_norm_predictor_load reads them for any device and on any machine,
- and the loaded predictor continues to the same bits.
-
- buffer    [out] room for `capacity` bytes; NULL with `capacity` 0 to ask for their number alone
- needed    [out] how many bytes there are, also with WTACRS_STATUS_BUFFER_TOO_SMALL
-
- On CUDA the call waits for all that was launched in the predictor's CUDA context: do not make it while a stream is
- captured.
-
- Errors: WTACRS_STATUS_BUFFER_TOO_SMALL, _OVERLAP, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// The whole predictor as bytes, for a checkpoint. wtacrs_norm_predictor_load reads them for any device and on any machine,
+// and the loaded predictor continues to the same bits.
+//
+// buffer    [out] room for `capacity` bytes; NULL with `capacity` 0 to ask for their number alone
+// needed    [out] how many bytes there are, also with WTACRS_STATUS_BUFFER_TOO_SMALL
+//
+// On CUDA the call waits for all that was launched in the predictor's CUDA context: do not make it while a stream is
+// captured.
+//
+// Errors: WTACRS_STATUS_BUFFER_TOO_SMALL, _OVERLAP, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_predictor_save(const struct wtacrs_norm_predictor *predictor,
                                          void *buffer,
                                          size_t capacity,
                                          size_t *needed);
 
-/*
- A predictor from the bytes that wtacrs_norm_predictor_save wrote, otherwise as from wtacrs_norm_predictor_create.
-
- bytes     [in] `length` of them
- predictor [out]
-
- Errors: WTACRS_STATUS_CORRUPTED, _VERSION_MISMATCH, _OVERLAP; as for wtacrs_norm_predictor_create.
- */
+// A predictor from the bytes that wtacrs_norm_predictor_save wrote, otherwise as from wtacrs_norm_predictor_create.
+//
+// bytes     [in] `length` of them
+// predictor [out]
+//
+// Errors: WTACRS_STATUS_CORRUPTED, _VERSION_MISMATCH, _OVERLAP; as for wtacrs_norm_predictor_create.
 wtacrs_status wtacrs_norm_predictor_load(const struct wtacrs_context *context,
                                          const void *bytes,
                                          size_t length,
                                          struct wtacrs_norm_predictor **predictor);
 
-/*
- An empty cache for samples with the ids 0 to `samples` - 1 and at most `tokens_per_sample` tokens each. On the CPU either
- may be SIZE_MAX: no bound.
-
- cache     [out]
-
- On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them, and
- wtacrs_norm_cache_destroy frees them and waits for all that was launched: make neither while a stream is captured, and
- destroy the cache while its CUDA context lives.
-
- Errors: WTACRS_STATUS_UNSUPPORTED for a cache without bounds on CUDA; _SIZE_OVERFLOW, _CUDA_ERROR, _NULL_POINTER,
- _INVALID_HANDLE, _MISALIGNED.
- */
+// An empty cache for samples with the ids 0 to `samples` - 1 and at most `tokens_per_sample` tokens each. On the CPU either
+// may be SIZE_MAX: no bound.
+//
+// cache     [out]
+//
+// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them, and
+// wtacrs_norm_cache_destroy frees them and waits for all that was launched: make neither while a stream is captured, and
+// destroy the cache while its CUDA context lives.
+//
+// Errors: WTACRS_STATUS_UNSUPPORTED for a cache without bounds on CUDA; _SIZE_OVERFLOW, _CUDA_ERROR, _NULL_POINTER,
+// _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_cache_create(const struct wtacrs_context *context,
                                        size_t samples,
                                        size_t tokens_per_sample,
                                        struct wtacrs_norm_cache **cache);
 
-/*
- Destroys a cache; NULL is allowed.
-
- Errors: WTACRS_STATUS_INVALID_HANDLE.
- */
+// Destroys a cache; NULL is allowed.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
 wtacrs_status wtacrs_norm_cache_destroy(struct wtacrs_norm_cache *cache);
 
-/*
- The norms of a batch's tokens, as WTACRS_SOURCE_CACHED takes them.
-
- samples   [in] `count` ids. (Ids of int64_t will do: negative ones are out of range.)
- lengths   [in, optional] as many numbers of tokens; NULL if every sample has `row_tokens`
- row_tokens  Sample i's norms begin at norms + i * row_tokens, as in a batch that is padded to rows of so many tokens.
-           With 0 they lie sample after sample without gaps.
- norms     [out] `tokens` floats (the plan's tokens), all of which are written: -1 for every token that is unknown, and
-           where no sample's token is
- stream    as in wtacrs_plan_forward
-
- All arrays are in the memory of the cache's device. On CUDA one kernel is launched, nothing is allocated, and the call
- can be captured. The ids are not known to the call there: a sample that is out of range, too long for the cache, its row
- or `norms`, or known with another length is then unknown, and wtacrs_norm_cache_outcome reports it.
-
- Errors: WTACRS_STATUS_BUFFER_TOO_SMALL if `tokens` is less than count * row_tokens; on the CPU also for samples that have
- more tokens, _INVALID_ARGUMENT for an id out of range, and _SHAPE_MISMATCH for a sample that is too long or known with
- another length. _SIZE_OVERFLOW, _OVERLAP, _DEVICE_MISMATCH, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// The norms of a batch's tokens, as WTACRS_SOURCE_CACHED takes them.
+//
+// samples   [in] `count` ids. (Ids of int64_t will do: negative ones are out of range.)
+// lengths   [in, optional] as many numbers of tokens; NULL if every sample has `row_tokens`
+// row_tokens  Sample i's norms begin at norms + i * row_tokens, as in a batch that is padded to rows of so many tokens.
+//           With 0 they lie sample after sample without gaps.
+// norms     [out] `tokens` floats (the plan's tokens), all of which are written: -1 for every token that is unknown, and
+//           where no sample's token is
+// stream    as in wtacrs_plan_forward
+//
+// All arrays are in the memory of the cache's device. On CUDA one kernel is launched, nothing is allocated, and the call
+// can be captured. The ids are not known to the call there: a sample that is out of range, too long for the cache, its row
+// or `norms`, or known with another length is then unknown, and wtacrs_norm_cache_outcome reports it.
+//
+// Errors: WTACRS_STATUS_BUFFER_TOO_SMALL if `tokens` is less than count * row_tokens; on the CPU also for samples that have
+// more tokens, _INVALID_ARGUMENT for an id out of range, and _SHAPE_MISMATCH for a sample that is too long or known with
+// another length. _SIZE_OVERFLOW, _OVERLAP, _DEVICE_MISMATCH, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_cache_fetch(const struct wtacrs_norm_cache *cache,
                                       const uint64_t *samples,
                                       const uint64_t *lengths,
@@ -1207,19 +885,17 @@ wtacrs_status wtacrs_norm_cache_fetch(const struct wtacrs_norm_cache *cache,
                                       size_t tokens,
                                       void *stream);
 
-/*
- Remembers the norms of a batch's tokens (from wtacrs_plan_backward) in place of what was known of its samples; of a sample
- that is twice in the batch, the last.
-
- norms     [in] laid out as in wtacrs_norm_cache_fetch, and so are all other arguments
-
- On CUDA one kernel is launched, nothing is allocated, and the call can be captured. A sample that is out of range or too
- long, or has a norm that is negative or not finite, is left out there, as if the batch did not store it (an earlier one
- of the same id is not stored in its place), and wtacrs_norm_cache_outcome reports it.
-
- Errors: on the CPU WTACRS_STATUS_INVALID_WEIGHTS names a norm that is negative or not finite; otherwise as for
- wtacrs_norm_cache_fetch. The cache is then unchanged.
- */
+// Remembers the norms of a batch's tokens (from wtacrs_plan_backward) in place of what was known of its samples; of a sample
+// that is twice in the batch, the last.
+//
+// norms     [in] laid out as in wtacrs_norm_cache_fetch, and so are all other arguments
+//
+// On CUDA one kernel is launched, nothing is allocated, and the call can be captured. A sample that is out of range or too
+// long, or has a norm that is negative or not finite, is left out there, as if the batch did not store it (an earlier one
+// of the same id is not stored in its place), and wtacrs_norm_cache_outcome reports it.
+//
+// Errors: on the CPU WTACRS_STATUS_INVALID_WEIGHTS names a norm that is negative or not finite; otherwise as for
+// wtacrs_norm_cache_fetch. The cache is then unchanged.
 wtacrs_status wtacrs_norm_cache_store(struct wtacrs_norm_cache *cache,
                                       const uint64_t *samples,
                                       const uint64_t *lengths,
@@ -1229,60 +905,52 @@ wtacrs_status wtacrs_norm_cache_store(struct wtacrs_norm_cache *cache,
                                       size_t tokens,
                                       void *stream);
 
-/*
- Forgets samples, such as those whose text has changed. One that is unknown, or out of range, is not an error.
-
- samples   [in] `count` ids, in the memory of the cache's device
- stream    as in wtacrs_plan_forward; on CUDA one kernel is launched
-
- Errors: WTACRS_STATUS_SIZE_OVERFLOW, _DEVICE_MISMATCH, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// Forgets samples, such as those whose text has changed. One that is unknown, or out of range, is not an error.
+//
+// samples   [in] `count` ids, in the memory of the cache's device
+// stream    as in wtacrs_plan_forward; on CUDA one kernel is launched
+//
+// Errors: WTACRS_STATUS_SIZE_OVERFLOW, _DEVICE_MISMATCH, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_cache_forget(struct wtacrs_norm_cache *cache,
                                        const uint64_t *samples,
                                        size_t count,
                                        void *stream);
 
-/*
- What fetches and stores on a GPU have left out since the last call of this function, for inspection.
-
- fault     [out, optional] 0 if nothing was left out; otherwise why the first sample was (of a batch, the first in its
-           order): 1 if its id is out of range, 2 if it has more tokens than the cache, its row or the rest of the norms
-           has room for, 3 if it is known with another length, 4 if it has a norm that is negative or not finite. Always 0
-           on the CPU, where calls return such failures.
- sample    [out, optional] its id, or 0
-
- On CUDA the call waits for all that was launched in the cache's CUDA context: do not make it while a stream is captured.
-
- Errors: WTACRS_STATUS_OVERLAP, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// What fetches and stores on a GPU have left out since the last call of this function, for inspection.
+//
+// fault     [out, optional] 0 if nothing was left out; otherwise why the first sample was (of a batch, the first in its
+//           order): 1 if its id is out of range, 2 if it has more tokens than the cache, its row or the rest of the norms
+//           has room for, 3 if it is known with another length, 4 if it has a norm that is negative or not finite. Always 0
+//           on the CPU, where calls return such failures.
+// sample    [out, optional] its id, or 0
+//
+// On CUDA the call waits for all that was launched in the cache's CUDA context: do not make it while a stream is captured.
+//
+// Errors: WTACRS_STATUS_OVERLAP, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_cache_outcome(struct wtacrs_norm_cache *cache,
                                         uint32_t *fault,
                                         uint64_t *sample);
 
-/*
- The whole cache as bytes, for a checkpoint. wtacrs_norm_cache_load reads them for any device and on any machine.
-
- buffer    [out] room for `capacity` bytes; NULL with `capacity` 0 to ask for their number alone
- needed    [out] how many bytes there are, also with WTACRS_STATUS_BUFFER_TOO_SMALL
-
- On CUDA the call waits for all that was launched in the cache's CUDA context: do not make it while a stream is captured.
-
- Errors: WTACRS_STATUS_BUFFER_TOO_SMALL, _OVERLAP, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// The whole cache as bytes, for a checkpoint. wtacrs_norm_cache_load reads them for any device and on any machine.
+//
+// buffer    [out] room for `capacity` bytes; NULL with `capacity` 0 to ask for their number alone
+// needed    [out] how many bytes there are, also with WTACRS_STATUS_BUFFER_TOO_SMALL
+//
+// On CUDA the call waits for all that was launched in the cache's CUDA context: do not make it while a stream is captured.
+//
+// Errors: WTACRS_STATUS_BUFFER_TOO_SMALL, _OVERLAP, _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_norm_cache_save(const struct wtacrs_norm_cache *cache,
                                      void *buffer,
                                      size_t capacity,
                                      size_t *needed);
 
-/*
- A cache from the bytes that wtacrs_norm_cache_save wrote, otherwise as from wtacrs_norm_cache_create.
-
- bytes     [in] `length` of them
- cache     [out]
-
- Errors: WTACRS_STATUS_SHAPE_MISMATCH names a sample that this cache has no room for; _CORRUPTED, _VERSION_MISMATCH,
- _OVERLAP; as for wtacrs_norm_cache_create.
- */
+// A cache from the bytes that wtacrs_norm_cache_save wrote, otherwise as from wtacrs_norm_cache_create.
+//
+// bytes     [in] `length` of them
+// cache     [out]
+//
+// Errors: WTACRS_STATUS_SHAPE_MISMATCH names a sample that this cache has no room for; _CORRUPTED, _VERSION_MISMATCH,
+// _OVERLAP; as for wtacrs_norm_cache_create.
 wtacrs_status wtacrs_norm_cache_load(const struct wtacrs_context *context,
                                      size_t samples,
                                      size_t tokens_per_sample,
@@ -1290,29 +958,23 @@ wtacrs_status wtacrs_norm_cache_load(const struct wtacrs_context *context,
                                      size_t length,
                                      struct wtacrs_norm_cache **cache);
 
-/*
- A description of C = A B for every (batch, head). The shape and both sides' budgets must be set; the other defaults are
- f32, WTACRS_DESIGN_WTA_PIVOTAL, a mix of 0.01 and WTACRS_PRECISION_F32.
-
- tensor_mul  [out]
-
- Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED.
- */
+// A description of C = A B for every (batch, head). The shape and both sides' budgets must be set; the other defaults are
+// f32, WTACRS_DESIGN_WTA_PIVOTAL, a mix of 0.01 and WTACRS_PRECISION_F32.
+//
+// tensor_mul  [out]
+//
+// Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED.
 wtacrs_status wtacrs_tensor_mul_create(struct wtacrs_tensor_mul **tensor_mul);
 
-/*
- Destroys a description; NULL is allowed. Plans that were made of it stay valid.
-
- Errors: WTACRS_STATUS_INVALID_HANDLE.
- */
+// Destroys a description; NULL is allowed. Plans that were made of it stay valid.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_destroy(struct wtacrs_tensor_mul *tensor_mul);
 
-/*
- A is batch x heads x rows x inner, B batch x heads x inner x columns, C and its gradient G batch x heads x rows x
- columns. For scores = Q K^T: rows are queries, inner channels, columns keys.
-
- Errors: WTACRS_STATUS_SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE.
- */
+// A is batch x heads x rows x inner, B batch x heads x inner x columns, C and its gradient G batch x heads x rows x
+// columns. For scores = Q K^T: rows are queries, inner channels, columns keys.
+//
+// Errors: WTACRS_STATUS_SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_shape(struct wtacrs_tensor_mul *tensor_mul,
                                           size_t batch,
                                           size_t heads,
@@ -1320,106 +982,86 @@ wtacrs_status wtacrs_tensor_mul_set_shape(struct wtacrs_tensor_mul *tensor_mul,
                                           size_t inner,
                                           size_t columns);
 
-/*
- The dtypes of A and B, and of G: WTACRS_DTYPE_F32, _F16 or _BF16, whose gradients are WTACRS_DTYPE_F32; or
- WTACRS_DTYPE_F64 for both, and for the gradients.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _UNSUPPORTED, _NULL_POINTER, _INVALID_HANDLE.
- */
+// The dtypes of A and B, and of G: WTACRS_DTYPE_F32, _F16 or _BF16, whose gradients are WTACRS_DTYPE_F32; or
+// WTACRS_DTYPE_F64 for both, and for the gradients.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _UNSUPPORTED, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_dtypes(struct wtacrs_tensor_mul *tensor_mul,
                                            wtacrs_dtype operands,
                                            wtacrs_dtype gradient);
 
-/*
- How many pairs one gradient is estimated from: `amount` in the given unit. With WTACRS_BUDGET_EXACT, for which the amount
- is ignored, the gradient is exact, and the operand that it needs is saved whole: right for sums over channels, as of dP
- in context = P V.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_BUDGET, _NULL_POINTER, _INVALID_HANDLE.
- */
+// How many pairs one gradient is estimated from: `amount` in the given unit. With WTACRS_BUDGET_EXACT, for which the amount
+// is ignored, the gradient is exact, and the operand that it needs is saved whole: right for sums over channels, as of dP
+// in context = P V.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_BUDGET, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_budget(struct wtacrs_tensor_mul *tensor_mul,
                                            wtacrs_side side,
                                            wtacrs_budget unit,
                                            double amount);
 
-/*
- The sampling design, as for a layer.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
- */
+// The sampling design, as for a layer.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_design(struct wtacrs_tensor_mul *tensor_mul, wtacrs_design design);
 
-/*
- The share, in [0, 1], of the operand's own norms in weights from guessed norms of G; 0 for true norms.
-
- Errors: WTACRS_STATUS_INVALID_ARGUMENT, _NULL_POINTER, _INVALID_HANDLE.
- */
+// The share, in [0, 1], of the operand's own norms in weights from guessed norms of G; 0 for true norms.
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_mix(struct wtacrs_tensor_mul *tensor_mul, double mix);
 
-/*
- How precisely f32 matrices are multiplied: see wtacrs_layer_set_precision.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
- */
+// How precisely f32 matrices are multiplied: see wtacrs_layer_set_precision.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_precision(struct wtacrs_tensor_mul *tensor_mul,
                                               wtacrs_precision precision);
 
-/*
- A number that forward passes add to their offset when they run: see wtacrs_layer_set_further_offset.
-
- Errors: WTACRS_STATUS_MISALIGNED, _NULL_POINTER, _INVALID_HANDLE.
- */
+// A number that forward passes add to their offset when they run: see wtacrs_layer_set_further_offset.
+//
+// Errors: WTACRS_STATUS_MISALIGNED, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_further_offset(struct wtacrs_tensor_mul *tensor_mul,
                                                    const uint64_t *further_offset);
 
-/*
- Freezes a description into a plan for a device. Later changes of the description do not touch the plan.
-
- On CUDA no size may be 0, and WTACRS_DTYPE_F64 is not served: WTACRS_STATUS_UNSUPPORTED.
-
- plan      [out]
-
- Errors: WTACRS_STATUS_INVALID_ARGUMENT if the shape or a side was not set; _INVALID_BUDGET if a budget does not fit;
- _UNSUPPORTED, _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// Freezes a description into a plan for a device. Later changes of the description do not touch the plan.
+//
+// On CUDA no size may be 0, and WTACRS_DTYPE_F64 is not served: WTACRS_STATUS_UNSUPPORTED.
+//
+// plan      [out]
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT if the shape or a side was not set; _INVALID_BUDGET if a budget does not fit;
+// _UNSUPPORTED, _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_tensor_mul_plan_create(const struct wtacrs_context *context,
                                             const struct wtacrs_tensor_mul *tensor_mul,
                                             struct wtacrs_tensor_mul_plan **plan);
 
-/*
- Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
-
- Errors: WTACRS_STATUS_INVALID_HANDLE.
- */
+// Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_plan_destroy(struct wtacrs_tensor_mul_plan *plan);
 
-/*
- What a plan's passes need: sizes of memory, its alignment, and the advance of the randomness.
-
- info      [in, out] with `size` set
-
- Errors: WTACRS_STATUS_INVALID_ARGUMENT for the size, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// What a plan's passes need: sizes of memory, its alignment, and the advance of the randomness.
+//
+// info      [in, out] with `size` set
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT for the size, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_tensor_mul_plan_get_info(const struct wtacrs_tensor_mul_plan *plan,
                                               struct wtacrs_tensor_mul_plan_info *info);
 
-/*
- The forward pass: chooses and saves what both gradients need of A and B. Every (batch, head) has draws of its own.
-
- a, b      [in] batch x heads x rows x inner and batch x heads x inner x columns, of the plan's dtype, row by row without
-           gaps
- seed, offset, stream  as in wtacrs_plan_forward
- options   [in, optional]
- saved     [out] `saved_bytes` >= the size in wtacrs_tensor_mul_plan_info, aligned as it says
- scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
-
- On CUDA six kernels are launched. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
- the transpose of a columns x inner matrix to wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED
- unless inner is 1.
-
- Errors: WTACRS_STATUS_INVALID_WEIGHTS, _UNSUPPORTED, _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
- _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
- */
+// The forward pass: chooses and saves what both gradients need of A and B. Every (batch, head) has draws of its own.
+//
+// a, b      [in] batch x heads x rows x inner and batch x heads x inner x columns, of the plan's dtype, row by row without
+//           gaps
+// seed, offset, stream  as in wtacrs_plan_forward
+// options   [in, optional]
+// saved     [out] `saved_bytes` >= the size in wtacrs_tensor_mul_plan_info, aligned as it says
+// scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
+//
+// On CUDA six kernels are launched. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
+// the transpose of a columns x inner matrix to wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED
+// unless inner is 1.
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS, _UNSUPPORTED, _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
+// _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
 wtacrs_status wtacrs_tensor_mul_plan_forward(const struct wtacrs_tensor_mul_plan *plan,
                                              const void *a,
                                              const void *b,
@@ -1432,13 +1074,11 @@ wtacrs_status wtacrs_tensor_mul_plan_forward(const struct wtacrs_tensor_mul_plan
                                              size_t scratch_bytes,
                                              void *stream);
 
-/*
- wtacrs_tensor_mul_plan_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the
- last axis of A and the third of B have stride 1, and no stride is negative: WTACRS_STATUS_UNSUPPORTED otherwise. So the
- views (batch, heads, rows, inner) of a (batch, rows, heads, inner) buffer need no copies.
-
- Errors: as for wtacrs_tensor_mul_plan_forward; also WTACRS_STATUS_SHAPE_MISMATCH, _DEVICE_MISMATCH.
- */
+// wtacrs_tensor_mul_plan_forward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the
+// last axis of A and the third of B have stride 1, and no stride is negative: WTACRS_STATUS_UNSUPPORTED otherwise. So the
+// views (batch, heads, rows, inner) of a (batch, rows, heads, inner) buffer need no copies.
+//
+// Errors: as for wtacrs_tensor_mul_plan_forward; also WTACRS_STATUS_SHAPE_MISMATCH, _DEVICE_MISMATCH.
 wtacrs_status wtacrs_tensor_mul_plan_forward_dl(const struct wtacrs_tensor_mul_plan *plan,
                                                 const wtacrs_dltensor *a,
                                                 const wtacrs_dltensor *b,
@@ -1451,19 +1091,17 @@ wtacrs_status wtacrs_tensor_mul_plan_forward_dl(const struct wtacrs_tensor_mul_p
                                                 size_t scratch_bytes,
                                                 void *stream);
 
-/*
- The backward pass: both gradients from G = dC.
-
- saved     [in] what a forward pass of such a plan wrote
- g         [in] batch x heads x rows x columns
- da, db    [out] batch x heads x rows x inner and batch x heads x inner x columns, in WTACRS_DTYPE_F32 (_F64 for _F64),
-           all row by row without gaps; also inputs with options->accumulate
- options   [in, optional]
- scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
- stream    as in wtacrs_plan_forward
-
- Errors: as for wtacrs_plan_backward. Outputs are then unchanged.
- */
+// The backward pass: both gradients from G = dC.
+//
+// saved     [in] what a forward pass of such a plan wrote
+// g         [in] batch x heads x rows x columns
+// da, db    [out] batch x heads x rows x inner and batch x heads x inner x columns, in WTACRS_DTYPE_F32 (_F64 for _F64),
+//           all row by row without gaps; also inputs with options->accumulate
+// options   [in, optional]
+// scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
+// stream    as in wtacrs_plan_forward
+//
+// Errors: as for wtacrs_plan_backward. Outputs are then unchanged.
 wtacrs_status wtacrs_tensor_mul_plan_backward(const struct wtacrs_tensor_mul_plan *plan,
                                               const void *saved,
                                               size_t saved_bytes,
@@ -1475,12 +1113,10 @@ wtacrs_status wtacrs_tensor_mul_plan_backward(const struct wtacrs_tensor_mul_pla
                                               size_t scratch_bytes,
                                               void *stream);
 
-/*
- wtacrs_tensor_mul_plan_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the
- last axis of G, dA and dB has stride 1, and no stride is negative: WTACRS_STATUS_UNSUPPORTED otherwise.
-
- Errors: as for wtacrs_tensor_mul_plan_backward; also WTACRS_STATUS_DEVICE_MISMATCH, _UNSUPPORTED.
- */
+// wtacrs_tensor_mul_plan_backward with DLPack tensors of four axes: any strides, byte_offset, sizes of zero. On CUDA the
+// last axis of G, dA and dB has stride 1, and no stride is negative: WTACRS_STATUS_UNSUPPORTED otherwise.
+//
+// Errors: as for wtacrs_tensor_mul_plan_backward; also WTACRS_STATUS_DEVICE_MISMATCH, _UNSUPPORTED.
 wtacrs_status wtacrs_tensor_mul_plan_backward_dl(const struct wtacrs_tensor_mul_plan *plan,
                                                  const void *saved,
                                                  size_t saved_bytes,
@@ -1492,24 +1128,22 @@ wtacrs_status wtacrs_tensor_mul_plan_backward_dl(const struct wtacrs_tensor_mul_
                                                  size_t scratch_bytes,
                                                  void *stream);
 
-/*
- The Euclidean norms of the rows or columns of a matrix. A row or column that is not finite has a norm that is not finite;
- that is not an error here.
-
- For layers that share H, write the norms of their dZ into one layers x tokens matrix: its column norms are the joint
- norms, which a shared predictor learns from and a shared cache stores.
-
- axis      of which there is a norm for each: rows or columns
- x         [in] rows x columns of `dtype`, `x_leading` >= columns elements from row to row
- norms     [out] one float for each row or column
- stream    as in wtacrs_plan_forward
-
- The same bits for every number of threads, leading dimension and stride. On CUDA the dtype is WTACRS_DTYPE_F32, _F16 or
- _BF16: WTACRS_STATUS_UNSUPPORTED otherwise.
-
- Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_ARGUMENT, _UNSUPPORTED, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
- _INVALID_HANDLE, _MISALIGNED.
- */
+// The Euclidean norms of the rows or columns of a matrix. A row or column that is not finite has a norm that is not finite;
+// that is not an error here.
+//
+// For layers that share H, write the norms of their dZ into one layers x tokens matrix: its column norms are the joint
+// norms, which a shared predictor learns from and a shared cache stores.
+//
+// axis      of which there is a norm for each: rows or columns
+// x         [in] rows x columns of `dtype`, `x_leading` >= columns elements from row to row
+// norms     [out] one float for each row or column
+// stream    as in wtacrs_plan_forward
+//
+// The same bits for every number of threads, leading dimension and stride. On CUDA the dtype is WTACRS_DTYPE_F32, _F16 or
+// _BF16: WTACRS_STATUS_UNSUPPORTED otherwise.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_ARGUMENT, _UNSUPPORTED, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
+// _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_context_norms(const struct wtacrs_context *context,
                                    wtacrs_axis axis,
                                    wtacrs_dtype dtype,
@@ -1520,11 +1154,9 @@ wtacrs_status wtacrs_context_norms(const struct wtacrs_context *context,
                                    float *norms,
                                    void *stream);
 
-/*
- wtacrs_context_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
-
- Errors: as for wtacrs_context_norms; also WTACRS_STATUS_BUFFER_TOO_SMALL, _SHAPE_MISMATCH, _DEVICE_MISMATCH.
- */
+// wtacrs_context_norms of a DLPack tensor of two axes; `norms` has room for `capacity` floats.
+//
+// Errors: as for wtacrs_context_norms; also WTACRS_STATUS_BUFFER_TOO_SMALL, _SHAPE_MISMATCH, _DEVICE_MISMATCH.
 wtacrs_status wtacrs_context_norms_dl(const struct wtacrs_context *context,
                                       wtacrs_axis axis,
                                       const wtacrs_dltensor *x,
@@ -1532,47 +1164,43 @@ wtacrs_status wtacrs_context_norms_dl(const struct wtacrs_context *context,
                                       size_t capacity,
                                       void *stream);
 
-/*
- The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ. For
- wtacrs_plan_theory and for inspection: wtacrs_plan_select computes its own, which are equal.
-
- input_norms  [in] norms of the rows of H, one for each token
- guess     [in] norms of dZ for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED; NULL for other sources, whose weights are
-           then the norms of H
- weights   [out] one number for each token: what the selection's integers stand for (rounded by at most 2^-29 of the
-           largest). If all weights are zero, every token is equally likely, and all weights are 1.
- stream    as in wtacrs_plan_forward
-
- On CUDA all arrays are the GPU's, and one block of one kernel computes them; if a norm is negative or not finite, all
- weights are NaN.
-
- Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first norm that is negative or not finite; _INVALID_ARGUMENT, _OVERLAP,
- _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// The weights of a plan's tokens from the norms of H and, by the plan's source, a guess of the norms of dZ. For
+// wtacrs_plan_theory and for inspection: wtacrs_plan_select computes its own, which are equal.
+//
+// input_norms  [in] norms of the rows of H, one for each token
+// guess     [in] norms of dZ for WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED; NULL for other sources, whose weights are
+//           then the norms of H
+// weights   [out] one number for each token: what the selection's integers stand for (rounded by at most 2^-29 of the
+//           largest). If all weights are zero, every token is equally likely, and all weights are 1.
+// stream    as in wtacrs_plan_forward
+//
+// On CUDA all arrays are the GPU's, and one block of one kernel computes them; if a norm is negative or not finite, all
+// weights are NaN.
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first norm that is negative or not finite; _INVALID_ARGUMENT, _OVERLAP,
+// _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_weights(const struct wtacrs_plan *plan,
                                   const float *input_norms,
                                   const float *guess,
                                   double *weights,
                                   void *stream);
 
-/*
- Chooses rows from norms alone: weights as in wtacrs_plan_weights, then the plan's design at (seed, offset). For weights
- of your own, pass them as `input_norms` to a plan of WTACRS_SOURCE_INPUT.
-
- input_norms, guess  [in] as in wtacrs_plan_weights
- item      the item of a batch that shares one offset; 0 if there is no batch
- selection [out] with `capacity` >= budget_rows; entries after `*kept` are left unchanged; `kept` and `winners` may be
-           NULL on the CPU
- scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes
- stream    as in wtacrs_plan_forward
-
- The same bits on every machine.
-
- On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 + the
- index of the first norm that is negative or not finite; the lower half is then 0.
-
- Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL.
- */
+// Chooses rows from norms alone: weights as in wtacrs_plan_weights, then the plan's design at (seed, offset). For weights
+// of your own, pass them as `input_norms` to a plan of WTACRS_SOURCE_INPUT.
+//
+// input_norms, guess  [in] as in wtacrs_plan_weights
+// item      the item of a batch that shares one offset; 0 if there is no batch
+// selection [out] with `capacity` >= budget_rows; entries after `*kept` are left unchanged; `kept` and `winners` may be
+//           NULL on the CPU
+// scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes
+// stream    as in wtacrs_plan_forward
+//
+// The same bits on every machine.
+//
+// On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 + the
+// index of the first norm that is negative or not finite; the lower half is then 0.
+//
+// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL.
 wtacrs_status wtacrs_plan_select(const struct wtacrs_plan *plan,
                                  const float *input_norms,
                                  const float *guess,
@@ -1584,20 +1212,18 @@ wtacrs_status wtacrs_plan_select(const struct wtacrs_plan *plan,
                                  size_t scratch_bytes,
                                  void *stream);
 
-/*
- Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes.
-
- h         [in] as in wtacrs_plan_forward
- selection [in] `indices` and `kept`
- rows      [out] kept x in_features, of H's dtype, `rows_leading` >= in_features elements from row to row
- stream    as in wtacrs_plan_forward
-
- On CUDA all memory is the GPU's, the indices are not checked, `rows` has as many rows as the plan's budget, and those
- from `*kept` on become zero.
-
- Errors: WTACRS_STATUS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
- _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
- */
+// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes.
+//
+// h         [in] as in wtacrs_plan_forward
+// selection [in] `indices` and `kept`
+// rows      [out] kept x in_features, of H's dtype, `rows_leading` >= in_features elements from row to row
+// stream    as in wtacrs_plan_forward
+//
+// On CUDA all memory is the GPU's, the indices are not checked, `rows` has as many rows as the plan's budget, and those
+// from `*kept` on become zero.
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
+// _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_gather(const struct wtacrs_plan *plan,
                                  const void *h,
                                  size_t h_leading,
@@ -1606,33 +1232,29 @@ wtacrs_status wtacrs_plan_gather(const struct wtacrs_plan *plan,
                                  size_t rows_leading,
                                  void *stream);
 
-/*
- wtacrs_plan_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the budget).
-
- Errors: as for wtacrs_plan_gather; also WTACRS_STATUS_SHAPE_MISMATCH, _DEVICE_MISMATCH, _UNSUPPORTED.
- */
+// wtacrs_plan_gather with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the budget).
+//
+// Errors: as for wtacrs_plan_gather; also WTACRS_STATUS_SHAPE_MISMATCH, _DEVICE_MISMATCH, _UNSUPPORTED.
 wtacrs_status wtacrs_plan_gather_dl(const struct wtacrs_plan *plan,
                                     const wtacrs_dltensor *h,
                                     const struct wtacrs_selection *selection,
                                     const wtacrs_dltensor *rows,
                                     void *stream);
 
-/*
- dW from rows that the caller keeps: wtacrs_plan_backward with rows and a selection in the place of saved memory.
-
- rows      [in] kept x in_features, of H's dtype, `rows_leading` >= in_features elements from row to row
- selection [in] `indices`, `scales` and `kept`
- dz, dw    as in wtacrs_plan_backward
- accumulate  0 to write dW, 1 to add to it
- scratch   [scratch] `scratch_bytes` >= weight_gradient_scratch_bytes
- stream    as in wtacrs_plan_forward
-
- On CUDA all memory is the GPU's, and `rows`, `indices` and `scales` have as many rows and entries as the plan's budget.
- The rows of dZ are gathered and scaled first, rounded to their dtype.
-
- Errors: WTACRS_STATUS_INVALID_ARGUMENT also for a scale that is negative or not finite; as for wtacrs_plan_gather and
- wtacrs_plan_backward.
- */
+// dW from rows that the caller keeps: wtacrs_plan_backward with rows and a selection in the place of saved memory.
+//
+// rows      [in] kept x in_features, of H's dtype, `rows_leading` >= in_features elements from row to row
+// selection [in] `indices`, `scales` and `kept`
+// dz, dw    as in wtacrs_plan_backward
+// accumulate  0 to write dW, 1 to add to it
+// scratch   [scratch] `scratch_bytes` >= weight_gradient_scratch_bytes
+// stream    as in wtacrs_plan_forward
+//
+// On CUDA all memory is the GPU's, and `rows`, `indices` and `scales` have as many rows and entries as the plan's budget.
+// The rows of dZ are gathered and scaled first, rounded to their dtype.
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT also for a scale that is negative or not finite; as for wtacrs_plan_gather and
+// wtacrs_plan_backward.
 wtacrs_status wtacrs_plan_weight_gradient(const struct wtacrs_plan *plan,
                                           const void *rows,
                                           size_t rows_leading,
@@ -1646,12 +1268,10 @@ wtacrs_status wtacrs_plan_weight_gradient(const struct wtacrs_plan *plan,
                                           size_t scratch_bytes,
                                           void *stream);
 
-/*
- wtacrs_plan_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the
- budget).
-
- Errors: as for wtacrs_plan_weight_gradient; also WTACRS_STATUS_SHAPE_MISMATCH, _DEVICE_MISMATCH, _UNSUPPORTED.
- */
+// wtacrs_plan_weight_gradient with DLPack tensors of two axes; `rows` has exactly `*kept` rows (on CUDA as many as the
+// budget).
+//
+// Errors: as for wtacrs_plan_weight_gradient; also WTACRS_STATUS_SHAPE_MISMATCH, _DEVICE_MISMATCH, _UNSUPPORTED.
 wtacrs_status wtacrs_plan_weight_gradient_dl(const struct wtacrs_plan *plan,
                                              const wtacrs_dltensor *rows,
                                              const struct wtacrs_selection *selection,
@@ -1662,21 +1282,19 @@ wtacrs_status wtacrs_plan_weight_gradient_dl(const struct wtacrs_plan *plan,
                                              size_t scratch_bytes,
                                              void *stream);
 
-/*
- What a plan's design makes of weights, without drawing. All arrays are in the host's memory, whatever the plan's device.
-
- weights   [in] one number for each token (wtacrs_plan_weights). If all are zero, every token is equally likely.
- pair_norms  [in, optional] exact products |H_i| |dZ_i|, one for each token; `squared_error` requires them
- threshold [out, optional] pairs of at least this weight are winners, kept always; 0 if every pair of positive weight is
- winners   [out, optional] how many those are, by weights, whatever the plan's design
- expected_rows  [out, optional] how many distinct rows the plan's design keeps on average
- squared_error  [out, optional] the sum over the tail of (1/p_i - 1) pair_norms_i^2, p_i the probabilities with which
-           WTACRS_DESIGN_WTA_PIVOTAL keeps a pair: the expected squared Frobenius error if every pair of the tail were
-           drawn on its own, the yardstick by which sources of weights are compared
-
- Errors: WTACRS_STATUS_INVALID_WEIGHTS, _OVERLAP, _NULL_POINTER (also for `squared_error` without `pair_norms`),
- _INVALID_HANDLE, _MISALIGNED.
- */
+// What a plan's design makes of weights, without drawing. All arrays are in the host's memory, whatever the plan's device.
+//
+// weights   [in] one number for each token (wtacrs_plan_weights). If all are zero, every token is equally likely.
+// pair_norms  [in, optional] exact products |H_i| |dZ_i|, one for each token; `squared_error` requires them
+// threshold [out, optional] pairs of at least this weight are winners, kept always; 0 if every pair of positive weight is
+// winners   [out, optional] how many those are, by weights, whatever the plan's design
+// expected_rows  [out, optional] how many distinct rows the plan's design keeps on average
+// squared_error  [out, optional] the sum over the tail of (1/p_i - 1) pair_norms_i^2, p_i the probabilities with which
+//           WTACRS_DESIGN_WTA_PIVOTAL keeps a pair: the expected squared Frobenius error if every pair of the tail were
+//           drawn on its own, the yardstick by which sources of weights are compared
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS, _OVERLAP, _NULL_POINTER (also for `squared_error` without `pair_norms`),
+// _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_theory(const struct wtacrs_plan *plan,
                                  const double *weights,
                                  const double *pair_norms,
@@ -1685,34 +1303,32 @@ wtacrs_status wtacrs_plan_theory(const struct wtacrs_plan *plan,
                                  double *expected_rows,
                                  double *squared_error);
 
-/*
- The mean of the squared Frobenius error |dW' - dW|^2 over estimates dW' that the plan's design and budget draw with
- given weights, for these H and dZ. With C_i = H_i^T dZ_i, p_i the weights' shares of their sum, C the winners, T the
- tail, m the places left to it and q_i the weights' shares of the tail's sum:
-
- WTACRS_DESIGN_UNIFORM: n^2/k (1 - k/n) (sum |C_i|^2 - |dW|^2/n)/(n - 1).
- WTACRS_DESIGN_CRS: (sum |C_i|^2/p_i - |sum C_i|^2)/k.
- WTACRS_DESIGN_TOP_K: |sum of the C_i that are dropped|^2, which is the same in every draw.
- WTACRS_DESIGN_WTA_IID: (sum over T of |C_i|^2/q_i - |sum over T of C_i|^2)/m.
- WTACRS_DESIGN_WTA_STRATIFIED: its sum over strata of that.
- WTACRS_DESIGN_WTA_PIVOTAL: no closed form; WTACRS_DESIGN_WTA_IID's is an upper bound.
-
- Pairs of weight zero, which every design but WTACRS_DESIGN_UNIFORM leaves out, add their |sum of C_i|^2.
-
- h, dz     [in] as in wtacrs_plan_forward and wtacrs_plan_backward
- weights   [in, optional] one number for each token, as from wtacrs_plan_weights; without them the exact ones, norms of H
-           times norms of dZ
- squared_error  [out, optional] the mean, or an upper bound
- exact     [out, optional] 1 for the mean, 0 for an upper bound
- squared_norm  [out, optional] |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error
-
- All in doubles, without the rounding of dW's dtype. For inspection, not for every step, and for plans of the CPU: the
- call takes copies of H and dZ in doubles from its own heap, and the time of some exact products.
-
- Errors: WTACRS_STATUS_INVALID_WEIGHTS for a weight, or a row of H or dZ, that is negative or not finite;
- _DEVICE_MISMATCH for a plan of a GPU; _INVALID_ARGUMENT, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE,
- _MISALIGNED.
- */
+// The mean of the squared Frobenius error |dW' - dW|^2 over estimates dW' that the plan's design and budget draw with
+// given weights, for these H and dZ. With C_i = H_i^T dZ_i, p_i the weights' shares of their sum, C the winners, T the
+// tail, m the places left to it and q_i the weights' shares of the tail's sum:
+//
+// WTACRS_DESIGN_UNIFORM: n^2/k (1 - k/n) (sum |C_i|^2 - |dW|^2/n)/(n - 1).
+// WTACRS_DESIGN_CRS: (sum |C_i|^2/p_i - |sum C_i|^2)/k.
+// WTACRS_DESIGN_TOP_K: |sum of the C_i that are dropped|^2, which is the same in every draw.
+// WTACRS_DESIGN_WTA_IID: (sum over T of |C_i|^2/q_i - |sum over T of C_i|^2)/m.
+// WTACRS_DESIGN_WTA_STRATIFIED: its sum over strata of that.
+// WTACRS_DESIGN_WTA_PIVOTAL: no closed form; WTACRS_DESIGN_WTA_IID's is an upper bound.
+//
+// Pairs of weight zero, which every design but WTACRS_DESIGN_UNIFORM leaves out, add their |sum of C_i|^2.
+//
+// h, dz     [in] as in wtacrs_plan_forward and wtacrs_plan_backward
+// weights   [in, optional] one number for each token, as from wtacrs_plan_weights; without them the exact ones, norms of H
+//           times norms of dZ
+// squared_error  [out, optional] the mean, or an upper bound
+// exact     [out, optional] 1 for the mean, 0 for an upper bound
+// squared_norm  [out, optional] |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error
+//
+// All in doubles, without the rounding of dW's dtype. For inspection, not for every step, and for plans of the CPU: the
+// call takes copies of H and dZ in doubles from its own heap, and the time of some exact products.
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS for a weight, or a row of H or dZ, that is negative or not finite;
+// _DEVICE_MISMATCH for a plan of a GPU; _INVALID_ARGUMENT, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE,
+// _MISALIGNED.
 wtacrs_status wtacrs_plan_expected_error(const struct wtacrs_plan *plan,
                                          const void *h,
                                          size_t h_leading,
@@ -1723,11 +1339,9 @@ wtacrs_status wtacrs_plan_expected_error(const struct wtacrs_plan *plan,
                                          int32_t *exact,
                                          double *squared_norm);
 
-/*
- wtacrs_plan_expected_error with DLPack tensors of two axes.
-
- Errors: as for wtacrs_plan_expected_error; also WTACRS_STATUS_SHAPE_MISMATCH, _UNSUPPORTED.
- */
+// wtacrs_plan_expected_error with DLPack tensors of two axes.
+//
+// Errors: as for wtacrs_plan_expected_error; also WTACRS_STATUS_SHAPE_MISMATCH, _UNSUPPORTED.
 wtacrs_status wtacrs_plan_expected_error_dl(const struct wtacrs_plan *plan,
                                             const wtacrs_dltensor *h,
                                             const wtacrs_dltensor *dz,
