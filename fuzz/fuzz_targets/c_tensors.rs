@@ -5,10 +5,8 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use std::ptr::null_mut;
-use wtacrs::status::{WTACRS_DEVICE_MISMATCH, WTACRS_INVALID_WEIGHTS, WTACRS_OK, WTACRS_OVERLAP, wtacrs_status};
-use wtacrs::tensor_mul::*;
-use wtacrs::{context::*, estimate::*, expected_error::*, layer::*, linear::*, norms::*, plan::*, steps::*};
+use std::ptr::{null, null_mut};
+use wtacrs::*;
 use wtacrs_fuzz::memory::{Memory, Place};
 use wtacrs_fuzz::tensor::{Given, Wish};
 
@@ -48,13 +46,14 @@ struct World {
     kept: usize,
     dtypes: [(u8, u8); 3],
     accumulate: i32,
-    /// Saved, backward and estimate scratch; of the batched product saved and scratch.
-    sizes: [usize; 5],
+    of_plan: wtacrs_plan_info,
+    of_product: wtacrs_tensor_mul_plan_info,
+    /// Saved memory of the plan, and of the batched product's.
     saved: [*mut u8; 2],
 }
 
 fn ok(status: wtacrs_status) {
-    assert_eq!(status, WTACRS_OK, "{}", wtacrs_fuzz::memory::last_error());
+    assert_eq!(status, WTACRS_STATUS_OK, "{}", wtacrs_fuzz::memory::last_error());
 }
 
 impl World {
@@ -68,38 +67,37 @@ impl World {
         let kept = usize::from(input.budget) % tokens.max(1) + 1;
         let (mut context, mut layer, mut plan, mut product, mut frozen) =
             (null_mut(), null_mut(), null_mut(), null_mut(), null_mut());
-        let mut sizes = [0; 5];
-        // SAFETY: outputs of one value each.
+        let mut of_plan = wtacrs_plan_info { size: size_of::<wtacrs_plan_info>(), ..Default::default() };
+        let mut of_product =
+            wtacrs_tensor_mul_plan_info { size: size_of::<wtacrs_tensor_mul_plan_info>(), ..Default::default() };
+        // SAFETY: outputs of one value each, and structs of the size that they say.
         unsafe {
             ok(wtacrs_context_create(0, 0, &raw mut context));
             ok(wtacrs_layer_create(&raw mut layer));
             ok(wtacrs_layer_set_shape(layer, tokens, inner, outer));
             ok(wtacrs_layer_set_dtypes(layer, first.0, second.0, out.0));
             ok(match tokens {
-                0 => wtacrs_layer_set_budget_fraction(layer, 0.5),
-                _ => wtacrs_layer_set_budget_rows(layer, kept),
+                0 => wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, 0.5),
+                _ => wtacrs_layer_set_budget(layer, WTACRS_BUDGET_ROWS, kept as f64),
             });
-            ok(wtacrs_layer_set_source(layer, 0));
+            ok(wtacrs_layer_set_source(layer, WTACRS_SOURCE_INPUT, 0.01));
             ok(wtacrs_plan_create(context, layer, &raw mut plan));
             ok(wtacrs_layer_destroy(layer));
-            ok(wtacrs_plan_saved_bytes(plan, &raw mut sizes[0]));
-            ok(wtacrs_plan_backward_scratch_bytes(plan, &raw mut sizes[1]));
-            ok(wtacrs_plan_estimate_scratch_bytes(plan, &raw mut sizes[2]));
+            ok(wtacrs_plan_get_info(plan, &raw mut of_plan));
             ok(wtacrs_tensor_mul_create(&raw mut product));
             ok(wtacrs_tensor_mul_set_shape(product, batch, heads, tokens, inner, outer));
             ok(wtacrs_tensor_mul_set_dtypes(product, first.0, second.0));
-            ok(wtacrs_tensor_mul_set_budget_fraction(product, 0, 0.5));
-            ok(wtacrs_tensor_mul_set_budget_fraction(product, 1, 0.5));
+            ok(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_FRACTION, 0.5));
+            ok(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, 0.5));
             ok(wtacrs_tensor_mul_plan_create(context, product, &raw mut frozen));
             ok(wtacrs_tensor_mul_destroy(product));
-            let none = null_mut();
-            ok(wtacrs_tensor_mul_plan_memory(frozen, &raw mut sizes[3], none, &raw mut sizes[4], none));
+            ok(wtacrs_tensor_mul_plan_get_info(frozen, &raw mut of_product));
         }
         let mut memory = Memory::default();
-        let saved = [memory.keep(sizes[0]).0, memory.keep(sizes[3]).0];
+        let saved = [memory.keep(of_plan.saved_bytes).0, memory.keep(of_product.saved_bytes).0];
         let dtypes = [first.1, second.1, out.1];
         let accumulate = i32::from(input.accumulate);
-        Self { memory, context, plan, product: frozen, shape, kept, dtypes, accumulate, sizes, saved }
+        Self { memory, context, plan, product: frozen, shape, kept, dtypes, accumulate, of_plan, of_product, saved }
     }
 
     fn tensor(&mut self, wish: &Wish, shape: &[usize], dtype: usize) -> Option<Given> {
@@ -122,12 +120,12 @@ impl World {
         let status = self.memory.call(function, &spans, scratch, call);
         let valid = tensors.iter().all(|tensor| tensor.elements.is_some());
         let twins = outputs.iter().any(|output| output.has_twins());
-        if status == WTACRS_OK {
+        if status == WTACRS_STATUS_OK {
             assert!(valid && !twins, "{function} took a tensor that is not valid: {tensors:?}");
         }
-        assert!(!valid || status != WTACRS_DEVICE_MISMATCH, "{function}: the host is no other device");
+        assert!(!valid || status != WTACRS_STATUS_DEVICE_MISMATCH, "{function}: the host is no other device");
         if !valid {
-            assert_ne!(status, WTACRS_INVALID_WEIGHTS, "{function} looked into a tensor that is not valid");
+            assert_ne!(status, WTACRS_STATUS_INVALID_WEIGHTS, "{function} looked into a tensor that is not valid");
         }
         status
     }
@@ -146,11 +144,12 @@ impl World {
                 let context = self.context;
                 // SAFETY: memory as documented, as in all calls below.
                 let status = self.call_rows(&x, norms, rows, || unsafe {
-                    let status = wtacrs_row_norms_dl(context, x.pointer(), norms.cast(), rows, none);
+                    let status =
+                        wtacrs_context_norms_dl(context, WTACRS_AXIS_ROWS, x.pointer(), norms.cast(), rows, none);
                     found = std::slice::from_raw_parts(norms.cast::<f32>(), rows).to_vec();
                     status
                 });
-                if let (WTACRS_OK, Some(elements)) = (status, &x.elements) {
+                if let (WTACRS_STATUS_OK, Some(elements)) = (status, &x.elements) {
                     self.check_norms(&found, elements, inner);
                 }
             }
@@ -160,77 +159,55 @@ impl World {
                 let columns = wanted.min(1 << 10);
                 let norms = self.memory.place(place, columns * 4, 4);
                 let context = self.context;
-                let function = "wtacrs_column_norms_dl";
-                let status = self.memory.call(function, &[(norms, columns * 4)], &[], || unsafe {
-                    wtacrs_column_norms_dl(context, x.pointer(), norms.cast(), columns, none)
+                let status = self.memory.call("wtacrs_context_norms_dl", &[(norms, columns * 4)], &[], || unsafe {
+                    wtacrs_context_norms_dl(context, WTACRS_AXIS_COLUMNS, x.pointer(), norms.cast(), columns, none)
                 });
-                let is_accepted = status == WTACRS_OK || wanted > columns;
+                let is_accepted = status == WTACRS_STATUS_OK || wanted > columns;
                 assert!(is_accepted || x.elements.is_none(), "a valid tensor was refused");
             }
             Call::ExpectedError(h, dz) => {
                 let h = self.tensor(h, &[tokens, inner], 0)?;
                 let dz = self.tensor(dz, &[tokens, outer], 1)?;
                 let (plan, error) = (self.plan, self.memory.place(place, 8, 8));
-                self.call("wtacrs_expected_error_dl", &[&h, &dz], 0, &[(error, 8)], &[], || unsafe {
-                    let (h, dz, nothing) = (h.pointer(), dz.pointer(), none.cast());
-                    wtacrs_expected_error_dl(plan, h, dz, none.cast(), error.cast(), none.cast(), nothing)
+                self.call("wtacrs_plan_expected_error_dl", &[&h, &dz], 0, &[(error, 8)], &[], || unsafe {
+                    let (h, dz, error) = (h.pointer(), dz.pointer(), error.cast());
+                    wtacrs_plan_expected_error_dl(plan, h, dz, null(), error, null_mut(), null_mut())
                 });
             }
             Call::Forward(h) => {
                 let h = self.tensor(h, &[tokens, inner], 0)?;
-                let (plan, saved, bytes) = (self.plan, self.saved[0], self.sizes[0]);
-                let status = self.call("wtacrs_forward_dl", &[&h], 0, &[(saved, bytes)], &[], || unsafe {
-                    wtacrs_forward_dl(
-                        plan,
-                        h.pointer(),
-                        none.cast(),
-                        none.cast(),
-                        1,
-                        0,
-                        saved.cast(),
-                        bytes,
-                        none,
-                        0,
-                        none,
-                    )
+                let (plan, saved, bytes) = (self.plan, self.saved[0], self.of_plan.saved_bytes);
+                let status = self.call("wtacrs_plan_forward_dl", &[&h], 0, &[(saved, bytes)], &[], || unsafe {
+                    wtacrs_plan_forward_dl(plan, h.pointer(), 1, 0, null(), saved.cast(), bytes, none, 0, none)
                 });
-                let accepted = status == WTACRS_OK || status == WTACRS_INVALID_WEIGHTS;
+                let accepted = status == WTACRS_STATUS_OK || status == WTACRS_STATUS_INVALID_WEIGHTS;
                 assert!(accepted || h.elements.is_none(), "a valid tensor was refused");
             }
             Call::Backward(dz, dw) => {
                 let dz = self.tensor(dz, &[tokens, outer], 1)?;
                 let dw = self.tensor(dw, &[inner, outer], 2)?;
-                let (plan, saved, [bytes, work_bytes, ..]) = (self.plan, self.saved[0], self.sizes);
-                let work = self.memory.place(place, work_bytes, 8);
-                let flag = self.accumulate;
-                let function = "wtacrs_backward_dl";
-                self.call(function, &[&dz, &dw], 1, &[], &[(work, work_bytes)], || unsafe {
-                    let (saved, work, nothing) = (saved.cast(), work.cast(), none.cast());
-                    wtacrs_backward_dl(
-                        plan,
-                        saved,
-                        bytes,
-                        dz.pointer(),
-                        dw.pointer(),
-                        flag,
-                        nothing,
-                        none,
-                        work,
-                        work_bytes,
-                        none,
-                    )
+                let (plan, saved, bytes) = (self.plan, self.saved[0], self.of_plan.saved_bytes);
+                let room = self.of_plan.backward_scratch_bytes;
+                let work = self.memory.place(place, room, 8);
+                let options = wtacrs_backward_options { accumulate: self.accumulate, ..Default::default() };
+                let function = "wtacrs_plan_backward_dl";
+                self.call(function, &[&dz, &dw], 1, &[], &[(work, room)], || unsafe {
+                    let (saved, dz, dw, work) = (saved.cast(), dz.pointer(), dw.pointer(), work.cast());
+                    wtacrs_plan_backward_dl(plan, saved, bytes, dz, dw, &raw const options, work, room, none)
                 });
             }
             Call::Gather(h, rows) => {
                 let h = self.tensor(h, &[tokens, inner], 0)?;
                 let kept = self.kept.min(tokens);
                 let rows = self.tensor(rows, &[kept, inner], 0)?;
-                let (indices, count): (Vec<u32>, _) = ((0..kept as u32).collect(), kept as u64);
+                let (mut indices, mut count): (Vec<u32>, _) = ((0..kept as u32).collect(), kept as u64);
+                let selection =
+                    wtacrs_selection { indices: indices.as_mut_ptr(), kept: &raw mut count, ..Default::default() };
                 let plan = self.plan;
-                let status = self.call("wtacrs_gather_dl", &[&h, &rows], 1, &[], &[], || unsafe {
-                    wtacrs_gather_dl(plan, h.pointer(), indices.as_ptr(), &raw const count, rows.pointer(), none)
+                let status = self.call("wtacrs_plan_gather_dl", &[&h, &rows], 1, &[], &[], || unsafe {
+                    wtacrs_plan_gather_dl(plan, h.pointer(), &raw const selection, rows.pointer(), none)
                 });
-                if let (WTACRS_OK, Some(from), Some(to)) = (status, &h.elements, &rows.elements) {
+                if let (WTACRS_STATUS_OK, Some(from), Some(to)) = (status, &h.elements, &rows.elements) {
                     let bytes = |(start, len): (*mut u8, usize)| unsafe { std::slice::from_raw_parts(start, len) };
                     // SAFETY: the elements are as the library has just used them.
                     assert!(from.iter().zip(to).all(|(&from, &to)| bytes(from) == bytes(to)), "other elements");
@@ -241,75 +218,47 @@ impl World {
                 let rows = self.tensor(rows, &[kept, inner], 0)?;
                 let dz = self.tensor(dz, &[tokens, outer], 1)?;
                 let dw = self.tensor(dw, &[inner, outer], 2)?;
-                let (indices, count): (Vec<u32>, _) = ((0..kept as u32).collect(), kept as u64);
-                let scales = vec![1.5; kept];
-                let work_bytes = self.sizes[1];
-                let work = self.memory.place(place, work_bytes, 8);
+                let (mut indices, mut count): (Vec<u32>, _) = ((0..kept as u32).collect(), kept as u64);
+                let mut scales = vec![1.5; kept];
+                let selection = wtacrs_selection {
+                    indices: indices.as_mut_ptr(),
+                    scales: scales.as_mut_ptr(),
+                    kept: &raw mut count,
+                    ..Default::default()
+                };
+                let room = self.of_plan.weight_gradient_scratch_bytes;
+                let work = self.memory.place(place, room, 8);
                 let (plan, flag) = (self.plan, self.accumulate);
-                let function = "wtacrs_weight_gradient_dl";
-                self.call(function, &[&rows, &dz, &dw], 1, &[], &[(work, work_bytes)], || unsafe {
-                    let (at, scales, count) = (indices.as_ptr(), scales.as_ptr(), &raw const count);
-                    let (rows, dz, dw) = (rows.pointer(), dz.pointer(), dw.pointer());
-                    wtacrs_weight_gradient_dl(
-                        plan,
-                        rows,
-                        at,
-                        scales,
-                        count,
-                        dz,
-                        dw,
-                        flag,
-                        work.cast(),
-                        work_bytes,
-                        none,
-                    )
+                let function = "wtacrs_plan_weight_gradient_dl";
+                self.call(function, &[&rows, &dz, &dw], 1, &[], &[(work, room)], || unsafe {
+                    let (rows, chosen, dz, dw) = (rows.pointer(), &raw const selection, dz.pointer(), dw.pointer());
+                    wtacrs_plan_weight_gradient_dl(plan, rows, chosen, dz, dw, flag, work.cast(), room, none)
                 });
             }
             Call::Estimate(x, y, out) => {
                 let x = self.tensor(x, &[tokens, inner], 0)?;
                 let y = self.tensor(y, &[tokens, outer], 1)?;
                 let out = self.tensor(out, &[inner, outer], 2)?;
-                let work_bytes = self.sizes[2];
-                let work = self.memory.place(place, work_bytes, 8);
+                let room = self.of_plan.estimate_scratch_bytes;
+                let work = self.memory.place(place, room, 8);
                 let plan = self.plan;
-                self.call("wtacrs_estimate_dl", &[&x, &y, &out], 1, &[], &[(work, work_bytes)], || unsafe {
-                    wtacrs_estimate_dl(
-                        plan,
-                        x.pointer(),
-                        y.pointer(),
-                        3,
-                        4,
-                        out.pointer(),
-                        work.cast(),
-                        work_bytes,
-                        none,
-                    )
+                let function = "wtacrs_plan_estimate_dl";
+                self.call(function, &[&x, &y, &out], 1, &[], &[(work, room)], || unsafe {
+                    let (x, y, out) = (x.pointer(), y.pointer(), out.pointer());
+                    wtacrs_plan_estimate_dl(plan, x, y, 3, 4, out, work.cast(), room, none)
                 });
             }
             Call::TensorMulForward(a, b) => {
                 let a = self.tensor(a, &[batch, heads, tokens, inner], 0)?;
                 let b = self.tensor(b, &[batch, heads, inner, outer], 0)?;
-                let (plan, saved, bytes) = (self.product, self.saved[1], self.sizes[3]);
-                let function = "wtacrs_tensor_mul_forward_dl";
+                let (plan, saved, bytes) = (self.product, self.saved[1], self.of_product.saved_bytes);
+                let function = "wtacrs_tensor_mul_plan_forward_dl";
                 let status = self.call(function, &[&a, &b], 0, &[(saved, bytes)], &[], || unsafe {
-                    let (saved, nothing) = (saved.cast(), none.cast());
-                    wtacrs_tensor_mul_forward_dl(
-                        plan,
-                        a.pointer(),
-                        b.pointer(),
-                        nothing,
-                        nothing,
-                        1,
-                        0,
-                        saved,
-                        bytes,
-                        none,
-                        0,
-                        none,
-                    )
+                    let (a, b, saved) = (a.pointer(), b.pointer(), saved.cast());
+                    wtacrs_tensor_mul_plan_forward_dl(plan, a, b, 1, 0, null(), saved, bytes, none, 0, none)
                 });
-                let accepted = status == WTACRS_OK || status == WTACRS_INVALID_WEIGHTS;
-                let shared = status == WTACRS_OVERLAP;
+                let accepted = status == WTACRS_STATUS_OK || status == WTACRS_STATUS_INVALID_WEIGHTS;
+                let shared = status == WTACRS_STATUS_OVERLAP;
                 assert!(
                     accepted || shared || a.elements.is_none() || b.elements.is_none(),
                     "a valid tensor was refused"
@@ -319,16 +268,15 @@ impl World {
                 let g = self.tensor(g, &[batch, heads, tokens, outer], 1)?;
                 let da = self.tensor(da, &[batch, heads, tokens, inner], 2)?;
                 let db = self.tensor(db, &[batch, heads, inner, outer], 2)?;
-                let (plan, saved, [.., bytes, work_bytes]) = (self.product, self.saved[1], self.sizes);
-                let work = self.memory.place(place, work_bytes, 8);
-                let flag = self.accumulate;
-                let function = "wtacrs_tensor_mul_backward_dl";
-                self.call(function, &[&g, &da, &db], 2, &[], &[(work, work_bytes)], || unsafe {
-                    let (saved, nothing) = (saved.cast(), none.cast());
-                    let (g, da, db, work) = (g.pointer(), da.pointer(), db.pointer(), work.cast());
-                    wtacrs_tensor_mul_backward_dl(
-                        plan, saved, bytes, g, da, db, flag, nothing, nothing, work, work_bytes, none,
-                    )
+                let (plan, saved, bytes) = (self.product, self.saved[1], self.of_product.saved_bytes);
+                let room = self.of_product.backward_scratch_bytes;
+                let work = self.memory.place(place, room, 8);
+                let options = wtacrs_tensor_mul_backward_options { accumulate: self.accumulate, ..Default::default() };
+                let function = "wtacrs_tensor_mul_plan_backward_dl";
+                self.call(function, &[&g, &da, &db], 2, &[], &[(work, room)], || unsafe {
+                    let (saved, g, da, db) = (saved.cast(), g.pointer(), da.pointer(), db.pointer());
+                    let (options, work) = (&raw const options, work.cast());
+                    wtacrs_tensor_mul_plan_backward_dl(plan, saved, bytes, g, da, db, options, work, room, none)
                 });
             }
         }
@@ -343,8 +291,8 @@ impl World {
         rows: usize,
         call: impl FnOnce() -> wtacrs_status,
     ) -> wtacrs_status {
-        let status = self.memory.call("wtacrs_row_norms_dl", &[(norms, rows * 4)], &[], call);
-        assert!(status == WTACRS_OK || x.elements.is_none(), "a valid tensor was refused");
+        let status = self.memory.call("wtacrs_context_norms_dl", &[(norms, rows * 4)], &[], call);
+        assert!(status == WTACRS_STATUS_OK || x.elements.is_none(), "a valid tensor was refused");
         status
     }
 

@@ -24,16 +24,19 @@ impl Pick {
 }
 
 /// What a handle stands for. Shapes of layers: tokens, in_features, out_features; of batched products: batch, heads,
-/// rows, inner, columns. Dtypes: H, dZ, dW; operands, gradient.
+/// rows, inner, columns; of caches: samples, tokens of each; of predictors: in_features. Dtypes: H, dZ, dW; operands,
+/// gradient.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Model {
     pub shape: [usize; 5],
     pub dtypes: [i32; 3],
     pub source: i32,
-    pub budget: usize,
+    /// Whether a layer's budget is every row, so that its plans ignore the source.
+    pub is_exact: bool,
     pub saved: usize,
-    pub scratch: usize,
+    pub backward_scratch: usize,
     pub estimate_scratch: usize,
+    pub gradient_scratch: usize,
 }
 
 pub struct Handle {
@@ -108,6 +111,8 @@ pub const SMALL: usize = 16;
 
 impl Size {
     pub const FEW: Self = Self(4);
+    /// usize::MAX, which some functions take for "no bound".
+    pub const MOST: Self = Self(255);
 
     pub fn get(self) -> usize {
         const ABSURD: [usize; 8] =

@@ -2,5 +2,6 @@
 
 pub mod handles;
 pub mod memory;
+pub mod structs;
 pub mod tensor;
 pub mod world;

@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use wtacrs::status::{WTACRS_OK, WTACRS_PANIC, wtacrs_last_error, wtacrs_status};
+use wtacrs::{WTACRS_STATUS_OK, WTACRS_STATUS_PANIC, wtacrs_last_error, wtacrs_status};
 
 /// The most bytes that one argument may need.
 pub const MOST: usize = 1 << 13;
@@ -22,6 +22,13 @@ pub enum Place {
     /// At this offset of the arena, as it is.
     Shared(u16),
     Null,
+}
+
+impl Place {
+    /// An allocation of its own, so many bytes off the alignment.
+    pub fn shifted(bytes: u8) -> Self {
+        Self::Shifted(bytes, 0)
+    }
 }
 
 /// Bytes that a call may write: where they begin and how many.
@@ -102,7 +109,7 @@ impl Memory {
         Some((block.start, block.layout.size()))
     }
 
-    /// Makes a call and checks what always holds: no panic; with WTACRS_OK only `outputs` changed, and the last error did
+    /// Makes a call and checks what always holds: no panic; with WTACRS_STATUS_OK only `outputs` changed, and the last error did
     /// not; without, nothing changed but `scratch`, and the last error names the function.
     pub fn call(
         &mut self,
@@ -116,8 +123,8 @@ impl Memory {
         let words_before = last_error();
         let status = call();
         let words = last_error();
-        assert_ne!(status, WTACRS_PANIC, "{words}");
-        if status == WTACRS_OK {
+        assert_ne!(status, WTACRS_STATUS_PANIC, "{words}");
+        if status == WTACRS_STATUS_OK {
             assert_eq!(words, words_before, "a success leaves the last error");
         } else {
             assert!(words.strip_prefix(function).is_some_and(|rest| rest.starts_with(": ")), "{function}: {words:?}");
@@ -129,7 +136,7 @@ impl Memory {
             }
             for (at, (now, before)) in block.bytes().iter().zip(before).enumerate() {
                 let at = block.start.addr() + at;
-                let allowed = within(scratch, at) || (status == WTACRS_OK && within(outputs, at));
+                let allowed = within(scratch, at) || (status == WTACRS_STATUS_OK && within(outputs, at));
                 assert!(now == before || allowed, "{function} ({status}) wrote at {at:#x}: {words}");
             }
         }
@@ -146,9 +153,9 @@ impl Memory {
 pub fn last_error() -> String {
     let mut buffer = [0_u8; 1024];
     let mut needed = 0;
-    // SAFETY: a buffer of the size that is told.
+    // SAFETY: a buffer of that size, and an output of one number.
     let status = unsafe { wtacrs_last_error(buffer.as_mut_ptr().cast(), buffer.len(), &raw mut needed) };
-    assert_eq!(status, WTACRS_OK);
+    assert_eq!(status, WTACRS_STATUS_OK);
     assert!(needed >= 1 && needed <= buffer.len(), "an error in {needed} bytes");
     String::from_utf8(buffer[..needed - 1].to_vec()).expect("UTF-8")
 }

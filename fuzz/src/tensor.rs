@@ -3,7 +3,7 @@
 use crate::memory::{MOST, Memory, Place, Span};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use std::ptr::null_mut;
-use wtacrs::dlpack::{wtacrs_dldatatype, wtacrs_dldevice, wtacrs_dltensor};
+use wtacrs::{wtacrs_dldatatype, wtacrs_dldevice, wtacrs_dltensor};
 
 /// A description as the fuzzer makes it up; most of it is what the call wants.
 #[derive(Arbitrary, Clone, Debug)]

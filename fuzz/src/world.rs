@@ -2,20 +2,19 @@
 
 use crate::handles::{Chosen, Handles, Kind, Model, Pick, SMALL, Size, extent};
 use crate::memory::{MOST, Memory, Place, Span, last_error};
+use crate::structs::{Form, Struct};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use std::ptr::null_mut;
-use wtacrs::status::{WTACRS_INVALID_HANDLE, WTACRS_OK, wtacrs_status};
-use wtacrs::{cache::*, cache_on::*, context::*, layer::*, plan::*, predictor::*, predictor_on::*, tensor_mul::*};
+use std::ffi::c_void;
+use std::ptr::{null_mut, without_provenance_mut};
+use wtacrs::*;
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Setting {
     Shape([Size; 3]),
     Dtypes([u8; 3]),
-    BudgetRows(Size),
-    BudgetFraction(f64),
+    Budget(i8, Amount),
     Design(i8),
-    Source(i8),
-    Mix(f64),
+    Source(i8, f64),
     Precision(i8),
     FurtherOffset(u8),
 }
@@ -25,13 +24,29 @@ pub enum Setting {
 pub enum ProductSetting {
     Shape([Size; 5]),
     Dtypes([u8; 2]),
-    BudgetRows(i8, Size),
-    BudgetFraction(i8, f64),
-    Exact(i8),
+    Budget(i8, i8, Amount),
     Design(i8),
     Mix(f64),
     Precision(i8),
     FurtherOffset(u8),
+}
+
+/// How much of a unit a budget is.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Amount {
+    Whole(Size),
+    Share(u8),
+    Any(f64),
+}
+
+impl Amount {
+    fn get(self) -> f64 {
+        match self {
+            Self::Whole(size) => size.get() as f64,
+            Self::Share(share) => f64::from(share) / 240.0,
+            Self::Any(amount) => amount,
+        }
+    }
 }
 
 /// A number that passes may add to their offsets, whenever they run.
@@ -46,8 +61,13 @@ fn further(pick: u8) -> *const u64 {
     }
 }
 
-fn dtype(byte: u8) -> i32 {
+fn dtype(byte: u8) -> wtacrs_dtype {
     i32::from(byte % 6) - 1
+}
+
+/// The CPU ignores the stream, so it may be anything.
+pub fn stream() -> *mut c_void {
+    without_provenance_mut(0x5151)
 }
 
 /// Saved memory: of an earlier forward pass, or anything.
@@ -78,8 +98,8 @@ impl World {
     ) -> wtacrs_status {
         let mut made = null_mut();
         let status = self.memory.call(function, &[], &[], || create(&raw mut made));
-        assert_eq!(status == WTACRS_OK, !made.is_null(), "{function}: a handle if and only if it is done");
-        if status == WTACRS_OK {
+        assert_eq!(status == WTACRS_STATUS_OK, !made.is_null(), "{function}: a handle if and only if it is done");
+        if status == WTACRS_STATUS_OK {
             self.handles.add(kind, made, model);
         }
         status
@@ -87,7 +107,8 @@ impl World {
 
     /// A call that is refused if one of its handles is not right.
     pub fn refused(&self, status: wtacrs_status, chosen: &[Chosen]) {
-        assert!(status != WTACRS_OK || chosen.iter().all(|handle| handle.known.is_some()), "a wrong handle was taken");
+        let is_right = chosen.iter().all(|handle| handle.known.is_some());
+        assert!(status != WTACRS_STATUS_OK || is_right, "a wrong handle was taken");
     }
 
     pub fn saved(&mut self, saved: Saved, needed: usize) -> Span {
@@ -97,49 +118,52 @@ impl World {
         }
     }
 
+    /// Saved memory that a forward pass writes: how many bytes it has, and how many the call is given.
+    pub fn room_to_save(&mut self, place: Place, needed: usize, less: u8) -> (Span, usize) {
+        let (start, bytes) = match place {
+            Place::Own(_) => self.memory.keep(needed),
+            other => (self.memory.place(other, needed, 8), needed),
+        };
+        ((start, needed), fewer(bytes, less))
+    }
+
     pub fn set(&mut self, layer: Pick, setting: Setting) {
         let chosen = self.handles.choose(layer, Kind::Layer);
         let layer = chosen.pointer();
         // SAFETY: no pointers but to what lives for ever.
-        let (function, status) = unsafe {
+        let call = || unsafe {
             match setting {
                 Setting::Shape([tokens, inner, outer]) => {
-                    ("wtacrs_layer_set_shape", wtacrs_layer_set_shape(layer, tokens.get(), inner.get(), outer.get()))
+                    wtacrs_layer_set_shape(layer, tokens.get(), inner.get(), outer.get())
                 }
-                Setting::Dtypes([h, dz, dw]) => {
-                    ("wtacrs_layer_set_dtypes", wtacrs_layer_set_dtypes(layer, dtype(h), dtype(dz), dtype(dw)))
-                }
-                Setting::BudgetRows(rows) => {
-                    ("wtacrs_layer_set_budget_rows", wtacrs_layer_set_budget_rows(layer, rows.get()))
-                }
-                Setting::BudgetFraction(share) => {
-                    ("wtacrs_layer_set_budget_fraction", wtacrs_layer_set_budget_fraction(layer, share))
-                }
-                Setting::Design(design) => {
-                    ("wtacrs_layer_set_design", wtacrs_layer_set_design(layer, i32::from(design)))
-                }
-                Setting::Source(source) => {
-                    ("wtacrs_layer_set_source", wtacrs_layer_set_source(layer, i32::from(source)))
-                }
-                Setting::Mix(mix) => ("wtacrs_layer_set_mix", wtacrs_layer_set_mix(layer, mix)),
-                Setting::Precision(precision) => {
-                    ("wtacrs_layer_set_precision", wtacrs_layer_set_precision(layer, i32::from(precision)))
-                }
-                Setting::FurtherOffset(pick) => {
-                    ("wtacrs_layer_set_further_offset", wtacrs_layer_set_further_offset(layer, further(pick)))
-                }
+                Setting::Dtypes([h, dz, dw]) => wtacrs_layer_set_dtypes(layer, dtype(h), dtype(dz), dtype(dw)),
+                Setting::Budget(unit, amount) => wtacrs_layer_set_budget(layer, i32::from(unit), amount.get()),
+                Setting::Design(design) => wtacrs_layer_set_design(layer, i32::from(design)),
+                Setting::Source(source, mix) => wtacrs_layer_set_source(layer, i32::from(source), mix),
+                Setting::Precision(precision) => wtacrs_layer_set_precision(layer, i32::from(precision)),
+                Setting::FurtherOffset(pick) => wtacrs_layer_set_further_offset(layer, further(pick)),
             }
         };
+        let function = match setting {
+            Setting::Shape(_) => "wtacrs_layer_set_shape",
+            Setting::Dtypes(_) => "wtacrs_layer_set_dtypes",
+            Setting::Budget(..) => "wtacrs_layer_set_budget",
+            Setting::Design(_) => "wtacrs_layer_set_design",
+            Setting::Source(..) => "wtacrs_layer_set_source",
+            Setting::Precision(_) => "wtacrs_layer_set_precision",
+            Setting::FurtherOffset(_) => "wtacrs_layer_set_further_offset",
+        };
+        let status = self.memory.call(function, &[], &[], call);
         self.refused(status, &[chosen]);
-        if status != WTACRS_OK {
-            assert!(last_error().starts_with(function));
+        if status != WTACRS_STATUS_OK {
             return;
         }
         let model = &mut self.handles.0[chosen.known.expect("checked")].model;
         match setting {
             Setting::Shape(shape) => model.shape[..3].copy_from_slice(&shape.map(Size::get)),
             Setting::Dtypes(dtypes) => model.dtypes = dtypes.map(dtype),
-            Setting::Source(source) => model.source = i32::from(source),
+            Setting::Budget(unit, _) => model.is_exact = i32::from(unit) == WTACRS_BUDGET_EXACT,
+            Setting::Source(source, _) => model.source = i32::from(source),
             _ => {}
         }
     }
@@ -155,13 +179,9 @@ impl World {
                     wtacrs_tensor_mul_set_shape(it, batch, heads, rows, inner, columns)
                 }
                 ProductSetting::Dtypes([of, gradient]) => wtacrs_tensor_mul_set_dtypes(it, dtype(of), dtype(gradient)),
-                ProductSetting::BudgetRows(side, rows) => {
-                    wtacrs_tensor_mul_set_budget_rows(it, i32::from(side), rows.get())
+                ProductSetting::Budget(side, unit, amount) => {
+                    wtacrs_tensor_mul_set_budget(it, i32::from(side), i32::from(unit), amount.get())
                 }
-                ProductSetting::BudgetFraction(side, share) => {
-                    wtacrs_tensor_mul_set_budget_fraction(it, i32::from(side), share)
-                }
-                ProductSetting::Exact(side) => wtacrs_tensor_mul_set_exact(it, i32::from(side)),
                 ProductSetting::Design(design) => wtacrs_tensor_mul_set_design(it, i32::from(design)),
                 ProductSetting::Mix(mix) => wtacrs_tensor_mul_set_mix(it, mix),
                 ProductSetting::Precision(precision) => wtacrs_tensor_mul_set_precision(it, i32::from(precision)),
@@ -171,9 +191,7 @@ impl World {
         let function = match setting {
             ProductSetting::Shape(_) => "wtacrs_tensor_mul_set_shape",
             ProductSetting::Dtypes(_) => "wtacrs_tensor_mul_set_dtypes",
-            ProductSetting::BudgetRows(..) => "wtacrs_tensor_mul_set_budget_rows",
-            ProductSetting::BudgetFraction(..) => "wtacrs_tensor_mul_set_budget_fraction",
-            ProductSetting::Exact(_) => "wtacrs_tensor_mul_set_exact",
+            ProductSetting::Budget(..) => "wtacrs_tensor_mul_set_budget",
             ProductSetting::Design(_) => "wtacrs_tensor_mul_set_design",
             ProductSetting::Mix(_) => "wtacrs_tensor_mul_set_mix",
             ProductSetting::Precision(_) => "wtacrs_tensor_mul_set_precision",
@@ -181,7 +199,7 @@ impl World {
         };
         let status = self.memory.call(function, &[], &[], call);
         self.refused(status, &[chosen]);
-        if status != WTACRS_OK {
+        if status != WTACRS_STATUS_OK {
             return;
         }
         let model = &mut self.handles.0[chosen.known.expect("checked")].model;
@@ -202,18 +220,16 @@ impl World {
         };
         let status = self.create(Kind::TensorMulPlan, "wtacrs_tensor_mul_plan_create", model, create);
         self.refused(status, &[context, product]);
-        if status != WTACRS_OK {
+        if status != WTACRS_STATUS_OK {
             return;
         }
         let made = self.handles.0.last_mut().expect("just made");
-        let plan: *const wtacrs_tensor_mul_plan = std::ptr::without_provenance(made.address);
-        let [mut saved, mut forward, mut scratch] = [0_usize; 3];
-        // SAFETY: outputs of one number.
-        let told = unsafe {
-            wtacrs_tensor_mul_plan_memory(plan, &raw mut saved, &raw mut forward, &raw mut scratch, null_mut())
-        };
-        assert_eq!((told, forward), (WTACRS_OK, 0));
-        made.model = Model { saved, scratch, ..model };
+        let mut info =
+            wtacrs_tensor_mul_plan_info { size: size_of::<wtacrs_tensor_mul_plan_info>(), ..Default::default() };
+        // SAFETY: an output of the size that it says.
+        let status = unsafe { wtacrs_tensor_mul_plan_get_info(without_provenance_mut(made.address), &raw mut info) };
+        assert_eq!((status, info.forward_scratch_bytes), (WTACRS_STATUS_OK, 0));
+        made.model = Model { saved: info.saved_bytes, backward_scratch: info.backward_scratch_bytes, ..model };
     }
 
     pub fn create_plan(&mut self, context: Pick, layer: Pick) {
@@ -225,21 +241,43 @@ impl World {
             |out: *mut *mut wtacrs_plan| unsafe { wtacrs_plan_create(context.pointer(), layer.pointer(), out) };
         let status = self.create(Kind::Plan, "wtacrs_plan_create", model, create);
         self.refused(status, &[context, layer]);
-        if status != WTACRS_OK {
+        if status != WTACRS_STATUS_OK {
             return;
         }
         let made = self.handles.0.last_mut().expect("just made");
-        let plan: *const wtacrs_plan = std::ptr::without_provenance(made.address);
-        let [mut saved, mut scratch, mut estimate_scratch, mut budget] = [0_usize; 4];
-        // SAFETY: outputs of one number.
-        unsafe {
-            assert_eq!(wtacrs_plan_saved_bytes(plan, &raw mut saved), WTACRS_OK);
-            assert_eq!(wtacrs_plan_backward_scratch_bytes(plan, &raw mut scratch), WTACRS_OK);
-            assert_eq!(wtacrs_plan_estimate_scratch_bytes(plan, &raw mut estimate_scratch), WTACRS_OK);
-            assert_eq!(wtacrs_plan_budget(plan, &raw mut budget), WTACRS_OK);
-        }
-        assert!(budget <= model.shape[0]);
-        made.model = Model { saved, scratch, estimate_scratch, budget, ..model };
+        let mut info = wtacrs_plan_info { size: size_of::<wtacrs_plan_info>(), ..Default::default() };
+        // SAFETY: an output of the size that it says.
+        let status = unsafe { wtacrs_plan_get_info(without_provenance_mut(made.address), &raw mut info) };
+        assert_eq!((status, info.forward_scratch_bytes), (WTACRS_STATUS_OK, 0));
+        assert!(info.budget_rows <= model.shape[0] && (!model.is_exact || info.budget_rows == model.shape[0]));
+        made.model = Model {
+            source: if model.is_exact { WTACRS_SOURCE_INPUT } else { model.source },
+            saved: info.saved_bytes,
+            backward_scratch: info.backward_scratch_bytes,
+            estimate_scratch: info.estimate_scratch_bytes,
+            gradient_scratch: info.weight_gradient_scratch_bytes,
+            ..model
+        };
+    }
+
+    /// What a plan of either kind needs, into a struct of any form.
+    pub fn info(&mut self, of_product: bool, plan: Pick, form: Form) {
+        let kind = if of_product { Kind::TensorMulPlan } else { Kind::Plan };
+        let chosen = self.handles.choose(plan, kind);
+        let (status, is_writable) = if of_product {
+            let to = form.given(&mut self.memory, wtacrs_tensor_mul_plan_info::default());
+            let outputs = [(to.pointer.cast(), to.size)];
+            // SAFETY: a struct of the size that it says.
+            let call = || unsafe { wtacrs_tensor_mul_plan_get_info(chosen.pointer(), to.pointer) };
+            (self.memory.call("wtacrs_tensor_mul_plan_get_info", &outputs, &[], call), to.is_writable())
+        } else {
+            let to = form.given(&mut self.memory, wtacrs_plan_info::default());
+            let outputs = [(to.pointer.cast(), to.size)];
+            // SAFETY: as above.
+            let call = || unsafe { wtacrs_plan_get_info(chosen.pointer(), to.pointer) };
+            (self.memory.call("wtacrs_plan_get_info", &outputs, &[], call), to.is_writable())
+        };
+        assert_eq!(status == WTACRS_STATUS_OK, is_writable && chosen.known.is_some());
     }
 
     pub fn destroy(&mut self, kind: u8, pick: Pick) {
@@ -255,7 +293,7 @@ impl World {
         let chosen = self.handles.choose(pick, kind);
         let status = self.memory.call(function, &[], &[], || end(kind, chosen));
         let right = chosen.is_null() || chosen.known.is_some();
-        assert_eq!(status, if right { WTACRS_OK } else { WTACRS_INVALID_HANDLE });
+        assert_eq!(status, if right { WTACRS_STATUS_OK } else { WTACRS_STATUS_INVALID_HANDLE });
         if let Some(at) = chosen.known {
             self.handles.0[at].alive = false;
         }
@@ -272,10 +310,36 @@ impl World {
         Some((chosen, self.handles.model(chosen))).filter(|(_, model)| is_small(model))
     }
 
-    pub fn selection(&mut self, places: [Place; 4], capacity: usize) -> [Span; 4] {
+    /// A selection to write, in a struct of any form, and what a call may write to.
+    pub fn selection(
+        &mut self,
+        places: [Place; 4],
+        capacity: usize,
+        form: Form,
+    ) -> (Struct<wtacrs_selection>, [Span; 4]) {
         let [indices, scales, kept, winners] = places;
-        [(indices, capacity.saturating_mul(4)), (scales, capacity.saturating_mul(8)), (kept, 8), (winners, 8)]
-            .map(|(place, bytes)| (self.memory.place(place, bytes, 8), bytes))
+        let outputs =
+            [(indices, capacity.saturating_mul(4)), (scales, capacity.saturating_mul(8)), (kept, 8), (winners, 8)]
+                .map(|(place, bytes)| (self.memory.place(place, bytes, 8), bytes));
+        let [indices, scales, kept, winners] = outputs.map(|(start, _)| start);
+        let (indices, scales, kept, winners) = (indices.cast(), scales.cast(), kept.cast(), winners.cast());
+        let selection = wtacrs_selection { indices, scales, capacity, kept, winners, ..Default::default() };
+        (form.given(&mut self.memory, selection), outputs)
+    }
+
+    /// A selection to read, in a struct of any form. Fields that no call reads have values that would be faults.
+    pub fn given_selection(
+        &mut self,
+        indices: &[u32],
+        scales: *const f64,
+        kept: &u64,
+        form: Form,
+    ) -> Struct<wtacrs_selection> {
+        let (indices, kept) = (indices.as_ptr().cast_mut(), (&raw const *kept).cast_mut());
+        let (capacity, winners) = (usize::MAX, without_provenance_mut(3));
+        let scales = scales.cast_mut();
+        let selection = wtacrs_selection { indices, scales, capacity, kept, winners, ..Default::default() };
+        form.given(&mut self.memory, selection)
     }
 
     pub fn sums_of(&self, predictor: Chosen) -> usize {
@@ -285,28 +349,18 @@ impl World {
         count
     }
 
-    /// What was saved can be loaded; what was then changed is refused, or is another object that works.
-    pub fn save_and_load(
-        &mut self,
-        predictor: bool,
-        handle: Pick,
-        place: Place,
-        less: u8,
-        flipped: Option<u16>,
-        on: Option<Pick>,
-    ) {
-        let kind = if predictor { Kind::Predictor } else { Kind::Cache };
-        let chosen = self.handles.choose(handle, kind);
-        let context = on.map(|context| self.handles.choose(context, Kind::Context));
-        let (save, load) = match (predictor, on) {
-            (true, None) => ("wtacrs_norm_predictor_save", "wtacrs_norm_predictor_load"),
-            (true, _) => ("wtacrs_norm_predictor_save", "wtacrs_norm_predictor_load_on"),
-            (false, None) => ("wtacrs_norm_cache_save", "wtacrs_norm_cache_load"),
-            (false, _) => ("wtacrs_norm_cache_save", "wtacrs_norm_cache_load_on"),
+    /// What was saved can be loaded; what was then changed is refused, or is another object that works. A cache is loaded
+    /// with its own bounds, or with others.
+    pub fn save_and_load(&mut self, is_predictor: bool, handles: [Pick; 2], place: Place, change: Change) {
+        let kind = if is_predictor { Kind::Predictor } else { Kind::Cache };
+        let (chosen, context) = (self.handles.choose(handles[0], kind), self.handles.choose(handles[1], Kind::Context));
+        let (save, load) = match is_predictor {
+            true => ("wtacrs_norm_predictor_save", "wtacrs_norm_predictor_load"),
+            false => ("wtacrs_norm_cache_save", "wtacrs_norm_cache_load"),
         };
         // SAFETY: memory as documented, here and below.
         let run = |buffer: *mut u8, room: usize, needed: *mut usize| unsafe {
-            match predictor {
+            match is_predictor {
                 true => wtacrs_norm_predictor_save(chosen.pointer(), buffer.cast(), room, needed),
                 false => wtacrs_norm_cache_save(chosen.pointer(), buffer.cast(), room, needed),
             }
@@ -314,44 +368,57 @@ impl World {
         let mut needed = 0;
         let status = self.memory.call(save, &[], &[], || run(null_mut(), 0, &raw mut needed));
         self.refused(status, &[chosen]);
-        let room = needed.saturating_sub(usize::from(less).saturating_sub(250));
+        let room = fewer(needed, change.less);
         let buffer = self.memory.place(place, room, 8);
         let mut again = 0;
         let status = self.memory.call(save, &[(buffer, room)], &[], || run(buffer, room, &raw mut again));
         let mut bytes = vec![];
-        if status == WTACRS_OK && room > 0 {
+        if status == WTACRS_STATUS_OK && room > 0 {
             // SAFETY: just written.
             bytes = unsafe { std::slice::from_raw_parts(buffer, room) }.to_vec();
         }
-        assert!(status != WTACRS_OK || room == 0 || room == needed);
-        if let Some(at) = flipped.filter(|_| !bytes.is_empty()) {
-            let at = usize::from(at);
-            let len = bytes.len();
+        assert!(status != WTACRS_STATUS_OK || room == 0 || room == needed);
+        if let Some(at) = change.flipped.filter(|_| !bytes.is_empty()) {
+            let (at, len) = (usize::from(at), bytes.len());
             bytes[at / 8 % len] ^= 1 << (at % 8);
         }
-        let model = self.handles.model(chosen);
+        let mut model = self.handles.model(chosen);
+        if let Some([samples, tokens]) = change.bounds.filter(|_| !is_predictor) {
+            model.shape[..2].copy_from_slice(&[samples.get(), tokens.get()]);
+        }
+        let [samples, tokens, ..] = model.shape;
         let (from, length) = (bytes.as_ptr().cast(), bytes.len());
-        // SAFETY: as above, in all four.
-        let status = match (predictor, context) {
-            (true, None) => {
-                self.create(kind, load, model, |out| unsafe { wtacrs_norm_predictor_load(from, length, out) })
-            }
-            (true, Some(on)) => self.create(kind, load, model, |out| unsafe {
-                wtacrs_norm_predictor_load_on(on.pointer(), from, length, out)
+        // SAFETY: as above.
+        let status = match is_predictor {
+            true => self.create(kind, load, model, |out| unsafe {
+                wtacrs_norm_predictor_load(context.pointer(), from, length, out)
             }),
-            (false, None) => self.create(kind, load, model, |out| unsafe { wtacrs_norm_cache_load(from, length, out) }),
-            (false, Some(on)) => self.create(kind, load, model, |out| unsafe {
-                wtacrs_norm_cache_load_on(on.pointer(), SMALL, usize::MAX, from, length, out)
+            false => self.create(kind, load, model, |out| unsafe {
+                wtacrs_norm_cache_load(context.pointer(), samples, tokens, from, length, out)
             }),
         };
-        let is_right = context.is_none_or(|context| context.known.is_some());
-        self.refused(status, context.as_slice());
+        self.refused(status, &[context]);
+        let is_the_same = change.flipped.is_none() && change.bounds.is_none() && !bytes.is_empty();
         assert!(
-            flipped.is_some() || bytes.is_empty() || !is_right || status == WTACRS_OK,
+            !is_the_same || context.known.is_none() || status == WTACRS_STATUS_OK,
             "what was saved can be loaded: {}",
             last_error()
         );
     }
+}
+
+/// How a saved object is changed before it is loaded.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Change {
+    /// Makes the buffer too small.
+    less: u8,
+    flipped: Option<u16>,
+    bounds: Option<[Size; 2]>,
+}
+
+/// Mostly all of the bytes that are needed; sometimes a few less.
+pub fn fewer(bytes: usize, less: u8) -> usize {
+    bytes.saturating_sub(usize::from(less).saturating_sub(250))
 }
 
 /// Destroys what a handle may stand for.
@@ -375,7 +442,7 @@ impl Drop for World {
     fn drop(&mut self) {
         for handle in self.handles.0.iter().filter(|handle| handle.alive) {
             let status = end(handle.kind, handle.chosen());
-            assert!(status == WTACRS_OK || std::thread::panicking());
+            assert!(status == WTACRS_STATUS_OK || std::thread::panicking());
         }
     }
 }

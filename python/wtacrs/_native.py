@@ -14,6 +14,7 @@ import ctypes
 import ctypes.util
 import numbers
 import os
+import threading
 import types
 import typing
 import weakref
@@ -21,66 +22,114 @@ from ctypes import byref, c_char_p, c_double, c_int32, c_size_t, c_uint32, c_uin
 
 ABI_VERSION = 0
 
+# The enumerations of the interface, complete, by the names that this package uses.
 DEVICES = {"cpu": 0, "cuda": 1}
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
 DESIGNS = {"uniform": 0, "crs": 1, "top-k": 2, "wta-iid": 3, "wta-stratified": 4, "wta-pivotal": 5}
 SOURCES = {"input": 0, "norms": 1, "cached": 2, "predicted": 3}
+BUDGETS = {"rows": 0, "fraction": 1, "exact": 2}
 PRECISIONS = {"f32": 0, "tf32": 1}
+AXES = {"rows": 0, "columns": 1}
 
-# Arguments of the functions that are refused with a status. `address` stands for handles, memory, tensors, streams and
-# outputs, `number` for what an enumeration counts.
+# Arguments of the functions that are refused with a status. `address` stands for handles, memory, tensors, structs,
+# streams and outputs, `number` for members of enumerations.
 address, number = c_void_p, c_int32
 FUNCTIONS = {
     "context_create": [number, number, address],
     "context_destroy": [address],
-    "row_norms_dl": [address, address, address, c_size_t, address],
+    "context_norms_dl": [address, number, address, address, c_size_t, address],
     "layer_create": [address],
     "layer_destroy": [address],
     "layer_set_shape": [address, c_size_t, c_size_t, c_size_t],
     "layer_set_dtypes": [address, number, number, number],
-    "layer_set_budget_rows": [address, c_size_t],
-    "layer_set_budget_fraction": [address, c_double],
+    "layer_set_budget": [address, number, c_double],
     "layer_set_design": [address, number],
-    "layer_set_source": [address, number],
-    "layer_set_mix": [address, c_double],
+    "layer_set_source": [address, number, c_double],
     "layer_set_precision": [address, number],
     "plan_create": [address, address, address],
     "plan_destroy": [address],
-    "plan_saved_bytes": [address, address],
-    "plan_forward_scratch_bytes": [address, address],
-    "plan_backward_scratch_bytes": [address, address],
-    "plan_draws": [address, address],
-    "select": [
-        address, address, address, c_uint64, c_uint64, c_uint32, address, address, c_size_t, address, address, address,
-        c_size_t, address,
-    ],
-    "forward_dl": [
-        address, address, address, address, c_uint64, c_uint64, address, c_size_t, address, c_size_t, address,
-    ],
-    "backward_dl": [
-        address, address, c_size_t, address, address, number, address, address, address, c_size_t, address,
-    ],
-    "norm_predictor_create_on": [address, c_size_t, address],
-    "norm_predictor_create_with_on": [
-        address, c_size_t, c_size_t, c_double, c_double, c_double, c_size_t, c_uint64, address,
-    ],
-    "norm_predictor_load_on": [address, address, c_size_t, address],
+    "plan_get_info": [address, address],
+    "plan_select": [address, address, address, c_uint64, c_uint64, c_uint32, address, address, c_size_t, address],
+    "plan_forward_dl": [address, address, c_uint64, c_uint64, address, address, c_size_t, address, c_size_t, address],
+    "plan_backward_dl": [address, address, c_size_t, address, address, address, address, c_size_t, address],
+    "norm_predictor_create": [address, c_size_t, address, address],
+    "norm_predictor_load": [address, address, c_size_t, address],
     "norm_predictor_save": [address, address, c_size_t, address],
     "norm_predictor_destroy": [address],
-    "norm_predictor_update_on": [address, address, address, c_size_t, address, address],
+    "norm_predictor_update": [address, address, address, c_size_t, address, address, address],
     "norm_predictor_statistics_count": [address, address],
-    "norm_predictor_statistics_on": [address, address, address, c_size_t, address, address, c_size_t, address],
-    "norm_predictor_apply_on": [address, address, c_size_t, address],
-    "norm_cache_create": [address],
-    "norm_cache_create_on": [address, c_size_t, c_size_t, address],
-    "norm_cache_load": [address, c_size_t, address],
-    "norm_cache_load_on": [address, c_size_t, c_size_t, address, c_size_t, address],
+    "norm_predictor_statistics": [address, address, address, c_size_t, address, address, address, c_size_t, address],
+    "norm_predictor_apply": [address, address, c_size_t, address],
+    "norm_cache_create": [address, c_size_t, c_size_t, address],
+    "norm_cache_load": [address, c_size_t, c_size_t, address, c_size_t, address],
     "norm_cache_save": [address, address, c_size_t, address],
     "norm_cache_destroy": [address],
-    "norm_cache_fetch_on": [address, address, address, c_size_t, c_size_t, address, c_size_t, address],
-    "norm_cache_store_on": [address, address, address, c_size_t, c_size_t, address, c_size_t, address],
+    "norm_cache_fetch": [address, address, address, c_size_t, c_size_t, address, c_size_t, address],
+    "norm_cache_store": [address, address, address, c_size_t, c_size_t, address, c_size_t, address],
     "norm_cache_outcome": [address, address, address],
 }  # fmt: skip
+
+
+class _Struct(ctypes.Structure):
+    """A struct of the interface. Its first field is its size, which is set here."""
+
+    def __init__(self, *values):
+        super().__init__(ctypes.sizeof(self), *values)
+        self._as_parameter_ = ctypes.addressof(self)
+
+
+class _PlanInfo(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("budget_rows", c_size_t),
+        ("draws", c_uint64),
+        ("alignment", c_size_t),
+        ("saved_bytes", c_size_t),
+        ("exact_bytes", c_size_t),
+        ("forward_scratch_bytes", c_size_t),
+        ("backward_scratch_bytes", c_size_t),
+        ("estimate_scratch_bytes", c_size_t),
+        ("weight_gradient_scratch_bytes", c_size_t),
+        ("saved_status_offset", c_size_t),
+    ]
+
+
+class _ForwardOptions(_Struct):
+    _fields_ = [("size", c_size_t), ("guess", address), ("predictor", address)]
+
+
+class _BackwardOptions(_Struct):
+    _fields_ = [("size", c_size_t), ("accumulate", c_int32), ("dz_norms", address), ("bias_gradient", address)]
+
+
+class _Selection(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("indices", address),
+        ("scales", address),
+        ("capacity", c_size_t),
+        ("kept", address),
+        ("winners", address),
+    ]
+
+
+class _NormPredictorOptions(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("features", c_size_t),
+        ("forgetting", c_double),
+        ("ridge", c_double),
+        ("clamp", c_double),
+        ("rows_per_update", c_size_t),
+        ("seed", c_uint64),
+    ]
+
+
+class _PassOptions(threading.local):
+    """Options that a pass fills in place, which is cheaper than new ones. Threads share plans, but not these."""
+
+    def __init__(self):
+        self.forward, self.backward = _ForwardOptions(), _BackwardOptions()
 
 
 class Error(Exception):
@@ -144,6 +193,7 @@ def _raise_refusal(status, function, arguments):
 
 
 _c = _open()
+_options = _PassOptions()
 
 
 def version() -> str:
@@ -185,11 +235,6 @@ class _Object:
         self._as_parameter_ = handle.value
         weakref.finalize(self, getattr(_c, self.kind + "_destroy"), handle.value)
 
-    def _ask(self, what, kind=c_size_t):
-        value = kind()
-        getattr(_c, f"{self.kind}_{what}")(self, byref(value))
-        return value.value
-
 
 class Context(_Object):
     """A device. `ordinal` is a GPU's number, or -1 for the thread's current CUDA context."""
@@ -201,7 +246,7 @@ class Context(_Object):
 
     def row_norms(self, x: Tensor, norms, count, stream=None):
         """Writes the Euclidean norms of the rows of x, `count` floats."""
-        _c.row_norms_dl(self, x, norms, count, stream)
+        _c.context_norms_dl(self, AXES["rows"], x, norms, count, stream)
 
 
 class _Layer(_Object):
@@ -234,7 +279,7 @@ class LayerPlan(_Object):
         dtype="float32",
         dz_dtype=None,
         precision="f32",
-        mix=None,
+        mix=0.01,
     ):
         self.sums = "float64" if dtype == "float64" else "float32"
         layer = _Layer()
@@ -242,42 +287,45 @@ class LayerPlan(_Object):
         dtypes = [look_up(DTYPES, name, "matrix dtype") for name in (dtype, dz_dtype or dtype, self.sums)]
         _c.layer_set_dtypes(layer, *dtypes)
         by_rows = isinstance(budget, numbers.Integral)
-        (_c.layer_set_budget_rows if by_rows else _c.layer_set_budget_fraction)(layer, budget)
+        _c.layer_set_budget(layer, BUDGETS["rows" if by_rows else "fraction"], budget)
         _c.layer_set_design(layer, look_up(DESIGNS, design, "design"))
-        _c.layer_set_source(layer, look_up(SOURCES, source, "source"))
+        _c.layer_set_source(layer, look_up(SOURCES, source, "source"), mix)
         _c.layer_set_precision(layer, look_up(PRECISIONS, precision, "precision"))
-        if mix is not None:
-            _c.layer_set_mix(layer, mix)
         super().__init__("create", context, layer)
-        self.saved_bytes = self._ask("saved_bytes")
-        self.forward_scratch_bytes = self._ask("forward_scratch_bytes")
-        self.backward_scratch_bytes = self._ask("backward_scratch_bytes")
-        self.draws = self._ask("draws", c_uint64)
+        info = _PlanInfo()
+        _c.plan_get_info(self, info)
+        self.saved_bytes, self.draws = info.saved_bytes, info.draws
+        self.forward_scratch_bytes = info.forward_scratch_bytes
+        self.backward_scratch_bytes = info.backward_scratch_bytes
 
     def select(self, input_norms, guess, seed, offset, item, indices, scales, capacity, scratch=None, stream=None):
         """Chooses rows from norms on the host, and writes their indices (uint32) and scales (float64). Returns the
         numbers of kept rows and of winners among them."""
         kept, winners = c_uint64(), c_uint64()
-        _c.select(
-            self, input_norms, guess, seed, offset, item, indices, scales, capacity, byref(kept), byref(winners),
-            scratch, self.forward_scratch_bytes, stream,
-        )  # fmt: skip
+        counts = ctypes.addressof(kept), ctypes.addressof(winners)
+        selection = _Selection(indices, scales, capacity, *counts)
+        _c.plan_select(
+            self, input_norms, guess, seed, offset, item, selection, scratch, self.forward_scratch_bytes, stream
+        )
         return kept.value, winners.value
 
     def forward(self, h: Tensor, guess, predictor, seed, offset, saved, scratch, stream=None):
         """Chooses rows of h and writes them to `saved`. `guess` holds a norm of dZ for each token, negative where it is
         not known; `predictor` is for the source "predicted"."""
-        _c.forward_dl(
-            self, h, guess, predictor, seed, offset, saved, self.saved_bytes, scratch, self.forward_scratch_bytes,
-            stream,
-        )  # fmt: skip
+        options = _options.forward
+        options.guess = guess
+        options.predictor = None if predictor is None else predictor._as_parameter_
+        _c.plan_forward_dl(
+            self, h, seed, offset, options, saved, self.saved_bytes, scratch, self.forward_scratch_bytes, stream
+        )
 
     def backward(self, saved, dz: Tensor, dw: Tensor, dz_norms, bias_gradient, scratch, stream=None):
         """Writes dW, and where they are asked for the norms of dZ's rows and the bias's gradient."""
-        _c.backward_dl(
-            self, saved, self.saved_bytes, dz, dw, 0, dz_norms, bias_gradient, scratch, self.backward_scratch_bytes,
-            stream,
-        )  # fmt: skip
+        options = _options.backward
+        options.dz_norms, options.bias_gradient = dz_norms, bias_gradient
+        _c.plan_backward_dl(
+            self, saved, self.saved_bytes, dz, dw, options, scratch, self.backward_scratch_bytes, stream
+        )
 
 
 class _Guess(_Object):
@@ -314,31 +362,36 @@ class NormPredictor(_Guess):
 
     def __init__(self, context, in_features, settings: PredictorSettings | None = None):
         """Without settings the library's own hold."""
-        if settings is None:
-            super().__init__("create_on", context, in_features)
-        else:
-            super().__init__("create_with_on", context, in_features, *settings)
+        if settings is not None:
+            # In the library's struct they would stand for its defaults.
+            zeros = [name for name, value in settings._asdict().items() if name != "seed" and value == 0]
+            if zeros:
+                raise Error(f"{zeros[0]} is 0: it must be above 0")
+            settings = _NormPredictorOptions(*settings)
+        super().__init__("create", context, in_features, settings)
 
     @classmethod
     def load(cls, context, data, length):
         """From the `length` bytes on the host that `save` returned, on whatever device."""
-        return cls._made("load_on", context, data, length)
+        return cls._made("load", context, data, length)
 
     def update(self, plan, saved, dz_norms, stream=None):
         """Learns from a step's saved rows and the norms of dZ."""
-        _c.norm_predictor_update_on(self, plan, saved, plan.saved_bytes, dz_norms, stream)
+        _c.norm_predictor_update(self, plan, saved, plan.saved_bytes, dz_norms, None, stream)
 
     @property
     def statistics_count(self):
-        return self._ask("statistics_count")
+        count = c_size_t()
+        _c.norm_predictor_statistics_count(self, byref(count))
+        return count.value
 
     def statistics(self, plan, saved, dz_norms, sums, count, stream=None):
         """Writes what `update` would learn from: `count` sums (float64), which ranks add."""
-        _c.norm_predictor_statistics_on(self, plan, saved, plan.saved_bytes, dz_norms, sums, count, stream)
+        _c.norm_predictor_statistics(self, plan, saved, plan.saved_bytes, dz_norms, None, sums, count, stream)
 
     def apply(self, sums, count, stream=None):
         """Learns from a step's sums over all ranks."""
-        _c.norm_predictor_apply_on(self, sums, count, stream)
+        _c.norm_predictor_apply(self, sums, count, stream)
 
 
 class NormCache(_Guess):
@@ -351,26 +404,23 @@ class NormCache(_Guess):
 
     kind = "norm_cache"
 
+    _NO_BOUNDS = (2 ** (8 * ctypes.sizeof(c_size_t)) - 1,) * 2
+
     def __init__(self, context, room=None):
-        if room is None:
-            super().__init__("create")
-        else:
-            super().__init__("create_on", context, *room)
+        super().__init__("create", context, *(room or self._NO_BOUNDS))
 
     @classmethod
     def load(cls, context, data, length, room=None):
         """From the `length` bytes on the host that `save` returned, on whatever device."""
-        if room is None:
-            return cls._made("load", data, length)
-        return cls._made("load_on", context, *room, data, length)
+        return cls._made("load", context, *(room or cls._NO_BOUNDS), data, length)
 
     def fetch(self, ids, lengths, count, row_tokens, norms, tokens, stream=None):
         """Writes the batch's norms, -1 for every token that is not known."""
-        _c.norm_cache_fetch_on(self, ids, lengths, count, row_tokens, norms, tokens, stream)
+        _c.norm_cache_fetch(self, ids, lengths, count, row_tokens, norms, tokens, stream)
 
     def store(self, ids, lengths, count, row_tokens, norms, tokens, stream=None):
         """Remembers the batch's norms in place of those of earlier visits."""
-        _c.norm_cache_store_on(self, ids, lengths, count, row_tokens, norms, tokens, stream)
+        _c.norm_cache_store(self, ids, lengths, count, row_tokens, norms, tokens, stream)
 
     # The first reason for which calls on a GPU have left out a sample.
     _FAULTS = {1: "its id is out of range", 2: "it has too many tokens", 3: "it is known with another length"}

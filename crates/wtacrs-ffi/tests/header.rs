@@ -127,15 +127,24 @@ fn enumerators(header: &str) -> Vec<String> {
         .collect()
 }
 
+/// Names of the header's structs, and of their fields.
+fn structs(header: &str) -> Vec<(String, Vec<String>)> {
+    let code = without_comments(header);
+    let definitions = code.split("typedef struct ").skip(1).filter_map(|definition| definition.split_once('{'));
+    let whole = definitions.map(|(name, rest)| {
+        let name = name.trim();
+        let (body, _) = rest.split_once(&format!("\n}} {name};")).expect("the end");
+        (name.to_owned(), fields(body))
+    });
+    whole.collect()
+}
+
 /// Offsets and sizes of the header's structs, as gcc lays them out.
 fn layouts(header: &str) -> Vec<String> {
-    let code = without_comments(header);
     let mut program = "#include <stdio.h>\n#include <wtacrs.h>\nint main(void) {\n".to_owned();
-    for definition in code.split("typedef struct ").skip(1) {
-        let Some((name, rest)) = definition.split_once('{') else { continue };
-        let (name, body) = (name.trim(), rest.split_once(&format!("\n}} {};", name.trim())).expect("the end").0);
+    for (name, fields) in structs(header) {
         program += &format!("printf(\"size {name} %zu\\n\", sizeof({name}));\n");
-        for field in fields(body) {
+        for field in fields {
             program += &format!("printf(\"offset {name}.{field} %zu\\n\", offsetof({name}, {field}));\n");
         }
     }
@@ -170,6 +179,15 @@ fn fields(body: &str) -> Vec<String> {
 fn fields_are_read_from_structs_and_structs_within() {
     let body = " void *data; struct { int32_t kind; int32_t id; } device; int64_t *shape; ";
     assert_eq!(fields(body), ["data", "device.kind", "device.id", "shape"]);
+}
+
+/// So that later versions can append fields; DLPack's tensor is not ours to change.
+#[test]
+fn every_struct_begins_with_its_size() {
+    let structs = structs(&header());
+    let ours = structs.iter().filter(|(name, _)| name != "wtacrs_dltensor");
+    let without: Vec<&String> = ours.filter(|(_, fields)| fields[0] != "size").map(|(name, _)| name).collect();
+    assert!(structs.len() > 1 && without.is_empty(), "{without:?}");
 }
 
 /// What a program that was built earlier relies on: every line of the baseline must still be true. New lines are no

@@ -1,4 +1,5 @@
-//! The library that users link is built without the emulator, which runs kernels on stacks of its own.
+//! The library that users link and the command are built without the emulator, which runs kernels on stacks of its own.
+//! `.ci/installed-clients` looks for it in the installed library's code.
 
 mod common;
 
@@ -8,11 +9,11 @@ use std::process::Command;
 /// The crate by which the emulator switches stacks.
 const STACKS: &str = "corosensei";
 
-/// Packages that the library is built from, with some features beside its default ones.
-fn packages(features: &str) -> Vec<String> {
+/// Packages that `package` is built from, with some features beside its default ones.
+fn packages(package: &str, features: &str) -> Vec<String> {
     let cargo = std::env::var_os("CARGO").expect("cargo runs tests");
     let mut tree = Command::new(cargo);
-    tree.args(["tree", "--package", "wtacrs-ffi", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+    tree.args(["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--format", "{p}"])
         .args(["--locked", "--offline", "--features", features])
         .current_dir(crate_path(""));
     let listed = String::from_utf8(run(&mut tree).stdout).expect("UTF-8");
@@ -21,9 +22,12 @@ fn packages(features: &str) -> Vec<String> {
 
 #[test]
 fn only_tests_have_the_emulator() {
-    let (installed, tested) = (packages(""), packages("emulator"));
     let has = |packages: &[String], name: &str| packages.iter().any(|package| package == name);
-    assert!(has(&installed, "wtacrs-kernels") && has(&tested, "wtacrs-kernels"), "{installed:?}");
+    let tested = packages("wtacrs-ffi", "emulator");
     assert!(has(&tested, STACKS), "the emulator is built without {STACKS}: {tested:?}");
-    assert!(!has(&installed, STACKS), "{installed:?}");
+    for package in ["wtacrs-ffi", "wtacrs-cli"] {
+        let installed = packages(package, "");
+        assert!(has(&installed, "wtacrs-kernels"), "{package}: {installed:?}");
+        assert!(!has(&installed, STACKS), "{package}: {installed:?}");
+    }
 }

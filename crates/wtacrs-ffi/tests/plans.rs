@@ -184,7 +184,7 @@ fn products_need_what_their_plans_report() {
 fn draws_are_those_of_core() {
     on_each_device(|context, _| {
         for (design, built_in) in DESIGNS.into_iter().zip(BuiltIn::ALL) {
-            // SAFETY: a handle is never followed, here and below.
+            // SAFETY: a handle is never followed.
             let (plan, info) = plan_with(context, |layer| unsafe {
                 check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
                 check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, 0.3));
@@ -193,6 +193,7 @@ fn draws_are_those_of_core() {
             let core = Linear::new(Keep::Fraction(0.3)).with_design(built_in);
             assert_eq!(Ok(info.draws), core.draws(TOKENS), "{built_in:?}");
             let [batch, heads, rows, inner, columns] = PRODUCT;
+            // SAFETY: as above.
             let (product, of_product) = product_with(context, |product| unsafe {
                 check(wtacrs_tensor_mul_set_shape(product, batch, heads, rows, inner, columns));
                 check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_ROWS, 7.0));

@@ -477,6 +477,35 @@ fn weights_are_written_for_every_source() {
     });
 }
 
+/// A padded sequence, or a gradient that vanishes: every pair has the weight 1, as in wtacrs-core.
+#[test]
+fn all_zero_weights_are_one_each() {
+    for pairs in [1, 77, 5000] {
+        let (zeros, norms) = (&vec![0.0; pairs][..], &weights(pairs, 6)[..]);
+        let known: Vec<_> = norms.iter().copied().map(Some).collect();
+        let cases = [
+            (zeros, &[][..], SourceKind::Input, Weights::from_input(zeros)),
+            (zeros, norms, SourceKind::Norms, Weights::from_norms(zeros, norms)),
+            (norms, zeros, SourceKind::Norms, Weights::from_norms(norms, zeros)),
+            (zeros, norms, SourceKind::Cached, Weights::from_cache(zeros, &known, 0.0)),
+            (zeros, norms, SourceKind::Predicted, Weights::from_input(zeros)),
+        ];
+        for (input, other, source, core) in cases {
+            let core = core.expect("valid");
+            assert!((0..pairs).all(|pair| core.value(pair) == 1.0), "{source:?}");
+            let batch = Batch { other, source, mix: 0.0, ..Batch::of(input, pairs.div_ceil(3)) };
+            for_each_machine(|machine| {
+                assert!(weights_on(machine, &batch).iter().all(|&weight| weight == 1.0), "{machine:?}, {source:?}");
+            });
+            for design in DESIGNS {
+                for geometry in [Geometry(1, 64, 0), Geometry(3, 32, 1)] {
+                    check(&batch, std::slice::from_ref(&core), design, geometry);
+                }
+            }
+        }
+    }
+}
+
 /// The norms that a predictor of wtacrs-core makes of log-norms against its level, in f64.
 fn norms_of(logs: &[f32], clamp: f64) -> Vec<f64> {
     logs.iter().map(|&log| f64::from(log).clamp(-clamp, clamp).exp()).collect()

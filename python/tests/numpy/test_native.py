@@ -1,4 +1,4 @@
-"""`_native`: its table against the header, what an import without the library says, and DLPack's capsules."""
+"""`_native`: what it knows of the header, imports without the library, predictors, and DLPack's capsules."""
 
 import ctypes
 import os
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -16,10 +17,18 @@ from wtacrs import _native
 ROOT = pathlib.Path(__file__).parents[3]
 
 
-class Functions(unittest.TestCase):
-    def test_arguments_are_the_headers(self):
-        header = (ROOT / "crates/wtacrs-ffi/include/wtacrs.h").read_text()
-        scalars = {
+class Header:
+    """The declarations of wtacrs.h, with the types that ctypes has for them."""
+
+    def __init__(self):
+        text = (ROOT / "crates/wtacrs-ffi/include/wtacrs.h").read_text()
+        self.text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+        self.constants = {name: int(number) for name, number in re.findall(r"#define (WTACRS_\w+) (\d+)\n", self.text)}
+        self.enumerations = {
+            name: {member: int(number) for member, number in re.findall(r"(\w+) = (\d+)", body)}
+            for name, body in re.findall(r"typedef enum (\w+) \{(.*?)\}", self.text, re.DOTALL)
+        }
+        self.scalars = dict.fromkeys(self.enumerations, ctypes.c_int32) | {
             "size_t": ctypes.c_size_t,
             "double": ctypes.c_double,
             "int32_t": ctypes.c_int32,
@@ -27,33 +36,99 @@ class Functions(unittest.TestCase):
             "uint32_t": ctypes.c_uint32,
             "uint64_t": ctypes.c_uint64,
         }
+
+    def variable(self, declaration):
+        """Name and type of a field or an argument, such as `const float *norms`."""
+        kind, name = re.fullmatch(r"\s*(.*\W)(\w+)\s*", declaration, re.DOTALL).groups()
+        return name, ctypes.c_void_p if "*" in kind else self.scalars[kind.strip()]
+
+    def arguments(self, function):
+        words = re.search(rf"\b{function}\(([^)]*)\);", self.text).group(1)
+        return [] if words == "void" else [self.variable(word)[1] for word in words.split(",")]
+
+    def struct(self, name):
+        body = re.search(rf"typedef struct {name} \{{(.*?)\}} {name};", self.text, re.DOTALL).group(1)
+        fields = [self.variable(declaration) for declaration in body.split(";")[:-1]]
+        return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+class Interface(unittest.TestCase):
+    """What `_native` knows of the C interface is what the header says."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.header = Header()
+
+    def test_arguments_of_functions(self):
         for name, function in vars(_native._c).items():
             with self.subTest(name=name):
-                words = re.search(rf"\bwtacrs_{name}\(([^)]*)\);", header).group(1)
-                arguments = [] if words == "void" else words.split(",")
-                # A pointer's star stands before its name, and a scalar's type too.
-                expected = [ctypes.c_void_p if "*" in a else scalars[a.split()[-2]] for a in arguments]
                 found = [ctypes.c_void_p if a is ctypes.c_char_p else a for a in function.argtypes]
-                self.assertEqual(found, expected)
+                self.assertEqual(found, self.header.arguments(f"wtacrs_{name}"))
 
-    def test_enumerations_are_the_headers(self):
-        header = (ROOT / "crates/wtacrs-ffi/include/wtacrs.h").read_text()
-        defined = {name: int(value) for name, value in re.findall(r"#define WTACRS_(\w+) (\d+)\n", header)}
+    def test_fields_of_structs(self):
+        structs = _native._Struct.__subclasses__()
+        self.assertGreater(len(structs), 0)
+        for struct in structs:
+            words = re.findall("[A-Z][a-z]+", struct.__name__)
+            expected = self.header.struct("_".join(["wtacrs", *words]).lower())
+            with self.subTest(name=expected.__name__):
+                self.assertEqual(struct._fields_, expected._fields_)
+                places = [
+                    [(name, getattr(layout, name).offset, getattr(layout, name).size) for name, _ in layout._fields_]
+                    for layout in (struct, expected)
+                ]
+                self.assertEqual(*places)
+                self.assertEqual(ctypes.sizeof(struct), ctypes.sizeof(expected))
+                self.assertEqual((struct._fields_[0][0], struct().size), ("size", ctypes.sizeof(expected)))
+
+    def test_members_of_enumerations(self):
         short = {"FLOAT32": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16", "FLOAT64": "F64"}
-        for table, prefix in (
-            (_native.DEVICES, ""),
-            (_native.DTYPES, ""),
-            (_native.DESIGNS, ""),
-            (_native.SOURCES, "SOURCE_"),
-            (_native.PRECISIONS, "PRECISION_"),
-        ):
-            for name, value in table.items():
-                name = name.upper().replace("-", "_")
-                self.assertEqual(defined[prefix + short.get(name, name)], value, name)
-        self.assertEqual(defined["ABI_VERSION"], _native.ABI_VERSION)
+        for kind, table in {
+            "device": _native.DEVICES,
+            "dtype": _native.DTYPES,
+            "design": _native.DESIGNS,
+            "source": _native.SOURCES,
+            "budget": _native.BUDGETS,
+            "precision": _native.PRECISIONS,
+            "axis": _native.AXES,
+        }.items():
+            with self.subTest(kind=kind):
+                names = {name: name.upper().replace("-", "_") for name in table}
+                members = {short.get(names[name], names[name]): number for name, number in table.items()}
+                # As wide as the integers that functions take.
+                members["FORCE_32_BITS"] = 2**31 - 1
+                expected = {f"WTACRS_{kind.upper()}_{name}": number for name, number in members.items()}
+                self.assertEqual(self.header.enumerations[f"wtacrs_{kind}"], expected)
+
+    def test_constants(self):
+        self.assertEqual(self.header.constants["WTACRS_ABI_VERSION"], _native.ABI_VERSION)
+        self.assertEqual(self.header.constants["WTACRS_STATUS_OK"], 0)
+
+    def test_threads_fill_options_of_their_own(self):
+        addresses = lambda: [ctypes.addressof(struct) for struct in vars(_native._options).values()]
+        with ThreadPoolExecutor(1) as thread:
+            self.assertFalse(set(addresses()) & set(thread.submit(addresses).result()))
 
     def test_the_packages_version_is_the_librarys(self):
         self.assertEqual(wtacrs.__version__, _native.version())
+
+
+class Predictors(unittest.TestCase):
+    def setUp(self):
+        self.context = _native.Context("cpu")
+
+    def test_default_settings_are_the_librarys(self):
+        settings = _native.PredictorSettings()
+        without, given = _native.NormPredictor(self.context, 5), _native.NormPredictor(self.context, 5, settings)
+        self.assertEqual(without.save(), given.save())
+        other = _native.NormPredictor(self.context, 5, settings._replace(seed=1))
+        self.assertNotEqual(without.save(), other.save())
+
+    def test_a_setting_of_zero_is_not_the_default(self):
+        for name in ("features", "forgetting", "ridge", "clamp", "rows_per_update"):
+            settings = _native.PredictorSettings()._replace(**{name: 0})
+            with self.assertRaisesRegex(_native.Error, f"{name} is 0"):
+                _native.NormPredictor(self.context, 5, settings)
 
 
 class Import(unittest.TestCase):

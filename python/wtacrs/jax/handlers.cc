@@ -21,7 +21,7 @@ namespace ffi = xla::ffi;
 
 constexpr std::size_t kAlignment = 64;
 
-// A status that is not WTACRS_OK, in the words of the last error.
+// A status that is not WTACRS_STATUS_OK, in the words of the last error.
 ffi::Error Refusal(wtacrs_status status) {
   std::size_t needed = 0;
   wtacrs_last_error(nullptr, 0, &needed);
@@ -29,27 +29,30 @@ ffi::Error Refusal(wtacrs_status status) {
   wtacrs_last_error(words.data(), words.size(), nullptr);
   words.resize(std::strlen(words.c_str()));
   std::string message = std::string(wtacrs_status_string(status)) + ": " + words;
-  const bool defect = status == WTACRS_PANIC;
+  const bool defect = status == WTACRS_STATUS_PANIC;
   return ffi::Error(defect ? ffi::ErrorCode::kInternal : ffi::ErrorCode::kInvalidArgument, std::move(message));
 }
 
 #define RETURN_IF_REFUSED(call)                                    \
   do {                                                             \
     const wtacrs_status status_ = (call);                          \
-    if (status_ != WTACRS_OK) return Refusal(status_);             \
+    if (status_ != WTACRS_STATUS_OK) return Refusal(status_);      \
   } while (false)
 
-std::optional<std::int32_t> DtypeOf(ffi::DataType type) {
+std::optional<wtacrs_dtype> DtypeOf(ffi::DataType type) {
   switch (type) {
-    case ffi::DataType::F32: return WTACRS_F32;
-    case ffi::DataType::F16: return WTACRS_F16;
-    case ffi::DataType::BF16: return WTACRS_BF16;
-    case ffi::DataType::F64: return WTACRS_F64;
+    case ffi::DataType::F32: return WTACRS_DTYPE_F32;
+    case ffi::DataType::F16: return WTACRS_DTYPE_F16;
+    case ffi::DataType::BF16: return WTACRS_DTYPE_BF16;
+    case ffi::DataType::F64: return WTACRS_DTYPE_F64;
     default: return std::nullopt;
   }
 }
 
-// What is fixed while a program is traced.
+// What sums of products are taken in, and the dtype of dW.
+wtacrs_dtype SumsOf(wtacrs_dtype h) { return h == WTACRS_DTYPE_F64 ? WTACRS_DTYPE_F64 : WTACRS_DTYPE_F32; }
+
+// What is fixed while a program is traced. XLA knows no enumerations of C, so these arrive as integers.
 struct Settings {
   double budget;  // a share of the tokens, if `rows` is 0
   std::int64_t rows;
@@ -57,6 +60,14 @@ struct Settings {
   std::int32_t source;
   double mix;
 };
+
+// A struct of options or results, which begins with its size. Zeros stand for what is not asked for.
+template <typename Struct>
+Struct Sized() {
+  Struct made{};
+  made.size = sizeof(Struct);
+  return made;
+}
 
 class Plan {
  public:
@@ -69,26 +80,26 @@ class Plan {
     wtacrs_context_destroy(context_);
   }
 
-  wtacrs_status Make(const std::size_t (&shape)[3], const std::int32_t (&dtypes)[2], const Settings &settings) {
-    const std::int32_t dw = dtypes[0] == WTACRS_F64 ? WTACRS_F64 : WTACRS_F32;
-    wtacrs_status status = wtacrs_context_create(WTACRS_CPU, 0, &context_);
+  wtacrs_status Make(const std::size_t (&shape)[3], wtacrs_dtype h, wtacrs_dtype dz, const Settings &settings) {
+    wtacrs_status status = wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context_);
     const auto then = [&status](auto step) {
-      if (status == WTACRS_OK) status = step();
+      if (status == WTACRS_STATUS_OK) status = step();
     };
     then([&] { return wtacrs_layer_create(&layer_); });
     then([&] { return wtacrs_layer_set_shape(layer_, shape[0], shape[1], shape[2]); });
-    then([&] { return wtacrs_layer_set_dtypes(layer_, dtypes[0], dtypes[1], dw); });
+    then([&] { return wtacrs_layer_set_dtypes(layer_, h, dz, SumsOf(h)); });
     then([&] {
-      return settings.rows > 0 ? wtacrs_layer_set_budget_rows(layer_, static_cast<std::size_t>(settings.rows))
-                               : wtacrs_layer_set_budget_fraction(layer_, settings.budget);
+      return settings.rows > 0
+                 ? wtacrs_layer_set_budget(layer_, WTACRS_BUDGET_ROWS, static_cast<double>(settings.rows))
+                 : wtacrs_layer_set_budget(layer_, WTACRS_BUDGET_FRACTION, settings.budget);
     });
-    then([&] { return wtacrs_layer_set_design(layer_, settings.design); });
-    then([&] { return wtacrs_layer_set_source(layer_, settings.source); });
-    then([&] { return wtacrs_layer_set_mix(layer_, settings.mix); });
+    then([&] { return wtacrs_layer_set_design(layer_, static_cast<wtacrs_design>(settings.design)); });
+    then([&] { return wtacrs_layer_set_source(layer_, static_cast<wtacrs_source>(settings.source), settings.mix); });
     then([&] { return wtacrs_plan_create(context_, layer_, &plan_); });
     return status;
   }
 
+  const wtacrs_context *context() const { return context_; }
   const wtacrs_plan *get() const { return plan_; }
 
  private:
@@ -104,8 +115,8 @@ class Predictor {
   Predictor &operator=(const Predictor &) = delete;
   ~Predictor() { wtacrs_norm_predictor_destroy(predictor_); }
 
-  wtacrs_status Load(ffi::Buffer<ffi::U8> state) {
-    return wtacrs_norm_predictor_load(state.typed_data(), state.element_count(), &predictor_);
+  wtacrs_status Load(const Plan &plan, ffi::Buffer<ffi::U8> state) {
+    return wtacrs_norm_predictor_load(plan.context(), state.typed_data(), state.element_count(), &predictor_);
   }
   wtacrs_norm_predictor *get() const { return predictor_; }
 
@@ -152,17 +163,20 @@ ffi::Error Forward(ffi::AnyBuffer h, ffi::Buffer<ffi::F32> norms, ffi::Buffer<ff
     return ffi::Error::InvalidArgument("h must have two axes, norms one entry for each of its rows, and key four");
   }
   const auto tokens = static_cast<std::size_t>(shape[0]), features = static_cast<std::size_t>(shape[1]);
-  const std::int32_t dz = *dtype == WTACRS_F64 ? WTACRS_F64 : WTACRS_F32;
   Plan plan;
   // What is saved does not depend on out_features.
-  RETURN_IF_REFUSED(plan.Make({tokens, features, 1}, {*dtype, dz}, {budget, rows, design, source, mix}));
+  RETURN_IF_REFUSED(
+      plan.Make({tokens, features, 1}, *dtype, SumsOf(*dtype), {budget, rows, design, source, mix}));
   Predictor predictor;
-  if (source == WTACRS_SOURCE_PREDICTED) RETURN_IF_REFUSED(predictor.Load(state));
+  if (source == WTACRS_SOURCE_PREDICTED) RETURN_IF_REFUSED(predictor.Load(plan, state));
   const std::uint32_t *words = key.typed_data();
   const std::uint64_t seed = words[0] | std::uint64_t{words[1]} << 32;
   const std::uint64_t offset = words[2] | std::uint64_t{words[3]} << 32;
-  RETURN_IF_REFUSED(wtacrs_forward(plan.get(), h.untyped_data(), features, norms.typed_data(), predictor.get(), seed,
-                                   offset, saved->typed_data(), saved->element_count(), nullptr, 0, nullptr));
+  auto options = Sized<wtacrs_forward_options>();
+  options.guess = norms.typed_data();
+  options.predictor = predictor.get();
+  RETURN_IF_REFUSED(wtacrs_plan_forward(plan.get(), h.untyped_data(), features, seed, offset, &options,
+                                        saved->typed_data(), saved->element_count(), nullptr, 0, nullptr));
   return ffi::Error::Success();
 }
 
@@ -179,19 +193,22 @@ ffi::Error Backward(ffi::Buffer<ffi::U8> saved, ffi::AnyBuffer dz,
   }
   const auto tokens = static_cast<std::size_t>(shape[0]), out_features = static_cast<std::size_t>(shape[1]);
   const auto in_features = static_cast<std::size_t>(out[0]);
+  const auto h = static_cast<wtacrs_dtype>(h_dtype);
   Plan plan;
   RETURN_IF_REFUSED(
-      plan.Make({tokens, in_features, out_features}, {h_dtype, *dtype}, {budget, rows, design, source, mix}));
-  if (dw->element_type() != (h_dtype == WTACRS_F64 ? ffi::DataType::F64 : ffi::DataType::F32)) {
+      plan.Make({tokens, in_features, out_features}, h, *dtype, {budget, rows, design, source, mix}));
+  if (DtypeOf(dw->element_type()) != SumsOf(h)) {
     return ffi::Error::InvalidArgument("dw must be of the dtype that products are taken in");
   }
-  std::size_t bytes = 0;
-  RETURN_IF_REFUSED(wtacrs_plan_backward_scratch_bytes(plan.get(), &bytes));
-  const Memory scratch(bytes);
-  if (scratch.missing()) return NoMemory(bytes);
-  RETURN_IF_REFUSED(wtacrs_backward(plan.get(), saved.typed_data(), saved.element_count(), dz.untyped_data(), out_features,
-                                    dw->untyped_data(), out_features, 0, norms->typed_data(), nullptr, scratch.get(),
-                                    bytes, nullptr));
+  auto info = Sized<wtacrs_plan_info>();
+  RETURN_IF_REFUSED(wtacrs_plan_get_info(plan.get(), &info));
+  const Memory scratch(info.backward_scratch_bytes);
+  if (scratch.missing()) return NoMemory(info.backward_scratch_bytes);
+  auto options = Sized<wtacrs_backward_options>();
+  options.dz_norms = norms->typed_data();
+  RETURN_IF_REFUSED(wtacrs_plan_backward(plan.get(), saved.typed_data(), saved.element_count(), dz.untyped_data(),
+                                         out_features, dw->untyped_data(), out_features, &options, scratch.get(),
+                                         info.backward_scratch_bytes, nullptr));
   return ffi::Error::Success();
 }
 
@@ -204,15 +221,15 @@ ffi::Error Learn(ffi::Buffer<ffi::U8> state, ffi::Buffer<ffi::U8> saved,
   if (cached.element_count() != tokens || in_features < 0) {
     return ffi::Error::InvalidArgument("cached norms and norms of dZ must have one entry for each token");
   }
-  const std::int32_t dz = h_dtype == WTACRS_F64 ? WTACRS_F64 : WTACRS_F32;
+  const auto h = static_cast<wtacrs_dtype>(h_dtype);
   Plan plan;
-  RETURN_IF_REFUSED(plan.Make({tokens, static_cast<std::size_t>(in_features), 1}, {h_dtype, dz},
+  RETURN_IF_REFUSED(plan.Make({tokens, static_cast<std::size_t>(in_features), 1}, h, SumsOf(h),
                               {budget, rows, design, source, mix}));
   Predictor predictor;
-  RETURN_IF_REFUSED(predictor.Load(state));
-  RETURN_IF_REFUSED(wtacrs_norm_predictor_update_cached(predictor.get(), plan.get(), saved.typed_data(),
-                                                        saved.element_count(), dz_norms.typed_data(),
-                                                        cached.typed_data()));
+  RETURN_IF_REFUSED(predictor.Load(plan, state));
+  RETURN_IF_REFUSED(wtacrs_norm_predictor_update(predictor.get(), plan.get(), saved.typed_data(),
+                                                 saved.element_count(), dz_norms.typed_data(), cached.typed_data(),
+                                                 nullptr));
   std::size_t needed = 0;
   RETURN_IF_REFUSED(
       wtacrs_norm_predictor_save(predictor.get(), learnt->typed_data(), learnt->element_count(), &needed));

@@ -110,15 +110,19 @@ class Cached(Learned):
     def __init__(self, in_features, room):
         super().__init__()
         self._room = room
+        self._require_room(self.device)
         self.native = NormCache(self.device.context, room)
         self.pending = []
 
-    def move(self, device):
+    def _require_room(self, device):
         if device.on_gpu and self._room is None:
             raise Error(
                 "source='cached' on a GPU needs to know the data set, whose norms it keeps there: "
                 "convert(..., samples=, tokens_per_sample=)"
             )
+
+    def move(self, device):
+        self._require_room(device)
         super().move(device)
 
     def _load(self, data, length):

@@ -97,6 +97,7 @@ mod tests {
 
     #[test]
     fn structs_of_every_size() {
+        // SAFETY: every struct below has as many bytes as it says, or is refused for its size alone.
         let read = |pointer: *const Options| unsafe { super::read(pointer, "options") };
         assert_eq!(read(core::ptr::null()).expect("defaults"), Options::default());
         let given = Options { size: size_of::<Options>(), value: 2.5 };
@@ -110,10 +111,12 @@ mod tests {
         assert_eq!(read(pointer).expect("nothing unknown is asked for").value, 2.5);
         later.unknown = 1;
         assert_eq!(read((&raw const later).cast()).expect_err("unknown").status, WTACRS_STATUS_UNSUPPORTED);
+        // SAFETY: as above.
         let written = unsafe { write((&raw mut later).cast(), "info", Options { size: 0, value: 7.0 }) };
         written.expect("room");
         assert_eq!((later.size, later.value, later.unknown), (size_of::<Later>(), 7.0, 0));
         let mut short = Options { size: 8, value: 1.0 };
+        // SAFETY: as above.
         assert!(unsafe { write(&mut short, "info", given) }.is_err());
         assert_eq!(short, Options { size: 8, value: 1.0 });
     }

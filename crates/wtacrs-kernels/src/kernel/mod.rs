@@ -1,6 +1,6 @@
 //! The kernels. Each has a module here with its arguments, which a launch passes by value, and the shapes of its launches.
 //! The module of the same name in `body` has the code of its threads, generic over element types where they differ. The
-//! table below defines an entry point of the PTX and a [`Kernel`](crate::launch::Kernel) for each.
+//! table below defines an entry point of the PTX and a [`Kernel`] for each.
 
 pub mod alias;
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]

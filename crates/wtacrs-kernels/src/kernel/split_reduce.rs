@@ -1,4 +1,4 @@
-//! `dW (+)= Σ_s partials[s]`: adds the partial products of [`gather_gemm`](super::gather_gemm) in order, and in the same
+//! `dW (+)= Σ_s partials[s]`: adds the partial products of [`gather_gemm`] in order, and in the same
 //! launch ends [`column_sums`], if there are some.
 //!
 //! Reads splits · in_features · out_features sums once and writes dw once; bound by memory.
