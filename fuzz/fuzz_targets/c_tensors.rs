@@ -123,7 +123,7 @@ impl World {
         if status == WTACRS_STATUS_OK {
             assert!(valid && !twins, "{function} took a tensor that is not valid: {tensors:?}");
         }
-        assert!(!valid || status != WTACRS_STATUS_DEVICE_MISMATCH, "{function}: the host is no other device");
+        assert!(!valid || status != WTACRS_STATUS_DEVICE_MISMATCH, "{function}: the host was taken for another device");
         if !valid {
             assert_ne!(status, WTACRS_STATUS_INVALID_WEIGHTS, "{function} looked into a tensor that is not valid");
         }

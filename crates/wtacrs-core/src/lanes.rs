@@ -16,7 +16,7 @@ pub(crate) fn on_widest_vectors<K: WithSimd>(kernel: K) -> K::Output {
     }
 }
 
-/// A number type with vectors of it. In a private module, so that its operations are nobody else's concern.
+/// A number type that has vectors. It is in a private module, so users cannot call its operations.
 pub trait Lanes: Copy {
     /// A vector.
     type Vector<S: Simd>: Copy;

@@ -1,4 +1,4 @@
-//! One slot of an alias table, and how random bits pick from it. The table itself is built by whoever has memory for it.
+//! One slot of an alias table, and how random bits pick from it. Callers build the table, which needs memory.
 
 /// One slot of the table: with `total` the sum of all masses, `own / total` of the slot's probability stays with the
 /// entry of the same index.

@@ -4,8 +4,8 @@
 //! k − |C| remaining places in proportion to their weights: π_i = (k − |C|) · w_i / Σ_tail w. The same C minimises
 //! (1 − P_C)/(k − |C|), the factor in front of the tail's variance (docs/mathematics.md has the proof).
 //!
-//! **Idea.** Start with no winner. Every pair with (k − |C|) · w_i ≥ Σ_tail w must be one; let it in, and look again:
-//! the bound only falls, so C only grows, and it ends at the least fixed point. No weights need more than
+//! **Idea.** Start with no winners. Every pair with (k − |C|) · w_i ≥ Σ_tail w must be one. Admit these pairs, and repeat:
+//! the bound never rises, so C only grows, and the search ends at the least fixed point. No weights need more than
 //! 3 + (62 + 3 log2 k)/2.75 passes (proof there as well).
 //!
 //! All of it is integer arithmetic on fixed-point weights, so every device finds the same winners. Equal weights are
@@ -120,9 +120,9 @@ impl Saturation {
     /// As [`Self::learn`], for a pass that has split the weights by [`Self::cut`] and by [`Self::guess`]. The threshold is
     /// the same.
     ///
-    /// A guess whose winners all saturate, guess · (k − |C|) ≥ Σ_tail w, has let in true winners only, so the search goes on
-    /// from there. And if no weight lies between the two cuts, and the cut that follows is not below the guess, then none
-    /// lies between that cut and the first either: the pass that would show this has been made.
+    /// A guess whose winners all saturate, guess · (k − |C|) ≥ Σ_tail w, admits true winners only, so the search continues
+    /// from there. If no weight lies between the two cuts, and the next cut is not below the guess, then no weight lies
+    /// between the next cut and the first one either. The pass that would show this is not needed.
     #[inline]
     pub const fn learn_both(&mut self, by_cut: Split, by_guess: Split) -> Option<Threshold> {
         let guess = self.guess();
@@ -130,11 +130,11 @@ impl Saturation {
             return Some(found);
         }
         let Split { winners, tail_mass } = by_guess;
-        let nobody_between = winners == by_cut.winners && self.cut >= guess;
+        let none_between = winners == by_cut.winners && self.cut >= guess;
         let saturates = winners < self.budget
             && winners > by_cut.winners
             && guess as u128 * (self.budget - winners) as u128 >= tail_mass as u128;
-        if nobody_between || saturates { self.learn(winners, tail_mass) } else { None }
+        if none_between || saturates { self.learn(winners, tail_mass) } else { None }
     }
 
     /// Takes in how many weights reach the cut and what the others weigh.

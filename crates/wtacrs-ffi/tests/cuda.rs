@@ -457,7 +457,7 @@ fn a_step_of_every_dtype_on_the_emulator() {
     check(unsafe { wtacrs_context_destroy(context) });
 }
 
-/// Skipped, and said so, where there is no GPU; with WTACRS_REQUIRE_GPU=1 that is a failure.
+/// Skipped with a message if there is no GPU; with WTACRS_REQUIRE_GPU=1 it fails instead.
 #[test]
 fn a_step_of_every_dtype_on_a_gpu() {
     let Some(machine) = Machine::gpu() else { return };

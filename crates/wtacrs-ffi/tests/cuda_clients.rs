@@ -1,4 +1,4 @@
-//! C programs on the CUDA path, with the emulator in a GPU's place: what a client does, and what it must not do.
+//! C programs on the CUDA path, with the emulator instead of a GPU: what a client does, and what it must not do.
 
 mod common;
 

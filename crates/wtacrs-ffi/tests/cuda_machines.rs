@@ -288,7 +288,7 @@ fn every_kind_of_call_on_the_emulator() {
     as_on_the_cpu(&Machine::emulator(0), 0);
 }
 
-/// Skipped, and said so, where there is no GPU; with WTACRS_REQUIRE_GPU=1 that is a failure.
+/// Skipped with a message if there is no GPU; with WTACRS_REQUIRE_GPU=1 it fails instead.
 #[test]
 fn every_kind_of_call_on_a_gpu() {
     let Some(machine) = Machine::gpu() else { return };

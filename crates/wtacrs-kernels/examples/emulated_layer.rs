@@ -105,7 +105,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Host memory in the place of a GPU's, aligned as GPUs' allocators align.
+/// Host memory instead of a GPU's, aligned as GPUs' allocators align.
 struct DeviceMemory {
     lines: Vec<Line>,
     bytes: u64,

@@ -1,6 +1,6 @@
-//! A step captured in a CUDA graph draws anew at each replay, and does what direct launches do: forward, backward, the
-//! predictor's update and the norm cache, with a selection by blocks that wait for one another. Only a GPU has graphs; that the
-//! step is those launches, and that they run, is seen without one.
+//! A step captured in a CUDA graph makes new draws at each replay, and does what direct launches do: forward, backward, the
+//! predictor's update and the norm cache, with a selection by blocks that wait for one another. Only a GPU has graphs; other
+//! machines check that the step consists of these launches, and that they run.
 
 mod common;
 

@@ -297,7 +297,7 @@ fn rows_of_every_kind() {
         assert_eq!(device.learn(machine, &still), Outcome::Nothing);
         assert_eq!(machine.download(&device.state), before);
 
-        // All norms fall by more than the clamp: the level goes, and the next step finds it anew.
+        // All norms fall by more than the clamp: the level is dropped, and the next step determines a new one.
         still.dz_norms.fill(1e-20);
         assert_eq!(device.learn(machine, &still), Outcome::LevelDropped);
         still.teach(&mut cpu);

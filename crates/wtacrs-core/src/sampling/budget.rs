@@ -51,7 +51,7 @@ pub enum BudgetError {
 }
 
 impl Keep {
-    /// The budget that this wish is for `pairs` pairs. A fraction of no pairs is no pairs.
+    /// The budget for `pairs` pairs. A fraction of 0 pairs is 0 pairs.
     ///
     /// # Errors
     ///

@@ -80,7 +80,7 @@ static const struct {
     {new_product_plan, use_product_plan, end_product_plan},
 };
 
-/* Every kind in the place of every other, alive and destroyed. */
+/* A handle of every kind is passed as every other kind, alive and destroyed. */
 static void every_kind_as_every_other(void) {
   void *objects[KINDS];
   for (int i = 0; i < KINDS; i++) objects[i] = kinds[i].make();

@@ -1,9 +1,9 @@
-/* Every entry point: a panic inside is contained, and NULL or 0 for every argument is answered.
+/* Every entry point contains a panic, and returns if every argument is NULL or 0.
  * Usage: panics exports.txt */
 #include "check.h"
 #include <dlfcn.h>
 
-/* More arguments than a function has are no harm under the calling conventions that this test runs on. */
+/* Under the calling conventions of this test, passing more arguments than a function has is harmless. */
 typedef wtacrs_status (*entry)(void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *,
                                void *, void *, void *);
 
