@@ -196,7 +196,8 @@ impl Norms {
         let selection = design.select_seeded(weights, budget, *randomness);
         *randomness = randomness.next(design.draws(budget));
         let saved = Saved::gather(h, selection).map_err(|source| MeasureError::Shape { step, source })?;
-        predictor.learn(&saved, dz_norms, None).map_err(|source| MeasureError::Predictor { step, source })
+        predictor.learn(&saved, dz_norms, None).map_err(|source| MeasureError::Predictor { step, source })?;
+        Ok(())
     }
 }
 
