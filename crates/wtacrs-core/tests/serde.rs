@@ -10,14 +10,14 @@ use wtacrs_core::{Keep, Randomness, Selection, Weights};
 /// Writes `value`, reads it back and returns what was written.
 #[track_caller]
 fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(value: T) -> Value {
-    let written = to_value(&value).unwrap();
-    assert_eq!(from_str::<T>(&written.to_string()).unwrap(), value);
+    let written = to_value(&value).expect("serialises");
+    assert_eq!(from_str::<T>(&written.to_string()).expect("is what was written"), value);
     written
 }
 
 fn selection() -> Selection {
-    let weights = Weights::new(&[9.0, 1.0, 2.0, 0.5, 3.0]).unwrap();
-    BuiltIn::WtaPivotal.select_seeded(&weights, weights.budget(Keep::Rows(3)).unwrap(), Randomness::new(1, 0))
+    let weights = Weights::new(&[9.0, 1.0, 2.0, 0.5, 3.0]).expect("finite");
+    BuiltIn::WtaPivotal.select_seeded(&weights, weights.budget(Keep::Rows(3)).expect("fits"), Randomness::new(1, 0))
 }
 
 #[test]
@@ -36,19 +36,22 @@ fn settings() {
 /// A file that was written before a setting existed goes on being read.
 #[test]
 fn settings_left_out_are_the_defaults() {
-    assert_eq!(from_value::<PredictorSettings>(json!({})).unwrap(), PredictorSettings::default());
+    assert_eq!(
+        from_value::<PredictorSettings>(json!({})).expect("all fields have defaults"),
+        PredictorSettings::default()
+    );
 }
 
 #[test]
 fn a_selection() {
     let written = round_trip(selection());
     assert_eq!(written["pairs"], 5);
-    assert_eq!(written["indices"].as_array().unwrap().len(), 3);
+    assert_eq!(written["indices"].as_array().expect("an array").len(), 3);
 }
 
 #[test]
 fn an_impossible_selection_is_refused() {
-    let written = to_value(selection()).unwrap();
+    let written = to_value(selection()).expect("serialises");
     for (field, value, error) in [
         ("pairs", json!(2), "2"),
         ("winners", json!(4), "4"),
