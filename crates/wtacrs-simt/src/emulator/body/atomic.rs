@@ -139,7 +139,7 @@ macro_rules! operations {
 
             $(
                 #[track_caller]
-                #[inline(always)]
+                #[inline(never)]
                 pub(crate) unsafe fn $name<T: Atomic>(at: *mut T, value: T) -> T {
                     // SAFETY: the caller's promise.
                     unsafe { apply(at, Change::$change(value)) }
@@ -147,7 +147,7 @@ macro_rules! operations {
             )*
 
             #[track_caller]
-            #[inline(always)]
+            #[inline(never)]
             pub(crate) unsafe fn compare_exchange<T: Atomic>(at: *mut T, expected: T, value: T) -> T {
                 // SAFETY: the caller's promise.
                 unsafe { apply(at, Change::CompareExchange(expected, value)) }
@@ -178,21 +178,21 @@ macro_rules! operations {
             }
 
             #[track_caller]
-            #[inline(always)]
+            #[inline(never)]
             pub(crate) unsafe fn load_relaxed<T: Atomic>(at: *const T) -> T {
                 // SAFETY: the caller's promise.
                 unsafe { load(at, Ordering::Relaxed) }
             }
 
             #[track_caller]
-            #[inline(always)]
+            #[inline(never)]
             pub(crate) unsafe fn store_relaxed<T: Atomic>(at: *mut T, value: T) {
                 // SAFETY: the caller's promise.
                 unsafe { store(at, value, Ordering::Relaxed) };
             }
 
             #[track_caller]
-            #[inline(always)]
+            #[inline(never)]
             pub(crate) unsafe fn load_acquire<T: Atomic>(at: *const T) -> T {
                 // SAFETY: the caller's promise.
                 let value = unsafe { load(at, Ordering::Acquire) };
@@ -201,7 +201,7 @@ macro_rules! operations {
             }
 
             #[track_caller]
-            #[inline(always)]
+            #[inline(never)]
             pub(crate) unsafe fn store_release<T: Atomic>(at: *mut T, value: T) {
                 current().block().shadow.order_all();
                 // SAFETY: the caller's promise.
@@ -214,7 +214,7 @@ macro_rules! operations {
 
             $(
                 #[track_caller]
-                #[inline(always)]
+                #[inline(never)]
                 pub(crate) unsafe fn $name<T: Atomic>(address: Address, limit: Address, value: T) -> T {
                     let place = Place(Location::caller());
                     let thread = current();

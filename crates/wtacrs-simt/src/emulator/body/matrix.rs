@@ -49,25 +49,25 @@ fn deal(slots: &mut Slots, matrices: usize, transposed: bool) {
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn load_x4(row: Address) -> [u32; 4] {
     load(Operation::LoadX4, row, false)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn load_x4_transposed(row: Address) -> [u32; 4] {
     load(Operation::LoadX4Transposed, row, true)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn load_x2(row: Address) -> [u32; 2] {
     load(Operation::LoadX2, row, false)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn load_x2_transposed(row: Address) -> [u32; 2] {
     load(Operation::LoadX2Transposed, row, true)
 }
@@ -150,19 +150,19 @@ fn tf32(slots: &mut Slots) {
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn mma_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
     multiply(Operation::MmaBf16, a, b, c, |slots| halves(slots, bf16_to_f32))
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn mma_f16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
     multiply(Operation::MmaF16, a, b, c, |slots| halves(slots, f16_to_f32))
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn mma_tf32(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
     multiply(Operation::MmaTf32, a, b, c, tf32)
 }

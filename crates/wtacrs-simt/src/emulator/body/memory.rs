@@ -91,7 +91,7 @@ fn refuse_shared(thread: &Thread, address: u32, end: u32, bytes: u32, fits: bool
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn read_shared<T: Copy + Access>(address: Address, limit: Address) -> T {
     let place = Place(Location::caller());
     let thread = current();
@@ -103,7 +103,7 @@ pub(crate) unsafe fn read_shared<T: Copy + Access>(address: Address, limit: Addr
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn write_shared<T: Copy + Access>(address: Address, limit: Address, value: T) {
     let place = Place(Location::caller());
     let thread = current();

@@ -30,7 +30,7 @@ pub(crate) fn grid() -> [u32; 3] {
 pub(crate) fn at_most<const THREADS: u32>() {}
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn barrier() {
     let place = Place(Location::caller());
     let thread = current();
@@ -65,7 +65,7 @@ fn all_arrived(thread: &Thread, same: bool, place: Place) {
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn warp_barrier(mask: u32) {
     let [] = meet(Operation::WarpBarrier, mask, [], |_, mask| {
         let thread = current();

@@ -80,25 +80,25 @@ fn refuse(slots: &Slots, operation: Operation, lane: u32, misuse: MaskMisuse) ->
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn shuffle<T: Shuffle>(mask: u32, value: T, source: u32) -> T {
     exchange(Operation::Shuffle, mask, value, source, |_, by| by % 32)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn shuffle_xor<T: Shuffle>(mask: u32, value: T, flip: u32) -> T {
     exchange(Operation::ShuffleXor, mask, value, flip, |lane, by| lane ^ by)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn shuffle_up<T: Shuffle>(mask: u32, value: T, distance: u32) -> T {
     exchange(Operation::ShuffleUp, mask, value, distance, |lane, by| lane.checked_sub(by).unwrap_or(lane))
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn shuffle_down<T: Shuffle>(mask: u32, value: T, distance: u32) -> T {
     exchange(Operation::ShuffleDown, mask, value, distance, |lane, by| if lane + by < 32 { lane + by } else { lane })
 }
@@ -118,31 +118,31 @@ fn fold(operation: Operation, mask: u32, value: u32, step: fn(u32, u32, u32) -> 
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn ballot(mask: u32, predicate: bool) -> u32 {
     fold(Operation::Ballot, mask, u32::from(predicate), |all, lane, holds| all | holds << lane, 0)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn reduce_add(mask: u32, value: u32) -> u32 {
     fold(Operation::ReduceAdd, mask, value, |all, _, value| all.wrapping_add(value), 0)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn reduce_min(mask: u32, value: u32) -> u32 {
     fold(Operation::ReduceMin, mask, value, |all, _, value| all.min(value), u32::MAX)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn reduce_max(mask: u32, value: u32) -> u32 {
     fold(Operation::ReduceMax, mask, value, |all, _, value| all.max(value), 0)
 }
 
 #[track_caller]
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn reduce_or(mask: u32, value: u32) -> u32 {
     fold(Operation::ReduceOr, mask, value, |all, _, value| all | value, 0)
 }
