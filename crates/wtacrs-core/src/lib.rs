@@ -9,6 +9,7 @@
 //! | [`product`] | norms, kept rows, the product of what was kept |
 //! | [`guesses`] | what stands for ‖dZ‖ in the forward pass: the norm predictor and the norm cache |
 //! | [`layers`] | pairs of forward and backward calls: linear layers, and attention's batched products |
+//! | [`parallel`] | which threads all of it runs on |
 //! | [`theory`] | the error to expect, in closed form |
 //! | `verify` | exact laws and Monte-Carlo tests of designs, with the feature `verify` |
 //!
@@ -44,6 +45,7 @@ pub mod element;
 pub mod guesses;
 mod lanes;
 pub mod layers;
+pub mod parallel;
 pub mod product;
 mod rows;
 pub mod sampling;

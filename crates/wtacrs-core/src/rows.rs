@@ -1,5 +1,6 @@
 //! Work on a matrix's rows, cut into tasks by its shape alone.
 
+use crate::parallel;
 use ndarray::{ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
@@ -15,7 +16,7 @@ pub(crate) fn for_each_row<T: Send>(
 ) {
     let task_rows = rows_per_task(rows.ncols());
     let tasks: Vec<_> = rows.axis_chunks_iter_mut(Axis(0), task_rows).enumerate().collect();
-    tasks.into_par_iter().for_each(|(task, mut rows)| {
+    parallel::for_each(tasks.into_par_iter(), |(task, mut rows)| {
         for (i, row) in rows.rows_mut().into_iter().enumerate() {
             write(task * task_rows + i, row);
         }

@@ -12,6 +12,7 @@
 
 use super::error::ForwardError;
 use crate::element::Element;
+use crate::parallel;
 use crate::product::{self, Scratch, ShapeError, Update, check_size};
 use crate::sampling::{
     BudgetError, BuiltIn, DEFAULT_MIX, Design, Keep, PhiloxChance, Randomness, Selection, Weights, WeightsError,
@@ -167,18 +168,16 @@ impl<D: Design + Sync> TensorMul<D> {
             let selection = self.select(side, pairs, guess.as_deref(), randomness, item)?;
             Ok::<_, ForwardError>((product::gather(pairs, &selection)?, selection))
         };
-        let items = (0..count)
-            .into_par_iter()
-            .map(|item| {
-                let at = (item as usize / heads, item as usize % heads);
-                let columns_of_b = b.slice(s![at.0, at.1, .., ..]).reversed_axes();
-                let rows_of_a = a.slice(s![at.0, at.1, .., ..]);
-                Ok(SavedItem {
-                    left: keep(Side::Left, columns_of_b, guess.columns, item)?,
-                    right: keep(Side::Right, rows_of_a, guess.rows, item)?,
-                })
+        let items = parallel::map((0..count).into_par_iter(), |item| {
+            let at = (item as usize / heads, item as usize % heads);
+            let columns_of_b = b.slice(s![at.0, at.1, .., ..]).reversed_axes();
+            let rows_of_a = a.slice(s![at.0, at.1, .., ..]);
+            Ok(SavedItem {
+                left: keep(Side::Left, columns_of_b, guess.columns, item)?,
+                right: keep(Side::Right, rows_of_a, guess.rows, item)?,
             })
-            .collect::<Result<_, ForwardError>>()?;
+        });
+        let items = items.into_iter().collect::<Result<_, ForwardError>>()?;
         Ok(SavedTensors { items, batch, heads, rows, inner, columns })
     }
 
@@ -251,7 +250,7 @@ impl<T: Element> SavedTensors<T> {
             .zip(row_norms.axis_iter_mut(Axis(0)))
             .zip(column_norms.axis_iter_mut(Axis(0)));
         let tasks: Vec<_> = self.items.iter().zip(outputs).enumerate().collect();
-        tasks.into_par_iter().try_for_each(|(item, (saved, (((da, db), mut by_row), mut by_column)))| {
+        parallel::try_for_each(tasks.into_par_iter(), |(item, (saved, (((da, db), mut by_row), mut by_column)))| {
             let g = g.slice(s![item / heads, item % heads, .., ..]);
             let mut scratch = Scratch::new();
             let (kept, selection) = &saved.left;

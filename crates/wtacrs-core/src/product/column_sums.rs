@@ -4,6 +4,7 @@ use super::norms::row_norms_into;
 use super::weight_gradient::Update;
 use super::{ShapeError, check_size};
 use crate::element::{Accumulator, Element};
+use crate::parallel;
 use crate::rows::rows_per_task;
 use ndarray::{ArrayView2, ArrayViewMut1, Axis, s};
 use rayon::prelude::*;
@@ -29,7 +30,7 @@ pub fn column_sums_into<T: Element>(
     check_size("entries for column sums", sums.len(), x.ncols())?;
     let run = rows_per_task(x.ncols());
     let bands: Vec<_> = sums.axis_chunks_iter_mut(Axis(0), BAND).enumerate().collect();
-    bands.into_par_iter().for_each(|(band, sums)| {
+    parallel::for_each(bands.into_par_iter(), |(band, sums)| {
         let (first, width) = (band * BAND, sums.len());
         let mut total = [T::Accumulator::ZERO; BAND];
         for rows in x.slice(s![.., first..first + width]).axis_chunks_iter(Axis(0), run) {
@@ -57,13 +58,13 @@ pub fn row_norms_and_column_sums_into<T: Element>(
     let run = rows_per_task(x.ncols());
     let mut total = vec![T::Accumulator::ZERO; x.ncols()];
     for (x, norms) in x.axis_chunks_iter(Axis(0), RUNS * run).zip(norms.chunks_mut(RUNS * run)) {
-        let tasks = norms.par_chunks_mut(run).enumerate().map(|(task, norms)| {
+        let parts = parallel::map(norms.par_chunks_mut(run).enumerate(), |(task, norms)| {
             let rows = x.slice(s![task * run..task * run + norms.len(), ..]);
             row_norms_into(rows, norms)?;
             let bands = rows.axis_chunks_iter(Axis(1), BAND);
-            Ok(bands.flat_map(|band| band_sums(band).into_iter().take(band.ncols())).collect())
+            Ok(bands.flat_map(|band| band_sums(band).into_iter().take(band.ncols())).collect::<Vec<_>>())
         });
-        for part in tasks.collect::<Result<Vec<Vec<_>>, _>>()? {
+        for part in parts.into_iter().collect::<Result<Vec<_>, _>>()? {
             total.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
         }
     }

@@ -3,6 +3,7 @@
 use super::{ShapeError, check_size};
 use crate::element::{Accumulator, Element};
 use crate::lanes::{Chunk, LANES, add_to_sums, chunks, on_widest_vectors, totals, totals_of_rows};
+use crate::parallel;
 use crate::rows::rows_per_task;
 use ndarray::{ArrayView1, ArrayView2, Axis, s};
 use pulp::{Simd, WithSimd};
@@ -83,7 +84,7 @@ pub(crate) fn row_norms_and_components<T: Element>(
     let direction = &chunks(direction, T::Accumulator::from_f64);
     let rows = rows_of_long_tasks(x.dim());
     let outputs = norms.par_chunks_mut(rows).zip(components.par_chunks_mut(rows));
-    outputs.enumerate().for_each(|(task, (norms, components))| {
+    parallel::for_each(outputs.enumerate(), |(task, (norms, components))| {
         let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
         on_widest_vectors(Task::<_, 2> { x, direction, norms, components: &mut *components });
         finish(task * rows, components);
@@ -93,7 +94,7 @@ pub(crate) fn row_norms_and_components<T: Element>(
 /// Rows of a task whose parts are long enough that reading gets into its stride, as long as every thread gets some. Such
 /// tasks are few, so that each thread gets as many.
 fn rows_of_long_tasks((rows, columns): (usize, usize)) -> usize {
-    let threads = rayon::current_num_threads();
+    let threads = parallel::threads();
     let long = rows_per_task(columns).max((rows / threads).min(PARTS * ROWS_OF_PART));
     match rows / long / threads {
         0 => long,
@@ -103,7 +104,7 @@ fn rows_of_long_tasks((rows, columns): (usize, usize)) -> usize {
 
 fn fill<T: Element>(x: ArrayView2<'_, T>, norms: &mut [f32]) {
     let rows = rows_per_task(x.ncols());
-    norms.par_chunks_mut(rows).enumerate().for_each(|(task, norms)| {
+    parallel::for_each(norms.par_chunks_mut(rows).enumerate(), |(task, norms)| {
         let x = x.slice(s![task * rows..task * rows + norms.len(), ..]);
         on_widest_vectors(Task::<_, 1> { x, direction: &[], norms, components: &mut [] });
     });

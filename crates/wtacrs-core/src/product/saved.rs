@@ -5,6 +5,7 @@ use super::norms::row_norms;
 use super::weight_gradient::{Scratch, Update, weight_gradient_into};
 use super::{ShapeError, check_size};
 use crate::element::Element;
+use crate::parallel;
 use crate::sampling::Selection;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
@@ -86,7 +87,7 @@ impl<T: Element> Saved<T> {
         U: Element<Accumulator = T::Accumulator>,
     {
         // The product waits for the cores, the norms for memory: side by side they take less time than in turn.
-        let (written, norms) = rayon::join(
+        let (written, norms) = parallel::join(
             || weight_gradient_into(self.rows.view(), dz, &self.selection, dw, update, scratch),
             || row_norms(dz),
         );

@@ -3,6 +3,7 @@
 use super::gather::gather_scaled_into;
 use super::{ShapeError, check_size};
 use crate::element::{Accumulator, Element, widen_into};
+use crate::parallel;
 use crate::sampling::Selection;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
@@ -208,7 +209,7 @@ pub(crate) fn multiply<A: Accumulator>(
             rest = behind;
         }
     }
-    tiles.into_par_iter().with_max_len(1).for_each(|(row, column, mut tile)| {
+    parallel::for_each(tiles.into_par_iter().with_max_len(1), |(row, column, mut tile)| {
         let left = left.slice(ndarray::s![.., row..row + tile.nrows()]);
         let right = right.slice(ndarray::s![.., column..column + tile.ncols()]);
         general_mat_mul(A::one(), &left.t(), &right, beta, &mut tile);

@@ -7,6 +7,7 @@ use super::solve::improve;
 use super::square::{self, mirror};
 use super::statistics::{BLEND_SUMS, Row, StepStatistics, blend_distance};
 use crate::element::Element;
+use crate::parallel;
 use crate::product::{Saved, row_norms, row_norms_and_components};
 use ndarray::{ArrayView1, ArrayView2, Axis, aview1};
 use rayon::prelude::*;
@@ -271,7 +272,7 @@ impl NormPredictor {
             self.row(rows.index_axis(Axis(0), i), dz_norms[i], share * scales[i], cached, features, x)
         };
         let tasks = x.par_chunks_mut(stride).zip(&chosen).with_min_len(ROWS_PER_TASK);
-        let facts: Vec<Result<Row, f32>> = tasks.map_init(|| vec![0.0; r], learn).collect();
+        let facts: Vec<Result<Row, f32>> = parallel::map_with(tasks, || vec![0.0; r], learn);
         let named = |(fact, &index): (Result<Row, f32>, &usize)| {
             fact.map_err(|value| PredictorError::InvalidNorm { what: "the norm of H's row", index, value })
         };

@@ -1,6 +1,7 @@
 //! Σωxxᵀ of rows on the grid: products of integers, so that no order of summation matters, and the upper triangle alone.
 
 use crate::lanes::on_widest_vectors;
+use crate::parallel;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use wtacrs_exact::predictor::grid::{ROWS_IN_I32, SQUARE_UNIT};
@@ -30,7 +31,7 @@ pub(super) fn upper_triangle(features: usize, x: &[i32], triangle: &mut [f64]) {
         bands.push((first, band));
         rest = after;
     }
-    bands.into_par_iter().for_each(|(first, band)| on_widest_vectors(Band { features, x, first, band }));
+    parallel::for_each(bands.into_par_iter(), |(first, band)| on_widest_vectors(Band { features, x, first, band }));
 }
 
 /// Some rows of the triangle, from row `first` on.

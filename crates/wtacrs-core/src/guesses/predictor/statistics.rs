@@ -6,6 +6,7 @@
 
 use super::settings::{PredictorError, check_len};
 use super::square;
+use crate::parallel;
 use wtacrs_exact::predictor::sums::{self, BLEND, FAINT, LOG_SUM, PRESENT, SCALARS, VANISHED};
 use wtacrs_exact::predictor::{LARGEST_SUM, Target, are_sums_of_rows, blend, grid};
 
@@ -36,7 +37,7 @@ impl StepStatistics {
     pub(super) fn new(features: usize, x: &[i32], rows: &[Row]) -> Self {
         let mut sums = vec![0.0; Self::len(features)];
         let (head, triangle) = sums.split_at_mut(SCALARS + 3 * features);
-        rayon::join(|| add_rows(features, x, rows, head), || square::upper_triangle(features, x, triangle));
+        parallel::join(|| add_rows(features, x, rows, head), || square::upper_triangle(features, x, triangle));
         Self { features, sums }
     }
 
