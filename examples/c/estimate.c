@@ -27,7 +27,7 @@ int main(int argc, char **argv) {
   /* Once: a device. WTACRS_DEVICE_CUDA with -1 is the GPU whose CUDA context is current; all memory below is then the
    * GPU's. */
   wtacrs_context *context;
-  check(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  check(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
 
   /* Once for each layer: describe it, freeze the description into a plan, and make the predictor of its gradients' norms.
    * The plan keeps nothing of the description, which may go, or describe the next layer. */

@@ -13,7 +13,7 @@ int main(int argc, char **argv) {
   wtacrs_context *context;
   wtacrs_layer *layer;
   wtacrs_plan *plan;
-  check(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  check(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   check(wtacrs_layer_create(&layer));
   check(wtacrs_layer_set_shape(layer, TOKENS, IN_FEATURES, OUT_FEATURES));
   check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_ROWS, BUDGET));

@@ -23,9 +23,10 @@ class Error : public std::runtime_error {
 
  private:
   static std::string words(wtacrs_status status) {
-    std::size_t needed = 0;
-    wtacrs_last_error(nullptr, 0, &needed);
-    std::string text(needed, '\0');
+    wtacrs_error_info info{};
+    info.size = sizeof info;
+    wtacrs_last_error(nullptr, 0, &info);
+    std::string text(info.text_bytes, '\0');
     wtacrs_last_error(text.data(), text.size(), nullptr);
     if (!text.empty()) text.pop_back();  // the NUL
     return std::string(wtacrs_status_string(status)) + ": " + text;
@@ -70,10 +71,10 @@ using NormPredictor = detail::Handle<wtacrs_norm_predictor, wtacrs_norm_predicto
 using NormCache = detail::Handle<wtacrs_norm_cache, wtacrs_norm_cache_destroy>;
 using TensorMul = detail::Handle<wtacrs_tensor_mul, wtacrs_tensor_mul_destroy>;
 
-inline Context cpu() { return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CPU, 0); }
+inline Context cpu() { return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CPU, 0, nullptr); }
 // The calling thread's current CUDA context, or the primary context of a GPU's number.
 inline Context cuda(std::int32_t ordinal = -1) {
-  return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CUDA, ordinal);
+  return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CUDA, ordinal, nullptr);
 }
 inline Layer layer() { return detail::make<Layer>(wtacrs_layer_create); }
 inline TensorMul tensor_mul() { return detail::make<TensorMul>(wtacrs_tensor_mul_create); }

@@ -26,6 +26,7 @@ enum Call {
     CreateContext {
         device: i8,
         ordinal: i8,
+        threads: u8,
     },
     CreateLayer,
     Set(Pick, Setting),
@@ -215,13 +216,18 @@ struct Options {
 
 fn run(world: &mut World, call: &Call) -> Option<()> {
     match *call {
-        Call::CreateContext { device, ordinal } => {
+        Call::CreateContext { device, ordinal, threads } => {
             let ordinal = i32::from(ordinal);
             // CUDA is opened by other tests.
             let device = if device == 1 { 0 } else { i32::from(device) };
-            // SAFETY: an output of one pointer.
+            let options = wtacrs_context_options {
+                size: size_of::<wtacrs_context_options>(),
+                // Few, or more than a pool has.
+                threads: if threads == u8::MAX { usize::MAX } else { usize::from(threads % 3) },
+            };
+            // SAFETY: options that carry their size, and an output of one pointer.
             world.create(Kind::Context, "wtacrs_context_create", Model::default(), |out| unsafe {
-                wtacrs_context_create(device, ordinal, out)
+                wtacrs_context_create(device, ordinal, &raw const options, out)
             });
         }
         Call::CreateLayer => {
@@ -683,12 +689,14 @@ fuzz_target!(init: {
     // One thread is enough, and quickest.
     // SAFETY: nothing else runs yet.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
+    // SAFETY: there is no function that could be called.
+    assert_eq!(unsafe { wtacrs_set_log(None, std::ptr::null_mut()) }, WTACRS_STATUS_OK);
 }, |input: Input| {
     let mut world = World::default();
     let first = Pick::FIRST;
     let [tokens, inner, outer] = input.shape;
     let setup = [
-        Call::CreateContext { device: 0, ordinal: 0 },
+        Call::CreateContext { device: 0, ordinal: 0, threads: 0 },
         Call::CreateLayer,
         Call::Set(first, Setting::Shape(input.shape)),
         Call::Set(first, Setting::Budget(0, Amount::Whole(input.budget))),

@@ -72,7 +72,7 @@ impl World {
             wtacrs_tensor_mul_plan_info { size: size_of::<wtacrs_tensor_mul_plan_info>(), ..Default::default() };
         // SAFETY: outputs of one value each, and structs of the size that they say.
         unsafe {
-            ok(wtacrs_context_create(0, 0, &raw mut context));
+            ok(wtacrs_context_create(0, 0, std::ptr::null(), &raw mut context));
             ok(wtacrs_layer_create(&raw mut layer));
             ok(wtacrs_layer_set_shape(layer, tokens, inner, outer));
             ok(wtacrs_layer_set_dtypes(layer, first.0, second.0, out.0));

@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use wtacrs::{WTACRS_STATUS_OK, WTACRS_STATUS_PANIC, wtacrs_last_error, wtacrs_status};
+use wtacrs::{WTACRS_STATUS_OK, WTACRS_STATUS_PANIC, wtacrs_error_info, wtacrs_last_error, wtacrs_status};
 
 /// The most bytes that one argument may need.
 pub const MOST: usize = 1 << 13;
@@ -152,9 +152,10 @@ impl Memory {
 /// The calling thread's last error.
 pub fn last_error() -> String {
     let mut buffer = [0_u8; 1024];
-    let mut needed = 0;
-    // SAFETY: a buffer of that size, and an output of one number.
-    let status = unsafe { wtacrs_last_error(buffer.as_mut_ptr().cast(), buffer.len(), &raw mut needed) };
+    let mut info = wtacrs_error_info { size: size_of::<wtacrs_error_info>(), ..Default::default() };
+    // SAFETY: a buffer of that size, and an output of one struct.
+    let status = unsafe { wtacrs_last_error(buffer.as_mut_ptr().cast(), buffer.len(), &raw mut info) };
+    let needed = info.text_bytes;
     assert_eq!(status, WTACRS_STATUS_OK);
     assert!(needed >= 1 && needed <= buffer.len(), "an error in {needed} bytes");
     String::from_utf8(buffer[..needed - 1].to_vec()).expect("UTF-8")

@@ -35,7 +35,7 @@ AXES = {"rows": 0, "columns": 1}
 # streams and outputs, `number` for members of enumerations.
 address, number = c_void_p, c_int32
 FUNCTIONS = {
-    "context_create": [number, number, address],
+    "context_create": [number, number, address, address],
     "context_destroy": [address],
     "context_norms_dl": [address, number, address, address, c_size_t, address],
     "layer_create": [address],
@@ -76,6 +76,19 @@ class _Struct(ctypes.Structure):
     def __init__(self, *values):
         super().__init__(ctypes.sizeof(self), *values)
         self._as_parameter_ = ctypes.addressof(self)
+
+
+class _ContextOptions(_Struct):
+    _fields_ = [("size", c_size_t), ("threads", c_size_t)]
+
+
+class _ErrorInfo(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("status", c_int32),
+        ("index", c_size_t),
+        ("text_bytes", c_size_t),
+    ]
 
 
 class _PlanInfo(_Struct):
@@ -185,10 +198,10 @@ def _open() -> types.SimpleNamespace:
 
 def _raise_refusal(status, function, arguments):
     if status != 0:
-        needed = c_size_t()
-        _c.last_error(None, 0, byref(needed))
-        words = ctypes.create_string_buffer(needed.value)
-        _c.last_error(words, needed, None)
+        info = _ErrorInfo()
+        _c.last_error(None, 0, info)
+        words = ctypes.create_string_buffer(info.text_bytes)
+        _c.last_error(words, info.text_bytes, None)
         raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}")
 
 
@@ -237,12 +250,13 @@ class _Object:
 
 
 class Context(_Object):
-    """A device. `ordinal` is a GPU's number, or -1 for the thread's current CUDA context."""
+    """A device. `ordinal` is a GPU's number, or -1 for the thread's current CUDA context. On the CPU `threads` compute: by
+    default as many as there are cores, or as RAYON_NUM_THREADS says; with 1 the calling thread alone."""
 
     kind = "context"
 
-    def __init__(self, device="cpu", ordinal=0):
-        super().__init__("create", DEVICES[device], ordinal)
+    def __init__(self, device="cpu", ordinal=0, threads=0):
+        super().__init__("create", DEVICES[device], ordinal, _ContextOptions(threads))
 
     def row_norms(self, x: Tensor, norms, count, stream=None):
         """Writes the Euclidean norms of the rows of x, `count` floats."""

@@ -33,9 +33,10 @@
  * WTACRS_STATUS_DEVICE_MISMATCH. What no kernel does is WTACRS_STATUS_UNSUPPORTED. Any such call returns
  * WTACRS_STATUS_CUDA_ERROR if the driver refuses; kernels before the refused one may then have written outputs.
  *
- * The CPU path works in one rayon pool of the process, with as many threads as RAYON_NUM_THREADS says, or as there are
- * cores. Any call may return WTACRS_STATUS_OUT_OF_MEMORY if it needs memory of the heap that the process cannot have, and
- * WTACRS_STATUS_PANIC for a defect of the library, which is contained and printed on stderr as well.
+ * The CPU path works on as many threads as its context's options say. Beside the caller's memory a call takes at most 64
+ * bytes of the heap for each token while it runs. Any call may return WTACRS_STATUS_OUT_OF_MEMORY if the process cannot have
+ * the memory that it needs of the heap, and WTACRS_STATUS_PANIC for a defect of the library, which is contained: the last
+ * error has its place. Nothing is written to stderr: see wtacrs_set_log.
  */
 
 
@@ -71,6 +72,15 @@ typedef struct wtacrs_dltensor {
 // Major version of the binary interface: the number in the shared library's SONAME. It changes when a program that was
 // linked against an earlier library could go wrong with this one.
 #define WTACRS_ABI_VERSION 0
+
+// The library's version that the header belongs to: major, minor, patch. wtacrs_version is that of the loaded library.
+#define WTACRS_VERSION_MAJOR 0
+
+// See WTACRS_VERSION_MAJOR.
+#define WTACRS_VERSION_MINOR 1
+
+// See WTACRS_VERSION_MAJOR.
+#define WTACRS_VERSION_PATCH 0
 
 // Where a context works.
 typedef enum wtacrs_device {
@@ -170,6 +180,16 @@ typedef enum wtacrs_axis {
   WTACRS_AXIS_FORCE_32_BITS = 2147483647,
 } wtacrs_axis;
 
+// How much a message matters.
+typedef enum wtacrs_log_level {
+  // A call succeeded, but not as it was to.
+  WTACRS_LOG_LEVEL_WARNING = 1,
+  // A defect of the library: the call returns WTACRS_STATUS_PANIC.
+  WTACRS_LOG_LEVEL_ERROR = 2,
+  // Reserved: makes the enumeration 32 bits wide.
+  WTACRS_LOG_LEVEL_FORCE_32_BITS = 2147483647,
+} wtacrs_log_level;
+
 // A device. Any number of threads may use one at the same time.
 typedef struct wtacrs_context wtacrs_context;
 
@@ -202,6 +222,33 @@ typedef struct wtacrs_tensor_mul_plan wtacrs_tensor_mul_plan;
 
 // What a call returns: 0 (WTACRS_STATUS_OK) or the reason why it was refused. A number once published keeps its meaning.
 typedef int32_t wtacrs_status;
+
+// What is known of a call that failed, beside its words.
+typedef struct wtacrs_error_info {
+  // [in] sizeof(wtacrs_error_info). The other fields are outputs.
+  size_t size;
+  // What the call returned; WTACRS_STATUS_OK if none has failed.
+  wtacrs_status status;
+  // The offending row, weight, norm, sum or sample, counted from 0; SIZE_MAX if the failure is not one entry's.
+  size_t index;
+  // Bytes of the whole text with its NUL.
+  size_t text_bytes;
+} wtacrs_error_info;
+
+// A function for the library's messages.
+//
+// user      what wtacrs_set_log was given
+// message   [in] NUL-terminated, valid during the call
+typedef void (*wtacrs_log_function)(void *user, wtacrs_log_level level, const char *message);
+
+// How a context works. Zeros, and NULL in place of the struct, stand for the defaults.
+typedef struct wtacrs_context_options {
+  // sizeof(wtacrs_context_options)
+  size_t size;
+  // How many threads a CPU's context computes on. 0: as many as RAYON_NUM_THREADS says, or as there are cores. 1: the
+  // calling thread alone, and none is started. Any number gives the same results. On CUDA it must be 0.
+  size_t threads;
+} wtacrs_context_options;
 
 // What a plan's calls need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.
 typedef struct wtacrs_plan_info {
@@ -394,7 +441,7 @@ typedef struct wtacrs_tensor_mul_backward_options {
 #define WTACRS_STATUS_VERSION_MISMATCH 17
 
 // A defect of this library, contained. Outputs of the call may be partly written; the object that it changed, if
-// any, must be destroyed. The place of the defect is printed on stderr.
+// any, must be destroyed. The last error has the place of the defect.
 #define WTACRS_STATUS_PANIC 18
 
 // The process cannot have the memory that the call would take from its heap. Nothing was changed.
@@ -424,21 +471,34 @@ const char *wtacrs_status_string(wtacrs_status status);
 //
 // buffer    [out] as much of the text (UTF-8) as fits `capacity` bytes, cut between characters, and always a closing NUL
 //           if `capacity` > 0. NULL if `capacity` is 0.
-// needed    [out, optional] bytes of the whole text with its NUL.
+// info      [in, out, optional] with `size` set
 //
-// Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED, _OVERLAP.
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT for the size, _NULL_POINTER, _MISALIGNED, _OVERLAP.
 wtacrs_status wtacrs_last_error(char *buffer,
                                 size_t capacity,
-                                size_t *needed);
+                                struct wtacrs_error_info *info);
+
+// Sets the function that gets messages about what no status reports, or NULL. The library never writes to stderr; without a
+// function such messages are lost. When this call returns, the old function is not running and is never called again.
+//
+// function  any thread may call it, during any call of the library. It must not call the library, and must return.
+// user      passed on to it
+//
+// Errors: none.
+wtacrs_status wtacrs_set_log(wtacrs_log_function function,
+                             void *user);
 
 // A context for `device`.
 //
 // ordinal   0 for the CPU. For CUDA the GPU's number, whose primary context is then used (that of the CUDA runtime and of
 //           frameworks), or -1 for the calling thread's current CUDA context.
+// options   [in, optional]
 // context   [out]
 //
-// The CPU path runs on the process's rayon pool (as many threads as cores, or as RAYON_NUM_THREADS says). The first call
-// that computes starts it, and it does not survive a fork.
+// On the CPU, contexts of the same number of threads share a pool. The first call that is large enough starts its threads,
+// and they have ended when the last object made for those contexts is destroyed. If they cannot start, the calling thread
+// computes (and says so to wtacrs_set_log's function), and the next call tries again. A forked process starts its own
+// threads; do not fork while another thread is in a call.
 //
 // On CUDA this call loads the kernels, once for each CUDA context: the driver compiles them for its GPU, which takes
 // seconds the first time and is then cached on disk. The calling thread's current CUDA context stays current; if it has
@@ -446,11 +506,12 @@ wtacrs_status wtacrs_last_error(char *buffer,
 // CUDA context is current; otherwise it returns WTACRS_STATUS_DEVICE_MISMATCH. Do not call this function while a stream
 // is captured.
 //
-// Errors: WTACRS_STATUS_INVALID_ENUM; _INVALID_ARGUMENT for the ordinal; _NO_DEVICE if there is no CUDA driver, if it is
+// Errors: WTACRS_STATUS_INVALID_ENUM; _INVALID_ARGUMENT for the ordinal or the options; _NO_DEVICE if there is no CUDA driver, if it is
 // too old, if there is no such GPU or none of compute capability 8.0 or later, or no current context; _CUDA_ERROR,
-// _NULL_POINTER, _MISALIGNED.
+// _UNSUPPORTED, _NULL_POINTER, _MISALIGNED.
 wtacrs_status wtacrs_context_create(wtacrs_device device,
                                     int32_t ordinal,
+                                    const struct wtacrs_context_options *options,
                                     struct wtacrs_context **context);
 
 // Destroys a context; NULL is allowed. Objects that were made with it stay valid. On CUDA the loaded kernels stay in the

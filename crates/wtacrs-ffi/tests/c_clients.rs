@@ -57,6 +57,17 @@ fn objects_shared_by_threads() {
     misuses("threads.c");
 }
 
+/// Not under valgrind, which has threads and limits of its own.
+#[test]
+fn a_process_forks_and_has_limits() {
+    let folder = scratch("process");
+    let program = compile("process.c", &folder);
+    let output = run(Command::new(&program).env_remove("RAYON_NUM_THREADS"));
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
 #[test]
 fn strides_of_every_kind() {
     misuses("strides.c");
@@ -69,5 +80,6 @@ fn every_entry_point_contains_a_panic_and_answers_null() {
     let output = run(Command::new(&program).arg(crate_path("exports.txt")));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.ends_with("ok\n"), "{text}");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     let _ = std::fs::remove_dir_all(folder);
 }

@@ -303,8 +303,9 @@ fn the_callers_current_context_is_the_plans_or_the_call_is_refused() {
     let calls = installation.calls();
     let mut none = null_mut();
     // SAFETY: an output of one pointer.
-    let refused =
-        |ordinal, none: &mut *mut wtacrs_context| unsafe { wtacrs_context_create(WTACRS_DEVICE_CUDA, ordinal, none) };
+    let refused = |ordinal, none: &mut *mut wtacrs_context| unsafe {
+        wtacrs_context_create(WTACRS_DEVICE_CUDA, ordinal, std::ptr::null(), none)
+    };
     assert_eq!(refused(-1, &mut none), WTACRS_STATUS_NO_DEVICE);
     assert!(last_error().contains("no CUDA context is current"), "{}", last_error());
     assert_eq!(refused(2, &mut none), WTACRS_STATUS_NO_DEVICE);
@@ -356,7 +357,10 @@ fn a_driver_that_fails_is_quoted_in_its_own_words() {
     ));
     let mut none = null_mut();
     // SAFETY: an output of one pointer.
-    assert_eq!(unsafe { wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, &mut none) }, WTACRS_STATUS_CUDA_ERROR);
+    assert_eq!(
+        unsafe { wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, std::ptr::null(), &mut none) },
+        WTACRS_STATUS_CUDA_ERROR
+    );
     assert_eq!(last_error(), "wtacrs_context_create: cuModuleLoadDataEx failed with CUDA_ERROR_FAKE (999)");
     use_driver(Arc::new(Installation::new(Fake { fails: Some("cuLaunchKernel"), ..Fake::default() }).expect("opens")));
     let context = context(WTACRS_DEVICE_CUDA, 0);

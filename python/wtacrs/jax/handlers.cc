@@ -23,9 +23,10 @@ constexpr std::size_t kAlignment = 64;
 
 // A status that is not WTACRS_STATUS_OK, in the words of the last error.
 ffi::Error Refusal(wtacrs_status status) {
-  std::size_t needed = 0;
-  wtacrs_last_error(nullptr, 0, &needed);
-  std::string words(needed > 0 ? needed : 1, '\0');
+  wtacrs_error_info info{};
+  info.size = sizeof info;
+  wtacrs_last_error(nullptr, 0, &info);
+  std::string words(info.text_bytes > 0 ? info.text_bytes : 1, '\0');
   wtacrs_last_error(words.data(), words.size(), nullptr);
   words.resize(std::strlen(words.c_str()));
   std::string message = std::string(wtacrs_status_string(status)) + ": " + words;
@@ -81,7 +82,7 @@ class Plan {
   }
 
   wtacrs_status Make(const std::size_t (&shape)[3], wtacrs_dtype h, wtacrs_dtype dz, const Settings &settings) {
-    wtacrs_status status = wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context_);
+    wtacrs_status status = wtacrs_context_create(WTACRS_DEVICE_CPU, 0, nullptr, &context_);
     const auto then = [&status](auto step) {
       if (status == WTACRS_STATUS_OK) status = step();
     };

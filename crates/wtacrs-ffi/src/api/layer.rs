@@ -8,7 +8,7 @@ use crate::device::{FurtherOffset, LinearDescription, Sampling, budget_of};
 use std::sync::Mutex;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Linear};
-use wtacrs_core::sampling::BuiltIn;
+use wtacrs_core::sampling::{BuiltIn, DEFAULT_MIX};
 
 /// What a linear layer is like and how its weight gradient dW = H^T dZ is to be estimated. A lock guards it, so threads may
 /// share it.
@@ -212,7 +212,8 @@ pub unsafe extern "C" fn wtacrs_layer_set_source(
     mix: f64,
 ) -> wtacrs_status {
     guard("wtacrs_layer_set_source", || {
-        let (source, mix) = (enums::source(source)?, check_mix(mix)?);
+        let source = enums::source(source)?;
+        let mix = if source == Source::Cached { check_mix(mix)? } else { DEFAULT_MIX };
         change(layer, |layer| (layer.source, layer.sampling.mix) = (source, mix))
     })
 }

@@ -1,13 +1,32 @@
 //! Which library this is, and what went wrong.
 
+use crate::arguments::enums::wtacrs_log_level;
+use crate::arguments::options::{self, SizedStruct};
 use crate::arguments::{Array, check_disjoint, regions};
 use crate::boundary::status::*;
-use crate::boundary::{Outcome, with_last_error};
-use core::ffi::{CStr, c_char};
+use crate::boundary::{LastError, Outcome, guard, log, with_last_error};
+use core::ffi::{CStr, c_char, c_void};
 
 /// Major version of the binary interface: the number in the shared library's SONAME. It changes when a program that was
 /// linked against an earlier library could go wrong with this one.
 pub const WTACRS_ABI_VERSION: i32 = 0;
+
+/// The library's version that the header belongs to: major, minor, patch. wtacrs_version is that of the loaded library.
+pub const WTACRS_VERSION_MAJOR: i32 = 0;
+/// See WTACRS_VERSION_MAJOR.
+pub const WTACRS_VERSION_MINOR: i32 = 1;
+/// See WTACRS_VERSION_MAJOR.
+pub const WTACRS_VERSION_PATCH: i32 = 0;
+
+// cbindgen reads numbers only, so they are written twice.
+const _: () = {
+    const fn is(text: &str, number: i32) -> bool {
+        matches!(i32::from_str_radix(text, 10), Ok(found) if found == number)
+    }
+    assert!(is(env!("CARGO_PKG_VERSION_MAJOR"), WTACRS_VERSION_MAJOR));
+    assert!(is(env!("CARGO_PKG_VERSION_MINOR"), WTACRS_VERSION_MINOR));
+    assert!(is(env!("CARGO_PKG_VERSION_PATCH"), WTACRS_VERSION_PATCH));
+};
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(version) => version,
@@ -39,29 +58,57 @@ pub extern "C" fn wtacrs_status_string(status: wtacrs_status) -> *const c_char {
     words.unwrap_or(&c"unknown status").as_ptr()
 }
 
+/// What is known of a call that failed, beside its words.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct wtacrs_error_info {
+    /// [in] sizeof(wtacrs_error_info). The other fields are outputs.
+    pub size: usize,
+    /// What the call returned; WTACRS_STATUS_OK if none has failed.
+    pub status: wtacrs_status,
+    /// The offending row, weight, norm, sum or sample, counted from 0; SIZE_MAX if the failure is not one entry's.
+    pub index: usize,
+    /// Bytes of the whole text with its NUL.
+    pub text_bytes: usize,
+}
+
+// SAFETY: repr(C), begins with its size, and has numbers alone; padding is never read.
+unsafe impl SizedStruct for wtacrs_error_info {}
+
 /// What was wrong with this thread's last call that failed: a text that names the offending argument, index and value;
 /// empty if none has failed. Calls that succeed leave it unchanged, and so does this one.
 ///
 /// buffer    [out] as much of the text (UTF-8) as fits `capacity` bytes, cut between characters, and always a closing NUL
 ///           if `capacity` > 0. NULL if `capacity` is 0.
-/// needed    [out, optional] bytes of the whole text with its NUL.
+/// info      [in, out, optional] with `size` set
 ///
-/// Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED, _OVERLAP.
+/// Errors: WTACRS_STATUS_INVALID_ARGUMENT for the size, _NULL_POINTER, _MISALIGNED, _OVERLAP.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn wtacrs_last_error(buffer: *mut c_char, capacity: usize, needed: *mut usize) -> wtacrs_status {
-    let copy = |message: &str| -> Outcome {
+pub unsafe extern "C" fn wtacrs_last_error(
+    buffer: *mut c_char,
+    capacity: usize,
+    info: *mut wtacrs_error_info,
+) -> wtacrs_status {
+    let copy = |last: &LastError| -> Outcome {
         let buffer = Array::new(buffer.cast::<u8>(), capacity, "buffer")?;
-        let needed = Array::optional(needed, 1, "needed")?;
-        check_disjoint(&regions([Some(buffer.region()), needed.as_ref().map(Array::region)]), &[])?;
-        // SAFETY: as this function is documented, `buffer` holds `capacity` bytes, and `needed` one size, or is NULL.
-        let (buffer, needed) = unsafe { (buffer.get_mut(), needed.map(|needed| needed.get_mut())) };
-        if let Some((_, room)) = buffer.split_last() {
-            let length = message.floor_char_boundary(room.len());
-            buffer[..length].copy_from_slice(&message.as_bytes()[..length]);
-            buffer[length] = 0;
+        let room_for_info = Array::optional(info, 1, "info")?;
+        check_disjoint(&regions([Some(buffer.region()), room_for_info.as_ref().map(Array::region)]), &[])?;
+        if !info.is_null() {
+            let found = wtacrs_error_info {
+                size: 0,
+                status: last.status,
+                index: last.index.unwrap_or(usize::MAX),
+                text_bytes: last.message.len() + 1,
+            };
+            // SAFETY: as documented.
+            unsafe { options::write(info, "info", found) }?;
         }
-        if let Some([needed]) = needed {
-            *needed = message.len() + 1;
+        // SAFETY: as this function is documented, `buffer` holds `capacity` bytes.
+        let buffer = unsafe { buffer.get_mut() };
+        if let Some((_, room)) = buffer.split_last() {
+            let length = last.message.floor_char_boundary(room.len());
+            buffer[..length].copy_from_slice(&last.message.as_bytes()[..length]);
+            buffer[length] = 0;
         }
         Ok(())
     };
@@ -70,4 +117,27 @@ pub unsafe extern "C" fn wtacrs_last_error(buffer: *mut c_char, capacity: usize,
         Ok(()) => WTACRS_STATUS_OK,
         Err(failure) => failure.status,
     }
+}
+
+/// A function for the library's messages.
+///
+/// user      what wtacrs_set_log was given
+/// message   [in] NUL-terminated, valid during the call
+pub type wtacrs_log_function =
+    Option<unsafe extern "C" fn(user: *mut c_void, level: wtacrs_log_level, message: *const c_char)>;
+
+/// Sets the function that gets messages about what no status reports, or NULL. The library never writes to stderr; without a
+/// function such messages are lost. When this call returns, the old function is not running and is never called again.
+///
+/// function  any thread may call it, during any call of the library. It must not call the library, and must return.
+/// user      passed on to it
+///
+/// Errors: none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_set_log(function: wtacrs_log_function, user: *mut c_void) -> wtacrs_status {
+    guard("wtacrs_set_log", || {
+        // SAFETY: as documented.
+        unsafe { log::set(function, user) };
+        Ok(())
+    })
 }

@@ -19,6 +19,17 @@ pub enum DeviceInC {
     WTACRS_DEVICE_FORCE_32_BITS = 0x7fff_ffff,
 }
 
+/// How much a message matters.
+#[repr(C)]
+pub enum LogLevelInC {
+    /// A call succeeded, but not as it was to.
+    WTACRS_LOG_LEVEL_WARNING = 1,
+    /// A defect of the library: the call returns WTACRS_STATUS_PANIC.
+    WTACRS_LOG_LEVEL_ERROR = 2,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_LOG_LEVEL_FORCE_32_BITS = 0x7fff_ffff,
+}
+
 /// The type of a matrix's elements.
 #[repr(C)]
 pub enum DtypeInC {
@@ -130,6 +141,7 @@ macro_rules! integers {
 
 integers! {
     DeviceInC as wtacrs_device { WTACRS_DEVICE_CPU, WTACRS_DEVICE_CUDA }
+    LogLevelInC as wtacrs_log_level { WTACRS_LOG_LEVEL_WARNING, WTACRS_LOG_LEVEL_ERROR }
     DtypeInC as wtacrs_dtype { WTACRS_DTYPE_F32, WTACRS_DTYPE_F16, WTACRS_DTYPE_BF16, WTACRS_DTYPE_F64 }
     DesignInC as wtacrs_design {
         WTACRS_DESIGN_UNIFORM, WTACRS_DESIGN_CRS, WTACRS_DESIGN_TOP_K, WTACRS_DESIGN_WTA_IID,

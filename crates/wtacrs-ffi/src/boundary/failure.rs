@@ -11,6 +11,8 @@ use wtacrs_core::sampling::{BudgetError, SelectionError, WeightsError};
 pub(crate) struct Failure {
     pub(crate) status: wtacrs_status,
     pub(super) message: String,
+    /// The offending row, weight, sample or other entry, if it is one.
+    pub(super) index: Option<usize>,
 }
 
 /// The result of a call, or of a part of it.
@@ -18,7 +20,12 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(status: wtacrs_status, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), index: None }
+    }
+
+    /// The same failure, of one entry.
+    pub(crate) fn at(self, index: Option<usize>) -> Self {
+        Self { index, ..self }
     }
 }
 
@@ -48,7 +55,11 @@ impl From<WeightsError> for Failure {
             WeightsError::TooManyPairs { .. } => WTACRS_STATUS_SIZE_OVERFLOW,
             _ => WTACRS_STATUS_INVALID_ARGUMENT,
         };
-        Self::new(status, error.to_string())
+        let index = match error {
+            WeightsError::Invalid { index, .. } => Some(index),
+            _ => None,
+        };
+        Self::new(status, error.to_string()).at(index)
     }
 }
 
@@ -67,7 +78,13 @@ impl From<PredictorError> for Failure {
             PredictorError::Corrupted { .. } => WTACRS_STATUS_CORRUPTED,
             _ => WTACRS_STATUS_INVALID_ARGUMENT,
         };
-        Self::new(status, error.to_string())
+        let index = match error {
+            PredictorError::InvalidNorm { index, .. }
+            | PredictorError::InvalidScale { index, .. }
+            | PredictorError::InvalidStatistics { index, .. } => Some(index),
+            _ => None,
+        };
+        Self::new(status, error.to_string()).at(index)
     }
 }
 
@@ -94,7 +111,13 @@ impl From<NormCacheError> for Failure {
             NormCacheError::Corrupted { .. } => WTACRS_STATUS_CORRUPTED,
             _ => WTACRS_STATUS_INVALID_ARGUMENT,
         };
-        Self::new(status, error.to_string())
+        let index = match error {
+            NormCacheError::LengthChanged { sample, .. } | NormCacheError::InvalidNorm { sample, .. } => {
+                usize::try_from(sample).ok()
+            }
+            _ => None,
+        };
+        Self::new(status, error.to_string()).at(index)
     }
 }
 

@@ -42,7 +42,7 @@ pub const WTACRS_STATUS_CORRUPTED: wtacrs_status = 16;
 /// Bytes saved by another version of their format.
 pub const WTACRS_STATUS_VERSION_MISMATCH: wtacrs_status = 17;
 /// A defect of this library, contained. Outputs of the call may be partly written; the object that it changed, if
-/// any, must be destroyed. The place of the defect is printed on stderr.
+/// any, must be destroyed. The last error has the place of the defect.
 pub const WTACRS_STATUS_PANIC: wtacrs_status = 18;
 /// The process cannot have the memory that the call would take from its heap. Nothing was changed.
 pub const WTACRS_STATUS_OUT_OF_MEMORY: wtacrs_status = 19;

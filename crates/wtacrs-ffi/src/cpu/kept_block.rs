@@ -68,7 +68,7 @@ impl KeptBlock {
         self.capacity
     }
 
-    /// Writes a selection, and the rows by way of `gather`. If that fails, the block's header is as it was.
+    /// Writes a selection, the rows by way of `gather`, and zeros between them. If that fails, the block's header is as it was.
     ///
     /// # Safety
     ///
@@ -93,6 +93,17 @@ impl KeptBlock {
             )
         };
         gather(rows)?;
+        let row_bytes = self.columns * self.dtype.bytes();
+        let ends = [
+            (HEADER + kept * size_of::<u32>(), self.scales_at),
+            (self.scales_at + kept * size_of::<f64>(), self.rows_at),
+            (self.rows_at + kept * row_bytes, self.bytes),
+        ];
+        for (end, next) in ends {
+            // Equal calls leave equal bytes.
+            // SAFETY: the rest of a part, as above.
+            unsafe { block.add(end).write_bytes(0, next - end) };
+        }
         indices.copy_from_slice(selection.indices());
         scales.copy_from_slice(selection.scales());
         let header = self.header(kept as u64, selection.winners() as u64);

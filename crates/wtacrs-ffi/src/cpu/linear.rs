@@ -14,8 +14,10 @@ use crate::device::{
 };
 use core::any::Any;
 use ndarray::{ArrayView2, ArrayViewMut1, ArrayViewMut2};
+use std::sync::Arc;
 use wtacrs_core::element::Element;
 use wtacrs_core::guesses::NormGuess;
+use wtacrs_core::parallel::{self, Entered, Threads};
 use wtacrs_core::product::{self, Update};
 use wtacrs_core::sampling::{Design, PhiloxChance};
 use wtacrs_core::{Randomness, Selection, Weights};
@@ -23,6 +25,7 @@ use wtacrs_core::{Randomness, Selection, Weights};
 #[derive(Debug)]
 pub(super) struct CpuLinear {
     layer: LinearDescription,
+    threads: Arc<dyn Threads>,
     /// The layout of saved memory.
     block: KeptBlock,
     backward_scratch: usize,
@@ -30,14 +33,19 @@ pub(super) struct CpuLinear {
 }
 
 impl CpuLinear {
-    pub(super) fn new(layer: &LinearDescription) -> Outcome<Self> {
+    pub(super) fn new(layer: &LinearDescription, threads: Arc<dyn Threads>) -> Outcome<Self> {
         let kept = layer.budget.get();
         let block = KeptBlock::new(layer.h, layer.tokens, layer.in_features, kept)?;
         let backward_scratch = workspace_bytes(layer.h, kept, layer.in_features, layer.out_features)?;
         let estimate_scratch = block.bytes().checked_add(backward_scratch);
         let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, "the scratch memory overflows");
         let estimate_scratch = estimate_scratch.filter(|&b| isize::try_from(b).is_ok()).ok_or_else(overflow)?;
-        Ok(Self { layer: *layer, block, backward_scratch, estimate_scratch })
+        Ok(Self { layer: *layer, threads, block, backward_scratch, estimate_scratch })
+    }
+
+    /// Makes this thread's loops run on the plan's threads.
+    fn enter(&self) -> Entered {
+        parallel::enter(Arc::clone(&self.threads))
     }
 
     /// Refuses a call for whose tokens there is no memory.
@@ -87,6 +95,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn forward(&self, call: Forward) -> Outcome {
+        let _entered = self.enter();
         let Forward { h, guess, predictor, randomness, saved, .. } = call;
         self.check_heap()?;
         // SAFETY: the caller has it.
@@ -119,6 +128,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn backward(&self, call: Backward) -> Outcome {
+        let _entered = self.enter();
         let Backward { saved, dz, dw, update, dz_norms, bias_gradient, scratch, .. } = call;
         self.check_heap()?;
         with_elements!(self.layer.h, self.layer.dz, T, U => {
@@ -138,12 +148,13 @@ impl LinearPlan for CpuLinear {
             let product = move || gradient::<T, U>(rows, dz, &selection, dw, update, workspace);
             let sums = move || norms_and_bias(dz, norms, bias, update);
             // The product waits for the cores, the rest for memory.
-            let (product, sums) = rayon::join(product, sums);
+            let (product, sums) = parallel::join(product, sums);
             product.and(sums)
         })
     }
 
     unsafe fn estimate(&self, call: Estimate) -> Outcome {
+        let _entered = self.enter();
         let Estimate { x, y, out, randomness, scratch, .. } = call;
         self.check_heap()?;
         // SAFETY: the caller has it.
@@ -212,6 +223,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn gather(&self, call: Gather) -> Outcome {
+        let _entered = self.enter();
         let Gather { h, selection, rows, .. } = call;
         // SAFETY: the caller has it.
         let selection = unsafe { self.selection(&selection) }?;
@@ -223,6 +235,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn weight_gradient(&self, call: WeightGradient) -> Outcome {
+        let _entered = self.enter();
         let WeightGradient { rows, selection, dz, dw, update, scratch, .. } = call;
         // SAFETY: the caller has it.
         let selection = unsafe { self.selection(&selection) }?;
@@ -246,6 +259,7 @@ impl LinearPlan for CpuLinear {
         dz: &Tensor<2>,
         weights: Option<Array<f64>>,
     ) -> Outcome<ExpectedError> {
+        let _entered = self.enter();
         self.check_heap()?;
         // SAFETY: the caller has it.
         unsafe { expected_error(&self.layer, h, dz, weights) }

@@ -7,11 +7,13 @@ mod memory;
 mod norm_cache;
 mod norm_predictor;
 mod tensor_mul;
+mod threads;
 
 use self::linear::CpuLinear;
 use self::norm_cache::CpuNormCache;
 use self::norm_predictor::CpuNormPredictor;
 use self::tensor_mul::CpuTensorMul;
+pub(crate) use self::threads::most as most_threads;
 use crate::arguments::{Array, Axis, Place, Stream, Tensor, with_element};
 use crate::boundary::Outcome;
 use crate::device::{
@@ -20,11 +22,21 @@ use crate::device::{
 };
 use std::sync::Arc;
 use wtacrs_core::guesses::{NormCache, NormPredictor};
+use wtacrs_core::parallel::{Threads, enter};
 use wtacrs_core::product::row_norms_into;
 
 /// The host's cores and memory.
 #[derive(Debug)]
-pub(crate) struct Cpu;
+pub(crate) struct Cpu {
+    threads: Arc<dyn Threads>,
+}
+
+impl Cpu {
+    /// With so many threads; 0 for the default.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads: threads::shared(threads) }
+    }
+}
 
 impl Device for Cpu {
     fn place(&self) -> Place {
@@ -36,15 +48,15 @@ impl Device for Cpu {
     }
 
     fn linear(&self, description: &LinearDescription) -> Outcome<Box<dyn LinearPlan>> {
-        Ok(Box::new(CpuLinear::new(description)?))
+        Ok(Box::new(CpuLinear::new(description, Arc::clone(&self.threads))?))
     }
 
     fn tensor_mul(&self, description: &TensorMulDescription) -> Outcome<Box<dyn TensorMulPlan>> {
-        Ok(Box::new(CpuTensorMul::new(description)?))
+        Ok(Box::new(CpuTensorMul::new(description, Arc::clone(&self.threads))?))
     }
 
     fn norm_predictor(&self, predictor: NormPredictor) -> Outcome<Arc<dyn NormPredictorObject>> {
-        Ok(Arc::new(CpuNormPredictor::new(predictor)))
+        Ok(Arc::new(CpuNormPredictor::new(predictor, Arc::clone(&self.threads))))
     }
 
     fn norm_cache(&self, norms: NormCache, bounds: CacheBounds) -> Outcome<Box<dyn NormCacheObject>> {
@@ -52,6 +64,7 @@ impl Device for Cpu {
     }
 
     unsafe fn norms(&self, axis: Axis, x: &Tensor<2>, norms: &Array<f32>, _stream: Stream) -> Outcome {
+        let _entered = enter(Arc::clone(&self.threads));
         with_element!(x.dtype(), T => {
             // SAFETY: the caller has it.
             let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };

@@ -8,20 +8,28 @@ use crate::device::{Lesson, NormPredictorObject};
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ndarray::Array2;
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 use wtacrs_core::Selection;
 use wtacrs_core::guesses::{NormPredictor, StepOutcome, StepStatistics};
+use wtacrs_core::parallel::{self, Entered, Threads};
 
 /// A predictor behind a lock: forward passes read it, and what changes it waits for them.
 pub(super) struct CpuNormPredictor {
     predictor: RwLock<NormPredictor>,
+    threads: Arc<dyn Threads>,
     /// Of the last step, as `wtacrs_norm_predictor_outcome` reports it.
     outcome: AtomicU32,
 }
 
 impl CpuNormPredictor {
-    pub(super) fn new(predictor: NormPredictor) -> Self {
-        Self { predictor: RwLock::new(predictor), outcome: AtomicU32::new(number(StepOutcome::NothingToLearn)) }
+    pub(super) fn new(predictor: NormPredictor, threads: Arc<dyn Threads>) -> Self {
+        let outcome = AtomicU32::new(number(StepOutcome::NothingToLearn));
+        Self { predictor: RwLock::new(predictor), threads, outcome }
+    }
+
+    /// Makes this thread's loops run on the predictor's threads.
+    fn enter(&self) -> Entered {
+        parallel::enter(Arc::clone(&self.threads))
     }
 
     pub(super) fn get(&self) -> &RwLock<NormPredictor> {
@@ -37,10 +45,12 @@ impl CpuNormPredictor {
 
 impl NormPredictorObject for CpuNormPredictor {
     fn statistics_len(&self) -> Outcome<usize> {
+        let _entered = self.enter();
         Ok(no_statistics(&*self.predictor.read().map_err(poisoned)?)?.sums().len())
     }
 
     unsafe fn update(&self, layout: &dyn Any, lesson: Lesson) -> Outcome {
+        let _entered = self.enter();
         let mut predictor = self.predictor.write().map_err(poisoned)?;
         // SAFETY: the caller has it.
         let step = unsafe { statistics(&predictor, layout, &lesson) }?;
@@ -48,6 +58,7 @@ impl NormPredictorObject for CpuNormPredictor {
     }
 
     unsafe fn statistics(&self, layout: &dyn Any, lesson: Lesson, sums: &Array<f64>) -> Outcome {
+        let _entered = self.enter();
         let predictor = self.predictor.read().map_err(poisoned)?;
         // SAFETY: the caller has it.
         unsafe {
@@ -58,6 +69,7 @@ impl NormPredictorObject for CpuNormPredictor {
     }
 
     unsafe fn apply(&self, sums: &Array<f64>, _stream: Stream) -> Outcome {
+        let _entered = self.enter();
         let mut predictor = self.predictor.write().map_err(poisoned)?;
         let mut step = no_statistics(&predictor)?;
         // SAFETY: the caller has it.

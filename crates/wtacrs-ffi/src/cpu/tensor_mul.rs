@@ -12,9 +12,11 @@ use crate::device::{
 };
 use ndarray::ArrayView2;
 use rayon::prelude::*;
+use std::sync::Arc;
 use wtacrs_core::Selection;
 use wtacrs_core::element::Element;
 use wtacrs_core::layers::{Contraction, Side};
+use wtacrs_core::parallel::{self, Threads};
 use wtacrs_core::product;
 
 /// Parts of the items that a backward pass works on side by side, each with scratch memory of its own.
@@ -23,6 +25,7 @@ const TASKS: usize = 16;
 #[derive(Debug)]
 pub(super) struct CpuTensorMul {
     product: TensorMulDescription,
+    threads: Arc<dyn Threads>,
     /// The layout of what one item saves for dA, and for dB.
     left: KeptBlock,
     right: KeptBlock,
@@ -31,7 +34,7 @@ pub(super) struct CpuTensorMul {
 }
 
 impl CpuTensorMul {
-    pub(super) fn new(product: &TensorMulDescription) -> Outcome<Self> {
+    pub(super) fn new(product: &TensorMulDescription, threads: Arc<dyn Threads>) -> Outcome<Self> {
         let &TensorMulDescription { rows, inner, columns, operands, .. } = product;
         let block = |contraction: Contraction, pairs| -> Outcome<KeptBlock> {
             KeptBlock::new(operands, pairs, inner, budget_of(contraction, pairs)?.get())
@@ -45,7 +48,7 @@ impl CpuTensorMul {
         let saved_bytes =
             item.and_then(|bytes| bytes.checked_mul(product.items())).filter(fits).ok_or_else(overflow)?;
         task_scratch.checked_mul(TASKS).filter(fits).ok_or_else(overflow)?;
-        Ok(Self { product: *product, left, right, saved_bytes, task_scratch })
+        Ok(Self { product: *product, threads, left, right, saved_bytes, task_scratch })
     }
 
     fn tasks(&self) -> usize {
@@ -62,7 +65,7 @@ impl CpuTensorMul {
         let items = self.product.items();
         let pairs = self.left.capacity() + self.right.capacity();
         let selections = (items, size_of::<[Selection; 2]>() + pairs * (size_of::<u32>() + size_of::<f64>()));
-        let at_work = rayon::current_num_threads().min(items);
+        let at_work = self.threads.count().min(items);
         let longest = self.product.rows.max(self.product.columns);
         heap::check("a pass over all items", &[selections, (at_work * longest, PER_TOKEN)])
     }
@@ -78,6 +81,7 @@ impl TensorMulPlan for CpuTensorMul {
     }
 
     unsafe fn forward(&self, call: TensorMulForward) -> Outcome {
+        let _entered = parallel::enter(Arc::clone(&self.threads));
         let TensorMulForward { a, b, row_guess, column_guess, randomness, saved, .. } = call;
         self.check_heap()?;
         // SAFETY: the caller has it.
@@ -93,15 +97,16 @@ impl TensorMulPlan for CpuTensorMul {
                 Ok(self.product.product.select(side, pairs, guess.as_deref(), randomness, item as u32)?)
             };
             // All are chosen before any is written.
-            let selections = (0..self.product.items()).into_par_iter().map(|item| {
+            let selections = parallel::map((0..self.product.items()).into_par_iter(), |item| {
                 let (left, right) = pairs(item);
                 Ok((select(Side::Left, left, column_guess, item)?, select(Side::Right, right, row_guess, item)?))
             });
-            let selections = selections.collect::<Outcome<Vec<(Selection, Selection)>>>()?;
+            let selections = selections.into_iter().collect::<Outcome<Vec<(Selection, Selection)>>>()?;
             // SAFETY: checked for size and alignment; the caller has the rest.
             let saved = unsafe { saved.get_mut() };
             let (left_bytes, item_bytes) = (self.left.bytes(), self.left.bytes() + self.right.bytes());
-            saved.par_chunks_mut(item_bytes).zip(&selections).enumerate().try_for_each(|(item, (saved, selected))| {
+            let blocks = saved.par_chunks_mut(item_bytes).zip(&selections).enumerate();
+            parallel::try_for_each(blocks, |(item, (saved, selected))| {
                 let (left, right) = pairs(item);
                 let (for_left, for_right) = saved.split_at_mut(left_bytes);
                 // SAFETY: blocks are multiples of 64 bytes, so each is aligned, and has its size.
@@ -114,6 +119,7 @@ impl TensorMulPlan for CpuTensorMul {
     }
 
     unsafe fn backward(&self, call: TensorMulBackward) -> Outcome {
+        let _entered = parallel::enter(Arc::clone(&self.threads));
         let TensorMulBackward { saved, g, da, db, update, row_norms, column_norms, scratch, .. } = call;
         self.check_heap()?;
         with_elements!(self.product.operands, self.product.gradient, T, U => {
@@ -121,17 +127,17 @@ impl TensorMulPlan for CpuTensorMul {
             let saved = unsafe { saved.get() };
             let left_bytes = self.left.bytes();
             // All are read before anything is written.
-            let items = saved.par_chunks(left_bytes + self.right.bytes()).map(|saved| {
+            let items = parallel::map(saved.par_chunks(left_bytes + self.right.bytes()), |saved| {
                 let (left, right) = saved.split_at(left_bytes);
                 // SAFETY: blocks are multiples of 64 bytes, so each is aligned, and has its size.
                 unsafe { Ok((self.left.read::<T>(left.as_ptr())?, self.right.read::<T>(right.as_ptr())?)) }
             });
-            let items: Vec<_> = items.collect::<Outcome<_>>()?;
+            let items = items.into_iter().collect::<Outcome<Vec<_>>>()?;
             // SAFETY: checked for size and alignment, and overlaps nothing.
             let mut workspaces = split(unsafe { workspace::<<T as Element>::Accumulator>(&scratch) }, self.tasks());
             let per_task = items.len().div_ceil(self.tasks().max(1)).max(1);
             let tasks = items.par_chunks(per_task).zip(workspaces.par_iter_mut()).enumerate();
-            tasks.try_for_each(|(task, (items, workspace))| {
+            parallel::try_for_each(tasks, |(task, (items, workspace))| {
                 items.iter().enumerate().try_for_each(|(i, ((left, left_rows), (right, right_rows)))| {
                     let at = self.at(task * per_task + i);
                     // SAFETY: checked for NULL, alignment and overlap; items are apart, as outputs are writable.

@@ -93,6 +93,7 @@ static void (*const functions[])(void) = {
     (void (*)(void))wtacrs_plan_weight_gradient,
     (void (*)(void))wtacrs_plan_weight_gradient_dl,
     (void (*)(void))wtacrs_plan_weights,
+    (void (*)(void))wtacrs_set_log,
     (void (*)(void))wtacrs_status_string,
     (void (*)(void))wtacrs_tensor_mul_create,
     (void (*)(void))wtacrs_tensor_mul_destroy,
@@ -149,6 +150,8 @@ static double error_of(const float *estimate) {
   return sqrt(difference / size);
 }
 
+static void write_nothing(void *user, wtacrs_log_level level, const char *message) { (void)user, (void)level, (void)message; }
+
 static void check_versions_and_statuses(void) {
   REQUIRE(wtacrs_abi_version() == WTACRS_ABI_VERSION);
   REQUIRE(strlen(wtacrs_version()) > 0);
@@ -158,15 +161,20 @@ static void check_versions_and_statuses(void) {
   wtacrs_context *made;
   wtacrs_layer *layer;
   wtacrs_plan *plan;
-  REFUSED(NULL_POINTER, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL));
-  REFUSED(INVALID_ENUM, wtacrs_context_create(77777, 0, &made));
-  REFUSED(INVALID_ENUM, wtacrs_context_create(WTACRS_DEVICE_FORCE_32_BITS, 0, &made));
-  REFUSED(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_DEVICE_CPU, 5, &made));
+  REFUSED(NULL_POINTER, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, NULL));
+  REFUSED(INVALID_ENUM, wtacrs_context_create(77777, 0, NULL, &made));
+  REFUSED(INVALID_ENUM, wtacrs_context_create(WTACRS_DEVICE_FORCE_32_BITS, 0, NULL, &made));
+  REFUSED(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_DEVICE_CPU, 5, NULL, &made));
   REFUSED(INVALID_HANDLE, wtacrs_plan_create(context, (wtacrs_layer *)context, &plan));
   char words[256];
-  size_t needed;
-  OK(wtacrs_last_error(words, sizeof words, &needed));
-  REQUIRE(needed == strlen(words) + 1 && strstr(words, "wtacrs_plan_create") != NULL);
+  wtacrs_error_info error = {.size = sizeof error};
+  OK(wtacrs_last_error(words, sizeof words, &error));
+  REQUIRE(error.text_bytes == strlen(words) + 1 && strstr(words, "wtacrs_plan_create") != NULL);
+  REQUIRE(error.status == WTACRS_STATUS_INVALID_HANDLE && error.index == SIZE_MAX);
+  OK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, SIZED(wtacrs_context_options, .threads = 1), &made));
+  OK(wtacrs_context_destroy(made));
+  OK(wtacrs_set_log(write_nothing, words));
+  OK(wtacrs_set_log(NULL, NULL));
   OK(wtacrs_layer_create(&layer));
   REFUSED(SIZE_OVERFLOW, wtacrs_layer_set_shape(layer, 4, SIZE_MAX / 2, 1));
   REFUSED(UNSUPPORTED, wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_F64, WTACRS_DTYPE_F32, WTACRS_DTYPE_F32));
@@ -511,7 +519,7 @@ static void check_tensor_mul(void) {
 }
 
 int main(void) {
-  OK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  OK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   for (int t = 0; t < TOKENS; t++) {
     const float size = t % 9 == 4 ? 5 : 1, gradient = t % 7 == 2 ? 3 : 0.3f;
     for (int i = 0; i < IN; i++) h[t * IN + i] = size * random_value();

@@ -20,7 +20,7 @@ static double error_of(const float *estimate) {
 /* The layer on the CPU, of a context that is destroyed before the first step: plans live on. */
 static equipped layer(wtacrs_source source) {
   wtacrs_context *own;
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &own));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &own));
   equipped made = equip(freeze(own, describe(TOKENS, FEATURES, FEATURES, WTACRS_BUDGET_FRACTION, 0.3, source)));
   CHECK(wtacrs_context_destroy(own));
   return made;
@@ -258,7 +258,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < FEATURES; i++)
       for (size_t j = 0; j < FEATURES; j++) exact[i * FEATURES + j] += (double)h[t * FEATURES + i] * dz[t * FEATURES + j];
   norms = aligned(TOKENS * sizeof(float));
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   CHECK(wtacrs_context_norms(context, WTACRS_AXIS_ROWS, WTACRS_DTYPE_F32, TOKENS, FEATURES, dz, FEATURES, norms, NULL));
 
   equipped on = layer(WTACRS_SOURCE_NORMS);

@@ -35,7 +35,7 @@ static void race(void) {
 
 int main(int argc, char **argv) {
   REQUIRE(argc == 2);
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   float *rows = calloc(4 * 4, sizeof(float)), norms[5];
   REQUIRE(rows != NULL);
   if (!strcmp(argv[1], "stray")) {

@@ -713,8 +713,8 @@ int main(int argc, char **argv) {
   h = read_raw(argv[1], "h.raw", ROWS * LEADING), dz = read_raw(argv[1], "dz.raw", ROWS * LEADING);
   norms = aligned(TOKENS * sizeof(float)), host_norms = aligned(TOKENS * sizeof(float));
   dw = aligned(IN * OUT * sizeof(float)), host_dw = aligned(IN * OUT * sizeof(float));
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &cpu));
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CUDA, -1, &gpu));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &cpu));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CUDA, -1, NULL, &gpu));
   sizes(), passes(), in_one_call(), steps(), joint_norms(), tensors(), offsets(), bias_gradient(), zero_sizes(),
       not_finite();
   predictors(), cached_beside_predicted(), caches(), products();

@@ -28,9 +28,9 @@ static wtacrs_plan *make(wtacrs_context *context, wtacrs_source source) {
 
 static void devices(void) {
   wtacrs_context *none = NULL;
-  EXPECT_WORDS(NO_DEVICE, "there is no GPU 2", wtacrs_context_create(WTACRS_DEVICE_CUDA, 2, &none));
-  EXPECT_WORDS(INVALID_ARGUMENT, "-2", wtacrs_context_create(WTACRS_DEVICE_CUDA, -2, &none));
-  EXPECT(NULL_POINTER, wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, NULL));
+  EXPECT_WORDS(NO_DEVICE, "there is no GPU 2", wtacrs_context_create(WTACRS_DEVICE_CUDA, 2, NULL, &none));
+  EXPECT_WORDS(INVALID_ARGUMENT, "-2", wtacrs_context_create(WTACRS_DEVICE_CUDA, -2, NULL, &none));
+  EXPECT(NULL_POINTER, wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, NULL, NULL));
   wtacrs_plan *made = NULL;
   wtacrs_layer *layer = describe(TOKENS, IN, OUT, WTACRS_BUDGET_ROWS, BUDGET, WTACRS_SOURCE_INPUT);
   CHECK(wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_F64, WTACRS_DTYPE_F64, WTACRS_DTYPE_F64));
@@ -310,9 +310,9 @@ static void caches(void) {
 }
 
 int main(void) {
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &cpu));
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, &gpu));
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CUDA, 1, &other_gpu));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &cpu));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, NULL, &gpu));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CUDA, 1, NULL, &other_gpu));
   wtacrs_plan *plan = make(gpu, WTACRS_SOURCE_INPUT);
   const wtacrs_plan_info info = info_of(plan);
   CHECK(wtacrs_plan_destroy(plan));

@@ -9,7 +9,7 @@ static float h[TOKENS * IN], dz[TOKENS * OUT], dw[IN * OUT], norms[TOKENS];
 
 static void *new_context(void) {
   wtacrs_context *made;
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &made));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &made));
   return made;
 }
 static void *new_layer(void) { return describe(TOKENS, IN, OUT, WTACRS_BUDGET_ROWS, 4, WTACRS_SOURCE_PREDICTED); }

@@ -40,15 +40,15 @@ static void mark(void) {
 
 static void handles(void) {
   wtacrs_context *other = NULL, *kept_handle;
-  EXPECT(NULL_POINTER, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL));
-  EXPECT(INVALID_ENUM, wtacrs_context_create(2, 0, &other));
-  EXPECT(INVALID_ENUM, wtacrs_context_create(-1, 0, &other));
-  EXPECT(INVALID_ENUM, wtacrs_context_create(WTACRS_DEVICE_FORCE_32_BITS, 0, &other));
-  EXPECT(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_DEVICE_CPU, 1, &other));
-  EXPECT(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_DEVICE_CUDA, -2, &other));
-  EXPECT(NO_DEVICE, wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, &other));
-  EXPECT(NO_DEVICE, wtacrs_context_create(WTACRS_DEVICE_CUDA, -1, &other));
-  EXPECT(MISALIGNED, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, shifted(scratch, 1)));
+  EXPECT(NULL_POINTER, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, NULL));
+  EXPECT(INVALID_ENUM, wtacrs_context_create(2, 0, NULL, &other));
+  EXPECT(INVALID_ENUM, wtacrs_context_create(-1, 0, NULL, &other));
+  EXPECT(INVALID_ENUM, wtacrs_context_create(WTACRS_DEVICE_FORCE_32_BITS, 0, NULL, &other));
+  EXPECT(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_DEVICE_CPU, 1, NULL, &other));
+  EXPECT(INVALID_ARGUMENT, wtacrs_context_create(WTACRS_DEVICE_CUDA, -2, NULL, &other));
+  EXPECT(NO_DEVICE, wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, NULL, &other));
+  EXPECT(NO_DEVICE, wtacrs_context_create(WTACRS_DEVICE_CUDA, -1, NULL, &other));
+  EXPECT(MISALIGNED, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, shifted(scratch, 1)));
   REQUIRE(other == NULL);
 
   EXPECT(OK, wtacrs_context_destroy(NULL));
@@ -59,11 +59,11 @@ static void handles(void) {
   EXPECT(OK, wtacrs_tensor_mul_destroy(NULL));
   EXPECT(OK, wtacrs_tensor_mul_plan_destroy(NULL));
 
-  EXPECT(OK, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &other));
+  EXPECT(OK, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &other));
   kept_handle = other;
   EXPECT(OK, wtacrs_context_destroy(other));
   EXPECT(INVALID_HANDLE, wtacrs_context_destroy(other));
-  EXPECT(OK, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &other));
+  EXPECT(OK, wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &other));
   REQUIRE(other != kept_handle); /* numbers are not used again */
   EXPECT(INVALID_HANDLE, ROW_NORMS(kept_handle, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, norms));
   EXPECT(OK, wtacrs_context_destroy(other));
@@ -103,6 +103,7 @@ static void descriptions(void) {
   EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_source(layer, WTACRS_SOURCE_CACHED, -0.5));
   EXPECT(INVALID_ARGUMENT, wtacrs_layer_set_source(layer, WTACRS_SOURCE_CACHED, NAN));
   EXPECT(NULL_POINTER, wtacrs_layer_set_source(NULL, WTACRS_SOURCE_CACHED, 0.5));
+  EXPECT(OK, wtacrs_layer_set_source(layer, WTACRS_SOURCE_INPUT, NAN)); /* ignored */
   EXPECT(INVALID_ENUM, wtacrs_layer_set_precision(layer, 2));
   EXPECT(INVALID_ENUM, wtacrs_layer_set_precision(layer, -1));
   EXPECT(NULL_POINTER, wtacrs_layer_set_precision(NULL, WTACRS_PRECISION_TF32));
@@ -638,18 +639,20 @@ static void batched(void) {
 
 static void last_error(void) {
   char words[8] = "1234567", one[1] = {'x'};
-  size_t needed = 0;
+  wtacrs_error_info info = {.size = sizeof info};
   EXPECT(NULL_POINTER, wtacrs_plan_get_info(NULL, NULL));
-  EXPECT(OK, wtacrs_last_error(NULL, 0, &needed));
-  REQUIRE(needed > sizeof words);
+  EXPECT(OK, wtacrs_last_error(NULL, 0, &info));
+  REQUIRE(info.text_bytes > sizeof words && info.status == WTACRS_STATUS_NULL_POINTER && info.index == SIZE_MAX);
   EXPECT(OK, wtacrs_last_error(words, sizeof words, NULL));
   REQUIRE(strcmp(words, "wtacrs_") == 0);
   EXPECT(OK, wtacrs_last_error(one, 1, NULL));
   REQUIRE(one[0] == 0);
   EXPECT(NULL_POINTER, wtacrs_last_error(NULL, 3, NULL));
-  needed = 55;
-  EXPECT(OVERLAP, wtacrs_last_error((char *)&needed, sizeof needed, &needed));
-  REQUIRE(needed == 55);
+  info.text_bytes = 55;
+  EXPECT(OVERLAP, wtacrs_last_error((char *)&info, sizeof info, &info));
+  info.size = 8;
+  EXPECT(INVALID_ARGUMENT, wtacrs_last_error(words, sizeof words, &info));
+  REQUIRE(info.text_bytes == 55 && strcmp(words, "wtacrs_") == 0);
   REQUIRE(strcmp(wtacrs_status_string(-1), "unknown status") == 0 &&
           strcmp(wtacrs_status_string(99), "unknown status") == 0);
 }
@@ -659,9 +662,9 @@ static float expected_dw[IN * OUT];
 static void *one_thread(void *unused) {
   (void)unused;
   char words[64];
-  size_t needed = 99;
-  EXPECT(OK, wtacrs_last_error(words, sizeof words, &needed));
-  REQUIRE(needed == 1 && words[0] == 0); /* its own */
+  wtacrs_error_info info = {.size = sizeof info};
+  EXPECT(OK, wtacrs_last_error(words, sizeof words, &info));
+  REQUIRE(info.text_bytes == 1 && words[0] == 0 && info.status == WTACRS_STATUS_OK); /* its own */
   unsigned char *s = aligned(saved_bytes), *w = aligned(backward_bytes);
   float mine[IN * OUT];
   for (int i = 0; i < 50; i++) {
@@ -677,7 +680,7 @@ static void *one_thread(void *unused) {
 static void threads(void) {
   EXPECT(OK, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes));
   EXPECT(OK, BACKWARD(plan, saved, saved_bytes, dz, OUT, expected_dw, OUT, 0, NULL, NULL, scratch, backward_bytes));
-  EXPECT(INVALID_ENUM, wtacrs_context_create(7, 0, &context));
+  EXPECT(INVALID_ENUM, wtacrs_context_create(7, 0, NULL, &context));
   pthread_t thread[2];
   for (int i = 0; i < 2; i++) REQUIRE(pthread_create(&thread[i], NULL, one_thread, NULL) == 0);
   for (int i = 0; i < 2; i++) REQUIRE(pthread_join(thread[i], NULL) == 0);
@@ -687,7 +690,7 @@ static void threads(void) {
 static void panics(void) {
   setenv("WTACRS_TEST_PANIC", "wtacrs_plan_forward", 1);
   UNTOUCHED(PANIC, FORWARD(plan, h, IN, NULL, NULL, saved, saved_bytes));
-  REQUIRE(strstr(error_text(), "wtacrs_plan_forward: panicked: asked for") != NULL);
+  REQUIRE(strstr(error_text(), "wtacrs_plan_forward: panicked at ") != NULL);
   EXPECT(OK, wtacrs_plan_destroy(NULL)); /* others are not touched */
   setenv("WTACRS_TEST_PANIC", "wtacrs_plan_backward", 1);
   UNTOUCHED(PANIC, BACKWARD(plan, saved, saved_bytes, dz, OUT, dw, OUT, 0, norms, bias, scratch, backward_bytes));
@@ -701,7 +704,7 @@ int main(void) {
   setenv("CUDA_VISIBLE_DEVICES", "", 1); /* no GPU, even where there is one */
   for (int i = 0; i < TOKENS * IN; i++) h[i] = (float)((i * 37) % 19) / 9 - 1;
   for (int i = 0; i < TOKENS * OUT; i++) dz[i] = (float)((i * 23) % 17) / 8 - 1;
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT);
   norms_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_NORMS);
   cached_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_CACHED);

@@ -194,7 +194,7 @@ int main(void) {
   for (int i = 0; i < 12; i++) a[i] = (float)(i % 5) - 2;
   for (int i = 0; i < 15; i++) b[i] = (float)(i % 7) - 3;
   for (int i = 0; i < 20; i++) g[i] = (float)(i % 3) - 1;
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   CHECK(wtacrs_context_norms(context, WTACRS_AXIS_ROWS, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, input_norms, NULL));
   on = equip(make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT));
   make_product();

@@ -44,7 +44,7 @@ static wtacrs_status unsupported(void) {
 }
 static wtacrs_status device_mismatch(void) { return tensor(2, 2); }
 /* The test's own libcuda.so.1 makes of CUDA what the environment says. */
-static wtacrs_status cuda(void) { return wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, &context); }
+static wtacrs_status cuda(void) { return wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, NULL, &context); }
 static wtacrs_status corrupted(void) { return memset(on.saved, 0, 64), selection(); }
 static wtacrs_status version_mismatch(void) {
   CHECK(ok());
@@ -95,7 +95,7 @@ static const struct {
 int main(int argc, char **argv) {
   REQUIRE(argc == 2);
   for (int i = 0; i < TOKENS * FEATURES; i++) h[i] = (float)(i + 1);
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   layer = describe(TOKENS, FEATURES, FEATURES, WTACRS_BUDGET_ROWS, 4, WTACRS_SOURCE_INPUT);
   wtacrs_plan *plan;
   CHECK(wtacrs_plan_create(context, layer, &plan));
@@ -103,9 +103,10 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
     if (strcmp(argv[1], table[i].name) != 0) continue;
     wtacrs_status status = table[i].produce();
-    size_t bytes;
-    wtacrs_last_error(NULL, 0, &bytes);
-    printf("%d %s\n", status, (bytes > 1) == (status != WTACRS_STATUS_OK) ? "" : "without a last error");
+    wtacrs_error_info info = {.size = sizeof info};
+    wtacrs_last_error(NULL, 0, &info);
+    int agrees = (info.text_bytes > 1) == (status != WTACRS_STATUS_OK) && info.status == status;
+    printf("%d %s\n", status, agrees ? "" : "without its last error");
     return 0;
   }
   printf("no call for %s\n", argv[1]);

@@ -229,7 +229,7 @@ static void tensor_mul(int64_t batch) {
 }
 
 int main(void) {
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   linear();
   no_tokens();
   tensor_mul(BATCH);

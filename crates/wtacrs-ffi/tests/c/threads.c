@@ -162,7 +162,7 @@ static void *make_and_destroy(void *unused) {
 int main(void) {
   for (int i = 0; i < TOKENS * IN; i++) h[i] = (float)((i * 37) % 19) / 9 - 1;
   for (int i = 0; i < TOKENS * OUT; i++) dz[i] = (float)((i * 23) % 17) / 8 - 1;
-  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, &context));
+  CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT);
   predicted_plan = make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_PREDICTED);
   info = info_of(plan);
@@ -176,7 +176,7 @@ int main(void) {
   CHECK(wtacrs_norm_cache_create(context, SIZE_MAX, SIZE_MAX, &cache));
 
   wtacrs_context *none;
-  EXPECT(INVALID_ENUM, wtacrs_context_create(7, 0, &none));
+  EXPECT(INVALID_ENUM, wtacrs_context_create(7, 0, NULL, &none));
   in_threads(steps, NULL);
   in_threads(predict, NULL);
   updates_lose_nothing();

@@ -27,7 +27,7 @@ pub fn last_error() -> String {
 pub fn context(device: wtacrs_device, ordinal: i32) -> *mut wtacrs_context {
     let mut context = null_mut();
     // SAFETY: an output of one pointer.
-    check(unsafe { wtacrs_context_create(device, ordinal, &mut context) });
+    check(unsafe { wtacrs_context_create(device, ordinal, null(), &mut context) });
     context
 }
 
