@@ -357,10 +357,8 @@ fn a_driver_that_fails_is_quoted_in_its_own_words() {
     ));
     let mut none = null_mut();
     // SAFETY: an output of one pointer.
-    assert_eq!(
-        unsafe { wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, std::ptr::null(), &mut none) },
-        WTACRS_STATUS_CUDA_ERROR
-    );
+    let refused = unsafe { wtacrs_context_create(WTACRS_DEVICE_CUDA, 0, std::ptr::null(), &mut none) };
+    assert_eq!(refused, WTACRS_STATUS_CUDA_ERROR);
     assert_eq!(last_error(), "wtacrs_context_create: cuModuleLoadDataEx failed with CUDA_ERROR_FAKE (999)");
     use_driver(Arc::new(Installation::new(Fake { fails: Some("cuLaunchKernel"), ..Fake::default() }).expect("opens")));
     let context = context(WTACRS_DEVICE_CUDA, 0);
