@@ -84,6 +84,11 @@ impl Progress {
         Self { bar: bar.with_style(ProgressStyle::default_bar()) }
     }
 
+    /// There are fewer parts than were expected.
+    pub(crate) fn drop_parts(&self, parts: usize) {
+        self.bar.dec_length(parts as u64);
+    }
+
     /// One more part is done.
     pub(crate) fn advance(&self) {
         if self.bar.is_hidden() && self.bar.elapsed() > PATIENCE {

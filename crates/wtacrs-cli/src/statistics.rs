@@ -9,12 +9,17 @@ use std::time::Duration;
 
 /// An error of at most this many times the exact product's own counts as rounding.
 const ROUNDING_MARGIN: f64 = 2.0;
+/// An error of at most this many times the measured rounding of an estimate is not told from it: with less distance,
+/// the rounding, which repeats from trial to trial, would show as a bias.
+const INDISTINCT_MARGIN: f64 = 10.0;
 
 /// The exact matrix g in f64, and the error of rounding alone.
 #[derive(Clone, Debug)]
 pub struct Reference {
     exact: Array2<f64>,
     squared_norm: f64,
+    /// ‖rounded − g‖²_F.
+    squared_rounding: f64,
     /// Squared errors up to this count as 0, so that a design that keeps everything has no error.
     negligible: f64,
 }
@@ -23,13 +28,23 @@ impl Reference {
     /// From g, and the same product in the arithmetic of the estimates.
     pub fn new(exact: Array2<f64>, rounded: ArrayView2<'_, f32>) -> Self {
         let squared_norm = exact.iter().map(|v| v * v).sum();
-        let rounding = squared_distance(&exact, rounded);
-        Self { exact, squared_norm, negligible: ROUNDING_MARGIN.powi(2) * rounding }
+        let squared_rounding = squared_distance(&exact, rounded);
+        Self { exact, squared_norm, squared_rounding, negligible: ROUNDING_MARGIN.powi(2) * squared_rounding }
     }
 
     /// ‖g‖²_F.
     pub fn squared_norm(&self) -> f64 {
         self.squared_norm
+    }
+
+    /// ‖rounded − g‖_F / ‖g‖_F of the exact product, for a g that is not zero.
+    pub fn relative_rounding(&self) -> f64 {
+        (self.squared_rounding / self.squared_norm).sqrt()
+    }
+
+    /// The largest absolute value of g.
+    pub fn largest(&self) -> f64 {
+        self.exact.iter().fold(0.0, |largest, value| value.abs().max(largest))
     }
 
     /// Whether the product in the arithmetic of the estimates is within f32's range.
@@ -58,6 +73,20 @@ pub struct ErrorSummary {
     /// ‖mean ĝ − g‖² / mean ‖ĝ − g‖²: 1 if every error is the same, 1/trials on average if they are independent and
     /// without bias; `None` if there is no error.
     pub bias_share: Option<f64>,
+}
+
+impl ErrorSummary {
+    /// The same without error, if that could be rounding alone. `in_f64` is what `estimate`, one of those that were added,
+    /// is without rounding.
+    #[must_use]
+    pub fn without_rounding(self, in_f64: &Array2<f64>, estimate: ArrayView2<'_, f32>) -> Self {
+        let last_place: f64 = in_f64.iter().map(|value| (value * f64::from(f32::EPSILON)).powi(2)).sum();
+        let rounding = squared_distance(in_f64, estimate).max(last_place);
+        if self.mean_squared > INDISTINCT_MARGIN.powi(2) * rounding {
+            return self;
+        }
+        Self { mean_squared: 0.0, rel_error: 0.0, rel_error_sd: 0.0, bias_share: None }
+    }
 }
 
 impl<'a> Errors<'a> {
@@ -177,6 +206,27 @@ mod tests {
         errors.add(rounded.view());
         let summary = errors.summary();
         assert_eq!((summary.rel_error, summary.rel_error_sd, summary.bias_share), (0.0, 0.0, None));
+    }
+
+    #[test]
+    fn an_error_that_could_be_rounding_is_none() {
+        let reference = reference();
+        let summary = |by: f32| {
+            let mut errors = Errors::new(&reference);
+            let estimate = array![[3.0 + by, 0.0], [0.0, 4.0]];
+            errors.add(estimate.view());
+            errors.add(estimate.view());
+            (errors.summary(), errors.summary().without_rounding(&array![[3.0, 0.0], [0.0, 4.0]], estimate.view()))
+        };
+        // The estimate should have been g itself, so that all of its error is rounding.
+        let (before, after) = summary(1e-6);
+        assert!(before.rel_error > 0.0 && before.bias_share == Some(1.0));
+        assert_eq!((after.mean_squared, after.rel_error, after.rel_error_sd, after.bias_share), (0.0, 0.0, 0.0, None));
+        // One rounded in its last place, and twenty times as far off.
+        let mut errors = Errors::new(&reference);
+        let estimate = array![[3.0, 0.0], [0.0, 4.000_02]];
+        errors.add(estimate.view());
+        assert_eq!(errors.summary().without_rounding(&estimate.mapv(f64::from), estimate.view()), errors.summary());
     }
 
     #[test]

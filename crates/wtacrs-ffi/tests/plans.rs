@@ -74,6 +74,19 @@ impl Room {
     }
 }
 
+/// `wtacrs memory --tokens 200 --in-features 40 --budget 0.3` counts the same, as its test `the_bytes_of_a_plan` expects.
+#[test]
+fn plan_info_reports_the_bytes_that_the_command_counts() {
+    let context = context(WTACRS_DEVICE_CPU, 0);
+    let (plan, info) = plan(context, WTACRS_SOURCE_NORMS, WTACRS_DTYPE_BF16, WTACRS_PRECISION_F32);
+    assert_eq!((TOKENS, IN, info.saved_bytes), (200, 40, 5632));
+    // SAFETY: handles are never followed.
+    unsafe {
+        check(wtacrs_plan_destroy(plan));
+        check(wtacrs_context_destroy(context));
+    }
+}
+
 #[test]
 fn layers_need_what_their_plans_report() {
     for dtype in [WTACRS_DTYPE_F32, WTACRS_DTYPE_F16, WTACRS_DTYPE_BF16] {

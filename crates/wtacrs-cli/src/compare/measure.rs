@@ -5,6 +5,7 @@
 //! number of threads.
 
 use super::report::{DesignReport, LayerReport, StepTimes};
+use super::terms::{BLOCK, Terms};
 use crate::input::{Layer, with_values};
 use crate::labels::{BudgetReport, WeightSource};
 use crate::statistics::{Errors, Reference, mean, median_ms};
@@ -16,15 +17,19 @@ use wtacrs_core::product::{self, Scratch, ShapeError, Update};
 use wtacrs_core::sampling::DEFAULT_MIX;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, BudgetError, Keep, Weights, WeightsError};
-use wtacrs_core::theory::{self, OuterProducts};
+use wtacrs_core::theory;
 
-/// The sources of weights that one recorded step allows, in the order of tables.
-pub const SOURCES: [WeightSource; 3] = [WeightSource::Exact, WeightSource::Stale, WeightSource::Input];
+/// The sources of weights that one recorded step allows, in the order of tables: first what training has, then what no
+/// forward pass knows.
+pub const SOURCES: [WeightSource; 3] = [WeightSource::Stale, WeightSource::Exact, WeightSource::Input];
 /// Steps outside the trials are timed at least so often, and for at least so long.
 const FEWEST_TIMINGS: usize = 9;
 const TIMING_SPAN: Duration = Duration::from_millis(100);
 /// Below this share of ‖g‖², crs's variance is the rounding of its closed form.
 const LEAST_CRS_VARIANCE: f64 = 1e-12;
+/// Where f32 rounds more than this share of ‖g‖ away, the last digit of a table's errors would be rounding. An error
+/// below it may be rounding, too, and is looked at.
+const MOST_ROUNDING: f64 = 1e-3;
 
 /// What to compare, and how thoroughly.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +69,32 @@ pub enum MeasureError {
     /// The exact product does not fit f32.
     #[error("the exact dW overflows f32")]
     Overflow,
+    /// f32 has no digits left for the exact product.
+    #[error(
+        "dW underflows f32, in which estimates are made: its largest element is {largest:.1e}. Multiply dZ by a constant, \
+         which changes no relative error"
+    )]
+    Underflow {
+        /// The largest absolute value of dW.
+        largest: f64,
+    },
+    /// The terms of the exact product cancel, so that estimates in f32 consist of rounding.
+    #[error(
+        "dW cancels to rounding: ‖dW‖ is {norm:.1e}, but its terms' norms ‖h_i‖·‖dz_i‖ add up to {sum_of_norms:.1e}, so f32 \
+         has no digits left for it and no error can be relative to it"
+    )]
+    Cancelled {
+        /// ‖dW‖_F in f64.
+        norm: f64,
+        /// Σ‖h_i‖·‖dz_i‖.
+        sum_of_norms: f64,
+    },
+    /// Too little memory for the measurement.
+    #[error("measuring needs {bytes} bytes of memory beside the layer, which are not to be had")]
+    NotEnoughMemory {
+        /// Those bytes.
+        bytes: usize,
+    },
 }
 
 /// Measures on the current rayon pool, and calls `progress` after every result.
@@ -80,6 +111,7 @@ pub fn measure(
 ) -> Result<LayerReport, MeasureError> {
     let norms = layer.dz_norm_prev.as_deref();
     with_values!(&layer.h, h => with_values!(&layer.dz, dz => {
+        check_memory(h, dz, plan)?;
         PreparedLayer::new(h.view(), dz.view(), norms)?.measure_all(file, sources, plan, progress)
     }))
 }
@@ -88,8 +120,7 @@ pub fn measure(
 struct PreparedLayer<'a, T, U> {
     h: ArrayView2<'a, T>,
     dz: ArrayView2<'a, U>,
-    h_f64: Array2<f64>,
-    dz_f64: Array2<f64>,
+    terms: Terms<'a, T, U>,
     h_norms: Vec<f32>,
     dz_norms: Vec<f32>,
     cached_norms: Option<Vec<Option<f32>>>,
@@ -110,18 +141,19 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
         let exact_ms =
             time_repeatedly(|| product::exact_weight_gradient(h, dz, rounded.view_mut(), Update::Overwrite))?;
 
-        let (h_f64, dz_f64) = (h.mapv(|v| f64::from(v.widen())), dz.mapv(|v| f64::from(v.widen())));
-        let mut exact = Array2::zeros(dw_shape);
-        product::exact_weight_gradient(h_f64.view(), dz_f64.view(), exact.view_mut(), Update::Overwrite)?;
-        let reference = Reference::new(exact, rounded.view());
+        let terms = Terms::new(h, dz)?;
+        let reference = Reference::new(terms.sum()?, rounded.view());
         if !reference.is_finite() {
             return Err(MeasureError::Overflow);
         }
         if reference.squared_norm() == 0.0 {
             return Err(MeasureError::ZeroGradient);
         }
+        if reference.relative_rounding() > MOST_ROUNDING {
+            return Err(lost_to_rounding(&reference, &terms, h.nrows() * rounded.len()));
+        }
         let cached_norms = dz_norm_prev.map(|norms| norms.iter().copied().map(Some).collect());
-        Ok(Self { h, dz, h_f64, dz_f64, h_norms, dz_norms, cached_norms, reference, norms_ms, exact_ms })
+        Ok(Self { h, dz, terms, h_norms, dz_norms, cached_norms, reference, norms_ms, exact_ms })
     }
 
     fn measure_all(
@@ -166,8 +198,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
     }
 
     fn crs_variance(&self, weights: &Weights, budget: Budget) -> Option<f64> {
-        let contributions = OuterProducts { x: self.h_f64.view(), y: self.dz_f64.view() };
-        let variance = theory::crs_variance(weights, budget, &contributions);
+        let variance = theory::crs_variance(weights, budget, &self.terms);
         (variance > LEAST_CRS_VARIANCE * self.reference.squared_norm()).then_some(variance)
     }
 
@@ -187,7 +218,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
         let mut estimate = Array2::zeros((self.h.ncols(), self.dz.ncols()));
         let mut scratch = Scratch::new();
         let mut errors = Errors::new(&self.reference);
-        let (mut winners, mut kept) = (0, Vec::new());
+        let (mut winners, mut kept, mut last) = (0, Vec::new(), Vec::new());
         let (mut select, mut gather, mut product) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..trials {
             let selection = timed(&mut select, || -> Result<_, MeasureError> {
@@ -204,10 +235,15 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
             errors.add(estimate.view());
             winners = selection.winners();
             kept.push(selection.len() as f64);
+            last.clear();
+            last.extend(selection.iter());
         }
-        let summary = errors.summary();
+        let mut summary = errors.summary();
         if !summary.mean_squared.is_finite() {
             return Err(MeasureError::Overflow);
+        }
+        if summary.mean_squared > 0.0 && summary.rel_error < MOST_ROUNDING {
+            summary = summary.without_rounding(&self.terms.weighted_sum(&last)?, estimate.view());
         }
         Ok(DesignReport {
             weights: source,
@@ -228,6 +264,47 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
                 exact: self.exact_ms,
             },
         })
+    }
+}
+
+/// Refuses a layer for whose measurement there is no memory. Without this, the first allocation that fails would end the
+/// command without a word on what is needed.
+fn check_memory<T: Element, U: Element>(h: &Array2<T>, dz: &Array2<U>, plan: &Plan) -> Result<(), MeasureError> {
+    let (tokens, in_features, out_features) = (h.nrows(), h.ncols(), dz.ncols());
+    let kept = plan.budgets.iter().filter_map(|keep| keep.budget(tokens).ok()).map(Budget::get).max().unwrap_or(0);
+    let bytes = |numbers: [usize; 3]| numbers.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
+    let wide = |is_wide: bool, rows, columns| if is_wide { 0 } else { bytes([rows, columns, size_of::<f32>()]) };
+    // The exact product in f64 and f32, the sum of the errors, an estimate, and one in f64.
+    let products = bytes([in_features, out_features, 3 * size_of::<f64>() + 2 * size_of::<f32>()]);
+    let block = bytes([BLOCK.min(tokens), in_features.saturating_add(out_features), size_of::<f64>()]);
+    // For the exact product H and dZ in f32; after it, the kept rows of H, in its type and in f32, and those of dZ.
+    let exact = [wide(T::IS_ACCUMULATOR, tokens, in_features), wide(U::IS_ACCUMULATOR, tokens, out_features)];
+    let estimate = [
+        bytes([kept, in_features, size_of::<T>()]),
+        wide(T::IS_ACCUMULATOR, kept, in_features),
+        bytes([kept, out_features, size_of::<f32>()]),
+    ];
+    let sum = |parts: &[usize]| parts.iter().fold(0_usize, |sum, &part| sum.saturating_add(part));
+    let bytes = sum(&[products, block, sum(&exact).max(sum(&estimate))]);
+    match Vec::<u8>::new().try_reserve_exact(bytes) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(MeasureError::NotEnoughMemory { bytes }),
+    }
+}
+
+/// Why f32 has no digits left for the exact product: each of its roundings, so many, is either of a tiny number or of a
+/// large sum.
+fn lost_to_rounding<T, U>(reference: &Reference, terms: &Terms<'_, T, U>, roundings: usize) -> MeasureError
+where
+    T: Element<Accumulator = f32>,
+    U: Element<Accumulator = f32>,
+{
+    let sum_of_norms = terms.sum_of_norms();
+    let of_tiny_numbers = f64::from(f32::MIN_POSITIVE) * f64::from(f32::EPSILON) * (roundings as f64).sqrt();
+    if of_tiny_numbers > f64::from(f32::EPSILON) * sum_of_norms {
+        MeasureError::Underflow { largest: reference.largest() }
+    } else {
+        MeasureError::Cancelled { norm: reference.squared_norm().sqrt(), sum_of_norms }
     }
 }
 

@@ -3,18 +3,19 @@
 mod figure;
 pub mod measure;
 pub mod report;
+mod terms;
 
 use self::measure::{MeasureError, Plan, SOURCES};
 use self::report::LayerReport;
 use crate::figure::{FigureError, FigureFile};
-use crate::input::{InputError, Keys, Layer, read_npy, read_safetensors};
+use crate::input::{self, Bytes, InputError, Keys, Layer, SourceError, read_npy, read_safetensors};
 use crate::labels::{WeightSource, WeightSources};
 use crate::run::{self, Format, Progress, RunArgs, RunError};
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::{fs, io};
 use wtacrs_core::Keep;
 use wtacrs_core::sampling::design::{BuiltIn, UnknownDesign};
 
@@ -35,20 +36,20 @@ JSON: an array with one object for each layer,
    kept, trials, rel_error, rel_error_sd, bias_ratio, variance_vs_crs,
    time_ms: {norms, select, gather, product, exact}}]}
 With g = dW exact in f64, and ĝ an estimate made in the layer's own types:
-  weights          exact, stale or input
+  weights          stale, exact or input
   fraction         the share of the tokens to keep that was asked for; null where a count was
   budget           the number of tokens to keep, k; budget_share is k / tokens
   winners          tokens of the budget that are kept for certain
   kept             distinct rows kept, mean over the trials
   trials           estimates made: as asked for, at most 9 where all are equal because the design draws nothing (top-k)
-  rel_error        √(mean over trials of ‖ĝ − g‖² / ‖g‖²), Frobenius norms; 0 if no larger than rounding
+  rel_error        √(mean over trials of ‖ĝ − g‖² / ‖g‖²), Frobenius norms; 0 if it could be rounding alone
   rel_error_sd     standard deviation over trials of ‖ĝ − g‖ / ‖g‖
   bias_ratio       ‖mean ĝ − g‖² / (mean ‖ĝ − g‖² / trials): about 1 if unbiased, up to trials if biased; null if no error
   variance_vs_crs  mean ‖ĝ − g‖² / the variance of plain column-row sampling, in closed form; null if that is 0
   time_ms          medians in milliseconds; norms of H and dZ, exact is the exact product
 CSV has the same numbers, one line for each result.
 
-Exit code: 0, or 2 if an argument, a file or a layer is refused.";
+Exit code: 0, or 2 if an argument, a file or a layer is refused. Results of the files before it are still printed.";
 
 /// Arguments of `wtacrs compare`.
 #[derive(Debug, Args)]
@@ -57,7 +58,7 @@ pub struct CompareArgs {
     /// safetensors files, or two .npy files, H and then dZ [default: a real layer that comes with the command]
     ///
     /// H is tokens × in_features and dZ tokens × out_features, in f32, f16 or bf16. In .npy files bf16 is V2, as
-    /// ml_dtypes stores it, and f64 is rounded to f32.
+    /// ml_dtypes stores it, and f64 is rounded to f32. "-" reads a safetensors file from standard input.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -69,9 +70,9 @@ pub struct CompareArgs {
     #[arg(long, value_name = "NAME,…", default_value = "all")]
     pub design: Designs,
 
-    /// Sources of the weights: exact (‖H‖·‖dZ‖), stale (‖H‖ and previous norms of dZ), input (‖H‖ alone), or all
+    /// Sources of the weights: stale (‖H‖ and previous norms of dZ), exact (‖H‖·‖dZ‖), input (‖H‖ alone), or all
     ///
-    /// The default is exact, and stale if the file has the previous norms.
+    /// The default is exact, and before it stale if the file has the previous norms.
     #[arg(long, value_name = "NAME,…", value_parser = |names: &str| WeightSources::parse(names, &SOURCES))]
     pub weights: Option<WeightSources>,
 
@@ -127,14 +128,12 @@ impl FromStr for Designs {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompareError {
-    /// A file that cannot be read at all.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    /// A file that cannot be opened.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Standard input in the place of two files.
+    #[error("- stands for standard input, which can be read only once")]
+    StandardInputTwice,
     /// A file whose content is refused.
     #[error("{file}: {source}")]
     Input {
@@ -179,6 +178,13 @@ pub enum CompareError {
     Run(#[from] RunError),
 }
 
+/// Where a layer is read from.
+enum Source<'a> {
+    Bundled,
+    Safetensors(&'a Path),
+    Npy { h: &'a Path, dz: &'a Path, norms: Option<&'a Path> },
+}
+
 /// A layer, its name in reports, and the sources of weights to measure on it.
 struct NamedLayer {
     file: String,
@@ -186,43 +192,48 @@ struct NamedLayer {
     sources: Vec<WeightSource>,
 }
 
-/// Runs `wtacrs compare`: reads, measures, prints the results to standard output, and draws the figure.
+/// Runs `wtacrs compare`: reads and measures one layer after another, prints the results to standard output, and draws
+/// the figure.
 ///
 /// # Errors
 ///
-/// See [`CompareError`]. Nothing is printed unless all layers were measured.
+/// See [`CompareError`]. The results of layers before the one that is refused are printed and drawn.
 pub fn run(args: &CompareArgs) -> Result<(), CompareError> {
-    let layers = read_layers(args)?;
+    let sources = sources(args)?;
     let pool = run::thread_pool(args.run.threads)?;
-    let reports = pool.install(|| measure_all(&layers, args))?;
-    let text = match args.run.format {
-        Format::Table => report::tables(&reports, pool.current_num_threads()),
+    let mut reports = Vec::new();
+    let measured = pool.install(|| measure_all(&sources, args, &mut reports));
+    let shown = if reports.is_empty() { Ok(()) } else { show(&reports, args, pool.current_num_threads()) };
+    measured.and(shown)
+}
+
+fn show(reports: &[LayerReport], args: &CompareArgs, threads: usize) -> Result<(), CompareError> {
+    run::print(&match args.run.format {
+        Format::Table => report::tables(reports, threads),
         Format::Json => run::json(&reports)?,
-        Format::Csv => report::csv(&reports),
-    };
-    run::print(&text)?;
+        Format::Csv => report::csv(reports),
+    })?;
     if let Some(file) = &args.plot {
-        file.draw(&figure::figure(&reports))?;
+        file.draw(&figure::figure(reports))?;
     }
     Ok(())
 }
 
-fn read_layers(args: &CompareArgs) -> Result<Vec<NamedLayer>, CompareError> {
+/// The layers that the arguments name.
+fn sources(args: &CompareArgs) -> Result<Vec<Source<'_>>, CompareError> {
+    let paths = || args.files.iter().chain(&args.dz_norm_npy);
+    if paths().filter(|path| input::is_standard_input(path)).count() > 1 {
+        return Err(CompareError::StandardInputTwice);
+    }
     let npy = args.files.iter().find(|path| is_npy(path));
     match (args.files.as_slice(), npy, &args.dz_norm_npy) {
         ([h, dz], Some(_), norms) if is_npy(h) && is_npy(dz) => {
-            let file = format!("{} + {}", h.display(), dz.display());
-            let norms = norms.as_deref().map(read).transpose()?;
-            let layer = read_npy(&read(h)?, &read(dz)?, norms.as_deref());
-            Ok(vec![named(file, layer, "--dz-norm-npy", args)?])
+            Ok(vec![Source::Npy { h, dz, norms: norms.as_deref() }])
         }
         (_, Some(path), _) => Err(CompareError::UnpairedNpy { path: path.clone() }),
         (_, None, Some(path)) => Err(CompareError::NormsWithoutPair { path: path.clone() }),
-        ([], None, None) => Ok(vec![from_safetensors(BUNDLED_NAME.to_owned(), BUNDLED, &Keys::default(), args)?]),
-        (files, None, None) => {
-            let keys = keys(args);
-            files.iter().map(|path| from_safetensors(path.display().to_string(), &read(path)?, &keys, args)).collect()
-        }
+        ([], None, None) => Ok(vec![Source::Bundled]),
+        (files, None, None) => Ok(files.iter().map(|path| Source::Safetensors(path)).collect()),
     }
 }
 
@@ -230,56 +241,80 @@ fn is_npy(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy"))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CompareError> {
-    fs::read(path).map_err(|source| CompareError::Read { path: path.to_owned(), source })
-}
-
 fn keys(args: &CompareArgs) -> Keys {
     let dz_norm_prev = args.norm_key.clone().unwrap_or_else(|| Keys::default().dz_norm_prev);
     Keys { h: args.h_key.clone(), dz: args.dz_key.clone(), dz_norm_prev }
 }
 
-fn from_safetensors(file: String, bytes: &[u8], keys: &Keys, args: &CompareArgs) -> Result<NamedLayer, CompareError> {
-    named(file, read_safetensors(bytes, keys), &format!("tensor '{}'", keys.dz_norm_prev), args)
-}
-
-/// Chooses the sources of weights. `norms_at` is the flag or the tensor that a user would give previous norms by.
-fn named(
-    file: String,
-    layer: Result<Layer, InputError>,
-    norms_at: &str,
-    args: &CompareArgs,
-) -> Result<NamedLayer, CompareError> {
-    let layer = match layer {
-        Ok(layer) => layer,
-        Err(source) => return Err(CompareError::Input { file, source }),
-    };
-    let has_norms = layer.dz_norm_prev.is_some();
-    let sources = match &args.weights {
-        Some(sources) => sources.as_slice().to_vec(),
-        None if has_norms || args.norm_key.is_some() => vec![WeightSource::Exact, WeightSource::Stale],
-        None => vec![WeightSource::Exact],
-    };
-    if sources.contains(&WeightSource::Stale) && !has_norms {
-        return Err(CompareError::NoPreviousNorms { file, wanted: norms_at.to_owned() });
+impl Source<'_> {
+    /// Its name in reports.
+    fn name(&self) -> String {
+        match self {
+            Self::Bundled => BUNDLED_NAME.to_owned(),
+            Self::Safetensors(path) if input::is_standard_input(path) => "standard input".to_owned(),
+            Self::Safetensors(path) => path.display().to_string(),
+            Self::Npy { h, dz, .. } => format!("{} + {}", h.display(), dz.display()),
+        }
     }
-    Ok(NamedLayer { file, layer, sources })
+
+    fn read(&self, args: &CompareArgs) -> Result<NamedLayer, CompareError> {
+        let from = |file: Box<dyn Bytes>, keys: &Keys| {
+            self.named(read_safetensors(file, keys), &format!("tensor '{}'", keys.dz_norm_prev), args)
+        };
+        match self {
+            Self::Bundled => from(Box::new(Cursor::new(BUNDLED)), &Keys::default()),
+            Self::Safetensors(path) => from(input::open(path)?, &keys(args)),
+            Self::Npy { h, dz, norms } => {
+                let norms = norms.map(input::open).transpose()?;
+                self.named(read_npy(input::open(h)?, input::open(dz)?, norms), "--dz-norm-npy", args)
+            }
+        }
+    }
+
+    /// Chooses the sources of weights. `norms_at` is the flag or the tensor that a user would give previous norms by.
+    fn named(
+        &self,
+        layer: Result<Layer, InputError>,
+        norms_at: &str,
+        args: &CompareArgs,
+    ) -> Result<NamedLayer, CompareError> {
+        let file = self.name();
+        let layer = match layer {
+            Ok(layer) => layer,
+            Err(source) => return Err(CompareError::Input { file, source }),
+        };
+        let has_norms = layer.dz_norm_prev.is_some();
+        let sources = match &args.weights {
+            Some(sources) => sources.as_slice().to_vec(),
+            None if has_norms || args.norm_key.is_some() => vec![WeightSource::Stale, WeightSource::Exact],
+            None => vec![WeightSource::Exact],
+        };
+        if sources.contains(&WeightSource::Stale) && !has_norms {
+            return Err(CompareError::NoPreviousNorms { file, wanted: norms_at.to_owned() });
+        }
+        Ok(NamedLayer { file, layer, sources })
+    }
 }
 
-fn measure_all(layers: &[NamedLayer], args: &CompareArgs) -> Result<Vec<LayerReport>, CompareError> {
+/// Reads and measures one layer after another, so that only one is in memory. `reports` has those that were measured
+/// before an error.
+fn measure_all(layers: &[Source<'_>], args: &CompareArgs, reports: &mut Vec<LayerReport>) -> Result<(), CompareError> {
     let plan = Plan {
         budgets: args.budget.clone(),
         designs: args.design.0.clone(),
         trials: args.trials as usize,
         seed: args.seed,
     };
-    let sources: usize = layers.iter().map(|layer| layer.sources.len()).sum();
-    let progress = Progress::new(sources * plan.budgets.len() * plan.designs.len());
-    let reports = layers.iter().map(|NamedLayer { file, layer, sources }| {
-        measure::measure(file, layer, sources, &plan, &|| progress.advance())
-            .map_err(|source| CompareError::Measure { file: file.clone(), source })
-    });
-    reports.collect()
+    let of_source = plan.budgets.len() * plan.designs.len();
+    let most = args.weights.as_ref().map_or(2, |sources| sources.as_slice().len());
+    let progress = Progress::new(layers.len() * most * of_source);
+    for source in layers {
+        let NamedLayer { file, layer, sources } = source.read(args)?;
+        progress.drop_parts((most - sources.len()) * of_source);
+        let report = measure::measure(&file, &layer, &sources, &plan, &|| progress.advance());
+        reports.push(report.map_err(|source| CompareError::Measure { file, source })?);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

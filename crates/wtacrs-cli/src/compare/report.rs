@@ -54,7 +54,7 @@ pub struct LayerReport {
 /// One design at one budget with one source of weights.
 #[derive(Clone, Debug, Serialize)]
 pub struct DesignReport {
-    /// "exact", "stale" or "input".
+    /// "stale", "exact" or "input".
     pub weights: WeightSource,
     /// The design's name.
     #[serde(serialize_with = "as_name")]
@@ -69,7 +69,7 @@ pub struct DesignReport {
     /// How many estimates were made: as many as the plan has, or a few where all are equal because the design draws
     /// nothing.
     pub trials: usize,
-    /// √(mean over the trials of ‖ĝ − g‖²_F / ‖g‖²_F). 0 if no larger than rounding.
+    /// √(mean over the trials of ‖ĝ − g‖²_F / ‖g‖²_F). 0 if it could be rounding alone.
     pub rel_error: f64,
     /// Standard deviation over the trials of ‖ĝ − g‖_F / ‖g‖_F.
     pub rel_error_sd: f64,
@@ -182,7 +182,7 @@ fn trials(results: &[DesignReport]) -> String {
 
 fn describe(source: WeightSource) -> &'static str {
     match source {
-        WeightSource::Exact => "exact weights, ‖H_i‖·‖dZ_i‖",
+        WeightSource::Exact => "exact weights, ‖H_i‖·‖dZ_i‖, which are known only after the backward pass",
         WeightSource::Predictor => "predictor weights, ‖H_i‖ times a guess of ‖dZ_i‖",
         WeightSource::Stale => "stale weights, ‖H_i‖ times ‖dZ_i‖ of the sample's last visit",
         WeightSource::Input => "input weights, ‖H_i‖ alone",

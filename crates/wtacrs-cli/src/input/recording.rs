@@ -4,16 +4,11 @@
 //! step. Opening reads and checks only the header, which says where each step is. So a file of any size takes the memory
 //! of one step. No bytes make the reader panic.
 
-use super::safetensors::{decode_values, unsupported};
-use super::{InputError, Matrix, Tensor};
-use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensorError};
-use std::io::{self, Read, Seek, SeekFrom};
-
-/// Bytes that hold the length of the header.
-const LENGTH_BYTES: u64 = 8;
-/// Longer headers are refused. At a hundred bytes for each tensor, this allows over a hundred thousand.
-const LONGEST_HEADER: u64 = 1 << 24;
+use super::safetensors::{Header, check_type, read_values};
+use super::tensor::{Described, Values};
+use super::{InputError, Matrix};
+use safetensors::Dtype;
+use std::io::{Read, Seek, SeekFrom};
 
 /// The names under which a safetensors file holds recorded steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,26 +54,9 @@ pub struct Step {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordingError {
-    /// Reading or seeking failed.
-    #[error("cannot be read: {0}")]
-    Read(#[from] io::Error),
-    /// A header, or a tensor as the header describes it, that is refused.
+    /// Reading failed, or a header, or a tensor as the header describes it, is refused.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// A header longer than any recording needs.
-    #[error("its header is {length} bytes long: at most {LONGEST_HEADER} are read")]
-    HeaderTooLong {
-        /// The length in the file.
-        length: u64,
-    },
-    /// A file that is shorter or longer than its header says.
-    #[error("the file is {found} bytes long, but by its header it must be {expected}")]
-    WrongFileLength {
-        /// The length by the header.
-        expected: u64,
-        /// The file's length.
-        found: u64,
-    },
     /// Not one entry for each step of H.
     #[error("{tensor} is for {found} steps, but H has {expected}")]
     StepMismatch {
@@ -112,12 +90,10 @@ pub enum RecordingError {
 /// A tensor with an equal part for each step.
 #[derive(Debug)]
 struct StepTensor {
-    name: String,
+    steps: usize,
+    /// The part of one step. Its place is where step 0 begins in the file.
+    step: Described<u64>,
     dtype: Dtype,
-    /// Of the part of one step.
-    shape: Vec<usize>,
-    /// Where step 0 begins in the file.
-    start: u64,
     step_bytes: usize,
 }
 
@@ -128,20 +104,19 @@ impl<R: Read + Seek> Recording<R> {
     ///
     /// Every [`RecordingError`] except those about values, which are not read yet.
     pub fn open(mut file: R, keys: &RecordingKeys) -> Result<Self, RecordingError> {
-        let (header, data_start) = read_header(&mut file)?;
-        let h = StepTensor::find(&header, &keys.h, data_start, 3, "steps × tokens × in_features")?;
-        let dz_norm = StepTensor::find(&header, &keys.dz_norm, data_start, 2, "steps × tokens")?;
-        let g_norm = StepTensor::find(&header, &keys.g_norm, data_start, 1, "one norm for each step")?;
-        let steps = |key: &str| header.info(key).and_then(|info| info.shape.first()).copied().unwrap_or(0);
-        let (expected, tokens, in_features) = (steps(&keys.h), h.shape[0], h.shape[1]);
-        for (tensor, key) in [(&dz_norm, &keys.dz_norm), (&g_norm, &keys.g_norm)] {
-            let found = steps(key);
-            if found != expected {
-                return Err(RecordingError::StepMismatch { tensor: tensor.name.clone(), found, expected });
+        let header = Header::read(&mut file)?;
+        let h = StepTensor::find(&header, &keys.h, 3, "steps × tokens × in_features")?;
+        let dz_norm = StepTensor::find(&header, &keys.dz_norm, 2, "steps × tokens")?;
+        let g_norm = StepTensor::find(&header, &keys.g_norm, 1, "one norm for each step")?;
+        let (expected, tokens, in_features) = (h.steps, h.step.shape[0], h.step.shape[1]);
+        for tensor in [&dz_norm, &g_norm] {
+            if tensor.steps != expected {
+                let (tensor, found) = (tensor.step.name.clone(), tensor.steps);
+                return Err(RecordingError::StepMismatch { tensor, found, expected });
             }
         }
-        if dz_norm.shape[0] != tokens {
-            let (tensor, found) = (dz_norm.name, dz_norm.shape[0]);
+        if dz_norm.step.shape[0] != tokens {
+            let (tensor, found) = (dz_norm.step.name, dz_norm.step.shape[0]);
             return Err(InputError::TokenMismatch { tensor, found, expected: tokens }.into());
         }
         Ok(Self { file, h, dz_norm, g_norm, steps: expected, tokens, in_features })
@@ -169,80 +144,37 @@ impl<R: Read + Seek> Recording<R> {
     /// The file cannot be read there, or a value is refused: see [`RecordingError`].
     pub fn read_step(&mut self, step: usize) -> Result<Step, RecordingError> {
         let refused = |source| RecordingError::Step { step, source };
-        let g_norm = self.g_norm.read(&mut self.file, step)?.values.into_f32()[0];
+        let g_norm = self.g_norm.read(&mut self.file, step)?.into_f32()[0];
         if !(g_norm.is_finite() && g_norm > 0.0) {
-            let tensor = self.g_norm.name.clone();
+            let tensor = self.g_norm.step.name.clone();
             return Err(RecordingError::InvalidGradientNorm { step, tensor, value: g_norm });
         }
-        let dz_norms = self.dz_norm.read(&mut self.file, step)?.into_norms().map_err(refused)?;
-        let h = self.h.read(&mut self.file, step)?.into_matrix().map_err(refused)?;
+        let dz_norms = self.dz_norm.read(&mut self.file, step)?;
+        let dz_norms = self.dz_norm.step.norms(dz_norms).map_err(refused)?;
+        let h = self.h.read(&mut self.file, step)?;
+        let h = self.h.step.matrix(h).map_err(refused)?;
         Ok(Step { h, dz_norms, g_norm })
     }
 }
 
-/// The header of a safetensors file, and the offset of the data after it.
-fn read_header<R: Read + Seek>(file: &mut R) -> Result<(Metadata, u64), RecordingError> {
-    let found = file.seek(SeekFrom::End(0))?;
-    file.rewind()?;
-    let mut length = [0; LENGTH_BYTES as usize];
-    if found < LENGTH_BYTES {
-        return Err(InputError::NotSafetensors(SafeTensorError::HeaderTooSmall).into());
-    }
-    file.read_exact(&mut length)?;
-    let length = u64::from_le_bytes(length);
-    if length > found - LENGTH_BYTES {
-        return Err(InputError::NotSafetensors(SafeTensorError::InvalidHeaderLength).into());
-    }
-    if length > LONGEST_HEADER {
-        return Err(RecordingError::HeaderTooLong { length });
-    }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header)?;
-    let header: Metadata = serde_json::from_slice(&header)
-        .map_err(|error| InputError::NotSafetensors(SafeTensorError::InvalidHeaderDeserialization(error)))?;
-    let data_start = LENGTH_BYTES + length;
-    let expected = data_start.saturating_add(header.data_len() as u64);
-    if expected != found {
-        return Err(RecordingError::WrongFileLength { expected, found });
-    }
-    Ok((header, data_start))
-}
-
 impl StepTensor {
-    fn find(
-        header: &Metadata,
-        key: &str,
-        data_start: u64,
-        dimensions: usize,
-        expected: &'static str,
-    ) -> Result<Self, InputError> {
-        let Some(TensorInfo { dtype, shape, data_offsets: (start, end) }) = header.info(key) else {
-            return Err(InputError::missing(key, header.offset_keys()));
-        };
-        let name = format!("tensor '{key}'");
+    fn find(header: &Header, key: &str, dimensions: usize, expected: &'static str) -> Result<Self, InputError> {
+        let (info, start) = header.find(key)?;
+        let (name, shape) = (format!("tensor '{key}'"), info.shape.clone());
         if shape.len() != dimensions {
-            return Err(InputError::WrongShape { tensor: name, shape: shape.clone(), expected });
+            return Err(InputError::WrongShape { tensor: name, shape, expected });
         }
         if shape.contains(&0) {
-            return Err(InputError::Empty { tensor: name, shape: shape.clone() });
+            return Err(InputError::Empty { tensor: name, shape });
         }
-        if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(unsupported(name, *dtype));
-        }
-        Ok(Self {
-            name,
-            dtype: *dtype,
-            shape: shape[1..].to_vec(),
-            start: data_start + *start as u64,
-            step_bytes: (end - start) / shape[0],
-        })
+        check_type(&name, info.dtype)?;
+        let (first, last) = info.data_offsets;
+        let step = Described { name, shape: shape[1..].to_vec(), column_major: false, place: start };
+        Ok(Self { steps: shape[0], step, dtype: info.dtype, step_bytes: (last - first) / shape[0] })
     }
 
-    fn read<R: Read + Seek>(&self, file: &mut R, step: usize) -> Result<Tensor, RecordingError> {
-        file.seek(SeekFrom::Start(self.start + step as u64 * self.step_bytes as u64))?;
-        let mut bytes = vec![0; self.step_bytes];
-        file.read_exact(&mut bytes)?;
-        let values = decode_values(&bytes, self.dtype, &self.name)?;
-        Ok(Tensor { name: self.name.clone(), shape: self.shape.clone(), column_major: false, values })
+    fn read<R: Read + Seek>(&self, file: &mut R, step: usize) -> Result<Values, InputError> {
+        file.seek(SeekFrom::Start(self.step.place + step as u64 * self.step_bytes as u64))?;
+        read_values(file, &self.step.name, self.dtype, self.step.len())
     }
 }

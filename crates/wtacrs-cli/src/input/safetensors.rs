@@ -1,49 +1,115 @@
-//! Layers in safetensors files, the usual format of checkpoints and recorded activations.
+//! Safetensors files, the usual format of checkpoints and recorded activations: their headers, and layers in them.
 
-use super::{InputError, Keys, Layer, Tensor, Values, assemble};
+use super::source::{Format, LONGEST_HEADER, signature};
+use super::tensor::{Described, Values, read_elements, read_layer};
+use super::{InputError, Keys, Layer};
 use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError};
+use std::io::{Read, Seek, SeekFrom};
 
-/// The layer in the bytes of a safetensors file, in f32, f16 or bf16.
+/// Bytes that hold the length of the header.
+const LENGTH_BYTES: u64 = 8;
+
+/// The layer in a safetensors file, in f32, f16 or bf16. Tensors that are not asked for are not read.
 ///
 /// # Errors
 ///
 /// See [`InputError`]. A file may lack the previous norms.
-pub fn read_safetensors(bytes: &[u8], keys: &Keys) -> Result<Layer, InputError> {
-    let file = SafeTensors::deserialize(bytes)?;
-    let has_norms = file.names().contains(&keys.dz_norm_prev.as_str());
-    assemble(
-        read_tensor(&file, &keys.h)?,
-        read_tensor(&file, &keys.dz)?,
-        has_norms.then(|| read_tensor(&file, &keys.dz_norm_prev)).transpose()?,
+pub fn read_safetensors(mut file: impl Read + Seek, keys: &Keys) -> Result<Layer, InputError> {
+    let header = Header::read(&mut file)?;
+    let has_norms = header.tensors.info(&keys.dz_norm_prev).is_some();
+    read_layer(
+        header.describe(&keys.h)?,
+        header.describe(&keys.dz)?,
+        has_norms.then(|| header.describe(&keys.dz_norm_prev)).transpose()?,
+        |tensor| {
+            let (dtype, start) = tensor.place;
+            file.seek(SeekFrom::Start(start))?;
+            read_values(&mut file, &tensor.name, dtype, tensor.len())
+        },
     )
 }
 
-fn read_tensor(file: &SafeTensors<'_>, key: &str) -> Result<Tensor, InputError> {
-    let Ok(view) = file.tensor(key) else {
-        return Err(InputError::missing(key, file.names()));
-    };
-    let name = format!("tensor '{key}'");
-    let values = decode_values(view.data(), view.dtype(), &name)?;
-    Ok(Tensor { name, shape: view.shape().to_vec(), column_major: false, values })
+/// What a file contains, and where.
+#[derive(Debug)]
+pub(super) struct Header {
+    tensors: Metadata,
+    data_start: u64,
 }
 
-/// The values of a tensor of type f32, f16 or bf16.
-pub(super) fn decode_values(data: &[u8], dtype: Dtype, name: &str) -> Result<Values, InputError> {
-    match dtype {
-        Dtype::F32 => Ok(Values::F32(decode(data, f32::from_le_bytes))),
-        Dtype::F16 => Ok(Values::F16(decode(data, f16::from_le_bytes))),
-        Dtype::BF16 => Ok(Values::Bf16(decode(data, bf16::from_le_bytes))),
-        other => Err(unsupported(name.to_owned(), other)),
+impl Header {
+    /// Reads it, and checks that it fits the file.
+    pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Self, InputError> {
+        match Format::of(&signature(file)?) {
+            None | Some(Format::Safetensors) => {}
+            Some(found) => return Err(InputError::OtherFormat { found }),
+        }
+        let found = file.seek(SeekFrom::End(0))?;
+        file.rewind()?;
+        let mut length = [0; LENGTH_BYTES as usize];
+        if found < LENGTH_BYTES {
+            return Err(SafeTensorError::HeaderTooSmall.into());
+        }
+        file.read_exact(&mut length)?;
+        let length = u64::from_le_bytes(length);
+        if length > found - LENGTH_BYTES {
+            return Err(SafeTensorError::InvalidHeaderLength.into());
+        }
+        if length > LONGEST_HEADER {
+            return Err(InputError::HeaderTooLong { length, most: LONGEST_HEADER });
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header)?;
+        let tensors: Metadata =
+            serde_json::from_slice(&header).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+        let data_start = LENGTH_BYTES + length;
+        let expected = data_start.saturating_add(tensors.data_len() as u64);
+        if expected != found {
+            return Err(InputError::WrongFileLength { expected, found });
+        }
+        Ok(Self { tensors, data_start })
+    }
+
+    /// A tensor, and where it begins in the file.
+    pub(super) fn find(&self, key: &str) -> Result<(&TensorInfo, u64), InputError> {
+        let info = self.tensors.info(key).ok_or_else(|| InputError::missing(key, self.tensors.offset_keys()))?;
+        Ok((info, self.data_start + info.data_offsets.0 as u64))
+    }
+
+    fn describe(&self, key: &str) -> Result<Described<(Dtype, u64)>, InputError> {
+        let (info, start) = self.find(key)?;
+        let name = format!("tensor '{key}'");
+        check_type(&name, info.dtype)?;
+        Ok(Described { name, shape: info.shape.clone(), column_major: false, place: (info.dtype, start) })
     }
 }
 
-pub(super) fn unsupported(tensor: String, dtype: Dtype) -> InputError {
-    InputError::UnsupportedType { tensor, found: dtype.to_string(), expected: "F32, F16 and BF16" }
+/// Reads `count` values of type f32, f16 or bf16 from where the file is.
+pub(super) fn read_values(file: &mut impl Read, name: &str, dtype: Dtype, count: usize) -> Result<Values, InputError> {
+    match dtype {
+        Dtype::F32 => read_elements(file, name, count, f32::from_le_bytes).map(Values::F32),
+        Dtype::F16 => read_elements(file, name, count, f16::from_le_bytes).map(Values::F16),
+        Dtype::BF16 => read_elements(file, name, count, bf16::from_le_bytes).map(Values::Bf16),
+        other => Err(unsupported(name, other)),
+    }
 }
 
-fn decode<T, const BYTES: usize>(data: &[u8], value: impl Fn([u8; BYTES]) -> T) -> Vec<T> {
-    data.as_chunks().0.iter().map(|&bytes| value(bytes)).collect()
+/// Refuses types that [`read_values`] refuses.
+pub(super) fn check_type(name: &str, dtype: Dtype) -> Result<(), InputError> {
+    match dtype {
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(()),
+        other => Err(unsupported(name, other)),
+    }
+}
+
+fn unsupported(name: &str, dtype: Dtype) -> InputError {
+    let advice = match dtype {
+        Dtype::U16 | Dtype::I16 => "; if these are the bits of bf16, save tensor.view(torch.bfloat16)",
+        _ => "",
+    };
+    let (tensor, found) = (name.to_owned(), dtype.to_string());
+    InputError::UnsupportedType { tensor, found, expected: "F32, F16 and BF16", advice }
 }
 
 #[cfg(test)]
@@ -51,6 +117,7 @@ mod tests {
     use super::*;
     use crate::input::Matrix;
     use safetensors::tensor::TensorView;
+    use std::io::Cursor;
 
     type Entry<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
 
@@ -66,7 +133,7 @@ mod tests {
     }
 
     fn refusal(bytes: &[u8]) -> String {
-        read_safetensors(bytes, &Keys::default()).expect_err("must be refused").to_string()
+        read_safetensors(Cursor::new(bytes), &Keys::default()).expect_err("must be refused").to_string()
     }
 
     /// A file with an arbitrary header.
@@ -79,7 +146,7 @@ mod tests {
     fn a_message_stays_one_line() {
         let header = b"{\"h\": \n\x1b[2J";
         let bytes = [&(header.len() as u64).to_le_bytes()[..], header].concat();
-        let message = read_safetensors(&bytes, &Keys::default()).expect_err("must be refused").to_string();
+        let message = read_safetensors(Cursor::new(&bytes), &Keys::default()).expect_err("must be refused").to_string();
         assert!(!message.contains(char::is_control), "{message:?}");
     }
 
@@ -91,7 +158,8 @@ mod tests {
             ("dz", Dtype::F16, vec![2, 1], f16::from_f32(1.5).to_le_bytes().repeat(2)),
             ones("dz_norm_prev", &[2]),
         ]);
-        let layer = read_safetensors(&bytes, &Keys { h: "x".to_owned(), ..Keys::default() }).expect("a valid file");
+        let layer = read_safetensors(Cursor::new(&bytes), &Keys { h: "x".to_owned(), ..Keys::default() })
+            .expect("a valid file");
         let Matrix::Bf16(h) = &layer.h else { panic!("bf16 stays bf16") };
         assert_eq!(h.mapv(bf16::to_f32), ndarray::array![[0.5, -2.0], [3.0, 4.0]]);
         assert!(matches!(&layer.dz, Matrix::F16(dz) if dz.dim() == (2, 1)));
@@ -102,7 +170,7 @@ mod tests {
     #[test]
     fn the_norms_may_be_missing() {
         let bytes = file(&[ones("h", &[2, 3]), ones("dz", &[2, 1])]);
-        assert_eq!(read_safetensors(&bytes, &Keys::default()).expect("a valid file").dz_norm_prev, None);
+        assert_eq!(read_safetensors(Cursor::new(&bytes), &Keys::default()).expect("a valid file").dz_norm_prev, None);
     }
 
     #[test]
@@ -124,7 +192,13 @@ mod tests {
             "tensor 'dz_norm_prev' has shape [2, 1]: it must be one norm for each token"
         );
         let integers = ("h", Dtype::I64, vec![2, 1], vec![0; 16]);
-        assert_eq!(refuse(&[integers, dz]), "tensor 'h' is of type I64: F32, F16 and BF16 can be read");
+        assert_eq!(refuse(&[integers, dz.clone()]), "tensor 'h' is of type I64: F32, F16 and BF16 can be read");
+        let bits = ("h", Dtype::U16, vec![2, 1], vec![0; 4]);
+        assert_eq!(
+            refuse(&[bits, dz]),
+            "tensor 'h' is of type U16: F32, F16 and BF16 can be read; \
+             if these are the bits of bf16, save tensor.view(torch.bfloat16)"
+        );
     }
 
     #[test]
@@ -143,10 +217,24 @@ mod tests {
     }
 
     #[test]
+    fn files_of_other_formats() {
+        for (bytes, name) in [
+            (b"\x93NUMPY\x01\x00v\x00{'descr'".as_slice(), "a .npy file"),
+            (b"PK\x03\x04\x00\x00\x00\x00\x00\x00", "a zip archive, as .npz files and PyTorch's are"),
+            (b"\x89HDF\r\n\x1a\n\x00", "an HDF5 file"),
+        ] {
+            assert_eq!(refusal(bytes), format!("not a safetensors file, but {name}"));
+        }
+    }
+
+    #[test]
     fn corrupt_files() {
         let whole = file(&[ones("h", &[2, 3]), ones("dz", &[2, 1])]);
         for length in 0..whole.len() {
-            assert!(refusal(&whole[..length]).starts_with("not a readable safetensors file: "), "{length} bytes");
+            let message = refusal(&whole[..length]);
+            let data_start = whole.len() - (6 + 2) * size_of::<f32>();
+            let expected = if length < data_start { "not a readable safetensors file: " } else { "the file is " };
+            assert!(message.starts_with(expected), "{length} bytes: {message}");
         }
         for header in ["", "{", "[]", "nonsense", r#"{"h":{"dtype":"F33","shape":[1],"data_offsets":[0,4]}}"#] {
             assert!(refusal(&with_header(header, &[0; 4])).starts_with("not a readable safetensors file: "));

@@ -2,8 +2,9 @@
 //! and by estimates.
 //!
 //! The inputs of linear layers are counted, which training keeps for dW = Hᵀ dZ: tokens × in_features elements, of which
-//! an estimate keeps `budget` rows with an index (4 bytes) and a scale (8 bytes) each. Layers that read the same input
-//! share one selection. The activations of attention, norms and dropout are not counted: estimates do not change them.
+//! an estimate keeps `budget` rows with an index (4 bytes) and a scale (8 bytes) each, in one block ([`SavedLayout`]), as
+//! a plan of the C library does on the CPU. Layers that read the same input share one selection. The activations of
+//! attention, norms and dropout are not counted: estimates do not change them.
 
 pub mod report;
 pub mod shapes;
@@ -14,7 +15,7 @@ use crate::labels::BudgetReport;
 use crate::run::{self, Format, RunError};
 use clap::{Args, ValueEnum};
 use wtacrs_core::guesses::{NormPredictor, PredictorError, PredictorSettings};
-use wtacrs_core::layers::Linear;
+use wtacrs_core::product::SavedLayout;
 use wtacrs_core::sampling::{BudgetError, Keep};
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,8 @@ JSON: {name, element_bytes, inputs: [{name, layers, count, tokens, in_features, 
        predictor_bytes}
   inputs            the matrices that linear layers read; `layers` of them share one, `count` of them are in the model
   exact_bytes       of one such matrix, kept whole; at the top, of all of them
-  saved             for each budget, the bytes of the rows kept, with indices and scales
+  saved             for each budget, the bytes of the block of rows kept, indices and scales, as a plan of the C library
+                    reports on the CPU
   fraction          the share of the tokens to keep that was asked for; null where a count was
   budget            the number of tokens to keep, k; budget_share is k / tokens
   predictor_bytes   the state of a norm predictor
@@ -201,12 +203,13 @@ fn of_input(input: Input, tokens: usize, element_bytes: usize, keeps: &[Keep]) -
     let Input { name, layers, count, features: in_features, .. } = input;
     let exact = tokens.checked_mul(in_features).and_then(|elements| elements.checked_mul(element_bytes));
     let exact_bytes = exact.ok_or(MemoryError::TooLarge { input: name })? as u64;
-    let saved = keeps.iter().map(|&keep| {
-        let budget = BudgetReport::new(keep, keep.budget(tokens)?);
-        let bytes = Linear::new(keep).saved_bytes(tokens, in_features, element_bytes)?;
-        Ok(SavedReport { budget, bytes })
+    let saved = keeps.iter().map(|&keep| -> Result<SavedReport, MemoryError> {
+        let budget = keep.budget(tokens).map_err(|source| MemoryError::Budget { input: name, source })?;
+        let layout = SavedLayout::new(budget.get(), in_features, element_bytes);
+        let bytes = layout.ok_or(MemoryError::TooLarge { input: name })?.bytes as u64;
+        Ok(SavedReport { budget: BudgetReport::new(keep, budget), bytes })
     });
-    let saved = saved.collect::<Result<_, _>>().map_err(|source| MemoryError::Budget { input: name, source })?;
+    let saved = saved.collect::<Result<_, _>>()?;
     let predictor = NormPredictor::new(in_features, PredictorSettings::default());
     let predictor_bytes = predictor.map_err(|source| MemoryError::Predictor { input: name, source })?.bytes() as u64;
     Ok(InputReport { name: name.to_owned(), layers, count, tokens, in_features, exact_bytes, saved, predictor_bytes })

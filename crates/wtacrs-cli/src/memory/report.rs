@@ -13,7 +13,7 @@ const CSV_HEADER: &str = "name,input,layers,count,tokens,in_features,element_byt
 const LEGEND: &str = "\
 ×          how many such inputs the model has; bytes are of all of them
 exact      every row, as training keeps them
-keep …     the rows that a budget keeps, with an index and a scale each
+keep …     the rows that a budget keeps, with an index and a scale each, in one block, as the C library saves it on the CPU
 ";
 
 /// The memory of one model, or of one layer.
@@ -60,7 +60,7 @@ pub struct SavedReport {
     /// How many rows.
     #[serde(flatten)]
     pub budget: BudgetReport,
-    /// Bytes of rows, indices and scales.
+    /// Bytes of rows, indices and scales in one block.
     pub bytes: u64,
 }
 

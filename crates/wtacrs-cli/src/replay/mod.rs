@@ -7,14 +7,13 @@ pub mod report;
 use self::measure::{MeasureError, Plan, SOURCES};
 use self::report::RecordingReport;
 use crate::figure::{FigureError, FigureFile};
-use crate::input::{Recording, RecordingError, RecordingKeys};
+use crate::input::{self, Bytes, Recording, RecordingError, RecordingKeys, SourceError};
 use crate::labels::WeightSources;
 use crate::run::{self, Format, Progress, RunArgs, RunError};
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use std::fs::File;
-use std::io::{self, Cursor, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::io::Cursor;
+use std::path::PathBuf;
 use wtacrs_core::Keep;
 use wtacrs_core::guesses::PredictorSettings;
 
@@ -40,7 +39,7 @@ JSON: an array with one object for each file,
   mean_error_second_half  the mean of errors[⌊steps/2⌋…]
 CSV has the same errors, one line for each step.
 
-Exit code: 0, or 2 if an argument or a file is refused.";
+Exit code: 0, or 2 if an argument or a file is refused. Results of the files before it are still printed.";
 
 /// Arguments of `wtacrs replay`.
 #[derive(Debug, Args)]
@@ -49,7 +48,8 @@ pub struct ReplayArgs {
     /// safetensors files with recorded steps [default: a real recording that comes with the command]
     ///
     /// Each has H (steps × tokens × in_features), the norms of dZ's rows (steps × tokens) and ‖dW‖_F (steps), in f32,
-    /// f16 or bf16. Files are read step by step, so that they may be larger than memory.
+    /// f16 or bf16. Files are read step by step, so that they may be larger than memory. Pipes and standard input cannot
+    /// be read so.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -140,14 +140,9 @@ impl PredictorArgs {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// A file that cannot be read at all.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    /// A file that cannot be opened, or cannot be read step by step.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A recording that is refused before its steps are read.
     #[error("{file}: {source}")]
     Recording {
@@ -172,10 +167,6 @@ pub enum ReplayError {
     Run(#[from] RunError),
 }
 
-/// Where a recording is read from.
-trait Bytes: Read + Seek + Send {}
-impl<R: Read + Seek + Send> Bytes for R {}
-
 /// A recording, and its name in reports.
 struct NamedRecording {
     file: String,
@@ -186,35 +177,43 @@ struct NamedRecording {
 ///
 /// # Errors
 ///
-/// See [`ReplayError`]. Nothing is printed unless all recordings were replayed to their end.
+/// See [`ReplayError`]. The results of recordings before the one that is refused are printed and drawn.
 pub fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
-    let mut recordings = open_recordings(args)?;
+    let (mut recordings, opened) = open_recordings(args);
     let pool = run::thread_pool(args.run.threads)?;
-    let reports = pool.install(|| replay_all(&mut recordings, args))?;
-    let text = match args.run.format {
-        Format::Table => report::tables(&reports),
+    let mut reports = Vec::new();
+    let replayed = pool.install(|| replay_all(&mut recordings, args, &mut reports));
+    let shown = if reports.is_empty() { Ok(()) } else { show(&reports, args) };
+    replayed.and(opened).and(shown)
+}
+
+fn show(reports: &[RecordingReport], args: &ReplayArgs) -> Result<(), ReplayError> {
+    run::print(&match args.run.format {
+        Format::Table => report::tables(reports),
         Format::Json => run::json(&reports)?,
-        Format::Csv => report::csv(&reports),
-    };
-    run::print(&text)?;
+        Format::Csv => report::csv(reports),
+    })?;
     if let Some(file) = &args.plot {
-        file.draw(&figure::figure(&reports))?;
+        file.draw(&figure::figure(reports))?;
     }
     Ok(())
 }
 
-fn open_recordings(args: &ReplayArgs) -> Result<Vec<NamedRecording>, ReplayError> {
-    if args.files.is_empty() {
-        let bundled = open(BUNDLED_NAME.to_owned(), Box::new(Cursor::new(BUNDLED)), &RecordingKeys::default())?;
-        return Ok(vec![bundled]);
-    }
-    let keys = args.keys();
-    args.files.iter().map(|path| open(path.display().to_string(), open_file(path)?, &keys)).collect()
-}
-
-fn open_file(path: &Path) -> Result<Box<dyn Bytes>, ReplayError> {
-    let file = File::open(path).map_err(|source| ReplayError::Read { path: path.to_owned(), source })?;
-    Ok(Box::new(file))
+/// The recordings before the first one that is refused, and why that is.
+fn open_recordings(args: &ReplayArgs) -> (Vec<NamedRecording>, Result<(), ReplayError>) {
+    let mut recordings = Vec::new();
+    let mut opened = || {
+        if args.files.is_empty() {
+            let bundled = Box::new(Cursor::new(BUNDLED));
+            recordings.push(open(BUNDLED_NAME.to_owned(), bundled, &RecordingKeys::default())?);
+        }
+        for path in &args.files {
+            recordings.push(open(path.display().to_string(), input::open_seekable(path)?, &args.keys())?);
+        }
+        Ok(())
+    };
+    let opened = opened();
+    (recordings, opened)
 }
 
 fn open(file: String, bytes: Box<dyn Bytes>, keys: &RecordingKeys) -> Result<NamedRecording, ReplayError> {
@@ -224,16 +223,21 @@ fn open(file: String, bytes: Box<dyn Bytes>, keys: &RecordingKeys) -> Result<Nam
     }
 }
 
-fn replay_all(recordings: &mut [NamedRecording], args: &ReplayArgs) -> Result<Vec<RecordingReport>, ReplayError> {
+/// `reports` has the recordings that were replayed to their end before an error.
+fn replay_all(
+    recordings: &mut [NamedRecording],
+    args: &ReplayArgs,
+    reports: &mut Vec<RecordingReport>,
+) -> Result<(), ReplayError> {
     let plan = Plan {
         budgets: args.budget.clone(),
         sources: args.weights.as_slice().to_vec(),
         settings: args.predictor.settings(),
     };
     let progress = Progress::new(recordings.iter().map(|named| named.recording.steps()).sum());
-    let reports = recordings.iter_mut().map(|NamedRecording { file, recording }| {
-        measure::measure(file, recording, &plan, &|| progress.advance())
-            .map_err(|source| ReplayError::Measure { file: file.clone(), source })
-    });
-    reports.collect()
+    for NamedRecording { file, recording } in recordings {
+        let report = measure::measure(file, recording, &plan, &|| progress.advance());
+        reports.push(report.map_err(|source| ReplayError::Measure { file: file.clone(), source })?);
+    }
+    Ok(())
 }

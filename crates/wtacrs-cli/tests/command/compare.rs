@@ -1,8 +1,12 @@
 //! The built `wtacrs compare`, from its arguments to its exit code.
 
-use super::{scratch, stdout, text};
+use super::{refused_after_results, scratch, stdout, text, with_input};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const DESIGNS: [&str; 6] = ["uniform", "crs", "top-k", "wta-iid", "wta-stratified", "wta-pivotal"];
@@ -14,6 +18,24 @@ fn layer() -> String {
 fn json(arguments: &[&str]) -> Value {
     let text = stdout(&[&["compare", "--format", "json"], arguments].concat());
     serde_json::from_str(&text).expect("JSON")
+}
+
+/// A layer of f32, with its rows' sizes.
+fn write(name: &str, (h, in_features): (&[f32], usize), (dz, out_features): (&[f32], usize)) -> PathBuf {
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let data = [(bytes(h), h.len(), in_features), (bytes(dz), dz.len(), out_features)];
+    let [h, dz] = data.each_ref().map(|(bytes, len, columns)| {
+        TensorView::new(Dtype::F32, vec![len / columns, *columns], bytes).expect("a valid tensor")
+    });
+    let path = scratch(name);
+    let file = safetensors::serialize([("h", h), ("dz", dz)], None).expect("valid tensors");
+    fs::write(&path, file).expect("a writable directory");
+    path
+}
+
+/// Numbers around a scale, of either sign.
+fn numbers(len: usize, scale: f32) -> Vec<f32> {
+    (0..len).map(|at| ((at * 37 + at / 7) % 19) as f32 / 9.0 - 1.0).map(|value| value * scale).collect()
 }
 
 /// Results without times, which change from run to run.
@@ -181,8 +203,8 @@ fn figures() {
 fn arguments_that_are_refused() {
     let names = ["--design", "crs,best"];
     assert_refused(&names, &["'best'", "wta-pivotal"]);
-    assert_refused(&["--weights", "exact,guess"], &["'guess'", "exact, stale, input"]);
-    assert_refused(&["--weights", "predictor"], &["'predictor'", "exact, stale, input"]);
+    assert_refused(&["--weights", "exact,guess"], &["'guess'", "stale, exact, input"]);
+    assert_refused(&["--weights", "predictor"], &["'predictor'", "stale, exact, input"]);
     assert_refused(&["--format", "xml"], &["'xml'", "json"]);
     for budget in ["0", "1.5", "-0.1", "nan", "many", "", "0.3,"] {
         assert_refused(&[&format!("--budget={budget}")], &["budget"]);
@@ -220,6 +242,127 @@ fn files_that_are_refused() {
     assert_refused(&[text(&large)], &["large.safetensors: "]);
     let usual = write("usual.safetensors", &[1e-3; 4]);
     assert_refused(&[text(&usual), "--weights", "stale"], &["stale weights need tensor 'dz_norm_prev'"]);
+}
+
+/// Two tensors of a few bytes, and forty gigabytes that nobody asks for.
+#[test]
+fn only_the_named_tensors_are_read() {
+    let huge = 40_u64 << 30;
+    let header = format!(
+        r#"{{"other":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{huge}]}},"h":{{"dtype":"F32","shape":[4,1],"data_offsets":[{huge},{}]}},"dz":{{"dtype":"F32","shape":[4,1],"data_offsets":[{},{}]}}}}"#,
+        huge / 4,
+        huge + 16,
+        huge + 16,
+        huge + 32
+    );
+    let path = scratch("huge.safetensors");
+    let mut file = File::create(&path).expect("a writable directory");
+    let start = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    file.write_all(&start).expect("a writable file");
+    file.seek(SeekFrom::Start(start.len() as u64 + huge)).expect("a file with a gap");
+    file.write_all(&[1.0_f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat().repeat(2)).expect("a file with a gap");
+    let reports = json(&["--trials", "2", "--budget", "2", text(&path)]);
+    assert_eq!(reports[0]["tokens"], 4);
+    let too_large = &["--h-key", "other", text(&path)];
+    assert_refused(too_large, &["huge.safetensors: tensor 'other' has shape [10737418240]: it must be tokens"]);
+    fs::remove_file(&path).expect("a file");
+}
+
+#[test]
+fn weights_that_training_has_come_first() {
+    let order = |arguments: &[&str]| {
+        let reports = json(&[&["--trials", "2", "--budget", "0.3", "--design", "crs"], arguments].concat());
+        let results = reports[0]["results"].as_array().expect("an array").clone();
+        results.iter().map(|result| result["weights"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(order(&[]), ["stale", "exact"]);
+    assert_eq!(order(&["--weights", "exact,stale,input"]), ["stale", "exact", "input"]);
+    let tables = stdout(&["compare", "--trials", "2", "--budget", "0.3", "--design", "crs"]);
+    assert!(tables.find("stale weights") < tables.find("exact weights"), "{tables}");
+}
+
+#[test]
+fn errors_that_f32_cannot_show_are_refused() {
+    let (tokens, columns) = (64, 6);
+    let tiny = numbers(tokens * columns, 1e-23);
+    let path = write("tiny.safetensors", (&tiny, columns), (&tiny, columns));
+    assert_refused(&[text(&path)], &["tiny.safetensors: dW underflows f32", "Multiply dZ"]);
+    // The same after the advice.
+    let path = write("scaled.safetensors", (&tiny, columns), (&numbers(tokens * columns, 1.0), columns));
+    let reports = json(&["--trials", "2", "--budget", "0.3", text(&path)]);
+    for result in reports[0]["results"].as_array().expect("an array") {
+        assert!(result["rel_error"].as_f64().expect("a number") > 0.01, "{result}");
+    }
+
+    // Each row of dZ is there twice, with opposite signs.
+    let h: Vec<f32> = numbers(tokens / 2 * columns, 1.0).repeat(2);
+    let mut dz = numbers(tokens / 2 * columns, 1.0);
+    dz.extend(dz.clone().iter().map(|value| -value));
+    let path = write("zero_sum.safetensors", (&h, columns), (&dz, columns));
+    assert_refused(&[text(&path)], &["zero_sum.safetensors: "]);
+    dz[0] += 1e-7;
+    let path = write("cancelled.safetensors", (&h, columns), (&dz, columns));
+    assert_refused(&[text(&path)], &["cancelled.safetensors: dW cancels to rounding", "add up to"]);
+}
+
+/// Every selection has the same estimate, up to rounding.
+#[test]
+fn an_error_of_rounding_has_no_bias() {
+    let (tokens, columns) = (500, 4);
+    let (h, dz) = (vec![0.3; tokens * columns], vec![0.7; tokens * columns]);
+    let path = write("constant.safetensors", (&h, columns), (&dz, columns));
+    let few = ["--trials", "20", "--budget", "0.3,33", text(&path)];
+    let reports = json(&few);
+    let results = reports[0]["results"].as_array().expect("an array");
+    let unbiased: Vec<&Value> = results.iter().filter(|result| result["design"] != "top-k").collect();
+    assert_eq!(unbiased.len(), 2 * (DESIGNS.len() - 1));
+    for result in unbiased {
+        assert_eq!((&result["rel_error"], &result["bias_ratio"]), (&serde_json::json!(0.0), &Value::Null), "{result}");
+    }
+    let biased = results.iter().find(|result| result["design"] == "top-k").expect("a result");
+    assert!(biased["bias_ratio"].as_f64() > Some(8.0), "{biased}");
+    let table = stdout(&[&["compare"], few.as_slice()].concat());
+    let lines = table.lines().filter(|line| line.contains(" crs ") && line.contains("0.0 %"));
+    assert_eq!(lines.filter(|line| line.matches('–').count() == 2).count(), 2, "{table}");
+    let csv = stdout(&[&["compare", "--format", "csv"], few.as_slice()].concat());
+    assert!(csv.lines().any(|line| line.contains(",crs,") && line.contains(",0,0,,,")), "{csv}");
+}
+
+#[test]
+fn results_before_a_bad_file_are_printed() {
+    let (good, bad) = (write("good.safetensors", (&numbers(40, 1.0), 2), (&numbers(20, 1.0), 1)), scratch("bad"));
+    fs::write(&bad, [0xff; 64]).expect("a writable directory");
+    let few = ["compare", "--trials", "2", "--budget", "5", "--design", "crs"];
+    let (good, bad) = (text(&good), text(&bad));
+    let run = |more: &[&str]| refused_after_results(&[&few, more].concat(), &["bad: not a readable safetensors file"]);
+    let table = run(&[good, bad, good]);
+    assert_eq!(table.matches("20 tokens, 2 → 1 features").count(), 1, "{table}");
+    let reports: Value = serde_json::from_str(&run(&["--format", "json", good, good, bad])).expect("JSON");
+    assert_eq!(reports.as_array().map(Vec::len), Some(2));
+    assert_eq!(run(&["--format", "csv", good, bad]).lines().count(), 2);
+    let figure = scratch("partial.svg");
+    run(&["--plot", text(&figure), good, bad]);
+    assert!(figure.exists());
+    // A layer that is read, but not measured.
+    let zero = write("zero_gradient.safetensors", (&[0.0; 20], 1), (&[1.0; 20], 1));
+    let table = refused_after_results(&[&few[..], &[good, text(&zero)]].concat(), &["the exact dW is zero"]);
+    assert!(table.contains("20 tokens"), "{table}");
+}
+
+#[test]
+fn a_layer_from_standard_input() {
+    let bytes = fs::read(write("input.safetensors", (&numbers(40, 1.0), 2), (&numbers(20, 1.0), 1))).expect("a file");
+    let few = ["compare", "--trials", "2", "--budget", "5", "--format", "csv"];
+    let run = |more: &[&str]| with_input(&[&few, more].concat(), &bytes);
+    let output = run(&["-"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\nstandard input,20,2,1,exact,"));
+    // The same pipe by its name.
+    #[cfg(unix)]
+    assert!(run(&["/dev/stdin"]).status.success());
+    let message = |more: &[&str]| String::from_utf8(run(more).stderr).expect("UTF-8");
+    assert_eq!(message(&["-", "-"]), "error: - stands for standard input, which can be read only once\n");
+    assert!(message(&["h.npy", "-"]).contains("h.npy is a .npy file: exactly two of them form a layer"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The built `wtacrs replay`, from its arguments to its exit code.
 
-use super::{scratch, stdout, text};
+use super::{refused_after_results, scratch, stdout, text, with_input};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -166,6 +166,52 @@ fn files_of_ones_own() {
     ]);
     assert!(table.contains("1 step of 2 tokens, 1 feature\n"), "{table}");
     assert_refused(&[text(&renamed)], &["renamed.safetensors: there is no tensor 'h', only 'x', 'y', 'z'"]);
+}
+
+#[test]
+fn results_before_a_bad_file_are_printed() {
+    let good = small("good.safetensors", |_, _, _| ());
+    let late = small("late.safetensors", |_, dz_norm, _| dz_norm[119] = -1.0);
+    let (good, late) = (text(&good), text(&late));
+    let refused = |more: &[&str], part: &str| {
+        refused_after_results(&[&["replay", "--budget", "0.5", "--weights", "input"], more].concat(), &[part])
+    };
+    let table = refused(&[good, late, good], "late.safetensors: step 2: tensor 'dz_norm' is -1");
+    assert_eq!(table.matches("3 steps of 40 tokens").count(), 1, "{table}");
+    let reports: Value =
+        serde_json::from_str(&refused(&["--format", "json", good, "nowhere"], "nowhere: ")).expect("JSON");
+    assert_eq!(reports.as_array().map(Vec::len), Some(1));
+    assert_eq!(refused(&["--format", "csv", good, "nowhere", late], "nowhere: ").lines().count(), 1 + 3);
+}
+
+#[test]
+fn what_has_no_places_is_refused_by_its_name() {
+    let bytes = fs::read(small("piped.safetensors", |_, _, _| ())).expect("a file");
+    let message = |path: &str| {
+        let output = with_input(&["replay", path], &bytes);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let advice = "steps are read at their places in a file, so save it as a file first\n";
+    assert_eq!(message("-"), format!("error: - stands for standard input: {advice}"));
+    #[cfg(unix)]
+    assert_eq!(message("/dev/stdin"), format!("error: /dev/stdin is a pipe: {advice}"));
+    #[cfg(unix)]
+    {
+        // Nobody writes into it: opening it would wait for ever.
+        let pipe = scratch("a_pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        assert_refused(&[text(&pipe)], &["a_pipe is a pipe: "]);
+    }
+}
+
+#[test]
+fn a_npy_file_is_told_from_a_broken_one() {
+    let path = scratch("steps.npy");
+    fs::write(&path, b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (3, 40, 5), }")
+        .expect("a writable directory");
+    assert_refused(&[text(&path)], &["steps.npy: not a safetensors file, but a .npy file"]);
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl<D: Design> Linear<D> {
 
     /// Bytes that live from the forward to the backward pass over tokens × in_features elements of `element_bytes`: the
     /// rows of the budget, with an index and a scale each. [`Saved::bytes`] is the count for one selection, which may have
-    /// fewer rows.
+    /// fewer rows; [`SavedLayout`](crate::product::SavedLayout) adds the header and the rounding of one block.
     ///
     /// # Errors
     ///

@@ -7,6 +7,7 @@ mod column_sums;
 mod gather;
 mod norms;
 mod saved;
+mod saved_layout;
 mod weight_gradient;
 
 pub use self::column_sums::{column_sums_into, row_norms_and_column_sums_into};
@@ -14,6 +15,7 @@ pub use self::gather::{gather, gather_into, gather_scaled, gather_scaled_into};
 pub(crate) use self::norms::row_norms_and_components;
 pub use self::norms::{column_norms, joint_norms, row_norms, row_norms_into};
 pub use self::saved::Saved;
+pub use self::saved_layout::SavedLayout;
 pub(crate) use self::weight_gradient::multiply;
 pub use self::weight_gradient::{
     Scratch, Update, exact_weight_gradient, weight_gradient, weight_gradient_into, weight_gradient_within,

@@ -7,20 +7,20 @@
 //! aligned 64  rows, capacity × columns
 //! ```
 //!
-//! The header keeps one plan from reading what another has saved. The layout is private: it may change with any version,
-//! and a block is never to be kept beyond the process.
+//! [`SavedLayout`] computes the places and the size. The header keeps one plan from reading what another has saved. The
+//! layout is private: it may change with any version, and a block is never to be kept beyond the process.
 
-use super::memory::aligned;
 use crate::arguments::{Dtype, Number};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
 use core::slice;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use wtacrs_core::Selection;
+use wtacrs_core::product::SavedLayout;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"wtacrsSV");
 const VERSION: u32 = 1;
-const HEADER: usize = 64;
+const HEADER: usize = SavedLayout::HEADER;
 
 /// A block that holds at most `capacity` of `pairs` rows.
 #[derive(Clone, Copy, Debug)]
@@ -42,16 +42,11 @@ impl KeptBlock {
     ///
     /// SIZE_OVERFLOW.
     pub(crate) fn new(dtype: Dtype, pairs: usize, columns: usize, capacity: usize) -> Outcome<Self> {
-        let sizes = || {
-            let scales_at = aligned(capacity.checked_mul(size_of::<u32>())?.checked_add(HEADER)?)?;
-            let rows_at = aligned(capacity.checked_mul(size_of::<f64>())?.checked_add(scales_at)?)?;
-            let rows = capacity.checked_mul(columns)?.checked_mul(dtype.bytes())?;
-            let bytes = aligned(rows.checked_add(rows_at)?)?;
-            isize::try_from(bytes).ok()?;
-            Some(Self { dtype, pairs, columns, capacity, scales_at, rows_at, bytes })
-        };
         let message = || format!("{capacity} rows of {columns} elements cannot be addressed");
-        sizes().ok_or_else(|| Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, message()))
+        let layout = SavedLayout::new(capacity, columns, dtype.bytes());
+        let layout = layout.ok_or_else(|| Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, message()))?;
+        let SavedLayout { scales_at, rows_at, bytes, .. } = layout;
+        Ok(Self { dtype, pairs, columns, capacity, scales_at, rows_at, bytes })
     }
 
     /// Bytes of the block, a multiple of its alignment.

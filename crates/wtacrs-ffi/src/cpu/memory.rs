@@ -3,7 +3,7 @@
 use crate::arguments::{Array, Dtype, Number, with_element};
 use crate::boundary::status::WTACRS_STATUS_SIZE_OVERFLOW;
 use crate::boundary::{Failure, Outcome};
-use wtacrs_core::product::workspace_len;
+use wtacrs_core::product::{SavedLayout, workspace_len};
 
 /// Alignment of saved and scratch memory: that of a cache line, and of every number.
 pub(super) const ALIGNMENT: usize = 64;
@@ -38,4 +38,4 @@ pub(super) unsafe fn workspace<'a, A: Number>(scratch: &Array<u8>) -> &'a mut [A
     unsafe { core::slice::from_raw_parts_mut(scratch.as_ptr().cast(), bytes / size_of::<A>()) }
 }
 
-const _: () = assert!(ALIGNMENT.is_multiple_of(align_of::<f64>()));
+const _: () = assert!(ALIGNMENT.is_multiple_of(align_of::<f64>()) && ALIGNMENT == SavedLayout::ALIGNMENT);
