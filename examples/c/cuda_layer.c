@@ -4,7 +4,7 @@
  *   ./cuda_layer testdata/minilm_l3_value_imdb_1024.safetensors
  *
  * Builds without CUDA's headers: it loads the driver when it runs, and is skipped where there is none
- * (WTACRS_REQUIRE_GPU=1: fails). Not run on hardware yet.
+ * (WTACRS_REQUIRE_GPU=1: fails). Not run on hardware yet: a test runs it on libwtacrs's emulator.
  */
 #include "layer.h"
 #include <dlfcn.h>
