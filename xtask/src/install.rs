@@ -4,6 +4,7 @@
 //! ```text
 //! PREFIX/include/wtacrs.h, wtacrs.hpp
 //! PREFIX/LIBDIR/libwtacrs.so → .so.0 → .so.0.1.0 (SONAME libwtacrs.so.0: the ABI's major version), libwtacrs.a
+//! PREFIX/LIBDIR/libwtacrs.so.0.1.0.debug, with --debug-info
 //! PREFIX/LIBDIR/pkgconfig/wtacrs.pc      PREFIX/LIBDIR/cmake/wtacrs/wtacrs-config{,-version}.cmake
 //! ```
 //!
@@ -52,6 +53,9 @@ pub(crate) struct InstallArgs {
     /// Let wtacrs.pc find the prefix by its own place, so that the tree can be moved
     #[arg(long)]
     relocatable: bool,
+    /// Install the shared library's debug information too, in a file beside it that debuggers find
+    #[arg(long)]
+    debug_info: bool,
     /// Cargo's profile: `release`, or `dev` for a library that checks itself
     #[arg(long, default_value = "release")]
     profile: String,
@@ -64,7 +68,7 @@ pub(crate) struct InstallArgs {
 /// If the folders make no sense, the build fails, or something cannot be written.
 pub(crate) fn run(arguments: &InstallArgs) -> Result<(), Error> {
     let layout = Layout::new(&arguments.prefix, &arguments.libdir)?;
-    let built = build(&arguments.profile)?;
+    let built = build(arguments)?;
     let (include, libraries) = (layout.include_folder(), layout.library_folder());
     for folder in [include.clone(), libraries.join("pkgconfig"), libraries.join("cmake/wtacrs")] {
         fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
@@ -72,6 +76,9 @@ pub(crate) fn run(arguments: &InstallArgs) -> Result<(), Error> {
     let full_name = format!("libwtacrs.so.{VERSION}");
     let soname = format!("libwtacrs.so.{ABI}");
     copy(&built.shared, &libraries.join(&full_name))?;
+    if arguments.debug_info {
+        split_debug_info(&libraries, &full_name)?;
+    }
     link(&full_name, &libraries.join(&soname))?;
     link(&soname, &libraries.join("libwtacrs.so"))?;
     archive::install(&built.archive, &libraries.join("libwtacrs.a"))?;
@@ -93,12 +100,20 @@ struct Built {
     archive: PathBuf,
 }
 
-fn build(profile: &str) -> Result<Built, Error> {
+fn build(arguments: &InstallArgs) -> Result<Built, Error> {
     let mut command = Command::new(cargo());
-    command.current_dir(root()).args(["rustc", "--locked", "-p", "wtacrs-ffi", "--lib", "--profile", profile]);
+    command.current_dir(root()).args([
+        "rustc",
+        "--locked",
+        "-p",
+        "wtacrs-ffi",
+        "--lib",
+        "--profile",
+        &arguments.profile,
+    ]);
     command.args(["--message-format=json-render-diagnostics", "--"]);
     command.arg(format!("-Clink-arg=-Wl,-soname,libwtacrs.so.{ABI}"));
-    command.arg("-Cstrip=debuginfo");
+    command.arg(if arguments.debug_info { "-Cstrip=none" } else { "-Cstrip=debuginfo" });
     // Threads of the library's pool may outlive a dlclose, so it stays loaded.
     command.arg("-Clink-arg=-Wl,-z,nodelete");
     let messages = output(&mut command)?;
@@ -113,6 +128,19 @@ fn build(profile: &str) -> Result<Built, Error> {
             .ok_or_else(|| Error::NotReported { program: "cargo".into(), what: format!("libwtacrs.{extension}") })
     };
     Ok(Built { shared: find("so")?, archive: find("a")? })
+}
+
+/// Moves a library's debug information into a file of its own, whose name the library then contains.
+fn split_debug_info(folder: &Path, library: &str) -> Result<(), Error> {
+    let (objcopy, separate) = (archive::tool("OBJCOPY", "objcopy"), format!("{library}.debug"));
+    let objcopy = || {
+        let mut command = Command::new(&objcopy);
+        command.current_dir(folder);
+        command
+    };
+    output(objcopy().args(["--only-keep-debug", library, &separate]))?;
+    output(objcopy().args(["--strip-debug", library]))?;
+    output(objcopy().arg(format!("--add-gnu-debuglink={separate}")).arg(library)).map(drop)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {

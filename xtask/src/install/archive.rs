@@ -46,7 +46,7 @@ pub(super) fn install(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 /// The tool that an environment variable names, as make has it.
-fn tool(variable: &str, name: &str) -> OsString {
+pub(super) fn tool(variable: &str, name: &str) -> OsString {
     std::env::var_os(variable).filter(|named| !named.is_empty()).unwrap_or(name.into())
 }
 
