@@ -5,20 +5,6 @@
  *   ./estimate testdata/minilm_l3_value_imdb_1024.safetensors
  */
 #include "layer.h"
-#include <math.h>
-
-/* ||estimate - exact|| / ||exact||, with the exact dW by the definition. */
-static double relative_error(const float *estimate, const float *h, const float *dz) {
-  double difference = 0, size = 0;
-  for (size_t i = 0; i < IN_FEATURES; i++)
-    for (size_t j = 0; j < OUT_FEATURES; j++) {
-      double exact = 0;
-      for (size_t t = 0; t < TOKENS; t++) exact += (double)h[t * IN_FEATURES + i] * dz[t * OUT_FEATURES + j];
-      difference += (estimate[i * OUT_FEATURES + j] - exact) * (estimate[i * OUT_FEATURES + j] - exact);
-      size += exact * exact;
-    }
-  return sqrt(difference / size);
-}
 
 int main(int argc, char **argv) {
   if (argc != 2) return fprintf(stderr, "usage: estimate LAYER.safetensors\n"), 2;

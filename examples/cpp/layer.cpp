@@ -1,11 +1,10 @@
 // A few training steps of a small layer, and the gradients of attention's scores, through wtacrs.hpp.
 //
 //   c++ -std=c++17 layer.cpp $(pkg-config --cflags --libs wtacrs) -o layer && ./layer
-#include "wtacrs.hpp"
-
 #include <cmath>
 #include <cstdio>
 #include <vector>
+#include <wtacrs.hpp>
 
 using wtacrs::check;
 

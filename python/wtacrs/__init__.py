@@ -3,9 +3,10 @@
     wtacrs.torch    `convert(model, budget=0.3)` makes the linear layers of a PyTorch model keep a sample of their input
     wtacrs.jax      `linear(h, w, key, budget=0.3)` is `h @ w` with a sampled gradient, for JAX on the CPU
     wtacrs.numpy    row norms, selections and one layer's two passes, on NumPy arrays
+    wtacrs.record   `record(model, layers)` writes layers of a PyTorch model for the command `wtacrs`
 
-Each of them needs libwtacrs, which `cargo xtask install --prefix DIR` builds, and its framework. The environment
-variable WTACRS_LIBRARY names the library where the loader does not find it.
+The first three need libwtacrs, which `cargo xtask install --prefix DIR` builds. The environment variable WTACRS_LIBRARY
+names the library where the loader does not find it. Each needs its framework.
 """
 
 __version__ = "0.1.0"

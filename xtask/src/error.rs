@@ -30,6 +30,8 @@ pub(crate) enum Error {
     Findings { count: usize },
     #[error("the bundle has {found_mib} MiB, more than {limit_mib}")]
     Large { found_mib: u64, limit_mib: u64 },
+    #[error("--libdir {}: it must be a folder below the prefix {}", libdir.display(), prefix.display())]
+    LibraryFolder { libdir: PathBuf, prefix: PathBuf },
     #[error("no test or bench to bundle")]
     Empty,
 }

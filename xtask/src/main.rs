@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`ptx`] | the PTX: its build, its checks, and the manifest |
 //! | [`bundle`] | GPU tests and benches, as executables in a folder |
-//! | [`install`] | the C library, its header and its configuration, installed under a prefix |
+//! | [`install`] | the C library, its headers and its configuration, installed under a prefix |
 //! | [`circles`] | the search for files that import each other |
 //! | [`toolchain`] | the search for a compiler for NVPTX and for ptxas |
 
@@ -43,12 +43,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Build libwtacrs and put it, its header, its pkg-config file and its CMake configuration under a prefix
-    Install {
-        /// The prefix; lib/ and include/ are created below it
-        #[arg(long)]
-        prefix: PathBuf,
-    },
+    /// Build libwtacrs and put it, its headers, its pkg-config file and its CMake configuration under a prefix
+    Install(install::InstallArgs),
     /// Fail if files of a crate import each other
     Circles {
         /// List what was read, and what could not be resolved
@@ -61,7 +57,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Ptx { check } => ptx::run(check),
         Command::GpuBundle { out } => bundle::run(&out),
-        Command::Install { prefix } => install::run(&prefix),
+        Command::Install(arguments) => install::run(&arguments),
         Command::Circles { verbose } => circles::run(verbose),
     };
     match result {

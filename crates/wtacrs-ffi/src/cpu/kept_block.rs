@@ -63,7 +63,8 @@ impl KeptBlock {
         self.capacity
     }
 
-    /// Writes a selection, the rows by way of `gather`, and zeros between them. If that fails, the block's header is as it was.
+    /// Writes a selection, the rows by way of `gather`, and zeros between them. If that fails, the block's header is as it
+    /// was.
     ///
     /// # Safety
     ///

@@ -61,7 +61,7 @@ pub fn write_layer(folder: &Path) {
     }
 }
 
-/// Compiles a C program of tests/c and links it with the shared library.
+/// Compiles a C program, whose path is relative to tests/c, and links it with the shared library.
 pub fn compile(source: &str, folder: &Path) -> PathBuf {
     let program = folder.join(Path::new(source).file_stem().expect("a name"));
     let mut gcc = Command::new("gcc");

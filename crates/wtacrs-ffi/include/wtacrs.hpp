@@ -1,5 +1,8 @@
-// A thin C++17 wrapper of libwtacrs: handles that destroy themselves, statuses that throw, structs that know their size.
-// Header only. Calls are those of wtacrs.h, on `.get()`.
+// A thin C++17 wrapper of libwtacrs, without a library of its own. Calls are those of wtacrs.h, on `.get()`.
+//
+// Owns: a handle is a std::unique_ptr that destroys its object; a plan owns its handle, and Memory its bytes.
+// Throws: `check`, and what makes an object, throw Error for a status other than WTACRS_STATUS_OK; Memory throws
+// std::bad_alloc. Destructors throw nothing.
 #ifndef WTACRS_HPP
 #define WTACRS_HPP
 
