@@ -86,7 +86,8 @@ int main(int argc, char **argv) {
   int device;
   if (cu.init(0) != 0 || cu.device(&device, 0) != 0) skip("the CUDA driver finds no GPU");
   float *h = read_tensor(argv[1], "h"), *dz = read_tensor(argv[1], "dz");
-  const size_t h_bytes = (size_t)TOKENS * IN_FEATURES * sizeof(float), dz_bytes = (size_t)TOKENS * OUT_FEATURES * sizeof(float);
+  const size_t h_bytes = (size_t)TOKENS * IN_FEATURES * sizeof(float);
+  const size_t dz_bytes = (size_t)TOKENS * OUT_FEATURES * sizeof(float);
   const size_t dw_bytes = (size_t)IN_FEATURES * OUT_FEATURES * sizeof(float);
 
   /* The engine's own: a context that is current, and a stream. -1 makes libwtacrs work in that context. */
