@@ -2,7 +2,7 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | `boundary` | what every call crosses: the guard that stops panics, handles, failures, statuses |
+//! | `boundary` | what every call crosses: the guard that stops panics, handles, failures, statuses, last error, log |
 //! | `arguments` | what callers pass, checked before anything is read or written |
 //! | `api` | the entry points, a file for each object or group of calls |
 //! | `device` | what differs by device, as traits |
