@@ -90,7 +90,7 @@ pub enum MeasureError {
         sum_of_norms: f64,
     },
     /// Too little memory for the measurement.
-    #[error("measuring needs {bytes} bytes of memory beside the layer, which are not to be had")]
+    #[error("measuring needs {bytes} bytes of memory beside the layer, more than is available")]
     NotEnoughMemory {
         /// Those bytes.
         bytes: usize,
@@ -111,7 +111,7 @@ pub fn measure(
 ) -> Result<LayerReport, MeasureError> {
     let norms = layer.dz_norm_prev.as_deref();
     with_values!(&layer.h, h => with_values!(&layer.dz, dz => {
-        check_memory(h, dz, plan)?;
+        check_sizes(h, dz, plan)?;
         PreparedLayer::new(h.view(), dz.view(), norms)?.measure_all(file, sources, plan, progress)
     }))
 }
@@ -163,12 +163,13 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
         plan: &Plan,
         progress: &(dyn Fn() + Sync),
     ) -> Result<LayerReport, MeasureError> {
+        // All of them before the first estimate, so that what is refused is refused at once.
+        let weights = sources.iter().map(|&source| self.weights(source)).collect::<Result<Vec<_>, _>>()?;
         let mut results = Vec::new();
-        for &source in sources {
-            let weights = self.weights(source)?;
+        for (&source, weights) in sources.iter().zip(&weights) {
             for &keep in &plan.budgets {
                 let budget = weights.budget(keep)?;
-                let crs_variance = self.crs_variance(&weights, budget);
+                let crs_variance = self.crs_variance(weights, budget);
                 for &design in &plan.designs {
                     results.push(self.measure(source, (keep, budget), design, plan, crs_variance)?);
                     progress();
@@ -267,11 +268,14 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
     }
 }
 
-/// Refuses a layer for whose measurement there is no memory. Without this, the first allocation that fails would end the
-/// command without a word on what is needed.
-fn check_memory<T: Element, U: Element>(h: &Array2<T>, dz: &Array2<U>, plan: &Plan) -> Result<(), MeasureError> {
+/// Refuses a budget that the tokens do not allow, and a layer for whose measurement there is no memory: the first
+/// allocation that fails would end the command without a word on what is needed.
+fn check_sizes<T: Element, U: Element>(h: &Array2<T>, dz: &Array2<U>, plan: &Plan) -> Result<(), MeasureError> {
     let (tokens, in_features, out_features) = (h.nrows(), h.ncols(), dz.ncols());
-    let kept = plan.budgets.iter().filter_map(|keep| keep.budget(tokens).ok()).map(Budget::get).max().unwrap_or(0);
+    let mut kept = 0;
+    for keep in &plan.budgets {
+        kept = kept.max(keep.budget(tokens)?.get());
+    }
     let bytes = |numbers: [usize; 3]| numbers.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
     let wide = |is_wide: bool, rows, columns| if is_wide { 0 } else { bytes([rows, columns, size_of::<f32>()]) };
     // The exact product in f64 and f32, the sum of the errors, an estimate, and one in f64.

@@ -133,7 +133,7 @@ pub enum InputError {
         largest: f64,
     },
     /// Values for which there is not enough memory.
-    #[error("{tensor} needs {bytes} bytes of memory, which are not to be had")]
+    #[error("{tensor} needs {bytes} bytes of memory, more than is available")]
     NotEnoughMemory {
         /// The tensor.
         tensor: String,

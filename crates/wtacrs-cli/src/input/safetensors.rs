@@ -106,6 +106,7 @@ pub(super) fn check_type(name: &str, dtype: Dtype) -> Result<(), InputError> {
 fn unsupported(name: &str, dtype: Dtype) -> InputError {
     let advice = match dtype {
         Dtype::U16 | Dtype::I16 => "; if these are the bits of bf16, save tensor.view(torch.bfloat16)",
+        Dtype::F64 => "; save tensor.float()",
         _ => "",
     };
     let (tensor, found) = (name.to_owned(), dtype.to_string());
@@ -193,6 +194,8 @@ mod tests {
         );
         let integers = ("h", Dtype::I64, vec![2, 1], vec![0; 16]);
         assert_eq!(refuse(&[integers, dz.clone()]), "tensor 'h' is of type I64: F32, F16 and BF16 can be read");
+        let doubles = ("h", Dtype::F64, vec![2, 1], vec![0; 16]);
+        assert!(refuse(&[doubles, dz.clone()]).ends_with("F32, F16 and BF16 can be read; save tensor.float()"));
         let bits = ("h", Dtype::U16, vec![2, 1], vec![0; 4]);
         assert_eq!(
             refuse(&[bits, dz]),

@@ -166,6 +166,6 @@ mod tests {
     #[test]
     fn memory_that_is_not_there() {
         let refused = read_elements(&mut Cursor::new([]), "h", 1 << 60, f32::from_le_bytes).expect_err("too many");
-        assert_eq!(refused.to_string(), "h needs 4611686018427387904 bytes of memory, which are not to be had");
+        assert_eq!(refused.to_string(), "h needs 4611686018427387904 bytes of memory, more than is available");
     }
 }

@@ -39,8 +39,8 @@ impl SavedLayout {
     pub const fn new(kept: usize, columns: usize, element_bytes: usize) -> Option<Self> {
         let Some(scales_at) = behind(Self::HEADER, kept, size_of::<u32>()) else { return None };
         let Some(rows_at) = behind(scales_at, kept, size_of::<f64>()) else { return None };
-        let Some(row) = columns.checked_mul(element_bytes) else { return None };
-        match behind(rows_at, kept, row) {
+        let Some(elements) = kept.checked_mul(columns) else { return None };
+        match behind(rows_at, elements, element_bytes) {
             Some(bytes) if bytes <= isize::MAX as usize => Some(Self { scales_at, rows_at, bytes }),
             _ => None,
         }
@@ -67,6 +67,7 @@ mod tests {
     #[test]
     fn parts_lie_one_behind_another() {
         assert_eq!(layout(0, 100, 4), Some((64, 64, 64)));
+        assert_eq!(layout(0, usize::MAX, 4), Some((64, 64, 64)));
         assert_eq!(layout(1, 1, 2), Some((128, 192, 256)));
         assert_eq!(layout(16, 32, 2), Some((128, 256, 256 + 16 * 64)));
         assert_eq!(layout(17, 0, 8), Some((192, 384, 384)));
