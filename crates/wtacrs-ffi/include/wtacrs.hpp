@@ -74,7 +74,10 @@ using NormPredictor = detail::Handle<wtacrs_norm_predictor, wtacrs_norm_predicto
 using NormCache = detail::Handle<wtacrs_norm_cache, wtacrs_norm_cache_destroy>;
 using TensorMul = detail::Handle<wtacrs_tensor_mul, wtacrs_tensor_mul_destroy>;
 
-inline Context cpu() { return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CPU, 0, nullptr); }
+// By default with a thread for each core; the options' `threads` says otherwise.
+inline Context cpu(const wtacrs_context_options *options = nullptr) {
+  return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CPU, 0, options);
+}
 // The calling thread's current CUDA context, or the primary context of a GPU's number.
 inline Context cuda(std::int32_t ordinal = -1) {
   return detail::make<Context>(wtacrs_context_create, WTACRS_DEVICE_CUDA, ordinal, nullptr);

@@ -54,16 +54,6 @@ static void same(outcome expected, const wtacrs_context *context, unsigned char 
   free(found.bits);
 }
 
-/* Messages of the library. */
-static char logged[256];
-static int messages;
-static wtacrs_log_level last_level;
-static void write_down(void *user, wtacrs_log_level level, const char *message) {
-  REQUIRE(user == logged);
-  snprintf(logged, sizeof logged, "%s", message);
-  last_level = level, messages++;
-}
-
 static void counts(outcome expected) {
   REQUIRE(threads_now() == 1);
   wtacrs_context *alone = context_of(1);
@@ -126,6 +116,16 @@ static void forks(outcome expected, int generations) {
 
 /* Sanitizers reserve address space of their own. */
 #if !defined(__SANITIZE_ADDRESS__)
+/* Messages of the library. */
+static char logged[256];
+static int messages;
+static wtacrs_log_level last_level;
+static void write_down(void *user, wtacrs_log_level level, const char *message) {
+  REQUIRE(user == logged);
+  snprintf(logged, sizeof logged, "%s", message);
+  last_level = level, messages++;
+}
+
 /* No thread can start, since there is no address space for its stack. Later there is. */
 static void limits(outcome expected) {
   wtacrs_context *context = context_of(2);
@@ -157,6 +157,25 @@ static void limits(outcome expected) {
 #else
 static void limits(outcome expected) { (void)expected; }
 #endif
+
+/* A selection with fewer rows than the budget leaves room, in which nothing of what was there before remains. */
+static void saved_bytes_are_equal(void) {
+  wtacrs_context *context = context_of(2);
+  wtacrs_layer *layer = describe(TOKENS, IN, OUT, WTACRS_BUDGET_ROWS, BUDGET, WTACRS_SOURCE_INPUT);
+  CHECK(wtacrs_layer_set_design(layer, WTACRS_DESIGN_CRS));
+  wtacrs_plan *plan = freeze(context, layer);
+  wtacrs_plan_info info = info_of(plan);
+  unsigned char *first = aligned(info.saved_bytes), *second = aligned(info.saved_bytes);
+  memset(first, 0x5a, info.saved_bytes);
+  CHECK(wtacrs_plan_forward(plan, h, IN, 1, 0, NULL, first, info.saved_bytes, NULL, 0, NULL));
+  CHECK(wtacrs_plan_forward(plan, h, IN, 1, 0, NULL, second, info.saved_bytes, NULL, 0, NULL));
+  uint64_t kept;
+  CHECK(wtacrs_plan_saved_selection(plan, first, info.saved_bytes, SELECTION(NULL, NULL, 0, &kept, NULL)));
+  REQUIRE(kept < BUDGET && memcmp(first, second, info.saved_bytes) == 0);
+  free(first), free(second);
+  CHECK(wtacrs_plan_destroy(plan));
+  CHECK(wtacrs_context_destroy(context));
+}
 
 static void index_of_what_was_wrong(void) {
   wtacrs_context *context = context_of(2);
@@ -191,6 +210,7 @@ int main(void) {
   limits(expected); /* first: the system keeps the stacks of threads that have ended, for the next ones */
   counts(expected);
   forks(expected, 2);
+  saved_bytes_are_equal();
   index_of_what_was_wrong();
   REQUIRE(threads_now() == 1);
   free(expected.bits), free(h), free(dz);
