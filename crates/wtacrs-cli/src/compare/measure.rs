@@ -10,6 +10,7 @@ use crate::input::{Layer, with_values};
 use crate::labels::{BudgetReport, WeightSource};
 use crate::statistics::{Errors, Reference, mean, median_ms};
 use ndarray::{Array2, ArrayView2, s};
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 use wtacrs_core::Randomness;
 use wtacrs_core::element::Element;
@@ -290,7 +291,8 @@ fn check_sizes<T: Element, U: Element>(h: &Array2<T>, dz: &Array2<U>, plan: &Pla
     ];
     let sum = |parts: &[usize]| parts.iter().fold(0_usize, |sum, &part| sum.saturating_add(part));
     let bytes = sum(&[products, block, sum(&exact).max(sum(&estimate))]);
-    match Vec::<u8>::new().try_reserve_exact(bytes) {
+    // Else the compiler may see that nothing is done with it, and ask nobody.
+    match black_box(&mut Vec::<u8>::new()).try_reserve_exact(bytes) {
         Ok(()) => Ok(()),
         Err(_) => Err(MeasureError::NotEnoughMemory { bytes }),
     }
