@@ -3,7 +3,7 @@
 #[path = "common/calls.rs"]
 mod calls;
 
-use calls::{Memory, check, context, plan_info, plan_with};
+use calls::{DESIGNS, Memory, check, context, plan_info, plan_with};
 use ndarray::{Array2, s};
 use std::ptr::{null, null_mut};
 use wtacrs::*;
@@ -12,15 +12,6 @@ const TOKENS: usize = 40;
 const IN: usize = 5;
 const OUT: usize = 3;
 const ESTIMATES: u64 = 20_000;
-
-const DESIGNS: [wtacrs_design; 6] = [
-    WTACRS_DESIGN_UNIFORM,
-    WTACRS_DESIGN_CRS,
-    WTACRS_DESIGN_TOP_K,
-    WTACRS_DESIGN_WTA_IID,
-    WTACRS_DESIGN_WTA_STRATIFIED,
-    WTACRS_DESIGN_WTA_PIVOTAL,
-];
 
 fn plan(design: wtacrs_design, tokens: usize, rows: usize) -> *mut wtacrs_plan {
     let context = context(WTACRS_DEVICE_CPU, 0);

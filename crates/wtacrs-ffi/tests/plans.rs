@@ -5,8 +5,8 @@
 mod calls;
 
 use calls::{
-    Floats, IN, Memory, OUT, PRODUCT, TOKENS, check, context, forward_options, last_error, plan, plan_with, product,
-    product_with, selection,
+    DESIGNS, Floats, IN, Memory, OUT, PRODUCT, TOKENS, check, context, forward_options, last_error, plan, plan_with,
+    product, product_with, selection,
 };
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
@@ -17,15 +17,6 @@ use wtacrs_core::layers::{Contraction, Linear, TensorMul};
 use wtacrs_core::sampling::BuiltIn;
 
 const DEVICES: [wtacrs_device; 2] = [WTACRS_DEVICE_CPU, WTACRS_DEVICE_CUDA];
-const DESIGNS: [wtacrs_design; 6] = [
-    WTACRS_DESIGN_UNIFORM,
-    WTACRS_DESIGN_CRS,
-    WTACRS_DESIGN_TOP_K,
-    WTACRS_DESIGN_WTA_IID,
-    WTACRS_DESIGN_WTA_STRATIFIED,
-    WTACRS_DESIGN_WTA_PIVOTAL,
-];
-
 /// Runs a test on a context of each device; the second argument is the device as DLPack has it.
 fn on_each_device(test: impl Fn(*mut wtacrs_context, (i32, i32))) {
     use_emulator();

@@ -4,7 +4,9 @@ use super::norm_predictor::{predictor, wtacrs_norm_predictor};
 use super::plan::{Plan, plan, wtacrs_plan};
 use super::selection::{SelectionOutput, wtacrs_selection};
 use crate::arguments::options::{self, SizedStruct};
-use crate::arguments::{Array, Source, Stream, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor};
+use crate::arguments::{
+    Array, PassMemory, Source, Stream, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor,
+};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, guard};
 use crate::device::{Backward, Estimate, Forward};
@@ -59,15 +61,6 @@ impl Default for wtacrs_backward_options {
 // SAFETY: repr(C), begins with its size, and has numbers and pointers alone.
 unsafe impl SizedStruct for wtacrs_backward_options {}
 
-/// Saved or scratch memory and the stream of a pass, as they were given.
-struct Given {
-    saved: *const c_void,
-    saved_bytes: usize,
-    scratch: *mut c_void,
-    scratch_bytes: usize,
-    stream: Stream,
-}
-
 /// The forward pass: chooses rows of H, and writes them to `saved` with their indices and scales. One pass is enough for
 /// layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H and budget read each other's
 /// saved memory.
@@ -109,9 +102,9 @@ pub unsafe extern "C" fn wtacrs_plan_forward(
     guard("wtacrs_plan_forward", || {
         let plan = &*self::plan(plan)?;
         let h = Tensor::rows(h, plan.layer.h, plan.layer.h_shape(), h_leading, "h")?;
-        let given = Given { saved, saved_bytes, scratch, scratch_bytes, stream };
+        let memory = PassMemory { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
-        unsafe { forward(plan, h, Randomness::new(seed, offset), options, given) }
+        unsafe { forward(plan, h, Randomness::new(seed, offset), options, memory) }
     })
 }
 
@@ -137,9 +130,9 @@ pub unsafe extern "C" fn wtacrs_plan_forward_dl(
         let plan = &*self::plan(plan)?;
         // SAFETY: as documented.
         let h = unsafe { shaped(h, plan.place(), plan.layer.h, plan.layer.h_shape(), "h") }?;
-        let given = Given { saved, saved_bytes, scratch, scratch_bytes, stream };
+        let memory = PassMemory { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
-        unsafe { forward(plan, h, Randomness::new(seed, offset), options, given) }
+        unsafe { forward(plan, h, Randomness::new(seed, offset), options, memory) }
     })
 }
 
@@ -151,12 +144,12 @@ unsafe fn forward(
     h: Tensor<2>,
     randomness: Randomness,
     options: *const wtacrs_forward_options,
-    given: Given,
+    memory: PassMemory,
 ) -> Outcome {
     // SAFETY: the caller has it.
     let options = unsafe { options::read(options, "the forward options") }?;
-    let saved = plan.saved(given.saved, given.saved_bytes)?;
-    let scratch = plan.scratch(given.scratch, given.scratch_bytes, plan.sizes().forward)?;
+    let sizes = plan.sizes();
+    let (saved, scratch) = memory.check(sizes.saved, sizes.forward, plan.device.alignment())?;
     let guess = plan.guess(options.guess)?;
     let predictor = match plan.layer.source {
         Source::Predicted => Some(predictor(options.predictor)?),
@@ -168,7 +161,7 @@ unsafe fn forward(
     };
     let inputs = regions([Some(h.region()), guess.as_ref().map(Array::region)]);
     check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
-    let stream = given.stream;
+    let stream = memory.stream;
     // SAFETY: checked; the caller has the rest.
     unsafe { plan.calls.forward(Forward { h, guess, predictor, randomness, saved, scratch, stream }) }
 }
@@ -209,9 +202,9 @@ pub unsafe extern "C" fn wtacrs_plan_backward(
         let plan = &*self::plan(plan)?;
         let dz = Tensor::rows(dz, plan.layer.dz, plan.layer.dz_shape(), dz_leading, "dz")?;
         let dw = Tensor::rows(dw, plan.layer.dw, plan.layer.dw_shape(), dw_leading, "dw")?;
-        let given = Given { saved, saved_bytes, scratch, scratch_bytes, stream };
+        let memory = PassMemory { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
-        unsafe { backward(plan, dz, dw, options, given) }
+        unsafe { backward(plan, dz, dw, options, memory) }
     })
 }
 
@@ -242,9 +235,9 @@ pub unsafe extern "C" fn wtacrs_plan_backward_dl(
                 shaped(dw, plan.place(), plan.layer.dw, plan.layer.dw_shape(), "dw")?,
             )
         };
-        let given = Given { saved, saved_bytes, scratch, scratch_bytes, stream };
+        let memory = PassMemory { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
-        unsafe { backward(plan, dz, dw, options, given) }
+        unsafe { backward(plan, dz, dw, options, memory) }
     })
 }
 
@@ -256,13 +249,13 @@ unsafe fn backward(
     dz: Tensor<2>,
     dw: Tensor<2>,
     options: *const wtacrs_backward_options,
-    given: Given,
+    memory: PassMemory,
 ) -> Outcome {
     // SAFETY: the caller has it.
     let options = unsafe { options::read(options, "the backward options") }?;
     let (dw, update) = (dw.writable()?, update(options.accumulate)?);
-    let saved = plan.saved(given.saved, given.saved_bytes)?;
-    let scratch = plan.scratch(given.scratch, given.scratch_bytes, plan.sizes().backward)?;
+    let sizes = plan.sizes();
+    let (saved, scratch) = memory.check(sizes.saved, sizes.backward, plan.device.alignment())?;
     let dz_norms = Array::optional(options.dz_norms, plan.layer.tokens, "dz_norms")?;
     let bias_gradient = match options.bias_gradient.is_null() {
         true => None,
@@ -278,7 +271,7 @@ unsafe fn backward(
         bias_gradient.as_ref().map(Tensor::region),
     ]);
     check_disjoint(&outputs, &[saved.region(), dz.region()])?;
-    let stream = given.stream;
+    let stream = memory.stream;
     // SAFETY: checked; the caller has the rest.
     unsafe { plan.calls.backward(Backward { saved, dz, dw, update, dz_norms, bias_gradient, scratch, stream }) }
 }

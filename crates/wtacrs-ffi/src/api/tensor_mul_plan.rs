@@ -4,7 +4,7 @@ use super::context::{device, wtacrs_context};
 use super::tensor_mul::{description, wtacrs_tensor_mul};
 use crate::arguments::options::{self, SizedStruct};
 use crate::arguments::{
-    Array, Block, Dtype, Place, Stream, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor,
+    Array, Dtype, PassMemory, Place, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor,
 };
 use crate::boundary::status::*;
 use crate::boundary::{Outcome, Registry, guard};
@@ -43,27 +43,12 @@ impl Plan {
         self.product.operands.accumulator()
     }
 
-    fn blocks(&self, given: &Given, scratch: usize) -> Outcome<(Array<u8>, Array<u8>)> {
-        let alignment = self.device.alignment();
-        let saved = Block::saved(given.saved, given.saved_bytes).check(self.calls.sizes().saved, alignment)?;
-        Ok((saved, Block::scratch(given.scratch, given.scratch_bytes).check(scratch, alignment)?))
-    }
-
     /// Norms of rows or columns, of which each item has a column.
     fn norms(&self, norms: *const f32, pairs: usize, what: &'static str) -> Outcome<Option<Tensor<4>>> {
         let shape = [self.product.batch, self.product.heads, pairs, 1];
         let tensor = || Tensor::contiguous(norms.cast(), Dtype::F32, shape, what);
         if norms.is_null() { Ok(None) } else { tensor().map(Some) }
     }
-}
-
-/// Saved or scratch memory and the stream of a pass, as they were given.
-struct Given {
-    saved: *const c_void,
-    saved_bytes: usize,
-    scratch: *mut c_void,
-    scratch_bytes: usize,
-    stream: Stream,
 }
 
 /// What a batched product's passes need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.
@@ -235,9 +220,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_forward(
         let plan = &*self::plan(plan)?;
         let a = Tensor::contiguous(a, plan.product.operands, plan.product.a_shape(), "a")?;
         let b = Tensor::contiguous(b, plan.product.operands, plan.product.b_shape(), "b")?;
-        let given = Given { saved, saved_bytes, scratch, scratch_bytes, stream };
+        let memory = PassMemory { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
-        unsafe { forward(plan, [a, b], Randomness::new(seed, offset), options, given) }
+        unsafe { forward(plan, [a, b], Randomness::new(seed, offset), options, memory) }
     })
 }
 
@@ -262,12 +247,12 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_forward_dl(
 ) -> wtacrs_status {
     guard("wtacrs_tensor_mul_plan_forward_dl", || {
         let plan = &*self::plan(plan)?;
-        let given = Given { saved, saved_bytes, scratch, scratch_bytes, stream };
+        let memory = PassMemory { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
         unsafe {
             let a = shaped(a, plan.place(), plan.product.operands, plan.product.a_shape(), "a")?;
             let b = shaped(b, plan.place(), plan.product.operands, plan.product.b_shape(), "b")?;
-            forward(plan, [a, b], Randomness::new(seed, offset), options, given)
+            forward(plan, [a, b], Randomness::new(seed, offset), options, memory)
         }
     })
 }
@@ -280,17 +265,18 @@ unsafe fn forward(
     [a, b]: [Tensor<4>; 2],
     randomness: Randomness,
     options: *const wtacrs_tensor_mul_forward_options,
-    given: Given,
+    memory: PassMemory,
 ) -> Outcome {
     // SAFETY: the caller has it.
     let options = unsafe { options::read(options, "the forward options") }?;
-    let (saved, scratch) = plan.blocks(&given, plan.calls.sizes().forward)?;
+    let sizes = plan.calls.sizes();
+    let (saved, scratch) = memory.check(sizes.saved, sizes.forward, plan.device.alignment())?;
     let row_guess = plan.norms(options.row_guess, plan.product.rows, "row_guess")?;
     let column_guess = plan.norms(options.column_guess, plan.product.columns, "column_guess")?;
     let guesses = [row_guess.as_ref().map(Tensor::region), column_guess.as_ref().map(Tensor::region)];
     let inputs = regions([Some(a.region()), Some(b.region()), guesses[0], guesses[1]]);
     check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
-    let stream = given.stream;
+    let stream = memory.stream;
     let call = TensorMulForward { a, b, row_guess, column_guess, randomness, saved, scratch, stream };
     // SAFETY: checked; the caller has the rest.
     unsafe { plan.calls.forward(call) }
@@ -325,9 +311,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_backward(
         let g = Tensor::contiguous(g, plan.product.gradient, plan.product.c_shape(), "g")?;
         let da = Tensor::contiguous(da, plan.result(), plan.product.a_shape(), "da")?;
         let db = Tensor::contiguous(db, plan.result(), plan.product.b_shape(), "db")?;
-        let given = Given { saved, saved_bytes, scratch, scratch_bytes, stream };
+        let memory = PassMemory { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
-        unsafe { backward(plan, [g, da, db], options, given) }
+        unsafe { backward(plan, [g, da, db], options, memory) }
     })
 }
 
@@ -350,13 +336,13 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_backward_dl(
 ) -> wtacrs_status {
     guard("wtacrs_tensor_mul_plan_backward_dl", || {
         let plan = &*self::plan(plan)?;
-        let given = Given { saved, saved_bytes, scratch, scratch_bytes, stream };
+        let memory = PassMemory { saved, saved_bytes, scratch, scratch_bytes, stream };
         // SAFETY: as documented.
         unsafe {
             let g = shaped(g, plan.place(), plan.product.gradient, plan.product.c_shape(), "g")?;
             let da = shaped(da, plan.place(), plan.result(), plan.product.a_shape(), "da")?;
             let db = shaped(db, plan.place(), plan.result(), plan.product.b_shape(), "db")?;
-            backward(plan, [g, da, db], options, given)
+            backward(plan, [g, da, db], options, memory)
         }
     })
 }
@@ -368,18 +354,19 @@ unsafe fn backward(
     plan: &Plan,
     [g, da, db]: [Tensor<4>; 3],
     options: *const wtacrs_tensor_mul_backward_options,
-    given: Given,
+    memory: PassMemory,
 ) -> Outcome {
     // SAFETY: the caller has it.
     let options = unsafe { options::read(options, "the backward options") }?;
     let (da, db, update) = (da.writable()?, db.writable()?, update(options.accumulate)?);
-    let (saved, scratch) = plan.blocks(&given, plan.calls.sizes().backward)?;
+    let sizes = plan.calls.sizes();
+    let (saved, scratch) = memory.check(sizes.saved, sizes.backward, plan.device.alignment())?;
     let row_norms = plan.norms(options.row_norms, plan.product.rows, "row_norms")?;
     let column_norms = plan.norms(options.column_norms, plan.product.columns, "column_norms")?;
     let norms = [row_norms.as_ref().map(Tensor::region), column_norms.as_ref().map(Tensor::region)];
     let outputs = regions([Some(da.region()), Some(db.region()), Some(scratch.region()), norms[0], norms[1]]);
     check_disjoint(&outputs, &[saved.region(), g.region()])?;
-    let stream = given.stream;
+    let stream = memory.stream;
     let call = TensorMulBackward { saved, g, da, db, update, row_norms, column_norms, scratch, stream };
     // SAFETY: checked; the caller has the rest.
     unsafe { plan.calls.backward(call) }

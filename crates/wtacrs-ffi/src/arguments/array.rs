@@ -1,5 +1,6 @@
 //! A caller's arrays: checked before anything is read or written.
 
+use super::Stream;
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
 use core::ffi::c_void;
@@ -135,6 +136,28 @@ impl Block {
             return Err(Failure::new(WTACRS_STATUS_BUFFER_TOO_SMALL, message));
         }
         Array::aligned(pointer.cast(), needed, alignment, what)
+    }
+}
+
+/// Saved and scratch memory and the stream of a pass, as they were given.
+#[derive(Clone, Copy)]
+pub(crate) struct PassMemory {
+    pub(crate) saved: *const c_void,
+    pub(crate) saved_bytes: usize,
+    pub(crate) scratch: *const c_void,
+    pub(crate) scratch_bytes: usize,
+    pub(crate) stream: Stream,
+}
+
+impl PassMemory {
+    /// The saved and the scratch memory, of which so many bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Block::check`].
+    pub(crate) fn check(self, saved: usize, scratch: usize, alignment: usize) -> Outcome<(Array<u8>, Array<u8>)> {
+        let of_saved = Block::saved(self.saved, self.saved_bytes).check(saved, alignment)?;
+        Ok((of_saved, Block::scratch(self.scratch, self.scratch_bytes).check(scratch, alignment)?))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! C sees an `enum` that is 32 bits wide. Functions receive its integer and check it, since any number can arrive.
 
+pub use crate::boundary::log::LogLevelInC;
 use crate::boundary::status::WTACRS_STATUS_INVALID_ENUM;
 use crate::boundary::{Failure, Outcome};
 use wtacrs_core::layers::{Side, Update};
@@ -17,17 +18,6 @@ pub enum DeviceInC {
     WTACRS_DEVICE_CUDA = 1,
     /// Reserved: makes the enumeration 32 bits wide.
     WTACRS_DEVICE_FORCE_32_BITS = 0x7fff_ffff,
-}
-
-/// How much a message matters.
-#[repr(C)]
-pub enum LogLevelInC {
-    /// A call succeeded, but not as it was to.
-    WTACRS_LOG_LEVEL_WARNING = 1,
-    /// A defect of the library: the call returns WTACRS_STATUS_PANIC.
-    WTACRS_LOG_LEVEL_ERROR = 2,
-    /// Reserved: makes the enumeration 32 bits wide.
-    WTACRS_LOG_LEVEL_FORCE_32_BITS = 0x7fff_ffff,
 }
 
 /// The type of a matrix's elements.

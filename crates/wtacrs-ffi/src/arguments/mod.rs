@@ -8,7 +8,7 @@ pub(crate) mod heap;
 pub(crate) mod options;
 mod tensor;
 
-pub(crate) use self::array::{Array, Block, Region, Wanted, check_disjoint, known_norms, regions};
+pub(crate) use self::array::{Array, Block, PassMemory, Region, Wanted, check_disjoint, known_norms, regions};
 pub(crate) use self::dlpack::{Place, shaped, tensor};
 pub use self::dlpack::{wtacrs_dldatatype, wtacrs_dldevice, wtacrs_dltensor};
 pub(crate) use self::elements::{Number, check_dtypes, with_element, with_elements};

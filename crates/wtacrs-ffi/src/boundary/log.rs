@@ -4,11 +4,16 @@ use core::ffi::{c_char, c_void};
 use std::ffi::CString;
 use std::sync::{PoisonError, RwLock};
 
-/// How much a message matters: the header's wtacrs_log_level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogLevel {
-    Warning = 1,
-    Error = 2,
+/// How much a message matters.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub enum LogLevelInC {
+    /// A call succeeded, but not as it was to.
+    WTACRS_LOG_LEVEL_WARNING = 1,
+    /// A defect of the library: the call returns WTACRS_STATUS_PANIC.
+    WTACRS_LOG_LEVEL_ERROR = 2,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_LOG_LEVEL_FORCE_32_BITS = 0x7fff_ffff,
 }
 
 /// A caller's function for messages.
@@ -36,7 +41,7 @@ pub(crate) unsafe fn set(function: Option<LogFunction>, user: *mut c_void) {
     *LOG.write().unwrap_or_else(PoisonError::into_inner) = function.map(|function| Log { function, user });
 }
 
-pub(crate) fn write(level: LogLevel, message: &str) {
+pub(crate) fn write(level: LogLevelInC, message: &str) {
     // The lock is held meanwhile: after `set` has returned, nobody calls the function before.
     let log = LOG.read().unwrap_or_else(PoisonError::into_inner);
     let Some(Log { function, user }) = *log else { return };

@@ -1,6 +1,6 @@
 //! Panics of the library's own calls and threads: noted for the last error, and not printed.
 
-use super::log::{self, LogLevel};
+use super::log::{self, LogLevelInC};
 use core::cell::{Cell, RefCell};
 use std::panic::{self, PanicHookInfo};
 use std::sync::{Mutex, Once, PoisonError};
@@ -70,7 +70,7 @@ fn note(code: Code, info: &PanicHookInfo<'_>) {
         Some(place) => format!("panicked at {place}: {words}"),
         None => format!("panicked: {words}"),
     };
-    log::write(LogLevel::Error, &text);
+    log::write(LogLevelInC::WTACRS_LOG_LEVEL_ERROR, &text);
     match code {
         Code::Pool => *IN_POOL.lock().unwrap_or_else(PoisonError::into_inner) = Some(text),
         _ => NOTED.set(Some(text)),

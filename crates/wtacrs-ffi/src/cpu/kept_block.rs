@@ -1,14 +1,8 @@
 //! Kept rows in a caller's memory, which lives from a forward to its backward pass, as one block of bytes.
 //!
-//! ```text
-//! 0           header (64 bytes): what is in the block, and a checksum of that
-//! 64          indices, u32 × capacity
-//! aligned 64  scales, f64 × capacity
-//! aligned 64  rows, capacity × columns
-//! ```
-//!
-//! [`SavedLayout`] computes the places and the size. The header keeps one plan from reading what another has saved. The
-//! layout is private: it may change with any version, and a block is never to be kept beyond the process.
+//! Its parts lie as [`SavedLayout`] says, with room for `capacity` rows. The header holds what is in the block and a
+//! checksum of that, and keeps one plan from reading what another has saved. The layout is private: it may change with any
+//! version, and a block is never to be kept beyond the process.
 
 use crate::arguments::{Dtype, Number};
 use crate::boundary::status::*;
@@ -29,9 +23,7 @@ pub(crate) struct KeptBlock {
     pairs: usize,
     columns: usize,
     capacity: usize,
-    scales_at: usize,
-    rows_at: usize,
-    bytes: usize,
+    layout: SavedLayout,
 }
 
 /// Words of the header.
@@ -45,13 +37,12 @@ impl KeptBlock {
         let message = || format!("{capacity} rows of {columns} elements cannot be addressed");
         let layout = SavedLayout::new(capacity, columns, dtype.bytes());
         let layout = layout.ok_or_else(|| Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, message()))?;
-        let SavedLayout { scales_at, rows_at, bytes, .. } = layout;
-        Ok(Self { dtype, pairs, columns, capacity, scales_at, rows_at, bytes })
+        Ok(Self { dtype, pairs, columns, capacity, layout })
     }
 
     /// Bytes of the block, a multiple of its alignment.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.layout.bytes
     }
 
     pub(crate) fn dtype(&self) -> Dtype {
@@ -84,16 +75,16 @@ impl KeptBlock {
         let (indices, scales, rows) = unsafe {
             (
                 slice::from_raw_parts_mut(block.add(HEADER).cast::<u32>(), kept),
-                slice::from_raw_parts_mut(block.add(self.scales_at).cast::<f64>(), kept),
-                ArrayViewMut2::from_shape_ptr((kept, self.columns), block.add(self.rows_at).cast::<T>()),
+                slice::from_raw_parts_mut(block.add(self.layout.scales_at).cast::<f64>(), kept),
+                ArrayViewMut2::from_shape_ptr((kept, self.columns), block.add(self.layout.rows_at).cast::<T>()),
             )
         };
         gather(rows)?;
         let row_bytes = self.columns * self.dtype.bytes();
         let ends = [
-            (HEADER + kept * size_of::<u32>(), self.scales_at),
-            (self.scales_at + kept * size_of::<f64>(), self.rows_at),
-            (self.rows_at + kept * row_bytes, self.bytes),
+            (HEADER + kept * size_of::<u32>(), self.layout.scales_at),
+            (self.layout.scales_at + kept * size_of::<f64>(), self.layout.rows_at),
+            (self.layout.rows_at + kept * row_bytes, self.layout.bytes),
         ];
         for (end, next) in ends {
             // Equal calls leave equal bytes.
@@ -146,7 +137,7 @@ impl KeptBlock {
         let (indices, scales) = unsafe {
             (
                 slice::from_raw_parts(block.add(HEADER).cast::<u32>(), kept),
-                slice::from_raw_parts(block.add(self.scales_at).cast::<f64>(), kept),
+                slice::from_raw_parts(block.add(self.layout.scales_at).cast::<f64>(), kept),
             )
         };
         Selection::new(self.pairs, winners as usize, indices.to_vec(), scales.to_vec())
@@ -168,7 +159,7 @@ impl KeptBlock {
         let selection = unsafe { self.selection(block) }?;
         let shape = (selection.len(), self.columns);
         // SAFETY: as in `write`; the selection is no longer than the capacity.
-        let rows = unsafe { ArrayView2::from_shape_ptr(shape, block.add(self.rows_at).cast::<T>()) };
+        let rows = unsafe { ArrayView2::from_shape_ptr(shape, block.add(self.layout.rows_at).cast::<T>()) };
         Ok((selection, rows))
     }
 

@@ -4,6 +4,7 @@ use super::expected_error::expected_error;
 use super::kept_block::KeptBlock;
 use super::memory::{workspace, workspace_bytes};
 use super::norm_predictor::CpuNormPredictor;
+use super::threads;
 use crate::arguments::heap::{self, PER_TOKEN};
 use crate::arguments::{Array, Source, Stream, Tensor, known_norms, with_element, with_elements};
 use crate::boundary::status::*;
@@ -17,7 +18,7 @@ use ndarray::{ArrayView2, ArrayViewMut1, ArrayViewMut2};
 use std::sync::Arc;
 use wtacrs_core::element::Element;
 use wtacrs_core::guesses::NormGuess;
-use wtacrs_core::parallel::{self, Entered, Threads};
+use wtacrs_core::parallel::{self, Threads};
 use wtacrs_core::product::{self, Update};
 use wtacrs_core::sampling::{Design, PhiloxChance};
 use wtacrs_core::{Randomness, Selection, Weights};
@@ -41,11 +42,6 @@ impl CpuLinear {
         let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, "the scratch memory overflows");
         let estimate_scratch = estimate_scratch.filter(|&b| isize::try_from(b).is_ok()).ok_or_else(overflow)?;
         Ok(Self { layer: *layer, threads, block, backward_scratch, estimate_scratch })
-    }
-
-    /// Makes this thread's loops run on the plan's threads.
-    fn enter(&self) -> Entered {
-        parallel::enter(Arc::clone(&self.threads))
     }
 
     /// Refuses a call for whose tokens there is no memory.
@@ -95,7 +91,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn forward(&self, call: Forward) -> Outcome {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         let Forward { h, guess, predictor, randomness, saved, .. } = call;
         self.check_heap()?;
         // SAFETY: the caller has it.
@@ -128,7 +124,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn backward(&self, call: Backward) -> Outcome {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         let Backward { saved, dz, dw, update, dz_norms, bias_gradient, scratch, .. } = call;
         self.check_heap()?;
         with_elements!(self.layer.h, self.layer.dz, T, U => {
@@ -154,7 +150,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn estimate(&self, call: Estimate) -> Outcome {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         let Estimate { x, y, out, randomness, scratch, .. } = call;
         self.check_heap()?;
         // SAFETY: the caller has it.
@@ -223,7 +219,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn gather(&self, call: Gather) -> Outcome {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         let Gather { h, selection, rows, .. } = call;
         // SAFETY: the caller has it.
         let selection = unsafe { self.selection(&selection) }?;
@@ -235,7 +231,7 @@ impl LinearPlan for CpuLinear {
     }
 
     unsafe fn weight_gradient(&self, call: WeightGradient) -> Outcome {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         let WeightGradient { rows, selection, dz, dw, update, scratch, .. } = call;
         // SAFETY: the caller has it.
         let selection = unsafe { self.selection(&selection) }?;
@@ -259,7 +255,7 @@ impl LinearPlan for CpuLinear {
         dz: &Tensor<2>,
         weights: Option<Array<f64>>,
     ) -> Outcome<ExpectedError> {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         self.check_heap()?;
         // SAFETY: the caller has it.
         unsafe { expected_error(&self.layer, h, dz, weights) }

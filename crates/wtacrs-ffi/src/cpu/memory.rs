@@ -5,8 +5,8 @@ use crate::boundary::status::WTACRS_STATUS_SIZE_OVERFLOW;
 use crate::boundary::{Failure, Outcome};
 use wtacrs_core::product::{SavedLayout, workspace_len};
 
-/// Alignment of saved and scratch memory: that of a cache line, and of every number.
-pub(super) const ALIGNMENT: usize = 64;
+/// Alignment of saved and scratch memory.
+pub(super) const ALIGNMENT: usize = SavedLayout::ALIGNMENT;
 
 /// The next multiple of the alignment.
 pub(super) fn aligned(bytes: usize) -> Option<usize> {
@@ -38,4 +38,4 @@ pub(super) unsafe fn workspace<'a, A: Number>(scratch: &Array<u8>) -> &'a mut [A
     unsafe { core::slice::from_raw_parts_mut(scratch.as_ptr().cast(), bytes / size_of::<A>()) }
 }
 
-const _: () = assert!(ALIGNMENT.is_multiple_of(align_of::<f64>()) && ALIGNMENT == SavedLayout::ALIGNMENT);
+const _: () = assert!(ALIGNMENT.is_multiple_of(align_of::<f64>()));

@@ -22,7 +22,7 @@ use crate::device::{
 };
 use std::sync::Arc;
 use wtacrs_core::guesses::{NormCache, NormPredictor};
-use wtacrs_core::parallel::{Threads, enter};
+use wtacrs_core::parallel::Threads;
 use wtacrs_core::product::row_norms_into;
 
 /// The host's cores and memory.
@@ -64,7 +64,7 @@ impl Device for Cpu {
     }
 
     unsafe fn norms(&self, axis: Axis, x: &Tensor<2>, norms: &Array<f32>, _stream: Stream) -> Outcome {
-        let _entered = enter(Arc::clone(&self.threads));
+        let _entered = threads::enter(&self.threads);
         with_element!(x.dtype(), T => {
             // SAFETY: the caller has it.
             let (x, norms) = unsafe { (x.view::<T>(), norms.get_mut()) };

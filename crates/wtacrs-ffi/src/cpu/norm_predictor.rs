@@ -1,6 +1,7 @@
 //! A norm predictor on the CPU.
 
 use super::kept_block::KeptBlock;
+use super::threads;
 use crate::arguments::{Array, Stream, heap, known_norms, with_element};
 use crate::boundary::status::WTACRS_STATUS_DEVICE_MISMATCH;
 use crate::boundary::{Failure, Outcome, poisoned};
@@ -11,7 +12,7 @@ use ndarray::Array2;
 use std::sync::{Arc, RwLock};
 use wtacrs_core::Selection;
 use wtacrs_core::guesses::{NormPredictor, StepOutcome, StepStatistics};
-use wtacrs_core::parallel::{self, Entered, Threads};
+use wtacrs_core::parallel::Threads;
 
 /// A predictor behind a lock: forward passes read it, and what changes it waits for them.
 pub(super) struct CpuNormPredictor {
@@ -27,11 +28,6 @@ impl CpuNormPredictor {
         Self { predictor: RwLock::new(predictor), threads, outcome }
     }
 
-    /// Makes this thread's loops run on the predictor's threads.
-    fn enter(&self) -> Entered {
-        parallel::enter(Arc::clone(&self.threads))
-    }
-
     pub(super) fn get(&self) -> &RwLock<NormPredictor> {
         &self.predictor
     }
@@ -45,12 +41,12 @@ impl CpuNormPredictor {
 
 impl NormPredictorObject for CpuNormPredictor {
     fn statistics_len(&self) -> Outcome<usize> {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         Ok(no_statistics(&*self.predictor.read().map_err(poisoned)?)?.sums().len())
     }
 
     unsafe fn update(&self, layout: &dyn Any, lesson: Lesson) -> Outcome {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         let mut predictor = self.predictor.write().map_err(poisoned)?;
         // SAFETY: the caller has it.
         let step = unsafe { statistics(&predictor, layout, &lesson) }?;
@@ -58,7 +54,7 @@ impl NormPredictorObject for CpuNormPredictor {
     }
 
     unsafe fn statistics(&self, layout: &dyn Any, lesson: Lesson, sums: &Array<f64>) -> Outcome {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         let predictor = self.predictor.read().map_err(poisoned)?;
         // SAFETY: the caller has it.
         unsafe {
@@ -69,7 +65,7 @@ impl NormPredictorObject for CpuNormPredictor {
     }
 
     unsafe fn apply(&self, sums: &Array<f64>, _stream: Stream) -> Outcome {
-        let _entered = self.enter();
+        let _entered = threads::enter(&self.threads);
         let mut predictor = self.predictor.write().map_err(poisoned)?;
         let mut step = no_statistics(&predictor)?;
         // SAFETY: the caller has it.

@@ -3,6 +3,7 @@
 use super::kept_block::KeptBlock;
 use super::linear::{gradient, started};
 use super::memory::{workspace, workspace_bytes};
+use super::threads;
 use crate::arguments::heap::{self, PER_TOKEN};
 use crate::arguments::{Number, Tensor, known_norms, with_element, with_elements};
 use crate::boundary::status::*;
@@ -81,7 +82,7 @@ impl TensorMulPlan for CpuTensorMul {
     }
 
     unsafe fn forward(&self, call: TensorMulForward) -> Outcome {
-        let _entered = parallel::enter(Arc::clone(&self.threads));
+        let _entered = threads::enter(&self.threads);
         let TensorMulForward { a, b, row_guess, column_guess, randomness, saved, .. } = call;
         self.check_heap()?;
         // SAFETY: the caller has it.
@@ -119,7 +120,7 @@ impl TensorMulPlan for CpuTensorMul {
     }
 
     unsafe fn backward(&self, call: TensorMulBackward) -> Outcome {
-        let _entered = parallel::enter(Arc::clone(&self.threads));
+        let _entered = threads::enter(&self.threads);
         let TensorMulBackward { saved, g, da, db, update, row_norms, column_norms, scratch, .. } = call;
         self.check_heap()?;
         with_elements!(self.product.operands, self.product.gradient, T, U => {

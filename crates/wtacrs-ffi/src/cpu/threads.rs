@@ -4,7 +4,7 @@
 //! last object of those contexts is destroyed. A process that was forked has none of its parent's threads, so it starts
 //! its own. Where threads cannot start, the calling thread computes, and the next call tries again.
 
-use crate::boundary::log::{self, LogLevel};
+use crate::boundary::log::{self, LogLevelInC};
 use crate::boundary::panics::{self, Code};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -12,7 +12,7 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
-use wtacrs_core::parallel::{OneThread, Threads};
+use wtacrs_core::parallel::{self, Entered, OneThread, Threads};
 
 /// The pools that objects use, by their count of threads.
 static SHARED: Mutex<BTreeMap<usize, Weak<SharedPool>>> = Mutex::new(BTreeMap::new());
@@ -31,6 +31,11 @@ pub(crate) fn shared(count: usize) -> Arc<dyn Threads> {
     let pool = Arc::new(SharedPool { count, state: AtomicPtr::new(null_mut()) });
     pools.insert(count, Arc::downgrade(&pool));
     pool
+}
+
+/// Makes loops that this thread starts run on the threads of an object, until the result is dropped.
+pub(super) fn enter(threads: &Arc<dyn Threads>) -> Entered {
+    parallel::enter(Arc::clone(threads))
 }
 
 /// The most threads of a context.
@@ -79,7 +84,7 @@ impl Threads for SharedPool {
                     drop(running);
                     let count = self.count;
                     log::write(
-                        LogLevel::Warning,
+                        LogLevelInC::WTACRS_LOG_LEVEL_WARNING,
                         &format!("{count} threads cannot start, so the calling thread computes: {error}"),
                     );
                     return None;

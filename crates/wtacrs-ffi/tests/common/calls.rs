@@ -8,6 +8,14 @@ use wtacrs::*;
 pub const TOKENS: usize = 200;
 pub const IN: usize = 40;
 pub const OUT: usize = 24;
+pub const DESIGNS: [wtacrs_design; 6] = [
+    WTACRS_DESIGN_UNIFORM,
+    WTACRS_DESIGN_CRS,
+    WTACRS_DESIGN_TOP_K,
+    WTACRS_DESIGN_WTA_IID,
+    WTACRS_DESIGN_WTA_STRATIFIED,
+    WTACRS_DESIGN_WTA_PIVOTAL,
+];
 /// Batch, heads, rows, inner, columns.
 pub const PRODUCT: [usize; 5] = [2, 3, 24, 8, 18];
 
