@@ -15,6 +15,7 @@
 //! | [`duel`] | one duel of pivotal sampling |
 //! | [`alias`] | one slot of an alias table |
 //! | [`scales`] | what a kept pair counts |
+//! | [`packing`] | rows in 8, 4 or 2 bits an element: groups, rotation, grids, dithers, codes |
 //! | [`predictor`] | which rows a norm predictor learns from, on which grid, and where its sums and its state lie |
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -23,6 +24,7 @@
 pub mod alias;
 pub mod duel;
 pub mod fixed_point;
+pub mod packing;
 pub mod philox;
 pub mod predictor;
 pub mod random;
