@@ -140,7 +140,7 @@ pub struct CompareArgs {
 }
 
 impl CompareArgs {
-    /// Every design with every way to save rows: native ones first, as --bits is by default.
+    /// Every design with every way to save its rows: first in the order of --bits, then in that of the designs.
     fn methods(&self) -> Vec<Method> {
         let of_design = |design: &NamedDesign| design.packing;
         let mut packings = self.bits.clone();
