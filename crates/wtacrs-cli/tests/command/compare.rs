@@ -68,7 +68,11 @@ fn the_bundled_layer_as_tables() {
 
 #[test]
 fn json_has_the_documented_keys() {
-    let reports = json(&["--trials", "32"]);
+    check_documented(&json(&["--trials", "32", "--bits", "native"]), 2 * 2 * DESIGNS.len());
+    check_documented(&json(&["--trials", "8", "--weights", "exact"]), 2 * 2 * DESIGNS.len());
+}
+
+fn check_documented(reports: &Value, expected: usize) {
     let report = &reports[0];
     assert_eq!(reports.as_array().map(Vec::len), Some(1));
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
@@ -80,7 +84,7 @@ fn json_has_the_documented_keys() {
     assert_eq!(keys(report), sorted("file tokens in_features out_features results"));
     assert_eq!((report["tokens"].as_u64(), report["in_features"].as_u64()), (Some(1024), Some(384)));
     let results = report["results"].as_array().expect("an array");
-    assert_eq!(results.len(), 2 * 2 * 2 * DESIGNS.len());
+    assert_eq!(results.len(), expected);
     for result in results {
         assert_eq!(
             keys(result),
@@ -104,7 +108,7 @@ fn json_has_the_documented_keys() {
         assert!((number("saved_share") - number("saved_bytes") / (1024.0 * 384.0 * 4.0)).abs() < 1e-12, "{result}");
         if result["design"] == "top-k" && is_packed {
             // Dithers differ, but the dropped rows are always the same.
-            assert!((25.0..32.0).contains(&number("bias_ratio")), "{result}");
+            assert!((0.9..1.0).contains(&(number("bias_ratio") / number("trials"))), "{result}");
         } else if result["design"] == "top-k" {
             // It draws nothing, so that all of its estimates are equal.
             assert!((number("bias_ratio") - number("trials")).abs() < 1e-6, "{result}");
@@ -112,7 +116,7 @@ fn json_has_the_documented_keys() {
         } else {
             assert!(number("bias_ratio") < 4.0, "{result}");
         }
-        if result["design"] == "crs" {
+        if result["design"] == "crs" && number("trials") == 32.0 {
             assert!((0.7..1.4).contains(&number("variance_vs_crs")), "{result}");
         }
     }
@@ -279,7 +283,18 @@ fn npy_and_safetensors_files_give_equal_results() {
 #[test]
 fn figures() {
     let (svg, png) = (scratch("figure.svg"), scratch("figure.png"));
-    let few = ["compare", "--trials", "2", "--budget", "0.3,0.1,1.0", "--weights", "exact,stale,input", "--plot"];
+    let few = [
+        "compare",
+        "--trials",
+        "2",
+        "--budget",
+        "0.3,0.1,1.0",
+        "--weights",
+        "exact,stale,input",
+        "--bits",
+        "native",
+        "--plot",
+    ];
     let by_bytes = ["compare", "--trials", "2", "--memory", "0.1,0.05", "--design", "wta-iid,wta-pivotal", "--plot"];
     stdout(&[&by_bytes[..], &[text(&svg)]].concat());
     let drawn = fs::read_to_string(&svg).expect("a figure");
@@ -291,7 +306,7 @@ fn figures() {
     for part in DESIGNS.iter().chain(&["exact weights", "stale weights", "input weights", "budget k/n"]) {
         assert!(drawn.contains(part), "'{part}' is not in the figure");
     }
-    stdout(&[&few[..3], &["--budget", "0.3", "--plot", text(&png), &layer(), &layer()]].concat());
+    stdout(&[&few[..3], &["--budget", "0.3", "--bits", "4", "--plot", text(&png), &layer(), &layer()]].concat());
     let drawn = fs::read(&png).expect("a figure");
     assert!(drawn.starts_with(b"\x89PNG\r\n\x1a\n"));
     let size = |at: usize| u32::from_be_bytes(drawn[at..at + 4].try_into().expect("four bytes"));
