@@ -16,7 +16,7 @@ use wtacrs_exact::packing::PackingBits;
 /// All rows as well, which are packed without norms, selection and scales.
 const PACKED_FRACTIONS: [f64; 3] = [FRACTIONS[0], FRACTIONS[1], 1.0];
 
-pub fn criterion_groups(criterion: &mut Criterion) {
+pub(crate) fn criterion_groups(criterion: &mut Criterion) {
     for shape in SHAPES {
         let layer = Layer::new(shape);
         let mut group = criterion.benchmark_group(format!("packed/{TOKENS}x{}->{}", shape.0, shape.1));
@@ -38,7 +38,7 @@ pub fn criterion_groups(criterion: &mut Criterion) {
     }
 }
 
-pub fn print_ratios() {
+pub(crate) fn print_ratios() {
     let rounds = if test_mode() { 1 } else { 41 };
     println!("\npacked rows, {} threads\n", rayon::current_num_threads());
     println!(
