@@ -133,47 +133,70 @@ fn pack_group<const P: usize, const BITS: usize>(
     word: u32,
     codes: &mut [u32],
 ) -> Option<Grid> {
-    let mut y = [0.0_f32; P];
-    y[..x.len()].copy_from_slice(x);
+    let mut y = Lanes([0.0_f32; P]);
+    y.0[..x.len()].copy_from_slice(x);
     let prescale = packing::prescale(P);
-    for (y, mask) in y.iter_mut().zip(masks) {
+    for (y, mask) in y.0.iter_mut().zip(masks) {
         *y = f32::from_bits(y.to_bits() ^ mask) * prescale;
     }
-    // Elements 1, 2, 4, … apart in turn, but always read as neighbours: each stage moves the bit that it has worked on to
-    // the top of the elements' numbers, where vectors are whole.
-    for _ in 0..P.trailing_zeros() {
-        let before = y;
-        for i in 0..P / 2 {
-            let (a, b) = (before[2 * i], before[2 * i + 1]);
-            y[i] = a + b;
-            y[i + P / 2] = a - b;
-        }
+    let mut other = Lanes([0.0_f32; P]);
+    for _ in 0..P.trailing_zeros() / 2 {
+        stage(&y, &mut other);
+        stage(&other, &mut y);
     }
-    if !y[0].is_finite() {
+    if !P.trailing_zeros().is_multiple_of(2) {
+        stage(&y, &mut other);
+        y = other;
+    }
+    if !y.0[0].is_finite() {
         return None;
     }
-    let (mut smallest, mut largest) = (y, y);
+    let grid = Grid::new(least(&y, |a, b| a < b), least(&y, |a, b| a > b), bits);
+    let (lo, density) = (grid.lo, grid.density());
+    let mut found = Lanes([0_u32; P]);
+    for (j, (found, &y)) in found.0.iter_mut().zip(&y.0).enumerate() {
+        *found = packing::code(y, lo, density, packing::dither(word, j as u32));
+    }
+    // Element j belongs into word j % words: halves are laid over one another until one word of each is left.
+    let words = P * BITS / 32;
     let mut half = P / 2;
-    while half > 0 {
+    while half >= words {
         for i in 0..half {
-            smallest[i] = if smallest[i + half] < smallest[i] { smallest[i + half] } else { smallest[i] };
-            largest[i] = if largest[i + half] > largest[i] { largest[i + half] } else { largest[i] };
+            found.0[i] |= found.0[i + half] << (half / words * BITS);
         }
         half /= 2;
     }
-    let grid = Grid::new(smallest[0], largest[0], bits);
-    let (lo, density) = (grid.lo, grid.density());
-    let mut found = [0_u32; P];
-    for (j, (found, &y)) in found.iter_mut().zip(&y).enumerate() {
-        *found = packing::code(y, lo, density, packing::dither(word, j as u32));
-    }
-    let words = P * BITS / 32;
-    let codes = &mut codes[..words];
-    codes.copy_from_slice(&found[..words]);
-    for (s, found) in found.chunks_exact(words).enumerate().skip(1) {
-        for (code, &found) in codes.iter_mut().zip(found) {
-            *code |= found << (s * BITS);
-        }
-    }
+    codes[..words].copy_from_slice(&found.0[..words]);
     Some(grid)
+}
+
+/// Numbers that begin at a cache line, so that no vector of them lies across two.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Lanes<T, const P: usize>([T; P]);
+
+/// One stage of the butterflies. Stages work on elements 1, 2, 4, … apart in turn, but always find them side by side: each
+/// moves the bit that it has worked on to the top of the elements' numbers.
+#[inline(always)]
+fn stage<const P: usize>(from: &Lanes<f32, P>, to: &mut Lanes<f32, P>) {
+    let (sums, differences) = to.0.split_at_mut(P / 2);
+    for ((sum, difference), pair) in sums.iter_mut().zip(differences).zip(from.0.as_chunks::<2>().0) {
+        *sum = pair[0] + pair[1];
+        *difference = pair[0] - pair[1];
+    }
+}
+
+/// The element that comes before all others.
+#[inline(always)]
+fn least<const P: usize>(y: &Lanes<f32, P>, before: impl Fn(f32, f32) -> bool) -> f32 {
+    let mut held = *y;
+    let mut half = P / 2;
+    while half > 0 {
+        for i in 0..half {
+            let (a, b) = (held.0[i], held.0[i + half]);
+            held.0[i] = if before(b, a) { b } else { a };
+        }
+        half /= 2;
+    }
+    held.0[0]
 }
