@@ -200,3 +200,49 @@ fn least<const P: usize>(y: &Lanes<f32, P>, before: impl Fn(f32, f32) -> bool) -
     }
     held.0[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::product::packed::PackedView;
+    use crate::product::packed::unpack::Unpack;
+
+    #[test]
+    fn every_width_of_vectors_gives_the_same_bits() {
+        let row: Vec<f32> = (0..430).map(|j| (((j * 31) % 23) as f32 - 9.7).exp2()).collect();
+        let random = PackingBits::new(crate::Randomness::new(5, 9), 1);
+        let masks = masks(&random.signs());
+        let groups = Groups::new(row.len());
+        for bits in [Bits::Bits8, Bits::Bits4, Bits::Bits2] {
+            let found = |pack: &dyn Fn(Row<'_>) -> bool, unpack: &dyn Fn(Unpack<'_, '_, f32>)| {
+                let (mut codes, mut grids) = (vec![0; groups.words(bits)], vec![0; groups.count()]);
+                let outputs = (&mut codes[..], &mut grids[..]);
+                let job = Row {
+                    row: &row,
+                    bits,
+                    masks: &masks,
+                    random: &random,
+                    index: 0,
+                    codes: outputs.0,
+                    grids: outputs.1,
+                };
+                assert!(pack(job));
+                let packed = PackedView::new(row.len(), Kept::All(1), bits, random, &codes, &grids).expect("fits");
+                let mut values = vec![0.0; groups.padded()];
+                unpack(Unpack { packed: &packed, rows: 0..1, columns: 0..groups.padded(), values: &mut values });
+                (codes.clone(), grids.clone(), values)
+            };
+            let mut expected = (vec![0; groups.words(bits)], vec![0; groups.count()], vec![0.0; groups.padded()]);
+            let (codes, grids, values) = &mut expected;
+            packing::pack_row(&row, bits, &random, 0, codes, grids).expect("finite");
+            packing::unpack_row(row.len(), bits, &random, 0, codes, grids, values);
+            let scalar = pulp::Scalar128b;
+            assert_eq!(found(&|job| job.with_simd(scalar), &|job| job.with_simd(scalar)), expected);
+            assert_eq!(found(&|job| on_widest_vectors(job), &|job| on_widest_vectors(job)), expected);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                assert_eq!(found(&|job| Simd::vectorize(simd, job), &|job| Simd::vectorize(simd, job)), expected);
+            }
+        }
+    }
+}
