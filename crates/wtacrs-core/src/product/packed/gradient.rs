@@ -4,8 +4,8 @@
 //! into the cache beside the same rows of dZ, times their scales, and multiplied. So neither the unpacked rows nor the
 //! scaled ones are ever in memory as a whole. The rotation is turned back once, on dW.
 
-use super::PackedView;
 use super::unpack::{CUT, Unpack};
+use super::view::PackedView;
 use crate::element::{Accumulator, Element};
 use crate::lanes::on_widest_vectors;
 use crate::parallel;

@@ -1,9 +1,10 @@
 //! Codes and grids of rows.
 
+use super::view::PackedView;
 use crate::element::Element;
 use crate::lanes::on_widest_vectors;
 use crate::parallel;
-use crate::product::{Kept, ShapeError};
+use crate::product::{Kept, ShapeError, check_size};
 use crate::rows::rows_per_task;
 use ndarray::{ArrayView1, ArrayView2};
 use pulp::{Simd, WithSimd};
@@ -25,8 +26,31 @@ pub enum PackError {
     },
 }
 
+impl<'a> PackedView<'a> {
+    /// Packs the kept rows of `x` (pairs × columns) into `codes` and `grids`, which have [`Self::sizes`].
+    ///
+    /// # Errors
+    ///
+    /// If a shape does not fit, or a kept row has an element that is not finite, or, of an f64, beyond f32's range.
+    pub fn pack<T: Element>(
+        x: ArrayView2<'_, T>,
+        kept: Kept<'a>,
+        bits: Bits,
+        random: PackingBits,
+        codes: &'a mut [u32],
+        grids: &'a mut [u32],
+    ) -> Result<Self, PackError> {
+        let (words, groups) = Self::sizes(kept.len(), x.ncols(), bits);
+        check_size("rows to pack from", x.nrows(), kept.pairs())?;
+        check_size("words of codes", codes.len(), words)?;
+        check_size("words of grids", grids.len(), groups)?;
+        pack(x, kept, bits, &random, codes, grids)?;
+        Ok(Self { columns: x.ncols(), bits, random, kept, codes, grids })
+    }
+}
+
 /// Packs the kept rows of `x`; all sizes fit.
-pub(super) fn pack<T: Element>(
+fn pack<T: Element>(
     x: ArrayView2<'_, T>,
     kept: Kept<'_>,
     bits: Bits,
@@ -204,7 +228,6 @@ fn least<const P: usize>(y: &Lanes<f32, P>, before: impl Fn(f32, f32) -> bool) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::product::packed::PackedView;
     use crate::product::packed::unpack::Unpack;
 
     #[test]

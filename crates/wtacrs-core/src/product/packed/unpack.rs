@@ -1,13 +1,37 @@
 //! Rotated values of packed rows.
 
-use super::PackedView;
+use super::view::PackedView;
 use crate::element::Accumulator;
+use crate::lanes::on_widest_vectors;
+use crate::rows::for_each_row;
 use core::ops::Range;
+use ndarray::{Array2, s};
 use pulp::{Simd, WithSimd};
 use wtacrs_exact::packing::{self, Bits, GROUP, GROUPS_PER_BLOCK, Grid, Groups};
 
 /// Elements at whose multiples columns may be cut: all codes of a group's word below the cut are below it.
 pub(super) const CUT: usize = 32;
+
+impl PackedView<'_> {
+    /// All rows as they are read back: kept × columns, unscaled.
+    pub fn unpack(&self) -> Array2<f32> {
+        let mut rows = self.rotated();
+        let signs = self.random.signs();
+        for_each_row(rows.view_mut(), |_, row| packing::turn_back(row.into_slice().unwrap_or_default(), &signs));
+        rows.slice_move(s![.., ..self.columns])
+    }
+
+    /// All rows as the product reads them: rotated values, kept × [`Groups::padded`], unscaled.
+    pub fn rotated(&self) -> Array2<f32> {
+        let columns = Groups::new(self.columns).padded();
+        let mut rows = Array2::zeros((self.kept.len(), columns));
+        for_each_row(rows.view_mut(), |at, row| {
+            let values = row.into_slice().unwrap_or_default();
+            on_widest_vectors(Unpack { packed: self, rows: at..at + 1, columns: 0..columns, values });
+        });
+        rows
+    }
+}
 
 /// Writes the rotated values of some columns of some kept rows, unscaled: rows × columns. Columns begin at a multiple of
 /// [`CUT`], and end at one or with the last group.
