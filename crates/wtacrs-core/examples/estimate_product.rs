@@ -3,7 +3,7 @@
 //!     cargo run --release -p wtacrs-core --example estimate_product
 
 use ndarray::{Array2, ArrayView2};
-use wtacrs_core::product::{Saved, row_norms, weight_gradient};
+use wtacrs_core::product::{gather, row_norms, weight_gradient};
 use wtacrs_core::rand_core::Rng;
 use wtacrs_core::sampling::{BuiltIn, Design, Keep, Philox4x32_10, Randomness, Weights};
 use wtacrs_core::theory::{OuterProducts, crs_variance, wta_iid_variance};
@@ -35,8 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut squared_error = 0.0;
         for draw in 0..DRAWS {
             let randomness = Randomness::new(42, 0).next(draw * design.draws(budget));
-            let kept = Saved::gather(x.view(), design.select_seeded(&weights, budget, randomness))?;
-            let estimate = weight_gradient(kept.rows(), y.view(), kept.selection())?;
+            let selection = design.select_seeded(&weights, budget, randomness);
+            let estimate = weight_gradient(gather(x.view(), &selection)?.view(), y.view(), &selection)?;
             squared_error += squared_norm((&estimate - &exact).view()) / DRAWS as f64;
         }
         println!("  {design:<15} {:.3}", (squared_error / squared_norm(exact.view())).sqrt());

@@ -23,6 +23,13 @@ pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
     /// The value in the accumulator's type.
     fn widen(self) -> Self::Accumulator;
 
+    /// The value in f32: rounded from f64, exact from the others.
+    fn single(self) -> f32;
+
+    /// The values of `source` in f32: `source` itself if it already is, else converted into `buffer`, which is at least
+    /// as long.
+    fn single_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+
     /// The matrix in the accumulator's type; borrowed if it already is.
     fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, Self::Accumulator, Ix2>;
 }
@@ -33,6 +40,8 @@ pub trait Accumulator: Element<Accumulator = Self> + LinalgScalar + AddAssign + 
     fn from_f64(value: f64) -> Self;
     /// To f64, exactly.
     fn to_f64(self) -> f64;
+    /// From f32, exactly.
+    fn from_f32(value: f32) -> Self;
 }
 
 /// Writes `x` in the accumulator's type into memory of the caller's, of x's shape.
@@ -46,7 +55,7 @@ pub(crate) fn widen_into<T: Element>(x: ArrayView2<'_, T>, wide: ArrayViewMut2<'
 }
 
 macro_rules! own_accumulator {
-    ($type:ty) => {
+    ($type:ty, $single_block:expr) => {
         impl Element for $type {
             type Accumulator = Self;
             const ZERO: Self = 0.0;
@@ -60,6 +69,16 @@ macro_rules! own_accumulator {
             #[inline]
             fn widen(self) -> Self {
                 self
+            }
+
+            #[inline]
+            fn single(self) -> f32 {
+                self as f32
+            }
+
+            #[inline]
+            fn single_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+                $single_block(source, buffer)
             }
 
             fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, Self, Ix2> {
@@ -77,12 +96,27 @@ macro_rules! own_accumulator {
             fn to_f64(self) -> f64 {
                 self.into()
             }
+
+            #[inline]
+            fn from_f32(value: f32) -> Self {
+                value.into()
+            }
         }
     };
 }
 
-own_accumulator!(f32);
-own_accumulator!(f64);
+own_accumulator!(f32, own_block);
+own_accumulator!(f64, rounded_block);
+
+fn own_block<'a>(source: &'a [f32], _buffer: &'a mut [f32]) -> &'a [f32] {
+    source
+}
+
+fn rounded_block<'a>(source: &'a [f64], buffer: &'a mut [f32]) -> &'a [f32] {
+    let buffer = &mut buffer[..source.len()];
+    buffer.iter_mut().zip(source).for_each(|(to, &from)| *to = from as f32);
+    buffer
+}
 
 macro_rules! half_precision {
     ($type:ty) => {
@@ -100,6 +134,15 @@ macro_rules! half_precision {
             #[inline]
             fn widen(self) -> f32 {
                 self.to_f32()
+            }
+
+            #[inline]
+            fn single(self) -> f32 {
+                self.to_f32()
+            }
+
+            fn single_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+                Self::widen_block(source, buffer)
             }
 
             fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {

@@ -17,7 +17,7 @@
 //!
 //! ```
 //! use ndarray::Array2;
-//! use wtacrs_core::product::{Saved, row_norms, weight_gradient};
+//! use wtacrs_core::product::{Saved, Update, row_norms};
 //! use wtacrs_core::sampling::design::{BuiltIn, Design};
 //! use wtacrs_core::sampling::{Keep, Randomness, Weights};
 //!
@@ -28,7 +28,8 @@
 //! let budget = weights.budget(Keep::Fraction(0.3))?;
 //! let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(42, 0));
 //! let saved = Saved::gather(h.view(), selection)?; // what a layer saves: 154 rows instead of 512
-//! let dw = weight_gradient(saved.rows(), dz.view(), saved.selection())?;
+//! let mut dw = Array2::zeros((64, 32));
+//! saved.backward(dz.view(), dw.view_mut(), Update::Overwrite)?;
 //! assert_eq!((saved.rows().nrows(), dw.dim()), (154, (64, 32)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

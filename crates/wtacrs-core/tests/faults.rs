@@ -149,7 +149,7 @@ fn a_shared_input_is_sampled_once_for_all_its_layers() {
     let budget = weights.budget(Keep::Rows(12)).expect("fits");
     assert_eq!(
         &BuiltIn::default().select_seeded(&weights, budget, Randomness::new(1, 0)).indices(),
-        &saved.selection().indices()
+        &saved.selection().expect("chosen").indices()
     );
 
     // Each layer's own gradient is unbiased: averaged over draws it nears the exact one as 1/√draws.

@@ -15,7 +15,7 @@ use crate::labels::BudgetReport;
 use crate::run::{self, Format, RunError};
 use clap::{Args, ValueEnum};
 use wtacrs_core::guesses::{NormPredictor, PredictorError, PredictorSettings};
-use wtacrs_core::product::SavedLayout;
+use wtacrs_core::product::{Packing, SavedLayout};
 use wtacrs_core::sampling::{BudgetError, Keep};
 
 const EXAMPLES: &str = "\
@@ -205,7 +205,7 @@ fn of_input(input: Input, tokens: usize, element_bytes: usize, keeps: &[Keep]) -
     let exact_bytes = exact.ok_or(MemoryError::TooLarge { input: name })? as u64;
     let saved = keeps.iter().map(|&keep| -> Result<SavedReport, MemoryError> {
         let budget = keep.budget(tokens).map_err(|source| MemoryError::Budget { input: name, source })?;
-        let layout = SavedLayout::new(budget.get(), in_features, element_bytes);
+        let layout = SavedLayout::new(Packing::Native, budget.pairs(), budget.get(), in_features, element_bytes);
         let bytes = layout.ok_or(MemoryError::TooLarge { input: name })?.bytes as u64;
         Ok(SavedReport { budget: BudgetReport::new(keep, budget), bytes })
     });

@@ -1,7 +1,7 @@
 //! Why a forward pass is refused.
 
 use crate::guesses::PredictorError;
-use crate::product::ShapeError;
+use crate::product::{PackError, ShapeError};
 use crate::sampling::{BudgetError, WeightsError};
 
 /// Why a forward pass is refused.
@@ -26,4 +26,16 @@ pub enum ForwardError {
     /// The predictor is another layer's.
     #[error(transparent)]
     Predictor(#[from] PredictorError),
+    /// A row cannot be packed.
+    #[error(transparent)]
+    Pack(PackError),
+}
+
+impl From<PackError> for ForwardError {
+    fn from(error: PackError) -> Self {
+        match error {
+            PackError::Shape(error) => Self::Shape(error),
+            error => Self::Pack(error),
+        }
+    }
 }

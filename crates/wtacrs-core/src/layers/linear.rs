@@ -8,9 +8,10 @@
 use super::error::ForwardError;
 use crate::element::Element;
 use crate::guesses::{NormGuess, NormPredictor};
-use crate::product::{Saved, check_size, row_norms};
+use crate::product::{Packing, Saved, check_size, row_norms};
 use crate::sampling::{BudgetError, BuiltIn, DEFAULT_MIX, Design, Keep, Randomness, Selection, Weights};
 use ndarray::ArrayView2;
+use wtacrs_exact::packing::PackingBits;
 
 /// How a layer's weight gradient is estimated.
 ///
@@ -45,19 +46,22 @@ pub struct Linear<D = BuiltIn> {
     pub keep: Keep,
     /// The share λ of the input's own norms in weights from a cache, see [`Weights::from_cache`].
     pub mix: f64,
+    /// How kept rows are saved.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub packing: Packing,
 }
 
 impl Linear {
-    /// The default design at a budget.
+    /// The default design at a budget, with native rows.
     pub fn new(keep: Keep) -> Self {
-        Self { design: BuiltIn::default(), keep, mix: DEFAULT_MIX }
+        Self { design: BuiltIn::default(), keep, mix: DEFAULT_MIX, packing: Packing::Native }
     }
 }
 
 impl<D: Design> Linear<D> {
     /// The same layer with another design.
     pub fn with_design<E: Design>(self, design: E) -> Linear<E> {
-        Linear { design, keep: self.keep, mix: self.mix }
+        Linear { design, keep: self.keep, mix: self.mix, packing: self.packing }
     }
 
     /// The same layer with another share of the input's own norms in weights from a cache.
@@ -66,46 +70,68 @@ impl<D: Design> Linear<D> {
         Self { mix, ..self }
     }
 
-    /// How far a forward pass over `tokens` tokens advances the offset of its randomness.
+    /// The same layer with its kept rows saved otherwise.
+    #[must_use]
+    pub fn with_packing(self, packing: Packing) -> Self {
+        Self { packing, ..self }
+    }
+
+    /// Whether a forward pass over `tokens` tokens packs all of them: then it takes no norms and chooses nothing, and no
+    /// index or scale is saved.
+    ///
+    /// # Errors
+    ///
+    /// If the budget does not fit.
+    pub fn keeps_all(&self, tokens: usize) -> Result<bool, BudgetError> {
+        Ok(self.packing.keeps_all(self.keep.budget(tokens)?.get(), tokens))
+    }
+
+    /// How far a forward pass over `tokens` tokens advances the offset of its randomness: by what the design draws, and
+    /// for packed rows by at least one for each token.
     ///
     /// # Errors
     ///
     /// If the budget does not fit.
     pub fn draws(&self, tokens: usize) -> Result<u64, BudgetError> {
-        Ok(self.design.draws(self.keep.budget(tokens)?))
+        let draws = self.design.draws(self.keep.budget(tokens)?);
+        Ok(if self.packing.is_packed() { draws.max(tokens as u64) } else { draws })
     }
 
     /// Bytes that live from the forward to the backward pass over tokens × in_features elements of `element_bytes`: the
-    /// rows of the budget, with an index and a scale each. [`Saved::bytes`] is the count for one selection, which may have
-    /// fewer rows; [`SavedLayout`](crate::product::SavedLayout) adds the header and the rounding of one block.
+    /// rows of the budget, with an index and a scale each unless all are packed. [`Saved::bytes`] is the count for one
+    /// selection, which may have fewer rows; [`SavedLayout`](crate::product::SavedLayout) adds the header and the rounding of one block.
     ///
     /// # Errors
     ///
     /// If the budget does not fit.
     pub fn saved_bytes(&self, tokens: usize, in_features: usize, element_bytes: usize) -> Result<u64, BudgetError> {
-        let row = in_features as u64 * element_bytes as u64 + Selection::BYTES_PER_PAIR as u64;
-        Ok(self.keep.budget(tokens)?.get() as u64 * row)
+        let kept = self.keep.budget(tokens)?.get();
+        let pair = if self.packing.keeps_all(kept, tokens) { 0 } else { Selection::BYTES_PER_PAIR as u64 };
+        Ok(kept as u64 * (self.packing.row_bytes(in_features, element_bytes) + pair))
     }
 
-    /// Chooses the tokens of H (tokens × in_features) to keep, and copies them.
+    /// Chooses the tokens of H (tokens × in_features) to keep, and copies or packs them.
     ///
     /// # Errors
     ///
-    /// A row of H or a guess that is not finite is named by its index; the budget must fit.
+    /// A row of H or a guess that is not finite is named by its index; the budget must fit. To be packed, a row of f64 must
+    /// be in f32's range.
     pub fn forward<T: Element>(
         &self,
         h: ArrayView2<'_, T>,
         guess: NormGuess<'_>,
         randomness: Randomness,
     ) -> Result<Saved<T>, ForwardError> {
-        Ok(Saved::gather(h, self.select(h, guess, randomness)?)?)
+        let mut saved = Saved::default();
+        self.forward_into(h, guess, randomness, &mut saved)?;
+        Ok(saved)
     }
 
     /// [`Self::forward`] into the memory of an earlier step.
     ///
     /// # Errors
     ///
-    /// As for [`Self::forward`]; `saved` is then unchanged.
+    /// As for [`Self::forward`]; `saved` is then unchanged, or empty if a row could not be packed.
     pub fn forward_into<T: Element>(
         &self,
         h: ArrayView2<'_, T>,
@@ -113,10 +139,13 @@ impl<D: Design> Linear<D> {
         randomness: Randomness,
         saved: &mut Saved<T>,
     ) -> Result<(), ForwardError> {
-        Ok(saved.refill(h, self.select(h, guess, randomness)?)?)
+        let Some(bits) = self.packing.bits() else { return Ok(saved.refill(h, self.select(h, guess, randomness)?)?) };
+        let selection = if self.keeps_all(h.nrows())? { None } else { Some(self.select(h, guess, randomness)?) };
+        Ok(saved.repack(h, selection, bits, PackingBits::new(randomness, 0))?)
     }
 
-    /// Chooses the tokens of H (tokens × in_features) to keep: [`Self::forward`] without its copies.
+    /// Chooses the tokens of H (tokens × in_features) to keep: [`Self::forward`] without its copies. Where all rows are
+    /// packed, these are all tokens of positive weight.
     ///
     /// # Errors
     ///
@@ -169,7 +198,7 @@ mod tests {
         let norms = saved.backward(dz.view(), dw.view_mut(), Update::Overwrite).expect("fits");
         assert!((&dw - &h.t().dot(&dz)).iter().all(|d| d.abs() < 1e-4));
         assert_eq!(norms, product::row_norms(dz.view()));
-        assert_eq!(saved.selection().winners(), 64);
+        assert_eq!(saved.selection().map(Selection::winners), Some(64));
     }
 
     #[test]
@@ -185,9 +214,10 @@ mod tests {
         let weights = Weights::from_norms(&product::row_norms(h.view()), &guess).expect("valid");
         let budget = weights.budget(Keep::Rows(16)).expect("fits");
         let selection = BuiltIn::WtaPivotal.select_seeded(&weights, budget, Randomness::new(3, 100));
-        assert_eq!(saved.selection(), &selection);
-        assert_eq!(saved.rows(), product::gather(h.view(), &selection).expect("fits"));
-        let alone = product::weight_gradient(saved.rows(), dz.view(), &selection).expect("fits");
+        assert_eq!(saved.selection(), Some(&selection));
+        let rows = saved.rows().native().expect("native");
+        assert_eq!(rows, product::gather(h.view(), &selection).expect("fits"));
+        let alone = product::weight_gradient(rows, dz.view(), &selection).expect("fits");
         assert!((&dw - &alone).iter().all(|d| (d - 1.0).abs() < 1e-4));
         assert_eq!(layer.draws(64), Ok(64));
         assert_eq!(saved.bytes(), 16 * (20 * 2 + 12));
@@ -213,7 +243,8 @@ mod tests {
         let warm = linear.forward(h.view(), NormGuess::Predicted(&predictor), Randomness::new(5, 64)).expect("fits");
         let weights = Weights::from_norms(&guess.input_norms, &guess.dz_norms).expect("positive");
         let budget = weights.budget(linear.keep).expect("fits");
-        assert_eq!(warm.selection(), &linear.design.select_seeded(&weights, budget, Randomness::new(5, 64)));
+        let expected = linear.design.select_seeded(&weights, budget, Randomness::new(5, 64));
+        assert_eq!(warm.selection(), Some(&expected));
         assert_ne!(guess.dz_norms[0], guess.dz_norms[1], "it has learnt");
 
         assert!(predictor.learn(&warm, &norms[1..], None).is_err());
@@ -258,9 +289,10 @@ mod tests {
         let (h, _) = layer();
         let layer = Linear::new(Keep::Rows(16));
         let mut saved = layer.forward(h.view(), NormGuess::Unknown, Randomness::new(0, 0)).expect("fits");
-        let address = saved.rows().as_ptr();
+        let address = |saved: &Saved<f32>| saved.rows().native().expect("native").as_ptr();
+        let before = address(&saved);
         layer.forward_into(h.view(), NormGuess::Unknown, Randomness::new(1, 0), &mut saved).expect("fits");
-        assert_eq!(saved.rows().as_ptr(), address);
+        assert_eq!(address(&saved), before);
         assert_eq!(saved, layer.forward(h.view(), NormGuess::Unknown, Randomness::new(1, 0)).expect("fits"));
 
         let before = saved.clone();

@@ -13,12 +13,13 @@
 use super::error::ForwardError;
 use crate::element::Element;
 use crate::parallel;
-use crate::product::{self, Scratch, ShapeError, Update, check_size};
+use crate::product::{self, Packing, Saved, Scratch, ShapeError, Update, check_size};
 use crate::sampling::{
     BudgetError, BuiltIn, DEFAULT_MIX, Design, Keep, PhiloxChance, Randomness, Selection, Weights, WeightsError,
 };
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, s};
 use rayon::prelude::*;
+use wtacrs_exact::packing::PackingBits;
 
 /// How one of the two gradients sums over its pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +54,9 @@ pub struct TensorMul<D = BuiltIn> {
     /// The share λ of the operand's own norms in the weights, see [`Weights::from_cache`]:
     /// guesses are those of an earlier step as a rule, and a pair guessed zero must stay possible. 0 for true norms.
     pub mix: f64,
+    /// How the pairs of a sampled sum are saved; those of an exact one are saved as they are.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub packing: Packing,
 }
 
 /// Guesses of the norms of G = dC for each (batch, head), if there are any.
@@ -78,9 +82,9 @@ pub struct SavedTensors<T> {
 #[derive(Clone, Debug, PartialEq)]
 struct SavedItem<T> {
     /// Kept columns of B, as rows: kept × inner, for dA.
-    left: (Array2<T>, Selection),
+    left: Saved<T>,
     /// Kept rows of A: kept × inner, for dB.
-    right: (Array2<T>, Selection),
+    right: Saved<T>,
 }
 
 /// Both gradients, and the norms of G that refresh the guesses.
@@ -99,7 +103,7 @@ pub struct TensorGradients<A> {
 impl TensorMul {
     /// The default design, with a contraction for each gradient.
     pub fn new(left: Contraction, right: Contraction) -> Self {
-        Self { design: BuiltIn::default(), left, right, mix: DEFAULT_MIX }
+        Self { design: BuiltIn::default(), left, right, mix: DEFAULT_MIX, packing: Packing::Native }
     }
 
     /// scores = Q·Kᵀ: dQ sampled over keys, dK over queries.
@@ -116,13 +120,39 @@ impl TensorMul {
 impl<D: Design + Sync> TensorMul<D> {
     /// The same product with another design.
     pub fn with_design<E: Design>(self, design: E) -> TensorMul<E> {
-        TensorMul { design, left: self.left, right: self.right, mix: self.mix }
+        TensorMul { design, left: self.left, right: self.right, mix: self.mix, packing: self.packing }
     }
 
     /// The same product with another share of the operand's own norms in the weights.
     #[must_use]
     pub fn with_mix(self, mix: f64) -> Self {
         Self { mix, ..self }
+    }
+
+    /// The same product with the pairs of sampled sums saved otherwise.
+    #[must_use]
+    pub fn with_packing(self, packing: Packing) -> Self {
+        Self { packing, ..self }
+    }
+
+    /// How the pairs of one of the sums are saved.
+    pub fn packing_of(&self, side: Side) -> Packing {
+        match self.contraction(side) {
+            Contraction::Exact => Packing::Native,
+            Contraction::Sampled(_) => self.packing,
+        }
+    }
+
+    /// Whether a sum over `pairs` packs all of them: then it takes no norms and chooses nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a budget does not fit.
+    pub fn keeps_all(&self, side: Side, pairs: usize) -> Result<bool, BudgetError> {
+        match self.contraction(side) {
+            Contraction::Exact => Ok(false),
+            Contraction::Sampled(keep) => Ok(self.packing.keeps_all(keep.budget(pairs)?.get(), pairs)),
+        }
     }
 
     /// How far a forward pass over rows × columns advances the offset of its randomness; every (batch, head) has a
@@ -134,7 +164,10 @@ impl<D: Design + Sync> TensorMul<D> {
     pub fn draws(&self, rows: usize, columns: usize) -> Result<u64, BudgetError> {
         let draws = |contraction, pairs| match contraction {
             Contraction::Exact => Ok(0),
-            Contraction::Sampled(keep) => keep.budget(pairs).map(|budget| self.design.draws(budget)),
+            Contraction::Sampled(keep) => {
+                let draws = self.design.draws(keep.budget(pairs)?);
+                Ok(if self.packing.is_packed() { draws.max(pairs as u64) } else { draws })
+            }
         };
         Ok(draws(self.left, columns)?.max(draws(self.right, rows)?))
     }
@@ -165,8 +198,11 @@ impl<D: Design + Sync> TensorMul<D> {
         let keep = |side, pairs: ArrayView2<'_, T>, guess: Option<ArrayView3<'_, f32>>, item: u32| {
             let at = (item as usize / heads, item as usize % heads);
             let guess = guess.map(|guess| guess.slice_move(s![at.0, at.1, ..]).mapv(Some).to_vec());
-            let selection = self.select(side, pairs, guess.as_deref(), randomness, item)?;
-            Ok::<_, ForwardError>((product::gather(pairs, &selection)?, selection))
+            let select = || self.select(side, pairs, guess.as_deref(), randomness, item);
+            let Some(bits) = self.packing_of(side).bits() else { return Ok(Saved::gather(pairs, select()?)?) };
+            let selection = if self.keeps_all(side, pairs.nrows())? { None } else { Some(select()?) };
+            let random = PackingBits::new(randomness, stream(side, item)?);
+            Ok::<_, ForwardError>(Saved::pack(pairs, selection, bits, random)?)
         };
         let items = parallel::map((0..count).into_par_iter(), |item| {
             let at = (item as usize / heads, item as usize % heads);
@@ -197,8 +233,7 @@ impl<D: Design + Sync> TensorMul<D> {
         randomness: Randomness,
         item: u32,
     ) -> Result<Selection, ForwardError> {
-        let stream = item.checked_mul(2).ok_or(ForwardError::TooManyItems { items: item as usize + 1 })?;
-        let stream = stream + u32::from(side == Side::Right);
+        let stream = stream(side, item)?;
         let Contraction::Sampled(keep) = self.contraction(side) else {
             let count =
                 u32::try_from(pairs.nrows()).map_err(|_| WeightsError::TooManyPairs { pairs: pairs.nrows() })?;
@@ -220,6 +255,12 @@ impl<D: Design + Sync> TensorMul<D> {
             Side::Right => self.right,
         }
     }
+}
+
+/// The stream of randomness of one side of an item.
+fn stream(side: Side, item: u32) -> Result<u32, ForwardError> {
+    let stream = item.checked_mul(2).ok_or(ForwardError::TooManyItems { items: item as usize + 1 })?;
+    Ok(stream + u32::from(side == Side::Right))
 }
 
 impl<T: Element> SavedTensors<T> {
@@ -253,17 +294,8 @@ impl<T: Element> SavedTensors<T> {
         parallel::try_for_each(tasks.into_par_iter(), |(item, (saved, (((da, db), mut by_row), mut by_column)))| {
             let g = g.slice(s![item / heads, item % heads, .., ..]);
             let mut scratch = Scratch::new();
-            let (kept, selection) = &saved.left;
-            product::weight_gradient_into(
-                kept.view(),
-                g.t(),
-                selection,
-                da.reversed_axes(),
-                Update::Overwrite,
-                &mut scratch,
-            )?;
-            let (kept, selection) = &saved.right;
-            product::weight_gradient_into(kept.view(), g, selection, db, Update::Overwrite, &mut scratch)?;
+            saved.left.product(g.t(), da.reversed_axes(), Update::Overwrite, &mut scratch)?;
+            saved.right.product(g, db, Update::Overwrite, &mut scratch)?;
             by_row.assign(&ndarray::aview1(&product::row_norms(g)));
             by_column.assign(&ndarray::aview1(&product::column_norms(g)));
             Ok(())
@@ -278,28 +310,27 @@ impl<T: Element> SavedTensors<T> {
 }
 
 impl<T> SavedTensors<T> {
-    /// The selection of columns behind dA for one (batch, head).
+    /// The selection of columns behind dA for one (batch, head); none if all were packed without one.
     ///
     /// # Panics
     ///
     /// If there is no such item.
-    pub fn left_selection(&self, batch: usize, head: usize) -> &Selection {
-        &self.item(batch, head).left.1
+    pub fn left_selection(&self, batch: usize, head: usize) -> Option<&Selection> {
+        self.item(batch, head).left.selection()
     }
 
-    /// The selection of rows behind dB for one (batch, head).
+    /// The selection of rows behind dB for one (batch, head); none if all were packed without one.
     ///
     /// # Panics
     ///
     /// If there is no such item.
-    pub fn right_selection(&self, batch: usize, head: usize) -> &Selection {
-        &self.item(batch, head).right.1
+    pub fn right_selection(&self, batch: usize, head: usize) -> Option<&Selection> {
+        self.item(batch, head).right.selection()
     }
 
     /// Bytes that live until the backward pass: what is kept of the operands, indices and scales.
     pub fn bytes(&self) -> usize {
-        let kept = |(rows, selection): &(Array2<T>, Selection)| rows.len() * size_of::<T>() + selection.bytes();
-        self.items.iter().map(|item| kept(&item.left) + kept(&item.right)).sum()
+        self.items.iter().map(|item| item.left.bytes() + item.right.bytes()).sum()
     }
 
     fn item(&self, batch: usize, head: usize) -> &SavedItem<T> {
@@ -370,8 +401,8 @@ mod tests {
         let (p, v) = (values((1, 2, 16, 16), 1), values((1, 2, 16, 4), 2));
         let context = TensorMul::context(Keep::Rows(5));
         let saved = context.forward(p.view(), v.view(), TensorGuess::default(), Randomness::new(1, 0)).expect("fits");
-        assert_eq!(saved.left_selection(0, 1), &Selection::everything(4));
-        assert_eq!(saved.right_selection(0, 1).len(), 5);
+        assert_eq!(saved.left_selection(0, 1), Some(&Selection::everything(4)));
+        assert_eq!(saved.right_selection(0, 1).map(Selection::len), Some(5));
         assert_ne!(saved.right_selection(0, 0), saved.right_selection(0, 1));
         assert_eq!(saved.bytes(), 2 * ((4 * 16 + 5 * 16) * 8 + (4 + 5) * 12));
         assert_eq!(context.draws(16, 4), Ok(16));
@@ -379,7 +410,8 @@ mod tests {
         let scores = TensorMul::scores(Keep::Rows(3));
         let kt = values((1, 2, 4, 16), 3);
         let saved = scores.forward(v.view(), kt.view(), TensorGuess::default(), Randomness::new(1, 0)).expect("fits");
-        assert_eq!((saved.left_selection(0, 0).len(), saved.right_selection(0, 0).len()), (3, 3));
+        let kept = |selection: Option<&Selection>| selection.map(Selection::len);
+        assert_eq!((kept(saved.left_selection(0, 0)), kept(saved.right_selection(0, 0))), (Some(3), Some(3)));
     }
 
     #[test]
@@ -456,5 +488,47 @@ mod tests {
         assert_eq!(refused(&b, guess), "guessed row norms: expected 6, found 4");
         let saved = product.forward(a.view(), b.view(), TensorGuess::default(), Randomness::new(0, 0)).expect("fits");
         assert!(saved.backward(values((1, 2, 6, 4), 0).view()).is_err());
+    }
+
+    #[test]
+    fn packed_pairs_are_unbiased_and_small() {
+        let (a, b, g) = (values((1, 2, 40, 24), 1), values((1, 2, 24, 30), 2), values((1, 2, 40, 30), 3));
+        let (a32, b32, g32) = (a.mapv(|v| v as f32), b.mapv(|v| v as f32), g.mapv(|v| v as f32));
+        let half = Contraction::Sampled(Keep::Fraction(0.5));
+        let all = Contraction::Sampled(Keep::Fraction(1.0));
+        for (left, right) in [(half, all), (Contraction::Exact, half)] {
+            let product = TensorMul::new(left, right).with_packing(Packing::Bits4);
+            let step = product.draws(40, 30).expect("fits");
+            assert!(step >= 40);
+            let draws = 1500;
+            let mut mean = [Array2::<f64>::zeros((40, 24)), Array2::zeros((24, 30))];
+            let mut spread = [0.0; 2];
+            let expected = exact(&a, &b, &g, (0, 1));
+            for draw in 0..draws {
+                let saved = product
+                    .forward(a32.view(), b32.view(), TensorGuess::default(), Randomness::new(1, step * draw))
+                    .expect("fits");
+                assert_eq!(saved.right_selection(0, 0).is_none(), right == all);
+                let native = TensorMul::new(left, right)
+                    .forward(a32.view(), b32.view(), TensorGuess::default(), Randomness::new(1, step * draw))
+                    .expect("fits");
+                assert!(saved.bytes() < native.bytes());
+                let found = saved.backward(g32.view()).expect("fits");
+                let found = [
+                    found.left.slice(s![0, 1, .., ..]).mapv(f64::from),
+                    found.right.slice(s![0, 1, .., ..]).mapv(f64::from),
+                ];
+                for (i, (found, expected)) in found.iter().zip([&expected.0, &expected.1]).enumerate() {
+                    spread[i] += (found - expected).mapv(|v| v * v).sum() / draws as f64;
+                    mean[i] += &(found / draws as f64);
+                }
+            }
+            for (i, expected) in [&expected.0, &expected.1].into_iter().enumerate() {
+                let bias = (&mean[i] - expected).mapv(|v| v * v).sum();
+                // Exact sums have f32's roundings alone.
+                let ratio = bias * draws as f64 / spread[i].max(1e-6);
+                assert!(ratio < 2.0, "{ratio} {}", spread[i]);
+            }
+        }
     }
 }

@@ -5,15 +5,21 @@
 
 mod column_sums;
 mod gather;
+mod kept;
 mod norms;
+mod packed;
+mod packing;
 mod saved;
 mod saved_layout;
 mod weight_gradient;
 
 pub use self::column_sums::{column_sums_into, row_norms_and_column_sums_into};
 pub use self::gather::{gather, gather_into, gather_scaled, gather_scaled_into};
+pub use self::kept::Kept;
 pub(crate) use self::norms::row_norms_and_components;
 pub use self::norms::{column_norms, joint_norms, row_norms, row_norms_into};
+pub use self::packed::{PackError, PackedView, Rows, packed_workspace_len};
+pub use self::packing::{Packing, UnknownPacking};
 pub use self::saved::Saved;
 pub use self::saved_layout::SavedLayout;
 pub(crate) use self::weight_gradient::multiply;

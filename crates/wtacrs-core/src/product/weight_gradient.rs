@@ -11,8 +11,9 @@ use rayon::prelude::*;
 
 /// Edge of an output tile, which one task computes.
 const TILE: usize = 384;
-/// Tiles are halved, down to a quarter, until there are so many.
+/// Tiles are halved, down to this edge, until there are so many.
 const ENOUGH_TILES: usize = 8;
+pub(super) const LEAST_TILE: usize = TILE / 4;
 
 /// What becomes of the values that the output held before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,12 +38,17 @@ impl<A: Accumulator> Scratch<A> {
         Self { numbers: Vec::new() }
     }
 
-    fn matrix(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, A> {
-        let size = rows * columns;
-        if self.numbers.len() < size {
-            self.numbers.resize(size, A::ZERO);
+    /// So many numbers of any value.
+    pub(super) fn numbers(&mut self, count: usize) -> &mut [A] {
+        if self.numbers.len() < count {
+            self.numbers.resize(count, A::ZERO);
         }
-        ArrayViewMut2::from_shape((rows, columns), &mut self.numbers[..size]).expect("as many numbers as the shape has")
+        &mut self.numbers[..count]
+    }
+
+    fn matrix(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, A> {
+        let numbers = self.numbers(rows * columns);
+        ArrayViewMut2::from_shape((rows, columns), numbers).expect("as many numbers as the shape has")
     }
 }
 
@@ -196,6 +202,23 @@ pub(crate) fn multiply<A: Accumulator>(
         }
         return;
     }
+    for_each_tile(
+        output,
+        || (),
+        |(), row, column, mut tile| {
+            let left = left.slice(ndarray::s![.., row..row + tile.nrows()]);
+            let right = right.slice(ndarray::s![.., column..column + tile.ncols()]);
+            general_mat_mul(A::one(), &left.t(), &right, beta, &mut tile);
+        },
+    );
+}
+
+/// Calls `work` with the first row and column of each tile, and the tile; successive tiles may share a state.
+pub(super) fn for_each_tile<A: Accumulator, S>(
+    mut output: ArrayViewMut2<'_, A>,
+    state: impl Fn() -> S + Send + Sync,
+    work: impl Fn(&mut S, usize, usize, ArrayViewMut2<'_, A>) + Send + Sync,
+) {
     let (rows, columns) = tile_shape(output.dim());
     let mut tiles = Vec::new();
     for (i, band) in output.axis_chunks_iter_mut(Axis(0), rows).enumerate() {
@@ -209,17 +232,14 @@ pub(crate) fn multiply<A: Accumulator>(
             rest = behind;
         }
     }
-    parallel::for_each(tiles.into_par_iter().with_max_len(1), |(row, column, mut tile)| {
-        let left = left.slice(ndarray::s![.., row..row + tile.nrows()]);
-        let right = right.slice(ndarray::s![.., column..column + tile.ncols()]);
-        general_mat_mul(A::one(), &left.t(), &right, beta, &mut tile);
-    });
+    let tiles = tiles.into_par_iter().with_max_len(1);
+    parallel::map_with(tiles, state, |state, (row, column, tile)| work(state, row, column, tile));
 }
 
 /// The shape of a tile follows from the output's shape alone, never from the number of threads.
 fn tile_shape((rows, columns): (usize, usize)) -> (usize, usize) {
     let (mut tile_rows, mut tile_columns) = (TILE, TILE);
-    while rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns) < ENOUGH_TILES && tile_columns > TILE / 4 {
+    while rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns) < ENOUGH_TILES && tile_columns > LEAST_TILE {
         if tile_rows >= tile_columns {
             tile_rows /= 2;
         } else {

@@ -10,7 +10,7 @@ use crate::boundary::{Failure, Outcome};
 use core::slice;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use wtacrs_core::Selection;
-use wtacrs_core::product::SavedLayout;
+use wtacrs_core::product::{Packing, SavedLayout};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"wtacrsSV");
 const VERSION: u32 = 1;
@@ -35,7 +35,7 @@ impl KeptBlock {
     /// SIZE_OVERFLOW.
     pub(crate) fn new(dtype: Dtype, pairs: usize, columns: usize, capacity: usize) -> Outcome<Self> {
         let message = || format!("{capacity} rows of {columns} elements cannot be addressed");
-        let layout = SavedLayout::new(capacity, columns, dtype.bytes());
+        let layout = SavedLayout::new(Packing::Native, pairs, capacity, columns, dtype.bytes());
         let layout = layout.ok_or_else(|| Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, message()))?;
         Ok(Self { dtype, pairs, columns, capacity, layout })
     }

@@ -8,7 +8,7 @@ use super::square::{self, mirror};
 use super::statistics::{BLEND_SUMS, Row, StepStatistics, blend_distance};
 use crate::element::Element;
 use crate::parallel;
-use crate::product::{Saved, row_norms, row_norms_and_components};
+use crate::product::{Rows, Saved, row_norms, row_norms_and_components};
 use ndarray::{ArrayView1, ArrayView2, Axis, aview1};
 use rayon::prelude::*;
 use wtacrs_exact::predictor::solver::ridge;
@@ -167,7 +167,7 @@ impl NormPredictor {
         h: ArrayView2<'_, T>,
         cached: Option<&[Option<f32>]>,
     ) -> Result<Guess, PredictorError> {
-        self.check_columns(h)?;
+        self.check_columns(h.ncols())?;
         let bounds = self.bounds();
         let Some(cached) = cached else { return Ok(self.pass(h, |_, logs| bounds.apply(logs))) };
         check_cached(cached, h.nrows())?;
@@ -200,28 +200,27 @@ impl NormPredictor {
         dz_norms: &[f32],
         cached: Option<&[Option<f32>]>,
     ) -> Result<StepOutcome, PredictorError> {
-        let selection = saved.selection();
-        check_len("the norms of dZ", dz_norms.len(), selection.pairs())?;
-        let kept_norms: Vec<f32> = selection.iter().map(|(token, _)| dz_norms[token]).collect();
-        let kept_cached: Option<Vec<Option<f32>>> = match cached {
-            Some(cached) => {
-                check_len("the cached norms", cached.len(), selection.pairs())?;
-                Some(selection.iter().map(|(token, _)| cached[token]).collect())
-            }
-            None => None,
-        };
-        self.update(saved.rows(), &kept_norms, selection.scales(), kept_cached.as_deref())
+        let kept = saved.kept();
+        check_len("the norms of dZ", dz_norms.len(), kept.pairs())?;
+        if let Some(cached) = cached {
+            check_len("the cached norms", cached.len(), kept.pairs())?;
+        }
+        let tokens = 0..kept.len();
+        let kept_norms: Vec<f32> = tokens.clone().map(|at| dz_norms[kept.index(at)]).collect();
+        let scales: Vec<f64> = tokens.clone().map(|at| kept.scale(at)).collect();
+        let kept_cached: Option<Vec<_>> = cached.map(|cached| tokens.map(|at| cached[kept.index(at)]).collect());
+        self.update(saved.rows(), &kept_norms, &scales, kept_cached.as_deref())
     }
 
-    /// [`Self::learn`] from parts: kept rows of H, unscaled (kept × in_features), their exact ‖dZ‖, their scales 1/π and,
-    /// if there are any, their cached norms.
+    /// [`Self::learn`] from parts: kept rows of H, unscaled (kept × in_features), as they are or packed, their exact ‖dZ‖,
+    /// their scales 1/π and, if there are any, their cached norms.
     ///
     /// # Errors
     ///
     /// Shapes that do not fit; a norm that is negative or not finite, a row of H with such a norm, or an invalid scale.
-    pub fn update<T: Element>(
+    pub fn update<'a, T: Element>(
         &mut self,
-        rows: ArrayView2<'_, T>,
+        rows: impl Into<Rows<'a, T>>,
         dz_norms: &[f32],
         scales: &[f64],
         cached: Option<&[Option<f32>]>,
@@ -238,14 +237,15 @@ impl NormPredictor {
     /// # Errors
     ///
     /// As for [`Self::update`].
-    pub fn statistics<T: Element>(
+    pub fn statistics<'a, T: Element>(
         &self,
-        rows: ArrayView2<'_, T>,
+        rows: impl Into<Rows<'a, T>>,
         dz_norms: &[f32],
         scales: &[f64],
         cached: Option<&[Option<f32>]>,
     ) -> Result<StepStatistics, PredictorError> {
-        self.check_columns(rows)?;
+        let rows = rows.into();
+        self.check_columns(rows.ncols())?;
         let given = rows.nrows();
         check_len("the norms of dZ", dz_norms.len(), given)?;
         check_len("the scales", scales.len(), given)?;
@@ -269,7 +269,11 @@ impl NormPredictor {
         let learn = |features: &mut Vec<f64>, (x, &i): (&mut [i32], &usize)| {
             let cached = cached.and_then(|cached| cached[i]);
             features.fill(0.0);
-            self.row(rows.index_axis(Axis(0), i), dz_norms[i], share * scales[i], cached, features, x)
+            let scale = share * scales[i];
+            match &rows {
+                Rows::Native(rows) => self.row(rows.index_axis(Axis(0), i), dz_norms[i], scale, cached, features, x),
+                Rows::Packed(rows) => self.row(aview1(&rows.unpack_row(i)), dz_norms[i], scale, cached, features, x),
+            }
         };
         let tasks = x.par_chunks_mut(stride).zip(&chosen).with_min_len(ROWS_PER_TASK);
         let facts: Vec<Result<Row, f32>> = parallel::map_with(tasks, || vec![0.0; r], learn);
@@ -400,8 +404,8 @@ impl NormPredictor {
         self.trace > 0.0
     }
 
-    fn check_columns<T>(&self, h: ArrayView2<'_, T>) -> Result<(), PredictorError> {
-        let (expected, found) = (self.in_features(), h.ncols());
+    fn check_columns(&self, found: usize) -> Result<(), PredictorError> {
+        let expected = self.in_features();
         if found == expected { Ok(()) } else { Err(PredictorError::WrongColumns { expected, found }) }
     }
 }
