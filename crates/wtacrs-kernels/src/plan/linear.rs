@@ -18,7 +18,7 @@ use wtacrs_core::product::Update;
 /// The launches that estimate dW = Hᵀ dZ, and their memory.
 ///
 /// Layers that share H share one forward pass and its saved memory, which every plan with the same tokens, input features,
-/// budget, batch and input type can read.
+/// budget, packing, batch and input type can read.
 ///
 /// Immutable, `Send` and `Sync`; any number of calls may be in flight, each with memory of its own.
 ///
