@@ -6,6 +6,11 @@
 //! with bias  dZ ── row_norms_sums   saved, dZ ── gather_gemm ── split_reduce_sums ── dW   3 launches
 //! for dA     G ── column_norms      G, saved ── gather_columns ── gather_gemm ── split_reduce ── dA  4 at most
 //! update     saved, norms of dZ ── predictor_features ── predictor_sums ── predictor_apply  3 launches
+//!
+//! packed     H ── row_norms ── select ── gather_pack ── saved                          3 launches
+//! all rows   H ── gather_pack ── saved                                                 1 launch
+//! backward   dZ ── row_norms        saved, dZ ── unpack_rows ── gather_gemm ── turn_back_down ── dW  4 launches
+//! for dA     G ── column_norms      G, saved ── unpack_rows ── gather_columns ── gather_gemm ── turn_back_along ── dA  5
 //! ```
 //!
 //! | plan | of |
@@ -27,9 +32,11 @@ mod matmul;
 mod memory;
 mod norm_cache;
 mod norms;
+mod packed;
 mod predictor;
 mod product;
 mod sample;
+mod saved;
 mod settings;
 mod steps;
 pub mod tiling;
@@ -43,7 +50,8 @@ pub use self::norm_cache::{CacheBatch, CacheMisfit, NormCachePlan};
 pub use self::norms::{Matrix, launch_column_norms, launch_row_norms};
 pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;
-pub use self::sample::{DeviceRandomness, ForwardBuffers, SavedParts};
+pub use self::sample::{DeviceRandomness, ForwardBuffers};
+pub use self::saved::SavedParts;
 pub use self::settings::{LinearSettings, Precision, Strides, WeightSource};
 pub use self::steps::{GatherBuffers, GradientBuffers, SelectBuffers};
 pub use crate::kernel::matrix::{DataType, Spacing};
