@@ -287,7 +287,7 @@ typedef struct wtacrs_plan_info {
   size_t backward_scratch_bytes;
   // Scratch memory of wtacrs_plan_estimate.
   size_t estimate_scratch_bytes;
-  // Scratch memory of wtacrs_plan_weight_gradient.
+  // Scratch memory of wtacrs_plan_weight_gradient; 0 for a plan with packed rows, which that call refuses.
   size_t weight_gradient_scratch_bytes;
   // Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
   // first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
@@ -301,10 +301,11 @@ typedef struct wtacrs_forward_options {
   size_t size;
   // [in] Norms of dZ, one for each token. WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: unknown) require it.
   // For WTACRS_SOURCE_PREDICTED cached norms (negative: unknown) are optional: they move the predictor's guesses as far
-  // as it has learned to trust them. For WTACRS_SOURCE_INPUT it must be NULL.
+  // as it has learned to trust them. For WTACRS_SOURCE_INPUT it must be NULL. A plan that packs all rows does not read
+  // it, and requires none.
   const float *guess;
   // [in] The layer's predictor, which this call only reads. WTACRS_SOURCE_PREDICTED requires it; for other sources it
-  // must be NULL.
+  // must be NULL. A plan that packs all rows does not read it, and requires none.
   const struct wtacrs_norm_predictor *predictor;
 } wtacrs_forward_options;
 
@@ -642,8 +643,8 @@ wtacrs_status wtacrs_plan_destroy(struct wtacrs_plan *plan);
 wtacrs_status wtacrs_plan_get_info(const struct wtacrs_plan *plan, struct wtacrs_plan_info *info);
 
 // The forward pass: chooses rows of H, and writes them to `saved` with their indices and scales. One pass is enough for
-// layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H and budget read each other's
-// saved memory.
+// layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H, budget and packing read each
+// other's saved memory.
 //
 // h         [in] tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements from row to row
 // seed, offset  where the randomness begins; see `draws` in wtacrs_plan_info
@@ -662,7 +663,8 @@ wtacrs_status wtacrs_plan_get_info(const struct wtacrs_plan *plan, struct wtacrs
 // wtacrs_plan_info. Rows are saved times their scales, rounded once more (the CPU saves them as they are); the backward
 // pass of either device reads its own. The elements of a row of H must lie side by side.
 //
-// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite (where all rows are
+// packed, the first row of H with an element that is not finite in f32);
 // _SHAPE_MISMATCH for another layer's predictor, _DEVICE_MISMATCH for another device's; _INVALID_ARGUMENT,
 // _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
 wtacrs_status wtacrs_plan_forward(const struct wtacrs_plan *plan,
@@ -740,7 +742,8 @@ wtacrs_status wtacrs_plan_backward_dl(const struct wtacrs_plan *plan,
                                       void *stream);
 
 // Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: X in the place of H and Y
-// in that of dZ, both whole, so that the weights are exact whatever the plan's source.
+// in that of dZ, both whole, so that the weights are exact whatever the plan's source. Nothing is kept from one pass to
+// another, so rows are not packed, whatever the plan's packing.
 //
 // x, y      [in] as H and dZ in wtacrs_plan_forward and wtacrs_plan_backward
 // out       [out] in_features x out_features, of dW's dtype
@@ -779,7 +782,8 @@ wtacrs_status wtacrs_plan_estimate_dl(const struct wtacrs_plan *plan,
 // Reads the selection in saved memory back.
 //
 // saved     [in] what a forward pass of such a plan wrote
-// selection [out] in the host's memory: `*kept` ascending indices with their scales, of which `*winners` were certain.
+// selection [out] in the host's memory: `*kept` ascending indices with their scales, of which `*winners` were certain (if
+//           all rows are packed, every index with the scale 1, though none is saved).
 //           `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
 //           alone; `kept` and `winners` may be NULL.
 //
@@ -1316,7 +1320,7 @@ wtacrs_status wtacrs_plan_select(const struct wtacrs_plan *plan,
 // from `*kept` on become zero.
 //
 // Errors: WTACRS_STATUS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
-// _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+// _UNSUPPORTED for a plan with packed rows: these are native; _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_gather(const struct wtacrs_plan *plan,
                                  const void *h,
                                  size_t h_leading,
@@ -1381,10 +1385,10 @@ wtacrs_status wtacrs_plan_weight_gradient_dl(const struct wtacrs_plan *plan,
 // pair_norms  [in, optional] exact products |H_i| |dZ_i|, one for each token; `squared_error` requires them
 // threshold [out, optional] pairs of at least this weight are winners, kept always; 0 if every pair of positive weight is
 // winners   [out, optional] how many those are, by weights, whatever the plan's design
-// expected_rows  [out, optional] how many distinct rows the plan's design keeps on average
+// expected_rows  [out, optional] how many distinct rows the plan's design keeps on average; all, if all are packed
 // squared_error  [out, optional] the sum over the tail of (1/p_i - 1) pair_norms_i^2, p_i the probabilities with which
 //           WTACRS_DESIGN_WTA_PIVOTAL keeps a pair: the expected squared Frobenius error if every pair of the tail were
-//           drawn on its own, the yardstick by which sources of weights are compared
+//           drawn on its own, the yardstick by which sources of weights are compared; without the noise of packed rows
 //
 // Errors: WTACRS_STATUS_INVALID_WEIGHTS, _OVERLAP, _NULL_POINTER (also for `squared_error` without `pair_norms`),
 // _INVALID_HANDLE, _MISALIGNED.
@@ -1409,11 +1413,16 @@ wtacrs_status wtacrs_plan_theory(const struct wtacrs_plan *plan,
 //
 // Pairs of weight zero, which every design but WTACRS_DESIGN_UNIFORM leaves out, add their |sum of C_i|^2.
 //
+// Packed rows add the sum of v_i |dZ_i|^2 s_i, with v_i the variance of row i as it is read back and s_i the mean square of
+// its scale: 1/pi_i of a row that is kept once, and at most 1 more of one that is drawn with replacement. v_i is that of
+// one pass's random signs, and other passes' are near it. If all rows are packed, that is the whole error, and weights
+// have no part in it.
+//
 // h, dz     [in] as in wtacrs_plan_forward and wtacrs_plan_backward
 // weights   [in, optional] one number for each token, as from wtacrs_plan_weights; without them the exact ones, norms of H
 //           times norms of dZ
 // squared_error  [out, optional] the mean, or an upper bound
-// exact     [out, optional] 1 for the mean, 0 for an upper bound
+// exact     [out, optional] 1 for the mean, 0 for an upper bound or where rows are packed
 // squared_norm  [out, optional] |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error
 //
 // All in doubles, without the rounding of dW's dtype. For inspection, not for every step, and for plans of the CPU: the
