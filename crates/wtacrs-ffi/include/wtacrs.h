@@ -293,6 +293,9 @@ typedef struct wtacrs_plan_info {
   // first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
   // of zeros (or adds nothing). SIZE_MAX on the CPU, where the forward pass itself returns the failure.
   size_t saved_status_offset;
+  // How many such words there are, one behind another: 1, or more if all rows are packed. The status is the first that is
+  // not 0. 0 on the CPU.
+  size_t saved_status_words;
 } wtacrs_plan_info;
 
 // What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
@@ -372,11 +375,15 @@ typedef struct wtacrs_tensor_mul_plan_info {
   size_t forward_scratch_bytes;
   // Scratch memory of the backward pass.
   size_t backward_scratch_bytes;
-  // Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: batch x heads 32-bit words,
-  // each as in wtacrs_plan_info. SIZE_MAX on the CPU.
+  // Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: for each (batch, head) as many
+  // 32-bit words as left_status_words and right_status_words say, as in wtacrs_plan_info. SIZE_MAX on the CPU.
   size_t left_status_offset;
   // See left_status_offset.
   size_t right_status_offset;
+  // Words of the status of each (batch, head): see saved_status_words in wtacrs_plan_info.
+  size_t left_status_words;
+  // See left_status_words.
+  size_t right_status_words;
 } wtacrs_tensor_mul_plan_info;
 
 // What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
@@ -657,11 +664,11 @@ wtacrs_status wtacrs_plan_get_info(const struct wtacrs_plan *plan, struct wtacrs
 // The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every number
 // of threads.
 //
-// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is allocated,
-// copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
+// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched, or one if all rows are
+// packed; nothing is allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
 // wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here: see
-// wtacrs_plan_info. Rows are saved times their scales, rounded once more (the CPU saves them as they are); the backward
-// pass of either device reads its own. The elements of a row of H must lie side by side.
+// wtacrs_plan_info. Native rows are saved times their scales, rounded once more (the CPU saves them as they are); the
+// backward pass of either device reads its own. The elements of a row of H must lie side by side.
 //
 // Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite (where all rows are
 // packed, the first row of H with an element that is not finite in f32);
@@ -704,7 +711,7 @@ wtacrs_status wtacrs_plan_forward_dl(const struct wtacrs_plan *plan,
 // scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
 // stream    as in wtacrs_plan_forward
 //
-// On CUDA at most three kernels are launched, of which one reads dZ once for its norms and the bias gradient together,
+// On CUDA at most three kernels are launched, or four for packed rows, of which one reads dZ once for its norms and the bias gradient together,
 // and the call can be captured. `saved` is not checked there: a forward pass must have written it earlier on this stream,
 // or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for as well.
 //
@@ -1153,7 +1160,7 @@ wtacrs_status wtacrs_tensor_mul_plan_get_info(const struct wtacrs_tensor_mul_pla
 // saved     [out] `saved_bytes` >= the size in wtacrs_tensor_mul_plan_info, aligned as it says
 // scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
 //
-// On CUDA six kernels are launched. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
+// On CUDA six kernels are launched, of a side that packs all of its pairs one in the place of three. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
 // the transpose of a columns x inner matrix to wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED
 // unless inner is 1.
 //
@@ -1294,10 +1301,12 @@ wtacrs_status wtacrs_plan_weights(const struct wtacrs_plan *plan,
 //
 // The same bits on every machine.
 //
+// A plan that packs all rows chooses nothing: WTACRS_STATUS_UNSUPPORTED.
+//
 // On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 + the
 // index of the first norm that is negative or not finite; the lower half is then 0.
 //
-// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL.
+// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL, _UNSUPPORTED.
 wtacrs_status wtacrs_plan_select(const struct wtacrs_plan *plan,
                                  const float *input_norms,
                                  const float *guess,

@@ -77,11 +77,11 @@ unsafe impl SizedStruct for wtacrs_backward_options {}
 /// The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every number
 /// of threads.
 ///
-/// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is allocated,
-/// copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
+/// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched, or one if all rows are
+/// packed; nothing is allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
 /// wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here: see
-/// wtacrs_plan_info. Rows are saved times their scales, rounded once more (the CPU saves them as they are); the backward
-/// pass of either device reads its own. The elements of a row of H must lie side by side.
+/// wtacrs_plan_info. Native rows are saved times their scales, rounded once more (the CPU saves them as they are); the
+/// backward pass of either device reads its own. The elements of a row of H must lie side by side.
 ///
 /// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite (where all rows are
 /// packed, the first row of H with an element that is not finite in f32);
@@ -152,7 +152,7 @@ unsafe fn forward(
     let options = unsafe { options::read(options, "the forward options") }?;
     let sizes = plan.sizes();
     let (saved, scratch) = memory.check(sizes.saved, sizes.forward, plan.device.alignment())?;
-    // Where all rows are packed, a guess is allowed and not read.
+    // Where all rows are packed, what would guess is checked, and not read.
     let is_optional = plan.layer.keeps_all();
     let guess = if is_optional && options.guess.is_null() { None } else { plan.guess(options.guess)? };
     let predictor = match plan.layer.source {
@@ -167,6 +167,7 @@ unsafe fn forward(
     let inputs = regions([Some(h.region()), guess.as_ref().map(Array::region)]);
     check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
     let stream = memory.stream;
+    let (guess, predictor) = if is_optional { (None, None) } else { (guess, predictor) };
     // SAFETY: checked; the caller has the rest.
     unsafe { plan.calls.forward(Forward { h, guess, predictor, randomness, saved, scratch, stream }) }
 }
@@ -180,7 +181,7 @@ unsafe fn forward(
 /// scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
 /// stream    as in wtacrs_plan_forward
 ///
-/// On CUDA at most three kernels are launched, of which one reads dZ once for its norms and the bias gradient together,
+/// On CUDA at most three kernels are launched, or four for packed rows, of which one reads dZ once for its norms and the bias gradient together,
 /// and the call can be captured. `saved` is not checked there: a forward pass must have written it earlier on this stream,
 /// or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for as well.
 ///
