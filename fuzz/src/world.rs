@@ -5,6 +5,7 @@ use crate::memory::{MOST, Memory, Place, Span, last_error};
 use crate::structs::{Form, Struct};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::ptr::{null_mut, without_provenance_mut};
 use wtacrs::*;
 
@@ -275,13 +276,15 @@ impl World {
             let outputs = [(to.pointer.cast(), to.size)];
             // SAFETY: a struct of the size that it says.
             let call = || unsafe { wtacrs_tensor_mul_plan_get_info(chosen.pointer(), to.pointer) };
-            (self.memory.call("wtacrs_tensor_mul_plan_get_info", &outputs, &[], call), to.is_writable())
+            let is_writable = to.is_writable(offset_of!(wtacrs_tensor_mul_plan_info, left_status_words));
+            (self.memory.call("wtacrs_tensor_mul_plan_get_info", &outputs, &[], call), is_writable)
         } else {
             let to = form.given(&mut self.memory, wtacrs_plan_info::default());
             let outputs = [(to.pointer.cast(), to.size)];
             // SAFETY: as above.
             let call = || unsafe { wtacrs_plan_get_info(chosen.pointer(), to.pointer) };
-            (self.memory.call("wtacrs_plan_get_info", &outputs, &[], call), to.is_writable())
+            let is_writable = to.is_writable(offset_of!(wtacrs_plan_info, saved_status_words));
+            (self.memory.call("wtacrs_plan_get_info", &outputs, &[], call), is_writable)
         };
         assert_eq!(status == WTACRS_STATUS_OK, is_writable && chosen.known.is_some());
     }

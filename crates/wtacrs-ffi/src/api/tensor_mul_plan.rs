@@ -10,6 +10,7 @@ use crate::boundary::status::*;
 use crate::boundary::{Outcome, Registry, guard};
 use crate::device::{Device, StatusWords, TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan};
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr;
 use std::sync::Arc;
 use wtacrs_core::Randomness;
@@ -81,7 +82,9 @@ pub struct wtacrs_tensor_mul_plan_info {
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
-unsafe impl SizedStruct for wtacrs_tensor_mul_plan_info {}
+unsafe impl SizedStruct for wtacrs_tensor_mul_plan_info {
+    const FIRST_BYTES: usize = offset_of!(Self, left_status_words);
+}
 
 /// What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
 #[repr(C)]
