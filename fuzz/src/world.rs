@@ -169,6 +169,7 @@ impl World {
             Setting::Dtypes(dtypes) => model.dtypes = dtypes.map(dtype),
             Setting::Budget(unit, _) => model.is_exact = i32::from(unit) == WTACRS_BUDGET_EXACT,
             Setting::Source(source, _) => model.source = i32::from(source),
+            Setting::Packing(packing) => model.is_packed = i32::from(packing) != WTACRS_PACKING_NATIVE,
             _ => {}
         }
     }
@@ -257,7 +258,10 @@ impl World {
         let status = unsafe { wtacrs_plan_get_info(without_provenance_mut(made.address), &raw mut info) };
         assert_eq!((status, info.forward_scratch_bytes), (WTACRS_STATUS_OK, 0));
         assert!(info.budget_rows <= model.shape[0] && (!model.is_exact || info.budget_rows == model.shape[0]));
+        let is_packed = model.is_packed && !model.is_exact;
         made.model = Model {
+            is_packed,
+            keeps_all: is_packed && info.budget_rows == model.shape[0],
             source: if model.is_exact { WTACRS_SOURCE_INPUT } else { model.source },
             saved: info.saved_bytes,
             backward_scratch: info.backward_scratch_bytes,

@@ -164,7 +164,8 @@ pub unsafe extern "C" fn wtacrs_plan_select(
     })
 }
 
-/// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes.
+/// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes. Rows are native; of a plan with packed
+/// rows, use wtacrs_plan_forward and wtacrs_plan_backward.
 ///
 /// h         [in] as in wtacrs_plan_forward
 /// selection [in] `indices` and `kept`
