@@ -44,7 +44,7 @@ impl<A: Accumulator> Unpack<'_, '_, A> {
             let mut rest = values;
             while first < columns.end {
                 let group = first / GROUP;
-                if first == columns.start || group % GROUPS_PER_BLOCK == 0 {
+                if first == columns.start || group.is_multiple_of(GROUPS_PER_BLOCK) {
                     random = packed.random.words(index, (group / GROUPS_PER_BLOCK) as u32);
                 }
                 let end = columns.end.min((group + 1) * GROUP);
@@ -76,20 +76,33 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// Unpacks the whole group, whose loops are vectors then, and copies the part.
     #[inline(always)]
     fn unpack<A: Accumulator, const P: usize, const BITS: usize>(&self, values: &mut [A]) {
         let words = P * BITS / 32;
-        let (lo, fine) = (self.grid.lo, self.grid.fine());
-        let codes = &self.codes[..words];
-        let mut j = self.first;
-        for values in values.chunks_exact_mut(words) {
-            let bit = j / words * BITS;
-            for (w, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
-                let code = code >> bit & ((1 << BITS) - 1);
-                let dither = packing::dither(self.word, (j + w) as u32);
-                *value = A::from_f32(packing::value(code, dither, lo, fine));
+        let mut codes = Group([0_u32; P]);
+        codes.0[..words].copy_from_slice(&self.codes[..words]);
+        // Element j is in word j % words: words are laid out until each element has one whose lowest bits are its code.
+        let mut half = words;
+        while half < P {
+            let (from, to) = codes.0[..2 * half].split_at_mut(half);
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = *from >> (half / words * BITS);
             }
-            j += words;
+            half *= 2;
+        }
+        let (lo, fine) = (self.grid.lo, self.grid.fine());
+        let mut found = Group([0_f32; P]);
+        for (j, (found, code)) in found.0.iter_mut().zip(codes.0).enumerate() {
+            let dither = packing::dither(self.word, j as u32);
+            *found = packing::value(code & ((1 << BITS) - 1), dither, lo, fine);
+        }
+        for (to, &from) in values.iter_mut().zip(&found.0[self.first..]) {
+            *to = A::from_f32(from);
         }
     }
 }
+
+/// Numbers that begin at a cache line, so that no vector of them lies across two.
+#[repr(align(64))]
+struct Group<T, const P: usize>([T; P]);
