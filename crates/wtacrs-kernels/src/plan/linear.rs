@@ -6,7 +6,8 @@ use super::memory::{Layout, Part, check_count, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
 use super::packed::{PackedFactors, PackedProduct, Side};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings, SavedParts, Streams};
+use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings};
+use super::saved::{SavedParts, Streams};
 use super::settings::{LinearSettings, Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::column_sums;
@@ -305,7 +306,7 @@ impl LinearPlan {
         }
         let factors = Factors {
             left: saved.of(parts.rows),
-            left_matrices: parts.matrices(self.sample.budget),
+            left_matrices: parts.matrices(self.sample.budget.get()),
             right: gradient,
             right_matrices: self.dz,
             indices: saved.of(parts.indices),
