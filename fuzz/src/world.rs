@@ -5,6 +5,7 @@ use crate::memory::{MOST, Memory, Place, Span, last_error};
 use crate::structs::{Form, Struct};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::ptr::{null_mut, without_provenance_mut};
 use wtacrs::*;
 
@@ -16,6 +17,7 @@ pub enum Setting {
     Design(i8),
     Source(i8, f64),
     Precision(i8),
+    Packing(i8),
     FurtherOffset(u8),
 }
 
@@ -28,6 +30,7 @@ pub enum ProductSetting {
     Design(i8),
     Mix(f64),
     Precision(i8),
+    Packing(i8),
     FurtherOffset(u8),
 }
 
@@ -141,6 +144,7 @@ impl World {
                 Setting::Design(design) => wtacrs_layer_set_design(layer, i32::from(design)),
                 Setting::Source(source, mix) => wtacrs_layer_set_source(layer, i32::from(source), mix),
                 Setting::Precision(precision) => wtacrs_layer_set_precision(layer, i32::from(precision)),
+                Setting::Packing(packing) => wtacrs_layer_set_packing(layer, i32::from(packing)),
                 Setting::FurtherOffset(pick) => wtacrs_layer_set_further_offset(layer, further(pick)),
             }
         };
@@ -151,6 +155,7 @@ impl World {
             Setting::Design(_) => "wtacrs_layer_set_design",
             Setting::Source(..) => "wtacrs_layer_set_source",
             Setting::Precision(_) => "wtacrs_layer_set_precision",
+            Setting::Packing(_) => "wtacrs_layer_set_packing",
             Setting::FurtherOffset(_) => "wtacrs_layer_set_further_offset",
         };
         let status = self.memory.call(function, &[], &[], call);
@@ -164,6 +169,7 @@ impl World {
             Setting::Dtypes(dtypes) => model.dtypes = dtypes.map(dtype),
             Setting::Budget(unit, _) => model.is_exact = i32::from(unit) == WTACRS_BUDGET_EXACT,
             Setting::Source(source, _) => model.source = i32::from(source),
+            Setting::Packing(packing) => model.is_packed = i32::from(packing) != WTACRS_PACKING_NATIVE,
             _ => {}
         }
     }
@@ -185,6 +191,7 @@ impl World {
                 ProductSetting::Design(design) => wtacrs_tensor_mul_set_design(it, i32::from(design)),
                 ProductSetting::Mix(mix) => wtacrs_tensor_mul_set_mix(it, mix),
                 ProductSetting::Precision(precision) => wtacrs_tensor_mul_set_precision(it, i32::from(precision)),
+                ProductSetting::Packing(packing) => wtacrs_tensor_mul_set_packing(it, i32::from(packing)),
                 ProductSetting::FurtherOffset(pick) => wtacrs_tensor_mul_set_further_offset(it, further(pick)),
             }
         };
@@ -195,6 +202,7 @@ impl World {
             ProductSetting::Design(_) => "wtacrs_tensor_mul_set_design",
             ProductSetting::Mix(_) => "wtacrs_tensor_mul_set_mix",
             ProductSetting::Precision(_) => "wtacrs_tensor_mul_set_precision",
+            ProductSetting::Packing(_) => "wtacrs_tensor_mul_set_packing",
             ProductSetting::FurtherOffset(_) => "wtacrs_tensor_mul_set_further_offset",
         };
         let status = self.memory.call(function, &[], &[], call);
@@ -250,7 +258,10 @@ impl World {
         let status = unsafe { wtacrs_plan_get_info(without_provenance_mut(made.address), &raw mut info) };
         assert_eq!((status, info.forward_scratch_bytes), (WTACRS_STATUS_OK, 0));
         assert!(info.budget_rows <= model.shape[0] && (!model.is_exact || info.budget_rows == model.shape[0]));
+        let is_packed = model.is_packed && !model.is_exact;
         made.model = Model {
+            is_packed,
+            keeps_all: is_packed && info.budget_rows == model.shape[0],
             source: if model.is_exact { WTACRS_SOURCE_INPUT } else { model.source },
             saved: info.saved_bytes,
             backward_scratch: info.backward_scratch_bytes,
@@ -269,13 +280,15 @@ impl World {
             let outputs = [(to.pointer.cast(), to.size)];
             // SAFETY: a struct of the size that it says.
             let call = || unsafe { wtacrs_tensor_mul_plan_get_info(chosen.pointer(), to.pointer) };
-            (self.memory.call("wtacrs_tensor_mul_plan_get_info", &outputs, &[], call), to.is_writable())
+            let is_writable = to.is_writable(offset_of!(wtacrs_tensor_mul_plan_info, left_status_words));
+            (self.memory.call("wtacrs_tensor_mul_plan_get_info", &outputs, &[], call), is_writable)
         } else {
             let to = form.given(&mut self.memory, wtacrs_plan_info::default());
             let outputs = [(to.pointer.cast(), to.size)];
             // SAFETY: as above.
             let call = || unsafe { wtacrs_plan_get_info(chosen.pointer(), to.pointer) };
-            (self.memory.call("wtacrs_plan_get_info", &outputs, &[], call), to.is_writable())
+            let is_writable = to.is_writable(offset_of!(wtacrs_plan_info, saved_status_words));
+            (self.memory.call("wtacrs_plan_get_info", &outputs, &[], call), is_writable)
         };
         assert_eq!(status == WTACRS_STATUS_OK, is_writable && chosen.known.is_some());
     }

@@ -29,6 +29,7 @@ DESIGNS = {"uniform": 0, "crs": 1, "top-k": 2, "wta-iid": 3, "wta-stratified": 4
 SOURCES = {"input": 0, "norms": 1, "cached": 2, "predicted": 3}
 BUDGETS = {"rows": 0, "fraction": 1, "exact": 2}
 PRECISIONS = {"f32": 0, "tf32": 1}
+PACKINGS = {"native": 0, "bits8": 1, "bits4": 2, "bits2": 3}
 AXES = {"rows": 0, "columns": 1}
 
 # Arguments of the functions that are refused with a status. `address` stands for handles, memory, tensors, structs,
@@ -46,6 +47,7 @@ FUNCTIONS = {
     "layer_set_design": [address, number],
     "layer_set_source": [address, number, c_double],
     "layer_set_precision": [address, number],
+    "layer_set_packing": [address, number],
     "plan_create": [address, address, address],
     "plan_destroy": [address],
     "plan_get_info": [address, address],
@@ -104,6 +106,7 @@ class _PlanInfo(_Struct):
         ("estimate_scratch_bytes", c_size_t),
         ("weight_gradient_scratch_bytes", c_size_t),
         ("saved_status_offset", c_size_t),
+        ("saved_status_words", c_size_t),
     ]
 
 
@@ -294,6 +297,7 @@ class LayerPlan(_Object):
         dz_dtype=None,
         precision="f32",
         mix=0.01,
+        packing="native",
     ):
         self.sums = "float64" if dtype == "float64" else "float32"
         layer = _Layer()
@@ -305,6 +309,7 @@ class LayerPlan(_Object):
         _c.layer_set_design(layer, look_up(DESIGNS, design, "design"))
         _c.layer_set_source(layer, look_up(SOURCES, source, "source"), mix)
         _c.layer_set_precision(layer, look_up(PRECISIONS, precision, "precision"))
+        _c.layer_set_packing(layer, look_up(PACKINGS, packing, "packing"))
         super().__init__("create", context, layer)
         info = _PlanInfo()
         _c.plan_get_info(self, info)

@@ -6,7 +6,7 @@ mod calls;
 
 use calls::{
     DESIGNS, Floats, IN, Memory, OUT, PRODUCT, TOKENS, check, context, forward_options, last_error, plan, plan_with,
-    product, product_with, selection,
+    product_with, selection,
 };
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
@@ -14,6 +14,7 @@ use wtacrs::stand_in::use_emulator;
 use wtacrs::*;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Linear, TensorMul};
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::BuiltIn;
 
 const DEVICES: [wtacrs_device; 2] = [WTACRS_DEVICE_CPU, WTACRS_DEVICE_CUDA];
@@ -65,12 +66,26 @@ impl Room {
     }
 }
 
-/// `wtacrs memory --tokens 200 --in-features 40 --budget 0.3` counts the same, as its test `the_bytes_of_a_plan` expects.
+/// `wtacrs memory --tokens 200 --in-features 40 --budget 0.3` counts the same, as its test `the_bytes_of_a_plan` expects, and
+/// with `--bits` what its test `packed_rows` expects.
 #[test]
 fn plan_info_reports_the_bytes_that_the_command_counts() {
     let context = context(WTACRS_DEVICE_CPU, 0);
     let (plan, info) = plan(context, WTACRS_SOURCE_NORMS, WTACRS_DTYPE_BF16, WTACRS_PRECISION_F32);
     assert_eq!((TOKENS, IN, info.saved_bytes), (200, 40, 5632));
+    let some = 64 + 1216 + 2432 + 3648 + 300 * 40 * 4;
+    let all = 64 + 12_032 + 1000 * 40 * 4;
+    for (share, bytes) in [(0.3, some), (1.0, all)] {
+        // SAFETY: a handle is never followed.
+        let (plan, info) = plan_with(context, |layer| unsafe {
+            check(wtacrs_layer_set_shape(layer, 1000, 300, OUT));
+            check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_layer_set_packing(layer, WTACRS_PACKING_BITS4));
+        });
+        assert_eq!(info.saved_bytes, bytes);
+        // SAFETY: as above.
+        check(unsafe { wtacrs_plan_destroy(plan) });
+    }
     // SAFETY: handles are never followed.
     unsafe {
         check(wtacrs_plan_destroy(plan));
@@ -81,15 +96,37 @@ fn plan_info_reports_the_bytes_that_the_command_counts() {
 #[test]
 fn layers_need_what_their_plans_report() {
     for dtype in [WTACRS_DTYPE_F32, WTACRS_DTYPE_F16, WTACRS_DTYPE_BF16] {
-        on_each_device(|context, _| layer_needs_what_its_plan_reports(context, dtype));
+        for (packing, share) in WAYS {
+            on_each_device(|context, _| layer_needs_what_its_plan_reports(context, dtype, packing, share));
+        }
     }
 }
 
-fn layer_needs_what_its_plan_reports(context: *const wtacrs_context, dtype: wtacrs_dtype) {
-    let (plan, info) = plan(context, WTACRS_SOURCE_NORMS, dtype, WTACRS_PRECISION_F32);
+/// How rows are saved, and how many.
+const WAYS: [(wtacrs_packing, f64); 4] = [
+    (WTACRS_PACKING_NATIVE, 0.3),
+    (WTACRS_PACKING_BITS4, 0.3),
+    (WTACRS_PACKING_BITS8, 1.0),
+    (WTACRS_PACKING_BITS2, 1.0),
+];
+
+fn layer_needs_what_its_plan_reports(
+    context: *const wtacrs_context,
+    dtype: wtacrs_dtype,
+    packing: wtacrs_packing,
+    share: f64,
+) {
+    // SAFETY: a handle is never followed.
+    let (plan, info) = plan_with(context, |layer| unsafe {
+        check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
+        check(wtacrs_layer_set_dtypes(layer, dtype, dtype, WTACRS_DTYPE_F32));
+        check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+        check(wtacrs_layer_set_source(layer, WTACRS_SOURCE_NORMS, 0.0));
+        check(wtacrs_layer_set_packing(layer, packing));
+    });
     assert_eq!(info.size, size_of::<wtacrs_plan_info>());
     let element = if dtype == WTACRS_DTYPE_F32 { 4 } else { 2 };
-    assert_eq!((info.exact_bytes, info.budget_rows), (TOKENS * IN * element, 60));
+    assert_eq!((info.exact_bytes, info.budget_rows), (TOKENS * IN * element, (share * TOKENS as f64) as usize));
     let (h, dz) = (vec![0_u8; TOKENS * IN * element], vec![0_u8; TOKENS * OUT * element]);
     let (x, y): (*const c_void, *const c_void) = (h.as_ptr().cast(), dz.as_ptr().cast());
     let (norms, mut dw) = (vec![1_f32; TOKENS], vec![0_f32; IN * OUT]);
@@ -124,6 +161,11 @@ fn layer_needs_what_its_plan_reports(context: *const wtacrs_context, dtype: wtac
         // SAFETY: as above.
         unsafe { wtacrs_plan_select(plan, norms, norms, 1, 2, 0, chosen, work, room, none) }
     };
+    if share == 1.0 {
+        assert_eq!(select(&chosen, work, bytes), WTACRS_STATUS_UNSUPPORTED);
+        // SAFETY: a handle is never followed.
+        return check(unsafe { wtacrs_plan_destroy(plan) });
+    }
     room("scratch", info.forward_scratch_bytes).is_what_is_required(|work, room| select(&chosen, work, room));
     assert_eq!(kept as usize, budget);
     let rows = vec![0_u8; budget * IN * element];
@@ -132,7 +174,15 @@ fn layer_needs_what_its_plan_reports(context: *const wtacrs_context, dtype: wtac
         // SAFETY: as above.
         unsafe { wtacrs_plan_weight_gradient(plan, rows, IN, &chosen, y, OUT, dw, OUT, 0, work, room, none) }
     };
-    room("scratch", info.weight_gradient_scratch_bytes).is_what_is_required(gradient);
+    match packing {
+        WTACRS_PACKING_NATIVE => {
+            room("scratch", info.weight_gradient_scratch_bytes).is_what_is_required(gradient);
+        }
+        _ => {
+            assert_eq!(info.weight_gradient_scratch_bytes, 0);
+            assert_eq!(gradient(work, bytes), WTACRS_STATUS_UNSUPPORTED);
+        }
+    }
     chosen.capacity = budget - 1;
     assert_eq!(select(&chosen, work, bytes), WTACRS_STATUS_BUFFER_TOO_SMALL);
     // SAFETY: a handle is never followed.
@@ -141,6 +191,12 @@ fn layer_needs_what_its_plan_reports(context: *const wtacrs_context, dtype: wtac
 
 #[test]
 fn products_need_what_their_plans_report() {
+    for (packing, share) in WAYS {
+        products_need_what_plans_report(packing, share);
+    }
+}
+
+fn products_need_what_plans_report(packing: wtacrs_packing, share: f64) {
     let [batch, heads, rows, inner, columns] = PRODUCT;
     let items = batch * heads;
     let (mut a, mut b, g) = (
@@ -151,7 +207,13 @@ fn products_need_what_their_plans_report() {
     let (mut da, mut db) = (vec![0_f32; a.len()], vec![0_f32; b.len()]);
     let (from_a, from_b, to_a, to_b) = (a.as_mut_ptr(), b.as_mut_ptr(), da.as_mut_ptr(), db.as_mut_ptr());
     on_each_device(|context, device| {
-        let (plan, info) = product(context);
+        // SAFETY: a handle is never followed.
+        let (plan, info) = product_with(context, |product| unsafe {
+            check(wtacrs_tensor_mul_set_shape(product, batch, heads, rows, inner, columns));
+            check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_tensor_mul_set_packing(product, packing));
+        });
         assert_eq!(info.size, size_of::<wtacrs_tensor_mul_plan_info>());
         assert_eq!(info.exact_bytes, 4 * items * (rows + columns) * inner);
         let strides = [heads * columns * inner, columns * inner, 1, inner];
@@ -187,14 +249,19 @@ fn products_need_what_their_plans_report() {
 #[test]
 fn draws_are_those_of_core() {
     on_each_device(|context, _| {
-        for (design, built_in) in DESIGNS.into_iter().zip(BuiltIn::ALL) {
+        let packings = [WTACRS_PACKING_NATIVE, WTACRS_PACKING_BITS4].into_iter().zip([Packing::Native, Packing::Bits4]);
+        let designs = DESIGNS.into_iter().zip(BuiltIn::ALL);
+        for ((design, built_in), (number, packing)) in
+            designs.flat_map(|design| packings.clone().map(move |p| (design, p)))
+        {
             // SAFETY: a handle is never followed.
             let (plan, info) = plan_with(context, |layer| unsafe {
                 check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
                 check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, 0.3));
                 check(wtacrs_layer_set_design(layer, design));
+                check(wtacrs_layer_set_packing(layer, number));
             });
-            let core = Linear::new(Keep::Fraction(0.3)).with_design(built_in);
+            let core = Linear::new(Keep::Fraction(0.3)).with_design(built_in).with_packing(packing);
             assert_eq!(Ok(info.draws), core.draws(TOKENS), "{built_in:?}");
             let [batch, heads, rows, inner, columns] = PRODUCT;
             // SAFETY: as above.
@@ -203,9 +270,10 @@ fn draws_are_those_of_core() {
                 check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_ROWS, 7.0));
                 check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_ROWS, 9.0));
                 check(wtacrs_tensor_mul_set_design(product, design));
+                check(wtacrs_tensor_mul_set_packing(product, number));
             });
             let [left, right] = [7, 9].map(|rows| Contraction::Sampled(Keep::Rows(rows)));
-            let core = TensorMul::new(left, right).with_design(built_in);
+            let core = TensorMul::new(left, right).with_design(built_in).with_packing(packing);
             assert_eq!(Ok(of_product.draws), core.draws(rows, columns), "{built_in:?}");
             // SAFETY: as above.
             unsafe {
@@ -219,34 +287,61 @@ fn draws_are_those_of_core() {
 /// A row of H that is not finite: the CPU's forward pass returns it, and a GPU's leaves it in saved memory.
 #[test]
 fn the_saved_status_is_where_the_plan_reports() {
-    const ROW: usize = 17;
+    status_of_a_layer(WTACRS_PACKING_NATIVE, 0.3);
+    status_of_a_layer(WTACRS_PACKING_BITS4, 0.3);
+    status_of_a_layer(WTACRS_PACKING_BITS4, 1.0);
+}
+
+/// The first word that is not 0.
+fn first_status(bytes: &[u8]) -> u32 {
+    let mut words = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+    words.find(|&word| word != 0).unwrap_or(0)
+}
+
+fn status_of_a_layer(packing: wtacrs_packing, share: f64) {
+    const ROW: usize = 150;
     let (mut h, dz) = (whole_numbers(TOKENS * IN, 3), whole_numbers(TOKENS * OUT, 5));
     h[ROW * IN + 4] = f32::NAN;
+    h[(ROW + 30) * IN] = f32::INFINITY;
     on_each_device(|context, (device, _)| {
-        let (plan, info) = plan(context, WTACRS_SOURCE_INPUT, WTACRS_DTYPE_F32, WTACRS_PRECISION_F32);
+        // SAFETY: a handle is never followed.
+        let (plan, info) = plan_with(context, |layer| unsafe {
+            check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
+            check(wtacrs_layer_set_source(layer, WTACRS_SOURCE_INPUT, 0.0));
+            check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_layer_set_packing(layer, packing));
+        });
         let mut saved = Memory::filled(info.saved_bytes, 0xff);
         let bytes = info.forward_scratch_bytes.max(info.backward_scratch_bytes);
         let (kept, mut scratch, none) = (saved.at(), Memory::filled(bytes, 0xff), null_mut());
         let (work, x, y) = (scratch.at(), h.as_ptr().cast(), dz.as_ptr().cast());
-        let (mut dw, mut rows) = (vec![9_f32; IN * OUT], 9);
+        let mut dw = vec![9_f32; IN * OUT];
         // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
         let status = unsafe { wtacrs_plan_forward(plan, x, IN, 1, 2, null(), kept, saved.bytes, work, bytes, none) };
         if device == 1 {
-            assert_eq!((status, info.saved_status_offset), (WTACRS_STATUS_INVALID_WEIGHTS, usize::MAX));
+            assert_eq!(status, WTACRS_STATUS_INVALID_WEIGHTS);
+            assert_eq!((info.saved_status_offset, info.saved_status_words), (usize::MAX, 0));
+            assert!(last_error().contains(&format!(" {ROW} ")), "{}", last_error());
             assert!(saved.contents().iter().all(|&byte| byte == 0xff), "nothing is saved");
         } else {
             check(status);
-            let word = saved.contents()[info.saved_status_offset..].first_chunk().map(|word| u32::from_le_bytes(*word));
-            assert_eq!(word, Some(ROW as u32 + 1));
-            let (to, counts) = (dw.as_mut_ptr().cast(), selection(none.cast(), none.cast(), 0, &mut rows, none.cast()));
+            let contents = saved.contents();
+            let words = &contents[info.saved_status_offset..][..4 * info.saved_status_words];
+            assert_eq!(first_status(words), ROW as u32 + 1);
+            assert!(share == 1.0 || words.len() == 4, "{words:?}");
+            let is_refused = || {
+                let mut rows = 9;
+                let counts = selection(none.cast(), none.cast(), 0, &mut rows, none.cast());
+                // SAFETY: as above.
+                let found = unsafe { wtacrs_plan_saved_selection(plan, kept, saved.bytes, &counts) };
+                assert_eq!((found, rows), (WTACRS_STATUS_INVALID_WEIGHTS, 9));
+                assert!(last_error().contains(&format!("row {ROW} ")), "{}", last_error());
+            };
+            is_refused();
+            let to = dw.as_mut_ptr().cast();
             // SAFETY: as above.
-            unsafe {
-                check(wtacrs_plan_backward(plan, kept, saved.bytes, y, OUT, to, OUT, null(), work, bytes, none));
-                let found = wtacrs_plan_saved_selection(plan, kept, saved.bytes, &counts);
-                assert_eq!(found, WTACRS_STATUS_INVALID_WEIGHTS);
-            }
-            assert!(last_error().contains(&format!("row {ROW} ")), "{}", last_error());
-            assert_eq!(rows, 9);
+            check(unsafe { wtacrs_plan_backward(plan, kept, saved.bytes, y, OUT, to, OUT, null(), work, bytes, none) });
+            is_refused();
             assert!(dw.iter().all(|&sum| sum == 0.0), "a gradient of nothing");
         }
         // SAFETY: a handle is never followed.
@@ -257,6 +352,12 @@ fn the_saved_status_is_where_the_plan_reports() {
 /// A batched product has a status for each of its matrices, on either side.
 #[test]
 fn the_saved_statuses_of_a_product_are_where_its_plan_reports() {
+    statuses_of_a_product(WTACRS_PACKING_NATIVE, 0.4);
+    statuses_of_a_product(WTACRS_PACKING_BITS4, 0.4);
+    statuses_of_a_product(WTACRS_PACKING_BITS4, 1.0);
+}
+
+fn statuses_of_a_product(packing: wtacrs_packing, share: f64) {
     let [batch, heads, rows, inner, columns] = PRODUCT;
     let items = batch * heads;
     let (bad_row, bad_column, row, column) = (1, 4, 5, 11);
@@ -267,7 +368,13 @@ fn the_saved_statuses_of_a_product_are_where_its_plan_reports() {
     b[(bad_column * columns + column) * inner] = f32::NAN;
     let (from_a, from_b) = (a.as_mut_ptr(), b.as_mut_ptr());
     on_each_device(|context, device| {
-        let (plan, info) = product(context);
+        // SAFETY: a handle is never followed.
+        let (plan, info) = product_with(context, |product| unsafe {
+            check(wtacrs_tensor_mul_set_shape(product, batch, heads, rows, inner, columns));
+            check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_tensor_mul_set_packing(product, packing));
+        });
         let strides = [heads * columns * inner, columns * inner, 1, inner];
         let a = Floats::new(device, from_a, &[batch, heads, rows, inner], None);
         let b = Floats::new(device, from_b, &[batch, heads, inner, columns], Some(&strides));
@@ -279,15 +386,17 @@ fn the_saved_statuses_of_a_product_are_where_its_plan_reports() {
             let (a, b, none) = (a.pointer(), b.pointer(), null_mut());
             wtacrs_tensor_mul_plan_forward_dl(plan, a, b, 1, 2, null(), kept, saved.bytes, work, bytes, none)
         };
-        let offsets = [info.left_status_offset, info.right_status_offset];
+        let places =
+            [(info.left_status_offset, info.left_status_words), (info.right_status_offset, info.right_status_words)];
         if device.0 == 1 {
-            assert_eq!((status, offsets), (WTACRS_STATUS_INVALID_WEIGHTS, [usize::MAX; 2]));
+            assert_eq!((status, places), (WTACRS_STATUS_INVALID_WEIGHTS, [(usize::MAX, 0); 2]));
         } else {
             check(status);
             let contents = saved.contents();
-            let words = offsets.map(|offset| -> Vec<u32> {
-                let words = contents[offset..].as_chunks().0.iter().take(items);
-                words.map(|word| u32::from_le_bytes(*word)).collect()
+            let words = places.map(|(offset, words)| -> Vec<u32> {
+                assert!(share == 1.0 || words == 1, "{words}");
+                let of_items = contents[offset..].chunks_exact(4 * words).take(items);
+                of_items.map(first_status).collect()
             });
             let mut expected = [vec![0; items], vec![0; items]];
             // dA sums over the columns of B, and dB over the rows of A.

@@ -6,10 +6,10 @@ use crate::arguments::options::{self, SizedStruct};
 use crate::arguments::{Array, Block, Place, Source};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, Registry, guard};
-use crate::device::{Device, LinearDescription, LinearPlan, LinearSizes};
+use crate::device::{Device, LinearDescription, LinearPlan, LinearSizes, StatusWords};
 use core::ffi::c_void;
+use core::mem::offset_of;
 use std::sync::Arc;
-use wtacrs_core::sampling::Design;
 
 /// A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
 /// scratch memory of its own.
@@ -80,11 +80,11 @@ pub struct wtacrs_plan_info {
     /// The most rows that a forward pass keeps.
     pub budget_rows: usize,
     /// How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
-    /// (seed, offset + draws) to the next.
+    /// (seed, offset + draws) to the next. With packed rows at least one for each token.
     pub draws: u64,
     /// Alignment of saved memory, of scratch memory and of a predictor's statistics: 64, on CUDA 256.
     pub alignment: usize,
-    /// Saved memory, which lives from the forward to the backward pass.
+    /// Saved memory, which lives from the forward to the backward pass: see wtacrs_layer_set_packing.
     pub saved_bytes: usize,
     /// What the exact layer keeps in its place: H.
     pub exact_bytes: usize,
@@ -95,16 +95,21 @@ pub struct wtacrs_plan_info {
     pub backward_scratch_bytes: usize,
     /// Scratch memory of wtacrs_plan_estimate.
     pub estimate_scratch_bytes: usize,
-    /// Scratch memory of wtacrs_plan_weight_gradient.
+    /// Scratch memory of wtacrs_plan_weight_gradient; 0 for a plan with packed rows, which that call refuses.
     pub weight_gradient_scratch_bytes: usize,
     /// Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
     /// first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
     /// of zeros (or adds nothing). SIZE_MAX on the CPU, where the forward pass itself returns the failure.
     pub saved_status_offset: usize,
+    /// How many such words there are, one behind another: 1, or more if all rows are packed. The status is the first that is
+    /// not 0. 0 on the CPU.
+    pub saved_status_words: usize,
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
-unsafe impl SizedStruct for wtacrs_plan_info {}
+unsafe impl SizedStruct for wtacrs_plan_info {
+    const FIRST_BYTES: usize = offset_of!(Self, saved_status_words);
+}
 
 /// Freezes a description into a plan for a device. Later changes of the description do not touch the plan.
 ///
@@ -148,10 +153,11 @@ pub unsafe extern "C" fn wtacrs_plan_get_info(plan: *const wtacrs_plan, info: *m
     guard("wtacrs_plan_get_info", || {
         let plan = self::plan(plan)?;
         let (layer, sizes) = (&plan.layer, plan.sizes());
+        let (saved_status_offset, saved_status_words) = StatusWords::reported(sizes.status);
         let found = wtacrs_plan_info {
             size: 0,
             budget_rows: layer.budget.get(),
-            draws: layer.linear.design.draws(layer.budget),
+            draws: layer.linear.draws(layer.tokens)?,
             alignment: plan.device.alignment(),
             saved_bytes: sizes.saved,
             exact_bytes: layer.tokens * layer.in_features * layer.h.bytes(),
@@ -159,7 +165,8 @@ pub unsafe extern "C" fn wtacrs_plan_get_info(plan: *const wtacrs_plan, info: *m
             backward_scratch_bytes: sizes.backward,
             estimate_scratch_bytes: sizes.estimate,
             weight_gradient_scratch_bytes: sizes.weight_gradient,
-            saved_status_offset: sizes.status_offset.unwrap_or(usize::MAX),
+            saved_status_offset,
+            saved_status_words,
         };
         // SAFETY: as documented.
         unsafe { options::write(info, "info", found) }

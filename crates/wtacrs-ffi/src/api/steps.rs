@@ -9,6 +9,19 @@ use crate::device::{Gather, GivenNorms, Select, SelectionArrays, WeightGradient}
 use core::ffi::c_void;
 use wtacrs_core::Randomness;
 
+/// Refuses a step with rows in the caller's memory, which are native, for a plan that packs its own.
+fn check_native(plan: &Plan, function: &str) -> Outcome {
+    let packing = plan.layer.linear.packing;
+    if !packing.is_packed() {
+        return Ok(());
+    }
+    let message = format!(
+        "{function} works on native rows, and wtacrs_layer_set_packing has set {packing} bits: use wtacrs_plan_forward and \
+         wtacrs_plan_backward"
+    );
+    Err(Failure::new(WTACRS_STATUS_UNSUPPORTED, message))
+}
+
 impl GivenNorms {
     fn new(plan: &Plan, input_norms: *const f32, guess: *const f32) -> Outcome<Self> {
         let input = Array::new(input_norms, plan.layer.tokens, "input_norms")?;
@@ -113,10 +126,12 @@ pub unsafe extern "C" fn wtacrs_plan_weights(
 ///
 /// The same bits on every machine.
 ///
+/// A plan that packs all rows chooses nothing: WTACRS_STATUS_UNSUPPORTED.
+///
 /// On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 + the
 /// index of the first norm that is negative or not finite; the lower half is then 0.
 ///
-/// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL.
+/// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL, _UNSUPPORTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_select(
     plan: *const wtacrs_plan,
@@ -132,6 +147,10 @@ pub unsafe extern "C" fn wtacrs_plan_select(
 ) -> wtacrs_status {
     guard("wtacrs_plan_select", || {
         let plan = self::plan(plan)?;
+        if plan.layer.keeps_all() && plan.layer.tokens > 0 {
+            let message = "wtacrs_plan_select chooses rows, and the plan packs all of them (wtacrs_layer_set_packing)";
+            return Err(Failure::new(WTACRS_STATUS_UNSUPPORTED, message));
+        }
         // SAFETY: as documented.
         let selection = unsafe { SelectionArrays::written(&plan, selection) }?;
         let scratch = plan.scratch(scratch, scratch_bytes, plan.sizes().forward)?;
@@ -145,7 +164,8 @@ pub unsafe extern "C" fn wtacrs_plan_select(
     })
 }
 
-/// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes.
+/// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes. Rows are native: a plan with packed
+/// rows has wtacrs_plan_forward and wtacrs_plan_backward alone.
 ///
 /// h         [in] as in wtacrs_plan_forward
 /// selection [in] `indices` and `kept`
@@ -156,7 +176,7 @@ pub unsafe extern "C" fn wtacrs_plan_select(
 /// from `*kept` on become zero.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
-/// _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+/// _UNSUPPORTED for a plan with packed rows; _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_gather(
     plan: *const wtacrs_plan,
@@ -207,6 +227,7 @@ unsafe fn gather(
     rows: impl FnOnce([usize; 2]) -> Outcome<Tensor<2>>,
     stream: Stream,
 ) -> Outcome {
+    check_native(plan, "wtacrs_plan_gather")?;
     // SAFETY: the caller has it.
     let (selection, kept) = unsafe { SelectionArrays::read(plan, selection, false) }?;
     let rows = rows([kept, plan.layer.in_features])?.writable()?;
@@ -296,6 +317,7 @@ unsafe fn weight_gradient(
     (scratch, scratch_bytes): (*mut c_void, usize),
     stream: Stream,
 ) -> Outcome {
+    check_native(plan, "wtacrs_plan_weight_gradient")?;
     let scratch = plan.scratch(scratch, scratch_bytes, plan.sizes().weight_gradient)?;
     let (dw, update) = (dw.writable()?, update(accumulate)?);
     // SAFETY: the caller has it.

@@ -8,8 +8,9 @@ use crate::arguments::{
 };
 use crate::boundary::status::*;
 use crate::boundary::{Outcome, Registry, guard};
-use crate::device::{Device, TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan};
+use crate::device::{Device, StatusWords, TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan};
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr;
 use std::sync::Arc;
 use wtacrs_core::Randomness;
@@ -69,15 +70,21 @@ pub struct wtacrs_tensor_mul_plan_info {
     pub forward_scratch_bytes: usize,
     /// Scratch memory of the backward pass.
     pub backward_scratch_bytes: usize,
-    /// Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: batch x heads 32-bit words,
-    /// each as in wtacrs_plan_info. SIZE_MAX on the CPU.
+    /// Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: for each (batch, head) as many
+    /// 32-bit words as left_status_words and right_status_words say, as in wtacrs_plan_info. SIZE_MAX on the CPU.
     pub left_status_offset: usize,
     /// See left_status_offset.
     pub right_status_offset: usize,
+    /// Words of the status of each (batch, head): see saved_status_words in wtacrs_plan_info.
+    pub left_status_words: usize,
+    /// See left_status_words.
+    pub right_status_words: usize,
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
-unsafe impl SizedStruct for wtacrs_tensor_mul_plan_info {}
+unsafe impl SizedStruct for wtacrs_tensor_mul_plan_info {
+    const FIRST_BYTES: usize = offset_of!(Self, left_status_words);
+}
 
 /// What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
 #[repr(C)]
@@ -169,7 +176,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_get_info(
     guard("wtacrs_tensor_mul_plan_get_info", || {
         let plan = self::plan(plan)?;
         let (product, sizes) = (&plan.product, plan.calls.sizes());
-        let status = |side| plan.calls.status_offset(side).unwrap_or(usize::MAX);
+        let status = |side| StatusWords::reported(plan.calls.status(side));
+        let ((left_status_offset, left_status_words), (right_status_offset, right_status_words)) =
+            (status(Side::Left), status(Side::Right));
         let found = wtacrs_tensor_mul_plan_info {
             size: 0,
             draws: product.product.draws(product.rows, product.columns)?,
@@ -179,8 +188,10 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_get_info(
             exact_bytes: product.items() * (product.rows + product.columns) * product.inner * product.operands.bytes(),
             forward_scratch_bytes: sizes.forward,
             backward_scratch_bytes: sizes.backward,
-            left_status_offset: status(Side::Left),
-            right_status_offset: status(Side::Right),
+            left_status_offset,
+            right_status_offset,
+            left_status_words,
+            right_status_words,
         };
         // SAFETY: as documented.
         unsafe { options::write(info, "info", found) }
@@ -196,9 +207,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_get_info(
 /// saved     [out] `saved_bytes` >= the size in wtacrs_tensor_mul_plan_info, aligned as it says
 /// scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
 ///
-/// On CUDA six kernels are launched. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
-/// the transpose of a columns x inner matrix to wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED
-/// unless inner is 1.
+/// On CUDA six kernels are launched: three for each side, or one for a side that packs all of its pairs. dA sums over the
+/// columns of B, whose elements the kernels need side by side: pass B as the transpose of a columns x inner matrix to
+/// wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED unless inner is 1.
 ///
 /// Errors: WTACRS_STATUS_INVALID_WEIGHTS, _UNSUPPORTED, _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
 /// _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
