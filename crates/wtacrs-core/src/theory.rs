@@ -154,8 +154,9 @@ pub fn poisson_variance(weights: &Weights, budget: Budget, squared_norm: impl Fn
     tail(weights, budget).map(|(pair, weight)| (threshold.scale(weight) - 1.0) * squared_norm(pair)).sum()
 }
 
-/// v_i = E‖ĥ_i − h_i‖² for every row h_i of H (tokens × in_features) that is packed and read back as ĥ_i: Σ step²/12 over
-/// its elements, in their unit squared. It depends a little on the random signs, which come from `random`.
+/// v_i = E‖ĥ_i − h_i‖² for every row h_i of H (tokens × in_features) that is packed and read back as ĥ_i, in the
+/// elements' unit squared; an upper bound if zeros fill up the rows' last groups. It depends a little on the random signs,
+/// which come from `random`.
 ///
 /// # Errors
 ///

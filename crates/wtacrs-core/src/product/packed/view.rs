@@ -82,8 +82,8 @@ impl<'a> PackedView<'a> {
         row
     }
 
-    /// The variance that packing adds to the kept row `at`, summed over its elements: Σ step²/12 over the groups' elements.
-    /// Its root is in the elements' unit.
+    /// The variance that packing adds to the kept row `at`, summed over its elements, in their unit squared: 4P² · step²/12 for
+    /// a group of P. Zeros that fill up the last group count as elements, so that it is an upper bound for such rows.
     ///
     /// # Panics
     ///
