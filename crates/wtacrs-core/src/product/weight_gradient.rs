@@ -13,7 +13,7 @@ use rayon::prelude::*;
 const TILE: usize = 384;
 /// Tiles are halved, down to this edge, until there are so many.
 const ENOUGH_TILES: usize = 8;
-pub(super) const LEAST_TILE: usize = TILE / 4;
+const LEAST_TILE: usize = TILE / 4;
 
 /// What becomes of the values that the output held before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

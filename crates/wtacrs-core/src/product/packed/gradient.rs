@@ -1,33 +1,33 @@
 //! dW = Hᵀ dZ from packed rows of H.
 //!
-//! The product is taken in rotated space, tile by tile of dW. For each tile, a block of kept rows at a time is unpacked
-//! into the cache beside the same rows of dZ, times their scales, and multiplied. So neither the unpacked rows nor the
-//! scaled ones are ever in memory as a whole. The rotation is turned back once, on dW.
+//! The product is taken in rotated space, a block of kept rows at a time: its rows of H are unpacked and its rows of dZ
+//! scaled, both into the cache, and multiplied tile by tile of dW. So neither the unpacked rows nor the scaled ones are ever
+//! in memory as a whole. The rotation is turned back once, on dW.
 
-use super::unpack::{CUT, Unpack};
+use super::unpack::Unpack;
 use super::view::PackedView;
 use crate::element::{Accumulator, Element};
 use crate::lanes::on_widest_vectors;
 use crate::parallel;
-use crate::product::weight_gradient::{LEAST_TILE, Scratch, Update, for_each_tile};
+use crate::product::weight_gradient::{Scratch, Update, for_each_tile};
 use crate::product::{Kept, ShapeError, check_size};
+use crate::rows::for_each_row;
 use core::ops::Range;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, Zip, aview2, s};
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, Zip, aview2, s};
 use rayon::prelude::*;
 use wtacrs_exact::packing::{GROUP, Groups};
 
-// Tiles are cut where codes are.
-const _: () = assert!(LEAST_TILE.is_multiple_of(CUT));
-
-/// Rows that are unpacked at a time.
-const ROWS: usize = 256;
+/// Rows of a block.
+const ROWS: usize = 128;
 /// Columns of dW that are turned back at a time.
-const COLUMNS: usize = 64;
+const COLUMNS: usize = 32;
 
-/// Numbers of the accumulator's type that [`PackedView::weight_gradient_within`] works in: the rotated product.
+/// Numbers of the accumulator's type that [`PackedView::weight_gradient_within`] works in: the rotated product, and a block
+/// of rows of H and of dZ.
 pub const fn packed_workspace_len(in_features: usize, out_features: usize) -> usize {
-    Groups::new(in_features).padded() * out_features
+    let padded = Groups::new(in_features).padded();
+    padded * out_features + ROWS * (padded + out_features)
 }
 
 impl PackedView<'_> {
@@ -49,7 +49,7 @@ impl PackedView<'_> {
     }
 
     /// [`Self::weight_gradient_into`] in memory of the caller's: `workspace` holds at least [`packed_workspace_len`] numbers
-    /// of any value. Each thread allocates less than a MiB beside it.
+    /// of any value.
     ///
     /// # Errors
     ///
@@ -85,44 +85,52 @@ impl PackedView<'_> {
         dz: ArrayView2<'_, U>,
         dw: ArrayViewMut2<'_, U::Accumulator>,
         update: Update,
-        rotated: &mut [U::Accumulator],
+        workspace: &mut [U::Accumulator],
     ) {
-        if self.kept.is_empty() || rotated.is_empty() {
+        let (padded, outputs) = (Groups::new(self.columns).padded(), dz.ncols());
+        if self.kept.is_empty() || padded * outputs == 0 {
             if update == Update::Overwrite {
                 let mut dw = dw;
                 dw.fill(U::Accumulator::ZERO);
             }
             return;
         }
-        let padded = Groups::new(self.columns).padded();
-        let shape = (padded, dz.ncols());
-        let mut rotated = ArrayViewMut2::from_shape(shape, rotated).expect("as many numbers as the shape has");
-        for_each_tile(rotated.view_mut(), Blocks::default, |blocks, row, column, tile| {
-            self.multiply(dz, blocks, row, column, tile);
-        });
+        let (rotated, blocks) = workspace.split_at_mut(padded * outputs);
+        let (left, right) = blocks.split_at_mut(ROWS * padded);
+        let mut rotated = matrix(rotated, padded, outputs);
+        self.multiply(dz, rotated.view_mut(), left, right);
         turn_back(rotated.view(), &self.random.signs(), dw, update);
     }
 
-    /// One tile of the rotated product.
+    /// The rotated product, in memory for a block of rows of H and of dZ.
     fn multiply<A: Accumulator, U: Element<Accumulator = A>>(
         &self,
         dz: ArrayView2<'_, U>,
-        blocks: &mut Blocks<A>,
-        row: usize,
-        column: usize,
-        mut tile: ArrayViewMut2<'_, A>,
+        mut rotated: ArrayViewMut2<'_, A>,
+        left: &mut [A],
+        right: &mut [A],
     ) {
-        let (height, width) = tile.dim();
-        let dz = dz.slice_move(s![.., column..column + width]);
+        let (padded, _) = rotated.dim();
         let mut beta = A::zero();
         for first in (0..self.kept.len()).step_by(ROWS) {
             let rows = first..self.kept.len().min(first + ROWS);
-            let shape = (rows.len(), height);
-            let left = block(&mut blocks.left, shape);
-            on_widest_vectors(Unpack { packed: self, rows: rows.clone(), columns: row..row + height, values: left });
-            let left = ArrayView2::from_shape(shape, left).expect("as many numbers as the shape has");
-            let right = self.scaled(&dz, rows, &mut blocks.right);
-            general_mat_mul(A::one(), &left.t(), &right, beta, &mut tile);
+            let mut left = matrix(&mut *left, rows.len(), padded);
+            let unpack = || {
+                for_each_row(left.view_mut(), |at, row| {
+                    let values = row.into_slice().unwrap_or_default();
+                    on_widest_vectors(Unpack { packed: self, at: first + at, values });
+                });
+            };
+            let ((), right) = parallel::join(unpack, || self.scaled(&dz, rows, &mut *right));
+            for_each_tile(
+                rotated.view_mut(),
+                || (),
+                |(), row, column, mut tile| {
+                    let left = left.slice(s![.., row..row + tile.nrows()]);
+                    let right = right.slice(s![.., column..column + tile.ncols()]);
+                    general_mat_mul(A::one(), &left.t(), &right, beta, &mut tile);
+                },
+            );
             beta = A::one();
         }
     }
@@ -132,49 +140,39 @@ impl PackedView<'_> {
         &self,
         dz: &'a ArrayView2<'_, U>,
         rows: Range<usize>,
-        memory: &'a mut Vec<A>,
+        memory: &'a mut [A],
     ) -> CowArray<'a, A, Ix2> {
         if U::IS_ACCUMULATOR && matches!(self.kept, Kept::All(_)) {
             return U::widen_view(dz.slice(s![rows, ..]));
         }
-        let shape = (rows.len(), dz.ncols());
-        let scaled = block(memory, shape);
-        for (at, to) in rows.zip(scaled.chunks_exact_mut(dz.ncols())) {
-            let scale = A::from_f64(self.kept.scale(at));
-            let from = dz.row(self.kept.index(at));
-            match from.to_slice() {
-                Some(from) if U::IS_ACCUMULATOR => {
-                    let from = U::widen_block(from, &mut []);
-                    to.iter_mut().zip(from).for_each(|(to, &from)| *to = from * scale);
-                }
-                Some(from) => {
-                    U::widen_block(from, to);
-                    to.iter_mut().for_each(|value| *value = *value * scale);
-                }
-                None => to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen() * scale),
-            }
+        let first = rows.start;
+        let mut scaled = matrix(&mut *memory, rows.len(), dz.ncols());
+        for_each_row(scaled.view_mut(), |at, to| {
+            let scale = A::from_f64(self.kept.scale(first + at));
+            scale_row(dz.row(self.kept.index(first + at)), scale, to.into_slice().unwrap_or_default());
+        });
+        let scaled = &memory[..rows.len() * dz.ncols()];
+        ArrayView2::from_shape((rows.len(), dz.ncols()), scaled).expect("as many numbers as the shape has").into()
+    }
+}
+
+fn scale_row<A: Accumulator, U: Element<Accumulator = A>>(from: ArrayView1<'_, U>, scale: A, to: &mut [A]) {
+    match from.to_slice() {
+        Some(from) if U::IS_ACCUMULATOR => {
+            let from = U::widen_block(from, &mut []);
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = from * scale);
         }
-        ArrayView2::from_shape(shape, scaled).expect("as many numbers as the shape has").into()
+        Some(from) => {
+            U::widen_block(from, to);
+            to.iter_mut().for_each(|value| *value = *value * scale);
+        }
+        None => to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen() * scale),
     }
 }
 
-/// A thread's blocks of H and of dZ.
-struct Blocks<A> {
-    left: Vec<A>,
-    right: Vec<A>,
-}
-
-impl<A> Default for Blocks<A> {
-    fn default() -> Self {
-        Self { left: Vec::new(), right: Vec::new() }
-    }
-}
-
-fn block<A: Accumulator>(memory: &mut Vec<A>, (rows, columns): (usize, usize)) -> &mut [A] {
-    if memory.len() < rows * columns {
-        memory.resize(rows * columns, A::ZERO);
-    }
-    &mut memory[..rows * columns]
+fn matrix<A>(numbers: &mut [A], rows: usize, columns: usize) -> ArrayViewMut2<'_, A> {
+    let numbers = &mut numbers[..rows * columns];
+    ArrayViewMut2::from_shape((rows, columns), numbers).expect("as many numbers as the shape has")
 }
 
 /// dw ← (dw +) 2 D H · rotated, group by group of its rows.

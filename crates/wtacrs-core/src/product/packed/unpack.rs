@@ -4,13 +4,9 @@ use super::view::PackedView;
 use crate::element::Accumulator;
 use crate::lanes::on_widest_vectors;
 use crate::rows::for_each_row;
-use core::ops::Range;
 use ndarray::{Array2, s};
 use pulp::{Simd, WithSimd};
 use wtacrs_exact::packing::{self, Bits, GROUP, GROUPS_PER_BLOCK, Grid, Groups};
-
-/// Elements at whose multiples columns may be cut: all codes of a group's word below the cut are below it.
-pub(super) const CUT: usize = 32;
 
 impl PackedView<'_> {
     /// All rows as they are read back: kept × columns, unscaled.
@@ -27,18 +23,16 @@ impl PackedView<'_> {
         let mut rows = Array2::zeros((self.kept.len(), columns));
         for_each_row(rows.view_mut(), |at, row| {
             let values = row.into_slice().unwrap_or_default();
-            on_widest_vectors(Unpack { packed: self, rows: at..at + 1, columns: 0..columns, values });
+            on_widest_vectors(Unpack { packed: self, at, values });
         });
         rows
     }
 }
 
-/// Writes the rotated values of some columns of some kept rows, unscaled: rows × columns. Columns begin at a multiple of
-/// [`CUT`], and end at one or with the last group.
+/// Writes the rotated values of the kept row `at`, unscaled, [`Groups::padded`] of them.
 pub(super) struct Unpack<'a, 'b, A> {
     pub(super) packed: &'a PackedView<'a>,
-    pub(super) rows: Range<usize>,
-    pub(super) columns: Range<usize>,
+    pub(super) at: usize,
     pub(super) values: &'b mut [A],
 }
 
@@ -58,75 +52,49 @@ impl<A: Accumulator> WithSimd for Unpack<'_, '_, A> {
 impl<A: Accumulator> Unpack<'_, '_, A> {
     #[inline(always)]
     fn unpack<const BITS: usize>(self) {
-        let Self { packed, rows, columns, values } = self;
-        let groups = Groups::new(packed.columns);
-        for (at, values) in rows.zip(values.chunks_exact_mut(columns.len())) {
-            let (codes, grids) = packed.row(at);
-            let index = packed.kept.index(at) as u64;
-            let mut random = [0; GROUPS_PER_BLOCK];
-            let mut first = columns.start;
-            let mut rest = values;
-            while first < columns.end {
-                let group = first / GROUP;
-                if first == columns.start || group.is_multiple_of(GROUPS_PER_BLOCK) {
-                    random = packed.random.words(index, (group / GROUPS_PER_BLOCK) as u32);
-                }
-                let end = columns.end.min((group + 1) * GROUP);
-                let (values, behind) = rest.split_at_mut(end - first);
-                let part = Part {
-                    grid: Grid::from_word(grids[group]),
-                    word: random[group % GROUPS_PER_BLOCK],
-                    codes: &codes[group * (GROUP / 32 * BITS)..],
-                    first: first - group * GROUP,
-                };
-                match groups.size(group) {
-                    128 => part.unpack::<A, 128, BITS>(values),
-                    64 => part.unpack::<A, 64, BITS>(values),
-                    32 => part.unpack::<A, 32, BITS>(values),
-                    _ => part.unpack::<A, 16, BITS>(values),
-                }
-                (first, rest) = (end, behind);
+        let Self { packed, at, values } = self;
+        let (codes, grids) = packed.row(at);
+        let index = packed.kept.index(at) as u64;
+        let mut random = [0; GROUPS_PER_BLOCK];
+        let codes = codes.chunks(GROUP / 32 * BITS);
+        for (group, ((values, codes), &grid)) in values.chunks_mut(GROUP).zip(codes).zip(grids).enumerate() {
+            if group.is_multiple_of(GROUPS_PER_BLOCK) {
+                random = packed.random.words(index, (group / GROUPS_PER_BLOCK) as u32);
+            }
+            let (grid, word) = (Grid::from_word(grid), random[group % GROUPS_PER_BLOCK]);
+            match values.len() {
+                128 => unpack_group::<A, 128, BITS>(codes, grid, word, values),
+                64 => unpack_group::<A, 64, BITS>(codes, grid, word, values),
+                32 => unpack_group::<A, 32, BITS>(codes, grid, word, values),
+                _ => unpack_group::<A, 16, BITS>(codes, grid, word, values),
             }
         }
     }
 }
 
-/// Elements of a group from `first` on.
-struct Part<'a> {
+/// Unpacks a group of P elements. Its loops have a constant length, so that they become vectors.
+#[inline(always)]
+fn unpack_group<A: Accumulator, const P: usize, const BITS: usize>(
+    codes: &[u32],
     grid: Grid,
     word: u32,
-    codes: &'a [u32],
-    first: usize,
-}
-
-impl Part<'_> {
-    /// Unpacks the whole group, whose loops are vectors then, and copies the part.
-    #[inline(always)]
-    fn unpack<A: Accumulator, const P: usize, const BITS: usize>(&self, values: &mut [A]) {
-        let words = P * BITS / 32;
-        let mut codes = Group([0_u32; P]);
-        codes.0[..words].copy_from_slice(&self.codes[..words]);
-        // Element j is in word j % words: words are laid out until each element has one whose lowest bits are its code.
-        let mut half = words;
-        while half < P {
-            let (from, to) = codes.0[..2 * half].split_at_mut(half);
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = *from >> (half / words * BITS);
-            }
-            half *= 2;
+    values: &mut [A],
+) {
+    let words = P * BITS / 32;
+    let mut held = [0_u32; P];
+    held[..words].copy_from_slice(&codes[..words]);
+    // Element j is in word j % words: words are laid out until each element has one whose lowest bits are its code.
+    let mut half = words;
+    while half < P {
+        let (from, to) = held[..2 * half].split_at_mut(half);
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from >> (half / words * BITS);
         }
-        let (lo, fine) = (self.grid.lo, self.grid.fine());
-        let mut found = Group([0_f32; P]);
-        for (j, (found, code)) in found.0.iter_mut().zip(codes.0).enumerate() {
-            let dither = packing::dither(self.word, j as u32);
-            *found = packing::value(code & ((1 << BITS) - 1), dither, lo, fine);
-        }
-        for (to, &from) in values.iter_mut().zip(&found.0[self.first..]) {
-            *to = A::from_f32(from);
-        }
+        half *= 2;
+    }
+    let (lo, fine) = (grid.lo, grid.fine());
+    for (j, (value, code)) in values[..P].iter_mut().zip(held).enumerate() {
+        let dither = packing::dither(word, j as u32);
+        *value = A::from_f32(packing::value(code & ((1 << BITS) - 1), dither, lo, fine));
     }
 }
-
-/// Numbers that begin at a cache line, so that no vector of them lies across two.
-#[repr(align(64))]
-struct Group<T, const P: usize>([T; P]);
