@@ -8,10 +8,11 @@ import torch
 import torch.distributed as distributed
 from torch.utils.checkpoint import checkpoint
 
-from wtacrs.torch import Error, convert, devices
+from wtacrs.torch import Error, devices
 
 from . import emulated
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, gradients, linear, unbiased, uneven, wrap
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, linear, unbiased, uneven, wrap
+from .helpers import convert_native as convert
 
 SAMPLES, LENGTH = 8, TOKENS // 8
 SOURCES = ("input", "predicted", "cached")
@@ -21,6 +22,7 @@ class CudaPath:
     device = None
 
     def setUp(self):
+        self.enterContext(always_sampled())
         self.h = uneven(SAMPLES, LENGTH, INPUTS).to(self.device)
         # Padding on either side, and none.
         places, ends = torch.arange(LENGTH), torch.arange(LENGTH - SAMPLES, LENGTH)[:, None] + 1

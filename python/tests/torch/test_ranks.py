@@ -12,9 +12,10 @@ import torch.multiprocessing as multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wtacrs.torch import Error, convert, devices, rank_exchange
+from wtacrs.torch import Error, devices, rank_exchange
 
 from .helpers import INPUTS, Attention, unbiased, uneven
+from .helpers import convert_native as convert
 
 RANKS = 2
 HALF, LENGTH = 8, 15

@@ -1,4 +1,5 @@
-"""The two passes of a linear layer on torch tensors, with one plan for each shape, whatever the layer."""
+"""The two passes of a linear layer on torch tensors, with one plan for each shape, whatever the layer; and whether what
+they save is less than the layer's input."""
 
 from __future__ import annotations
 
@@ -11,26 +12,37 @@ from .devices import address
 
 
 @functools.lru_cache(maxsize=1024)
-def plan_for(device, shape, dtype, budget, design, source, precision):
+def plan_for(device, shape, dtype, budget, bits, design, source, precision):
     """`shape` is (tokens, in_features, out_features), and `budget` a share of the tokens."""
-    return Plan(device, shape, dtype, budget, design, source, precision)
+    return Plan(device, shape, dtype, budget, bits, design, source, precision)
 
 
 class Plan:
-    def __init__(self, device, shape, dtype, budget, design, source, precision):
+    def __init__(self, device, shape, dtype, budget, bits, design, source, precision):
         self.device, self.shape = device, shape
-        self.native = LayerPlan(
-            device.context,
-            shape,
-            budget=float(budget),
-            design=design,
-            source=source,
-            dtype=str(dtype).removeprefix("torch."),
-            precision=precision,
-        )
+        options = {
+            "budget": float(budget),
+            "bits": bits,
+            "design": design,
+            "dtype": str(dtype).removeprefix("torch."),
+            "precision": precision,
+        }
+        self.native = LayerPlan(device.context, shape, source=source, **options)
+        if self.native.packs_all and source != "input":
+            # A small number of tokens, of which a budget below 1 keeps all: there is nothing to guess for.
+            self.native = LayerPlan(device.context, shape, source="input", **options)
         # What dW and the bias's gradient are summed in.
         self.sums = getattr(torch, self.native.sums)
-        self.draws = self.native.draws
+        self.draws, self.packs_all = self.native.draws, self.native.packs_all
+
+    @property
+    def saves_less(self):
+        """Than the layer's input takes."""
+        return saves_less(self.native.saved_bytes, self.native.exact_bytes)
+
+    @property
+    def why_exact(self):
+        return f"{self.shape[0]} tokens take {self.native.exact_bytes} bytes, saved rows {self.native.saved_bytes}"
 
     def forward(self, h, guess, predictor, seed, offset):
         """The saved rows of h, tokens x in_features, as one block of bytes."""
@@ -43,14 +55,15 @@ class Plan:
             )
         return block
 
-    def backward(self, block, dz, with_bias):
-        """The gradients of weight (out_features x in_features) and bias, and the norms of dz's rows."""
+    def backward(self, block, dz, with_bias, with_norms):
+        """The gradients of weight (out_features x in_features) and bias, and the norms of dz's rows; None for what is
+        not asked for."""
         tokens, in_features, out_features = self.shape
         on_gpu, made = self.device.on_gpu, {"dtype": self.sums, "device": self.device.torch_device}
         # A GPU writes rows of in_features x out_features.
         weight = torch.empty((in_features, out_features) if on_gpu else (out_features, in_features), **made)
         bias = torch.empty(out_features, **made) if with_bias else None
-        norms = torch.empty(tokens, dtype=torch.float32, device=self.device.torch_device)
+        norms = torch.empty(tokens, dtype=torch.float32, device=self.device.torch_device) if with_norms else None
         scratch = self.device.memory(self.native.backward_scratch_bytes)
         gradient = self.device.matrix(self._walkable(dz))
         estimate = self.device.matrix(weight if on_gpu else weight.T)
@@ -70,3 +83,33 @@ class Plan:
         """The CPU takes any strides; a GPU rows whose elements lie side by side, and that lie apart."""
         rows_apart = matrix.stride(1) == 1 and matrix.stride(0) >= matrix.shape[1]
         return matrix if rows_apart or not self.device.on_gpu else matrix.contiguous()
+
+
+GROUP, LEAST_GROUP = 128, 16
+# An index and a scale.
+SELECTED = 12
+
+
+def saved_bytes_a_token(in_features, element_bytes, budget, bits):
+    """What a layer saves, divided by all tokens, leaving out what a block has beside its rows."""
+    selected = 0 if packs_all(budget, bits) else SELECTED
+    return budget * (row_bytes(in_features, element_bytes, bits) + selected)
+
+
+def row_bytes(in_features, element_bytes, bits):
+    """A row as it is, or packed: codes, and 4 bytes for each group of 128 elements. What is left of a row is a group of
+    a smaller power of two."""
+    if bits == "native":
+        return in_features * element_bytes
+    whole, left = divmod(in_features, GROUP)
+    padded = whole * GROUP + (max(LEAST_GROUP, 1 << (left - 1).bit_length()) if left else 0)
+    return padded * bits // 8 + 4 * (whole + bool(left))
+
+
+def packs_all(budget, bits):
+    """Whether all rows are packed, whatever their number: then none is chosen."""
+    return budget == 1 and bits != "native"
+
+
+def saves_less(saved_bytes, exact_bytes):
+    return saved_bytes < exact_bytes
