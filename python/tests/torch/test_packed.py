@@ -53,13 +53,13 @@ class Conversion(unittest.TestCase):
         return dict(sampling.left_exact).get("narrow")
 
     def test_layers_that_would_save_no_less_are_left_exact(self):
-        self.assertEqual(self.left_exact(1), "a token's 1 features take 4 bytes, saved rows 7.2")
+        self.assertEqual(self.left_exact(1), "for each token 4 bytes of input, 7.2 of saved rows")
         # The second layer of a rank-4 adapter, in bf16 and in f32.
-        self.assertIn("8 bytes, saved rows 12.0", self.left_exact(4, torch.bfloat16, budget=1.0))
+        self.assertIn("8 bytes of input, 12.0 of saved rows", self.left_exact(4, torch.bfloat16, budget=1.0))
         self.assertIsNone(self.left_exact(4, budget=1.0))
         self.assertIsNone(self.left_exact(4))
         # Exact copies of nearly all rows, with their indices and scales.
-        self.assertIn("256 bytes, saved rows 257.3", self.left_exact(64, budget=0.96, bits="native"))
+        self.assertIn("256 bytes of input, 257.3 of saved rows", self.left_exact(64, budget=0.96, bits="native"))
         self.assertIsNone(self.left_exact(64, budget=0.95, bits="native"))
 
     def test_native_copies_of_all_rows_are_left_to_torch(self):
@@ -73,7 +73,7 @@ class Conversion(unittest.TestCase):
         lines = convert(model).summary().splitlines()
         expected = "2 layers save 0.3 of the rows of their input, in 4 bits an element: 0.040 to 0.042 of its bytes"
         self.assertEqual(lines[0], expected)
-        self.assertEqual(lines[1:], ["2 is exact: a token's 1 features take 4 bytes, saved rows 7.2"])
+        self.assertEqual(lines[1:], ["2 is exact: for each token 4 bytes of input, 7.2 of saved rows"])
         self.assertIn("all rows of their input", convert(wrap(linear()), 1.0).summary())
         self.assertIn("as exact copies", convert_native(wrap(linear())).summary())
 
@@ -88,7 +88,7 @@ class Conversion(unittest.TestCase):
         torch.testing.assert_close(model[0].weight.grad, h.expand(OUTPUTS, -1))
         ((name, reason),) = sampling.left_exact
         self.assertEqual(name, "0")
-        self.assertIn(f"1 tokens take {h.nbytes} bytes", reason)
+        self.assertIn(f"1 x {INPUTS} elements {h.nbytes} bytes of input", reason)
         # The layer still saves rows where that pays, and its state is loaded.
         self.assertIs(type(model[0]), SampledLinear)
         gradients(model, lambda: model(uneven(TOKENS, INPUTS)).sum())

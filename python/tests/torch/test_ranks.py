@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wtacrs.torch import Error, devices, rank_exchange
+from wtacrs.torch import convert as packed
 
 from .helpers import INPUTS, Attention, unbiased, uneven
 from .helpers import convert_native as convert
@@ -35,14 +36,14 @@ def on_gpu():
     return devices.device_of(torch.device("cpu")).on_gpu
 
 
-def setting(rank, source, seed=None):
+def setting(rank, source, seed=None, convert=convert, budget=0.3):
     """A model on every rank, and the batch of all ranks with this rank's part of it."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact.load_state_dict(model.state_dict())
     room = ROOM if on_gpu() else {}
-    sampling = convert(model, 0.3, source=source, seed=seed, process_group=distributed.group.WORLD, **room)
+    sampling = convert(model, budget, source=source, seed=seed, process_group=distributed.group.WORLD, **room)
     h = uneven(RANKS * HALF, LENGTH, INPUTS, seed=4)
     return DistributedDataParallel(model), sampling, exact, h, h[rank * HALF : (rank + 1) * HALF]
 
@@ -137,6 +138,27 @@ def one_collective_a_step(rank, test):
         test.assertEqual(found, [of_first_step, of_first_step, 1])
 
 
+def packed_rows(rank, test):
+    """Of all rows nothing is exchanged, and ranks step alike near the exact gradient. A sample's ranks learn alike."""
+    for budget in (1.0, 0.3):
+        parallel, sampling, exact, h, mine = setting(rank, "predicted", seed=6, convert=packed, budget=budget)
+        (exact(h) / RANKS).backward()
+        for _ in range(2):
+            parallel.zero_grad()
+            parallel(mine).backward()
+            with mock.patch.object(distributed, "all_reduce", wraps=distributed.all_reduce) as sent:
+                sampling.exchange()
+            test.assertEqual(len(sent.mock_calls), int(budget < 1))
+        for name in ("0.weight", "2.key.weight", "2.value.weight"):
+            found, right = parallel.module.get_parameter(name).grad, exact.get_parameter(name).grad
+            test.assertTrue(torch.equal(*gathered(found)), "ranks step differently")
+            if budget == 1.0:
+                test.assertLess((found - right).norm(), 0.1 * right.norm())
+        for guess in sampling.guesses.values():
+            test.assertTrue(torch.equal(*gathered(guess.to_bytes())))
+        test.assertEqual(len(sampling.guesses), 2 if budget < 1 else 0)
+
+
 def other_layers_are_refused(rank, test):
     _, sampling, _, h, _ = setting(rank, "predicted")
     for name in ["0"] if rank == 0 else ["0", "2.key"]:
@@ -180,6 +202,9 @@ class Ranks(unittest.TestCase):
 
     def test_one_collective_a_step(self):
         self.run_ranks(one_collective_a_step)
+
+    def test_packed_rows(self):
+        self.run_ranks(packed_rows)
 
     def test_other_layers_are_refused(self):
         self.run_ranks(other_layers_are_refused)

@@ -42,7 +42,9 @@ class Plan:
 
     @property
     def why_exact(self):
-        return f"{self.shape[0]} tokens take {self.native.exact_bytes} bytes, saved rows {self.native.saved_bytes}"
+        tokens, in_features, _ = self.shape
+        saved, exact = self.native.saved_bytes, self.native.exact_bytes
+        return f"for {tokens} x {in_features} elements {exact} bytes of input, {saved} of saved rows"
 
     def forward(self, h, guess, predictor, seed, offset):
         """The saved rows of h, tokens x in_features, as one block of bytes."""

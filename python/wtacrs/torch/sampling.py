@@ -64,7 +64,7 @@ def convert(
     for name, module in found.items():
         saved, exact = bytes_a_token(module, budget, bits)
         if not plans.saves_less(saved, exact):
-            left_exact[name] = f"a token's {module.in_features} features take {exact} bytes, saved rows {saved:.1f}"
+            left_exact[name] = f"for each token {exact} bytes of input, {saved:.1f} of saved rows"
     sampled = {name: module for name, module in found.items() if name not in left_exact}
     sampling = Sampling(sampled, left_exact, budget, bits, design, source, seed, process_group, room)
     for name, module in sampled.items():
