@@ -5,8 +5,8 @@ import unittest
 
 import torch
 
-from . import test_checkpointing, test_convert, test_estimates, test_layers, test_ranks
-from .emulated import Emulated, needed, on_gpu
+from . import test_checkpointing, test_convert, test_estimates, test_layers, test_packed, test_ranks
+from .emulated import Emulated, Packed, needed, on_gpu
 from .helpers import gradients
 
 
@@ -56,6 +56,38 @@ class SeveralForwardPasses(Emulated, test_checkpointing.SeveralForwardPasses):
 @needed
 class Ranks(test_ranks.Ranks):
     path = staticmethod(on_gpu)
+
+
+@needed
+class PackedRanks(Packed, test_ranks.PackedRanks):
+    path = staticmethod(on_gpu)
+
+
+@needed
+class PackedConversion(Packed, Emulated, test_packed.Conversion):
+    pass
+
+
+@needed
+class PackedEstimates(Packed, Emulated, test_packed.Estimates):
+    dtypes = (torch.bfloat16, torch.float16)
+    # Nobody waits to hear of it: the step changes nothing.
+    test_a_row_that_is_not_finite_is_named = None
+
+
+@needed
+class PackedAllRows(Packed, Emulated, test_packed.AllRows):
+    pass
+
+
+@needed
+class PackedSharedInput(Packed, Emulated, test_packed.SharedInput):
+    pass
+
+
+@needed
+class PackedMemory(Packed, Emulated, test_packed.Memory):
+    pass
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def worker(rank, check, path, store):
     os._exit(0)
 
 
-class Ranks(unittest.TestCase):
+class Processes(unittest.TestCase):
     # What a process enters before its check.
     path = staticmethod(contextlib.nullcontext)
 
@@ -188,6 +188,13 @@ class Ranks(unittest.TestCase):
             # New processes: the library's threads do not survive a fork.
             multiprocessing.spawn(worker, (check, self.path, f"{folder}/store"), nprocs=RANKS)
 
+
+class PackedRanks(Processes):
+    def test_packed_rows(self):
+        self.run_ranks(packed_rows)
+
+
+class Ranks(Processes):
     def test_averages_are_unbiased(self):
         self.run_ranks(averages_are_unbiased)
 
@@ -202,9 +209,6 @@ class Ranks(unittest.TestCase):
 
     def test_one_collective_a_step(self):
         self.run_ranks(one_collective_a_step)
-
-    def test_packed_rows(self):
-        self.run_ranks(packed_rows)
 
     def test_other_layers_are_refused(self):
         self.run_ranks(other_layers_are_refused)

@@ -20,17 +20,16 @@ def plan_for(device, shape, dtype, budget, bits, design, source, precision):
 class Plan:
     def __init__(self, device, shape, dtype, budget, bits, design, source, precision):
         self.device, self.shape = device, shape
-        options = {
-            "budget": float(budget),
-            "bits": bits,
-            "design": design,
-            "dtype": str(dtype).removeprefix("torch."),
-            "precision": precision,
-        }
-        self.native = LayerPlan(device.context, shape, source=source, **options)
-        if self.native.packs_all and source != "input":
-            # A small number of tokens, of which a budget below 1 keeps all: there is nothing to guess for.
-            self.native = LayerPlan(device.context, shape, source="input", **options)
+        self.native = LayerPlan(
+            device.context,
+            shape,
+            budget=float(budget),
+            design=design,
+            source=source,
+            bits=bits,
+            dtype=str(dtype).removeprefix("torch."),
+            precision=precision,
+        )
         # What dW and the bias's gradient are summed in.
         self.sums = getattr(torch, self.native.sums)
         self.draws, self.packs_all = self.native.draws, self.native.packs_all

@@ -160,8 +160,7 @@ class Sampling:
         # As torch itself multiplies f32 on a GPU.
         precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
         device = devices.device_of(h.device)
-        source = "input" if self.packs_all else self.source
-        plan = plan_for(device, shape, h.dtype, self.budget, self.bits, self.design, source, precision)
+        plan = plan_for(device, shape, h.dtype, self.budget, self.bits, self.design, self.source, precision)
         if not plan.saves_less:
             self._left_exact.setdefault(layer.sampled_as, plan.why_exact)
             return None
