@@ -16,6 +16,7 @@ pub enum Setting {
     Design(i8),
     Source(i8, f64),
     Precision(i8),
+    Packing(i8),
     FurtherOffset(u8),
 }
 
@@ -28,6 +29,7 @@ pub enum ProductSetting {
     Design(i8),
     Mix(f64),
     Precision(i8),
+    Packing(i8),
     FurtherOffset(u8),
 }
 
@@ -141,6 +143,7 @@ impl World {
                 Setting::Design(design) => wtacrs_layer_set_design(layer, i32::from(design)),
                 Setting::Source(source, mix) => wtacrs_layer_set_source(layer, i32::from(source), mix),
                 Setting::Precision(precision) => wtacrs_layer_set_precision(layer, i32::from(precision)),
+                Setting::Packing(packing) => wtacrs_layer_set_packing(layer, i32::from(packing)),
                 Setting::FurtherOffset(pick) => wtacrs_layer_set_further_offset(layer, further(pick)),
             }
         };
@@ -151,6 +154,7 @@ impl World {
             Setting::Design(_) => "wtacrs_layer_set_design",
             Setting::Source(..) => "wtacrs_layer_set_source",
             Setting::Precision(_) => "wtacrs_layer_set_precision",
+            Setting::Packing(_) => "wtacrs_layer_set_packing",
             Setting::FurtherOffset(_) => "wtacrs_layer_set_further_offset",
         };
         let status = self.memory.call(function, &[], &[], call);
@@ -185,6 +189,7 @@ impl World {
                 ProductSetting::Design(design) => wtacrs_tensor_mul_set_design(it, i32::from(design)),
                 ProductSetting::Mix(mix) => wtacrs_tensor_mul_set_mix(it, mix),
                 ProductSetting::Precision(precision) => wtacrs_tensor_mul_set_precision(it, i32::from(precision)),
+                ProductSetting::Packing(packing) => wtacrs_tensor_mul_set_packing(it, i32::from(packing)),
                 ProductSetting::FurtherOffset(pick) => wtacrs_tensor_mul_set_further_offset(it, further(pick)),
             }
         };
@@ -195,6 +200,7 @@ impl World {
             ProductSetting::Design(_) => "wtacrs_tensor_mul_set_design",
             ProductSetting::Mix(_) => "wtacrs_tensor_mul_set_mix",
             ProductSetting::Precision(_) => "wtacrs_tensor_mul_set_precision",
+            ProductSetting::Packing(_) => "wtacrs_tensor_mul_set_packing",
             ProductSetting::FurtherOffset(_) => "wtacrs_tensor_mul_set_further_offset",
         };
         let status = self.memory.call(function, &[], &[], call);

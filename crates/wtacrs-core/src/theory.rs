@@ -11,13 +11,17 @@
 //! | wta-stratified | Σ_j (Σ_i f_ij ‖Z_i‖² − ‖Σ_i f_ij Z_i‖²), Z_i = C_i/(m p'_i), f_ij the share of i in stratum j |
 //! | Poisson | Σ_T (1/π_i − 1) ‖C_i‖² |
 //!
+//! Packed rows add Σ v_i ‖dZ_i‖²/π_i, with v_i the variance of row i as it is read back ([`packing_variance`]).
+//!
 //! Pivotal sampling has no closed form; it lies below wta-iid. Poisson sampling (each pair on its own with
 //! probability π_i) is the yardstick that needs no sums of contributions, only norms.
 
-use crate::product::{Update, multiply};
+use crate::element::Element;
+use crate::product::{PackError, Rows, Saved, Update, multiply};
 use crate::sampling::design::Strata;
 use crate::sampling::{Budget, Weights};
 use ndarray::{Array2, ArrayView2, Axis};
+use wtacrs_exact::packing::{Bits, PackingBits};
 
 /// The pairs' contributions C_i to the product, as far as variances need them.
 pub trait Contributions {
@@ -148,6 +152,32 @@ pub fn wta_stratified_variance(weights: &Weights, budget: Budget, contributions:
 pub fn poisson_variance(weights: &Weights, budget: Budget, squared_norm: impl Fn(usize) -> f64) -> f64 {
     let threshold = weights.threshold(budget);
     tail(weights, budget).map(|(pair, weight)| (threshold.scale(weight) - 1.0) * squared_norm(pair)).sum()
+}
+
+/// v_i = E‖ĥ_i − h_i‖² for every row h_i of H (tokens × in_features) that is packed and read back as ĥ_i: Σ step²/12 over
+/// its elements, in their unit squared. It depends a little on the random signs, which come from `random`.
+///
+/// # Errors
+///
+/// If a row has an element that is not finite.
+pub fn packing_noise<T: Element>(h: ArrayView2<'_, T>, bits: Bits, random: PackingBits) -> Result<Vec<f64>, PackError> {
+    let saved = Saved::pack(h, None, bits, random)?;
+    let Rows::Packed(rows) = saved.rows() else { return Ok(Vec::new()) };
+    Ok((0..h.nrows()).map(|i| rows.row_variance(i)).collect())
+}
+
+/// What packing adds to the variance of an estimate: Σ v_i ‖dZ_i‖²/π_i, over the pairs that can be kept, where `noise` gives
+/// v_i ‖dZ_i‖² ([`packing_noise`] times the square of dZ's norm). It is exact for designs that keep pair i once, with
+/// probability π_i: rows have dithers of their own, so their errors are independent of one another and of the draws. Draws
+/// with replacement add up to Σ v_i ‖dZ_i‖² to it.
+pub fn packing_variance(weights: &Weights, budget: Budget, noise: impl Fn(usize) -> f64) -> f64 {
+    let threshold = weights.threshold(budget);
+    let of_pair = |(pair, &weight): (usize, &u64)| match weight {
+        0 => 0.0,
+        weight if threshold.is_winner(weight) => noise(pair),
+        weight => threshold.scale(weight) * noise(pair),
+    };
+    weights.fixed().iter().enumerate().map(of_pair).sum()
 }
 
 /// (Σ ‖C_i‖²/p_i − ‖Σ C_i‖²)/draws over pairs drawn independently in proportion to their weights.

@@ -67,25 +67,48 @@ impl UnbiasednessTest {
     ///
     /// As [`Self::run`].
     pub fn run_with(&self, magnitudes: &[f64], mut select: impl FnMut(u64) -> Selection) -> Verdict {
+        assert!(magnitudes.iter().all(|a| a.is_finite()), "magnitudes must be finite");
+        self.run_errors(magnitudes.len(), |trial, errors| {
+            let selection = select(trial);
+            let mut kept = selection.iter().peekable();
+            for (pair, (error, &magnitude)) in errors.iter_mut().zip(magnitudes).enumerate() {
+                let scale = kept.next_if(|&(at, _)| at == pair).map_or(0.0, |(_, scale)| scale);
+                *error = (scale - 1.0) * magnitude;
+            }
+        })
+    }
+
+    /// Tests an estimate of some numbers: `estimate` writes trial t's estimate of `truth`, as for a row that is packed and
+    /// read back.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::run`].
+    pub fn run_numbers(&self, truth: &[f64], mut estimate: impl FnMut(u64, &mut [f64])) -> Verdict {
+        self.run_errors(truth.len(), |trial, errors| {
+            estimate(trial, errors);
+            errors.iter_mut().zip(truth).for_each(|(error, truth)| *error -= truth);
+        })
+    }
+
+    /// Tests that errors, which `errors` writes for each trial, have the mean 0.
+    fn run_errors(&self, count: usize, mut errors: impl FnMut(u64, &mut [f64])) -> Verdict {
         assert!(self.trials >= 2, "a variance needs two trials");
         assert!(self.false_alarm > 0.0 && self.false_alarm < 1.0, "the false-alarm rate is a probability");
-        assert!(magnitudes.iter().all(|a| a.is_finite()), "magnitudes must be finite");
         let mut rng = Philox4x32_10::new(self.seed, 0);
-        let signs: Vec<u32> = magnitudes.iter().map(|_| rng.next_u32()).collect();
+        let signs: Vec<u32> = (0..count).map(|_| rng.next_u32()).collect();
         // Welford's recurrence on the error.
         let mut mean = [0.0; DIRECTIONS];
         let mut squares = [0.0; DIRECTIONS];
         let mut size = 0.0;
+        let mut found = vec![0.0; count];
         for trial in 0..self.trials {
-            let selection = select(trial);
-            let mut kept = selection.iter().peekable();
+            errors(trial, &mut found);
             let mut error = [0.0; DIRECTIONS];
-            for (pair, &magnitude) in magnitudes.iter().enumerate() {
-                let scale = kept.next_if(|&(at, _)| at == pair).map_or(0.0, |(_, scale)| scale);
-                let excess = (scale - 1.0) * magnitude;
-                size += excess.abs() / self.trials as f64;
+            for (&found, signs) in found.iter().zip(&signs) {
+                size += found.abs() / self.trials as f64;
                 for (d, error) in error.iter_mut().enumerate() {
-                    *error += if signs[pair] >> d & 1 == 1 { excess } else { -excess };
+                    *error += if signs >> d & 1 == 1 { found } else { -found };
                 }
             }
             for d in 0..DIRECTIONS {

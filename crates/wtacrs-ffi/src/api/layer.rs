@@ -1,6 +1,8 @@
 //! The description of a linear layer, filled by setters and then frozen into a plan.
 
-use crate::arguments::enums::{self, wtacrs_budget, wtacrs_design, wtacrs_dtype, wtacrs_precision, wtacrs_source};
+use crate::arguments::enums::{
+    self, wtacrs_budget, wtacrs_design, wtacrs_dtype, wtacrs_packing, wtacrs_precision, wtacrs_source,
+};
 use crate::arguments::{Array, Dtype, Source, check_dtypes};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, Registry, guard, poisoned};
@@ -8,6 +10,7 @@ use crate::device::{FurtherOffset, LinearDescription, Sampling, budget_of};
 use std::sync::Mutex;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Linear};
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::{BuiltIn, DEFAULT_MIX};
 
 /// What a linear layer is like and how its weight gradient dW = H^T dZ is to be estimated. A lock guards it, so threads may
@@ -34,11 +37,11 @@ pub(super) fn description(handle: *const wtacrs_layer) -> Outcome<LinearDescript
     let unset = |what| Failure::new(WTACRS_STATUS_INVALID_ARGUMENT, format!("the layer's {what} was not set"));
     let [tokens, in_features, out_features] = layer.shape.ok_or_else(|| unset("shape"))?;
     let contraction = layer.keep.ok_or_else(|| unset("budget"))?;
-    let Sampling { design, mix, precision, further_offset } = layer.sampling;
-    let (keep, design, source) = match contraction {
+    let Sampling { design, mix, packing, precision, further_offset } = layer.sampling;
+    let (keep, design, source, packing) = match contraction {
         // Every row has the scale 1 in this design, whatever its weight.
-        Contraction::Exact => (Keep::Fraction(1.0), BuiltIn::Uniform, Source::Input),
-        Contraction::Sampled(keep) => (keep, design, layer.source),
+        Contraction::Exact => (Keep::Fraction(1.0), BuiltIn::Uniform, Source::Input, Packing::Native),
+        Contraction::Sampled(keep) => (keep, design, layer.source, packing),
     };
     let [h, dz, dw] = layer.dtypes;
     Ok(LinearDescription {
@@ -46,7 +49,7 @@ pub(super) fn description(handle: *const wtacrs_layer) -> Outcome<LinearDescript
         in_features,
         out_features,
         budget: budget_of(contraction, tokens)?,
-        linear: Linear::new(keep).with_design(design).with_mix(mix),
+        linear: Linear::new(keep).with_design(design).with_mix(mix).with_packing(packing),
         h,
         dz,
         dw,
@@ -111,7 +114,7 @@ pub(super) fn check_pairs(pairs: usize) -> Outcome {
 }
 
 /// A description of a layer. Shape and budget must be set; the other defaults are f32 matrices, WTACRS_DESIGN_WTA_PIVOTAL,
-/// WTACRS_SOURCE_PREDICTED, a mix of 0.01 and WTACRS_PRECISION_F32.
+/// WTACRS_SOURCE_PREDICTED, a mix of 0.01, WTACRS_PACKING_NATIVE and WTACRS_PRECISION_F32.
 ///
 /// layer     [out]
 ///
@@ -173,7 +176,7 @@ pub unsafe extern "C" fn wtacrs_layer_set_dtypes(
 }
 
 /// How many rows of H to keep: `amount` in the given unit. Rows are a whole number; more than there are tokens are refused
-/// when the plan is made. With WTACRS_BUDGET_EXACT the amount, the design and the source are ignored.
+/// when the plan is made. With WTACRS_BUDGET_EXACT the amount, the design, the source and the packing are ignored.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_BUDGET, _NULL_POINTER, _INVALID_HANDLE.
 #[unsafe(no_mangle)]
@@ -215,6 +218,21 @@ pub unsafe extern "C" fn wtacrs_layer_set_source(
         let source = enums::source(source)?;
         let mix = if source == Source::Cached { check_mix(mix)? } else { DEFAULT_MIX };
         change(layer, |layer| (layer.source, layer.sampling.mix) = (source, mix))
+    })
+}
+
+/// How kept rows are saved, and so how large saved memory is. Packed rows add a little noise and no bias.
+///
+/// If the budget is all rows (a fraction of 1, or as many rows as there are tokens) and they are packed, a forward pass takes
+/// no norms and chooses nothing: saved memory has neither indices nor scales, every scale is 1, and no guess is required or
+/// read. With WTACRS_BUDGET_EXACT rows are saved native whatever the packing.
+///
+/// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_layer_set_packing(layer: *mut wtacrs_layer, packing: wtacrs_packing) -> wtacrs_status {
+    guard("wtacrs_layer_set_packing", || {
+        let packing = enums::packing(packing)?;
+        change(layer, |layer| layer.sampling.packing = packing)
     })
 }
 

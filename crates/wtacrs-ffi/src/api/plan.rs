@@ -9,7 +9,6 @@ use crate::boundary::{Failure, Outcome, Registry, guard};
 use crate::device::{Device, LinearDescription, LinearPlan, LinearSizes};
 use core::ffi::c_void;
 use std::sync::Arc;
-use wtacrs_core::sampling::Design;
 
 /// A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
 /// scratch memory of its own.
@@ -80,11 +79,11 @@ pub struct wtacrs_plan_info {
     /// The most rows that a forward pass keeps.
     pub budget_rows: usize,
     /// How far a forward pass advances the offset of its randomness: one that starts at (seed, offset) leaves
-    /// (seed, offset + draws) to the next.
+    /// (seed, offset + draws) to the next. With packed rows at least one for each token.
     pub draws: u64,
     /// Alignment of saved memory, of scratch memory and of a predictor's statistics: 64, on CUDA 256.
     pub alignment: usize,
-    /// Saved memory, which lives from the forward to the backward pass.
+    /// Saved memory, which lives from the forward to the backward pass: see wtacrs_layer_set_packing.
     pub saved_bytes: usize,
     /// What the exact layer keeps in its place: H.
     pub exact_bytes: usize,
@@ -151,7 +150,7 @@ pub unsafe extern "C" fn wtacrs_plan_get_info(plan: *const wtacrs_plan, info: *m
         let found = wtacrs_plan_info {
             size: 0,
             budget_rows: layer.budget.get(),
-            draws: layer.linear.design.draws(layer.budget),
+            draws: layer.linear.draws(layer.tokens)?,
             alignment: plan.device.alignment(),
             saved_bytes: sizes.saved,
             exact_bytes: layer.tokens * layer.in_features * layer.h.bytes(),

@@ -1,7 +1,9 @@
 //! The description of a batched product, such as attention's two, filled by setters and then frozen into a plan.
 
 use super::layer::{budget, check_mix, check_pairs, check_sizes};
-use crate::arguments::enums::{self, wtacrs_budget, wtacrs_design, wtacrs_dtype, wtacrs_precision, wtacrs_side};
+use crate::arguments::enums::{
+    self, wtacrs_budget, wtacrs_design, wtacrs_dtype, wtacrs_packing, wtacrs_precision, wtacrs_side,
+};
 use crate::arguments::{Array, Dtype, check_dtypes};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, Registry, guard, poisoned};
@@ -38,8 +40,8 @@ pub(super) fn description(handle: *const wtacrs_tensor_mul) -> Outcome<TensorMul
         (given.left.ok_or_else(|| unset("left budget"))?, given.right.ok_or_else(|| unset("right budget"))?);
     budget_of(left, columns)?;
     budget_of(right, rows)?;
-    let Sampling { design, mix, precision, further_offset } = given.sampling;
-    let product = TensorMul::new(left, right).with_design(design).with_mix(mix);
+    let Sampling { design, mix, packing, precision, further_offset } = given.sampling;
+    let product = TensorMul::new(left, right).with_design(design).with_mix(mix).with_packing(packing);
     let (operands, gradient) = (given.operands, given.gradient);
     Ok(TensorMulDescription {
         batch,
@@ -61,7 +63,7 @@ fn change(handle: *const wtacrs_tensor_mul, change: impl FnOnce(&mut Product)) -
 }
 
 /// A description of C = A B for every (batch, head). The shape and both sides' budgets must be set; the other defaults are
-/// f32, WTACRS_DESIGN_WTA_PIVOTAL, a mix of 0.01 and WTACRS_PRECISION_F32.
+/// f32, WTACRS_DESIGN_WTA_PIVOTAL, a mix of 0.01, WTACRS_PACKING_NATIVE and WTACRS_PRECISION_F32.
 ///
 /// tensor_mul  [out]
 ///
@@ -172,6 +174,21 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_set_mix(tensor_mul: *mut wtacrs_tenso
     guard("wtacrs_tensor_mul_set_mix", || {
         let mix = check_mix(mix)?;
         change(tensor_mul, |product| product.sampling.mix = mix)
+    })
+}
+
+/// How the pairs of a sampled sum are saved: see wtacrs_layer_set_packing. What a side of WTACRS_BUDGET_EXACT needs is saved
+/// native. A side that packs all of its pairs reads no guess.
+///
+/// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_set_packing(
+    tensor_mul: *mut wtacrs_tensor_mul,
+    packing: wtacrs_packing,
+) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_set_packing", || {
+        let packing = enums::packing(packing)?;
+        change(tensor_mul, |product| product.sampling.packing = packing)
     })
 }
 

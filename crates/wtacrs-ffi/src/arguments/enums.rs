@@ -6,6 +6,7 @@ pub use crate::boundary::log::LogLevelInC;
 use crate::boundary::status::WTACRS_STATUS_INVALID_ENUM;
 use crate::boundary::{Failure, Outcome};
 use wtacrs_core::layers::{Side, Update};
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::BuiltIn;
 use wtacrs_kernels::plan::Precision;
 
@@ -93,6 +94,22 @@ pub enum PrecisionInC {
     WTACRS_PRECISION_FORCE_32_BITS = 0x7fff_ffff,
 }
 
+/// How kept rows are saved: as they are, or packed in few bits an element without bias. A packed row adds a little noise: of
+/// its square about 1e-5 at 8 bits, 0.003 at 4 and 0.07 at 2 on activations of transformers.
+#[repr(C)]
+pub enum PackingInC {
+    /// Exact copies, in the input's dtype. The default.
+    WTACRS_PACKING_NATIVE = 0,
+    /// 8 bits an element.
+    WTACRS_PACKING_BITS8 = 1,
+    /// 4 bits an element: a quarter of bf16's bytes, and as much error as dropping 0.3 % of the rows.
+    WTACRS_PACKING_BITS4 = 2,
+    /// 2 bits an element.
+    WTACRS_PACKING_BITS2 = 3,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_PACKING_FORCE_32_BITS = 0x7fff_ffff,
+}
+
 /// One of the two gradients of C = A B.
 #[repr(C)]
 pub enum SideInC {
@@ -142,6 +159,9 @@ integers! {
     }
     BudgetInC as wtacrs_budget { WTACRS_BUDGET_ROWS, WTACRS_BUDGET_FRACTION, WTACRS_BUDGET_EXACT }
     PrecisionInC as wtacrs_precision { WTACRS_PRECISION_F32, WTACRS_PRECISION_TF32 }
+    PackingInC as wtacrs_packing {
+        WTACRS_PACKING_NATIVE, WTACRS_PACKING_BITS8, WTACRS_PACKING_BITS4, WTACRS_PACKING_BITS2,
+    }
     SideInC as wtacrs_side { WTACRS_SIDE_LEFT, WTACRS_SIDE_RIGHT }
     AxisInC as wtacrs_axis { WTACRS_AXIS_ROWS, WTACRS_AXIS_COLUMNS }
 }
@@ -212,6 +232,10 @@ pub(crate) fn design(number: wtacrs_design) -> Outcome<BuiltIn> {
 
 pub(crate) fn precision(number: wtacrs_precision) -> Outcome<Precision> {
     one_of("precision", number, &[Precision::Exact, Precision::Tf32])
+}
+
+pub(crate) fn packing(number: wtacrs_packing) -> Outcome<Packing> {
+    one_of("packing", number, &Packing::ALL)
 }
 
 pub(crate) fn side(number: wtacrs_side) -> Outcome<Side> {

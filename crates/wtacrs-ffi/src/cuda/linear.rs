@@ -1,7 +1,7 @@
 //! A linear layer's passes and single steps on a GPU.
 
 use super::gpu::Gpu;
-use super::matrices::{bytes, data_type, matrix, memory, strides};
+use super::matrices::{bytes, check_packing, data_type, matrix, memory, strides};
 use super::norm_predictor::{CudaNormPredictor, SavedByCuda};
 use crate::arguments::{Array, Source, Stream, Tensor};
 use crate::boundary::status::*;
@@ -45,6 +45,7 @@ struct EstimateParts {
 impl CudaLinear {
     pub(super) fn new(gpu: &Arc<Gpu>, layer: &LinearDescription) -> Outcome<Self> {
         let &LinearDescription { tokens, in_features, out_features, budget, .. } = layer;
+        check_packing(layer.linear.packing)?;
         let keep = if tokens == 0 { Keep::Fraction(1.0) } else { Keep::Rows(budget.get()) };
         let mut settings = LinearSettings::new(tokens, in_features, out_features, keep);
         settings.design = layer.linear.design;

@@ -1,7 +1,7 @@
 //! A batched product's passes on a GPU.
 
 use super::gpu::Gpu;
-use super::matrices::{bytes, data_type, memory, unsupported};
+use super::matrices::{bytes, check_packing, data_type, memory, unsupported};
 use crate::arguments::{Array, Tensor};
 use crate::boundary::{Failure, Outcome};
 use crate::device::{TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan, TensorMulSizes};
@@ -30,6 +30,7 @@ pub(super) struct CudaTensorMul {
 impl CudaTensorMul {
     pub(super) fn new(gpu: &Arc<Gpu>, description: &TensorMulDescription) -> Outcome<Self> {
         let &TensorMulDescription { batch, heads, rows, inner, columns, product, operands, gradient, .. } = description;
+        check_packing(product.packing)?;
         let mut settings = MatmulSettings::new([batch, heads, rows, inner, columns]);
         settings.design = product.design;
         settings.input = data_type(operands)?;

@@ -4,6 +4,7 @@ use crate::arguments::{Array, Dtype, Source};
 use crate::boundary::Outcome;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Linear, TensorMul};
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::{Budget, BudgetError, BuiltIn, DEFAULT_MIX};
 use wtacrs_kernels::plan::Precision;
 
@@ -34,6 +35,11 @@ impl LinearDescription {
 
     pub(crate) fn dw_shape(&self) -> [usize; 2] {
         [self.in_features, self.out_features]
+    }
+
+    /// Whether forward passes pack all rows of H: then they take no norms, need no guess and choose nothing.
+    pub(crate) fn keeps_all(&self) -> bool {
+        self.linear.packing.keeps_all(self.budget.get(), self.tokens)
     }
 }
 
@@ -71,11 +77,12 @@ impl TensorMulDescription {
     }
 }
 
-/// How the rows of a description are chosen, as far as setters have said.
+/// How the rows of a description are chosen and saved, as far as setters have said.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sampling {
     pub(crate) design: BuiltIn,
     pub(crate) mix: f64,
+    pub(crate) packing: Packing,
     pub(crate) precision: Precision,
     pub(crate) further_offset: FurtherOffset,
 }
@@ -85,6 +92,7 @@ impl Default for Sampling {
         Self {
             design: BuiltIn::default(),
             mix: DEFAULT_MIX,
+            packing: Packing::default(),
             precision: Precision::default(),
             further_offset: FurtherOffset::NONE,
         }
