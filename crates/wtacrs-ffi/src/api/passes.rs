@@ -150,8 +150,11 @@ unsafe fn forward(
     let options = unsafe { options::read(options, "the forward options") }?;
     let sizes = plan.sizes();
     let (saved, scratch) = memory.check(sizes.saved, sizes.forward, plan.device.alignment())?;
-    let guess = plan.guess(options.guess)?;
+    // Where all rows are packed, a guess is allowed and not read.
+    let is_optional = plan.layer.keeps_all();
+    let guess = if is_optional && options.guess.is_null() { None } else { plan.guess(options.guess)? };
     let predictor = match plan.layer.source {
+        Source::Predicted if is_optional && options.predictor.is_null() => None,
         Source::Predicted => Some(predictor(options.predictor)?),
         _ if options.predictor.is_null() => None,
         _ => {

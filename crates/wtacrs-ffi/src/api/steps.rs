@@ -9,6 +9,19 @@ use crate::device::{Gather, GivenNorms, Select, SelectionArrays, WeightGradient}
 use core::ffi::c_void;
 use wtacrs_core::Randomness;
 
+/// Refuses a step with rows in the caller's memory, which are native, for a plan that packs its own.
+fn check_native(plan: &Plan, function: &str) -> Outcome {
+    let packing = plan.layer.linear.packing;
+    if !packing.is_packed() {
+        return Ok(());
+    }
+    let message = format!(
+        "{function} works on native rows, and wtacrs_layer_set_packing has set {packing} bits: use wtacrs_plan_forward and \
+         wtacrs_plan_backward"
+    );
+    Err(Failure::new(WTACRS_STATUS_UNSUPPORTED, message))
+}
+
 impl GivenNorms {
     fn new(plan: &Plan, input_norms: *const f32, guess: *const f32) -> Outcome<Self> {
         let input = Array::new(input_norms, plan.layer.tokens, "input_norms")?;
@@ -156,7 +169,7 @@ pub unsafe extern "C" fn wtacrs_plan_select(
 /// from `*kept` on become zero.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
-/// _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+/// _UNSUPPORTED for a plan with packed rows: these are native; _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_gather(
     plan: *const wtacrs_plan,
@@ -207,6 +220,7 @@ unsafe fn gather(
     rows: impl FnOnce([usize; 2]) -> Outcome<Tensor<2>>,
     stream: Stream,
 ) -> Outcome {
+    check_native(plan, "wtacrs_plan_gather")?;
     // SAFETY: the caller has it.
     let (selection, kept) = unsafe { SelectionArrays::read(plan, selection, false) }?;
     let rows = rows([kept, plan.layer.in_features])?.writable()?;
@@ -296,6 +310,7 @@ unsafe fn weight_gradient(
     (scratch, scratch_bytes): (*mut c_void, usize),
     stream: Stream,
 ) -> Outcome {
+    check_native(plan, "wtacrs_plan_weight_gradient")?;
     let scratch = plan.scratch(scratch, scratch_bytes, plan.sizes().weight_gradient)?;
     let (dw, update) = (dw.writable()?, update(accumulate)?);
     // SAFETY: the caller has it.

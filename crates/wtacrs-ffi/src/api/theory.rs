@@ -69,6 +69,9 @@ pub unsafe extern "C" fn wtacrs_plan_theory(
 fn expected_rows_of(plan: &Plan, weights: &Weights) -> f64 {
     let budget = plan.layer.budget;
     let settled = weights.threshold(budget);
+    if plan.layer.keeps_all() {
+        return budget.get() as f64;
+    }
     match plan.layer.linear.design {
         BuiltIn::Uniform => budget.get() as f64,
         BuiltIn::Crs if weights.is_empty() => 0.0,

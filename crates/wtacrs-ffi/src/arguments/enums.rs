@@ -176,6 +176,9 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
+    /// All of them, by their numbers.
+    pub(crate) const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::F64];
+
     pub(crate) fn bytes(self) -> usize {
         match self {
             Self::F16 | Self::Bf16 => 2,
@@ -219,7 +222,7 @@ pub(crate) fn budget(number: wtacrs_budget) -> Outcome<BudgetUnit> {
 }
 
 pub(crate) fn dtype(number: wtacrs_dtype) -> Outcome<Dtype> {
-    one_of("dtype", number, &[Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64])
+    one_of("dtype", number, &Dtype::ALL)
 }
 
 pub(crate) fn source(number: wtacrs_source) -> Outcome<Source> {

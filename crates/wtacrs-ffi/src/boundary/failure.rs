@@ -3,7 +3,7 @@
 use super::status::*;
 use wtacrs_core::guesses::{NormCacheError, PredictorError};
 use wtacrs_core::layers::ForwardError;
-use wtacrs_core::product::ShapeError;
+use wtacrs_core::product::{PackError, ShapeError};
 use wtacrs_core::sampling::{BudgetError, SelectionError, WeightsError};
 
 /// Why a call is refused.
@@ -95,7 +95,18 @@ impl From<ForwardError> for Failure {
             ForwardError::Budget(error) => error.into(),
             ForwardError::Shape(error) => error.into(),
             ForwardError::Predictor(error) => error.into(),
+            ForwardError::Pack(error) => error.into(),
             ForwardError::TooManyItems { .. } => Self::new(WTACRS_STATUS_SIZE_OVERFLOW, error.to_string()),
+            other => Self::new(WTACRS_STATUS_INVALID_ARGUMENT, other.to_string()),
+        }
+    }
+}
+
+impl From<PackError> for Failure {
+    fn from(error: PackError) -> Self {
+        match error {
+            PackError::Shape(error) => error.into(),
+            PackError::NotFinite { row } => Self::new(WTACRS_STATUS_INVALID_WEIGHTS, error.to_string()).at(Some(row)),
             other => Self::new(WTACRS_STATUS_INVALID_ARGUMENT, other.to_string()),
         }
     }

@@ -1,12 +1,12 @@
 //! A linear layer's passes and single steps on the CPU.
 
 use super::expected_error::expected_error;
-use super::kept_block::KeptBlock;
+use super::kept_block::{KeptBlock, KeptRows, check_finite};
 use super::memory::{workspace, workspace_bytes};
 use super::norm_predictor::CpuNormPredictor;
 use super::threads;
-use crate::arguments::heap::{self, PER_TOKEN};
-use crate::arguments::{Array, Source, Stream, Tensor, known_norms, with_element, with_elements};
+use crate::arguments::heap::{self, PER_PACKING_THREAD, PER_TOKEN};
+use crate::arguments::{Array, Number, Source, Stream, Tensor, known_norms, with_element, with_elements};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, poisoned};
 use crate::device::{
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use wtacrs_core::element::Element;
 use wtacrs_core::guesses::NormGuess;
 use wtacrs_core::parallel::{self, Threads};
-use wtacrs_core::product::{self, Update};
+use wtacrs_core::product::{self, Kept, Packing, Rows, Update};
 use wtacrs_core::sampling::{Design, PhiloxChance};
 use wtacrs_core::{Randomness, Selection, Weights};
 
@@ -30,23 +30,63 @@ pub(super) struct CpuLinear {
     /// The layout of saved memory.
     block: KeptBlock,
     backward_scratch: usize,
+    /// The layout of the rows of a product in one call, which are native whatever the packing.
+    native: KeptBlock,
     estimate_scratch: usize,
 }
 
 impl CpuLinear {
     pub(super) fn new(layer: &LinearDescription, threads: Arc<dyn Threads>) -> Outcome<Self> {
         let kept = layer.budget.get();
-        let block = KeptBlock::new(layer.h, layer.tokens, layer.in_features, kept)?;
-        let backward_scratch = workspace_bytes(layer.h, kept, layer.in_features, layer.out_features)?;
-        let estimate_scratch = block.bytes().checked_add(backward_scratch);
+        let sizes = |packing| -> Outcome<(KeptBlock, usize)> {
+            let block = KeptBlock::new(packing, layer.h, layer.tokens, layer.in_features, kept)?;
+            Ok((block, workspace_bytes(packing, layer.h, kept, layer.in_features, layer.out_features)?))
+        };
+        let (block, backward_scratch) = sizes(layer.linear.packing)?;
+        let (native, native_scratch) = sizes(Packing::Native)?;
+        let estimate_scratch = native.bytes().checked_add(native_scratch);
         let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, "the scratch memory overflows");
         let estimate_scratch = estimate_scratch.filter(|&b| isize::try_from(b).is_ok()).ok_or_else(overflow)?;
-        Ok(Self { layer: *layer, threads, block, backward_scratch, estimate_scratch })
+        Ok(Self { layer: *layer, threads, block, backward_scratch, native, estimate_scratch })
     }
 
     /// Refuses a call for whose tokens there is no memory.
     fn check_heap(&self) -> Outcome {
-        heap::check("a pass over all tokens", &[(self.layer.tokens, PER_TOKEN)])
+        let packing = if self.layer.linear.packing.is_packed() { self.threads.count() } else { 0 };
+        let per_thread = PER_PACKING_THREAD.saturating_add(self.layer.in_features.saturating_mul(size_of::<f32>()));
+        heap::check("a pass over all tokens", &[(self.layer.tokens, PER_TOKEN), (packing, per_thread)])
+    }
+
+    /// The rows that a forward pass keeps.
+    ///
+    /// # Safety
+    ///
+    /// The caller's arrays, as for every call.
+    unsafe fn choose<T: Element>(
+        &self,
+        h: ArrayView2<'_, T>,
+        call: &Forward,
+        randomness: Randomness,
+    ) -> Outcome<Selection> {
+        let predictor = call.predictor.as_deref().map(CpuNormPredictor::of).transpose()?;
+        let predictor = predictor.map(|predictor| predictor.get().read().map_err(poisoned)).transpose()?;
+        // SAFETY: the caller has it.
+        let norms = call.guess.as_ref().map(|guess| unsafe { guess.get() });
+        let cached;
+        let guess = match (self.layer.source, &predictor, norms) {
+            (Source::Norms, _, Some(norms)) => NormGuess::Norms(norms),
+            (Source::Cached, _, Some(norms)) => {
+                cached = known_norms(norms);
+                NormGuess::Cached(&cached)
+            }
+            (Source::Predicted, Some(predictor), None) => NormGuess::Predicted(predictor),
+            (Source::Predicted, Some(predictor), Some(norms)) => {
+                cached = known_norms(norms);
+                NormGuess::PredictedAndCached(predictor, &cached)
+            }
+            _ => NormGuess::Unknown,
+        };
+        Ok(self.layer.linear.select(h, guess, randomness)?)
     }
 
     /// # Safety
@@ -81,7 +121,8 @@ impl LinearPlan for CpuLinear {
             forward: 0,
             backward: self.backward_scratch,
             estimate: self.estimate_scratch,
-            weight_gradient: self.backward_scratch,
+            // The caller's rows are native: see the entry point.
+            weight_gradient: if self.layer.linear.packing.is_packed() { 0 } else { self.backward_scratch },
             status_offset: None,
         }
     }
@@ -92,34 +133,26 @@ impl LinearPlan for CpuLinear {
 
     unsafe fn forward(&self, call: Forward) -> Outcome {
         let _entered = threads::enter(&self.threads);
-        let Forward { h, guess, predictor, randomness, saved, .. } = call;
         self.check_heap()?;
         // SAFETY: the caller has it.
-        let randomness = unsafe { started(randomness, self.layer.further_offset) };
-        let predictor = predictor.as_deref().map(CpuNormPredictor::of).transpose()?;
-        let predictor = predictor.map(|predictor| predictor.get().read().map_err(poisoned)).transpose()?;
-        // SAFETY: the caller has it.
-        let norms = guess.map(|guess| unsafe { guess.get() });
-        let cached;
+        let randomness = unsafe { started(call.randomness, self.layer.further_offset) };
         with_element!(self.layer.h, T => {
             // SAFETY: the caller has it.
-            let h = unsafe { h.view::<T>() };
-            let guess = match (self.layer.source, &predictor, norms) {
-                (Source::Norms, _, Some(norms)) => NormGuess::Norms(norms),
-                (Source::Cached, _, Some(norms)) => {
-                    cached = known_norms(norms);
-                    NormGuess::Cached(&cached)
+            let h = unsafe { call.h.view::<T>() };
+            let selection;
+            let kept = match self.layer.keeps_all() {
+                true => {
+                    check_finite(h)?;
+                    Kept::All(self.layer.tokens)
                 }
-                (Source::Predicted, Some(predictor), None) => NormGuess::Predicted(predictor),
-                (Source::Predicted, Some(predictor), Some(norms)) => {
-                    cached = known_norms(norms);
-                    NormGuess::PredictedAndCached(predictor, &cached)
+                false => {
+                    // SAFETY: as above.
+                    selection = unsafe { self.choose(h, &call, randomness) }?;
+                    Kept::Selected(&selection)
                 }
-                _ => NormGuess::Unknown,
             };
-            let selection = self.layer.linear.select(h, guess, randomness)?;
             // SAFETY: `saved` has the block's size and alignment; the caller has the rest.
-            unsafe { self.block.write::<T>(saved.as_ptr(), &selection, |rows| Ok(product::gather_into(h, &selection, rows)?)) }
+            unsafe { self.block.write::<T>(call.saved.as_ptr(), h, kept, (randomness, 0)) }
         })
     }
 
@@ -140,8 +173,7 @@ impl LinearPlan for CpuLinear {
             };
             // SAFETY: as above.
             let norms = dz_norms.map(|norms| unsafe { norms.get_mut() });
-            let (selection, rows): (Selection, _) = read;
-            let product = move || gradient::<T, U>(rows, dz, &selection, dw, update, workspace);
+            let product = move || gradient::<T, U>(&read, dz, dw, update, workspace);
             let sums = move || norms_and_bias(dz, norms, bias, update);
             // The product waits for the cores, the rest for memory.
             let (product, sums) = parallel::join(product, sums);
@@ -156,7 +188,7 @@ impl LinearPlan for CpuLinear {
         // SAFETY: the caller has it.
         let randomness = unsafe { started(randomness, self.layer.further_offset) };
         // First the kept rows, as if they were saved; then the backward pass's own scratch.
-        let (block, behind) = scratch.split_at(self.block.bytes());
+        let (block, behind) = scratch.split_at(self.native.bytes());
         with_elements!(self.layer.h, self.layer.dz, T, U => {
             // SAFETY: the caller has it.
             let (x, y) = unsafe { (x.view::<T>(), y.view::<U>()) };
@@ -164,14 +196,14 @@ impl LinearPlan for CpuLinear {
             let selection = self.layer.linear.design.select_seeded(&weights, self.layer.budget, randomness);
             // SAFETY: as above; both parts of the scratch are aligned, since blocks are multiples of the alignment.
             let (rows, out, workspace) = unsafe {
-                self.block.write::<T>(block.as_ptr(), &selection, |rows| Ok(product::gather_into(x, &selection, rows)?))?;
+                self.native.write::<T>(block.as_ptr(), x, Kept::Selected(&selection), (randomness, 0))?;
                 (
-                    self.block.read::<T>(block.as_ptr())?.1,
+                    self.native.read::<T>(block.as_ptr())?,
                     out.view_mut::<<T as Element>::Accumulator>(),
                     workspace::<<T as Element>::Accumulator>(&behind),
                 )
             };
-            gradient::<T, U>(rows, y, &selection, out, Update::Overwrite, workspace)
+            gradient::<T, U>(&rows, y, out, Update::Overwrite, workspace)
         })
     }
 
@@ -245,7 +277,7 @@ impl LinearPlan for CpuLinear {
                     workspace::<<T as Element>::Accumulator>(&scratch),
                 )
             };
-            gradient::<T, U>(rows, dz, &selection, dw, update, workspace)
+            Ok(product::weight_gradient_within(rows, dz, &selection, dw, update, workspace)?)
         })
     }
 
@@ -301,13 +333,19 @@ fn norms_and_bias<U: Element>(
     Ok(())
 }
 
-pub(super) fn gradient<T: Element, U: Element<Accumulator = T::Accumulator>>(
-    rows: ArrayView2<'_, T>,
+/// dW from what a forward pass has saved.
+pub(super) fn gradient<T: Number, U: Element<Accumulator = T::Accumulator>>(
+    saved: &KeptRows<'_, T>,
     dz: ArrayView2<'_, U>,
-    selection: &Selection,
     dw: ArrayViewMut2<'_, T::Accumulator>,
     update: Update,
     workspace: &mut [T::Accumulator],
 ) -> Outcome {
-    Ok(product::weight_gradient_within(rows, dz, selection, dw, update, workspace)?)
+    Ok(match (saved.rows()?, saved.kept()) {
+        (Rows::Native(rows), Kept::Selected(selection)) => {
+            product::weight_gradient_within(rows, dz, selection, dw, update, workspace)?;
+        }
+        (Rows::Native(_), Kept::All(_)) => unreachable!("native rows have a selection"),
+        (Rows::Packed(rows), _) => rows.weight_gradient_within(dz, dw, update, workspace)?,
+    })
 }

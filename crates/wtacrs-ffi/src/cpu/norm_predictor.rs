@@ -10,7 +10,6 @@ use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ndarray::Array2;
 use std::sync::{Arc, RwLock};
-use wtacrs_core::Selection;
 use wtacrs_core::guesses::{NormPredictor, StepOutcome, StepStatistics};
 use wtacrs_core::parallel::Threads;
 
@@ -113,10 +112,12 @@ unsafe fn statistics(predictor: &NormPredictor, layout: &dyn Any, lesson: &Lesso
     let (norms, cached) = unsafe { (lesson.dz_norms.get(), lesson.cached_norms.as_ref().map(|cached| cached.get())) };
     with_element!(block.dtype(), T => {
         // SAFETY: as above; saved memory has the size and alignment of the block.
-        let (selection, rows): (Selection, _) = unsafe { block.read::<T>(lesson.saved.as_ptr()) }?;
-        let of_kept = |norms: &[f32]| -> Vec<f32> { selection.iter().map(|(token, _)| norms[token]).collect() };
+        let saved = unsafe { block.read::<T>(lesson.saved.as_ptr()) }?;
+        let kept = saved.kept();
+        let of_kept = |norms: &[f32]| -> Vec<f32> { (0..kept.len()).map(|at| norms[kept.index(at)]).collect() };
+        let scales: Vec<f64> = (0..kept.len()).map(|at| kept.scale(at)).collect();
         let cached = cached.map(|cached| known_norms(&of_kept(cached)));
-        Ok(predictor.statistics(rows, &of_kept(norms), selection.scales(), cached.as_deref())?)
+        Ok(predictor.statistics(saved.rows()?, &of_kept(norms), &scales, cached.as_deref())?)
     })
 }
 

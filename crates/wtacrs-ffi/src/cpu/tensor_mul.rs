@@ -1,10 +1,10 @@
 //! A batched product's passes on the CPU.
 
-use super::kept_block::KeptBlock;
+use super::kept_block::{KeptBlock, check_finite};
 use super::linear::{gradient, started};
 use super::memory::{workspace, workspace_bytes};
 use super::threads;
-use crate::arguments::heap::{self, PER_TOKEN};
+use crate::arguments::heap::{self, PER_PACKING_THREAD, PER_TOKEN};
 use crate::arguments::{Number, Tensor, known_norms, with_element, with_elements};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
@@ -16,9 +16,9 @@ use rayon::prelude::*;
 use std::sync::Arc;
 use wtacrs_core::Selection;
 use wtacrs_core::element::Element;
-use wtacrs_core::layers::{Contraction, Side};
+use wtacrs_core::layers::Side;
 use wtacrs_core::parallel::{self, Threads};
-use wtacrs_core::product;
+use wtacrs_core::product::{self, Kept};
 
 /// Parts of the items that a backward pass works on side by side, each with scratch memory of its own.
 const TASKS: usize = 16;
@@ -37,12 +37,15 @@ pub(super) struct CpuTensorMul {
 impl CpuTensorMul {
     pub(super) fn new(product: &TensorMulDescription, threads: Arc<dyn Threads>) -> Outcome<Self> {
         let &TensorMulDescription { rows, inner, columns, operands, .. } = product;
-        let block = |contraction: Contraction, pairs| -> Outcome<KeptBlock> {
-            KeptBlock::new(operands, pairs, inner, budget_of(contraction, pairs)?.get())
+        let side = |side, pairs, out| -> Outcome<(KeptBlock, usize)> {
+            let packing = product.product.packing_of(side);
+            let budget = budget_of(product.product.contraction(side), pairs)?.get();
+            let block = KeptBlock::new(packing, operands, pairs, inner, budget)?;
+            Ok((block, workspace_bytes(packing, operands, budget, inner, out)?))
         };
-        let (left, right) = (block(product.product.left, columns)?, block(product.product.right, rows)?);
-        let workspace = |block: &KeptBlock, out| workspace_bytes(operands, block.capacity(), inner, out);
-        let task_scratch = workspace(&left, rows)?.max(workspace(&right, columns)?);
+        let ((left, left_scratch), (right, right_scratch)) =
+            (side(Side::Left, columns, rows)?, side(Side::Right, rows, columns)?);
+        let task_scratch = left_scratch.max(right_scratch);
         let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, "the saved memory overflows");
         let fits = |bytes: &usize| isize::try_from(*bytes).is_ok();
         let item = left.bytes().checked_add(right.bytes());
@@ -50,6 +53,14 @@ impl CpuTensorMul {
             item.and_then(|bytes| bytes.checked_mul(product.items())).filter(fits).ok_or_else(overflow)?;
         task_scratch.checked_mul(TASKS).filter(fits).ok_or_else(overflow)?;
         Ok(Self { product: *product, threads, left, right, saved_bytes, task_scratch })
+    }
+
+    /// The layout of what one item saves for a side.
+    fn block(&self, side: Side) -> &KeptBlock {
+        match side {
+            Side::Left => &self.left,
+            Side::Right => &self.right,
+        }
     }
 
     fn tasks(&self) -> usize {
@@ -68,7 +79,10 @@ impl CpuTensorMul {
         let selections = (items, size_of::<[Selection; 2]>() + pairs * (size_of::<u32>() + size_of::<f64>()));
         let at_work = self.threads.count().min(items);
         let longest = self.product.rows.max(self.product.columns);
-        heap::check("a pass over all items", &[selections, (at_work * longest, PER_TOKEN)])
+        let packing = if self.product.product.packing.is_packed() { self.threads.count() } else { 0 };
+        let per_thread = PER_PACKING_THREAD.saturating_add(self.product.inner.saturating_mul(size_of::<f32>()));
+        let parts = [selections, (at_work * longest, PER_TOKEN), (packing, per_thread)];
+        heap::check("a pass over all items", &parts)
     }
 }
 
@@ -92,17 +106,21 @@ impl TensorMulPlan for CpuTensorMul {
             let pairs = |item: usize| unsafe {
                 (b.matrix(self.at(item)).view::<T>().reversed_axes(), a.matrix(self.at(item)).view::<T>())
             };
-            let select = |side, pairs: ArrayView2<'_, T>, guess: Option<Tensor<4>>, item: usize| -> Outcome<Selection> {
+            // None if all are kept.
+            let select = |side, pairs: ArrayView2<'_, T>, guess: Option<Tensor<4>>, item: usize| -> Outcome<Option<Selection>> {
+                if self.block(side).keeps_all() {
+                    return check_finite(pairs).map(|()| None);
+                }
                 // SAFETY: as above.
                 let guess = guess.map(|guess| known_norms(unsafe { guess.matrix(self.at(item)).view::<f32>() }));
-                Ok(self.product.product.select(side, pairs, guess.as_deref(), randomness, item as u32)?)
+                Ok(Some(self.product.product.select(side, pairs, guess.as_deref(), randomness, item as u32)?))
             };
             // All are chosen before any is written.
             let selections = parallel::map((0..self.product.items()).into_par_iter(), |item| {
                 let (left, right) = pairs(item);
                 Ok((select(Side::Left, left, column_guess, item)?, select(Side::Right, right, row_guess, item)?))
             });
-            let selections = selections.into_iter().collect::<Outcome<Vec<(Selection, Selection)>>>()?;
+            let selections = selections.into_iter().collect::<Outcome<Vec<(Option<Selection>, Option<Selection>)>>>()?;
             // SAFETY: checked for size and alignment; the caller has the rest.
             let saved = unsafe { saved.get_mut() };
             let (left_bytes, item_bytes) = (self.left.bytes(), self.left.bytes() + self.right.bytes());
@@ -110,11 +128,14 @@ impl TensorMulPlan for CpuTensorMul {
             parallel::try_for_each(blocks, |(item, (saved, selected))| {
                 let (left, right) = pairs(item);
                 let (for_left, for_right) = saved.split_at_mut(left_bytes);
-                // SAFETY: blocks are multiples of 64 bytes, so each is aligned, and has its size.
-                unsafe {
-                    self.left.write::<T>(for_left.as_mut_ptr(), &selected.0, |to| Ok(product::gather_into(left, &selected.0, to)?))?;
-                    self.right.write::<T>(for_right.as_mut_ptr(), &selected.1, |to| Ok(product::gather_into(right, &selected.1, to)?))
-                }
+                let write = |side, to: &mut [u8], pairs: ArrayView2<'_, T>, selection: &Option<Selection>| {
+                    let kept = selection.as_ref().map_or(Kept::All(pairs.nrows()), Kept::Selected);
+                    let stream = stream(side, item);
+                    // SAFETY: blocks are multiples of 64 bytes, so each is aligned, and has its size.
+                    unsafe { self.block(side).write::<T>(to.as_mut_ptr(), pairs, kept, (randomness, stream)) }
+                };
+                write(Side::Left, for_left, left, &selected.0)?;
+                write(Side::Right, for_right, right, &selected.1)
             })
         })
     }
@@ -139,7 +160,7 @@ impl TensorMulPlan for CpuTensorMul {
             let per_task = items.len().div_ceil(self.tasks().max(1)).max(1);
             let tasks = items.par_chunks(per_task).zip(workspaces.par_iter_mut()).enumerate();
             parallel::try_for_each(tasks, |(task, (items, workspace))| {
-                items.iter().enumerate().try_for_each(|(i, ((left, left_rows), (right, right_rows)))| {
+                items.iter().enumerate().try_for_each(|(i, (left, right))| {
                     let at = self.at(task * per_task + i);
                     // SAFETY: checked for NULL, alignment and overlap; items are apart, as outputs are writable.
                     let (g, da, db) = unsafe {
@@ -149,8 +170,8 @@ impl TensorMulPlan for CpuTensorMul {
                             db.matrix(at).view_mut::<<T as Element>::Accumulator>(),
                         )
                     };
-                    gradient::<T, U>(left_rows.view(), g.t(), left, da.reversed_axes(), update, workspace)?;
-                    gradient::<T, U>(right_rows.view(), g, right, db, update, workspace)?;
+                    gradient::<T, U>(left, g.t(), da.reversed_axes(), update, workspace)?;
+                    gradient::<T, U>(right, g, db, update, workspace)?;
                     // SAFETY: as above.
                     unsafe {
                         fill(row_norms, at, || product::row_norms(g));
@@ -161,6 +182,11 @@ impl TensorMulPlan for CpuTensorMul {
             })
         })
     }
+}
+
+/// The stream of randomness of one side of an item: that of core's product. Items are below 2^31.
+fn stream(side: Side, item: usize) -> u32 {
+    2 * item as u32 + u32::from(side == Side::Right)
 }
 
 /// Writes an item's norms, if they are wanted.
