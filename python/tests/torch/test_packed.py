@@ -255,12 +255,14 @@ class AllRows(unittest.TestCase):
 
     def test_checkpointing(self):
         sampling = convert(self.model, 1.0, seed=2)
+        self.model(self.h.clone())
+        draws = sampling.offset
         for reentrant in (False, True):
-            before = sampling.offset
             run = lambda: checkpoint(self.model, self.h, use_reentrant=reentrant)
             self.check_near(gradients(self.model, run))
-            # Packed in either run, but not by the first of a reentrant segment, which records no graph.
-            self.assertEqual(sampling.offset - before, (1 if reentrant else 2) * TOKENS)
+            self.assertIsNone(sampling._inputs._by_tensor[self.h].block)
+        # The second run of a segment finds the rows of the first, unless that recorded no graph and packed none.
+        self.assertEqual(sampling.offset, 3 * draws)
 
     def test_accumulation_and_dropped_graphs(self):
         convert(self.model, 1.0, seed=2)
@@ -315,7 +317,7 @@ class Memory(unittest.TestCase):
             with SavedBytes(model) as saved:
                 model(h)
             share = saved.linear / full.linear
-            self.assertTrue(0.9 * most < share <= most, f"{share} at {budget} and {bits} bits")
+            self.assertTrue(0.85 * most < share <= most, f"{share} at {budget} and {bits} bits")
             self.assertEqual(full.total - full.linear, saved.total - saved.linear)
             sampling.revert()
 
