@@ -9,6 +9,10 @@ struct Readme;
 struct Designs;
 
 #[cfg(doctest)]
+#[doc = include_str!("../packing.md")]
+struct PackingPage;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../crates/wtacrs-core/README.md")]
 struct CoreReadme;
 

@@ -107,6 +107,7 @@ class _PlanInfo(_Struct):
         ("estimate_scratch_bytes", c_size_t),
         ("weight_gradient_scratch_bytes", c_size_t),
         ("saved_status_offset", c_size_t),
+        ("saved_status_words", c_size_t),
     ]
 
 

@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p wtacrs-benches --bench estimate` prints criterion's times and then tables of print_ratios.
 
+mod packed;
 mod predictor;
 
 use criterion::{BenchmarkId, Criterion};
@@ -194,8 +195,10 @@ fn print_ratios() {
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     criterion_groups(&mut criterion);
+    packed::criterion_groups(&mut criterion);
     predictor::criterion_groups(&mut criterion);
     criterion.final_summary();
     print_ratios();
+    packed::print_ratios();
     predictor::print_ratios();
 }

@@ -1,8 +1,10 @@
-//! Selections must never change unnoticed: testdata/vectors/selections.json holds, for every design, weights and a
-//! (seed, offset) with the indices and scales that follow. Clients in other languages run the same file.
+//! Selections and codes must never change unnoticed. testdata/vectors/selections.json holds, for every design, weights and a
+//! (seed, offset) with the indices and scales that follow; packing.json holds rows with their codes, grids and what they are
+//! read back as. Clients in other languages run the same files.
 //!
 //! A change of drawn values is a release category of its own. To make it, run
-//! `WTACRS_BLESS=1 cargo test -p wtacrs-core --test value_stability selections`, and say so in the changelog.
+//! `WTACRS_BLESS=1 cargo test -p wtacrs-core --test value_stability are_what_they_were`, and say so in the
+//! changelog.
 
 mod support;
 
@@ -11,6 +13,7 @@ use wtacrs_core::Randomness;
 use wtacrs_core::sampling::PhiloxChance;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Keep, Selection, Weights};
+use wtacrs_exact::packing::{Bits, Groups, PackingBits, pack_row, unpack_row};
 
 #[derive(Serialize, Deserialize)]
 struct Vectors {
@@ -141,4 +144,76 @@ fn the_file_is_complete() {
         let cases = |problem: &Problem| problem.cases.iter().map(of).collect::<Vec<_>>();
         assert_eq!(cases(expected), cases(found), "{}", found.name);
     }
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackedVectors {
+    format: u32,
+    note: String,
+    rows: Vec<PackedRow>,
+}
+
+/// One row, packed. Words and the bits of f32 numbers are written as integers.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct PackedRow {
+    name: String,
+    bits: u32,
+    seed: u64,
+    offset: u64,
+    stream: u32,
+    index: u64,
+    row: Vec<f32>,
+    codes: Vec<u32>,
+    grids: Vec<u32>,
+    rotated: Vec<u32>,
+}
+
+const PACKED_FILE: &str = "vectors/packing.json";
+
+fn pack_all() -> PackedVectors {
+    let layer = support::layer("minilm_l3_value_imdb_1024");
+    let plain = |j: usize| ((j * 37) % 101) as f32 / 50.0 - 1.0;
+    let rows: Vec<(&str, Vec<f32>)> = vec![
+        ("one element", vec![-2.5]),
+        ("narrow", (0..19).map(plain).collect()),
+        ("zeros", vec![0.0; 16]),
+        ("negative zeros", (0..20).map(|j| if j % 2 == 0 { -0.0 } else { 0.0 }).collect()),
+        ("constant", vec![0.3; 40]),
+        ("outlier", (0..130).map(|j| if j == 77 { 1e6 } else { plain(j) }).collect()),
+        ("extremes", (0..64).map(|j| [f32::MAX, f32::MIN, 1e-45, -f32::MIN_POSITIVE][j % 4]).collect()),
+        ("tiny", (0..33).map(|j| plain(j) * 1e-33).collect()),
+        ("real token", layer.h.row(17).to_vec()),
+    ];
+    let mut packed = vec![];
+    for (at, (name, row)) in rows.into_iter().enumerate() {
+        for bits in [Bits::Bits8, Bits::Bits4, Bits::Bits2] {
+            let (seed, offset) = (0x0001_2345_6789_abcd + at as u64, [0, 1000, u64::MAX - 3][at % 3]);
+            let (stream, index) = ((at % 2) as u32 * 7, at as u64 * 5);
+            let random = PackingBits::new(Randomness::new(seed, offset), stream);
+            let groups = Groups::new(row.len());
+            let (mut codes, mut grids) = (vec![0; groups.words(bits)], vec![0; groups.count()]);
+            pack_row(&row, bits, &random, index, &mut codes, &mut grids).expect("finite");
+            let mut rotated = vec![0.0; groups.padded()];
+            unpack_row(row.len(), bits, &random, index, &codes, &grids, &mut rotated);
+            let rotated = rotated.into_iter().map(f32::to_bits).collect();
+            let (name, bits, row) = (name.to_owned(), bits.count(), row.clone());
+            packed.push(PackedRow { name, bits, seed, offset, stream, index, row, codes, grids, rotated });
+        }
+    }
+    let note = "rotated: the bits of the f32 values that codes are read back as, before the rotation is turned back";
+    PackedVectors { format: 1, note: note.to_owned(), rows: packed }
+}
+
+#[test]
+fn codes_are_what_they_were() {
+    let path = support::testdata(PACKED_FILE);
+    let expected = pack_all();
+    if std::env::var_os("WTACRS_BLESS").is_some_and(|v| v == "1") {
+        let text = serde_json::to_string(&expected).expect("serialises").replace("{\"name\"", "\n{\"name\"");
+        std::fs::write(&path, text + "\n").expect("testdata can be written");
+    }
+    let found: PackedVectors =
+        serde_json::from_str(&std::fs::read_to_string(&path).expect("the vectors")).expect("JSON");
+    assert_eq!(found.format, 1);
+    assert_eq!(found.rows, expected.rows);
 }

@@ -287,12 +287,15 @@ typedef struct wtacrs_plan_info {
   size_t backward_scratch_bytes;
   // Scratch memory of wtacrs_plan_estimate.
   size_t estimate_scratch_bytes;
-  // Scratch memory of wtacrs_plan_weight_gradient.
+  // Scratch memory of wtacrs_plan_weight_gradient; 0 for a plan with packed rows, which that call refuses.
   size_t weight_gradient_scratch_bytes;
   // Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
   // first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
   // of zeros (or adds nothing). SIZE_MAX on the CPU, where the forward pass itself returns the failure.
   size_t saved_status_offset;
+  // How many such words there are, one behind another: 1, or more if all rows are packed. The status is the first that is
+  // not 0. 0 on the CPU.
+  size_t saved_status_words;
 } wtacrs_plan_info;
 
 // What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
@@ -301,10 +304,11 @@ typedef struct wtacrs_forward_options {
   size_t size;
   // [in] Norms of dZ, one for each token. WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: unknown) require it.
   // For WTACRS_SOURCE_PREDICTED cached norms (negative: unknown) are optional: they move the predictor's guesses as far
-  // as it has learned to trust them. For WTACRS_SOURCE_INPUT it must be NULL.
+  // as it has learned to trust them. For WTACRS_SOURCE_INPUT it must be NULL. A plan that packs all rows does not read
+  // it, and requires none.
   const float *guess;
   // [in] The layer's predictor, which this call only reads. WTACRS_SOURCE_PREDICTED requires it; for other sources it
-  // must be NULL.
+  // must be NULL. A plan that packs all rows does not read it, and requires none.
   const struct wtacrs_norm_predictor *predictor;
 } wtacrs_forward_options;
 
@@ -371,11 +375,15 @@ typedef struct wtacrs_tensor_mul_plan_info {
   size_t forward_scratch_bytes;
   // Scratch memory of the backward pass.
   size_t backward_scratch_bytes;
-  // Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: batch x heads 32-bit words,
-  // each as in wtacrs_plan_info. SIZE_MAX on the CPU.
+  // Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: for each (batch, head) as many
+  // 32-bit words as left_status_words and right_status_words say, as in wtacrs_plan_info. SIZE_MAX on the CPU.
   size_t left_status_offset;
   // See left_status_offset.
   size_t right_status_offset;
+  // Words of the status of each (batch, head): see saved_status_words in wtacrs_plan_info.
+  size_t left_status_words;
+  // See left_status_words.
+  size_t right_status_words;
 } wtacrs_tensor_mul_plan_info;
 
 // What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
@@ -642,8 +650,8 @@ wtacrs_status wtacrs_plan_destroy(struct wtacrs_plan *plan);
 wtacrs_status wtacrs_plan_get_info(const struct wtacrs_plan *plan, struct wtacrs_plan_info *info);
 
 // The forward pass: chooses rows of H, and writes them to `saved` with their indices and scales. One pass is enough for
-// layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H and budget read each other's
-// saved memory.
+// layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H, budget and packing read each
+// other's saved memory.
 //
 // h         [in] tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements from row to row
 // seed, offset  where the randomness begins; see `draws` in wtacrs_plan_info
@@ -656,13 +664,14 @@ wtacrs_status wtacrs_plan_get_info(const struct wtacrs_plan *plan, struct wtacrs
 // The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every number
 // of threads.
 //
-// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is allocated,
-// copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
+// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched, or one if all rows are
+// packed; nothing is allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
 // wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here: see
-// wtacrs_plan_info. Rows are saved times their scales, rounded once more (the CPU saves them as they are); the backward
-// pass of either device reads its own. The elements of a row of H must lie side by side.
+// wtacrs_plan_info. Native rows are saved times their scales, rounded once more (the CPU saves them as they are); the
+// backward pass of either device reads its own. The elements of a row of H must lie side by side.
 //
-// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite (where all rows are
+// packed, the first row of H with an element that is not finite in f32);
 // _SHAPE_MISMATCH for another layer's predictor, _DEVICE_MISMATCH for another device's; _INVALID_ARGUMENT,
 // _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
 wtacrs_status wtacrs_plan_forward(const struct wtacrs_plan *plan,
@@ -702,7 +711,7 @@ wtacrs_status wtacrs_plan_forward_dl(const struct wtacrs_plan *plan,
 // scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
 // stream    as in wtacrs_plan_forward
 //
-// On CUDA at most three kernels are launched, of which one reads dZ once for its norms and the bias gradient together,
+// On CUDA at most three kernels are launched, or four for packed rows, of which one reads dZ once for its norms and the bias gradient together,
 // and the call can be captured. `saved` is not checked there: a forward pass must have written it earlier on this stream,
 // or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for as well.
 //
@@ -740,7 +749,8 @@ wtacrs_status wtacrs_plan_backward_dl(const struct wtacrs_plan *plan,
                                       void *stream);
 
 // Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: X in the place of H and Y
-// in that of dZ, both whole, so that the weights are exact whatever the plan's source.
+// in that of dZ, both whole, so that the weights are exact whatever the plan's source. Nothing is kept from one pass to
+// another, so rows are not packed, whatever the plan's packing.
 //
 // x, y      [in] as H and dZ in wtacrs_plan_forward and wtacrs_plan_backward
 // out       [out] in_features x out_features, of dW's dtype
@@ -779,7 +789,8 @@ wtacrs_status wtacrs_plan_estimate_dl(const struct wtacrs_plan *plan,
 // Reads the selection in saved memory back.
 //
 // saved     [in] what a forward pass of such a plan wrote
-// selection [out] in the host's memory: `*kept` ascending indices with their scales, of which `*winners` were certain.
+// selection [out] in the host's memory: `*kept` ascending indices with their scales, of which `*winners` were certain (if
+//           all rows are packed, every index with the scale 1, though none is saved).
 //           `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
 //           alone; `kept` and `winners` may be NULL.
 //
@@ -1149,7 +1160,7 @@ wtacrs_status wtacrs_tensor_mul_plan_get_info(const struct wtacrs_tensor_mul_pla
 // saved     [out] `saved_bytes` >= the size in wtacrs_tensor_mul_plan_info, aligned as it says
 // scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
 //
-// On CUDA six kernels are launched. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
+// On CUDA six kernels are launched, of a side that packs all of its pairs one in the place of three. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
 // the transpose of a columns x inner matrix to wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED
 // unless inner is 1.
 //
@@ -1290,10 +1301,12 @@ wtacrs_status wtacrs_plan_weights(const struct wtacrs_plan *plan,
 //
 // The same bits on every machine.
 //
+// A plan that packs all rows chooses nothing: WTACRS_STATUS_UNSUPPORTED.
+//
 // On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 + the
 // index of the first norm that is negative or not finite; the lower half is then 0.
 //
-// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL.
+// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL, _UNSUPPORTED.
 wtacrs_status wtacrs_plan_select(const struct wtacrs_plan *plan,
                                  const float *input_norms,
                                  const float *guess,
@@ -1316,7 +1329,7 @@ wtacrs_status wtacrs_plan_select(const struct wtacrs_plan *plan,
 // from `*kept` on become zero.
 //
 // Errors: WTACRS_STATUS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
-// _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+// _UNSUPPORTED for a plan with packed rows: these are native; _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_gather(const struct wtacrs_plan *plan,
                                  const void *h,
                                  size_t h_leading,
@@ -1381,10 +1394,10 @@ wtacrs_status wtacrs_plan_weight_gradient_dl(const struct wtacrs_plan *plan,
 // pair_norms  [in, optional] exact products |H_i| |dZ_i|, one for each token; `squared_error` requires them
 // threshold [out, optional] pairs of at least this weight are winners, kept always; 0 if every pair of positive weight is
 // winners   [out, optional] how many those are, by weights, whatever the plan's design
-// expected_rows  [out, optional] how many distinct rows the plan's design keeps on average
+// expected_rows  [out, optional] how many distinct rows the plan's design keeps on average; all, if all are packed
 // squared_error  [out, optional] the sum over the tail of (1/p_i - 1) pair_norms_i^2, p_i the probabilities with which
 //           WTACRS_DESIGN_WTA_PIVOTAL keeps a pair: the expected squared Frobenius error if every pair of the tail were
-//           drawn on its own, the yardstick by which sources of weights are compared
+//           drawn on its own, the yardstick by which sources of weights are compared; without the noise of packed rows
 //
 // Errors: WTACRS_STATUS_INVALID_WEIGHTS, _OVERLAP, _NULL_POINTER (also for `squared_error` without `pair_norms`),
 // _INVALID_HANDLE, _MISALIGNED.
@@ -1409,11 +1422,16 @@ wtacrs_status wtacrs_plan_theory(const struct wtacrs_plan *plan,
 //
 // Pairs of weight zero, which every design but WTACRS_DESIGN_UNIFORM leaves out, add their |sum of C_i|^2.
 //
+// Packed rows add the sum of v_i |dZ_i|^2 s_i, with v_i the variance of row i as it is read back and s_i the mean square of
+// its scale: 1/pi_i of a row that is kept once, and at most 1 more of one that is drawn with replacement. v_i is that of
+// one pass's random signs, and other passes' are near it. If all rows are packed, that is the whole error, and weights
+// have no part in it.
+//
 // h, dz     [in] as in wtacrs_plan_forward and wtacrs_plan_backward
 // weights   [in, optional] one number for each token, as from wtacrs_plan_weights; without them the exact ones, norms of H
 //           times norms of dZ
 // squared_error  [out, optional] the mean, or an upper bound
-// exact     [out, optional] 1 for the mean, 0 for an upper bound
+// exact     [out, optional] 1 for the mean, 0 for an upper bound or where rows are packed
 // squared_norm  [out, optional] |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error
 //
 // All in doubles, without the rounding of dW's dtype. For inspection, not for every step, and for plans of the CPU: the

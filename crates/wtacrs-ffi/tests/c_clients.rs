@@ -26,6 +26,16 @@ fn a_client() {
     let _ = std::fs::remove_dir_all(folder);
 }
 
+#[test]
+fn packed_rows() {
+    let folder = scratch("packed");
+    write_layer(&folder);
+    let program = compile("packed.c", &folder);
+    let output = run(Command::new(&program).arg(&folder));
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
 /// A program that ends by saying that all is well; the same again under valgrind.
 fn misuses(source: &str) {
     let folder = scratch(source);

@@ -9,8 +9,8 @@ mod calls;
 mod machine;
 
 use calls::{
-    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, plan, plan_further, predictor,
-    predictor_bytes, predictor_outcome, product, selection,
+    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, plan, plan_further, plan_with,
+    predictor, predictor_bytes, predictor_outcome, product_with, selection,
 };
 use cudarc::driver::{result, sys};
 use machine::{Buffer, Machine};
@@ -32,6 +32,13 @@ struct Side<'a> {
 struct Made {
     exact: Vec<Vec<u8>>,
     close: Vec<Vec<f64>>,
+}
+
+impl Made {
+    fn extend(&mut self, other: Self) {
+        self.exact.extend(other.exact);
+        self.close.extend(other.close);
+    }
 }
 
 fn eighths(len: usize, seed: usize) -> Vec<f32> {
@@ -121,9 +128,36 @@ fn single_steps(on: &Side<'_>) -> Made {
     }
 }
 
-/// Two steps with a predictor that learns in one call, and one that learns by way of sums.
+/// Two steps with a predictor that learns in one call, and one that learns by way of sums; rows kept and saved in every way.
 fn predictors(on: &Side<'_>) -> Made {
-    let (plan, info) = plan(on.context, WTACRS_SOURCE_PREDICTED, WTACRS_DTYPE_F32, WTACRS_PRECISION_F32);
+    let mut made = Made::default();
+    for (packing, share) in WAYS {
+        made.extend(predictors_of(on, packing, share));
+    }
+    made
+}
+
+/// Packings, and shares of the rows that are kept.
+const WAYS: [(wtacrs_packing, f64); 7] = [
+    (WTACRS_PACKING_NATIVE, 0.3),
+    (WTACRS_PACKING_BITS8, 0.3),
+    (WTACRS_PACKING_BITS4, 0.3),
+    (WTACRS_PACKING_BITS2, 0.3),
+    (WTACRS_PACKING_BITS8, 1.0),
+    (WTACRS_PACKING_BITS4, 1.0),
+    (WTACRS_PACKING_BITS2, 1.0),
+];
+
+fn predictors_of(on: &Side<'_>, packing: wtacrs_packing, share: f64) -> Made {
+    // SAFETY: a handle is never followed.
+    let (plan, info) = plan_with(on.context, |layer| unsafe {
+        check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
+        check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+        check(wtacrs_layer_set_packing(layer, packing));
+    });
+    let numbers = |number: u64| number.to_le_bytes().to_vec();
+    let (mut kept_rows, mut winners) = (0, 0);
+    let (mut indices, mut scales) = (vec![0_u32; TOKENS], vec![0_f64; TOKENS]);
     let (h, dz) = (on.floats(TOKENS * IN, 5), on.floats(TOKENS * OUT, 7));
     let [saved, forward, backward] =
         [info.saved_bytes, info.forward_scratch_bytes, info.backward_scratch_bytes].map(|bytes| on.room::<u8>(bytes));
@@ -159,6 +193,11 @@ fn predictors(on: &Side<'_>) -> Made {
         // The first step's draws are from exact weights; the second's guess may round otherwise.
         made.close.push(on.doubles(&bias));
         if cached.is_null() {
+            let (indices, scales) = (indices.as_mut_ptr(), scales.as_mut_ptr());
+            let found = selection(indices, scales, TOKENS, &mut kept_rows, &mut winners);
+            // SAFETY: as above; the selection is in the host's memory.
+            check(unsafe { wtacrs_plan_saved_selection(plan, kept, saved_bytes, &found) });
+            made.exact.extend([numbers(kept_rows), numbers(winners), numbers(info.draws)]);
             made.exact.push(on.bytes(&norms));
             made.close.extend([on.doubles(&dw), on.machine.download(&sums)]);
         }
@@ -170,6 +209,10 @@ fn predictors(on: &Side<'_>) -> Made {
         bytes
     });
     assert!(first.len() > 64 && first == second, "sums teach what an update teaches");
+    made.exact.extend([
+        indices.iter().flat_map(|i| i.to_le_bytes()).collect(),
+        scales.iter().flat_map(|s| s.to_le_bytes()).collect(),
+    ]);
     // SAFETY: a handle is never followed.
     check(unsafe { wtacrs_plan_destroy(plan) });
     made
@@ -201,10 +244,25 @@ fn caches(on: &Side<'_>) -> Made {
     Made { exact: vec![on.bytes(&before), on.bytes(&after), bytes], close: vec![] }
 }
 
-/// Both passes of a batched product, with guesses in the second step.
+/// Both passes of a batched product, with guesses in the second step; rows kept and saved in every way, and one side exact.
 fn products(on: &Side<'_>) -> Made {
-    let (plan, info) = product(on.context);
+    let mut made = Made::default();
+    for (packing, share) in WAYS {
+        made.extend(products_of(on, packing, share, WTACRS_BUDGET_FRACTION));
+    }
+    made.extend(products_of(on, WTACRS_PACKING_BITS8, 0.4, WTACRS_BUDGET_EXACT));
+    made
+}
+
+fn products_of(on: &Side<'_>, packing: wtacrs_packing, share: f64, left: wtacrs_budget) -> Made {
     let [batch, heads, rows, inner, columns] = PRODUCT;
+    // SAFETY: a handle is never followed.
+    let (plan, info) = product_with(on.context, |product| unsafe {
+        check(wtacrs_tensor_mul_set_shape(product, batch, heads, rows, inner, columns));
+        check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, left, share));
+        check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, share));
+        check(wtacrs_tensor_mul_set_packing(product, packing));
+    });
     let items = batch * heads;
     let (a, b, g) = (
         on.floats(items * rows * inner, 3),

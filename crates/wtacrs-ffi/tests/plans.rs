@@ -219,34 +219,61 @@ fn draws_are_those_of_core() {
 /// A row of H that is not finite: the CPU's forward pass returns it, and a GPU's leaves it in saved memory.
 #[test]
 fn the_saved_status_is_where_the_plan_reports() {
-    const ROW: usize = 17;
+    status_of_a_layer(WTACRS_PACKING_NATIVE, 0.3);
+    status_of_a_layer(WTACRS_PACKING_BITS4, 0.3);
+    status_of_a_layer(WTACRS_PACKING_BITS4, 1.0);
+}
+
+/// The first word that is not 0.
+fn first_status(bytes: &[u8]) -> u32 {
+    let mut words = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+    words.find(|&word| word != 0).unwrap_or(0)
+}
+
+fn status_of_a_layer(packing: wtacrs_packing, share: f64) {
+    const ROW: usize = 150;
     let (mut h, dz) = (whole_numbers(TOKENS * IN, 3), whole_numbers(TOKENS * OUT, 5));
     h[ROW * IN + 4] = f32::NAN;
+    h[(ROW + 30) * IN] = f32::INFINITY;
     on_each_device(|context, (device, _)| {
-        let (plan, info) = plan(context, WTACRS_SOURCE_INPUT, WTACRS_DTYPE_F32, WTACRS_PRECISION_F32);
+        // SAFETY: a handle is never followed.
+        let (plan, info) = plan_with(context, |layer| unsafe {
+            check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
+            check(wtacrs_layer_set_source(layer, WTACRS_SOURCE_INPUT, 0.0));
+            check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_layer_set_packing(layer, packing));
+        });
         let mut saved = Memory::filled(info.saved_bytes, 0xff);
         let bytes = info.forward_scratch_bytes.max(info.backward_scratch_bytes);
         let (kept, mut scratch, none) = (saved.at(), Memory::filled(bytes, 0xff), null_mut());
         let (work, x, y) = (scratch.at(), h.as_ptr().cast(), dz.as_ptr().cast());
-        let (mut dw, mut rows) = (vec![9_f32; IN * OUT], 9);
+        let mut dw = vec![9_f32; IN * OUT];
         // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
         let status = unsafe { wtacrs_plan_forward(plan, x, IN, 1, 2, null(), kept, saved.bytes, work, bytes, none) };
         if device == 1 {
-            assert_eq!((status, info.saved_status_offset), (WTACRS_STATUS_INVALID_WEIGHTS, usize::MAX));
+            assert_eq!(status, WTACRS_STATUS_INVALID_WEIGHTS);
+            assert_eq!((info.saved_status_offset, info.saved_status_words), (usize::MAX, 0));
+            assert!(last_error().contains(&format!(" {ROW} ")), "{}", last_error());
             assert!(saved.contents().iter().all(|&byte| byte == 0xff), "nothing is saved");
         } else {
             check(status);
-            let word = saved.contents()[info.saved_status_offset..].first_chunk().map(|word| u32::from_le_bytes(*word));
-            assert_eq!(word, Some(ROW as u32 + 1));
-            let (to, counts) = (dw.as_mut_ptr().cast(), selection(none.cast(), none.cast(), 0, &mut rows, none.cast()));
+            let contents = saved.contents();
+            let words = &contents[info.saved_status_offset..][..4 * info.saved_status_words];
+            assert_eq!(first_status(words), ROW as u32 + 1);
+            assert!(share == 1.0 || words.len() == 4, "{words:?}");
+            let is_refused = || {
+                let mut rows = 9;
+                let counts = selection(none.cast(), none.cast(), 0, &mut rows, none.cast());
+                // SAFETY: as above.
+                let found = unsafe { wtacrs_plan_saved_selection(plan, kept, saved.bytes, &counts) };
+                assert_eq!((found, rows), (WTACRS_STATUS_INVALID_WEIGHTS, 9));
+                assert!(last_error().contains(&format!("row {ROW} ")), "{}", last_error());
+            };
+            is_refused();
+            let to = dw.as_mut_ptr().cast();
             // SAFETY: as above.
-            unsafe {
-                check(wtacrs_plan_backward(plan, kept, saved.bytes, y, OUT, to, OUT, null(), work, bytes, none));
-                let found = wtacrs_plan_saved_selection(plan, kept, saved.bytes, &counts);
-                assert_eq!(found, WTACRS_STATUS_INVALID_WEIGHTS);
-            }
-            assert!(last_error().contains(&format!("row {ROW} ")), "{}", last_error());
-            assert_eq!(rows, 9);
+            check(unsafe { wtacrs_plan_backward(plan, kept, saved.bytes, y, OUT, to, OUT, null(), work, bytes, none) });
+            is_refused();
             assert!(dw.iter().all(|&sum| sum == 0.0), "a gradient of nothing");
         }
         // SAFETY: a handle is never followed.
@@ -257,6 +284,12 @@ fn the_saved_status_is_where_the_plan_reports() {
 /// A batched product has a status for each of its matrices, on either side.
 #[test]
 fn the_saved_statuses_of_a_product_are_where_its_plan_reports() {
+    statuses_of_a_product(WTACRS_PACKING_NATIVE, 0.4);
+    statuses_of_a_product(WTACRS_PACKING_BITS4, 0.4);
+    statuses_of_a_product(WTACRS_PACKING_BITS4, 1.0);
+}
+
+fn statuses_of_a_product(packing: wtacrs_packing, share: f64) {
     let [batch, heads, rows, inner, columns] = PRODUCT;
     let items = batch * heads;
     let (bad_row, bad_column, row, column) = (1, 4, 5, 11);
@@ -267,7 +300,13 @@ fn the_saved_statuses_of_a_product_are_where_its_plan_reports() {
     b[(bad_column * columns + column) * inner] = f32::NAN;
     let (from_a, from_b) = (a.as_mut_ptr(), b.as_mut_ptr());
     on_each_device(|context, device| {
-        let (plan, info) = product(context);
+        // SAFETY: a handle is never followed.
+        let (plan, info) = product_with(context, |product| unsafe {
+            check(wtacrs_tensor_mul_set_shape(product, batch, heads, rows, inner, columns));
+            check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_tensor_mul_set_packing(product, packing));
+        });
         let strides = [heads * columns * inner, columns * inner, 1, inner];
         let a = Floats::new(device, from_a, &[batch, heads, rows, inner], None);
         let b = Floats::new(device, from_b, &[batch, heads, inner, columns], Some(&strides));
@@ -279,15 +318,17 @@ fn the_saved_statuses_of_a_product_are_where_its_plan_reports() {
             let (a, b, none) = (a.pointer(), b.pointer(), null_mut());
             wtacrs_tensor_mul_plan_forward_dl(plan, a, b, 1, 2, null(), kept, saved.bytes, work, bytes, none)
         };
-        let offsets = [info.left_status_offset, info.right_status_offset];
+        let places =
+            [(info.left_status_offset, info.left_status_words), (info.right_status_offset, info.right_status_words)];
         if device.0 == 1 {
-            assert_eq!((status, offsets), (WTACRS_STATUS_INVALID_WEIGHTS, [usize::MAX; 2]));
+            assert_eq!((status, places), (WTACRS_STATUS_INVALID_WEIGHTS, [(usize::MAX, 0); 2]));
         } else {
             check(status);
             let contents = saved.contents();
-            let words = offsets.map(|offset| -> Vec<u32> {
-                let words = contents[offset..].as_chunks().0.iter().take(items);
-                words.map(|word| u32::from_le_bytes(*word)).collect()
+            let words = places.map(|(offset, words)| -> Vec<u32> {
+                assert!(share == 1.0 || words == 1, "{words}");
+                let of_items = contents[offset..].chunks_exact(4 * words).take(items);
+                of_items.map(first_status).collect()
             });
             let mut expected = [vec![0; items], vec![0; items]];
             // dA sums over the columns of B, and dB over the rows of A.

@@ -22,10 +22,11 @@ pub struct wtacrs_forward_options {
     pub size: usize,
     /// [in] Norms of dZ, one for each token. WTACRS_SOURCE_NORMS and WTACRS_SOURCE_CACHED (negative: unknown) require it.
     /// For WTACRS_SOURCE_PREDICTED cached norms (negative: unknown) are optional: they move the predictor's guesses as far
-    /// as it has learned to trust them. For WTACRS_SOURCE_INPUT it must be NULL.
+    /// as it has learned to trust them. For WTACRS_SOURCE_INPUT it must be NULL. A plan that packs all rows does not read
+    /// it, and requires none.
     pub guess: *const f32,
     /// [in] The layer's predictor, which this call only reads. WTACRS_SOURCE_PREDICTED requires it; for other sources it
-    /// must be NULL.
+    /// must be NULL. A plan that packs all rows does not read it, and requires none.
     pub predictor: *const wtacrs_norm_predictor,
 }
 
@@ -62,8 +63,8 @@ impl Default for wtacrs_backward_options {
 unsafe impl SizedStruct for wtacrs_backward_options {}
 
 /// The forward pass: chooses rows of H, and writes them to `saved` with their indices and scales. One pass is enough for
-/// layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H and budget read each other's
-/// saved memory.
+/// layers that read the same H (Q, K and V): plans of equal tokens, in_features, dtype of H, budget and packing read each
+/// other's saved memory.
 ///
 /// h         [in] tokens x in_features, of the plan's dtype, `h_leading` >= in_features elements from row to row
 /// seed, offset  where the randomness begins; see `draws` in wtacrs_plan_info
@@ -76,13 +77,14 @@ unsafe impl SizedStruct for wtacrs_backward_options {}
 /// The same weights, budget, design, seed and offset give the same rows and scales on every machine and for every number
 /// of threads.
 ///
-/// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched; nothing is allocated,
-/// copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
+/// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched, or one if all rows are
+/// packed; nothing is allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
 /// wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here: see
-/// wtacrs_plan_info. Rows are saved times their scales, rounded once more (the CPU saves them as they are); the backward
-/// pass of either device reads its own. The elements of a row of H must lie side by side.
+/// wtacrs_plan_info. Native rows are saved times their scales, rounded once more (the CPU saves them as they are); the
+/// backward pass of either device reads its own. The elements of a row of H must lie side by side.
 ///
-/// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite;
+/// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite (where all rows are
+/// packed, the first row of H with an element that is not finite in f32);
 /// _SHAPE_MISMATCH for another layer's predictor, _DEVICE_MISMATCH for another device's; _INVALID_ARGUMENT,
 /// _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
 #[unsafe(no_mangle)]
@@ -150,7 +152,7 @@ unsafe fn forward(
     let options = unsafe { options::read(options, "the forward options") }?;
     let sizes = plan.sizes();
     let (saved, scratch) = memory.check(sizes.saved, sizes.forward, plan.device.alignment())?;
-    // Where all rows are packed, a guess is allowed and not read.
+    // Where all rows are packed, what would guess is checked, and not read.
     let is_optional = plan.layer.keeps_all();
     let guess = if is_optional && options.guess.is_null() { None } else { plan.guess(options.guess)? };
     let predictor = match plan.layer.source {
@@ -165,6 +167,7 @@ unsafe fn forward(
     let inputs = regions([Some(h.region()), guess.as_ref().map(Array::region)]);
     check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
     let stream = memory.stream;
+    let (guess, predictor) = if is_optional { (None, None) } else { (guess, predictor) };
     // SAFETY: checked; the caller has the rest.
     unsafe { plan.calls.forward(Forward { h, guess, predictor, randomness, saved, scratch, stream }) }
 }
@@ -178,7 +181,7 @@ unsafe fn forward(
 /// scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
 /// stream    as in wtacrs_plan_forward
 ///
-/// On CUDA at most three kernels are launched, of which one reads dZ once for its norms and the bias gradient together,
+/// On CUDA at most three kernels are launched, or four for packed rows, of which one reads dZ once for its norms and the bias gradient together,
 /// and the call can be captured. `saved` is not checked there: a forward pass must have written it earlier on this stream,
 /// or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for as well.
 ///
@@ -280,7 +283,8 @@ unsafe fn backward(
 }
 
 /// Estimates the product of X^T (in_features x tokens) and Y (tokens x out_features) in one call: X in the place of H and Y
-/// in that of dZ, both whole, so that the weights are exact whatever the plan's source.
+/// in that of dZ, both whole, so that the weights are exact whatever the plan's source. Nothing is kept from one pass to
+/// another, so rows are not packed, whatever the plan's packing.
 ///
 /// x, y      [in] as H and dZ in wtacrs_plan_forward and wtacrs_plan_backward
 /// out       [out] in_features x out_features, of dW's dtype
@@ -365,7 +369,8 @@ unsafe fn estimate(
 /// Reads the selection in saved memory back.
 ///
 /// saved     [in] what a forward pass of such a plan wrote
-/// selection [out] in the host's memory: `*kept` ascending indices with their scales, of which `*winners` were certain.
+/// selection [out] in the host's memory: `*kept` ascending indices with their scales, of which `*winners` were certain (if
+///           all rows are packed, every index with the scale 1, though none is saved).
 ///           `indices` and `scales` have room for `capacity` entries, or are NULL with `capacity` 0 to ask for the counts
 ///           alone; `kept` and `winners` may be NULL.
 ///

@@ -6,7 +6,7 @@ use crate::arguments::options::{self, SizedStruct};
 use crate::arguments::{Array, Block, Place, Source};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, Registry, guard};
-use crate::device::{Device, LinearDescription, LinearPlan, LinearSizes};
+use crate::device::{Device, LinearDescription, LinearPlan, LinearSizes, StatusWords};
 use core::ffi::c_void;
 use std::sync::Arc;
 
@@ -94,12 +94,15 @@ pub struct wtacrs_plan_info {
     pub backward_scratch_bytes: usize,
     /// Scratch memory of wtacrs_plan_estimate.
     pub estimate_scratch_bytes: usize,
-    /// Scratch memory of wtacrs_plan_weight_gradient.
+    /// Scratch memory of wtacrs_plan_weight_gradient; 0 for a plan with packed rows, which that call refuses.
     pub weight_gradient_scratch_bytes: usize,
     /// Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
     /// first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
     /// of zeros (or adds nothing). SIZE_MAX on the CPU, where the forward pass itself returns the failure.
     pub saved_status_offset: usize,
+    /// How many such words there are, one behind another: 1, or more if all rows are packed. The status is the first that is
+    /// not 0. 0 on the CPU.
+    pub saved_status_words: usize,
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
@@ -147,6 +150,7 @@ pub unsafe extern "C" fn wtacrs_plan_get_info(plan: *const wtacrs_plan, info: *m
     guard("wtacrs_plan_get_info", || {
         let plan = self::plan(plan)?;
         let (layer, sizes) = (&plan.layer, plan.sizes());
+        let (saved_status_offset, saved_status_words) = StatusWords::reported(sizes.status);
         let found = wtacrs_plan_info {
             size: 0,
             budget_rows: layer.budget.get(),
@@ -158,7 +162,8 @@ pub unsafe extern "C" fn wtacrs_plan_get_info(plan: *const wtacrs_plan, info: *m
             backward_scratch_bytes: sizes.backward,
             estimate_scratch_bytes: sizes.estimate,
             weight_gradient_scratch_bytes: sizes.weight_gradient,
-            saved_status_offset: sizes.status_offset.unwrap_or(usize::MAX),
+            saved_status_offset,
+            saved_status_words,
         };
         // SAFETY: as documented.
         unsafe { options::write(info, "info", found) }

@@ -126,10 +126,12 @@ pub unsafe extern "C" fn wtacrs_plan_weights(
 ///
 /// The same bits on every machine.
 ///
+/// A plan that packs all rows chooses nothing: WTACRS_STATUS_UNSUPPORTED.
+///
 /// On CUDA all arrays are the GPU's, `winners` too, and `kept` must not be NULL. The upper half of `*kept` is 0, or 1 + the
 /// index of the first norm that is negative or not finite; the lower half is then 0.
 ///
-/// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL.
+/// Errors: as for wtacrs_plan_weights; also WTACRS_STATUS_BUFFER_TOO_SMALL, _UNSUPPORTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_select(
     plan: *const wtacrs_plan,
@@ -145,6 +147,10 @@ pub unsafe extern "C" fn wtacrs_plan_select(
 ) -> wtacrs_status {
     guard("wtacrs_plan_select", || {
         let plan = self::plan(plan)?;
+        if plan.layer.keeps_all() && plan.layer.tokens > 0 {
+            let message = "wtacrs_plan_select chooses rows, and the plan packs all of them (wtacrs_layer_set_packing)";
+            return Err(Failure::new(WTACRS_STATUS_UNSUPPORTED, message));
+        }
         // SAFETY: as documented.
         let selection = unsafe { SelectionArrays::written(&plan, selection) }?;
         let scratch = plan.scratch(scratch, scratch_bytes, plan.sizes().forward)?;

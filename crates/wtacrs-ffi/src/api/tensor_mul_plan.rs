@@ -8,7 +8,7 @@ use crate::arguments::{
 };
 use crate::boundary::status::*;
 use crate::boundary::{Outcome, Registry, guard};
-use crate::device::{Device, TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan};
+use crate::device::{Device, StatusWords, TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan};
 use core::ffi::c_void;
 use core::ptr;
 use std::sync::Arc;
@@ -69,11 +69,15 @@ pub struct wtacrs_tensor_mul_plan_info {
     pub forward_scratch_bytes: usize,
     /// Scratch memory of the backward pass.
     pub backward_scratch_bytes: usize,
-    /// Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: batch x heads 32-bit words,
-    /// each as in wtacrs_plan_info. SIZE_MAX on the CPU.
+    /// Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: for each (batch, head) as many
+    /// 32-bit words as left_status_words and right_status_words say, as in wtacrs_plan_info. SIZE_MAX on the CPU.
     pub left_status_offset: usize,
     /// See left_status_offset.
     pub right_status_offset: usize,
+    /// Words of the status of each (batch, head): see saved_status_words in wtacrs_plan_info.
+    pub left_status_words: usize,
+    /// See left_status_words.
+    pub right_status_words: usize,
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
@@ -169,7 +173,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_get_info(
     guard("wtacrs_tensor_mul_plan_get_info", || {
         let plan = self::plan(plan)?;
         let (product, sizes) = (&plan.product, plan.calls.sizes());
-        let status = |side| plan.calls.status_offset(side).unwrap_or(usize::MAX);
+        let status = |side| StatusWords::reported(plan.calls.status(side));
+        let ((left_status_offset, left_status_words), (right_status_offset, right_status_words)) =
+            (status(Side::Left), status(Side::Right));
         let found = wtacrs_tensor_mul_plan_info {
             size: 0,
             draws: product.product.draws(product.rows, product.columns)?,
@@ -179,8 +185,10 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_get_info(
             exact_bytes: product.items() * (product.rows + product.columns) * product.inner * product.operands.bytes(),
             forward_scratch_bytes: sizes.forward,
             backward_scratch_bytes: sizes.backward,
-            left_status_offset: status(Side::Left),
-            right_status_offset: status(Side::Right),
+            left_status_offset,
+            right_status_offset,
+            left_status_words,
+            right_status_words,
         };
         // SAFETY: as documented.
         unsafe { options::write(info, "info", found) }
@@ -196,7 +204,7 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_get_info(
 /// saved     [out] `saved_bytes` >= the size in wtacrs_tensor_mul_plan_info, aligned as it says
 /// scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
 ///
-/// On CUDA six kernels are launched. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
+/// On CUDA six kernels are launched, of a side that packs all of its pairs one in the place of three. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
 /// the transpose of a columns x inner matrix to wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED
 /// unless inner is 1.
 ///

@@ -15,10 +15,10 @@ use wtacrs_core::{Weights, theory};
 /// pair_norms  [in, optional] exact products |H_i| |dZ_i|, one for each token; `squared_error` requires them
 /// threshold [out, optional] pairs of at least this weight are winners, kept always; 0 if every pair of positive weight is
 /// winners   [out, optional] how many those are, by weights, whatever the plan's design
-/// expected_rows  [out, optional] how many distinct rows the plan's design keeps on average
+/// expected_rows  [out, optional] how many distinct rows the plan's design keeps on average; all, if all are packed
 /// squared_error  [out, optional] the sum over the tail of (1/p_i - 1) pair_norms_i^2, p_i the probabilities with which
 ///           WTACRS_DESIGN_WTA_PIVOTAL keeps a pair: the expected squared Frobenius error if every pair of the tail were
-///           drawn on its own, the yardstick by which sources of weights are compared
+///           drawn on its own, the yardstick by which sources of weights are compared; without the noise of packed rows
 ///
 /// Errors: WTACRS_STATUS_INVALID_WEIGHTS, _OVERLAP, _NULL_POINTER (also for `squared_error` without `pair_norms`),
 /// _INVALID_HANDLE, _MISALIGNED.
@@ -96,11 +96,16 @@ fn expected_rows_of(plan: &Plan, weights: &Weights) -> f64 {
 ///
 /// Pairs of weight zero, which every design but WTACRS_DESIGN_UNIFORM leaves out, add their |sum of C_i|^2.
 ///
+/// Packed rows add the sum of v_i |dZ_i|^2 s_i, with v_i the variance of row i as it is read back and s_i the mean square of
+/// its scale: 1/pi_i of a row that is kept once, and at most 1 more of one that is drawn with replacement. v_i is that of
+/// one pass's random signs, and other passes' are near it. If all rows are packed, that is the whole error, and weights
+/// have no part in it.
+///
 /// h, dz     [in] as in wtacrs_plan_forward and wtacrs_plan_backward
 /// weights   [in, optional] one number for each token, as from wtacrs_plan_weights; without them the exact ones, norms of H
 ///           times norms of dZ
 /// squared_error  [out, optional] the mean, or an upper bound
-/// exact     [out, optional] 1 for the mean, 0 for an upper bound
+/// exact     [out, optional] 1 for the mean, 0 for an upper bound or where rows are packed
 /// squared_norm  [out, optional] |dW|^2, so that sqrt(*squared_error / *squared_norm) is the relative error
 ///
 /// All in doubles, without the rounding of dW's dtype. For inspection, not for every step, and for plans of the CPU: the

@@ -123,7 +123,7 @@ impl LinearPlan for CpuLinear {
             estimate: self.estimate_scratch,
             // The caller's rows are native: see the entry point.
             weight_gradient: if self.layer.linear.packing.is_packed() { 0 } else { self.backward_scratch },
-            status_offset: None,
+            status: None,
         }
     }
 

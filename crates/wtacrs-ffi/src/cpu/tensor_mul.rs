@@ -9,7 +9,7 @@ use crate::arguments::{Number, Tensor, known_norms, with_element, with_elements}
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
 use crate::device::{
-    TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan, TensorMulSizes, budget_of,
+    StatusWords, TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan, TensorMulSizes, budget_of,
 };
 use ndarray::ArrayView2;
 use rayon::prelude::*;
@@ -91,7 +91,7 @@ impl TensorMulPlan for CpuTensorMul {
         TensorMulSizes { saved: self.saved_bytes, forward: 0, backward: self.task_scratch * self.tasks() }
     }
 
-    fn status_offset(&self, _side: Side) -> Option<usize> {
+    fn status(&self, _side: Side) -> Option<StatusWords> {
         None
     }
 

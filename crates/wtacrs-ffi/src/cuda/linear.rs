@@ -1,24 +1,24 @@
 //! A linear layer's passes and single steps on a GPU.
 
 use super::gpu::Gpu;
-use super::matrices::{bytes, check_packing, data_type, matrix, memory, strides};
+use super::matrices::{bytes, data_type, matrix, memory, strides};
 use super::norm_predictor::{CudaNormPredictor, SavedByCuda};
 use crate::arguments::{Array, Source, Stream, Tensor};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
 use crate::device::{
     Backward, Estimate, ExpectedError, Forward, Gather, GivenNorms, LinearDescription, LinearPlan, LinearSizes, Select,
-    SelectionArrays, WeightGradient,
+    SelectionArrays, StatusWords, WeightGradient,
 };
 use core::any::Any;
 use core::ptr;
 use std::sync::Arc;
 use wtacrs_core::guesses::PredictorSettings;
-use wtacrs_core::product::Update;
+use wtacrs_core::product::{Packing, Update};
 use wtacrs_core::{Keep, Randomness, Selection};
 use wtacrs_kernels::plan::{
     self as launches, BackwardBuffers, DeviceRandomness, ForwardBuffers, GatherBuffers, GradientBuffers, Layout,
-    LinearSettings, Memory, Part, SelectBuffers, WeightSource, launch_row_norms,
+    LinearSettings, Memory, Part, SavedParts, SelectBuffers, WeightSource, launch_row_norms,
 };
 
 /// A layer's launches.
@@ -45,10 +45,10 @@ struct EstimateParts {
 impl CudaLinear {
     pub(super) fn new(gpu: &Arc<Gpu>, layer: &LinearDescription) -> Outcome<Self> {
         let &LinearDescription { tokens, in_features, out_features, budget, .. } = layer;
-        check_packing(layer.linear.packing)?;
         let keep = if tokens == 0 { Keep::Fraction(1.0) } else { Keep::Rows(budget.get()) };
         let mut settings = LinearSettings::new(tokens, in_features, out_features, keep);
         settings.design = layer.linear.design;
+        settings.packing = layer.linear.packing;
         settings.weights = match layer.source {
             Source::Input => WeightSource::Input,
             Source::Norms => WeightSource::Norms,
@@ -63,6 +63,7 @@ impl CudaLinear {
         settings.bias_gradient = true;
         let mut exact = settings.clone();
         exact.weights = WeightSource::Norms;
+        exact.packing = Packing::Native;
         exact.bias_gradient = false;
         let linear = launches::LinearPlan::new(settings, gpu.properties())?;
         let exact = launches::LinearPlan::new(exact, gpu.properties())?;
@@ -79,8 +80,13 @@ impl CudaLinear {
             forward: bytes(linear.forward_scratch_bytes())?,
             backward: bytes(linear.backward_scratch_bytes())?,
             estimate: bytes(layout.bytes())?,
-            weight_gradient: bytes(linear.gradient_scratch_bytes()?)?,
-            status_offset: Some(linear.saved().status.offset as usize),
+            // The caller's rows are native: see the entry point.
+            weight_gradient: if layer.linear.packing.is_packed() {
+                0
+            } else {
+                bytes(linear.gradient_scratch_bytes()?)?
+            },
+            status: Some(status_words(linear.saved())),
         };
         Ok(Self { layer: *layer, plan: SavedByCuda { gpu: Arc::clone(gpu), linear }, exact, estimate, sizes })
     }
@@ -88,6 +94,11 @@ impl CudaLinear {
     fn randomness(&self, start: Randomness) -> DeviceRandomness {
         DeviceRandomness { start, further_offset: self.layer.further_offset.as_ptr() }
     }
+}
+
+/// Where the status of a plan's rows lies.
+pub(super) fn status_words(saved: &SavedParts) -> StatusWords {
+    StatusWords { offset: saved.status.offset as usize, words: saved.status_words as usize }
 }
 
 /// A pointer to an array that may be missing.
@@ -189,14 +200,25 @@ impl LinearPlan for CudaLinear {
             unsafe { self.plan.gpu.download(saved.as_ptr().wrapping_add(part.offset as usize), &mut bytes) }?;
             Ok(bytes)
         };
-        let word = |part: Part| Ok::<_, Failure>(words::<4>(&read(part, 4)?).map(u32::from_le_bytes).sum::<u32>());
-        let status = word(parts.status)?;
+        let numbers = |part: Part, len: usize| -> Outcome<Vec<u32>> {
+            Ok(words::<4>(&read(part, 4 * len)?).map(u32::from_le_bytes).collect())
+        };
+        let keeps_all = self.plan.linear.keeps_all();
+        let status: u32 = parts.statuses(&numbers(parts.status, parts.status_words as usize)?).iter().sum();
         if status != 0 && status as usize <= self.layer.tokens {
-            let message = format!("the norm of row {} of H, or its guess, is negative or not finite", status - 1);
-            return Err(Failure::new(WTACRS_STATUS_INVALID_WEIGHTS, message));
+            let row = status as usize - 1;
+            let message = match keeps_all {
+                true => format!("row {row} of H has an element that is not finite"),
+                false => format!("the norm of row {row} of H, or its guess, is negative or not finite"),
+            };
+            return Err(Failure::new(WTACRS_STATUS_INVALID_WEIGHTS, message).at(Some(row)));
         }
         let corrupted = |what: String| Failure::new(WTACRS_STATUS_CORRUPTED, format!("the saved memory {what}"));
-        let count = word(parts.count)? as usize;
+        if keeps_all && status == 0 {
+            // The tokens are below 2^32.
+            return Ok(Selection::everything(self.layer.tokens as u32));
+        }
+        let count = if keeps_all { 0 } else { numbers(parts.count, 1)?.iter().sum::<u32>() as usize };
         if status != 0 || count > self.layer.budget.get() {
             return Err(corrupted("was not written by a forward pass of such a plan".to_owned()));
         }

@@ -3,7 +3,6 @@
 use crate::arguments::{Array, Dtype, Tensor};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
-use wtacrs_core::product::Packing;
 use wtacrs_kernels::plan::{DataType, Matrix, Memory, Strides};
 
 /// A dtype that kernels have.
@@ -13,15 +12,6 @@ pub(super) fn data_type(dtype: Dtype) -> Outcome<DataType> {
         Dtype::F16 => Ok(DataType::F16),
         Dtype::Bf16 => Ok(DataType::Bf16),
         Dtype::F64 => Err(unsupported("no kernel takes WTACRS_F64: it is for references on the CPU")),
-    }
-}
-
-/// Refuses packed rows, for which launch plans have no kernels yet.
-pub(super) fn check_packing(packing: Packing) -> Outcome {
-    if packing.is_packed() {
-        Err(unsupported("rows cannot be packed yet: leave WTACRS_PACKING_NATIVE"))
-    } else {
-        Ok(())
     }
 }
 

@@ -1,10 +1,13 @@
 //! A batched product's passes on a GPU.
 
 use super::gpu::Gpu;
-use super::matrices::{bytes, check_packing, data_type, memory, unsupported};
+use super::linear::status_words;
+use super::matrices::{bytes, data_type, memory, unsupported};
 use crate::arguments::{Array, Tensor};
 use crate::boundary::{Failure, Outcome};
-use crate::device::{TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan, TensorMulSizes};
+use crate::device::{
+    StatusWords, TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan, TensorMulSizes,
+};
 use core::num::NonZeroU32;
 use core::ptr;
 use std::sync::Arc;
@@ -30,7 +33,6 @@ pub(super) struct CudaTensorMul {
 impl CudaTensorMul {
     pub(super) fn new(gpu: &Arc<Gpu>, description: &TensorMulDescription) -> Outcome<Self> {
         let &TensorMulDescription { batch, heads, rows, inner, columns, product, operands, gradient, .. } = description;
-        check_packing(product.packing)?;
         let mut settings = MatmulSettings::new([batch, heads, rows, inner, columns]);
         settings.design = product.design;
         settings.input = data_type(operands)?;
@@ -72,12 +74,15 @@ impl TensorMulPlan for CudaTensorMul {
         self.sizes
     }
 
-    fn status_offset(&self, side: Side) -> Option<usize> {
-        let offset = match side {
-            Side::Left => self.saved[0].status.offset,
-            Side::Right => self.saved[0].bytes + self.saved[1].status.offset,
-        };
-        Some(offset as usize)
+    fn status(&self, side: Side) -> Option<StatusWords> {
+        let [left, right] = &self.saved;
+        Some(match side {
+            Side::Left => status_words(left),
+            Side::Right => {
+                let StatusWords { offset, words } = status_words(right);
+                StatusWords { offset: left.bytes as usize + offset, words }
+            }
+        })
     }
 
     unsafe fn forward(&self, call: TensorMulForward) -> Outcome {
@@ -153,6 +158,7 @@ fn of_side(settings: &MatmulSettings, product: &TensorMul, side: Side, is_guesse
         Side::Right => (None, Some(keep)),
     };
     let mut settings = settings.clone();
+    settings.packing = product.packing_of(side);
     (settings.left, settings.right, settings.design, settings.weights) = (left, right, design, weights);
     settings
 }

@@ -94,7 +94,22 @@ pub(crate) struct LinearSizes {
     pub(crate) estimate: usize,
     pub(crate) weight_gradient: usize,
     /// Where in saved memory a forward pass leaves the index of an invalid row, if it does.
-    pub(crate) status_offset: Option<usize>,
+    pub(crate) status: Option<StatusWords>,
+}
+
+/// Words of saved memory of which the first that is not 0 is 1 + the index of an invalid row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StatusWords {
+    pub(crate) offset: usize,
+    /// How many each item has.
+    pub(crate) words: usize,
+}
+
+impl StatusWords {
+    /// As the interface reports them: where they begin, and how many there are.
+    pub(crate) fn reported(status: Option<Self>) -> (usize, usize) {
+        status.map_or((usize::MAX, 0), |status| (status.offset, status.words))
+    }
 }
 
 /// A linear layer's passes and single steps on one device.

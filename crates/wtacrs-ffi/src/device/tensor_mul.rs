@@ -1,5 +1,6 @@
 //! A batched product's plan on a device, and what its calls work on.
 
+use super::linear::StatusWords;
 use crate::arguments::{Array, Stream, Tensor};
 use crate::boundary::Outcome;
 use core::fmt::Debug;
@@ -47,7 +48,7 @@ pub(crate) trait TensorMulPlan: Debug + Send + Sync {
     fn sizes(&self) -> TensorMulSizes;
 
     /// Where in saved memory a forward pass leaves the indices of a side's invalid rows, if it does.
-    fn status_offset(&self, side: Side) -> Option<usize>;
+    fn status(&self, side: Side) -> Option<StatusWords>;
 
     /// # Safety
     ///

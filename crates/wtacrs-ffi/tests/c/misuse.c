@@ -109,6 +109,12 @@ static void descriptions(void) {
   EXPECT(NULL_POINTER, wtacrs_layer_set_precision(NULL, WTACRS_PRECISION_TF32));
   EXPECT(OK, wtacrs_layer_set_precision(layer, WTACRS_PRECISION_TF32));
   EXPECT(OK, wtacrs_layer_set_precision(layer, WTACRS_PRECISION_F32));
+  EXPECT_WORDS(INVALID_ENUM, "packing is 4: it must lie between 0 and 3", wtacrs_layer_set_packing(layer, 4));
+  EXPECT_WORDS(INVALID_ENUM, "packing is -1", wtacrs_layer_set_packing(layer, -1));
+  EXPECT(NULL_POINTER, wtacrs_layer_set_packing(NULL, WTACRS_PACKING_BITS4));
+  EXPECT(INVALID_HANDLE, wtacrs_layer_set_packing((wtacrs_layer *)context, WTACRS_PACKING_BITS4));
+  EXPECT(OK, wtacrs_layer_set_packing(layer, WTACRS_PACKING_BITS4));
+  EXPECT(OK, wtacrs_layer_set_packing(layer, WTACRS_PACKING_NATIVE));
   EXPECT(MISALIGNED, wtacrs_layer_set_further_offset(layer, shifted(scratch, 4)));
   EXPECT(OK, wtacrs_layer_set_budget(layer, WTACRS_BUDGET_ROWS, TOKENS + 1));
   EXPECT(INVALID_BUDGET, wtacrs_plan_create(context, layer, &made)); /* k > n */
@@ -571,6 +577,9 @@ static void batched(void) {
   EXPECT(SIZE_OVERFLOW, wtacrs_tensor_mul_set_shape(t, 1 << 20, 1 << 10, 1 << 20, 1 << 20, 1));
   EXPECT(OK, wtacrs_tensor_mul_set_shape(t, 1, 2, 16, 4, 12));
   EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_precision(t, 2));
+  EXPECT_WORDS(INVALID_ENUM, "packing is 4", wtacrs_tensor_mul_set_packing(t, 4));
+  EXPECT(NULL_POINTER, wtacrs_tensor_mul_set_packing(NULL, WTACRS_PACKING_BITS4));
+  EXPECT(INVALID_HANDLE, wtacrs_tensor_mul_set_packing((wtacrs_tensor_mul *)plan, WTACRS_PACKING_BITS4));
   EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_design(t, 6));
   EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_dtypes(t, WTACRS_DTYPE_F32, 4));
   EXPECT(UNSUPPORTED, wtacrs_tensor_mul_set_dtypes(t, WTACRS_DTYPE_F64, WTACRS_DTYPE_F32));
@@ -635,6 +644,100 @@ static void batched(void) {
   REQUIRE(product_info_of(p).exact_bytes == 0);
   EXPECT(OK, wtacrs_tensor_mul_plan_destroy(p));
   EXPECT(OK, wtacrs_tensor_mul_destroy(t));
+}
+
+static wtacrs_plan *packed_plan(wtacrs_packing packing, size_t rows, wtacrs_source source) {
+  wtacrs_layer *layer = describe(TOKENS, IN, OUT, WTACRS_BUDGET_ROWS, (double)rows, source);
+  CHECK(wtacrs_layer_set_packing(layer, packing));
+  return freeze(context, layer);
+}
+
+static void packed(void) {
+  wtacrs_plan *some = packed_plan(WTACRS_PACKING_BITS4, BUDGET, WTACRS_SOURCE_INPUT);
+  wtacrs_plan *other = packed_plan(WTACRS_PACKING_BITS8, BUDGET, WTACRS_SOURCE_INPUT);
+  wtacrs_plan *all = packed_plan(WTACRS_PACKING_BITS4, TOKENS, WTACRS_SOURCE_PREDICTED);
+  wtacrs_plan *all_by_norms = packed_plan(WTACRS_PACKING_BITS4, TOKENS, WTACRS_SOURCE_NORMS);
+  const wtacrs_plan_info info = info_of(some), of_all = info_of(all);
+  REQUIRE(of_all.saved_bytes < ROOM && of_all.backward_scratch_bytes < ROOM && of_all.draws >= TOKENS);
+  const size_t n = info.saved_bytes, m = info.backward_scratch_bytes;
+  unsigned char *s = saved, *w = scratch;
+
+  /* Saved memory is of one packing. */
+  memset(s, 0, ROOM);
+  UNTOUCHED(CORRUPTED, BACKWARD(some, s, n, dz, OUT, dw, OUT, 0, norms, bias, w, m));
+  EXPECT(OK, FORWARD(some, h, IN, NULL, NULL, s, n));
+  EXPECT(OK, BACKWARD(some, s, n, dz, OUT, dw, OUT, 0, norms, bias, w, m));
+  EXPECT_WORDS(SHAPE_MISMATCH,
+               "32 pairs, 12 columns, budget 10, F32, rows packed in 4 bits; expected 32 pairs, 12 columns, budget 10, F32, "
+               "rows packed in 8 bits",
+               BACKWARD(other, s, ROOM, dz, OUT, dw, OUT, 0, norms, bias, w, ROOM));
+  EXPECT_WORDS(SHAPE_MISMATCH, "expected 32 pairs, 12 columns, budget 10, F32, native rows",
+               BACKWARD(plan, s, ROOM, dz, OUT, dw, OUT, 0, norms, bias, w, ROOM));
+  UNTOUCHED(SHAPE_MISMATCH, BACKWARD(all, s, ROOM, dz, OUT, dw, OUT, 0, norms, bias, w, ROOM));
+  UNTOUCHED(SHAPE_MISMATCH,
+            wtacrs_norm_predictor_update(predictor, plan, s, ROOM, norms, NULL, NULL));
+  for (size_t at = 0; at < 64; at++) { /* whatever byte of the header has changed */
+    s[at] ^= 1;
+    mark();
+    wtacrs_status status = BACKWARD(some, s, n, dz, OUT, dw, OUT, 0, norms, bias, w, m);
+    REQUIRE(status == WTACRS_STATUS_CORRUPTED || status == WTACRS_STATUS_VERSION_MISMATCH);
+    REQUIRE(dw[0] == 77 && norms[0] == 1 && bias[0] == 77);
+    s[at] ^= 1;
+  }
+  for (size_t at = 128; at < n; at += 3) s[at] ^= 0x5a; /* scales, grids or codes: another dW, or a scale that is refused */
+  wtacrs_status status = BACKWARD(some, s, n, dz, OUT, dw, OUT, 0, norms, bias, w, m);
+  REQUIRE(status == WTACRS_STATUS_OK || status == WTACRS_STATUS_CORRUPTED);
+
+  /* Steps with rows of the caller's are for native ones. */
+  uint64_t one = 1;
+  indices[0] = 3, scales[0] = 1;
+  const wtacrs_selection *chosen = SELECTION(indices, scales, 1, &one, NULL);
+  EXPECT_WORDS(UNSUPPORTED, "wtacrs_layer_set_packing has set 4 bits", wtacrs_plan_gather(some, h, IN, chosen, w, IN, NULL));
+  EXPECT_WORDS(UNSUPPORTED, "wtacrs_plan_weight_gradient works on native rows",
+               wtacrs_plan_weight_gradient(some, h, IN, chosen, dz, OUT, dw, OUT, 0, w, m, NULL));
+  REQUIRE(info.weight_gradient_scratch_bytes == 0);
+
+  /* All rows: nothing is guessed, but what is passed must be what it should be, and rows must be finite. */
+  memset(s, 0, ROOM);
+  EXPECT(OK, FORWARD(all, h, IN, NULL, NULL, s, of_all.saved_bytes));
+  EXPECT(OK, FORWARD(all, h, IN, norms, predictor, s, of_all.saved_bytes));
+  EXPECT(OK, FORWARD(all_by_norms, h, IN, NULL, NULL, s, of_all.saved_bytes));
+  UNTOUCHED(INVALID_HANDLE, FORWARD(all, h, IN, NULL, (wtacrs_norm_predictor *)plan, s, of_all.saved_bytes));
+  UNTOUCHED(INVALID_ARGUMENT, FORWARD(all_by_norms, h, IN, NULL, predictor, s, of_all.saved_bytes));
+  UNTOUCHED(BUFFER_TOO_SMALL, FORWARD(all, h, IN, NULL, NULL, s, of_all.saved_bytes - 1));
+  float bad[TOKENS * IN];
+  for (int i = 0; i < 2; i++) {
+    memcpy(bad, h, sizeof bad);
+    bad[21 * IN + 11] = i ? NAN : -INFINITY, bad[30 * IN] = NAN;
+    UNTOUCHED(INVALID_WEIGHTS, FORWARD(all, bad, IN, NULL, NULL, s, of_all.saved_bytes));
+    wtacrs_error_info error = {.size = sizeof error};
+    EXPECT(OK, wtacrs_last_error(NULL, 0, &error));
+    REQUIRE(error.index == 21 && strstr(error_text(), "row 21 has an element that is not finite"));
+    UNTOUCHED(INVALID_WEIGHTS, FORWARD(some, bad, IN, NULL, NULL, s, of_all.saved_bytes));
+    EXPECT(OK, wtacrs_last_error(NULL, 0, &error));
+    REQUIRE(error.index == 21);
+  }
+  EXPECT(OK, BACKWARD(all, s, of_all.saved_bytes, dz, OUT, dw, OUT, 0, norms, bias, w, of_all.backward_scratch_bytes));
+  UNTOUCHED(BUFFER_TOO_SMALL, wtacrs_plan_saved_selection(all, s, of_all.saved_bytes,
+                                                          SELECTION(indices, scales, TOKENS - 1, &kept, &winners)));
+
+  /* Of a batch the last item is refused before the first is written. */
+  wtacrs_tensor_mul *t;
+  wtacrs_tensor_mul_plan *p;
+  CHECK(wtacrs_tensor_mul_create(&t));
+  CHECK(wtacrs_tensor_mul_set_shape(t, 1, 2, 4, 3, 5));
+  CHECK(wtacrs_tensor_mul_set_packing(t, WTACRS_PACKING_BITS2));
+  CHECK(wtacrs_tensor_mul_set_budget(t, WTACRS_SIDE_LEFT, WTACRS_BUDGET_FRACTION, 1));
+  CHECK(wtacrs_tensor_mul_set_budget(t, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, 1));
+  CHECK(wtacrs_tensor_mul_plan_create(context, t, &p));
+  CHECK(wtacrs_tensor_mul_destroy(t));
+  float a[24] = {0}, b[30] = {0};
+  b[29] = INFINITY;
+  UNTOUCHED(INVALID_WEIGHTS, wtacrs_tensor_mul_plan_forward(p, a, b, 1, 0, NULL, s, ROOM, NULL, 0, NULL));
+  CHECK(wtacrs_tensor_mul_plan_destroy(p));
+
+  wtacrs_plan *plans[] = {some, other, all, all_by_norms};
+  for (int i = 0; i < 4; i++) CHECK(wtacrs_plan_destroy(plans[i]));
 }
 
 static void last_error(void) {
@@ -722,7 +825,7 @@ int main(void) {
   watch(&kept, sizeof kept), watch(&winners, sizeof winners);
 
   handles(), descriptions(), budgets(), forward(), backward(), steps(), tensors(), nothing(), caches(), predictors();
-  batched(), last_error(), threads(), panics();
+  batched(), packed(), last_error(), threads(), panics();
 
   CHECK(wtacrs_norm_predictor_destroy(predictor));
   CHECK(wtacrs_norm_predictor_destroy(wide_predictor));

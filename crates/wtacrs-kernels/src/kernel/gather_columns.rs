@@ -21,7 +21,7 @@ pub struct Args {
     pub rows: u32,
     /// Rows of `out`: the budget.
     pub kept: u32,
-    /// batch × kept indices into the columns of `x`, of which the first `count` are used.
+    /// batch × kept indices into the columns of `x`, of which the first `count` are used; null: column r is row r of `out`.
     pub indices: *const u32,
     /// batch × kept factors, or null for 1.
     pub scales: *const f64,

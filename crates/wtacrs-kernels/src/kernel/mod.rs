@@ -9,15 +9,19 @@ pub mod column_norms;
 pub mod column_sums;
 pub mod gather_columns;
 pub mod gather_gemm;
+pub mod gather_pack;
 pub mod gather_rows;
 pub mod matrix;
 pub mod norm_cache;
+pub mod packed_rows;
 pub mod predictor_update;
 pub mod row_norms;
 pub mod row_team;
 pub mod select;
 pub mod split_reduce;
 pub mod team;
+pub mod turn_back;
+pub mod unpack_rows;
 
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use self::body::{ANY, Bf16, F16, F32, Full, Half, RAGGED, Tf32, WHOLE};
@@ -100,6 +104,18 @@ kernels! {
     gather_rows_f16 GATHER_ROWS_F16 [256] = body::gather_rows::gather_rows::<F16>, gather_rows::Args;
     /// [`gather_rows`] of bf16.
     gather_rows_bf16 GATHER_ROWS_BF16 [256] = body::gather_rows::gather_rows::<Bf16>, gather_rows::Args;
+    /// [`gather_pack`] of f32.
+    gather_pack_f32 GATHER_PACK_F32 [256] = body::gather_pack::gather_pack::<F32>, gather_pack::Args;
+    /// [`gather_pack`] of f16.
+    gather_pack_f16 GATHER_PACK_F16 [256] = body::gather_pack::gather_pack::<F16>, gather_pack::Args;
+    /// [`gather_pack`] of bf16.
+    gather_pack_bf16 GATHER_PACK_BF16 [256] = body::gather_pack::gather_pack::<Bf16>, gather_pack::Args;
+    /// [`unpack_rows`] to f32.
+    unpack_rows_f32 UNPACK_ROWS_F32 [256] = body::unpack_rows::unpack_rows::<F32>, unpack_rows::Args;
+    /// [`unpack_rows`] to f16.
+    unpack_rows_f16 UNPACK_ROWS_F16 [256] = body::unpack_rows::unpack_rows::<F16>, unpack_rows::Args;
+    /// [`unpack_rows`] to bf16.
+    unpack_rows_bf16 UNPACK_ROWS_BF16 [256] = body::unpack_rows::unpack_rows::<Bf16>, unpack_rows::Args;
     /// The first launch of [`predictor_update`], for rows of f32.
     predictor_features_f32 PREDICTOR_FEATURES_F32 [256] =
         body::predictor_update::predictor_features::<F32>, predictor_update::Args;
@@ -109,6 +125,9 @@ kernels! {
     /// The first launch of [`predictor_update`], for rows of bf16.
     predictor_features_bf16 PREDICTOR_FEATURES_BF16 [256] =
         body::predictor_update::predictor_features::<Bf16>, predictor_update::Args;
+    /// The first launch of [`predictor_update`], for packed rows.
+    predictor_features_packed PREDICTOR_FEATURES_PACKED [256] =
+        body::predictor_update::predictor_features_packed, predictor_update::PackedArgs;
     /// The second launch of [`predictor_update`].
     predictor_sums PREDICTOR_SUMS [64] = body::predictor_update::predictor_sums, predictor_update::Args;
     /// The third launch of [`predictor_update`].
@@ -183,6 +202,10 @@ kernels! {
     split_reduce SPLIT_REDUCE [256] = body::split_reduce::split_reduce, split_reduce::Args;
     /// [`split_reduce`] beside the second launch of [`column_sums`].
     split_reduce_sums SPLIT_REDUCE_SUMS [256] = body::split_reduce::split_reduce_sums, split_reduce::SumsArgs;
+    /// [`turn_back`] of groups of rows.
+    turn_back_down TURN_BACK_DOWN [256] = body::turn_back::turn_back_down, turn_back::DownArgs;
+    /// [`turn_back`] of groups of columns.
+    turn_back_along TURN_BACK_ALONG [256] = body::turn_back::turn_back_along, turn_back::AlongArgs;
 }
 
 /// The selection's kernel of a design.

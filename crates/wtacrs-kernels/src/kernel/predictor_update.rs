@@ -10,7 +10,8 @@
 //! the third, a framework may add those of all ranks, CPUs among them. They are exact, like wtacrs-core's.
 //!
 //! Saved rows may carry their scale 1/π. Features are those of h/‖h‖, from which every factor is divided out, so they differ
-//! by the rounding of the scaled elements only.
+//! by the rounding of the scaled elements only. Packed rows carry no scale. They are unpacked and turned back with the CPU's
+//! bits, 4096 columns at a time.
 //!
 //! # Differences from the CPU
 //!
@@ -21,6 +22,7 @@
 //! in different orders. Logarithms are within 4 units in the last place before they are rounded to 2⁻¹⁰, or to 2⁻⁸ for the
 //! distances of the blend, whose guess is a dot product in another order too.
 
+use super::packed_rows::PackedRows;
 use super::row_team::THREADS;
 use crate::launch::Shape;
 use wtacrs_exact::predictor::{grid, state, sums};
@@ -53,7 +55,7 @@ pub struct Args {
     pub dz_norms: *const f32,
     /// For each token the norm that a cache had in the forward pass, negative where it had none; null without a cache.
     pub cached_norms: *const f32,
-    /// For each row its scale 1/π.
+    /// For each row its scale 1/π; null: 1.
     pub scales: *const f64,
     /// φ.
     pub forgetting: f64,
@@ -70,6 +72,16 @@ pub struct Args {
     /// Two words. The last launch writes the first: an [`Outcome`]. The launch before writes the second: 0, or 1 + the least
     /// kept row with an invalid scale, norm of dZ, cached norm or norm.
     pub status: *mut u32,
+}
+
+/// The arguments of the first launch for packed rows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PackedArgs {
+    /// All but the rows, which are null.
+    pub update: Args,
+    /// The packed rows, unscaled.
+    pub packed: PackedRows,
 }
 
 /// The outcome of a step: the first word of [`Args::status`]. The state changes only if something was learned or the level
@@ -190,6 +202,21 @@ pub fn features_shape(budget: u32, rows_per_update: u32, in_features: u32, featu
     let width = Projection::new(in_features, features).width;
     let shared_bytes = FEATURES_SCRATCH_BYTES + 4 * width;
     Shape { grid: [budget.min(rows_per_update).max(1), 1, 1], block: THREADS, shared_bytes, cooperative: false }
+}
+
+/// Columns that a block of `predictor_features_packed` has unpacked at a time: 16 for each thread.
+pub(super) const PACKED_TILE: u32 = 16 * THREADS;
+
+/// Where the tile lies in shared memory, behind the folded row.
+#[inline(always)]
+pub(super) const fn packed_tile_begin(in_features: u32, features: u32) -> u32 {
+    (FEATURES_SCRATCH_BYTES + 4 * Projection::new(in_features, features).width).next_multiple_of(16)
+}
+
+/// The launch of `predictor_features_packed`, for the arguments that [`features_shape`] has.
+pub fn packed_features_shape(budget: u32, rows_per_update: u32, in_features: u32, features: u32) -> Shape {
+    let shared_bytes = packed_tile_begin(in_features, features) + 4 * PACKED_TILE;
+    Shape { shared_bytes, ..features_shape(budget, rows_per_update, in_features, features) }
 }
 
 /// The launch of `predictor_sums`.

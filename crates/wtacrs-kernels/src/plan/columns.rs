@@ -3,6 +3,7 @@
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
+use super::packed::{PackedFactors, PackedProduct, Side};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
 use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SavedParts};
 use super::settings::{Matrices, Precision};
@@ -28,6 +29,8 @@ pub struct ColumnsPlan {
     g: Matrices,
     da: Matrices,
     product: ProductPlan,
+    /// The product of packed rows.
+    packed: Option<PackedProduct>,
     gathered: Part,
     gathered_matrices: Matrices,
     partials: Part,
@@ -49,21 +52,24 @@ impl ColumnsPlan {
     pub(super) fn new(sample: SamplePlan, settings: &ColumnsSettings, device: &Device) -> Result<Self, PlanError> {
         let &ColumnsSettings { rows, gradient, result, g, da, precision } = settings;
         let (batch, kept) = (sample.settings.batch, sample.budget.get());
-        let product = ProductPlan::new(
-            ProductSettings {
-                batch,
-                rows: kept,
-                left: rows,
-                right: sample.settings.columns,
-                types: [gradient, sample.settings.data_type, result],
-                precision,
-            },
-            device,
-        )?;
+        let of_product = ProductSettings {
+            batch,
+            rows: kept,
+            left: rows,
+            right: sample.settings.columns,
+            types: [gradient, sample.settings.data_type, result],
+            precision,
+        };
+        let product = ProductPlan::new(of_product, device)?;
         let row = (rows as u64).next_multiple_of(16 / gradient.bytes());
         let mut layout = Layout::default();
         let gathered = layout.part("the kept columns of G", &[batch as u64, kept as u64, row, gradient.bytes()])?;
-        let partials = layout.part("the partial products", &[product.partial_bytes()])?;
+        let packed = match sample.packed {
+            Some(rows) => PackedProduct::new(rows, Side::Right, of_product, &mut layout, device)?,
+            None => None,
+        };
+        let partial_bytes = if packed.is_some() { 0 } else { product.partial_bytes() };
+        let partials = layout.part("the partial products", &[partial_bytes])?;
         let gathered_matrices = Matrices::even(row, row * kept as u64);
         let backward_bytes = layout.bytes();
         Ok(Self {
@@ -74,6 +80,7 @@ impl ColumnsPlan {
             g,
             da,
             product,
+            packed,
             gathered,
             gathered_matrices,
             partials,
@@ -101,7 +108,8 @@ impl ColumnsPlan {
         self.sample.scratch.bytes
     }
 
-    /// Where a forward pass leaves the norms of B's columns (batch × columns, f32) in its scratch.
+    /// Where a forward pass leaves the norms of B's columns (batch × columns, f32) in its scratch; empty if all
+    /// columns are packed.
     pub fn input_norms(&self) -> Part {
         self.sample.scratch.norms
     }
@@ -111,7 +119,12 @@ impl ColumnsPlan {
         self.backward_bytes
     }
 
-    /// Chooses the columns of B to keep, and saves them as rows: three launches.
+    /// Whether all columns are kept and packed: see [`super::LinearPlan::keeps_all`].
+    pub fn keeps_all(&self) -> bool {
+        self.sample.keeps_all()
+    }
+
+    /// Chooses the columns of B to keep, and saves them as rows: three launches, or one if all columns are packed.
     ///
     /// # Errors
     ///
@@ -130,7 +143,8 @@ impl ColumnsPlan {
         unsafe { self.sample.forward(launcher, buffers, randomness) }
     }
 
-    /// Writes or adds the estimate of dA, and the norms of G's columns if they are wanted: at most four launches.
+    /// Writes or adds the estimate of dA, and the norms of G's columns if they are wanted: at most four launches, or five from
+    /// packed columns.
     ///
     /// # Errors
     ///
@@ -172,7 +186,16 @@ impl ColumnsPlan {
             unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
         }
         let parts = &self.sample.saved;
-        let count = saved.of::<u32>(parts.count);
+        let (mut count, mut indices) =
+            (saved.of::<u32>(parts.count).cast_const(), saved.of::<u32>(parts.indices).cast_const());
+        if let Some(packed) = &self.packed {
+            // SAFETY: the caller's promise.
+            unsafe { packed.unpack(launcher, saved, parts, scratch) }?;
+            count = packed.counted(scratch);
+            if self.keeps_all() {
+                indices = ptr::null();
+            }
+        }
         let gathered = scratch.of::<u8>(self.gathered);
         let args = gather_columns::Args {
             x: gradient,
@@ -180,8 +203,8 @@ impl ColumnsPlan {
             spacing: self.g.spacing,
             rows,
             kept,
-            indices: saved.of(parts.indices),
-            // The saved columns of B hold the scales.
+            indices,
+            // The saved columns of B hold the scales, or are unpacked with them.
             scales: ptr::null(),
             count,
             out: gathered,
@@ -191,6 +214,21 @@ impl ColumnsPlan {
         let (kernel, shape) = kernels::gather_columns(self.gradient, kept, rows, batch);
         // SAFETY: the caller's promise; the saved indices lie within G's columns, what is gathered within the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        if let Some(packed) = &self.packed {
+            let factors = PackedFactors {
+                saved,
+                parts: *parts,
+                other: gathered,
+                other_matrices: self.gathered_matrices,
+                indices: ptr::null(),
+                product: weight_gradient,
+                product_matrices: self.da,
+                update,
+                scratch,
+            };
+            // SAFETY: as above.
+            return unsafe { packed.multiply(launcher, &factors, None) };
+        }
         let factors = Factors {
             left: gathered,
             left_matrices: self.gathered_matrices,

@@ -2,8 +2,10 @@
 
 use super::error::PlanError;
 use crate::kernel::matrix::DataType;
+use crate::kernel::packed_rows::PackedRows;
 use crate::kernel::{
-    self, column_norms, column_sums, gather_columns, gather_rows, norm_cache, predictor_update, row_norms, select,
+    self, column_norms, column_sums, gather_columns, gather_pack, gather_rows, norm_cache, predictor_update, row_norms,
+    select, unpack_rows,
 };
 use crate::launch::{Kernel, Shape};
 use wtacrs_core::sampling::design::BuiltIn;
@@ -42,6 +44,16 @@ pub(super) fn gather_rows(of: DataType, rows: u32, columns: u32, batch: u32) -> 
     (kernel, gather_rows::shape(rows, columns, batch, of.bytes() as u32))
 }
 
+pub(super) fn gather_pack(of: DataType, packed: &PackedRows, batch: u32) -> Ready<gather_pack::Args> {
+    let kernel = by_type!(of, GATHER_PACK_F32, GATHER_PACK_F16, GATHER_PACK_BF16);
+    (kernel, gather_pack::shape(packed, batch))
+}
+
+pub(super) fn unpack_rows(of: DataType, packed: &PackedRows, batch: u32) -> Ready<unpack_rows::Args> {
+    let kernel = by_type!(of, UNPACK_ROWS_F32, UNPACK_ROWS_F16, UNPACK_ROWS_BF16);
+    (kernel, unpack_rows::shape(packed, batch))
+}
+
 pub(super) fn gather_columns(of: DataType, kept: u32, rows: u32, batch: u32) -> Ready<gather_columns::Args> {
     let kernel = by_type!(of, GATHER_COLUMNS_F32, GATHER_COLUMNS_F16, GATHER_COLUMNS_BF16);
     (kernel, gather_columns::shape(kept, rows, batch))
@@ -51,6 +63,12 @@ pub(super) fn predictor_features(of: DataType, args: &predictor_update::Args) ->
     let kernel = by_type!(of, PREDICTOR_FEATURES_F32, PREDICTOR_FEATURES_F16, PREDICTOR_FEATURES_BF16);
     let &predictor_update::Args { budget, rows_per_update, in_features, features, .. } = args;
     (kernel, predictor_update::features_shape(budget, rows_per_update, in_features, features))
+}
+
+pub(super) fn predictor_features_packed(args: &predictor_update::PackedArgs) -> Ready<predictor_update::PackedArgs> {
+    let predictor_update::Args { budget, rows_per_update, in_features, features, .. } = args.update;
+    let shape = predictor_update::packed_features_shape(budget, rows_per_update, in_features, features);
+    (&kernel::PREDICTOR_FEATURES_PACKED, shape)
 }
 
 pub(super) fn predictor_sums(args: &predictor_update::Args) -> Ready<predictor_update::Args> {

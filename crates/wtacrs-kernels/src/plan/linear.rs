@@ -4,6 +4,7 @@ use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, Part, check_count, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
+use super::packed::{PackedFactors, PackedProduct, Side};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
 use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings, SavedParts, Streams};
 use super::settings::{LinearSettings, Matrices, MatrixNames, Strides, WeightSource};
@@ -38,8 +39,11 @@ pub struct LinearPlan {
     pub(super) sample: SamplePlan,
     pub(super) dz: Matrices,
     pub(super) dw: Matrices,
+    /// The product of native rows, which a layer's steps one by one have in any case.
     pub(super) product: ProductPlan,
-    pub(super) partials: Part,
+    /// The product of packed rows, if there is something to multiply.
+    packed: Option<PackedProduct>,
+    partials: Part,
     /// Sums of the columns of dZ over ranges of its rows, if the bias gradient may be wanted.
     sums: Part,
     backward_bytes: u64,
@@ -62,6 +66,7 @@ impl LinearPlan {
                 pairs: tokens,
                 columns: in_features,
                 keep: settings.keep,
+                packing: settings.packing,
                 design: settings.design,
                 weights: settings.weights,
                 data_type: settings.input,
@@ -81,21 +86,24 @@ impl LinearPlan {
         check_count("the number of output features", out_features)?;
         let dz = dz_matrices(&settings, settings.gradient_strides)?;
         let dw = dw_matrices(&settings, settings.weight_gradient_strides)?;
-        let product = ProductPlan::new(
-            ProductSettings {
-                batch,
-                rows: sample.budget.get(),
-                left: in_features,
-                right: out_features,
-                types: [settings.input, settings.gradient, settings.weight_gradient],
-                precision: settings.precision,
-            },
-            device,
-        )?;
+        let of_product = ProductSettings {
+            batch,
+            rows: sample.budget.get(),
+            left: in_features,
+            right: out_features,
+            types: [settings.input, settings.gradient, settings.weight_gradient],
+            precision: settings.precision,
+        };
+        let product = ProductPlan::new(of_product, device)?;
         let mut layout = Layout::default();
-        let partials = layout.part("the partial products", &[product.partial_bytes()])?;
+        let packed = match sample.packed {
+            Some(rows) => PackedProduct::new(rows, Side::Left, of_product, &mut layout, device)?,
+            None => None,
+        };
+        let partial_bytes = if packed.is_some() { 0 } else { product.partial_bytes() };
+        let partials = layout.part("the partial products", &[partial_bytes])?;
         let sums = layout.part("the partial sums of dZ", &sums_sizes(&settings))?;
-        Ok(Self { settings, sample, dz, dw, product, partials, sums, backward_bytes: layout.bytes() })
+        Ok(Self { settings, sample, dz, dw, product, packed, partials, sums, backward_bytes: layout.bytes() })
     }
 
     /// The same plan for other strides of H, dZ and dW; none: dense. It costs a few comparisons, little enough for every
@@ -156,7 +164,7 @@ impl LinearPlan {
         self.sample.scratch.bytes
     }
 
-    /// Where a forward pass leaves the norms of H's rows (batch × tokens, f32) in its scratch.
+    /// Where a forward pass leaves the norms of H's rows (batch × tokens, f32) in its scratch; empty if all tokens are packed.
     pub fn input_norms(&self) -> Part {
         self.sample.scratch.norms
     }
@@ -168,10 +176,15 @@ impl LinearPlan {
 
     /// Into how many ranges of kept rows, added in a fixed order, the product is cut.
     pub fn splits(&self) -> u32 {
-        self.product.splits()
+        self.packed.as_ref().map_or_else(|| self.product.splits(), PackedProduct::splits)
     }
 
-    /// Chooses the tokens of H to keep, and saves their rows: three launches.
+    /// Whether all tokens are kept and packed: then nothing is weighed or selected, and neither indices nor scales are saved.
+    pub fn keeps_all(&self) -> bool {
+        self.sample.keeps_all()
+    }
+
+    /// Chooses the tokens of H to keep, and saves their rows: three launches, or one if all tokens are packed.
     ///
     /// # Errors
     ///
@@ -194,7 +207,7 @@ impl LinearPlan {
     }
 
     /// Writes or adds the estimate of dW. If wanted, it also writes the norms of dZ's rows and their exact sum. At most three
-    /// launches, of which the first reads dZ once.
+    /// launches, of which the first reads dZ once; at most four from packed rows.
     ///
     /// # Errors
     ///
@@ -272,6 +285,24 @@ impl LinearPlan {
             unsafe { launch_row_norms(launcher, &matrix, gradient_norms) }?;
         }
         let parts = &self.sample.saved;
+        if let Some(packed) = &self.packed {
+            let factors = PackedFactors {
+                saved,
+                parts: *parts,
+                other: gradient,
+                other_matrices: self.dz,
+                indices: if self.keeps_all() { ptr::null() } else { saved.of::<u32>(parts.indices).cast_const() },
+                product: weight_gradient,
+                product_matrices: self.dw,
+                update,
+                scratch,
+            };
+            // SAFETY: the caller's promise; the saved indices lie within dZ.
+            return unsafe {
+                packed.unpack(launcher, saved, parts, scratch)?;
+                packed.multiply(launcher, &factors, sums)
+            };
+        }
         let factors = Factors {
             left: saved.of(parts.rows),
             left_matrices: parts.matrices(self.sample.budget),

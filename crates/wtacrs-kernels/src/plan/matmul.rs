@@ -9,6 +9,7 @@ use super::settings::{LinearSettings, Matrices, MatrixNames, Precision, Strides,
 use crate::device::Device;
 use crate::kernel::matrix::DataType;
 use wtacrs_core::Keep;
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::design::BuiltIn;
 
 /// C = A·B (rows × inner, inner × columns) for every (batch, head), with gradients from G = dC.
@@ -37,6 +38,8 @@ pub struct MatmulSettings {
     pub left: Option<Keep>,
     /// How many rows to keep for dB; none: dB is not planned.
     pub right: Option<Keep>,
+    /// How kept columns and rows are saved: see [`LinearSettings::packing`].
+    pub packing: Packing,
     /// The design that selects them.
     pub design: BuiltIn,
     /// The source of both gradients' weights, besides the norms of A's rows or B's columns.
@@ -73,6 +76,7 @@ impl MatmulSettings {
             columns,
             left: None,
             right: None,
+            packing: Packing::default(),
             design: BuiltIn::default(),
             weights: WeightSource::Input,
             input: DataType::Bf16,
@@ -106,7 +110,7 @@ impl MatmulPlan {
     ///
     /// A size that is zero or too large, a budget that does not fit, rows that overlap, types that no kernel multiplies.
     pub fn new(settings: &MatmulSettings, device: &Device) -> Result<Self, PlanError> {
-        let &MatmulSettings { batch, heads, rows, inner, columns, design, weights, .. } = settings;
+        let &MatmulSettings { batch, heads, rows, inner, columns, packing, design, weights, .. } = settings;
         check_size("the batch", batch)?;
         check_size("the number of heads", heads)?;
         check_size("the number of rows", rows)?;
@@ -123,6 +127,7 @@ impl MatmulPlan {
                     pairs: columns,
                     columns: inner,
                     keep,
+                    packing,
                     design,
                     weights,
                     data_type: settings.input,
@@ -170,6 +175,7 @@ impl MatmulPlan {
                 in_features: inner,
                 out_features: columns,
                 keep,
+                packing,
                 design,
                 weights,
                 input: settings.input,

@@ -6,6 +6,11 @@
 //! with bias  dZ ── row_norms_sums   saved, dZ ── gather_gemm ── split_reduce_sums ── dW   3 launches
 //! for dA     G ── column_norms      G, saved ── gather_columns ── gather_gemm ── split_reduce ── dA  4 at most
 //! update     saved, norms of dZ ── predictor_features ── predictor_sums ── predictor_apply  3 launches
+//!
+//! packed     H ── row_norms ── select ── gather_pack ── saved                          3 launches
+//! all rows   H ── gather_pack ── saved                                                 1 launch
+//! backward   dZ ── row_norms        saved, dZ ── unpack_rows ── gather_gemm ── turn_back_down ── dW  4 launches
+//! for dA     G ── column_norms      G, saved ── unpack_rows ── gather_columns ── gather_gemm ── turn_back_along ── dA  5
 //! ```
 //!
 //! | plan | of |
@@ -27,6 +32,7 @@ mod matmul;
 mod memory;
 mod norm_cache;
 mod norms;
+mod packed;
 mod predictor;
 mod product;
 mod sample;

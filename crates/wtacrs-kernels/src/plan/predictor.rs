@@ -4,9 +4,10 @@ use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::linear::LinearPlan;
 use super::memory::{Layout, Memory, Part, check_pointer};
+use super::packed::PackedPlan;
 use super::sample::SavedParts;
 use crate::kernel::matrix::DataType;
-use crate::kernel::predictor_update::{self, MOST_FEATURES, State};
+use crate::kernel::predictor_update::{self, MOST_FEATURES, PackedArgs, State};
 use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::guesses::{NormPredictor, Placement, PredictorError, PredictorSettings};
@@ -26,6 +27,7 @@ pub struct PredictorPlan {
     budget: u32,
     input: DataType,
     saved: SavedParts,
+    packed: Option<PackedPlan>,
     state: State,
     scratch: Part,
     scratch_bytes: u64,
@@ -103,6 +105,7 @@ impl PredictorPlan {
             budget,
             input: layer.settings().input,
             saved: *layer.saved(),
+            packed: layer.sample.packed,
             state: State::new(in_features, features),
             scratch,
             scratch_bytes: layout.bytes(),
@@ -202,9 +205,16 @@ impl PredictorPlan {
         buffers: &UpdateBuffers,
     ) -> Result<(), ExecuteError<L::Error>> {
         let args = self.args(buffers)?;
-        let (kernel, shape) = kernels::predictor_features(self.input, &args);
-        // SAFETY: the caller's promise; the saved parts lie within the saved memory.
-        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        if let Some(packed) = self.packed {
+            let args = PackedArgs { update: args, packed: packed.rows(buffers.saved, &self.saved) };
+            let (kernel, shape) = kernels::predictor_features_packed(&args);
+            // SAFETY: the caller's promise; the saved parts lie within the saved memory.
+            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        } else {
+            let (kernel, shape) = kernels::predictor_features(self.input, &args);
+            // SAFETY: as above.
+            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
+        }
         let (kernel, shape) = kernels::predictor_sums(&args);
         // SAFETY: as above.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
@@ -260,13 +270,14 @@ impl PredictorPlan {
             check_pointer("the cached norms", cached_norms, 4)?;
         }
         scratch.check("the scratch of a predictor's update", self.scratch_bytes)?;
+        let is_chosen = !self.packed.is_some_and(|packed| packed.keeps_all);
         Ok(predictor_update::Args {
-            rows: saved.of(self.saved.rows),
-            count: saved.of(self.saved.count),
-            indices: saved.of(self.saved.indices),
+            rows: if self.packed.is_some() { ptr::null() } else { saved.of::<u8>(self.saved.rows).cast_const() },
+            count: if is_chosen { saved.of(self.saved.count) } else { ptr::null_mut() },
+            indices: if is_chosen { saved.of(self.saved.indices) } else { ptr::null_mut() },
             dz_norms: gradient_norms,
             cached_norms,
-            scales: saved.of(self.saved.scales),
+            scales: if is_chosen { saved.of(self.saved.scales) } else { ptr::null_mut() },
             scratch: scratch.of(self.scratch),
             ..self.apply_args(state, sums, status)?
         })

@@ -109,13 +109,38 @@ impl ProductPlan {
         factors: &Factors,
         sums: Option<column_sums::FinishArgs>,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let ProductSettings { batch, rows, left, right, types: [input, _, product], .. } = self.settings;
+        let ProductSettings { batch, rows, left, right, .. } = self.settings;
         let adds_nothing = rows == 0 && factors.update == Update::Accumulate;
         let has_product = left > 0 && right > 0;
         if adds_nothing || !has_product && sums.is_none() {
             return Ok(());
         }
-        let args = gather_gemm::Args {
+        let args = self.args(factors);
+        if has_product && rows > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { self.multiply(launcher, &args) }?;
+        }
+        let batch = batch as u32;
+        let is_cut = args.splits != 1;
+        let reduce = (is_cut && has_product).then(|| split_reduce::shape(args.in_features, args.out_features, batch));
+        let reduce_args = split_reduce::Args::of_product(&args);
+        let launched = match (reduce, sums) {
+            (reduce, Some(sums)) => {
+                let (args, shape) = split_reduce::SumsArgs::launch(reduce_args, reduce, sums, batch);
+                // SAFETY: as above.
+                unsafe { launcher.launch(&kernel::SPLIT_REDUCE_SUMS, shape, &args) }
+            }
+            // SAFETY: as above.
+            (Some(shape), None) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &reduce_args) },
+            (None, None) => Ok(()),
+        };
+        launched.map_err(ExecuteError::Launch)
+    }
+
+    /// The arguments of the product's launch.
+    pub(super) fn args(&self, factors: &Factors) -> gather_gemm::Args {
+        let ProductSettings { rows, left, right, types: [_, _, product], .. } = self.settings;
+        gather_gemm::Args {
             saved: factors.left,
             saved_leading: factors.left_matrices.row,
             saved_spacing: factors.left_matrices.spacing,
@@ -135,27 +160,23 @@ impl ProductPlan {
             dw_leading: factors.product_matrices.row,
             dw_spacing: factors.product_matrices.spacing,
             partials: factors.partials,
-        };
-        if has_product && rows > 0 {
-            let (kernel, shape) = self.tiling.launch(args.row_layout(input.bytes() as u32));
-            // SAFETY: the caller's promise.
-            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
         }
-        let batch = batch as u32;
-        let is_cut = args.splits != 1;
-        let reduce = (is_cut && has_product).then(|| split_reduce::shape(args.in_features, args.out_features, batch));
-        let reduce_args = split_reduce::Args::of_product(&args);
-        let launched = match (reduce, sums) {
-            (reduce, Some(sums)) => {
-                let (args, shape) = split_reduce::SumsArgs::launch(reduce_args, reduce, sums, batch);
-                // SAFETY: as above.
-                unsafe { launcher.launch(&kernel::SPLIT_REDUCE_SUMS, shape, &args) }
-            }
-            // SAFETY: as above.
-            (Some(shape), None) => unsafe { launcher.launch(&kernel::SPLIT_REDUCE, shape, &reduce_args) },
-            (None, None) => Ok(()),
-        };
-        launched.map_err(ExecuteError::Launch)
+    }
+
+    /// Launches the product alone: if it is cut, its partial products are to be added up.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::run`], with [`Self::args`].
+    pub(super) unsafe fn multiply<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        args: &gather_gemm::Args,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let [input, ..] = self.settings.types;
+        let (kernel, shape) = self.tiling.launch(args.row_layout(input.bytes() as u32));
+        // SAFETY: the caller's promise.
+        unsafe { launcher.launch(kernel, shape, args) }.map_err(ExecuteError::Launch)
     }
 }
 

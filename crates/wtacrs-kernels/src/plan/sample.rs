@@ -3,15 +3,19 @@
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, MOST_OF_A_BATCH, Memory, Part, check_count, check_most, check_pointer};
+use super::packed::PackedPlan;
 use super::product::zero;
 use super::settings::{Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::matrix::DataType;
-use crate::kernel::{self, gather_rows, row_norms, select};
+use crate::kernel::packed_rows::row_words;
+use crate::kernel::{self, gather_pack, gather_rows, row_norms, select};
 use crate::launch::{Launcher, Shape};
 use core::ptr;
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, Keep, Randomness};
+use wtacrs_exact::packing::Groups;
 
 /// The matrices to sample, and how.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +23,7 @@ pub(super) struct SampleSettings {
     pub(super) pairs: usize,
     pub(super) columns: usize,
     pub(super) keep: Keep,
+    pub(super) packing: Packing,
     pub(super) design: BuiltIn,
     pub(super) weights: WeightSource,
     pub(super) data_type: DataType,
@@ -43,6 +48,8 @@ pub(super) struct SamplePlan {
     /// The selection's launch.
     select_shape: Shape,
     pub(super) budget: Budget,
+    /// How kept rows are packed, unless they are native.
+    pub(super) packed: Option<PackedPlan>,
     pub(super) saved: SavedParts,
     pub(super) scratch: SampleScratch,
     matrices: Matrices,
@@ -61,19 +68,34 @@ pub(super) struct SampleScratch {
 /// The parts of the memory that lives from forward to backward, each for all problems of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavedParts {
-    /// batch × kept rows of [`Self::row_elements`] elements of the input's type: first the row, times its scale.
+    /// batch × kept rows of [`Self::row_elements`] elements of the input's type: first the row, times its scale. Empty if rows
+    /// are packed.
     pub rows: Part,
     /// From one saved row to the next: the row's length rounded up to 16 bytes.
     pub row_elements: u64,
-    /// batch × kept indices (u32), ascending; only the first `count` are written.
+    /// batch × kept rows of [`Self::row_words`] words (u32): first the codes of a packed row, unscaled. Only the first `count`
+    /// rows are written. Empty if rows are native, as all parts of packed rows are.
+    pub codes: Part,
+    /// From one row of codes to the next: the words of a row, rounded up to 16 bytes.
+    pub row_words: u64,
+    /// batch × kept × groups words (u32): the grid of each group of a packed row, as above.
+    pub grids: Part,
+    /// Seed and offset (u64) of the random bits that packed rows were packed with.
+    pub origin: Part,
+    /// batch × kept indices (u32), ascending; only the first `count` are written. Empty if all rows are packed, as scales,
+    /// counts and winners are.
     pub indices: Part,
     /// batch × kept scales 1/π (f64), as above.
     pub scales: Part,
     /// How many rows each problem kept (u32): the budget, or fewer if a design draws with replacement or weights are zero.
     pub count: Part,
     /// For each problem (u32) 0, or 1 + the index of the first row with an invalid norm or guess (negative or not finite):
-    /// then nothing is kept and the gradient is zero.
+    /// then nothing is kept and the gradient is zero. If all rows are packed, it is of the first row with an element that is
+    /// not finite, and each problem has [`Self::status_words`] words: its status is the first word that is not 0, and a
+    /// backward pass copies that to the first.
     pub status: Part,
+    /// Words of the status of each problem; 1 unless all rows are packed.
+    pub status_words: u32,
     /// How many rows of each problem were certain (u64).
     pub winners: Part,
     /// Bytes of all parts.
@@ -136,18 +158,30 @@ impl SamplePlan {
         let sizes = [settings.batch, settings.pairs, settings.columns];
         let matrices = Matrices::read(settings.names, sizes, settings.data_type.bytes(), settings.strides)?;
         let design = kernels::design(settings.design)?;
-        let saved = SavedParts::new(&settings, budget)?;
+        let kept = budget.get();
+        let keeps_all = settings.pairs > 0 && settings.packing.keeps_all(kept, settings.pairs);
+        let sizes = [settings.batch, settings.pairs, kept, settings.columns];
+        let packed = settings.packing.bits().map(|bits| PackedPlan::new(bits, sizes, settings.streams, keeps_all));
+        let packed = packed.transpose()?;
+        let saved = SavedParts::new(&settings, budget, packed.as_ref())?;
         let (_, select_shape) =
             kernels::select(design, settings.pairs as u32, settings.batch as u32, device.multiprocessors);
-        let scratch = SampleScratch::new(&settings, design, budget, select::exchange_words(select_shape))?;
-        Ok(Self { settings, design, select_shape, budget, saved, scratch, matrices })
+        let exchange_words = if keeps_all { 0 } else { select::exchange_words(select_shape) };
+        let scratch = SampleScratch::new(&settings, design, budget, exchange_words, keeps_all)?;
+        Ok(Self { settings, design, select_shape, budget, packed, saved, scratch, matrices })
     }
 
     pub(super) fn draws(&self) -> u64 {
-        self.settings.design.draws(self.budget)
+        let draws = self.settings.design.draws(self.budget);
+        if self.packed.is_some() { draws.max(self.settings.pairs as u64) } else { draws }
     }
 
-    /// Launches the three kernels of a forward pass.
+    /// Whether all rows are packed, and nothing is selected.
+    pub(super) fn keeps_all(&self) -> bool {
+        self.packed.is_some_and(|packed| packed.keeps_all)
+    }
+
+    /// Launches the three kernels of a forward pass, or the one of all rows.
     ///
     /// # Safety
     ///
@@ -164,12 +198,13 @@ impl SamplePlan {
         if !is_empty {
             check_pointer("the input", input, data_type.bytes())?;
         }
-        if weights != WeightSource::Input && self.settings.pairs > 0 {
+        let is_weighed = self.settings.pairs > 0 && !self.keeps_all();
+        if weights != WeightSource::Input && is_weighed {
             check_pointer("the guess", guess, 4)?;
         }
         let (_, _, clamp) = weights.parts();
         let is_predicted = matches!(weights, WeightSource::Predicted { .. });
-        if is_predicted && self.settings.pairs > 0 {
+        if is_predicted && is_weighed {
             check_pointer("the numbers that place guesses", placement, 8)?;
             if !cached.is_null() {
                 check_pointer("the cached norms", cached, 4)?;
@@ -185,6 +220,16 @@ impl SamplePlan {
             let words = (self.saved.bytes - self.saved.count.offset) / 4;
             // SAFETY: a part of the saved memory.
             return unsafe { zero(launcher, saved.of(self.saved.count), words as u32) };
+        }
+
+        if self.keeps_all() {
+            if is_empty {
+                // SAFETY: a part of the saved memory.
+                return unsafe { zero(launcher, saved.of(self.saved.status), batch as u32) };
+            }
+            let faults = saved.of(self.saved.status);
+            // SAFETY: the caller's buffers have the plan's sizes.
+            return unsafe { self.pack(launcher, input, saved, randomness, [ptr::null(); 2], faults) };
         }
 
         // They were checked to fit when the plan was made.
@@ -232,9 +277,45 @@ impl SamplePlan {
         if is_empty {
             return Ok(());
         }
+        if self.packed.is_some() {
+            // SAFETY: as above; the selection's indices lie within the input.
+            return unsafe { self.pack(launcher, input, saved, randomness, [indices, count], ptr::null_mut()) };
+        }
         let rows = KeptRows { at: saved.of(self.saved.rows), matrices: self.saved.matrices(self.budget) };
         // SAFETY: as above; the selection's indices lie within the input, and the rows are a part of the saved memory.
         unsafe { self.gather(launcher, input, selected, rows) }
+    }
+
+    /// Launches the packing of selected rows, or of all without a selection.
+    ///
+    /// # Safety
+    ///
+    /// Rows are packed, and `saved` was checked; the pointers lead to as many entries as `gather_pack::Args` says.
+    unsafe fn pack<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        input: *const u8,
+        saved: Memory,
+        randomness: DeviceRandomness,
+        [indices, count]: [*const u32; 2],
+        faults: *mut u32,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let Some(packed) = self.packed.map(|packed| packed.rows(saved, &self.saved)) else { return Ok(()) };
+        let args = gather_pack::Args {
+            x: input,
+            leading: self.matrices.row,
+            spacing: self.matrices.spacing,
+            indices,
+            count,
+            packed,
+            seed: randomness.start.seed,
+            offset: randomness.start.offset,
+            further_offset: randomness.further_offset,
+            faults,
+        };
+        let (kernel, shape) = kernels::gather_pack(self.settings.data_type, &packed, self.settings.batch as u32);
+        // SAFETY: the caller's promise; the outputs are parts of the saved memory.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 
     /// Words of each problem's exchange, which is zero before a selection.
@@ -351,22 +432,40 @@ pub(super) struct KeptRows {
 }
 
 impl SavedParts {
-    fn new(settings: &SampleSettings, budget: Budget) -> Result<Self, PlanError> {
+    fn new(settings: &SampleSettings, budget: Budget, packed: Option<&PackedPlan>) -> Result<Self, PlanError> {
         let (batch, kept) = (settings.batch as u64, budget.get() as u64);
         let element = settings.data_type.bytes();
         // Every row can then be loaded in the widest accesses, whatever the input's width.
         let row_elements = (settings.columns as u64).next_multiple_of(16 / element);
+        let groups = Groups::new(settings.columns).count() as u64;
+        let (is_native, is_packed) = (u64::from(packed.is_none()), u64::from(packed.is_some()));
+        let row_words = settings.packing.bits().map_or(0, |bits| row_words(settings.columns as u32, bits));
+        // Words of an empty row are not written by blocks.
+        let all = packed.filter(|packed| packed.keeps_all);
+        let status_words = all.map_or(1, |all| if settings.columns == 0 { 1 } else { all.shares.blocks() });
+        let selected = u64::from(all.is_none());
         let mut layout = Layout::default();
         Ok(Self {
-            rows: layout.part("the saved rows", &[batch, kept, row_elements, element])?,
+            rows: layout.part("the saved rows", &[is_native, batch, kept, row_elements, element])?,
             row_elements,
-            indices: layout.part("the saved indices", &[batch, kept, 4])?,
-            scales: layout.part("the saved scales", &[batch, kept, 8])?,
-            count: layout.part("the counts", &[batch, 4])?,
-            status: layout.part("the status", &[batch, 4])?,
-            winners: layout.part("the winners", &[batch, 8])?,
+            codes: layout.part("the saved codes", &[batch, kept, row_words, 4])?,
+            row_words,
+            grids: layout.part("the saved grids", &[is_packed, batch, kept, groups, 4])?,
+            origin: layout.part("the origin", &[is_packed, 2, 8])?,
+            indices: layout.part("the saved indices", &[selected, batch, kept, 4])?,
+            scales: layout.part("the saved scales", &[selected, batch, kept, 8])?,
+            count: layout.part("the counts", &[selected, batch, 4])?,
+            status: layout.part("the status", &[batch, u64::from(status_words), 4])?,
+            status_words,
+            winners: layout.part("the winners", &[selected, batch, 8])?,
             bytes: layout.bytes(),
         })
+    }
+
+    /// The status of each problem, from the words of [`Self::status`].
+    pub fn statuses(&self, words: &[u32]) -> Vec<u32> {
+        let of_each = words.chunks_exact(self.status_words as usize);
+        of_each.map(|words| words.iter().copied().find(|&word| word != 0).unwrap_or(0)).collect()
     }
 
     /// Where the saved rows lie.
@@ -381,8 +480,11 @@ impl SampleScratch {
         design: select::Design,
         budget: Budget,
         exchange_words: u32,
+        keeps_all: bool,
     ) -> Result<Self, PlanError> {
-        let (batch, pairs) = (settings.batch as u64, settings.pairs as u64);
+        // Where all rows are packed, nothing is weighed.
+        let batch = if keeps_all { 0 } else { settings.batch as u64 };
+        let pairs = settings.pairs as u64;
         let is_predicted = matches!(settings.weights, WeightSource::Predicted { .. });
         let select = kernels::select_scratch_bytes(design, settings.pairs as u32, budget.get() as u32);
         let mut layout = Layout::default();

@@ -5,6 +5,7 @@ use super::memory::{MOST_BYTES, product};
 use crate::kernel::matrix::{DataType, Spacing};
 use crate::kernel::select::SourceKind;
 use wtacrs_core::Keep;
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::design::BuiltIn;
 
 /// A linear layer Z = H·W, or a batch of them, whose weight gradient dW = Hᵀ dZ is to be estimated.
@@ -22,11 +23,14 @@ pub struct LinearSettings {
     pub out_features: usize,
     /// How many tokens to keep: k.
     pub keep: Keep,
+    /// How kept rows are saved. If all tokens are kept and packed, a forward pass computes no norms and no weights, selects
+    /// nothing, and saves neither indices nor scales.
+    pub packing: Packing,
     /// The design that selects them.
     pub design: BuiltIn,
     /// The source of the weights.
     pub weights: WeightSource,
-    /// The type of H, and of the rows that are saved.
+    /// The type of H, and of native rows that are saved.
     pub input: DataType,
     /// The type of dZ.
     pub gradient: DataType,
@@ -102,6 +106,7 @@ impl LinearSettings {
             in_features,
             out_features,
             keep,
+            packing: Packing::default(),
             design: BuiltIn::default(),
             weights: WeightSource::Input,
             input: DataType::Bf16,

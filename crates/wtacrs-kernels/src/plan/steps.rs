@@ -93,6 +93,9 @@ impl LinearPlan {
         stream: u32,
     ) -> Result<(), ExecuteError<L::Error>> {
         let &SelectBuffers { input_norms, guess, indices, scales, count, status, winners, scratch } = buffers;
+        if self.keeps_all() {
+            return Err(ExecuteError::Unplanned { what: "a selection" });
+        }
         let norms = self.given_norms(input_norms, guess)?;
         if !randomness.further_offset.is_null() {
             check_pointer("the further offset", randomness.further_offset, 8)?;
@@ -241,7 +244,7 @@ impl LinearPlan {
     /// Where the kept rows of dZ, scaled, lie in the scratch, behind the partial products; and bytes of both.
     fn gradient_parts(&self) -> Result<(Part, u64), PlanError> {
         let mut layout = Layout::default();
-        layout.part("the partial products", &[self.partials.bytes])?;
+        layout.part("the partial products", &[self.product.partial_bytes()])?;
         let sizes = [self.kept_rows() as u64, self.gathered_elements(), self.settings().gradient.bytes()];
         let gathered = layout.part("the kept rows of dZ", &sizes)?;
         Ok((gathered, layout.bytes()))
@@ -312,7 +315,8 @@ impl LinearPlan {
             product: weight_gradient,
             product_matrices: self.dw,
             update,
-            partials: scratch.of(self.partials),
+            // They lie at the beginning.
+            partials: scratch.at.cast(),
         };
         // SAFETY: as above.
         unsafe { self.product.run(launcher, &factors, None) }

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::num::NonZeroU32;
 use wtacrs_core::element::Element;
 use wtacrs_kernels::kernel::matrix::Spacing;
-use wtacrs_kernels::kernel::{self, column_sums, gather_rows, predictor_update, row_norms};
+use wtacrs_kernels::kernel::{self, column_sums, gather_pack, gather_rows, predictor_update, row_norms, unpack_rows};
 use wtacrs_kernels::launch::Kernel;
 
 /// An element type with its kernels.
@@ -18,18 +18,22 @@ pub trait Tested: Element<Accumulator = f32> + Debug {
     const SUMS: Kernel<column_sums::Args>;
     const GATHER: Kernel<gather_rows::Args>;
     const FEATURES: Kernel<predictor_update::Args>;
+    const PACK: Kernel<gather_pack::Args>;
+    const UNPACK: Kernel<unpack_rows::Args>;
     fn from_f32(value: f32) -> Self;
     /// The bits, which distinguish zeros and NaNs.
     fn bits(self) -> u32;
 }
 
 macro_rules! tested {
-    ($type:ty, $from:expr, $norms:ident, $sums:ident, $gather:ident, $features:ident) => {
+    ($type:ty, $from:expr, $norms:ident, $sums:ident, $gather:ident, $features:ident, $pack:ident, $unpack:ident) => {
         impl Tested for $type {
             const NORMS: Kernel<row_norms::Args> = kernel::$norms;
             const SUMS: Kernel<column_sums::Args> = kernel::$sums;
             const GATHER: Kernel<gather_rows::Args> = kernel::$gather;
             const FEATURES: Kernel<predictor_update::Args> = kernel::$features;
+            const PACK: Kernel<gather_pack::Args> = kernel::$pack;
+            const UNPACK: Kernel<unpack_rows::Args> = kernel::$unpack;
             fn from_f32(value: f32) -> Self {
                 $from(value)
             }
@@ -40,9 +44,36 @@ macro_rules! tested {
     };
 }
 
-tested!(f32, std::convert::identity, ROW_NORMS_F32, ROW_NORMS_SUMS_F32, GATHER_ROWS_F32, PREDICTOR_FEATURES_F32);
-tested!(f16, f16::from_f32, ROW_NORMS_F16, ROW_NORMS_SUMS_F16, GATHER_ROWS_F16, PREDICTOR_FEATURES_F16);
-tested!(bf16, bf16::from_f32, ROW_NORMS_BF16, ROW_NORMS_SUMS_BF16, GATHER_ROWS_BF16, PREDICTOR_FEATURES_BF16);
+tested!(
+    f32,
+    std::convert::identity,
+    ROW_NORMS_F32,
+    ROW_NORMS_SUMS_F32,
+    GATHER_ROWS_F32,
+    PREDICTOR_FEATURES_F32,
+    GATHER_PACK_F32,
+    UNPACK_ROWS_F32
+);
+tested!(
+    f16,
+    f16::from_f32,
+    ROW_NORMS_F16,
+    ROW_NORMS_SUMS_F16,
+    GATHER_ROWS_F16,
+    PREDICTOR_FEATURES_F16,
+    GATHER_PACK_F16,
+    UNPACK_ROWS_F16
+);
+tested!(
+    bf16,
+    bf16::from_f32,
+    ROW_NORMS_BF16,
+    ROW_NORMS_SUMS_BF16,
+    GATHER_ROWS_BF16,
+    PREDICTOR_FEATURES_BF16,
+    GATHER_PACK_BF16,
+    UNPACK_ROWS_BF16
+);
 
 /// Where a batch of matrices lies: `offset` elements into its buffer, rows and samples with gaps behind them, the rows of a
 /// sample's heads side by side.

@@ -11,11 +11,14 @@ mod unpack;
 pub use self::gradient::packed_workspace_len;
 pub use self::pack::PackError;
 
+use self::unpack::Unpack;
 use super::kept::Kept;
 use super::{ShapeError, check_size};
 use crate::element::Element;
+use crate::lanes::on_widest_vectors;
+use crate::rows::for_each_row;
 use crate::sampling::Randomness;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
 use wtacrs_exact::packing::{self, Bits, Groups, PackingBits};
 
 /// Packed rows that lie in memory of somebody else's.
@@ -105,8 +108,20 @@ impl<'a> PackedView<'a> {
 
     /// All rows as they are read back: kept × columns, unscaled.
     pub fn unpack(&self) -> Array2<f32> {
-        let mut rows = Array2::zeros((self.kept.len(), self.columns));
-        crate::rows::for_each_row(rows.view_mut(), |at, mut row| row.assign(&ndarray::aview1(&self.unpack_row(at))));
+        let mut rows = self.rotated();
+        let signs = self.random.signs();
+        for_each_row(rows.view_mut(), |_, row| packing::turn_back(row.into_slice().unwrap_or_default(), &signs));
+        rows.slice_move(s![.., ..self.columns])
+    }
+
+    /// All rows as the product reads them: rotated values, kept × [`Groups::padded`], unscaled.
+    pub fn rotated(&self) -> Array2<f32> {
+        let columns = Groups::new(self.columns).padded();
+        let mut rows = Array2::zeros((self.kept.len(), columns));
+        for_each_row(rows.view_mut(), |at, row| {
+            let values = row.into_slice().unwrap_or_default();
+            on_widest_vectors(Unpack { packed: self, rows: at..at + 1, columns: 0..columns, values });
+        });
         rows
     }
 
@@ -246,7 +261,6 @@ mod tests {
     use crate::product::{Saved, Update, weight_gradient};
     use crate::sampling::Selection;
     use half::bf16;
-    use ndarray::s;
 
     const ALL: [Bits; 3] = [Bits::Bits8, Bits::Bits4, Bits::Bits2];
 
@@ -326,6 +340,7 @@ mod tests {
                     let all = Selection::everything(700);
                     let selection = kept.selection().unwrap_or(&all);
                     let read = packed.unpack();
+                    assert_eq!(read.row(packed.kept().len() - 1).to_vec(), packed.unpack_row(packed.kept().len() - 1));
                     let expected = weight_gradient(read.view(), dz.view(), selection).expect("fits");
                     let size = weight_gradient(
                         read.mapv(f32::abs).view(),

@@ -107,7 +107,7 @@ impl Row<'_> {
         let mut random = [0; GROUPS_PER_BLOCK];
         let outputs = self.codes.chunks_mut(GROUP / 32 * BITS).zip(self.grids);
         for (group, (x, (codes, grid))) in self.row.chunks(GROUP).zip(outputs).enumerate() {
-            if group % GROUPS_PER_BLOCK == 0 {
+            if group.is_multiple_of(GROUPS_PER_BLOCK) {
                 random = self.random.words(self.index as u64, (group / GROUPS_PER_BLOCK) as u32);
             }
             let word = random[group % GROUPS_PER_BLOCK];

@@ -44,7 +44,7 @@ impl<A: Accumulator> Unpack<'_, '_, A> {
             let mut rest = values;
             while first < columns.end {
                 let group = first / GROUP;
-                if first == columns.start || group % GROUPS_PER_BLOCK == 0 {
+                if first == columns.start || group.is_multiple_of(GROUPS_PER_BLOCK) {
                     random = packed.random.words(index, (group / GROUPS_PER_BLOCK) as u32);
                 }
                 let end = columns.end.min((group + 1) * GROUP);

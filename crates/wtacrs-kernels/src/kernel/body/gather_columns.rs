@@ -40,7 +40,7 @@ pub unsafe fn gather_columns<E: Element>(args: &Args) {
             let at = list + kept as usize;
             // SAFETY: `at` is one of the item's used entries; and there is a scale for each, unless all are 1.
             unsafe {
-                column = memory::load_constant(args.indices.add(at));
+                column = if args.indices.is_null() { kept } else { memory::load_constant(args.indices.add(at)) };
                 scale = if args.scales.is_null() { 1.0 } else { memory::load_constant(args.scales.add(at)) as f32 };
             }
         }

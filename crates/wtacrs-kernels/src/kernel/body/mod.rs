@@ -14,6 +14,7 @@ pub mod column_sums;
 pub mod element;
 pub mod gather_columns;
 pub mod gather_gemm;
+pub mod gather_pack;
 pub mod gather_rows;
 pub mod norm_cache;
 pub mod predictor_update;
@@ -21,6 +22,8 @@ pub mod row_norms;
 pub mod select;
 pub mod split_reduce;
 mod team;
+pub mod turn_back;
+pub mod unpack_rows;
 
 pub use self::block::tile::{ANY, RAGGED, WHOLE};
 pub use self::element::{Bf16, F16, F32};

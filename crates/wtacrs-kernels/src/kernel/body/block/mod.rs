@@ -2,6 +2,7 @@
 //! its cost and its shared memory, and has tests of its own.
 
 pub mod functions;
+pub mod group;
 pub mod output;
 pub mod reduce;
 pub mod row_team;

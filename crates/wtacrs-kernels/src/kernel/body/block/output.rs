@@ -56,6 +56,34 @@ impl Destination {
         }
     }
 
+    /// Writes one value of a column that lies in the matrix.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::write`].
+    #[inline(always)]
+    pub unsafe fn write_one(self, row: u32, column: u32, value: f32) {
+        let element = (u64::from(row) * self.leading + u64::from(column)) as usize;
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.output == DataType::F32 as u32 {
+                let to = self.matrix.cast::<f32>().wrapping_add(element);
+                store(to, if self.accumulate { value + load(to) } else { value });
+            } else if self.output == DataType::F16 as u32 {
+                self.write_one_half::<F16>(element, value);
+            } else {
+                self.write_one_half::<Bf16>(element, value);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn write_one_half<T: Element<Bits = u16>>(self, element: usize, value: f32) {
+        let to = self.matrix.cast::<u16>().wrapping_add(element);
+        // SAFETY: the caller's promise.
+        unsafe { store(to, T::narrow(if self.accumulate { value + T::widen(load(to)) } else { value })) }
+    }
+
     #[inline(always)]
     fn whole(self, column: u32) -> bool {
         self.aligned && column < self.columns && self.columns - column >= 4

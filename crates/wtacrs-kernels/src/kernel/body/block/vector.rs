@@ -4,7 +4,7 @@
 
 use crate::kernel::body::element::{Bf16, Element, F16, F32};
 use crate::kernel::matrix::VECTOR_BYTES;
-use wtacrs_simt::memory::{self, U32x4};
+use wtacrs_simt::memory::{self, U32x2, U32x4};
 
 /// An element type that packs into words of 32 bits, low half first.
 pub trait Packed: Element {
@@ -22,6 +22,20 @@ pub trait Packed: Element {
 
     /// The word of the elements' images, rounded.
     fn map(word: u32, of: impl Fn(f32) -> f32) -> u32;
+
+    /// Four neighbours, which do not change while the kernel runs, in one access.
+    ///
+    /// # Safety
+    ///
+    /// They are readable, and aligned to their bytes together.
+    unsafe fn load_quad(from: *const u8) -> [f32; 4];
+
+    /// Writes four neighbours, rounded, in one access.
+    ///
+    /// # Safety
+    ///
+    /// They are writable, and aligned to their bytes together.
+    unsafe fn store_quad(to: *mut u8, values: [f32; 4]);
 }
 
 impl Packed for F32 {
@@ -35,6 +49,19 @@ impl Packed for F32 {
     #[inline(always)]
     fn map(word: u32, of: impl Fn(f32) -> f32) -> u32 {
         of(f32::from_bits(word)).to_bits()
+    }
+
+    #[inline(always)]
+    unsafe fn load_quad(from: *const u8) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        let U32x4(words) = unsafe { memory::load_constant(from.cast()) };
+        words.map(f32::from_bits)
+    }
+
+    #[inline(always)]
+    unsafe fn store_quad(to: *mut u8, values: [f32; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { memory::store(to.cast(), U32x4(values.map(f32::to_bits))) }
     }
 }
 
@@ -53,6 +80,20 @@ macro_rules! halves {
             fn map(word: u32, of: impl Fn(f32) -> f32) -> u32 {
                 let low = Self::narrow(of(Self::widen(word as u16)));
                 u32::from(low) | u32::from(Self::narrow(of($high(word)))) << 16
+            }
+
+            #[inline(always)]
+            unsafe fn load_quad(from: *const u8) -> [f32; 4] {
+                // SAFETY: the caller's promise.
+                let U32x2([a, b]) = unsafe { memory::load_constant(from.cast()) };
+                [Self::widen(a as u16), $high(a), Self::widen(b as u16), $high(b)]
+            }
+
+            #[inline(always)]
+            unsafe fn store_quad(to: *mut u8, values: [f32; 4]) {
+                let [a, b, c, d] = values.map(|value| u32::from(Self::narrow(value)));
+                // SAFETY: the caller's promise.
+                unsafe { memory::store(to.cast(), U32x2([a | b << 16, c | d << 16])) }
             }
         }
     };

@@ -6,9 +6,16 @@
 
 use super::arguments::{FAINT, NOT_CACHED, VANISHED, at};
 use crate::kernel::body::block::functions::{ln, ln_norm};
+use crate::kernel::body::block::group::{Team, dither_word, random_of};
+use crate::kernel::body::block::repeat;
 use crate::kernel::body::block::vector::{self, Packed};
-use crate::kernel::predictor_update::{Args, FEATURES_SCRATCH_BYTES, Scratch, State};
+use crate::kernel::packed_rows::PackedRows;
+use crate::kernel::predictor_update::{
+    Args, FEATURES_SCRATCH_BYTES, PACKED_TILE, PackedArgs, Scratch, State, packed_tile_begin,
+};
 use crate::kernel::row_team::{RowTeam, THREADS, WARP_VECTORS};
+use core::marker::PhantomData;
+use wtacrs_exact::packing::{GROUP, PackingBits};
 use wtacrs_exact::predictor::{LARGEST_VALID_SCALE, Target, blend, chosen_row, grid, squared_weight, state};
 use wtacrs_simt::WARP;
 use wtacrs_simt::index::{self, block, lane, thread, warp};
@@ -29,6 +36,110 @@ const WARPS: u32 = THREADS / WARP;
 /// pointers lead to as many elements as their documentation says.
 #[inline(always)]
 pub unsafe fn predictor_features<E: Packed>(args: &Args) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        features_of(args, |row| {
+            Native::<E>(args.rows.add((row * args.leading) as usize * E::BYTES as usize), PhantomData)
+        })
+    }
+}
+
+/// The same for packed rows, which are unpacked and turned back.
+///
+/// # Safety
+///
+/// As for [`predictor_features`], with [`packed_features_shape`](crate::kernel::predictor_update::packed_features_shape).
+#[inline(always)]
+pub unsafe fn predictor_features_packed(args: &PackedArgs) {
+    let (packed, update) = (&args.packed, &args.update);
+    // SAFETY: the caller's promise.
+    let random = unsafe { random_of(packed.origin, packed.first_stream, packed.stream_step) };
+    let tile = Shared::new(packed_tile_begin(update.in_features, update.features), PACKED_TILE);
+    let rows = |row: u64| Unpacked { packed, random, row: row as u32, indices: update.indices, tile };
+    // SAFETY: as above.
+    unsafe { features_of(update, rows) }
+}
+
+/// A row whose elements are read in tiles of so many columns, a multiple of the block's threads and of the projection's width.
+trait Row {
+    /// Columns of a tile.
+    const TILE: u32;
+
+    /// Makes a tile's elements readable. All threads of the block call it together, and have read the tile before.
+    unsafe fn load(&self, first: u32);
+
+    /// Element j, of the tile that begins at `first`.
+    unsafe fn element(&self, first: u32, j: u32) -> f32;
+}
+
+/// A row in memory, of which all elements are readable.
+struct Native<E>(*const u8, PhantomData<E>);
+
+impl<E: Packed> Row for Native<E> {
+    const TILE: u32 = 1 << 31;
+
+    #[inline(always)]
+    unsafe fn load(&self, _: u32) {}
+
+    #[inline(always)]
+    unsafe fn element(&self, _: u32, j: u32) -> f32 {
+        // SAFETY: the caller's promise: an element of the row.
+        vector::value::<E>(unsafe { vector::load_element::<E>(self.0.add(j as usize * E::BYTES as usize)) })
+    }
+}
+
+/// A packed row, of which a tile is in shared memory.
+struct Unpacked<'a> {
+    packed: &'a PackedRows,
+    random: PackingBits,
+    row: u32,
+    indices: *const u32,
+    tile: Shared<f32>,
+}
+
+impl Row for Unpacked<'_> {
+    const TILE: u32 = PACKED_TILE;
+
+    #[inline(always)]
+    unsafe fn load(&self, first: u32) {
+        let groups = self.packed.shares.groups();
+        let group = first / GROUP as u32 + thread() / 8;
+        let is_group = group < groups.count() as u32;
+        let lanes = if is_group { groups.size(group as usize) as u32 / 16 } else { 0 };
+        let team = Team { lanes, member: thread() % 8, most: 8 };
+        let index = if self.indices.is_null() {
+            self.row
+        } else {
+            // SAFETY: a kept row's index.
+            unsafe { memory::load_constant(self.indices.add(self.row as usize)) }
+        };
+        let word = dither_word(&self.random, index, group);
+        // SAFETY: the row was packed; places of the tile are this thread's between the barriers.
+        unsafe {
+            let mut quads = self.packed.unpack(0, self.row, group, word, team);
+            team.butterflies(&mut quads);
+            team.turn(&mut quads, self.random.signs(), 2.0);
+            barrier();
+            if team.takes_part() {
+                repeat!(I in 0 1 2 3 => {
+                    repeat!(K in 0 1 2 3 => {
+                        self.tile.write(thread() / 8 * GROUP as u32 + team.first(I) + K, quads[I as usize][K as usize]);
+                    });
+                });
+            }
+            barrier();
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn element(&self, first: u32, j: u32) -> f32 {
+        // SAFETY: the caller's promise: a column of the tile.
+        unsafe { self.tile.read(j - first) }
+    }
+}
+
+#[inline(always)]
+unsafe fn features_of<R: Row>(args: &Args, rows: impl Fn(u64) -> R) {
     let ([at_row, _, _], [blocks, _, _]) = (block(), index::grid());
     let projection = args.projection();
     let (r, width) = (projection.features, projection.width);
@@ -44,15 +155,20 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
         let has_row = at_row < chosen;
         let row = if has_row { chosen_row(at_row.into(), given.into(), chosen.into()) } else { 0 };
         let columns = if has_row { args.in_features } else { 0 };
-        let from = args.rows.add((row * args.leading * u64::from(E::BYTES)) as usize);
-        let element = |j: u32| vector::value::<E>(vector::load_element::<E>(from.add(j as usize * E::BYTES as usize)));
+        let of_row = rows(row);
 
         let mut squares = 0.0;
-        let mut j = thread();
-        while j < columns {
-            let value = f64::from(element(j));
-            squares = fma_f64(value, value, squares);
-            j += THREADS;
+        let mut first = 0;
+        while first < columns {
+            of_row.load(first);
+            let end = end_of_tile(first, R::TILE, columns);
+            let mut j = first + thread();
+            while j < end {
+                let value = f64::from(of_row.element(first, j));
+                squares = fma_f64(value, value, squares);
+                j += THREADS;
+            }
+            first += R::TILE;
         }
         let norm = sqrt_f64(team.sum(squares, norm_sums)) as f32;
         let is_row_invalid = !norm.is_finite();
@@ -80,7 +196,7 @@ pub unsafe fn predictor_features<E: Packed>(args: &Args) {
         let exponent = exponent.clamp(-126, 126);
         let prescale = f32::from_bits(((exponent + 127) as u32) << 23);
         let columns = if is_row_invalid || norm == 0.0 { 0 } else { columns };
-        fold(args, element, prescale, columns, folded);
+        fold(args, &of_row, prescale, columns, folded);
         walsh_hadamard(folded);
 
         let Facts { dz_norm, cached, scale } =
@@ -166,32 +282,52 @@ unsafe fn facts(args: &Args, row: u32) -> Facts {
         Facts {
             dz_norm: memory::load_constant(args.dz_norms.add(token as usize)),
             cached,
-            scale: memory::load_constant(args.scales.add(row as usize)),
+            scale: if args.scales.is_null() { 1.0 } else { memory::load_constant(args.scales.add(row as usize)) },
         }
     }
 }
 
+/// Where a tile ends.
+#[inline(always)]
+fn end_of_tile(first: u32, tile: u32, columns: u32) -> u32 {
+    if columns - first < tile { columns } else { first + tile }
+}
+
 /// `folded` ← F·D·row, for so many columns; visible to its own thread only.
 #[inline(always)]
-unsafe fn fold(args: &Args, element: impl Fn(u32) -> f32, prescale: f32, columns: u32, folded: Shared<f32>) {
+unsafe fn fold<R: Row>(args: &Args, row: &R, prescale: f32, columns: u32, folded: Shared<f32>) {
     let width = folded.len();
-    let mut place = thread();
-    while place < width {
-        let mut sum = 0.0_f32;
-        let mut j = place;
-        while j < columns {
-            // SAFETY: there is a bit for each column, and the state's signs are never written.
-            let word = unsafe {
-                let signs = at::<u32>(args.state, State::new(args.in_features, args.features).signs);
-                memory::load_constant(signs.add(j as usize / 32))
-            };
-            let value = element(j) * prescale;
-            sum += if word >> (j % 32) & 1 == 0 { value } else { -value };
-            j += width;
+    let mut first = 0;
+    loop {
+        let end = end_of_tile(first, R::TILE, columns);
+        if first < columns {
+            // SAFETY: all threads of the block are here.
+            unsafe { row.load(first) };
         }
-        // SAFETY: place < width, and no other thread has it.
-        unsafe { folded.write(place, sum) };
-        place += THREADS;
+        let mut place = thread();
+        while place < width {
+            // SAFETY: place < width, and no other thread has it.
+            let mut sum = if first == 0 { 0.0_f32 } else { unsafe { folded.read(place) } };
+            let mut j = first + place;
+            while j < end {
+                // SAFETY: there is a bit for each column, and the state's signs are never written; the column is one of the
+                // tile's.
+                let (word, element) = unsafe {
+                    let signs = at::<u32>(args.state, State::new(args.in_features, args.features).signs);
+                    (memory::load_constant(signs.add(j as usize / 32)), row.element(first, j))
+                };
+                let value = element * prescale;
+                sum += if word >> (j % 32) & 1 == 0 { value } else { -value };
+                j += width;
+            }
+            // SAFETY: as above.
+            unsafe { folded.write(place, sum) };
+            place += THREADS;
+        }
+        first += R::TILE;
+        if first >= columns {
+            return;
+        }
     }
 }
 

@@ -6,5 +6,5 @@ mod features;
 mod sums;
 
 pub use self::apply::predictor_apply;
-pub use self::features::predictor_features;
+pub use self::features::{predictor_features, predictor_features_packed};
 pub use self::sums::predictor_sums;

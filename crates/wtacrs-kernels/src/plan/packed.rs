@@ -1,0 +1,257 @@
+//! Packed rows in a plan's saved memory, and the product from them: unpack, multiply, turn back.
+
+use super::error::{ExecuteError, PlanError};
+use super::kernels;
+use super::memory::{Layout, Memory, Part};
+use super::product::{Factors, ProductPlan, ProductSettings};
+use super::sample::{SavedParts, Streams};
+use super::settings::Matrices;
+use crate::device::Device;
+use crate::kernel::matrix::DataType;
+use crate::kernel::packed_rows::{GroupShares, PackedRows};
+use crate::kernel::turn_back::{AlongArgs, DownArgs, Rotation};
+use crate::kernel::{self, column_sums, gather_gemm, split_reduce, unpack_rows};
+use crate::launch::Launcher;
+use core::ptr;
+use wtacrs_core::product::Update;
+use wtacrs_exact::packing::{Bits, Groups};
+
+/// How the kept rows of a plan are packed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PackedPlan {
+    pub(super) shares: GroupShares,
+    bits: Bits,
+    streams: Streams,
+    pub(super) keeps_all: bool,
+}
+
+/// The rotated side of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The product's rows: groups lie down its columns.
+    Left,
+    /// The product's columns: groups lie along its rows.
+    Right,
+}
+
+/// A product with packed rows on one side.
+#[derive(Clone, Debug)]
+pub(super) struct PackedProduct {
+    rows: PackedPlan,
+    side: Side,
+    settings: ProductSettings,
+    product: ProductPlan,
+    unpacked: Part,
+    counted: Part,
+    partials: Part,
+}
+
+/// The operands of a product with packed rows, besides those.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PackedFactors {
+    pub(super) saved: Memory,
+    pub(super) parts: SavedParts,
+    /// The other factor, and the row of it for each packed row; null: the same row.
+    pub(super) other: *const u8,
+    pub(super) other_matrices: Matrices,
+    pub(super) indices: *const u32,
+    pub(super) product: *mut u8,
+    pub(super) product_matrices: Matrices,
+    pub(super) update: Update,
+    pub(super) scratch: Memory,
+}
+
+impl PackedPlan {
+    pub(super) fn new(
+        bits: Bits,
+        [batch, pairs, kept, columns]: [usize; 4],
+        streams: Streams,
+        keeps_all: bool,
+    ) -> Result<Self, PlanError> {
+        debug_assert!(!keeps_all || kept == pairs, "a row is packed for each pair");
+        check_groups(kept, columns)?;
+        Ok(Self { shares: GroupShares::new(kept as u32, columns as u32, batch as u32), bits, streams, keeps_all })
+    }
+
+    /// Where the rows lie in saved memory.
+    pub(super) fn rows(&self, saved: Memory, parts: &SavedParts) -> PackedRows {
+        PackedRows {
+            shares: self.shares,
+            bits: self.bits.count(),
+            codes: saved.of(parts.codes),
+            row_words: parts.row_words,
+            grids: saved.of(parts.grids),
+            origin: saved.of(parts.origin),
+            first_stream: self.streams.first,
+            stream_step: self.streams.step,
+        }
+    }
+
+    fn groups(&self) -> Groups {
+        Groups::new(self.shares.columns as usize)
+    }
+}
+
+impl PackedProduct {
+    /// The product of these settings, whose rotated side has as many columns as the rows; none where there is nothing to
+    /// multiply. Its parts of the scratch are added to the layout.
+    pub(super) fn new(
+        rows: PackedPlan,
+        side: Side,
+        settings: ProductSettings,
+        layout: &mut Layout,
+        device: &Device,
+    ) -> Result<Option<Self>, PlanError> {
+        let ProductSettings { batch, left, right, types: [left_type, right_type, _], .. } = settings;
+        if settings.rows == 0 || left == 0 || right == 0 {
+            return Ok(None);
+        }
+        if side == Side::Right {
+            check_groups(left, right)?;
+        }
+        let padded = rows.groups().padded();
+        let element = match side {
+            Side::Left => left_type,
+            Side::Right => right_type,
+        };
+        let types = [left_type, right_type, DataType::F32];
+        let product = match side {
+            Side::Left => ProductPlan::new(ProductSettings { left: padded, types, ..settings }, device)?,
+            Side::Right => ProductPlan::new(ProductSettings { right: padded, types, ..settings }, device)?,
+        };
+        let of_rows = [batch as u64, settings.rows as u64, padded as u64, element.bytes()];
+        let unpacked = layout.part("the unpacked rows", &of_rows)?;
+        let counted = layout.part("the counts of unpacked rows", &[batch as u64, 4])?;
+        let [down, along] = match side {
+            Side::Left => [padded as u64, gather_gemm::partial_leading(right as u32)],
+            Side::Right => [left as u64, padded as u64],
+        };
+        let sizes = [u64::from(product.splits()), batch as u64, down, along, 4];
+        let partials = layout.part("the partial products", &sizes)?;
+        Ok(Some(Self { rows, side, settings, product, unpacked, counted, partials }))
+    }
+
+    /// Into how many ranges the rows are cut.
+    pub(super) fn splits(&self) -> u32 {
+        self.product.splits()
+    }
+
+    /// How many rows of each problem count, where [`Self::unpack`] writes it.
+    pub(super) fn counted(&self, scratch: Memory) -> *const u32 {
+        scratch.of::<u32>(self.counted)
+    }
+
+    /// Launches the unpacking.
+    ///
+    /// # Safety
+    ///
+    /// Saved memory and scratch have the sizes of the plan, and a forward pass wrote the saved memory.
+    pub(super) unsafe fn unpack<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        saved: Memory,
+        parts: &SavedParts,
+        scratch: Memory,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let packed = self.rows.rows(saved, parts);
+        let ProductSettings { batch, types, .. } = self.settings;
+        let padded = self.rows.groups().padded() as u64;
+        let is_chosen = !self.rows.keeps_all;
+        let args = unpack_rows::Args {
+            packed,
+            indices: if is_chosen { saved.of(parts.indices) } else { ptr::null_mut() },
+            scales: if is_chosen { saved.of(parts.scales) } else { ptr::null_mut() },
+            count: if is_chosen { saved.of(parts.count) } else { ptr::null_mut() },
+            faults: if is_chosen { ptr::null_mut() } else { saved.of(parts.status) },
+            fault_words: parts.status_words,
+            counted: scratch.of(self.counted),
+            out: scratch.of(self.unpacked),
+            out_leading: padded,
+            out_matrix: padded * u64::from(packed.shares.rows),
+        };
+        let data_type = if self.side == Side::Left { types[0] } else { types[1] };
+        let (kernel, shape) = kernels::unpack_rows(data_type, &packed, batch as u32);
+        // SAFETY: the caller's promise; the outputs are parts of the scratch.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
+    }
+
+    /// Launches the product of unpacked rows, and the turn back, which also ends column sums, if there are some.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::unpack`], which ran before; the other factor, the product and the sums have the sizes of the settings.
+    pub(super) unsafe fn multiply<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        factors: &PackedFactors,
+        sums: Option<column_sums::FinishArgs>,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        let &PackedFactors { saved, ref parts, other, other_matrices, scratch, .. } = factors;
+        let ProductSettings { batch, left, right, types: [_, _, output], .. } = self.settings;
+        let padded = self.rows.groups().padded() as u64;
+        let unpacked = scratch.of::<u8>(self.unpacked).cast_const();
+        let of_rows = Matrices::even(padded, padded * u64::from(self.rows.shares.rows));
+        let partials = scratch.of::<f32>(self.partials);
+        let (ends, leading, matrix) = match self.side {
+            Side::Left => {
+                let leading = gather_gemm::partial_leading(right as u32);
+                ([unpacked, other], leading, padded * leading)
+            }
+            Side::Right => ([other, unpacked], padded, left as u64 * padded),
+        };
+        let matrices = match self.side {
+            Side::Left => [of_rows, other_matrices],
+            Side::Right => [other_matrices, of_rows],
+        };
+        let args = self.product.args(&Factors {
+            left: ends[0],
+            left_matrices: matrices[0],
+            right: ends[1],
+            right_matrices: matrices[1],
+            indices: factors.indices,
+            count: self.counted(scratch),
+            // A sum that is not cut goes where the only partial product would be.
+            product: partials.cast(),
+            product_matrices: Matrices::even(leading, matrix),
+            update: Update::Overwrite,
+            partials,
+        });
+        // SAFETY: the caller's promise.
+        unsafe { self.product.multiply(launcher, &args) }?;
+
+        let reduce = split_reduce::Args {
+            partials,
+            splits: args.splits,
+            in_features: left as u32,
+            out_features: right as u32,
+            accumulate: u32::from(factors.update == Update::Accumulate),
+            output: output as u32,
+            dw: factors.product,
+            dw_leading: factors.product_matrices.row,
+            dw_spacing: factors.product_matrices.spacing,
+        };
+        let Streams { first, step } = self.rows.streams;
+        let rotation = Rotation { origin: saved.of(parts.origin), first_stream: first, stream_step: step };
+        let batch = batch as u32;
+        let launched = match self.side {
+            Side::Left => {
+                let (args, shape) = DownArgs::launch(reduce, rotation, sums, batch);
+                // SAFETY: the caller's promise; the partial products are a part of the scratch.
+                unsafe { launcher.launch(&kernel::TURN_BACK_DOWN, shape, &args) }
+            }
+            Side::Right => {
+                let (args, shape) = AlongArgs::launch(reduce, rotation, batch);
+                // SAFETY: as above.
+                unsafe { launcher.launch(&kernel::TURN_BACK_ALONG, shape, &args) }
+            }
+        };
+        launched.map_err(ExecuteError::Launch)
+    }
+}
+
+/// Refuses more groups than kernels count.
+fn check_groups(rows: usize, columns: usize) -> Result<(), PlanError> {
+    let what = "the number of groups of all packed rows";
+    let (most, found) = ((1 << 31) - 1, rows.saturating_mul(Groups::new(columns).count()));
+    if found > most { Err(PlanError::TooLarge { what, found, most }) } else { Ok(()) }
+}
