@@ -51,25 +51,6 @@ needed = unittest.skipUnless(
 )
 
 
-def packs_rows():
-    try:
-        _native.LayerPlan(GPU.context, (64, 32, 16), budget=1.0, bits=4, design="wta-pivotal", source="input")
-    except _native.Error as refusal:
-        # Anything else is a defect.
-        return "unsupported" not in str(refusal)
-    return True
-
-
-class Packed:
-    """Before a test case in the bases of a class, it skips it where the library has no kernels for packed rows yet."""
-
-    @classmethod
-    def setUpClass(cls):
-        if not packs_rows():
-            raise unittest.SkipTest("CUDA plans of this library do not pack rows")
-        super().setUpClass()
-
-
 class Emulated:
     """Before a test case in the bases of a class, it makes it run on the emulator."""
 

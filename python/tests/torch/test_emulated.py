@@ -5,9 +5,11 @@ import unittest
 
 import torch
 
+from wtacrs.torch import convert
+
 from . import test_checkpointing, test_convert, test_estimates, test_layers, test_packed, test_ranks
-from .emulated import Emulated, Packed, needed, on_gpu
-from .helpers import gradients
+from .emulated import Emulated, needed, on_gpu
+from .helpers import INPUTS, TOKENS, gradients, linear, uneven, wrap
 
 
 @needed
@@ -59,34 +61,41 @@ class Ranks(test_ranks.Ranks):
 
 
 @needed
-class PackedRanks(Packed, test_ranks.PackedRanks):
+class PackedRanks(test_ranks.PackedRanks):
     path = staticmethod(on_gpu)
 
 
 @needed
-class PackedConversion(Packed, Emulated, test_packed.Conversion):
+class PackedConversion(Emulated, test_packed.Conversion):
     pass
 
 
 @needed
-class PackedEstimates(Packed, Emulated, test_packed.Estimates):
+class PackedEstimates(Emulated, test_packed.Estimates):
     dtypes = (torch.bfloat16, torch.float16)
-    # Nobody waits to hear of it: the step changes nothing.
-    test_a_row_that_is_not_finite_is_named = None
+
+    def test_a_row_that_is_not_finite_is_named(self):
+        """Nobody waits to hear of it: the step changes nothing."""
+        h = uneven(TOKENS, INPUTS)
+        h[17, 3] = math.nan
+        for budget in (0.3, 1.0):
+            model = wrap(linear())
+            convert(model, budget)
+            self.assertFalse(gradients(model, lambda: model(h).nan_to_num().sum())[0].any())
 
 
 @needed
-class PackedAllRows(Packed, Emulated, test_packed.AllRows):
+class PackedAllRows(Emulated, test_packed.AllRows):
     pass
 
 
 @needed
-class PackedSharedInput(Packed, Emulated, test_packed.SharedInput):
+class PackedSharedInput(Emulated, test_packed.SharedInput):
     pass
 
 
 @needed
-class PackedMemory(Packed, Emulated, test_packed.Memory):
+class PackedMemory(Emulated, test_packed.Memory):
     pass
 
 
