@@ -53,13 +53,16 @@ class Conversion(unittest.TestCase):
         return dict(sampling.left_exact).get("narrow")
 
     def test_layers_that_would_save_no_less_are_left_exact(self):
-        self.assertEqual(self.left_exact(1), "for each token 4 bytes of input, 7.2 of saved rows")
+        self.assertEqual(self.left_exact(1), "a row of its input takes 4 bytes, a packed one 12")
         # The second layer of a rank-4 adapter, in bf16 and in f32.
-        self.assertIn("8 bytes of input, 12.0 of saved rows", self.left_exact(4, torch.bfloat16, budget=1.0))
-        self.assertIsNone(self.left_exact(4, budget=1.0))
-        self.assertIsNone(self.left_exact(4))
-        # Exact copies of nearly all rows, with their indices and scales.
-        self.assertIn("256 bytes of input, 257.3 of saved rows", self.left_exact(64, budget=0.96, bits="native"))
+        for budget in (0.3, 1.0):
+            expected = "a row of its input takes 8 bytes, a packed one 12"
+            self.assertEqual(self.left_exact(4, torch.bfloat16, budget=budget), expected)
+            self.assertIsNone(self.left_exact(4, budget=budget))
+        # With indices and scales, too.
+        self.assertIn("takes 16000 bytes, saved rows 19200", self.left_exact(4, budget=0.8))
+        # Exact copies of nearly all rows.
+        self.assertIn("takes 256000 bytes, saved rows 257280", self.left_exact(64, budget=0.96, bits="native"))
         self.assertIsNone(self.left_exact(64, budget=0.95, bits="native"))
 
     def test_native_copies_of_all_rows_are_left_to_torch(self):
@@ -73,7 +76,7 @@ class Conversion(unittest.TestCase):
         lines = convert(model).summary().splitlines()
         expected = "2 layers save 0.3 of the rows of their input, in 4 bits an element: 0.040 to 0.042 of its bytes"
         self.assertEqual(lines[0], expected)
-        self.assertEqual(lines[1:], ["2 is exact: for each token 4 bytes of input, 7.2 of saved rows"])
+        self.assertEqual(lines[1:], ["2 is exact: a row of its input takes 4 bytes, a packed one 12"])
         self.assertIn("all rows of their input", convert(wrap(linear()), 1.0).summary())
         self.assertIn("as exact copies", convert_native(wrap(linear())).summary())
 
@@ -88,7 +91,7 @@ class Conversion(unittest.TestCase):
         torch.testing.assert_close(model[0].weight.grad, h.expand(OUTPUTS, -1))
         ((name, reason),) = sampling.left_exact
         self.assertEqual(name, "0")
-        self.assertIn(f"1 x {INPUTS} elements {h.nbytes} bytes of input", reason)
+        self.assertIn(f"the input of 1 tokens takes {h.nbytes} bytes", reason)
         # The layer still saves rows where that pays, and its state is loaded.
         self.assertIs(type(model[0]), SampledLinear)
         gradients(model, lambda: model(uneven(TOKENS, INPUTS)).sum())

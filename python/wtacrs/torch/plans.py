@@ -20,6 +20,7 @@ def plan_for(device, shape, dtype, budget, bits, design, source, precision):
 class Plan:
     def __init__(self, device, shape, dtype, budget, bits, design, source, precision):
         self.device, self.shape = device, shape
+        self.bits, self.element_bytes = bits, dtype.itemsize
         self.native = LayerPlan(
             device.context,
             shape,
@@ -34,16 +35,11 @@ class Plan:
         self.sums = getattr(torch, self.native.sums)
         self.draws, self.packs_all = self.native.draws, self.native.packs_all
 
-    @property
-    def saves_less(self):
-        """Than the layer's input takes."""
-        return saves_less(self.native.saved_bytes, self.native.exact_bytes)
-
-    @property
     def why_exact(self):
+        """Why its passes would save no memory; None if they do."""
         tokens, in_features, _ = self.shape
-        saved, exact = self.native.saved_bytes, self.native.exact_bytes
-        return f"for {tokens} x {in_features} elements {exact} bytes of input, {saved} of saved rows"
+        native = self.native
+        return why_exact(in_features, self.element_bytes, self.bits, tokens, native.saved_bytes, native.exact_bytes)
 
     def forward(self, h, guess, predictor, seed, offset):
         """The saved rows of h, tokens x in_features, as one block of bytes."""
@@ -91,10 +87,32 @@ GROUP, LEAST_GROUP = 128, 16
 SELECTED = 12
 
 
-def saved_bytes_a_token(in_features, element_bytes, budget, bits):
-    """What a layer saves, divided by all tokens, leaving out what a block has beside its rows."""
+def why_layer_exact(layer, budget, bits):
+    """Why the layer would save no memory for many tokens in its weight's dtype; None if it does."""
+    saved, exact = (1000 * count for count in bytes_a_token(layer, budget, bits))
+    return why_exact(layer.in_features, layer.weight.element_size(), bits, 1000, saved, exact)
+
+
+def why_exact(in_features, element_bytes, bits, tokens, saved, exact):
+    native, packed = in_features * element_bytes, row_bytes(in_features, element_bytes, bits)
+    if bits != "native" and not saves_less(packed, native):
+        return f"a row of its input takes {native} bytes, a packed one {packed}"
+    if not saves_less(saved, exact):
+        return f"the input of {tokens} tokens takes {exact} bytes, saved rows {saved:.0f}"
+    return None
+
+
+def saves_less(saved, exact):
+    return saved < exact
+
+
+def bytes_a_token(layer, budget, bits):
+    """What is saved, divided by all tokens and leaving out what a block has beside its rows; and what the layer's input
+    takes, if it has the weight's dtype."""
+    element_bytes = layer.weight.element_size()
     selected = 0 if packs_all(budget, bits) else SELECTED
-    return budget * (row_bytes(in_features, element_bytes, bits) + selected)
+    saved = budget * (row_bytes(layer.in_features, element_bytes, bits) + selected)
+    return saved, layer.in_features * element_bytes
 
 
 def row_bytes(in_features, element_bytes, bits):
@@ -110,7 +128,3 @@ def row_bytes(in_features, element_bytes, bits):
 def packs_all(budget, bits):
     """Whether all rows are packed, whatever their number: then none is chosen."""
     return budget == 1 and bits != "native"
-
-
-def saves_less(saved_bytes, exact_bytes):
-    return saved_bytes < exact_bytes

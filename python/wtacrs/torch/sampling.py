@@ -8,11 +8,11 @@ import fnmatch
 import torch
 
 from .._native import DESIGNS, PACKINGS, Error, look_up
-from . import devices, plans, rank_exchange
+from . import devices, rank_exchange
 from .batch_layout import Batch
 from .guesses import SOURCES, Input
 from .layer import SampledLinear
-from .plans import packs_all, plan_for, saved_bytes_a_token
+from .plans import bytes_a_token, packs_all, plan_for, why_layer_exact
 from .shared_input import SharedInput, SharedInputs
 
 MASK = 2**64 - 1
@@ -60,11 +60,8 @@ def convert(
     found = {n: m for n, m in model.named_modules() if type(m) is torch.nn.Linear and not skipped(n, m)}
     if not found:
         raise Error("the model has no nn.Linear to convert")
-    left_exact = {}
-    for name, module in found.items():
-        saved, exact = bytes_a_token(module, budget, bits)
-        if not plans.saves_less(saved, exact):
-            left_exact[name] = f"for each token {exact} bytes of input, {saved:.1f} of saved rows"
+    reasons = {name: why_layer_exact(module, budget, bits) for name, module in found.items()}
+    left_exact = {name: reason for name, reason in reasons.items() if reason is not None}
     sampled = {name: module for name, module in found.items() if name not in left_exact}
     sampling = Sampling(sampled, left_exact, budget, bits, design, source, seed, process_group, room)
     for name, module in sampled.items():
@@ -72,12 +69,6 @@ def convert(
         module.__class__ = SampledLinear
         module.sampling, module.sampled_as = sampling, name
     return sampling
-
-
-def bytes_a_token(layer, budget, bits):
-    """What is saved, and what the layer's input takes, if that has the weight's dtype."""
-    element_bytes = layer.weight.element_size()
-    return saved_bytes_a_token(layer.in_features, element_bytes, budget, bits), layer.in_features * element_bytes
 
 
 class Sampling:
@@ -161,8 +152,9 @@ class Sampling:
         precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
         device = devices.device_of(h.device)
         plan = plan_for(device, shape, h.dtype, self.budget, self.bits, self.design, self.source, precision)
-        if not plan.saves_less:
-            self._left_exact.setdefault(layer.sampled_as, plan.why_exact)
+        reason = plan.why_exact()
+        if reason is not None:
+            self._left_exact.setdefault(layer.sampled_as, reason)
             return None
         shared = self._inputs.of(given, h.dtype)
         if shared is None or shared.backward_begun:
