@@ -1,20 +1,12 @@
-/* A training loop's view of one linear layer: dW = H^T dZ of a recorded layer from 30 % of its tokens, how far off it is,
- * and what it saves.
+/* A training loop's view of one linear layer: dW = H^T dZ of a recorded layer from 30 % of its tokens, from the same tokens
+ * packed in 4 bits an element, and from all tokens packed; how far off each is, and what it saves.
  *
  *   cc estimate.c $(pkg-config --cflags --libs wtacrs) -lm -o estimate
  *   ./estimate testdata/minilm_l3_value_imdb_1024.safetensors
  */
 #include "layer.h"
 
-int main(int argc, char **argv) {
-  if (argc != 2) return fprintf(stderr, "usage: estimate LAYER.safetensors\n"), 2;
-  float *h = read_tensor(argv[1], "h"), *dz = read_tensor(argv[1], "dz");
-
-  /* Once: a device. WTACRS_DEVICE_CUDA with -1 is the GPU whose CUDA context is current; all memory below is then the
-   * GPU's. */
-  wtacrs_context *context;
-  check(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
-
+static void steps(wtacrs_context *context, const float *h, const float *dz, double share, wtacrs_packing packing) {
   /* Once for each layer: describe it, freeze the description into a plan, and make the predictor of its gradients' norms.
    * The plan keeps nothing of the description, which may go, or describe the next layer. */
   wtacrs_layer *layer;
@@ -22,7 +14,8 @@ int main(int argc, char **argv) {
   wtacrs_norm_predictor *predictor;
   check(wtacrs_layer_create(&layer));
   check(wtacrs_layer_set_shape(layer, TOKENS, IN_FEATURES, OUT_FEATURES));
-  check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, 0.3));
+  check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+  check(wtacrs_layer_set_packing(layer, packing));
   check(wtacrs_plan_create(context, layer, &plan));
   check(wtacrs_layer_destroy(layer));
   check(wtacrs_norm_predictor_create(context, IN_FEATURES, NULL, &predictor));
@@ -34,10 +27,11 @@ int main(int argc, char **argv) {
   check(wtacrs_plan_get_info(plan, &info));
   void *saved = allocate(info.saved_bytes, info.alignment);
   void *scratch = allocate(info.backward_scratch_bytes, info.alignment);
-  float *dw = malloc((size_t)IN_FEATURES * OUT_FEATURES * sizeof(float)), *norms = malloc(TOKENS * sizeof(float));
-  if (!dw || !norms) return 1;
+  float *dw = allocate((size_t)IN_FEATURES * OUT_FEATURES * sizeof(float), info.alignment);
+  float *norms = allocate(TOKENS * sizeof(float), info.alignment);
 
-  /* Every step: forward, backward, learn. The predictor starts without knowledge and gets better from step to step. */
+  /* Every step: forward, backward, learn. The predictor starts without knowledge and gets better from step to step. Where
+   * all rows are packed, nothing is chosen, and a predictor is not needed. */
   const uint64_t seed = 42;
   uint64_t offset = 0;
   for (int step = 0; step < 3; step++) {
@@ -56,8 +50,21 @@ int main(int argc, char **argv) {
 
   check(wtacrs_norm_predictor_destroy(predictor));
   check(wtacrs_plan_destroy(plan));
-  check(wtacrs_context_destroy(context));
-  void *all[] = {h, dz, saved, scratch, dw, norms};
+  void *all[] = {saved, scratch, dw, norms};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
+}
+
+int main(int argc, char **argv) {
+  if (argc != 2) return fprintf(stderr, "usage: estimate LAYER.safetensors\n"), 2;
+  float *h = read_tensor(argv[1], "h"), *dz = read_tensor(argv[1], "dz");
+
+  /* Once: a device. WTACRS_DEVICE_CUDA with -1 is the GPU whose CUDA context is current; all memory is then the GPU's. */
+  wtacrs_context *context;
+  check(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
+  steps(context, h, dz, 0.3, WTACRS_PACKING_NATIVE);
+  steps(context, h, dz, 0.3, WTACRS_PACKING_BITS4);
+  steps(context, h, dz, 1, WTACRS_PACKING_BITS4);
+  check(wtacrs_context_destroy(context));
+  free(h), free(dz);
   return 0;
 }

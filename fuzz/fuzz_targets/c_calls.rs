@@ -308,8 +308,9 @@ fn run(world: &mut World, call: &Call) -> Option<()> {
                     (!form.is_null() && !guess.is_null(), !form.is_null() && !predictor.is_null());
                 match m.source {
                     WTACRS_SOURCE_INPUT => assert!(!has_guess && !has_predictor),
-                    WTACRS_SOURCE_PREDICTED => assert!(has_predictor && chosen.known.is_some()),
-                    _ => assert!((has_guess || tokens == 0) && !has_predictor),
+                    WTACRS_SOURCE_PREDICTED if has_predictor => assert!(chosen.known.is_some()),
+                    WTACRS_SOURCE_PREDICTED => assert!(m.keeps_all),
+                    _ => assert!((has_guess || tokens == 0 || m.keeps_all) && !has_predictor),
                 }
             }
         }
@@ -369,7 +370,7 @@ fn run(world: &mut World, call: &Call) -> Option<()> {
                 wtacrs_plan_select(plan, norms, guess, seed, offset, item, selection.pointer, none, 0, stream())
             });
             world.refused(status, &[plan]);
-            assert!(status != WTACRS_STATUS_OK || selection.is_readable);
+            assert!(status != WTACRS_STATUS_OK || selection.is_readable && (!m.keeps_all || tokens == 0));
         }
         Call::Weights { plan, norms, guess, weights } => {
             let (plan, m) = world.plan(plan)?;
@@ -399,7 +400,7 @@ fn run(world: &mut World, call: &Call) -> Option<()> {
                 wtacrs_plan_gather(plan, h, leading, selection.pointer, rows, leading, stream())
             });
             world.refused(status, &[plan]);
-            assert!(status != WTACRS_STATUS_OK || selection.is_readable);
+            assert!(status != WTACRS_STATUS_OK || selection.is_readable && !m.is_packed);
         }
         Call::Gradient { plan, rows, ref indices, scales, dz, dw, gap, flag, scratch, form } => {
             let (plan, m) = world.plan(plan)?;
@@ -436,7 +437,7 @@ fn run(world: &mut World, call: &Call) -> Option<()> {
                 )
             });
             world.refused(status, &[plan]);
-            assert!(status != WTACRS_STATUS_OK || selection.is_readable && flag % 3 < 2);
+            assert!(status != WTACRS_STATUS_OK || selection.is_readable && flag % 3 < 2 && !m.is_packed);
         }
         Call::Estimate { plan, x, y, out, gap, scratch, less } => {
             let (plan, m) = world.plan(plan)?;
@@ -701,6 +702,7 @@ fuzz_target!(init: {
         Call::Set(first, Setting::Shape(input.shape)),
         Call::Set(first, Setting::Budget(0, Amount::Whole(input.budget))),
         Call::Set(first, Setting::Source((input.source % 4) as i8, 0.01)),
+        Call::Set(first, Setting::Packing((input.source / 4 % 4) as i8)),
         Call::Set(first, Setting::Dtypes([input.dtype % 3 + 1, input.dtype / 3 % 3 + 1, 1])),
         Call::CreatePlan(first, first),
         Call::CreateCache { context: first, bounds: [Size::MOST; 2] },
@@ -709,6 +711,7 @@ fuzz_target!(init: {
         Call::SetProduct(first, ProductSetting::Shape([Size::FEW, Size::FEW, tokens, inner, outer])),
         Call::SetProduct(first, ProductSetting::Budget(0, 0, Amount::Whole(Size::FEW))),
         Call::SetProduct(first, ProductSetting::Budget(1, 1, Amount::Share(120))),
+        Call::SetProduct(first, ProductSetting::Packing((input.source / 16 % 4) as i8)),
         Call::CreateProductPlan(first, first),
     ];
     for call in setup.iter().chain(input.calls.iter().take(24)) {

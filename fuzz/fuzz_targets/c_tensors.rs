@@ -88,7 +88,9 @@ impl World {
             ok(wtacrs_tensor_mul_set_shape(product, batch, heads, tokens, inner, outer));
             ok(wtacrs_tensor_mul_set_dtypes(product, first.0, second.0));
             ok(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_FRACTION, 0.5));
-            ok(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, 0.5));
+            let right = if input.budget % 64 < 32 { 0.5 } else { 1.0 };
+            ok(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, right));
+            ok(wtacrs_tensor_mul_set_packing(product, i32::from(input.budget / 64)));
             ok(wtacrs_tensor_mul_plan_create(context, product, &raw mut frozen));
             ok(wtacrs_tensor_mul_destroy(product));
             ok(wtacrs_tensor_mul_plan_get_info(frozen, &raw mut of_product));

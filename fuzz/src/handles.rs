@@ -33,6 +33,10 @@ pub struct Model {
     pub source: i32,
     /// Whether a layer's budget is every row, so that its plans ignore the source.
     pub is_exact: bool,
+    /// Whether kept rows of a layer are packed.
+    pub is_packed: bool,
+    /// Whether a plan packs all rows: then it needs no guess, and chooses nothing.
+    pub keeps_all: bool,
     pub saved: usize,
     pub backward_scratch: usize,
     pub estimate_scratch: usize,

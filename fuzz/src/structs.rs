@@ -21,9 +21,9 @@ pub struct Struct<T> {
 }
 
 impl<T> Struct<T> {
-    /// Whether all its bytes can be written to, what is unknown of them too.
-    pub fn is_writable(&self) -> bool {
-        self.size >= size_of::<T>() && self.pointer.is_aligned()
+    /// Whether all its bytes can be written to, what is unknown of them too. The struct's first version has `first` bytes.
+    pub fn is_writable(&self, first: usize) -> bool {
+        self.size >= first && self.pointer.is_aligned()
     }
 
     /// Whether nothing or something that can be read is given where that is optional.

@@ -5,6 +5,7 @@ use crate::memory::{MOST, Memory, Place, Span, last_error};
 use crate::structs::{Form, Struct};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::ptr::{null_mut, without_provenance_mut};
 use wtacrs::*;
 
@@ -168,6 +169,7 @@ impl World {
             Setting::Dtypes(dtypes) => model.dtypes = dtypes.map(dtype),
             Setting::Budget(unit, _) => model.is_exact = i32::from(unit) == WTACRS_BUDGET_EXACT,
             Setting::Source(source, _) => model.source = i32::from(source),
+            Setting::Packing(packing) => model.is_packed = i32::from(packing) != WTACRS_PACKING_NATIVE,
             _ => {}
         }
     }
@@ -256,7 +258,10 @@ impl World {
         let status = unsafe { wtacrs_plan_get_info(without_provenance_mut(made.address), &raw mut info) };
         assert_eq!((status, info.forward_scratch_bytes), (WTACRS_STATUS_OK, 0));
         assert!(info.budget_rows <= model.shape[0] && (!model.is_exact || info.budget_rows == model.shape[0]));
+        let is_packed = model.is_packed && !model.is_exact;
         made.model = Model {
+            is_packed,
+            keeps_all: is_packed && info.budget_rows == model.shape[0],
             source: if model.is_exact { WTACRS_SOURCE_INPUT } else { model.source },
             saved: info.saved_bytes,
             backward_scratch: info.backward_scratch_bytes,
@@ -275,13 +280,15 @@ impl World {
             let outputs = [(to.pointer.cast(), to.size)];
             // SAFETY: a struct of the size that it says.
             let call = || unsafe { wtacrs_tensor_mul_plan_get_info(chosen.pointer(), to.pointer) };
-            (self.memory.call("wtacrs_tensor_mul_plan_get_info", &outputs, &[], call), to.is_writable())
+            let is_writable = to.is_writable(offset_of!(wtacrs_tensor_mul_plan_info, left_status_words));
+            (self.memory.call("wtacrs_tensor_mul_plan_get_info", &outputs, &[], call), is_writable)
         } else {
             let to = form.given(&mut self.memory, wtacrs_plan_info::default());
             let outputs = [(to.pointer.cast(), to.size)];
             // SAFETY: as above.
             let call = || unsafe { wtacrs_plan_get_info(chosen.pointer(), to.pointer) };
-            (self.memory.call("wtacrs_plan_get_info", &outputs, &[], call), to.is_writable())
+            let is_writable = to.is_writable(offset_of!(wtacrs_plan_info, saved_status_words));
+            (self.memory.call("wtacrs_plan_get_info", &outputs, &[], call), is_writable)
         };
         assert_eq!(status == WTACRS_STATUS_OK, is_writable && chosen.known.is_some());
     }

@@ -10,7 +10,7 @@ use rand_pcg::Pcg64;
 use std::ops::Range;
 use std::ptr;
 use wtacrs_core::Keep;
-use wtacrs_core::product::Update;
+use wtacrs_core::product::{Packing, Update};
 use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{self, gather_rows};
 use wtacrs_kernels::launch::driver::DriverError;
@@ -33,6 +33,8 @@ struct RunMemory {
     h: Buffer,
     dz: Buffer,
     saved: Buffer,
+    /// What the packed layer saves.
+    packed: Buffer,
     /// Kept rows of dZ, for the peers, which cannot gather rows.
     gathered_dz: Buffer,
     /// The target of copies.
@@ -45,6 +47,8 @@ pub(crate) struct Layer<'a> {
     plan: LinearPlan,
     /// The same layer with a predictor's θ instead of norms, and with the bias gradient.
     extended_plan: LinearPlan,
+    /// The same layer with rows in 4 bits an element.
+    packed_plan: LinearPlan,
     memories: Vec<RunMemory>,
     guess: Buffer,
     guesses: Guesses,
@@ -65,6 +69,8 @@ pub(crate) enum Step {
     NormsAndGuess,
     Select,
     Gather,
+    /// The gather into 4 bits.
+    Pack,
     NormsOfDz,
     /// Norms of dZ with the bias gradient's partial sums.
     NormsAndSums,
@@ -74,6 +80,10 @@ pub(crate) enum Step {
     Multiply,
     /// The reduction alone: nothing where the product is not cut.
     Reduce,
+    /// Packed rows to bf16.
+    Unpack,
+    /// The reduction of a product of packed rows, which turns it back.
+    TurnBack,
     Update,
     Fetch,
     Store,
@@ -106,8 +116,10 @@ impl<'a> Layer<'a> {
         let mut extended = settings.clone();
         extended.weights = WeightSource::Predicted { clamp: 6.0 };
         extended.bias_gradient = true;
+        let mut packed = settings.clone();
+        packed.packing = Packing::Bits4;
         let plan_of = |settings| LinearPlan::new(settings, gpu.driver.device()).expect("a valid layer");
-        let (plan, extended_plan) = (plan_of(settings), plan_of(extended));
+        let [plan, extended_plan, packed_plan] = [settings, extended, packed].map(plan_of);
         let mut random = Pcg64::seed_from_u64(1);
         let normal = Normal::new(0.0_f32, 1.0).expect("a valid deviation");
         let block: Vec<bf16> = (0..RANDOM_NUMBERS).map(|_| bf16::from_f32(normal.sample(&mut random))).collect();
@@ -121,12 +133,15 @@ impl<'a> Layer<'a> {
             h: gpu.copy_of(&originals.0),
             dz: gpu.copy_of(&originals.1),
             saved: Buffer::new(plan.saved().bytes as usize),
+            packed: Buffer::new(packed_plan.saved().bytes as usize),
             gathered_dz: Buffer::new(2 * kept * outputs),
             copy_target: Buffer::new((tokens * inputs.max(outputs)).max(2 * kept * inputs)),
         };
         let memories: Vec<RunMemory> =
             (0..bytes_between_uses.div_ceil(2 * kept * inputs.min(outputs)) + 1).map(memory).collect();
-        let scratch = |bytes: fn(&LinearPlan) -> u64| Buffer::new(bytes(&plan).max(bytes(&extended_plan)) as usize);
+        let plans = [&plan, &extended_plan, &packed_plan];
+        let scratch =
+            |bytes: fn(&LinearPlan) -> u64| Buffer::new(plans.map(bytes).into_iter().max().unwrap_or(0) as usize);
         let mut layer = Self {
             gpu,
             guess: Buffer::repeated(4 * tokens, &norms),
@@ -140,6 +155,7 @@ impl<'a> Layer<'a> {
             memories,
             plan,
             extended_plan,
+            packed_plan,
             runs: 0,
         };
         layer.fill();
@@ -151,6 +167,8 @@ impl<'a> Layer<'a> {
     fn fill(&mut self) {
         for _ in 0..self.memories.len() {
             self.estimate();
+            self.forward(&self.packed_plan, 0..3);
+            self.backward(&self.packed_plan, 0..4);
             self.gather_dz().expect("launches");
         }
         (0..self.guesses.batches()).for_each(|run| self.guesses.store(self.gpu, run, &self.norms));
@@ -166,6 +184,11 @@ impl<'a> Layer<'a> {
         &self.memories[self.runs % self.memories.len()]
     }
 
+    fn saved(&self, plan: &LinearPlan) -> &Buffer {
+        let RunMemory { saved, packed, .. } = self.memory();
+        if plan.settings().packing.is_packed() { packed } else { saved }
+    }
+
     /// Launches the launches `wanted` of a forward pass.
     fn forward(&self, plan: &LinearPlan, wanted: Range<usize>) {
         let memory = self.memory();
@@ -175,7 +198,7 @@ impl<'a> Layer<'a> {
             guess: if is_predicted { self.guesses.theta() } else { self.guess.pointer() },
             placement: if is_predicted { self.guesses.placement() } else { ptr::null() },
             cached: ptr::null(),
-            saved: memory.saved.memory(),
+            saved: self.saved(plan).memory(),
             scratch: self.forward_scratch[self.runs % RUNS_PER_TIMING].memory(),
         };
         let randomness = DeviceRandomness::new(1, self.runs as u64 * plan.draws());
@@ -188,7 +211,7 @@ impl<'a> Layer<'a> {
     fn backward(&self, plan: &LinearPlan, wanted: Range<usize>) {
         let memory = self.memory();
         let buffers = BackwardBuffers {
-            saved: memory.saved.memory(),
+            saved: self.saved(plan).memory(),
             gradient: memory.dz.pointer(),
             gradient_norms: self.norms.pointer(),
             weight_gradient: self.dw.pointer(),
@@ -215,11 +238,14 @@ impl<'a> Layer<'a> {
             Step::NormsAndGuess => self.forward(&self.extended_plan, 0..1),
             Step::Select => self.forward(&self.plan, 1..2),
             Step::Gather => self.forward(&self.plan, 2..3),
+            Step::Pack => self.forward(&self.packed_plan, 2..3),
             Step::NormsOfDz => self.backward(&self.plan, 0..1),
             Step::NormsAndSums => self.backward(&self.extended_plan, 0..1),
             Step::Product => self.backward(&self.plan, 1..3),
             Step::Multiply => self.backward(&self.plan, 1..2),
             Step::Reduce => self.backward(&self.plan, 2..3),
+            Step::Unpack => self.backward(&self.packed_plan, 1..2),
+            Step::TurnBack => self.backward(&self.packed_plan, 3..4),
             Step::Update => self.guesses.update(self.gpu, self.memory().saved.memory(), &self.norms),
             Step::Fetch => self.guesses.fetch(self.gpu, self.runs),
             Step::Store => self.guesses.store(self.gpu, self.runs, &self.norms),
@@ -309,6 +335,8 @@ impl<'a> Layer<'a> {
             Step::NormsOfH => 2 * tokens * in_features,
             Step::NormsOfDz => 2 * tokens * out_features,
             Step::Gather => 4 * self.kept() * in_features,
+            // 16 bits on one side and 4 on the other.
+            Step::Pack | Step::Unpack => 5 * self.kept() * in_features / 2,
             _ => 0,
         }
     }

@@ -98,29 +98,32 @@ fn median_times(gpu: &Gpu, layer: &mut Layer<'_>, timed: &[TimedWork<'_>]) -> Ve
 }
 
 /// The columns of the second table, and their steps.
-const STEPS: [(&str, Step); 11] = [
+const STEPS: [(&str, Step); 14] = [
     ("norms H", Step::NormsOfH),
     ("norms H, θ", Step::NormsAndGuess),
     ("select", Step::Select),
     ("gather", Step::Gather),
+    ("pack, 4 bits", Step::Pack),
     ("norms dZ", Step::NormsOfDz),
     ("norms dZ, bias sums", Step::NormsAndSums),
     ("product", Step::Multiply),
     ("reduce", Step::Reduce),
+    ("unpack, 4 bits", Step::Unpack),
+    ("turn back", Step::TurnBack),
     ("predictor update", Step::Update),
     ("cache fetch", Step::Fetch),
     ("cache store", Step::Store),
 ];
 /// Steps that are compared with a copy of as many bytes.
-const STEPS_WITH_COPIES: [Step; 3] = [Step::NormsOfH, Step::Gather, Step::NormsOfDz];
+const STEPS_WITH_COPIES: [Step; 5] = [Step::NormsOfH, Step::Gather, Step::NormsOfDz, Step::Pack, Step::Unpack];
 
 fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
     let device = gpu.driver.device();
     println!("\n{}, {} multiprocessors, bf16, dW in f32\n", device.name, device.multiprocessors);
     println!(
-        "| tokens | layer | k/n | exact ms | by | gather and cuBLAS / exact | exact / estimate | target | cuBLAS on k rows / product | target | copy / norms H | copy / gather | copy / norms dZ | target |"
+        "| tokens | layer | k/n | exact ms | by | gather and cuBLAS / exact | exact / estimate | target | cuBLAS on k rows / product | target | copy / norms H | copy / gather | copy / norms dZ | copy / pack | copy / unpack | target |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|{}", "---|".repeat(16));
     let mut step_table = String::new();
     for (sizes @ [tokens, inputs, outputs], fraction) in cases() {
         let mut layer = Layer::new(gpu, sizes, fraction);
@@ -145,10 +148,10 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
             |a: Option<f64>, b: Option<f64>| a.zip(b).map_or("–".to_owned(), |(a, b)| format!("{:.2}", a / b));
         let step_ms =
             |wanted| STEPS.iter().zip(step_times).find(|((_, step), _)| *step == wanted).map(|(_, &time)| time);
-        let [norms_h, gather, norms_dz] =
-            [0, 1, 2].map(|at| ratio(Some(copy_times[at]), step_ms(STEPS_WITH_COPIES[at])));
+        let [norms_h, gather, norms_dz, pack, unpack] =
+            [0, 1, 2, 3, 4].map(|at| ratio(Some(copy_times[at]), step_ms(STEPS_WITH_COPIES[at])));
         println!(
-            "| {tokens} | {inputs}→{outputs} | {fraction} | {} | {by} | {} | **{}** | {} | **{}** | 0.55 | {norms_h} | {gather} | {norms_dz} | 0.85 |",
+            "| {tokens} | {inputs}→{outputs} | {fraction} | {} | {by} | {} | **{}** | {} | **{}** | 0.55 | {norms_h} | {gather} | {norms_dz} | {pack} | {unpack} | 0.85 |",
             exact.map_or("–".to_owned(), |time| format!("{time:.3}")),
             ratio(gather_and_multiply, exact),
             ratio(exact, Some(estimate)),

@@ -1,9 +1,11 @@
-//! The labels that results of all subcommands share: the source of the weights, and the budget.
+//! What all subcommands call by the same names: sources of weights, budgets, and types of elements.
 
 use crate::text::significant;
+use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::{Budget, Keep};
 
 /// What stands for ‖dZ_i‖ when weights are made.
@@ -45,6 +47,17 @@ pub struct BudgetReport {
     /// k/n. Differs from `fraction` by the rounding of k.
     #[serde(rename = "budget_share")]
     pub share: f64,
+}
+
+/// Types of elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// Four bytes.
+    F32,
+    /// Two bytes.
+    F16,
+    /// Two bytes.
+    Bf16,
 }
 
 impl WeightSource {
@@ -121,6 +134,31 @@ impl fmt::Display for BudgetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", significant(self.shown(), 2), self.count)
     }
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// Bits of an element of a kept row: those of H's type for exact copies, fewer for packed rows.
+pub fn bits_of(packing: Packing, element_bytes: usize) -> u32 {
+    packing.bits().map_or(8 * element_bytes as u32, |bits| bits.count())
 }
 
 fn names(sources: &[WeightSource]) -> String {

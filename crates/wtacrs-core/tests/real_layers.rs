@@ -2,11 +2,13 @@
 
 mod support;
 
+use half::bf16;
 use ndarray::{Array2, s};
 use support::{Layer, attention, layer};
 use wtacrs_core::Randomness;
-use wtacrs_core::layers::{TensorGuess, TensorMul};
-use wtacrs_core::product::{self, Update};
+use wtacrs_core::guesses::NormGuess;
+use wtacrs_core::layers::{Linear, TensorGuess, TensorMul};
+use wtacrs_core::product::{self, Packing, Update};
 use wtacrs_core::sampling::DEFAULT_MIX;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Keep, Weights};
@@ -100,6 +102,91 @@ fn padded_sentences() {
     let layer = layer("minilm_l3_value_padded_1024");
     let [_, _, iid, _, pivotal] = check(&layer, &exact_weights(&layer), 0.3, [0.446, 0.061, 0.085, 0.056, 0.049]);
     assert!(pivotal <= 0.75 * iid, "{pivotal} {iid}");
+}
+
+/// The relative error of a layer whose H and dZ are in bf16, as in training; the root of its mean square over the trials, and
+/// the standard deviation of one.
+fn measure_packed(layer: &Layer, exact: &Array2<f64>, norms: &[f32], linear: Linear, trials: u64) -> Measured {
+    let (h, dz) = (layer.h.mapv(bf16::from_f32), layer.dz.mapv(bf16::from_f32));
+    let guess: Vec<_> = norms.iter().copied().map(Some).collect();
+    let draws = linear.draws(h.nrows()).expect("fits");
+    let mut dw = Array2::zeros(exact.dim());
+    let errors: Vec<f64> = (0..trials)
+        .map(|trial| {
+            let randomness = Randomness::new(12, trial * draws);
+            let saved = linear.forward(h.view(), NormGuess::Cached(&guess), randomness).expect("finite");
+            assert!(saved.bytes() as u64 <= linear.saved_bytes(h.nrows(), h.ncols(), 2).expect("fits"));
+            saved.backward(dz.view(), dw.view_mut(), Update::Overwrite).expect("fits");
+            norm(&(dw.mapv(f64::from) - exact)) / norm(exact)
+        })
+        .collect();
+    let mean = errors.iter().sum::<f64>() / trials as f64;
+    let square = errors.iter().map(|e| e * e).sum::<f64>() / trials as f64;
+    Measured { error: square.sqrt(), deviation: (square - mean * mean).max(0.0).sqrt() }
+}
+
+/// Errors of kept rows in 16, 8, 4 and 2 bits, at equal numbers of rows and at equal bytes, against those of an independent
+/// program: 12 draws with a systematic tail, whose error differs a little from our default's in either direction.
+#[test]
+fn packed_rows() {
+    const FACT_TRIALS: f64 = 12.0;
+    const TRIALS: u64 = 12;
+    let rounded = |layer: &Layer| {
+        let round = |x: &Array2<f32>| x.mapv(|v| f64::from(bf16::from_f32(v)));
+        round(&layer.h).t().dot(&round(&layer.dz))
+    };
+    let imdb = layer("minilm_l3_value_imdb_1024");
+    let padded = layer("minilm_l3_value_padded_1024");
+    let (exact_imdb, exact_padded) = (rounded(&imdb), rounded(&padded));
+    let known = |layer: &Layer| product::row_norms(layer.dz.view());
+    let (known_imdb, known_padded, stale) = (known(&imdb), known(&padded), imdb.dz_norm_prev.to_vec());
+    // The fact's weights are the norms themselves.
+    let linear = |keep, packing| Linear::new(keep).with_mix(0.0).with_packing(packing);
+    let check = |what: &str, (measured, expected): (Measured, f64)| {
+        let Measured { error, deviation } = measured;
+        println!("{what}: {error:.4} ± {deviation:.4}, reference {expected}");
+        let chance = 4.0 * deviation * (1.0 / FACT_TRIALS + 1.0 / TRIALS as f64).sqrt() + 0.0006;
+        assert!(error <= 1.05 * expected + chance, "{what}: {error} is above {expected}");
+        assert!(error >= 0.9 * expected - chance, "{what}: {error} is far below {expected}");
+    };
+    for (name, layer, exact, norms, fraction, expected) in [
+        ("imdb, exact", &imdb, &exact_imdb, &known_imdb, 0.3, [0.104, 0.106, 0.112, 0.208]),
+        ("imdb, exact", &imdb, &exact_imdb, &known_imdb, 0.1, [0.301, 0.306, 0.311, 0.393]),
+        ("imdb, exact", &imdb, &exact_imdb, &known_imdb, 1.0, [0.0, 0.0021, 0.036, 0.178]),
+        ("imdb, stale", &imdb, &exact_imdb, &stale, 0.3, [0.183, 0.183, 0.186, 0.276]),
+        ("padded, exact", &padded, &exact_padded, &known_padded, 0.3, [0.050, 0.048, 0.074, 0.289]),
+    ] {
+        for (packing, expected) in Packing::ALL.into_iter().zip(expected) {
+            let linear = linear(Keep::Fraction(fraction), packing);
+            let measured = measure_packed(layer, exact, norms, linear, TRIALS);
+            check(&format!("{name} {fraction}, {packing}"), (measured, expected));
+        }
+    }
+    // A tenth of the bytes of H in bf16.
+    let (tokens, in_features) = imdb.h.dim();
+    let bytes = (tokens * in_features * 2) as u64 / 10;
+    for (name, norms, expected, most, most_of_published) in [
+        ("exact", &known_imdb, [0.309, 0.174, 0.090, 0.185], 0.095, 0.25),
+        ("stale", &stale, [0.460, 0.273, 0.148, 0.192], 0.155, 0.30),
+    ] {
+        let (mut at_4_bits, mut by_chance) = (0.0, 0.0);
+        for (packing, expected) in Packing::ALL.into_iter().zip(expected) {
+            let rows = (bytes / (packing.row_bytes(in_features, 2) + 12)) as usize;
+            let linear = linear(Keep::Rows(rows), packing);
+            assert!(linear.saved_bytes(tokens, in_features, 2).expect("fits") <= bytes);
+            let measured = measure_packed(&imdb, &exact_imdb, norms, linear, TRIALS);
+            if packing == Packing::Bits4 {
+                (at_4_bits, by_chance) = (measured.error, 3.0 * measured.deviation / (TRIALS as f64).sqrt());
+            }
+            check(&format!("{name}, 0.1 of the bytes, {packing}"), (measured, expected));
+        }
+        assert!(at_4_bits <= most + by_chance, "{at_4_bits}");
+        let rows = (bytes / (Packing::Native.row_bytes(in_features, 2) + 12)) as usize;
+        let published = Linear::new(Keep::Rows(rows)).with_mix(0.0).with_design(BuiltIn::WtaIid);
+        let published = measure_packed(&imdb, &exact_imdb, norms, published, TRIALS).error;
+        println!("{name}: {at_4_bits:.4} at 4 bits, published {published:.4}, ratio {:.3}", at_4_bits / published);
+        assert!(at_4_bits <= most_of_published * published, "{at_4_bits} {published}");
+    }
 }
 
 #[test]

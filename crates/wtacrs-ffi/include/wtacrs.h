@@ -34,7 +34,7 @@
  * WTACRS_STATUS_CUDA_ERROR if the driver refuses; kernels before the refused one may then have written outputs.
  *
  * The CPU path works on as many threads as its context's options say. Beside the caller's memory a call takes at most 64
- * bytes of the heap for each token while it runs. Any call may return WTACRS_STATUS_OUT_OF_MEMORY if the process cannot have
+ * bytes of the heap for each token while it runs, and where rows are packed a megabyte and a row of f32 for each thread. Any call may return WTACRS_STATUS_OUT_OF_MEMORY if the process cannot have
  * the memory that it needs of the heap, and WTACRS_STATUS_PANIC for a defect of the library, which is contained: the last
  * error has its place. Nothing is written to stderr: see wtacrs_set_log.
  */
@@ -665,9 +665,9 @@ wtacrs_status wtacrs_plan_get_info(const struct wtacrs_plan *plan, struct wtacrs
 // of threads.
 //
 // On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched, or one if all rows are
-// packed; nothing is allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
-// wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here: see
-// wtacrs_plan_info. Native rows are saved times their scales, rounded once more (the CPU saves them as they are); the
+// packed; nothing is allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and
+// offset are fixed: see wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here:
+// see wtacrs_plan_info. Native rows are saved times their scales, rounded once more (the CPU saves them as they are); the
 // backward pass of either device reads its own. The elements of a row of H must lie side by side.
 //
 // Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite (where all rows are
@@ -711,9 +711,10 @@ wtacrs_status wtacrs_plan_forward_dl(const struct wtacrs_plan *plan,
 // scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
 // stream    as in wtacrs_plan_forward
 //
-// On CUDA at most three kernels are launched, or four for packed rows, of which one reads dZ once for its norms and the bias gradient together,
-// and the call can be captured. `saved` is not checked there: a forward pass must have written it earlier on this stream,
-// or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for as well.
+// On CUDA at most three kernels are launched, or four for packed rows, of which one reads dZ once for its norms and the
+// bias gradient together, and the call can be captured. `saved` is not checked there: a forward pass must have written it
+// earlier on this stream, or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for
+// as well.
 //
 // The same bits for every number of threads on one machine; other machines may round otherwise.
 //
@@ -1160,9 +1161,9 @@ wtacrs_status wtacrs_tensor_mul_plan_get_info(const struct wtacrs_tensor_mul_pla
 // saved     [out] `saved_bytes` >= the size in wtacrs_tensor_mul_plan_info, aligned as it says
 // scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
 //
-// On CUDA six kernels are launched, of a side that packs all of its pairs one in the place of three. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
-// the transpose of a columns x inner matrix to wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED
-// unless inner is 1.
+// On CUDA six kernels are launched: three for each side, or one for a side that packs all of its pairs. dA sums over the
+// columns of B, whose elements the kernels need side by side: pass B as the transpose of a columns x inner matrix to
+// wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED unless inner is 1.
 //
 // Errors: WTACRS_STATUS_INVALID_WEIGHTS, _UNSUPPORTED, _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
 // _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.
@@ -1318,7 +1319,8 @@ wtacrs_status wtacrs_plan_select(const struct wtacrs_plan *plan,
                                  size_t scratch_bytes,
                                  void *stream);
 
-// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes.
+// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes. Rows are native: a plan with packed
+// rows has wtacrs_plan_forward and wtacrs_plan_backward alone.
 //
 // h         [in] as in wtacrs_plan_forward
 // selection [in] `indices` and `kept`
@@ -1329,7 +1331,7 @@ wtacrs_status wtacrs_plan_select(const struct wtacrs_plan *plan,
 // from `*kept` on become zero.
 //
 // Errors: WTACRS_STATUS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
-// _UNSUPPORTED for a plan with packed rows: these are native; _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+// _UNSUPPORTED for a plan with packed rows; _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_gather(const struct wtacrs_plan *plan,
                                  const void *h,
                                  size_t h_leading,
@@ -1423,9 +1425,9 @@ wtacrs_status wtacrs_plan_theory(const struct wtacrs_plan *plan,
 // Pairs of weight zero, which every design but WTACRS_DESIGN_UNIFORM leaves out, add their |sum of C_i|^2.
 //
 // Packed rows add the sum of v_i |dZ_i|^2 s_i, with v_i the variance of row i as it is read back and s_i the mean square of
-// its scale: 1/pi_i of a row that is kept once, and at most 1 more of one that is drawn with replacement. v_i is that of
-// one pass's random signs, and other passes' are near it. If all rows are packed, that is the whole error, and weights
-// have no part in it.
+// its scale: 1/pi_i of a row that is kept once, and at most 1 more of one that is drawn with replacement. v_i counts the
+// zeros that fill a row's last group, and is that of one pass's random signs, which other passes' are near. If all rows are
+// packed, that is the whole error, and weights have no part in it.
 //
 // h, dz     [in] as in wtacrs_plan_forward and wtacrs_plan_backward
 // weights   [in, optional] one number for each token, as from wtacrs_plan_weights; without them the exact ones, norms of H

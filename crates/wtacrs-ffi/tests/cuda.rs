@@ -9,8 +9,8 @@ mod fake;
 mod machine;
 
 use calls::{
-    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, last_error, plan, predictor,
-    predictor_bytes, product, product_with, selection,
+    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, last_error, plan, plan_with,
+    predictor, predictor_bytes, product, product_with, selection,
 };
 use fake::{Call, Fake};
 use machine::Machine;
@@ -50,6 +50,46 @@ fn launched(calls: &Fake) -> Vec<&'static str> {
         }
     }
     kernels
+}
+
+/// Packed rows take one launch more in the backward pass; where all are packed, the forward pass takes one.
+#[test]
+fn a_step_with_packed_rows_is_launches_and_nothing_else() {
+    let installation = installation();
+    use_driver(Arc::clone(&installation));
+    let context = context(WTACRS_DEVICE_CUDA, 0);
+    let selected = ["row_norms_bf16", "select_wta_pivotal", "gather_pack_bf16"];
+    for (share, of_forward) in [(0.3, &selected[..]), (1.0, &selected[2..])] {
+        let dtype = WTACRS_DTYPE_BF16;
+        // SAFETY: a handle is never followed.
+        let (plan, info) = plan_with(context, |layer| unsafe {
+            check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
+            check(wtacrs_layer_set_dtypes(layer, dtype, dtype, WTACRS_DTYPE_F32));
+            check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_layer_set_source(layer, WTACRS_SOURCE_INPUT, 0.0));
+            check(wtacrs_layer_set_packing(layer, WTACRS_PACKING_BITS4));
+        });
+        let calls = installation.calls();
+        calls.forget();
+        let (saved, saved_bytes, scratch, stream) = (at(1), info.saved_bytes, at(2), stream());
+        let options = backward_options(1, at(5).cast(), null_mut());
+        // SAFETY: nothing is run, so no pointer is followed.
+        unsafe {
+            let bytes = info.forward_scratch_bytes;
+            check(wtacrs_plan_forward(plan, at(3), IN, 1, 2, null(), saved, saved_bytes, scratch, bytes, stream));
+            let (dz, dw, bytes) = (at(4), at(6), info.backward_scratch_bytes);
+            check(wtacrs_plan_backward(plan, saved, saved_bytes, dz, OUT, dw, OUT, &options, scratch, bytes, stream));
+        }
+        let kernels = launched(calls);
+        let (forward, backward) = kernels.split_at(of_forward.len());
+        assert_eq!(forward, of_forward);
+        assert!(backward.len() == 4 && backward.iter().any(|name| name.starts_with("gather_gemm")), "{backward:?}");
+        for name in ["row_norms_bf16", "unpack_rows_bf16", "turn_back_down"] {
+            assert!(backward.contains(&name), "{backward:?}");
+        }
+        // SAFETY: a handle is never followed.
+        check(unsafe { wtacrs_plan_destroy(plan) });
+    }
 }
 
 /// A step launches kernels on the caller's stream, asks which context is current, and does nothing else.

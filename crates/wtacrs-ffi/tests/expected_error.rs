@@ -3,7 +3,7 @@
 #[path = "common/calls.rs"]
 mod calls;
 
-use calls::{DESIGNS, Memory, check, context, plan_info, plan_with};
+use calls::{DESIGNS, Memory, check, context, forward_options, plan_info, plan_with};
 use ndarray::{Array2, s};
 use std::ptr::{null, null_mut};
 use wtacrs::*;
@@ -14,6 +14,10 @@ const OUT: usize = 3;
 const ESTIMATES: u64 = 20_000;
 
 fn plan(design: wtacrs_design, tokens: usize, rows: usize) -> *mut wtacrs_plan {
+    packed_plan(design, tokens, rows, WTACRS_PACKING_NATIVE)
+}
+
+fn packed_plan(design: wtacrs_design, tokens: usize, rows: usize, packing: wtacrs_packing) -> *mut wtacrs_plan {
     let context = context(WTACRS_DEVICE_CPU, 0);
     // SAFETY: a handle is never followed.
     let (plan, _) = plan_with(context, |layer| unsafe {
@@ -21,6 +25,8 @@ fn plan(design: wtacrs_design, tokens: usize, rows: usize) -> *mut wtacrs_plan {
         check(wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_F64, WTACRS_DTYPE_F64, WTACRS_DTYPE_F64));
         check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_ROWS, rows as f64));
         check(wtacrs_layer_set_design(layer, design));
+        check(wtacrs_layer_set_source(layer, WTACRS_SOURCE_NORMS, 0.0));
+        check(wtacrs_layer_set_packing(layer, packing));
     });
     // SAFETY: as above.
     check(unsafe { wtacrs_context_destroy(context) });
@@ -98,6 +104,52 @@ fn it_is_what_estimates_show() {
         }
         // SAFETY: a handle is never followed.
         check(unsafe { wtacrs_plan_destroy(plan) });
+    }
+}
+
+/// The mean squared error of many forward and backward passes.
+fn measured_by_passes(plan: *const wtacrs_plan, h: &Array2<f64>, dz: &Array2<f64>) -> f64 {
+    let exact = h.t().dot(dz);
+    let norms: Vec<f32> = dz.rows().into_iter().map(|row| row.dot(&row).sqrt() as f32).collect();
+    let info = plan_info(plan);
+    let (mut saved, mut scratch) =
+        (Memory::filled(info.saved_bytes, 0), Memory::filled(info.backward_scratch_bytes, 0));
+    let mut dw = Array2::<f64>::zeros((IN, OUT));
+    let options = forward_options(norms.as_ptr(), null());
+    let mut sum = 0.0;
+    for seed in 0..ESTIMATES {
+        let (x, y, to) = (h.as_ptr().cast(), dz.as_ptr().cast(), dw.as_mut_ptr().cast());
+        let (kept, bytes, work, room) = (saved.at(), saved.bytes, scratch.at(), scratch.bytes);
+        // SAFETY: every pointer is to memory of the documented size that lives until the call returns.
+        unsafe {
+            check(wtacrs_plan_forward(plan, x, IN, seed, 0, &options, kept, bytes, null_mut(), 0, null_mut()));
+            check(wtacrs_plan_backward(plan, kept, bytes, y, OUT, to, OUT, null(), work, room, null_mut()));
+        }
+        sum += (&dw - &exact).mapv(|v| v * v).sum();
+    }
+    sum / ESTIMATES as f64
+}
+
+/// Of each design, and of all rows, for which packing makes the whole error.
+#[test]
+fn packed_rows_add_their_noise() {
+    let (h, dz) = matrices();
+    let all = (WTACRS_DESIGN_WTA_PIVOTAL, TOKENS);
+    for (design, rows) in DESIGNS.into_iter().map(|design| (design, 14)).chain([all]) {
+        let (native, packed) = (plan(design, TOKENS, rows), packed_plan(design, TOKENS, rows, WTACRS_PACKING_BITS2));
+        let (sampling, found) = (expected(native, &h, &dz, null()), expected(packed, &h, &dz, null()));
+        let mean = measured_by_passes(packed, &h, &dz);
+        assert!(!found.exact && found.squared_norm == sampling.squared_norm);
+        let noise = found.squared_error - sampling.squared_error;
+        assert!(noise > 0.0 && (rows < TOKENS || sampling.squared_error == 0.0), "{noise}");
+        // A row's elements are filled up to 16, whose noise counts as well; signs differ from pass to pass.
+        let ratio = found.squared_error / mean;
+        let most = if design == WTACRS_DESIGN_WTA_PIVOTAL && rows < TOKENS { f64::INFINITY } else { 16.0 / IN as f64 };
+        assert!(ratio > 0.85 && ratio < most, "design {design}, {rows} rows: {ratio} of {mean}, {noise} of it noise");
+        // SAFETY: handles are never followed.
+        check(unsafe { wtacrs_plan_destroy(native) });
+        // SAFETY: as above.
+        check(unsafe { wtacrs_plan_destroy(packed) });
     }
 }
 

@@ -6,7 +6,7 @@ mod calls;
 
 use calls::{
     DESIGNS, Floats, IN, Memory, OUT, PRODUCT, TOKENS, check, context, forward_options, last_error, plan, plan_with,
-    product, product_with, selection,
+    product_with, selection,
 };
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
@@ -14,6 +14,7 @@ use wtacrs::stand_in::use_emulator;
 use wtacrs::*;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Linear, TensorMul};
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::BuiltIn;
 
 const DEVICES: [wtacrs_device; 2] = [WTACRS_DEVICE_CPU, WTACRS_DEVICE_CUDA];
@@ -65,12 +66,26 @@ impl Room {
     }
 }
 
-/// `wtacrs memory --tokens 200 --in-features 40 --budget 0.3` counts the same, as its test `the_bytes_of_a_plan` expects.
+/// `wtacrs memory --tokens 200 --in-features 40 --budget 0.3` counts the same, as its test `the_bytes_of_a_plan` expects, and
+/// with `--bits` what its test `packed_rows` expects.
 #[test]
 fn plan_info_reports_the_bytes_that_the_command_counts() {
     let context = context(WTACRS_DEVICE_CPU, 0);
     let (plan, info) = plan(context, WTACRS_SOURCE_NORMS, WTACRS_DTYPE_BF16, WTACRS_PRECISION_F32);
     assert_eq!((TOKENS, IN, info.saved_bytes), (200, 40, 5632));
+    let some = 64 + 1216 + 2432 + 3648 + 300 * 40 * 4;
+    let all = 64 + 12_032 + 1000 * 40 * 4;
+    for (share, bytes) in [(0.3, some), (1.0, all)] {
+        // SAFETY: a handle is never followed.
+        let (plan, info) = plan_with(context, |layer| unsafe {
+            check(wtacrs_layer_set_shape(layer, 1000, 300, OUT));
+            check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_layer_set_packing(layer, WTACRS_PACKING_BITS4));
+        });
+        assert_eq!(info.saved_bytes, bytes);
+        // SAFETY: as above.
+        check(unsafe { wtacrs_plan_destroy(plan) });
+    }
     // SAFETY: handles are never followed.
     unsafe {
         check(wtacrs_plan_destroy(plan));
@@ -81,15 +96,37 @@ fn plan_info_reports_the_bytes_that_the_command_counts() {
 #[test]
 fn layers_need_what_their_plans_report() {
     for dtype in [WTACRS_DTYPE_F32, WTACRS_DTYPE_F16, WTACRS_DTYPE_BF16] {
-        on_each_device(|context, _| layer_needs_what_its_plan_reports(context, dtype));
+        for (packing, share) in WAYS {
+            on_each_device(|context, _| layer_needs_what_its_plan_reports(context, dtype, packing, share));
+        }
     }
 }
 
-fn layer_needs_what_its_plan_reports(context: *const wtacrs_context, dtype: wtacrs_dtype) {
-    let (plan, info) = plan(context, WTACRS_SOURCE_NORMS, dtype, WTACRS_PRECISION_F32);
+/// How rows are saved, and how many.
+const WAYS: [(wtacrs_packing, f64); 4] = [
+    (WTACRS_PACKING_NATIVE, 0.3),
+    (WTACRS_PACKING_BITS4, 0.3),
+    (WTACRS_PACKING_BITS8, 1.0),
+    (WTACRS_PACKING_BITS2, 1.0),
+];
+
+fn layer_needs_what_its_plan_reports(
+    context: *const wtacrs_context,
+    dtype: wtacrs_dtype,
+    packing: wtacrs_packing,
+    share: f64,
+) {
+    // SAFETY: a handle is never followed.
+    let (plan, info) = plan_with(context, |layer| unsafe {
+        check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
+        check(wtacrs_layer_set_dtypes(layer, dtype, dtype, WTACRS_DTYPE_F32));
+        check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, share));
+        check(wtacrs_layer_set_source(layer, WTACRS_SOURCE_NORMS, 0.0));
+        check(wtacrs_layer_set_packing(layer, packing));
+    });
     assert_eq!(info.size, size_of::<wtacrs_plan_info>());
     let element = if dtype == WTACRS_DTYPE_F32 { 4 } else { 2 };
-    assert_eq!((info.exact_bytes, info.budget_rows), (TOKENS * IN * element, 60));
+    assert_eq!((info.exact_bytes, info.budget_rows), (TOKENS * IN * element, (share * TOKENS as f64) as usize));
     let (h, dz) = (vec![0_u8; TOKENS * IN * element], vec![0_u8; TOKENS * OUT * element]);
     let (x, y): (*const c_void, *const c_void) = (h.as_ptr().cast(), dz.as_ptr().cast());
     let (norms, mut dw) = (vec![1_f32; TOKENS], vec![0_f32; IN * OUT]);
@@ -124,6 +161,11 @@ fn layer_needs_what_its_plan_reports(context: *const wtacrs_context, dtype: wtac
         // SAFETY: as above.
         unsafe { wtacrs_plan_select(plan, norms, norms, 1, 2, 0, chosen, work, room, none) }
     };
+    if share == 1.0 {
+        assert_eq!(select(&chosen, work, bytes), WTACRS_STATUS_UNSUPPORTED);
+        // SAFETY: a handle is never followed.
+        return check(unsafe { wtacrs_plan_destroy(plan) });
+    }
     room("scratch", info.forward_scratch_bytes).is_what_is_required(|work, room| select(&chosen, work, room));
     assert_eq!(kept as usize, budget);
     let rows = vec![0_u8; budget * IN * element];
@@ -132,7 +174,15 @@ fn layer_needs_what_its_plan_reports(context: *const wtacrs_context, dtype: wtac
         // SAFETY: as above.
         unsafe { wtacrs_plan_weight_gradient(plan, rows, IN, &chosen, y, OUT, dw, OUT, 0, work, room, none) }
     };
-    room("scratch", info.weight_gradient_scratch_bytes).is_what_is_required(gradient);
+    match packing {
+        WTACRS_PACKING_NATIVE => {
+            room("scratch", info.weight_gradient_scratch_bytes).is_what_is_required(gradient);
+        }
+        _ => {
+            assert_eq!(info.weight_gradient_scratch_bytes, 0);
+            assert_eq!(gradient(work, bytes), WTACRS_STATUS_UNSUPPORTED);
+        }
+    }
     chosen.capacity = budget - 1;
     assert_eq!(select(&chosen, work, bytes), WTACRS_STATUS_BUFFER_TOO_SMALL);
     // SAFETY: a handle is never followed.
@@ -141,6 +191,12 @@ fn layer_needs_what_its_plan_reports(context: *const wtacrs_context, dtype: wtac
 
 #[test]
 fn products_need_what_their_plans_report() {
+    for (packing, share) in WAYS {
+        products_need_what_plans_report(packing, share);
+    }
+}
+
+fn products_need_what_plans_report(packing: wtacrs_packing, share: f64) {
     let [batch, heads, rows, inner, columns] = PRODUCT;
     let items = batch * heads;
     let (mut a, mut b, g) = (
@@ -151,7 +207,13 @@ fn products_need_what_their_plans_report() {
     let (mut da, mut db) = (vec![0_f32; a.len()], vec![0_f32; b.len()]);
     let (from_a, from_b, to_a, to_b) = (a.as_mut_ptr(), b.as_mut_ptr(), da.as_mut_ptr(), db.as_mut_ptr());
     on_each_device(|context, device| {
-        let (plan, info) = product(context);
+        // SAFETY: a handle is never followed.
+        let (plan, info) = product_with(context, |product| unsafe {
+            check(wtacrs_tensor_mul_set_shape(product, batch, heads, rows, inner, columns));
+            check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, share));
+            check(wtacrs_tensor_mul_set_packing(product, packing));
+        });
         assert_eq!(info.size, size_of::<wtacrs_tensor_mul_plan_info>());
         assert_eq!(info.exact_bytes, 4 * items * (rows + columns) * inner);
         let strides = [heads * columns * inner, columns * inner, 1, inner];
@@ -187,14 +249,19 @@ fn products_need_what_their_plans_report() {
 #[test]
 fn draws_are_those_of_core() {
     on_each_device(|context, _| {
-        for (design, built_in) in DESIGNS.into_iter().zip(BuiltIn::ALL) {
+        let packings = [WTACRS_PACKING_NATIVE, WTACRS_PACKING_BITS4].into_iter().zip([Packing::Native, Packing::Bits4]);
+        let designs = DESIGNS.into_iter().zip(BuiltIn::ALL);
+        for ((design, built_in), (number, packing)) in
+            designs.flat_map(|design| packings.clone().map(move |p| (design, p)))
+        {
             // SAFETY: a handle is never followed.
             let (plan, info) = plan_with(context, |layer| unsafe {
                 check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
                 check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, 0.3));
                 check(wtacrs_layer_set_design(layer, design));
+                check(wtacrs_layer_set_packing(layer, number));
             });
-            let core = Linear::new(Keep::Fraction(0.3)).with_design(built_in);
+            let core = Linear::new(Keep::Fraction(0.3)).with_design(built_in).with_packing(packing);
             assert_eq!(Ok(info.draws), core.draws(TOKENS), "{built_in:?}");
             let [batch, heads, rows, inner, columns] = PRODUCT;
             // SAFETY: as above.
@@ -203,9 +270,10 @@ fn draws_are_those_of_core() {
                 check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, WTACRS_BUDGET_ROWS, 7.0));
                 check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_ROWS, 9.0));
                 check(wtacrs_tensor_mul_set_design(product, design));
+                check(wtacrs_tensor_mul_set_packing(product, number));
             });
             let [left, right] = [7, 9].map(|rows| Contraction::Sampled(Keep::Rows(rows)));
-            let core = TensorMul::new(left, right).with_design(built_in);
+            let core = TensorMul::new(left, right).with_design(built_in).with_packing(packing);
             assert_eq!(Ok(of_product.draws), core.draws(rows, columns), "{built_in:?}");
             // SAFETY: as above.
             unsafe {

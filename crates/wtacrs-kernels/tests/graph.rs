@@ -11,7 +11,7 @@ use std::ptr;
 use wtacrs_core::Keep;
 use wtacrs_core::guesses::NormCache;
 use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
-use wtacrs_core::product::Update;
+use wtacrs_core::product::{Packing, Update};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::launch::driver::Stream;
 use wtacrs_kernels::launch::{LaunchList, Launcher};
@@ -51,10 +51,11 @@ fn memory(of: &Buffer<u8>) -> Memory {
 }
 
 impl Step {
-    fn new(machine: &Machine, device: &Device) -> Self {
+    fn new(machine: &Machine, device: &Device, packing: Packing) -> Self {
         let weights = WeightSource::Predicted { clamp: 6.0 };
         let mut settings = LinearSettings::new(TOKENS, FEATURES, FEATURES, Keep::Fraction(0.2)).of_type(DataType::F32);
         settings.weights = weights;
+        settings.packing = packing;
         let plan = LinearPlan::new(settings, device).expect("valid");
         let settings = PredictorSettings::default().with_features(32);
         let predictor = PredictorPlan::new(&plan, settings).expect("valid");
@@ -163,7 +164,7 @@ impl Step {
 #[test]
 fn a_step_is_its_launches() {
     let device = Device { multiprocessors: 132, ..Device::emulated() };
-    let step = Step::new(&Machine::emulator(0), &device);
+    let step = Step::new(&Machine::emulator(0), &device, Packing::Native);
     let mut list = LaunchList::default();
     step.enqueue(&mut list);
     let names: Vec<&str> = list.launches().iter().map(|launch| launch.kernel).collect();
@@ -184,13 +185,42 @@ fn a_step_is_its_launches() {
     assert!(names[5].starts_with("gather_gemm_"), "{names:?}");
     let select = list.launches()[2].shape;
     assert!(select.cooperative && select.grid[0] == 16, "{select:?}");
+
+    let step = Step::new(&Machine::emulator(0), &device, Packing::Bits2);
+    let mut list = LaunchList::default();
+    step.enqueue(&mut list);
+    let names: Vec<&str> = list.launches().iter().map(|launch| launch.kernel).collect();
+    let expected = [
+        "norm_cache_fetch",
+        "row_norms_f32",
+        "select_wta_pivotal",
+        "gather_pack_f32",
+        "row_norms_f32",
+        "unpack_rows_f32",
+        names[6],
+        "turn_back_down",
+        "predictor_features_packed",
+        "predictor_sums",
+        "predictor_apply",
+        "norm_cache_store",
+    ];
+    assert_eq!(names, expected);
 }
 
 #[test]
 fn a_step_runs() {
+    steps_run(Packing::Native);
+}
+
+#[test]
+fn a_packed_step_runs() {
+    steps_run(Packing::Bits4);
+}
+
+fn steps_run(packing: Packing) {
     let machine = &mut Machine::emulator(0);
     let device = Device { multiprocessors: 132, ..Device::emulated() };
-    let step = Step::new(machine, &device);
+    let step = Step::new(machine, &device, packing);
     let mut run = |further| {
         step.restart(machine, further);
         step.enqueue(machine);
@@ -206,8 +236,12 @@ fn a_step_runs() {
 
 #[test]
 fn a_captured_step_draws_anew_at_each_replay() {
+    [Packing::Native, Packing::Bits4].into_iter().for_each(captured_steps_draw_anew);
+}
+
+fn captured_steps_draw_anew(packing: Packing) {
     let Some(mut machine) = Machine::gpu() else { return };
-    let step = Step::new(&machine, machine.device());
+    let step = Step::new(&machine, machine.device(), packing);
     // All launches run once before, as in frameworks, and their results are the expected ones.
     let direct = [0, 1 << 20].map(|further| {
         step.restart(&machine, further);

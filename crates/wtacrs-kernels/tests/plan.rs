@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::ptr;
 use std::sync::Arc;
 use wtacrs_core::guesses::PredictorSettings;
-use wtacrs_core::product::Update;
+use wtacrs_core::product::{Packing, Update};
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{BudgetError, Keep};
 use wtacrs_kernels::device::Device;
@@ -17,7 +17,8 @@ use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
 use wtacrs_kernels::launch::{LaunchList, Launcher, Shape};
 use wtacrs_kernels::plan::{
     ALIGNMENT, BackwardBuffers, DataType, DeviceRandomness, ExecuteError, ForwardBuffers, LinearPlan, LinearSettings,
-    MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, Spacing, Strides, UpdateBuffers, WeightSource,
+    MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, SelectBuffers, Spacing, Strides, UpdateBuffers,
+    WeightSource,
 };
 
 const SOURCES: [WeightSource; 4] = [
@@ -147,11 +148,115 @@ fn three_launches_forward_and_at_most_three_backward() {
     assert!(LinearPlan::new(settings(65_536, 256, 256), &h100()).expect("valid").splits() > 1);
 }
 
+/// Packed rows: three launches forward, one if all rows are packed; four backward at most.
+#[test]
+fn packed_rows_launch_no_more() {
+    let sizes = [(1, 1, 1), (7, 3, 5), (4096, 1024, 1024), (65_536, 4096, 16_384), (200_000, 64, 64), (64, 70_000, 9)];
+    for (tokens, in_features, out_features) in sizes {
+        for (packing, data_type) in
+            [(Packing::Bits8, DataType::F32), (Packing::Bits4, DataType::F16), (Packing::Bits2, DataType::Bf16)]
+        {
+            for keep in [Keep::Fraction(0.25), Keep::Fraction(1.0)] {
+                let mut settings = LinearSettings::new(tokens, in_features, out_features, keep).of_type(data_type);
+                settings.weights = WeightSource::Predicted { clamp: 6.0 };
+                settings.packing = packing;
+                settings.bias_gradient = true;
+                let plan = LinearPlan::new(settings, &h100()).expect("valid");
+                let keeps_all = plan.keeps_all();
+                assert_eq!(keeps_all, plan.kept_rows() == tokens);
+                let (mut forward, mut backward) = (LaunchList::default(), LaunchList::default());
+                let mut with_bias = LaunchList::default();
+                let mut buffers = forward_buffers();
+                if keeps_all {
+                    (buffers.guess, buffers.placement) = (ptr::null(), ptr::null());
+                    buffers.scratch = Memory { at: ptr::null_mut(), bytes: 0 };
+                }
+                let wanted = BackwardBuffers { bias_gradient: anywhere().at.cast(), ..backward_buffers() };
+                // SAFETY: nothing runs.
+                unsafe {
+                    plan.forward(&mut forward, &buffers, DeviceRandomness::new(1, 2)).expect("fits");
+                    plan.backward(&mut backward, &backward_buffers()).expect("fits");
+                    plan.backward(&mut with_bias, &wanted).expect("fits");
+                }
+                let norms = format!("row_norms_{data_type}");
+                let pack = format!("gather_pack_{data_type}");
+                let expected = [&*norms, "select_wta_pivotal", &*pack];
+                assert_eq!(names(&forward), if keeps_all { &expected[2..] } else { &expected });
+                let found = names(&backward);
+                assert!(found[2].starts_with("gather_gemm_"), "{found:?}");
+                let unpack = format!("unpack_rows_{data_type}");
+                assert_eq!(found, [&*norms, &*unpack, found[2], "turn_back_down"]);
+                let norms = format!("row_norms_sums_{data_type}");
+                assert_eq!(names(&with_bias), [&*norms, &*unpack, found[2], "turn_back_down"]);
+                for list in [forward, backward, with_bias] {
+                    list.launches().iter().for_each(|launch| assert_fits(launch.shape, &h100()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_sizes_are_known_before_there_is_memory() {
+    let plan = |keep, packing| {
+        let mut settings = settings(100, 300, 64);
+        (settings.batch, settings.keep, settings.packing) = (3, keep, packing);
+        LinearPlan::new(settings, &h100()).expect("valid")
+    };
+    // 320 elements in three groups of 128, 128 and 64.
+    let some = plan(Keep::Rows(10), Packing::Bits4);
+    let saved = some.saved();
+    assert_eq!((some.keeps_all(), saved.row_words, saved.status_words), (false, 40, 1));
+    let parts = [saved.rows, saved.codes, saved.grids, saved.origin, saved.indices, saved.scales, saved.count];
+    assert_eq!(parts.map(|part| part.bytes), [0, 3 * 10 * 160, 3 * 10 * 12, 16, 3 * 10 * 4, 3 * 10 * 8, 12]);
+    assert!(some.input_norms().bytes > 0 && some.draws() >= 100);
+    let all = plan(Keep::Rows(100), Packing::Bits2);
+    let saved = all.saved();
+    assert_eq!(
+        (all.keeps_all(), saved.row_words, all.draws()),
+        (true, 20, 100.max(BuiltIn::default().draws(Keep::Rows(100).budget(100).expect("fits"))))
+    );
+    let parts = [saved.rows, saved.codes, saved.grids, saved.origin, saved.indices, saved.scales, saved.count];
+    assert_eq!(parts.map(|part| part.bytes), [0, 3 * 100 * 80, 3 * 100 * 12, 16, 0, 0, 0]);
+    assert_eq!(saved.status.bytes, 3 * 4 * u64::from(saved.status_words));
+    assert_eq!((all.forward_scratch_bytes(), all.input_norms().bytes), (0, 0));
+    let mut words = vec![0; 3 * saved.status_words as usize];
+    words[saved.status_words as usize + 1] = 9;
+    assert_eq!(saved.statuses(&words), [0, 9, 0]);
+    // Rows of one small group, whose codes are filled up to 16 bytes.
+    let mut narrow = settings(100, 3, 64);
+    narrow.packing = Packing::Bits2;
+    assert_eq!(LinearPlan::new(narrow, &h100()).expect("valid").saved().row_words, 4);
+    // Nothing is selected, so nothing can be selected alone.
+    let (mut list, at) = (LaunchList::default(), anywhere().at);
+    let mut one = all.settings().clone();
+    one.batch = 1;
+    let all = LinearPlan::new(one, &h100()).expect("valid");
+    let buffers = SelectBuffers {
+        input_norms: at.cast(),
+        guess: ptr::null(),
+        indices: at.cast(),
+        scales: at.cast(),
+        count: at.cast(),
+        status: at.cast(),
+        winners: ptr::null_mut(),
+        scratch: anywhere(),
+    };
+    // SAFETY: nothing runs.
+    let refused = unsafe { all.select(&mut list, &buffers, DeviceRandomness::new(0, 0), 0) }.expect_err("refused");
+    assert_eq!(refused, ExecuteError::Unplanned { what: "a selection" });
+    let mut many = settings((1 << 31) - 1, 129, 1);
+    (many.packing, many.keep) = (Packing::Bits2, Keep::Fraction(1.0));
+    let refused = LinearPlan::new(many, &h100()).expect_err("refused").to_string();
+    assert_eq!(refused, "the number of groups of all packed rows is 4294967294: at most 2147483647 are possible");
+}
+
 #[test]
 fn sizes_of_zero_launch_what_must_be_written_and_no_more() {
-    let launches = |tokens, in_features, out_features, update, wants_bias: bool| {
+    let packed_launches = |tokens, in_features, out_features, keep, packing, update, wants_bias: bool| {
         let mut settings = settings(tokens, in_features, out_features);
         settings.bias_gradient = true;
+        (settings.keep, settings.packing) = (keep, packing);
         let plan = LinearPlan::new(settings, &h100()).expect("valid");
         // A matrix without elements needs no memory.
         let nothing = |len: usize, at: *mut u8| if len == 0 { ptr::null_mut() } else { at };
@@ -177,6 +282,10 @@ fn sizes_of_zero_launch_what_must_be_written_and_no_more() {
         }
         (names(&first), names(&second))
     };
+    let launches = |tokens, in_features, out_features, update, wants_bias| {
+        let native = Packing::Native;
+        packed_launches(tokens, in_features, out_features, Keep::Fraction(0.25), native, update, wants_bias)
+    };
     let (write, add) = (Update::Overwrite, Update::Accumulate);
     let no_tokens = vec!["split_reduce"];
     assert_eq!(launches(0, 8, 8, write, false), (no_tokens.clone(), vec!["split_reduce"]));
@@ -189,6 +298,18 @@ fn sizes_of_zero_launch_what_must_be_written_and_no_more() {
     assert_eq!(launches(9, 0, 8, write, false), (selects.clone(), vec!["row_norms_bf16"]));
     assert_eq!(launches(9, 0, 0, write, true), (selects, vec!["row_norms_bf16"]));
     assert_eq!(launches(9, 8, 0, write, true).1, ["row_norms_bf16"]);
+    for update in [write, add] {
+        for sizes @ [tokens, in_features, out_features] in [[0, 8, 8], [0, 0, 8], [9, 0, 8], [9, 0, 0], [9, 8, 0]] {
+            let some = Keep::Fraction(0.25);
+            let packed = packed_launches(tokens, in_features, out_features, some, Packing::Bits4, update, true);
+            let native = launches(tokens, in_features, out_features, update, true);
+            assert_eq!(packed.1, native.1, "{sizes:?}");
+            let all = Keep::Fraction(1.0);
+            let all = packed_launches(tokens, in_features, out_features, all, Packing::Bits4, update, true);
+            let forward = if tokens > 0 && in_features > 0 { "gather_pack_bf16" } else { "split_reduce" };
+            assert_eq!(all, (vec![forward], native.1), "{sizes:?}");
+        }
+    }
 }
 
 fn assert_fits(shape: Shape, device: &Device) {
@@ -427,6 +548,19 @@ fn attention() {
     );
     assert!(found[5].starts_with("gather_gemm_bf16") && found.len() <= 7, "{found:?}");
     let all_items = |shape: Shape| shape.grid[2].is_multiple_of(6);
+    assert!(list.launches().iter().all(|launch| all_items(launch.shape)), "one launch for all (batch, head)");
+
+    // From packed columns, one launch more.
+    let mut packed = scores.clone();
+    packed.packing = Packing::Bits4;
+    let of_packed = MatmulPlan::new(&packed, &h100()).expect("valid");
+    let mut list = LaunchList::default();
+    // SAFETY: nothing runs.
+    unsafe { of_packed.left().expect("sampled").backward(&mut list, &backward_buffers()) }.expect("fits");
+    let found = names(&list);
+    let expected = ["column_norms_bf16", "unpack_rows_bf16", "gather_columns_bf16", found[3], "turn_back_along"];
+    assert_eq!(found, expected);
+    assert!(found[3].starts_with("gather_gemm_bf16"), "{found:?}");
     assert!(list.launches().iter().all(|launch| all_items(launch.shape)), "one launch for all (batch, head)");
 
     let mut context = scores.clone();

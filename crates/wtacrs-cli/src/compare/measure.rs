@@ -1,23 +1,26 @@
-//! The measurement: every design at every budget with every source of weights, on one layer.
+//! The measurement: every design at every budget, with every source of weights and every way to save rows, on one layer.
 //!
 //! Estimates ĝ of g = Hᵀ dZ are made as training would make them, in the layer's own types and timed step by step, and
 //! compared with g in f64. On one machine the statistics depend on the layer, the plan and its seed alone, not on the
 //! number of threads.
 
+use super::error::MeasureError;
+use super::kept_rows::KeptRows;
+use super::limit::{Input, Limit};
 use super::report::{DesignReport, LayerReport, StepTimes};
 use super::terms::{BLOCK, Terms};
 use crate::input::{Layer, with_values};
-use crate::labels::{BudgetReport, WeightSource};
-use crate::statistics::{Errors, Reference, mean, median_ms};
-use ndarray::{Array2, ArrayView2, s};
+use crate::labels::{BudgetReport, WeightSource, bits_of};
+use crate::statistics::{ErrorSummary, Errors, Reference, mean, median_ms};
+use ndarray::{Array2, ArrayView2};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 use wtacrs_core::Randomness;
 use wtacrs_core::element::Element;
-use wtacrs_core::product::{self, Scratch, ShapeError, Update};
+use wtacrs_core::product::{self, Packing, Scratch, ShapeError, Update};
 use wtacrs_core::sampling::DEFAULT_MIX;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
-use wtacrs_core::sampling::{Budget, BudgetError, Keep, Weights, WeightsError};
+use wtacrs_core::sampling::{Budget, Weights};
 use wtacrs_core::theory;
 
 /// The sources of weights that one recorded step allows, in the order of tables: first what training has, then what no
@@ -35,67 +38,23 @@ const MOST_ROUNDING: f64 = 1e-3;
 /// What to compare, and how thoroughly.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// How many tokens to keep.
-    pub budgets: Vec<Keep>,
-    /// The designs that choose them.
-    pub designs: Vec<BuiltIn>,
+    /// How much to keep.
+    pub limits: Vec<Limit>,
+    /// The designs that choose rows, each with a way to save them.
+    pub methods: Vec<Method>,
     /// How many estimates to make for each result.
     pub trials: usize,
     /// The seed of all draws; trials follow one another by their offsets.
     pub seed: u64,
 }
 
-/// Why a layer cannot be measured on.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MeasureError {
-    /// A budget that this layer's tokens do not allow.
-    #[error(transparent)]
-    Budget(#[from] BudgetError),
-    /// A row whose norm cannot be a weight.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// H and dZ have different numbers of tokens.
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
-    /// Stale weights of a layer without previous norms.
-    #[error("stale weights need the norms of an earlier step")]
-    NoPreviousNorms,
-    /// A predictor's weights, which one step cannot teach it.
-    #[error("predictor weights need recorded steps: `wtacrs replay` measures them")]
-    NeedsSteps,
-    /// Nothing to measure an error against.
-    #[error("the exact dW is zero, so no error can be relative to it")]
-    ZeroGradient,
-    /// The exact product does not fit f32.
-    #[error("the exact dW overflows f32")]
-    Overflow,
-    /// f32 has no digits left for the exact product.
-    #[error(
-        "dW underflows f32, in which estimates are made: its largest element is {largest:.1e}. Multiply dZ by a constant, \
-         which changes no relative error"
-    )]
-    Underflow {
-        /// The largest absolute value of dW.
-        largest: f64,
-    },
-    /// The terms of the exact product cancel, so that estimates in f32 consist of rounding.
-    #[error(
-        "dW cancels to rounding: ‖dW‖ is {norm:.1e}, but its terms' norms ‖h_i‖·‖dz_i‖ add up to {sum_of_norms:.1e}, so f32 \
-         has no digits left for it and no error can be relative to it"
-    )]
-    Cancelled {
-        /// ‖dW‖_F in f64.
-        norm: f64,
-        /// Σ‖h_i‖·‖dz_i‖.
-        sum_of_norms: f64,
-    },
-    /// Too little memory for the measurement.
-    #[error("measuring needs {bytes} bytes of memory beside the layer, more than is available")]
-    NotEnoughMemory {
-        /// Those bytes.
-        bytes: usize,
-    },
+/// A design, and how the rows are saved that it keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Method {
+    /// The design.
+    pub design: BuiltIn,
+    /// Native rows or packed ones.
+    pub packing: Packing,
 }
 
 /// Measures on the current rayon pool, and calls `progress` after every result.
@@ -168,11 +127,17 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
         let weights = sources.iter().map(|&source| self.weights(source)).collect::<Result<Vec<_>, _>>()?;
         let mut results = Vec::new();
         for (&source, weights) in sources.iter().zip(&weights) {
-            for &keep in &plan.budgets {
-                let budget = weights.budget(keep)?;
-                let crs_variance = self.crs_variance(weights, budget);
-                for &design in &plan.designs {
-                    results.push(self.measure(source, (keep, budget), design, plan, crs_variance)?);
+            for &limit in &plan.limits {
+                let mut known = None;
+                for &method in &plan.methods {
+                    let budget = limit.budget(method.packing, input(self.h))?;
+                    let crs_variance = match known {
+                        Some((of, variance)) if of == budget => variance,
+                        _ => self.crs_variance(weights, budget),
+                    };
+                    known = Some((budget, crs_variance));
+                    let case = Case { source, limit, budget, method };
+                    results.push(self.measure(case, plan, crs_variance)?);
                     progress();
                 }
             }
@@ -182,7 +147,8 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
             tokens: self.h.nrows(),
             in_features: self.h.ncols(),
             out_features: self.dz.ncols(),
-            element_bytes: size_of::<T>(),
+            norms_ms: self.norms_ms,
+            exact_ms: self.exact_ms,
             results,
         })
     }
@@ -204,93 +170,137 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
         (variance > LEAST_CRS_VARIANCE * self.reference.squared_norm()).then_some(variance)
     }
 
-    fn measure(
-        &self,
-        source: WeightSource,
-        (keep, budget): (Keep, Budget),
-        design: BuiltIn,
-        plan: &Plan,
-        crs_variance: Option<f64>,
-    ) -> Result<DesignReport, MeasureError> {
-        let draws = design.draws(budget);
-        // A design that draws nothing makes the same estimate every time: further trials would only take time.
+    fn measure(&self, case: Case, plan: &Plan, crs_variance: Option<f64>) -> Result<DesignReport, MeasureError> {
+        let Case { source, limit, budget, method: Method { design, packing } } = case;
+        let (tokens, in_features) = self.h.dim();
+        // Then nothing is chosen, and no norm is needed.
+        let keeps_all = packing.keeps_all(budget.get(), tokens);
+        let mut draws = design.draws(budget);
+        if packing.is_packed() {
+            draws = draws.max(tokens as u64);
+        }
+        // Without randomness the estimate is the same every time: further trials would only take time.
         let trials = if draws == 0 { plan.trials.min(FEWEST_TIMINGS) } else { plan.trials };
         let mut randomness = Randomness::new(plan.seed, 0);
-        let mut kept_rows = Array2::from_elem((budget.get(), self.h.ncols()), T::ZERO);
-        let mut estimate = Array2::zeros((self.h.ncols(), self.dz.ncols()));
+        let mut rows = KeptRows::new(packing, budget.get(), in_features);
+        let mut estimate = Array2::zeros((in_features, self.dz.ncols()));
         let mut scratch = Scratch::new();
         let mut errors = Errors::new(&self.reference);
-        let (mut winners, mut kept, mut last) = (0, Vec::new(), Vec::new());
-        let (mut select, mut gather, mut product) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..trials {
-            let selection = timed(&mut select, || -> Result<_, MeasureError> {
-                let weights = self.weights(source)?;
-                Ok(design.select_seeded(&weights, budget, randomness))
-            })?;
+        let (mut kept, mut bytes) = (Vec::new(), Vec::new());
+        let (mut select, mut save, mut unpack, mut product) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for trial in 0..trials {
+            let selection = if keeps_all {
+                None
+            } else {
+                Some(timed(&mut select, || -> Result<_, MeasureError> {
+                    let weights = self.weights(source)?;
+                    Ok(design.select_seeded(&weights, budget, randomness))
+                })?)
+            };
+            timed(&mut save, || rows.fill(self.h, selection, randomness))?;
+            timed(&mut product, || rows.multiply(self.dz, estimate.view_mut(), &mut scratch))?;
+            if packing.is_packed() && trial < FEWEST_TIMINGS {
+                black_box(timed(&mut unpack, || rows.unpack()));
+            }
             randomness = randomness.next(draws);
-            let mut rows = kept_rows.slice_mut(s![..selection.len(), ..]);
-            timed(&mut gather, || product::gather_into(self.h, &selection, rows.view_mut()))?;
-            timed(&mut product, || {
-                let (rows, target) = (rows.view(), estimate.view_mut());
-                product::weight_gradient_into(rows, self.dz, &selection, target, Update::Overwrite, &mut scratch)
-            })?;
             errors.add(estimate.view());
-            winners = selection.winners();
-            kept.push(selection.len() as f64);
-            last.clear();
-            last.extend(selection.iter());
+            kept.push(rows.kept().len() as f64);
+            bytes.push(rows.bytes() as f64);
         }
-        let mut summary = errors.summary();
-        if !summary.mean_squared.is_finite() {
-            return Err(MeasureError::Overflow);
-        }
-        if summary.mean_squared > 0.0 && summary.rel_error < MOST_ROUNDING {
-            summary = summary.without_rounding(&self.terms.weighted_sum(&last)?, estimate.view());
-        }
+        let summary = self.without_rounding(errors.summary(), &rows, &estimate)?;
+        let saved_bytes = mean(&bytes);
+        let save = median_ms(&mut save);
         Ok(DesignReport {
             weights: source,
             design,
-            budget: BudgetReport::new(keep, budget),
-            winners,
+            budget: BudgetReport::new(limit.keep(budget), budget),
+            memory: limit.memory(),
+            bits: bits_of(packing, size_of::<T>()),
+            winners: rows.winners(),
             kept: mean(&kept),
+            saved_bytes,
+            saved_share: saved_bytes / bytes_of(self.h),
             trials,
             rel_error: summary.rel_error,
             rel_error_sd: summary.rel_error_sd,
             bias_ratio: summary.bias_share.map(|share| share * trials as f64),
             variance_vs_crs: crs_variance.map(|variance| summary.mean_squared / variance),
             time_ms: StepTimes {
-                norms: self.norms_ms,
+                norms: if keeps_all { 0.0 } else { self.norms_ms },
                 select: median_ms(&mut select),
-                gather: median_ms(&mut gather),
+                gather: (!packing.is_packed()).then_some(save),
+                pack: packing.is_packed().then_some(save),
+                unpack: packing.is_packed().then(|| median_ms(&mut unpack)),
                 product: median_ms(&mut product),
                 exact: self.exact_ms,
             },
         })
     }
+
+    /// The summary, without error if that could be the rounding of `estimate`, which was made of these rows.
+    fn without_rounding(
+        &self,
+        summary: ErrorSummary,
+        rows: &KeptRows<T>,
+        estimate: &Array2<f32>,
+    ) -> Result<ErrorSummary, MeasureError> {
+        if !summary.mean_squared.is_finite() {
+            return Err(MeasureError::Overflow);
+        }
+        if summary.mean_squared == 0.0 || summary.rel_error >= MOST_ROUNDING {
+            return Ok(summary);
+        }
+        let in_f64 = match rows.unpack() {
+            None => self.terms.weighted_sum(&rows.terms())?,
+            Some(unpacked) => self.terms.weighted_sum_of(unpacked.view(), &rows.terms())?,
+        };
+        Ok(summary.without_rounding(&in_f64, estimate.view()))
+    }
+}
+
+/// One line of a table, before it is measured.
+#[derive(Clone, Copy)]
+struct Case {
+    source: WeightSource,
+    limit: Limit,
+    budget: Budget,
+    method: Method,
+}
+
+fn input<T>(h: ArrayView2<'_, T>) -> Input {
+    Input { tokens: h.nrows(), in_features: h.ncols(), element_bytes: size_of::<T>() }
+}
+
+/// Bytes of H.
+fn bytes_of<T>(h: ArrayView2<'_, T>) -> f64 {
+    (h.len() * size_of::<T>()) as f64
 }
 
 /// Refuses a budget that the tokens do not allow, and a layer for whose measurement there is no memory: the first
 /// allocation that fails would end the command without a word on what is needed.
 fn check_sizes<T: Element, U: Element>(h: &Array2<T>, dz: &Array2<U>, plan: &Plan) -> Result<(), MeasureError> {
     let (tokens, in_features, out_features) = (h.nrows(), h.ncols(), dz.ncols());
-    let mut kept = 0;
-    for keep in &plan.budgets {
-        kept = kept.max(keep.budget(tokens)?.get());
-    }
     let bytes = |numbers: [usize; 3]| numbers.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
     let wide = |is_wide: bool, rows, columns| if is_wide { 0 } else { bytes([rows, columns, size_of::<f32>()]) };
     // The exact product in f64 and f32, the sum of the errors, an estimate, and one in f64.
     let products = bytes([in_features, out_features, 3 * size_of::<f64>() + 2 * size_of::<f32>()]);
     let block = bytes([BLOCK.min(tokens), in_features.saturating_add(out_features), size_of::<f64>()]);
-    // For the exact product H and dZ in f32; after it, the kept rows of H, in its type and in f32, and those of dZ.
-    let exact = [wide(T::IS_ACCUMULATOR, tokens, in_features), wide(U::IS_ACCUMULATOR, tokens, out_features)];
-    let estimate = [
-        bytes([kept, in_features, size_of::<T>()]),
-        wide(T::IS_ACCUMULATOR, kept, in_features),
-        bytes([kept, out_features, size_of::<f32>()]),
-    ];
     let sum = |parts: &[usize]| parts.iter().fold(0_usize, |sum, &part| sum.saturating_add(part));
-    let bytes = sum(&[products, block, sum(&exact).max(sum(&estimate))]);
+    // For the exact product H and dZ in f32; after it, the kept rows of H, saved and in f32, and those of dZ.
+    let exact = sum(&[wide(T::IS_ACCUMULATOR, tokens, in_features), wide(U::IS_ACCUMULATOR, tokens, out_features)]);
+    let mut most = exact;
+    let packings = plan.methods.iter().map(|method| method.packing);
+    for (limit, packing) in plan.limits.iter().flat_map(|&limit| packings.clone().map(move |packing| (limit, packing)))
+    {
+        let kept = limit.budget(packing, input(h.view()))?.get();
+        let row_bytes = usize::try_from(packing.row_bytes(in_features, size_of::<T>())).unwrap_or(usize::MAX);
+        most = most.max(sum(&[
+            bytes([kept, row_bytes, 1]),
+            wide(T::IS_ACCUMULATOR && !packing.is_packed(), kept, in_features),
+            bytes([kept, out_features, size_of::<f32>()]),
+        ]));
+    }
+    let bytes = sum(&[products, block, most]);
     // Else the compiler may see that nothing is done with it, and ask nobody.
     match black_box(&mut Vec::<u8>::new()).try_reserve_exact(bytes) {
         Ok(()) => Ok(()),

@@ -1,15 +1,20 @@
 //! `wtacrs compare`: the error of each design's estimates of a weight gradient on recorded layers, and their cost.
 
+pub mod error;
 mod figure;
+mod kept_rows;
+pub mod limit;
 pub mod measure;
 pub mod report;
 mod terms;
 
-use self::measure::{MeasureError, Plan, SOURCES};
+use self::error::MeasureError;
+use self::limit::{Limit, MemoryShare};
+use self::measure::{Method, Plan, SOURCES};
 use self::report::LayerReport;
 use crate::figure::{FigureError, FigureFile};
 use crate::input::{self, Bytes, InputError, Keys, Layer, SourceError, read_npy, read_safetensors};
-use crate::labels::{WeightSource, WeightSources};
+use crate::labels::{Dtype, WeightSource, WeightSources};
 use crate::run::{self, Format, Progress, RunArgs, RunError};
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -17,6 +22,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use wtacrs_core::Keep;
+use wtacrs_core::product::{Packing, UnknownPacking};
 use wtacrs_core::sampling::design::{BuiltIn, UnknownDesign};
 
 const BUNDLED_NAME: &str = "minilm_l3_value_imdb_1024 (bundled)";
@@ -28,25 +34,32 @@ Examples:
   wtacrs compare --budget 0.1 --design wta-pivotal,crs layer3.safetensors layer4.safetensors
   wtacrs compare --h-key x --dz-key grad recorded.safetensors
   wtacrs compare h.npy dz.npy --dz-norm-npy previous_norms.npy --format csv
-  wtacrs compare --budget 0.05,0.1,0.2,0.3,0.5 --plot errors.svg";
+  wtacrs compare --budget 0.05,0.1,0.2,0.3,0.5 --bits native --plot errors.svg
+  wtacrs compare --memory 0.03,0.1,0.3 --bits native,8,4,2 --design wta-pivotal --dtype bf16 --plot memory.svg";
 
 const JSON_FORMAT: &str = "\
 JSON: an array with one object for each layer,
-  {file, tokens, in_features, out_features, results: [{weights, design, fraction, budget, budget_share, winners,
-   kept, trials, rel_error, rel_error_sd, bias_ratio, variance_vs_crs,
-   time_ms: {norms, select, gather, product, exact}}]}
+  {file, tokens, in_features, out_features, results: [{weights, design, fraction, budget, budget_share, memory, bits,
+   winners, kept, saved_bytes, saved_share, trials, rel_error, rel_error_sd, bias_ratio, variance_vs_crs,
+   time_ms: {norms, select, gather, pack, unpack, product, exact}}]}
 With g = dW exact in f64, and ĝ an estimate made in the layer's own types:
   weights          stale, exact or input
   fraction         the share of the tokens to keep that was asked for; null where a count was
   budget           the number of tokens to keep, k; budget_share is k / tokens
+  memory           the share of H's bytes that was asked for; null where a budget was
+  bits             of an element of a kept row: 16 or 32, those of H's type, for exact copies; 8, 4 or 2 if packed
   winners          tokens of the budget that are kept for certain
   kept             distinct rows kept, mean over the trials
-  trials           estimates made: as asked for, at most 9 where all are equal because the design draws nothing (top-k)
+  saved_bytes      bytes of the rows kept, with an index (4) and a scale (8) each unless all rows are packed; mean over
+                   the trials; saved_share is their share of H's bytes
+  trials           estimates made: as asked for, at most 9 where all are equal because nothing is drawn (native top-k)
   rel_error        √(mean over trials of ‖ĝ − g‖² / ‖g‖²), Frobenius norms; 0 if it could be rounding alone
   rel_error_sd     standard deviation over trials of ‖ĝ − g‖ / ‖g‖
   bias_ratio       ‖mean ĝ − g‖² / (mean ‖ĝ − g‖² / trials): about 1 if unbiased, up to trials if biased; null if no error
   variance_vs_crs  mean ‖ĝ − g‖² / the variance of plain column-row sampling, in closed form; null if that is 0
-  time_ms          medians in milliseconds; norms of H and dZ, exact is the exact product
+  time_ms          medians in milliseconds; norms of H and dZ, exact is the exact product. Packed rows have pack in the
+                   place of gather, which is null, and unpack: all rows read back, which is not a part of an estimate;
+                   norms and select are 0 if all rows are packed
 CSV has the same numbers, one line for each result.
 
 Exit code: 0, or 2 if an argument, a file or a layer is refused. Results of the files before it are still printed.";
@@ -66,7 +79,20 @@ pub struct CompareArgs {
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
     pub budget: Vec<Keep>,
 
+    /// Memory to keep in the place of a budget, as shares of H's bytes (0.1)
+    ///
+    /// Every design keeps as many rows as fit: a row takes its bytes in H's type or packed, and 12 for its index and
+    /// scale. A share that is more than all rows need keeps all of them; one that is too small for a row is refused.
+    #[arg(long, value_name = "SHARE,…", value_delimiter = ',', conflicts_with = "budget")]
+    pub memory: Vec<MemoryShare>,
+
+    /// How kept rows are saved: native (exact copies in H's type), or packed in 8, 4 or 2 bits an element
+    #[arg(long, value_name = "BITS,…", value_delimiter = ',', default_value = "native,4")]
+    pub bits: Vec<Packing>,
+
     /// Designs to compare: uniform, crs, top-k, wta-iid, wta-stratified, wta-pivotal, or all
+    ///
+    /// A name may be followed by bits of its own, in the place of those of --bits: wta-iid:native.
     #[arg(long, value_name = "NAME,…", default_value = "all")]
     pub design: Designs,
 
@@ -88,7 +114,11 @@ pub struct CompareArgs {
     #[command(flatten)]
     pub run: RunArgs,
 
-    /// Draw relative error against budget into FILE.svg or FILE.png
+    /// Type to which H and dZ are rounded first [default: the types of the file]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub dtype: Option<Dtype>,
+
+    /// Draw relative error against budget, or against saved bytes with --memory, into FILE.svg or FILE.png
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(FigureFile::try_from))]
     pub plot: Option<FigureFile>,
 
@@ -109,16 +139,79 @@ pub struct CompareArgs {
     pub dz_norm_npy: Option<PathBuf>,
 }
 
+impl CompareArgs {
+    /// Every design with every way to save its rows: first in the order of --bits, then in that of the designs.
+    fn methods(&self) -> Vec<Method> {
+        let of_design = |design: &NamedDesign| design.packing;
+        let mut packings = self.bits.clone();
+        packings.extend(self.design.0.iter().filter_map(of_design).filter(|own| !self.bits.contains(own)));
+        let with = |packing: Packing| {
+            let is_asked = move |design: &&NamedDesign| match design.packing {
+                None => self.bits.contains(&packing),
+                Some(own) => own == packing,
+            };
+            self.design.0.iter().filter(is_asked).map(move |design| Method { design: design.design, packing })
+        };
+        let mut methods: Vec<Method> = Vec::new();
+        for method in packings.into_iter().flat_map(with) {
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        }
+        methods
+    }
+
+    /// Tokens or bytes to keep.
+    fn limits(&self) -> Vec<Limit> {
+        if self.memory.is_empty() {
+            self.budget.iter().copied().map(Limit::Tokens).collect()
+        } else {
+            self.memory.iter().copied().map(Limit::Memory).collect()
+        }
+    }
+}
+
 /// A list of designs: names separated by commas, or "all".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Designs(pub Vec<BuiltIn>);
+pub struct Designs(pub Vec<NamedDesign>);
+
+/// A design, and how its rows are saved if not as those of the others are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedDesign {
+    /// The design.
+    pub design: BuiltIn,
+    /// Bits of its own.
+    pub packing: Option<Packing>,
+}
+
+/// A design that there is not, or bits that rows do not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DesignsError {
+    /// Another design.
+    #[error(transparent)]
+    Design(#[from] UnknownDesign),
+    /// Other bits.
+    #[error(transparent)]
+    Packing(#[from] UnknownPacking),
+}
+
+impl FromStr for NamedDesign {
+    type Err = DesignsError;
+
+    fn from_str(name: &str) -> Result<Self, DesignsError> {
+        Ok(match name.split_once(':') {
+            None => Self { design: name.parse()?, packing: None },
+            Some((design, bits)) => Self { design: design.parse()?, packing: Some(bits.parse()?) },
+        })
+    }
+}
 
 impl FromStr for Designs {
-    type Err = UnknownDesign;
+    type Err = DesignsError;
 
-    fn from_str(names: &str) -> Result<Self, UnknownDesign> {
+    fn from_str(names: &str) -> Result<Self, DesignsError> {
         if names == "all" {
-            return Ok(Self(BuiltIn::ALL.to_vec()));
+            return Ok(Self(BuiltIn::ALL.map(|design| NamedDesign { design, packing: None }).to_vec()));
         }
         names.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
     }
@@ -161,6 +254,14 @@ pub enum CompareError {
         file: String,
         /// Where the norms were looked for.
         wanted: String,
+    },
+    /// A layer whose values are beyond the range of a type.
+    #[error("{file}: a value is beyond the range of {dtype}")]
+    OutOfRange {
+        /// The file.
+        file: String,
+        /// The type.
+        dtype: Dtype,
     },
     /// A layer that cannot be measured on.
     #[error("{file}: {source}")]
@@ -283,6 +384,13 @@ impl Source<'_> {
             Ok(layer) => layer,
             Err(source) => return Err(CompareError::Input { file, source }),
         };
+        let layer = match args.dtype {
+            None => layer,
+            Some(dtype) => match layer.rounded(dtype) {
+                Some(layer) => layer,
+                None => return Err(CompareError::OutOfRange { file, dtype }),
+            },
+        };
         let has_norms = layer.dz_norm_prev.is_some();
         let sources = match &args.weights {
             Some(sources) => sources.as_slice().to_vec(),
@@ -299,13 +407,8 @@ impl Source<'_> {
 /// Reads and measures one layer after another, so that only one is in memory. `reports` has those that were measured
 /// before an error.
 fn measure_all(layers: &[Source<'_>], args: &CompareArgs, reports: &mut Vec<LayerReport>) -> Result<(), CompareError> {
-    let plan = Plan {
-        budgets: args.budget.clone(),
-        designs: args.design.0.clone(),
-        trials: args.trials as usize,
-        seed: args.seed,
-    };
-    let of_source = plan.budgets.len() * plan.designs.len();
+    let plan = Plan { limits: args.limits(), methods: args.methods(), trials: args.trials as usize, seed: args.seed };
+    let of_source = plan.limits.len() * plan.methods.len();
     let most = args.weights.as_ref().map_or(2, |sources| sources.as_slice().len());
     let progress = Progress::new(layers.len() * most * of_source);
     for source in layers {
@@ -323,9 +426,31 @@ mod tests {
 
     #[test]
     fn designs_by_name() {
-        assert_eq!("all".parse(), Ok(Designs(BuiltIn::ALL.to_vec())));
-        assert_eq!("crs,top-k".parse(), Ok(Designs(vec![BuiltIn::Crs, BuiltIn::TopK])));
-        assert_eq!("crs,best".parse::<Designs>(), Err(UnknownDesign { name: "best".to_owned() }));
+        let plain = |design| NamedDesign { design, packing: None };
+        assert_eq!("all".parse(), Ok(Designs(BuiltIn::ALL.map(plain).to_vec())));
+        assert_eq!("crs,top-k".parse(), Ok(Designs(vec![plain(BuiltIn::Crs), plain(BuiltIn::TopK)])));
+        let own = NamedDesign { design: BuiltIn::Crs, packing: Some(Packing::Bits8) };
+        assert_eq!("crs:8,top-k".parse(), Ok(Designs(vec![own, plain(BuiltIn::TopK)])));
+        let unknown = UnknownDesign { name: "best".to_owned() };
+        assert_eq!("crs,best".parse::<Designs>(), Err(DesignsError::Design(unknown)));
+        assert!(matches!("crs:3".parse::<Designs>(), Err(DesignsError::Packing(_))));
         assert!("".parse::<Designs>().is_err());
+    }
+
+    #[test]
+    fn designs_and_bits() {
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            args: CompareArgs,
+        }
+        let methods = |arguments: &[&str]| {
+            let command = <Command as clap::Parser>::parse_from([&["compare"], arguments].concat());
+            let named = |method: Method| format!("{}:{}", method.design, method.packing);
+            command.args.methods().into_iter().map(named).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(methods(&["--design", "crs,top-k"]), "crs:native top-k:native crs:4 top-k:4");
+        assert_eq!(methods(&["--design", "crs:native,top-k", "--bits", "8,2"]), "top-k:8 top-k:2 crs:native");
+        assert_eq!(methods(&["--design", "crs:4,crs", "--bits", "4"]), "crs:4");
     }
 }

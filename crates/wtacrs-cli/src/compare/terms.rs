@@ -49,6 +49,20 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Terms<'a,
         }
         Ok(sum)
     }
+
+    /// The same with other rows of H: one for each term.
+    pub(super) fn weighted_sum_of(
+        &self,
+        rows: ArrayView2<'_, f32>,
+        terms: &[(usize, f64)],
+    ) -> Result<Array2<f64>, ShapeError> {
+        let mut sum = Array2::zeros((self.h.ncols(), self.dz.ncols()));
+        for (rows, block) in rows.axis_chunks_iter(Axis(0), BLOCK).zip(terms.chunks(BLOCK)) {
+            let dz = widened(self.dz, block, |factor| factor);
+            exact_weight_gradient(rows.mapv(f64::from).view(), dz.view(), sum.view_mut(), Update::Accumulate)?;
+        }
+        Ok(sum)
+    }
 }
 
 impl<T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Contributions for Terms<'_, T, U> {
@@ -98,6 +112,8 @@ mod tests {
         let whole = OuterProducts { x: wide_h.view(), y: wide_dz.view() };
         let some: Vec<(usize, f64)> = (0..tokens).step_by(3).map(|token| (token, 1.0 + (token % 4) as f64)).collect();
         assert_eq!(terms.squared_norm_of_sum(&some), whole.squared_norm_of_sum(&some));
+        let rows = Array2::from_shape_fn((some.len(), 5), |(at, j)| h[[some[at].0, j]].to_f32());
+        assert_eq!(terms.weighted_sum_of(rows.view(), &some), terms.weighted_sum(&some));
         assert!((0..tokens).all(|token| terms.squared_norm(token) == whole.squared_norm(token)));
         assert!(terms.sum_of_norms() >= terms.squared_norm_of_sum(&[(3, 1.0), (4, 1.0)]).sqrt());
         assert!(Terms::new(h.view(), dz.slice(ndarray::s![1.., ..])).is_err());

@@ -47,11 +47,11 @@ impl Axis {
         }
     }
 
-    /// A logarithmic axis for these positive values, with the values themselves as ticks; those without room for a label
-    /// are left out. `label_share` is the width of a label as a share of the axis.
-    pub(crate) fn with_ticks_at(values: &[f64], label_share: f64) -> Self {
-        let range = span(values);
-        let mut sorted = values.to_vec();
+    /// A logarithmic axis for these positive values and ticks; ticks without room for a label are left out. `label_share` is
+    /// the width of a label as a share of the axis.
+    pub(crate) fn with_ticks_at(ticks: &[f64], values: &[f64], label_share: f64) -> Self {
+        let range = span(&[ticks, values].concat());
+        let mut sorted = ticks.to_vec();
         sorted.sort_by(f64::total_cmp);
         let apart = (range.end / range.start).powf(label_share);
         let mut ticks: Vec<f64> = Vec::new();
@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn ticks_keep_their_distance() {
-        let axis = Axis::with_ticks_at(&[1.0, 0.1, 0.11, 0.3], 0.1);
+        let axis = Axis::with_ticks_at(&[1.0, 0.1, 0.11, 0.3], &[0.05, 0.2], 0.1);
         assert_eq!(axis.ticks, [0.1, 0.3, 1.0]);
+        assert!(axis.range.start < 0.05 && axis.range.end > 1.0);
     }
 }

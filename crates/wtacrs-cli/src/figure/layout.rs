@@ -22,7 +22,10 @@ const Y_LABELS_WIDTH: u32 = 56;
 /// At the right of a panel, for the means of its lines.
 const MEANS_WIDTH: u32 = 34;
 const MEAN_LINE: u32 = 13;
+/// Of a legend with names of [`LEGEND_NAME`] characters; longer ones widen it by `LEGEND_CHARACTER` for each character.
 const LEGEND_WIDTH: u32 = 140;
+const LEGEND_NAME: usize = 15;
+const LEGEND_CHARACTER: u32 = 7;
 const LEGEND_LINE: u32 = 22;
 const LEGEND_NOTE_LINE: u32 = 15;
 const LEGEND_SAMPLE: u32 = 30;
@@ -81,9 +84,14 @@ impl Figure {
     /// Width and height in points.
     pub(super) fn size(&self) -> (u32, u32) {
         let columns = self.rows.iter().map(|row| row.panels.len()).max().unwrap_or(0) as u32;
-        let width = 2 * OUTER_MARGIN + Y_LABELS_WIDTH + columns * self.column_width() + LEGEND_WIDTH;
+        let width = 2 * OUTER_MARGIN + Y_LABELS_WIDTH + columns * self.column_width() + self.legend_width();
         let rows = self.rows.len() as u32;
         (width, 2 * OUTER_MARGIN + rows * row_height() + rows.saturating_sub(1) * ROW_GAP)
+    }
+
+    fn legend_width(&self) -> u32 {
+        let longest = self.legend.iter().map(|entry| entry.name.chars().count()).max().unwrap_or(0);
+        LEGEND_WIDTH + LEGEND_CHARACTER * longest.saturating_sub(LEGEND_NAME) as u32
     }
 
     fn column_width(&self) -> u32 {
@@ -175,7 +183,7 @@ impl Figure {
 
     /// One for all panels, to the right of the first row.
     fn draw_legend<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Result<(), DrawError> {
-        let left = self.size().0 - OUTER_MARGIN - LEGEND_WIDTH;
+        let left = self.size().0 - OUTER_MARGIN - self.legend_width();
         let mut middle = OUTER_MARGIN + TITLE_HEIGHT + PANEL_TITLE_HEIGHT + LEGEND_LINE / 2;
         let centred = |size| text_style(size, FontStyle::Normal).pos(Pos::new(HPos::Left, VPos::Center));
         for LegendEntry { name, style } in &self.legend {

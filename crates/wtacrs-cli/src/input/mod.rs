@@ -22,8 +22,10 @@ pub use self::{
 
 pub(crate) use self::source::is_standard_input;
 
+use crate::labels::Dtype;
 use half::{bf16, f16};
 use ndarray::Array2;
+use wtacrs_core::element::Element;
 
 /// One linear layer in one training step.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,5 +82,30 @@ impl Matrix {
     /// Rows and columns.
     pub fn dim(&self) -> (usize, usize) {
         with_values!(self, values => values.dim())
+    }
+
+    /// The same values rounded to a type; `None` if one is beyond its range.
+    fn rounded(self, dtype: Dtype) -> Option<Self> {
+        let rounded = match (self, dtype) {
+            (matrix @ Self::F32(_), Dtype::F32)
+            | (matrix @ Self::F16(_), Dtype::F16)
+            | (matrix @ Self::Bf16(_), Dtype::Bf16) => return Some(matrix),
+            (matrix, Dtype::F32) => Self::F32(with_values!(matrix, values => values.mapv(|value| value.widen()))),
+            (matrix, Dtype::F16) => {
+                Self::F16(with_values!(matrix, values => values.mapv(|value| f16::from_f32(value.widen()))))
+            }
+            (matrix, Dtype::Bf16) => {
+                Self::Bf16(with_values!(matrix, values => values.mapv(|value| bf16::from_f32(value.widen()))))
+            }
+        };
+        let is_finite = with_values!(&rounded, values => values.iter().all(|value| value.widen().is_finite()));
+        is_finite.then_some(rounded)
+    }
+}
+
+impl Layer {
+    /// The same layer with H and dZ rounded to a type; `None` if a value is beyond its range.
+    pub fn rounded(self, dtype: Dtype) -> Option<Self> {
+        Some(Self { h: self.h.rounded(dtype)?, dz: self.dz.rounded(dtype)?, dz_norm_prev: self.dz_norm_prev })
     }
 }

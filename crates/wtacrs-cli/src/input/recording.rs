@@ -137,6 +137,11 @@ impl<R: Read + Seek> Recording<R> {
         self.in_features
     }
 
+    /// Bytes of an element of H.
+    pub fn element_bytes(&self) -> usize {
+        self.h.step_bytes / self.h.step.len()
+    }
+
     /// Reads one step, counted from 0, into new memory.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 //! and by estimates.
 //!
 //! The inputs of linear layers are counted, which training keeps for dW = Hᵀ dZ: tokens × in_features elements, of which
-//! an estimate keeps `budget` rows with an index (4 bytes) and a scale (8 bytes) each, in one block ([`SavedLayout`]), as
-//! a plan of the C library does on the CPU. Layers that read the same input share one selection. The activations of
+//! an estimate keeps `budget` rows, native or packed, with an index (4 bytes) and a scale (8 bytes) each unless all rows
+//! are packed. They lie in one block ([`SavedLayout`]), as in a plan of the C library on the CPU. Layers that read the same
+//! input share one selection. The activations of
 //! attention, norms and dropout are not counted: estimates do not change them.
 
 pub mod report;
@@ -11,9 +12,9 @@ pub mod shapes;
 
 use self::report::{InputReport, MemoryReport, SavedReport};
 use self::shapes::{Batch, Input, Model, Rows};
-use crate::labels::BudgetReport;
+use crate::labels::{BudgetReport, Dtype, bits_of};
 use crate::run::{self, Format, RunError};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use wtacrs_core::guesses::{NormPredictor, PredictorError, PredictorSettings};
 use wtacrs_core::product::{Packing, SavedLayout};
 use wtacrs_core::sampling::{BudgetError, Keep};
@@ -22,12 +23,14 @@ const EXAMPLES: &str = "\
 Examples:
   wtacrs memory t5-3b --batch 32 --length 128
   wtacrs memory bert-base --budget 0.3,0.2,0.1 --dtype f32
+  wtacrs memory t5-3b --budget 1.0,0.3 --bits 4
   wtacrs memory --tokens 16384 --in-features 4096";
 
 const JSON_FORMAT: &str = "\
-JSON: {name, element_bytes, inputs: [{name, layers, count, tokens, in_features, exact_bytes,
+JSON: {name, element_bytes, bits, inputs: [{name, layers, count, tokens, in_features, exact_bytes,
        saved: [{fraction, budget, budget_share, bytes}], predictor_bytes}], exact_bytes, saved_bytes: […],
        predictor_bytes}
+  bits              of an element of a kept row: 16 or 32, those of the type, for exact copies; 8, 4 or 2 if packed
   inputs            the matrices that linear layers read; `layers` of them share one, `count` of them are in the model
   exact_bytes       of one such matrix, kept whole; at the top, of all of them
   saved             for each budget, the bytes of the block of rows kept, indices and scales, as a plan of the C library
@@ -71,6 +74,10 @@ pub struct MemoryArgs {
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "0.3,0.1")]
     pub budget: Vec<Keep>,
 
+    /// How kept rows are saved: native (exact copies), or packed in 8, 4 or 2 bits an element
+    #[arg(long, value_name = "BITS", default_value_t = Packing::Native)]
+    pub bits: Packing,
+
     /// Type of the activations
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub dtype: Dtype,
@@ -80,15 +87,13 @@ pub struct MemoryArgs {
     pub format: Format,
 }
 
-/// Types of activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
-    /// Four bytes.
-    F32,
-    /// Two bytes.
-    F16,
-    /// Two bytes.
-    Bf16,
+/// How rows lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowType {
+    /// Bytes of an element of H.
+    pub element_bytes: usize,
+    /// How kept rows are saved.
+    pub packing: Packing,
 }
 
 /// Why bytes cannot be counted or printed, in one line.
@@ -128,10 +133,10 @@ pub enum MemoryError {
 ///
 /// See [`MemoryError`].
 pub fn run(args: &MemoryArgs) -> Result<(), MemoryError> {
-    let (element_bytes, keeps) = (args.dtype.bytes(), args.budget.as_slice());
+    let (row_type, keeps) = (RowType { element_bytes: args.dtype.bytes(), packing: args.bits }, args.budget.as_slice());
     let report = match (&args.model, args.tokens.zip(args.in_features)) {
-        (None, Some((tokens, in_features))) => of_layer(tokens, in_features, element_bytes, keeps)?,
-        (Some(model), _) => of_model(model, args.batch(), element_bytes, keeps)?,
+        (None, Some((tokens, in_features))) => of_layer(tokens, in_features, row_type, keeps)?,
+        (Some(model), _) => of_model(model, args.batch(), row_type, keeps)?,
         (None, None) => unreachable!("clap requires one of them"),
     };
     run::print(&match args.format {
@@ -147,12 +152,7 @@ pub fn run(args: &MemoryArgs) -> Result<(), MemoryError> {
 /// # Errors
 ///
 /// [`MemoryError`] names the input at fault.
-pub fn of_model(
-    model: &Model,
-    batch: Batch,
-    element_bytes: usize,
-    keeps: &[Keep],
-) -> Result<MemoryReport, MemoryError> {
+pub fn of_model(model: &Model, batch: Batch, row_type: RowType, keeps: &[Keep]) -> Result<MemoryReport, MemoryError> {
     let tokens = |rows| match rows {
         Rows::Source => batch.sequences.checked_mul(batch.length),
         Rows::Target => batch.sequences.checked_mul(batch.target_length),
@@ -162,7 +162,7 @@ pub fn of_model(
         Some(tokens) => Ok((*input, tokens)),
         None => Err(MemoryError::TooLarge { input: input.name }),
     });
-    of_inputs(model.name, &sized.collect::<Result<Vec<_>, _>>()?, element_bytes, keeps)
+    of_inputs(model.name, &sized.collect::<Result<Vec<_>, _>>()?, row_type, keeps)
 }
 
 /// The report of a single layer.
@@ -173,20 +173,20 @@ pub fn of_model(
 pub fn of_layer(
     tokens: usize,
     in_features: usize,
-    element_bytes: usize,
+    row_type: RowType,
     keeps: &[Keep],
 ) -> Result<MemoryReport, MemoryError> {
     let input = Input { name: "input", layers: 1, count: 1, rows: Rows::Source, features: in_features };
-    of_inputs("one linear layer", &[(input, tokens)], element_bytes, keeps)
+    of_inputs("one linear layer", &[(input, tokens)], row_type, keeps)
 }
 
 fn of_inputs(
     name: &str,
     inputs: &[(Input, usize)],
-    element_bytes: usize,
+    row_type: RowType,
     keeps: &[Keep],
 ) -> Result<MemoryReport, MemoryError> {
-    let inputs = inputs.iter().map(|&(input, tokens)| of_input(input, tokens, element_bytes, keeps));
+    let inputs = inputs.iter().map(|&(input, tokens)| of_input(input, tokens, row_type, keeps));
     let inputs = inputs.collect::<Result<Vec<InputReport>, _>>()?;
     let too_large = || MemoryError::TooLarge { input: "the sum" };
     let sum = |bytes: &dyn Fn(&InputReport) -> u64| {
@@ -196,16 +196,19 @@ fn of_inputs(
     let saved_bytes = (0..keeps.len()).map(|at| sum(&|input| input.saved[at].bytes)).collect::<Result<_, _>>()?;
     let predictor_bytes = sum(&|input| input.predictor_bytes)?;
     let exact_bytes = sum(&|input| input.exact_bytes)?;
-    Ok(MemoryReport { name: name.to_owned(), element_bytes, inputs, exact_bytes, saved_bytes, predictor_bytes })
+    let RowType { element_bytes, packing } = row_type;
+    let (name, bits) = (name.to_owned(), bits_of(packing, element_bytes));
+    Ok(MemoryReport { name, element_bytes, bits, inputs, exact_bytes, saved_bytes, predictor_bytes })
 }
 
-fn of_input(input: Input, tokens: usize, element_bytes: usize, keeps: &[Keep]) -> Result<InputReport, MemoryError> {
+fn of_input(input: Input, tokens: usize, row_type: RowType, keeps: &[Keep]) -> Result<InputReport, MemoryError> {
+    let RowType { element_bytes, packing } = row_type;
     let Input { name, layers, count, features: in_features, .. } = input;
     let exact = tokens.checked_mul(in_features).and_then(|elements| elements.checked_mul(element_bytes));
     let exact_bytes = exact.ok_or(MemoryError::TooLarge { input: name })? as u64;
     let saved = keeps.iter().map(|&keep| -> Result<SavedReport, MemoryError> {
         let budget = keep.budget(tokens).map_err(|source| MemoryError::Budget { input: name, source })?;
-        let layout = SavedLayout::new(Packing::Native, budget.pairs(), budget.get(), in_features, element_bytes);
+        let layout = SavedLayout::new(packing, budget.pairs(), budget.get(), in_features, element_bytes);
         let bytes = layout.ok_or(MemoryError::TooLarge { input: name })?.bytes as u64;
         Ok(SavedReport { budget: BudgetReport::new(keep, budget), bytes })
     });
@@ -220,16 +223,6 @@ impl MemoryArgs {
     pub fn batch(&self) -> Batch {
         let &Self { batch, length, target_length, .. } = self;
         Batch { sequences: batch, length, target_length: target_length.unwrap_or(length) }
-    }
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
     }
 }
 

@@ -8,12 +8,13 @@ use std::fmt::Write;
 use wtacrs_core::Keep;
 
 const CSV_HEADER: &str = "name,input,layers,count,tokens,in_features,element_bytes,fraction,budget,budget_share,\
-                          exact_bytes,saved_bytes,predictor_bytes\n";
+                          exact_bytes,saved_bytes,predictor_bytes,bits\n";
 
 const LEGEND: &str = "\
 ×          how many such inputs the model has; bytes are of all of them
 exact      every row, as training keeps them
-keep …     the rows that a budget keeps, with an index and a scale each, in one block, as the C library saves it on the CPU
+keep …     the rows that a budget keeps, with an index and a scale each unless all rows are packed, in one block, as the C
+           library saves it on the CPU
 ";
 
 /// The memory of one model, or of one layer.
@@ -23,6 +24,8 @@ pub struct MemoryReport {
     pub name: String,
     /// Bytes of one element.
     pub element_bytes: usize,
+    /// Bits of an element of a kept row: those of the type for exact copies; 8, 4 or 2 if rows are packed.
+    pub bits: u32,
     /// Every input of linear layers.
     pub inputs: Vec<InputReport>,
     /// Σ of all inputs, kept whole.
@@ -67,7 +70,7 @@ pub struct SavedReport {
 /// A header, and a line for each input and budget.
 pub fn csv(report: &MemoryReport) -> String {
     let mut text = CSV_HEADER.to_owned();
-    let (name, element_bytes) = (csv_field(&report.name), report.element_bytes);
+    let (name, element_bytes, bits) = (csv_field(&report.name), report.element_bytes, report.bits);
     for input in &report.inputs {
         let InputReport { layers, count, tokens, in_features, exact_bytes, predictor_bytes, .. } = input;
         let input_name = csv_field(&input.name);
@@ -77,7 +80,7 @@ pub fn csv(report: &MemoryReport) -> String {
             let _ = writeln!(
                 text,
                 "{name},{input_name},{layers},{count},{tokens},{in_features},{element_bytes},{fraction},{budget},{share},\
-                 {exact_bytes},{bytes},{predictor_bytes}"
+                 {exact_bytes},{bytes},{predictor_bytes},{bits}"
             );
         }
     }
@@ -86,7 +89,11 @@ pub fn csv(report: &MemoryReport) -> String {
 
 /// The table, its sums and the legend.
 pub fn table(report: &MemoryReport, keeps: &[Keep]) -> String {
-    let mut text = format!("{}, elements of {} bytes\n\n", report.name, report.element_bytes);
+    let mut text = format!("{}, elements of {} bytes", report.name, report.element_bytes);
+    if report.bits as usize != 8 * report.element_bytes {
+        let _ = write!(text, ", kept rows packed in {} bits an element", report.bits);
+    }
+    text += "\n\n";
     let _ = writeln!(text, "{}\n", rows(report, keeps).trim_fmt());
     let _ =
         writeln!(text, "norm predictors, if used: {} once, whatever the batch size\n", bytes(report.predictor_bytes));

@@ -29,7 +29,7 @@ pub(super) fn figure(recordings: &[RecordingReport]) -> Figure {
 }
 
 fn row(recording: &RecordingReport) -> Row {
-    let RecordingReport { file, steps, tokens, in_features, results } = recording;
+    let RecordingReport { file, steps, tokens, in_features, results, .. } = recording;
     let last = steps.saturating_sub(1) as f64;
     Row {
         title: format!("{}: {tokens} tokens, {in_features} features", short_name(file)),

@@ -7,21 +7,23 @@
 //! error_t = √(Σ (1/π_i − 1) ‖h_i‖² ‖dz_i‖²) / ‖dW‖_F
 //!
 //! The predictor starts cold for each budget. At each step it guesses first; then it learns from the rows that training
-//! would have: those that the default design keeps by the predictor's own weights, with their norms and scales.
+//! would have: those that the default design keeps by the predictor's own weights, with their norms and scales, as they
+//! are read back if they are packed.
 
 use super::report::{RecordingReport, SourceReport};
 use crate::input::{Recording, RecordingError, with_values};
-use crate::labels::{BudgetReport, WeightSource};
+use crate::labels::{BudgetReport, WeightSource, bits_of};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 use std::io::{Read, Seek};
 use wtacrs_core::Randomness;
 use wtacrs_core::element::Element;
 use wtacrs_core::guesses::{NormPredictor, PredictorError, PredictorSettings};
-use wtacrs_core::product::{Saved, ShapeError, row_norms};
+use wtacrs_core::product::{PackError, Packing, Saved, row_norms};
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, BudgetError, Keep, Weights, WeightsError};
 use wtacrs_core::theory;
+use wtacrs_exact::packing::PackingBits;
 
 /// The sources of weights that a recording allows, in the order of tables.
 pub const SOURCES: [WeightSource; 3] = [WeightSource::Exact, WeightSource::Predictor, WeightSource::Input];
@@ -33,6 +35,8 @@ pub struct Plan {
     pub budgets: Vec<Keep>,
     /// The sources of weights, of [`SOURCES`].
     pub sources: Vec<WeightSource>,
+    /// How the rows are saved that the predictor learns from.
+    pub packing: Packing,
     /// Of the predictor. Its seed is also that of the rows kept for it.
     pub settings: PredictorSettings,
 }
@@ -69,13 +73,13 @@ pub enum MeasureError {
         /// The predictor's reason.
         source: PredictorError,
     },
-    /// Rows that do not fit the selection made of them.
+    /// Rows that do not fit the selection made of them, or that cannot be packed.
     #[error("step {step}: {source}")]
-    Shape {
+    Save {
         /// The step, from 0.
         step: usize,
-        /// The mismatch.
-        source: ShapeError,
+        /// The reason.
+        source: PackError,
     },
 }
 
@@ -90,7 +94,7 @@ struct Run {
 /// Where a run takes ‖dz_i‖ from.
 enum Norms {
     Exact,
-    Predictor { predictor: Box<NormPredictor>, randomness: Randomness },
+    Predictor { predictor: Box<NormPredictor>, packing: Packing, randomness: Randomness },
     Unknown,
 }
 
@@ -120,7 +124,7 @@ pub fn measure<R: Read + Seek>(
     for &keep in &plan.budgets {
         let budget = keep.budget(tokens)?;
         for &source in &plan.sources {
-            let norms = Norms::new(source, in_features, &plan.settings)?;
+            let norms = Norms::new(source, in_features, plan)?;
             runs.push(Run { norms, keep, budget, errors: Vec::new() });
         }
     }
@@ -135,7 +139,8 @@ pub fn measure<R: Read + Seek>(
         progress();
     }
     let results = runs.into_iter().map(Run::report).collect();
-    Ok(RecordingReport { file: file.to_owned(), steps, tokens, in_features, results })
+    let bits = bits_of(plan.packing, recording.element_bytes());
+    Ok(RecordingReport { file: file.to_owned(), steps, tokens, in_features, bits, results })
 }
 
 impl Run {
@@ -158,11 +163,13 @@ impl Run {
 }
 
 impl Norms {
-    fn new(source: WeightSource, in_features: usize, settings: &PredictorSettings) -> Result<Self, MeasureError> {
+    fn new(source: WeightSource, in_features: usize, plan: &Plan) -> Result<Self, MeasureError> {
+        let Plan { packing, settings, .. } = plan;
         Ok(match source {
             WeightSource::Exact => Self::Exact,
             WeightSource::Predictor => Self::Predictor {
                 predictor: Box::new(NormPredictor::new(in_features, *settings).map_err(MeasureError::Settings)?),
+                packing: *packing,
                 randomness: Randomness::new(settings.seed, 0),
             },
             WeightSource::Stale => return Err(MeasureError::NoPreviousNorms),
@@ -190,12 +197,20 @@ impl Norms {
         weights: &Weights,
         budget: Budget,
     ) -> Result<(), MeasureError> {
-        let Self::Predictor { predictor, randomness } = self else { return Ok(()) };
+        let Self::Predictor { predictor, packing, randomness } = self else { return Ok(()) };
         let &PreparedStep { step, h, dz_norms, .. } = prepared;
-        let design = BuiltIn::default();
-        let selection = design.select_seeded(weights, budget, *randomness);
-        *randomness = randomness.next(design.draws(budget));
-        let saved = Saved::gather(h, selection).map_err(|source| MeasureError::Shape { step, source })?;
+        let (design, tokens) = (BuiltIn::default(), h.nrows());
+        let choose = || design.select_seeded(weights, budget, *randomness);
+        let (saved, draws) = match packing.bits() {
+            None => (Saved::gather(h, choose()).map_err(PackError::from), design.draws(budget)),
+            Some(bits) => {
+                let selection = if packing.keeps_all(budget.get(), tokens) { None } else { Some(choose()) };
+                let saved = Saved::pack(h, selection, bits, PackingBits::new(*randomness, 0));
+                (saved, design.draws(budget).max(tokens as u64))
+            }
+        };
+        let saved = saved.map_err(|source| MeasureError::Save { step, source })?;
+        *randomness = randomness.next(draws);
         predictor.learn(&saved, dz_norms, None).map_err(|source| MeasureError::Predictor { step, source })?;
         Ok(())
     }
@@ -238,7 +253,12 @@ mod tests {
     }
 
     fn plan(keep: Keep) -> Plan {
-        Plan { budgets: vec![keep], sources: SOURCES.to_vec(), settings: PredictorSettings::default() }
+        Plan {
+            budgets: vec![keep],
+            sources: SOURCES.to_vec(),
+            packing: Packing::Native,
+            settings: PredictorSettings::default(),
+        }
     }
 
     /// π = (¾, ¼) for weights 3 and 1, and (½, ½) for equal ones, as the predictor's are before it has learned.
@@ -268,6 +288,22 @@ mod tests {
         let mut recording = recording(&[1.0, 2.0], &[3.0, 0.0], &[2.0]);
         let report = measure("file", &mut recording, &plan(Keep::Fraction(1.0)), &|| ()).expect("a replay");
         assert!(report.results.iter().all(|result| result.errors == [0.0] && result.mean_error_second_half == 0.0));
+    }
+
+    #[test]
+    fn packed_rows_are_learned_from_with_a_choice_or_without() {
+        let h: Vec<f32> = (0..20).map(|at| 1.0 + (at % 7) as f32).collect();
+        let dz_norms: Vec<f32> = h.iter().map(|h| 1.0 / h).collect();
+        let errors = |packing, keep| {
+            let plan = Plan { packing, ..plan(keep) };
+            let report = measure("file", &mut recording(&h, &dz_norms, &[1.0; 10]), &plan, &|| ()).expect("a replay");
+            (report.bits, report.results.into_iter().map(|result| result.errors).collect::<Vec<_>>())
+        };
+        let (native, packed) = (errors(Packing::Native, Keep::Rows(1)), errors(Packing::Bits2, Keep::Rows(1)));
+        assert_eq!((native.0, packed.0), (32, 2));
+        // Sources that learn nothing.
+        assert_eq!([&native.1[0], &native.1[2]], [&packed.1[0], &packed.1[2]]);
+        assert_eq!(errors(Packing::Bits4, Keep::Rows(2)).1, [[0.0; 10]; 3]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 use wtacrs_core::Keep;
 use wtacrs_core::guesses::PredictorSettings;
+use wtacrs_core::product::Packing;
 
 const BUNDLED_NAME: &str = "minilm_steps_l2_value_small_bf16 (bundled)";
 const BUNDLED: &[u8] = include_bytes!("../../data/minilm_steps_l2_value_small_bf16.safetensors");
@@ -25,12 +26,15 @@ Examples:
   wtacrs replay
   wtacrs replay --budget 0.3,0.2,0.1 layer2.safetensors layer4.safetensors
   wtacrs replay --weights exact,predictor --features 128 --plot errors.svg layer2.safetensors
+  wtacrs replay --weights exact,predictor --bits 4 layer2.safetensors
   wtacrs replay --h-key x --format csv recorded.safetensors";
 
 const JSON_FORMAT: &str = "\
 JSON: an array with one object for each file,
-  {file, steps, tokens, in_features, results: [{weights, fraction, budget, budget_share, features,
+  {file, steps, tokens, in_features, bits, results: [{weights, fraction, budget, budget_share, features,
    mean_error_second_half, errors: […]}]}
+  bits                    of an element of the kept rows, from which the predictor learns: 16 or 32, those of H's type, for
+                          exact copies; 8, 4 or 2 if packed
   weights                 exact, predictor or input
   fraction                the share of the tokens to keep that was asked for; null where a count was
   budget                  the number of tokens to keep, k; budget_share is k / tokens
@@ -61,6 +65,13 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "NAME,…", default_value = "all",
           value_parser = |names: &str| WeightSources::parse(names, &SOURCES))]
     pub weights: WeightSources,
+
+    /// How kept rows are saved: native (exact copies), or packed in 8, 4 or 2 bits an element
+    ///
+    /// The predictor learns from packed rows as they are read back. Errors are those of the choice of rows alone, without
+    /// the noise that packing adds to an estimate: `wtacrs compare` measures both together.
+    #[arg(long, value_name = "BITS", default_value_t = Packing::Native)]
+    pub bits: Packing,
 
     /// The norm predictor.
     #[command(flatten)]
@@ -232,6 +243,7 @@ fn replay_all(
     let plan = Plan {
         budgets: args.budget.clone(),
         sources: args.weights.as_slice().to_vec(),
+        packing: args.bits,
         settings: args.predictor.settings(),
     };
     let progress = Progress::new(recordings.iter().map(|named| named.recording.steps()).sum());

@@ -10,7 +10,7 @@ use comfy_table::Table;
 use serde::Serialize;
 use std::fmt::Write;
 
-const CSV_HEADER: &str = "file,tokens,in_features,weights,fraction,budget,budget_share,features,step,error\n";
+const CSV_HEADER: &str = "file,tokens,in_features,weights,fraction,budget,budget_share,features,step,error,bits\n";
 
 const HEADER: [&str; 5] =
     ["budget", "weights\nfrom", "error,\nfirst half", "error,\nsecond half", "second half\n/ exact"];
@@ -35,6 +35,9 @@ pub struct RecordingReport {
     pub tokens: usize,
     /// Columns of H.
     pub in_features: usize,
+    /// Bits of an element of the rows that the predictor learns from: those of H's type for exact copies; 8, 4 or 2 if rows
+    /// are packed.
+    pub bits: u32,
     /// For each budget and source of weights, in the order of the plan.
     pub results: Vec<SourceReport>,
 }
@@ -72,7 +75,7 @@ impl SourceReport {
 pub fn csv(recordings: &[RecordingReport]) -> String {
     let mut text = CSV_HEADER.to_owned();
     for recording in recordings {
-        let RecordingReport { file, tokens, in_features, .. } = recording;
+        let RecordingReport { file, tokens, in_features, bits, .. } = recording;
         let file = csv_field(file);
         for result in &recording.results {
             let SourceReport { weights, budget: BudgetReport { fraction, count, share }, features, .. } = result;
@@ -81,7 +84,7 @@ pub fn csv(recordings: &[RecordingReport]) -> String {
                 // Writing to a string cannot fail.
                 let _ = writeln!(
                     text,
-                    "{file},{tokens},{in_features},{weights},{fraction},{count},{share},{features},{step},{error}"
+                    "{file},{tokens},{in_features},{weights},{fraction},{count},{share},{features},{step},{error},{bits}"
                 );
             }
         }
@@ -93,12 +96,16 @@ pub fn csv(recordings: &[RecordingReport]) -> String {
 pub fn tables(recordings: &[RecordingReport]) -> String {
     let mut text = String::new();
     for recording in recordings {
-        let RecordingReport { file, steps, tokens, in_features, results } = recording;
+        let RecordingReport { file, steps, tokens, in_features, bits, results } = recording;
         let [steps, tokens, in_features] =
             [(steps, "step"), (tokens, "token"), (in_features, "feature")].map(|(count, thing)| counted(*count, thing));
         let _ = write!(text, "{file}: {steps} of {tokens}, {in_features}");
         if let Some(features) = results.iter().find_map(|result| result.features) {
             let _ = write!(text, "; the predictor has {features}");
+            // Fewer than any type of H has.
+            if *bits <= 8 {
+                let _ = write!(text, ", and learns from rows in {bits} bits");
+            }
         }
         let _ = writeln!(text, "\n\n{}\n", table(results).trim_fmt());
     }

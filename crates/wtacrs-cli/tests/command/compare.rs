@@ -58,7 +58,8 @@ fn the_bundled_layer_as_tables() {
     assert!(text.contains("exact weights") && text.contains("stale weights"));
     for design in DESIGNS {
         let is_result = |line: &&str| line.contains('%') && line.split_whitespace().any(|word| word == design);
-        assert_eq!(text.lines().filter(is_result).count(), 4);
+        // Two sources of weights, two budgets, native rows and 4 bits.
+        assert_eq!(text.lines().filter(is_result).count(), 8);
     }
     let widest = text.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(120), "{widest:?} columns");
@@ -67,7 +68,11 @@ fn the_bundled_layer_as_tables() {
 
 #[test]
 fn json_has_the_documented_keys() {
-    let reports = json(&["--trials", "32"]);
+    check_documented(&json(&["--trials", "32", "--bits", "native"]), 2 * 2 * DESIGNS.len());
+    check_documented(&json(&["--trials", "8", "--weights", "exact"]), 2 * 2 * DESIGNS.len());
+}
+
+fn check_documented(reports: &Value, expected: usize) {
     let report = &reports[0];
     assert_eq!(reports.as_array().map(Vec::len), Some(1));
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
@@ -79,27 +84,39 @@ fn json_has_the_documented_keys() {
     assert_eq!(keys(report), sorted("file tokens in_features out_features results"));
     assert_eq!((report["tokens"].as_u64(), report["in_features"].as_u64()), (Some(1024), Some(384)));
     let results = report["results"].as_array().expect("an array");
-    assert_eq!(results.len(), 2 * 2 * DESIGNS.len());
+    assert_eq!(results.len(), expected);
     for result in results {
         assert_eq!(
             keys(result),
             sorted(
-                "weights design fraction budget budget_share winners kept trials rel_error rel_error_sd bias_ratio \
-                 variance_vs_crs time_ms"
+                "weights design fraction budget budget_share memory bits winners kept saved_bytes saved_share trials \
+                 rel_error rel_error_sd bias_ratio variance_vs_crs time_ms"
             )
         );
-        assert_eq!(keys(&result["time_ms"]), sorted("norms select gather product exact"));
+        let times = &result["time_ms"];
+        assert_eq!(keys(times), sorted("norms select gather pack unpack product exact"));
+        let is_packed = result["bits"] == 4;
+        assert!(is_packed || result["bits"] == 32, "{result}");
+        assert!(times["gather"].is_null() == is_packed && times["pack"].is_null() != is_packed, "{result}");
+        assert!(times["unpack"].is_null() != is_packed && result["memory"].is_null(), "{result}");
         let number = |key: &str| result[key].as_f64().expect("a number");
         assert!(number("kept") <= number("budget") && number("winners") <= number("kept"), "{result}");
         assert_eq!(number("budget_share"), number("budget") / 1024.0);
-        if result["design"] == "top-k" {
+        // Four bits are 48 words and 3 grids for 384 columns.
+        let row = if is_packed { 51.0 * 4.0 } else { 384.0 * 4.0 } + 12.0;
+        assert!((number("saved_bytes") - number("kept") * row).abs() < 1e-6, "{result}");
+        assert!((number("saved_share") - number("saved_bytes") / (1024.0 * 384.0 * 4.0)).abs() < 1e-12, "{result}");
+        if result["design"] == "top-k" && is_packed {
+            // Dithers differ, but the dropped rows are always the same.
+            assert!((0.9..1.0).contains(&(number("bias_ratio") / number("trials"))), "{result}");
+        } else if result["design"] == "top-k" {
             // It draws nothing, so that all of its estimates are equal.
             assert!((number("bias_ratio") - number("trials")).abs() < 1e-6, "{result}");
             assert!(number("rel_error_sd") < 1e-12, "{result}");
         } else {
             assert!(number("bias_ratio") < 4.0, "{result}");
         }
-        if result["design"] == "crs" {
+        if result["design"] == "crs" && number("trials") == 32.0 {
             assert!((0.7..1.4).contains(&number("variance_vs_crs")), "{result}");
         }
     }
@@ -112,15 +129,19 @@ fn trials_are_those_that_ran() {
         reports[0]["results"][0]["trials"].as_u64().expect("a count")
     };
     assert_eq!((trials("20", "wta-iid"), trials("20", "top-k"), trials("3", "top-k")), (20, 9, 3));
-    let table = |designs| stdout(&["compare", "--trials", "20", "--budget", "0.1", "--design", designs]);
-    assert!(table("crs,top-k").contains("; 20 trials for each line, 9 for top-k\n"));
-    assert!(table("top-k").contains("; 9 trials for each line\n"));
+    let table =
+        |designs, bits| stdout(&["compare", "--trials", "20", "--budget", "0.1", "--bits", bits, "--design", designs]);
+    assert!(table("crs,top-k", "native").contains("; 20 trials for each line, 9 for top-k\n"));
+    assert!(table("top-k", "native").contains("; 9 trials for each line\n"));
+    assert!(table("crs,top-k", "native,4").contains("; 20 trials for each line, 9 for native top-k\n"));
+    assert!(table("top-k", "4").contains("; 20 trials for each line\n"));
 }
 
 /// `wtacrs replay` has the same fields with the same meaning.
 #[test]
 fn a_budget_as_it_was_asked_for_and_as_it_is() {
-    let arguments = ["--trials", "2", "--budget", "0.3,64", "--design", "crs", "--weights", "exact"];
+    let arguments =
+        ["--trials", "2", "--budget", "0.3,64", "--design", "crs", "--weights", "exact", "--bits", "native"];
     let reports = json(&arguments);
     let budgets = ["fraction", "budget", "budget_share"].map(|key| [0, 1].map(|at| &reports[0]["results"][at][key]));
     assert_eq!(budgets[0], [&serde_json::json!(0.3), &Value::Null]);
@@ -136,18 +157,94 @@ fn a_budget_as_it_was_asked_for_and_as_it_is() {
 fn csv_has_a_line_for_each_result() {
     let text = stdout(&["compare", "--format", "csv", "--trials", "2", "--budget", "0.3,64", "--design", "crs,top-k"]);
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 1 + 2 * 2 * 2);
+    assert_eq!(lines.len(), 1 + 2 * 2 * 2 * 2);
     assert!(lines[0].starts_with("file,tokens,"));
-    assert!(lines.iter().all(|line| line.split(',').count() == 21), "{text}");
+    assert!(lines[0].ends_with(",exact_ms,bits,memory,saved_bytes,saved_share,pack_ms,unpack_ms"));
+    assert!(lines.iter().all(|line| line.split(',').count() == 27), "{text}");
 }
 
 #[test]
 fn keeping_everything_has_no_error() {
-    let reports = json(&["--trials", "2", "--budget", "1.0", "--design", "wta-pivotal,top-k", "--weights", "exact"]);
+    let reports = json(&[
+        "--trials",
+        "2",
+        "--budget",
+        "1.0",
+        "--design",
+        "wta-pivotal,top-k",
+        "--weights",
+        "exact",
+        "--bits",
+        "native",
+    ]);
     for result in reports[0]["results"].as_array().expect("an array") {
         assert_eq!(result["rel_error"].as_f64(), Some(0.0));
         assert!(result["bias_ratio"].is_null());
     }
+}
+
+/// Without norms, a choice, indices and scales, whatever the design is.
+#[test]
+fn all_rows_are_packed_without_a_choice() {
+    let few = ["--trials", "12", "--weights", "exact", "--design", "wta-pivotal,top-k,crs"];
+    let reports = json(&[&few[..], &["--budget", "1.0", "--bits", "8,4,2"]].concat());
+    let results = reports[0]["results"].as_array().expect("an array");
+    assert_eq!(results.len(), 9);
+    for (at, result) in results.iter().enumerate() {
+        let number = |key: &str| result[key].as_f64().expect("a number");
+        assert_eq!([number("kept"), number("winners"), number("budget_share")], [1024.0, 1024.0, 1.0]);
+        let (bits, expected) = [(8.0, 0.0022), (4.0, 0.036), (2.0, 0.18)][at / 3];
+        assert_eq!(number("bits"), bits);
+        assert_eq!(number("saved_bytes"), 1024.0 * (384.0 * bits / 8.0 + 3.0 * 4.0));
+        assert!((0.9..1.1).contains(&(number("rel_error") / expected)), "{result}");
+        assert!(number("bias_ratio") < 2.0, "{result}");
+        assert_eq!(result["rel_error"], results[at / 3 * 3]["rel_error"]);
+        assert_eq!((&result["time_ms"]["norms"], &result["time_ms"]["select"]), (&0.0.into(), &0.0.into()));
+    }
+    // A share of memory that is more than all rows need is the same.
+    let shares = json(&[&few[..], &["--memory", "0.14", "--bits", "4"]].concat());
+    for (by_share, by_rows) in shares[0]["results"].as_array().expect("an array").iter().zip(&results[3..6]) {
+        assert_eq!((&by_share["memory"], &by_share["budget"]), (&0.14.into(), &1024.into()));
+        assert_eq!(by_share["rel_error"], by_rows["rel_error"]);
+    }
+    let table = stdout(&["compare", "--trials", "2", "--budget", "1.0", "--bits", "4", "--design", "top-k"]);
+    let line = table.lines().find(|line| line.contains("top-k ")).expect("a result");
+    assert_eq!(line.matches('(').count(), 1, "only that of the budget, and none that marks a bias: {table}");
+}
+
+/// At equal bytes, in the type that the layer is rounded to.
+#[test]
+fn memory_in_the_place_of_a_budget() {
+    let few = ["--trials", "6", "--dtype", "bf16", "--memory", "0.3,0.1", "--design", "wta-pivotal"];
+    let reports = json(&[&few[..], &["--bits", "native,8,4,2"]].concat());
+    let results = reports[0]["results"].as_array().expect("an array");
+    let column = |key: &str| results.iter().map(|result| result[key].as_f64()).collect::<Vec<_>>();
+    let by_hand = |share: f64, row: f64| (share * 1024.0 * 768.0 / row).floor();
+    let budgets = [0.3, 0.1].map(|share| [780.0, 408.0, 216.0, 120.0].map(|row| by_hand(share, row).min(1024.0)));
+    let of_source = [budgets[0], budgets[1]].concat().into_iter().map(Some).collect::<Vec<_>>();
+    assert_eq!(column("budget"), of_source.repeat(2));
+    assert_eq!(column("bits"), [16.0, 8.0, 4.0, 2.0].map(Some).repeat(4));
+    assert_eq!(column("memory"), [[Some(0.3); 4], [Some(0.1); 4]].concat().repeat(2));
+    assert!(column("fraction").iter().all(Option::is_none));
+    for result in results {
+        let (share, most) = (result["saved_share"].as_f64(), result["memory"].as_f64());
+        assert!(share <= most, "{result}");
+    }
+    let error = |at: usize| results[at]["rel_error"].as_f64().expect("a number");
+    // Stale weights, a tenth: 4 bits are best by far.
+    assert!(error(6) < 0.4 * error(4) && error(6) < error(5) && error(6) < error(7), "{results:?}");
+    let csv = stdout(&[&["compare", "--format", "csv"], &few[..]].concat());
+    assert!(csv.lines().nth(1).is_some_and(|line| line.contains(",16,0.3,")), "{csv}");
+
+    assert_refused(&["--memory", "0.1", "--budget", "0.1"], &["--memory", "--budget"]);
+    assert_refused(&["--memory", "1.5"], &["'1.5' is not a share of memory"]);
+    assert_refused(
+        &["--memory", "0.0001", "--dtype", "bf16"],
+        &["78 bytes, too few for one native row, which needs 780"],
+    );
+    assert_refused(&["--bits", "native,3"], &["native or in 8, 4 or 2 bits, not \"3\""]);
+    let large = write("beyond_f16.safetensors", (&numbers(8, 1e6), 2), (&numbers(8, 1.0), 2));
+    assert_refused(&["--dtype", "f16", text(&large)], &["beyond_f16.safetensors: a value is beyond the range of f16"]);
 }
 
 #[test]
@@ -186,13 +283,30 @@ fn npy_and_safetensors_files_give_equal_results() {
 #[test]
 fn figures() {
     let (svg, png) = (scratch("figure.svg"), scratch("figure.png"));
-    let few = ["compare", "--trials", "2", "--budget", "0.3,0.1,1.0", "--weights", "exact,stale,input", "--plot"];
+    let few = [
+        "compare",
+        "--trials",
+        "2",
+        "--budget",
+        "0.3,0.1,1.0",
+        "--weights",
+        "exact,stale,input",
+        "--bits",
+        "native",
+        "--plot",
+    ];
+    let by_bytes = ["compare", "--trials", "2", "--memory", "0.1,0.05", "--design", "wta-iid,wta-pivotal", "--plot"];
+    stdout(&[&by_bytes[..], &[text(&svg)]].concat());
+    let drawn = fs::read_to_string(&svg).expect("a figure");
+    for part in ["saved bytes / bytes of H", "wta-iid, native", "wta-iid, 4 bits", "wta-pivotal, 4 bits"] {
+        assert!(drawn.contains(part), "'{part}' is not in the figure");
+    }
     stdout(&[few.as_slice(), &[text(&svg)]].concat());
     let drawn = fs::read_to_string(&svg).expect("a figure");
     for part in DESIGNS.iter().chain(&["exact weights", "stale weights", "input weights", "budget k/n"]) {
         assert!(drawn.contains(part), "'{part}' is not in the figure");
     }
-    stdout(&[&few[..3], &["--budget", "0.3", "--plot", text(&png), &layer(), &layer()]].concat());
+    stdout(&[&few[..3], &["--budget", "0.3", "--bits", "4", "--plot", text(&png), &layer(), &layer()]].concat());
     let drawn = fs::read(&png).expect("a figure");
     assert!(drawn.starts_with(b"\x89PNG\r\n\x1a\n"));
     let size = |at: usize| u32::from_be_bytes(drawn[at..at + 4].try_into().expect("four bytes"));
@@ -271,7 +385,8 @@ fn only_the_named_tensors_are_read() {
 #[test]
 fn weights_that_training_has_come_first() {
     let order = |arguments: &[&str]| {
-        let reports = json(&[&["--trials", "2", "--budget", "0.3", "--design", "crs"], arguments].concat());
+        let few = ["--trials", "2", "--budget", "0.3", "--design", "crs", "--bits", "native"];
+        let reports = json(&[&few[..], arguments].concat());
         let results = reports[0]["results"].as_array().expect("an array").clone();
         results.iter().map(|result| result["weights"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
     };
@@ -311,7 +426,7 @@ fn an_error_of_rounding_has_no_bias() {
     let (tokens, columns) = (500, 4);
     let (h, dz) = (vec![0.3; tokens * columns], vec![0.7; tokens * columns]);
     let path = write("constant.safetensors", (&h, columns), (&dz, columns));
-    let few = ["--trials", "20", "--budget", "0.3,33", text(&path)];
+    let few = ["--trials", "20", "--budget", "0.3,33", "--bits", "native", text(&path)];
     let reports = json(&few);
     let results = reports[0]["results"].as_array().expect("an array");
     let unbiased: Vec<&Value> = results.iter().filter(|result| result["design"] != "top-k").collect();
@@ -332,7 +447,7 @@ fn an_error_of_rounding_has_no_bias() {
 fn results_before_a_bad_file_are_printed() {
     let (good, bad) = (write("good.safetensors", (&numbers(40, 1.0), 2), (&numbers(20, 1.0), 1)), scratch("bad"));
     fs::write(&bad, [0xff; 64]).expect("a writable directory");
-    let few = ["compare", "--trials", "2", "--budget", "5", "--design", "crs"];
+    let few = ["compare", "--trials", "2", "--budget", "5", "--design", "crs", "--bits", "native"];
     let (good, bad) = (text(&good), text(&bad));
     let run = |more: &[&str]| refused_after_results(&[&few, more].concat(), &["bad: not a readable safetensors file"]);
     let table = run(&[good, bad, good]);

@@ -31,6 +31,29 @@ fn the_bytes_of_a_plan() {
 }
 
 #[test]
+fn packed_rows() {
+    let few = ["--tokens", "1000", "--in-features", "300", "--budget", "0.3,1.0"];
+    let report = json(&[&few[..], &["--bits", "4"]].concat());
+    assert_eq!((&report["bits"], &report["exact_bytes"]), (&4.into(), &600_000.into()));
+    // Groups of 128, 128 and 64 elements: 40 words and 3 grids a row. All rows need no index and no scale.
+    let some = 64 + 1216 + 2432 + 3648 + 300 * 40 * 4;
+    let all = 64 + 12_032 + 1000 * 40 * 4;
+    assert_eq!(report["saved_bytes"], serde_json::json!([some, all]));
+    assert_eq!(json(&few)["bits"], 16);
+    let share = |bits| {
+        let report = json(&["bert-base", "--budget", "1.0", "--bits", bits]);
+        report["saved_bytes"][0].as_f64().expect("bytes") / report["exact_bytes"].as_f64().expect("bytes")
+    };
+    assert!((0.26..0.27).contains(&share("4")) && (0.14..0.15).contains(&share("2")));
+    let text = stdout(&["memory", "t5-3b", "--bits", "2"]);
+    assert!(text.starts_with("t5-3b, elements of 2 bytes, kept rows packed in 2 bits an element\n"), "{text}");
+    let csv = stdout(&[&["memory", "--format", "csv", "--bits", "8"], &few[..]].concat());
+    assert!(csv.lines().next().is_some_and(|line| line.ends_with(",bits")), "{csv}");
+    assert!(csv.lines().skip(1).all(|line| line.ends_with(",8")), "{csv}");
+    assert_refused(&["bert-base", "--bits", "16"], &["8, 4 or 2 bits"]);
+}
+
+#[test]
 fn a_whole_transformer() {
     let report = json(&["bert-base", "--batch", "8", "--length", "64"]);
     // Each block saves three inputs of 768 columns and one of 3072.
@@ -54,7 +77,7 @@ fn tables_and_lines() {
     assert_eq!(text.lines().count(), 1 + 11 * 2);
     assert!(text.starts_with("name,input,layers,count,tokens,in_features,element_bytes,fraction,budget,budget_share,"));
     let unquoted = text.lines().filter(|line| !line.contains('"'));
-    assert!(unquoted.into_iter().all(|line| line.split(',').count() == 13), "{text}");
+    assert!(unquoted.into_iter().all(|line| line.split(',').count() == 14), "{text}");
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn json_has_the_documented_keys() {
     let reports = report(&["--budget", "0.3,6", "--features", "32"]);
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
     assert_eq!(reports.as_array().map(Vec::len), Some(1));
-    assert_eq!(keys(&reports[0]), ["file", "in_features", "results", "steps", "tokens"]);
+    assert_eq!(keys(&reports[0]), ["bits", "file", "in_features", "results", "steps", "tokens"]);
+    assert_eq!(reports[0]["bits"], 16);
     let counts = ["steps", "tokens", "in_features"].map(|key| reports[0][key].as_u64().expect("a count"));
     assert_eq!(counts, [24, 60, 384]);
     assert_eq!(results(&reports).len(), 2 * SOURCES.len());
@@ -113,14 +114,28 @@ fn csv_has_a_line_for_each_step() {
     let text = stdout(&["replay", "--format", "csv", "--weights", "input,predictor", "--budget", "0.3"]);
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
     assert_eq!(lines.len(), 1 + 2 * 24);
-    let names = "file,tokens,in_features,weights,fraction,budget,budget_share,features,step,error";
+    let names = "file,tokens,in_features,weights,fraction,budget,budget_share,features,step,error,bits";
     assert_eq!(lines[0], names.split(',').collect::<Vec<_>>());
     assert_eq!(lines[1][3..9], ["predictor", "0.3", "18", "0.3", "256", "0"]);
     assert_eq!(lines[24][8], "23");
     assert_eq!(lines[25][3..9], ["input", "0.3", "18", "0.3", "", "0"]);
-    assert!(lines.iter().all(|line| line.len() == 10));
+    assert!(lines.iter().all(|line| line.len() == 11));
     let counted = stdout(&["replay", "--format", "csv", "--weights", "exact", "--budget", "6"]);
     assert!(counted.lines().skip(1).all(|line| line.contains(",exact,,6,0.1,,")), "{counted}");
+}
+
+#[test]
+fn a_predictor_learns_from_packed_rows() {
+    let native = report(&["--budget", "0.3"]);
+    let packed = report(&["--budget", "0.3", "--bits", "4"]);
+    assert_eq!(packed[0]["bits"], 4);
+    let mean = |reports: &Value, at: usize| results(reports)[at]["mean_error_second_half"].as_f64().expect("a number");
+    assert_eq!([mean(&native, 0), mean(&native, 2)], [mean(&packed, 0), mean(&packed, 2)]);
+    let ratio = mean(&packed, 1) / mean(&native, 1);
+    assert!(ratio != 1.0 && (0.8..1.25).contains(&ratio), "{ratio}");
+    let table = stdout(&["replay", "--budget", "0.3", "--bits", "4"]);
+    assert!(table.contains("; the predictor has 256, and learns from rows in 4 bits\n"), "{table}");
+    assert_refused(&["--bits", "native,4"], &["8, 4 or 2 bits"]);
 }
 
 #[test]

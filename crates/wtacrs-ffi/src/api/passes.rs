@@ -78,9 +78,9 @@ unsafe impl SizedStruct for wtacrs_backward_options {}
 /// of threads.
 ///
 /// On CUDA all memory is the GPU's and must live until the work is done. Three kernels are launched, or one if all rows are
-/// packed; nothing is allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and offset are fixed: see
-/// wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here: see
-/// wtacrs_plan_info. Native rows are saved times their scales, rounded once more (the CPU saves them as they are); the
+/// packed; nothing is allocated, copied or waited for, and the call can be captured in a CUDA graph (in which seed and
+/// offset are fixed: see wtacrs_layer_set_further_offset). A row that is not finite shows in the saved status and not here:
+/// see wtacrs_plan_info. Native rows are saved times their scales, rounded once more (the CPU saves them as they are); the
 /// backward pass of either device reads its own. The elements of a row of H must lie side by side.
 ///
 /// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first row of H or guess that is negative or not finite (where all rows are
@@ -181,9 +181,10 @@ unsafe fn forward(
 /// scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
 /// stream    as in wtacrs_plan_forward
 ///
-/// On CUDA at most three kernels are launched, or four for packed rows, of which one reads dZ once for its norms and the bias gradient together,
-/// and the call can be captured. `saved` is not checked there: a forward pass must have written it earlier on this stream,
-/// or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for as well.
+/// On CUDA at most three kernels are launched, or four for packed rows, of which one reads dZ once for its norms and the
+/// bias gradient together, and the call can be captured. `saved` is not checked there: a forward pass must have written it
+/// earlier on this stream, or on one that this stream waits for. Norms may round otherwise if the bias gradient is asked for
+/// as well.
 ///
 /// The same bits for every number of threads on one machine; other machines may round otherwise.
 ///

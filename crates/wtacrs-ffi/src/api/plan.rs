@@ -8,6 +8,7 @@ use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, Registry, guard};
 use crate::device::{Device, LinearDescription, LinearPlan, LinearSizes, StatusWords};
 use core::ffi::c_void;
+use core::mem::offset_of;
 use std::sync::Arc;
 
 /// A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
@@ -106,7 +107,9 @@ pub struct wtacrs_plan_info {
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
-unsafe impl SizedStruct for wtacrs_plan_info {}
+unsafe impl SizedStruct for wtacrs_plan_info {
+    const FIRST_BYTES: usize = offset_of!(Self, saved_status_words);
+}
 
 /// Freezes a description into a plan for a device. Later changes of the description do not touch the plan.
 ///

@@ -164,7 +164,8 @@ pub unsafe extern "C" fn wtacrs_plan_select(
     })
 }
 
-/// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes.
+/// Copies the rows of H that a selection keeps: what wtacrs_plan_weight_gradient takes. Rows are native: a plan with packed
+/// rows has wtacrs_plan_forward and wtacrs_plan_backward alone.
 ///
 /// h         [in] as in wtacrs_plan_forward
 /// selection [in] `indices` and `kept`
@@ -175,7 +176,7 @@ pub unsafe extern "C" fn wtacrs_plan_select(
 /// from `*kept` on become zero.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ARGUMENT if indices do not ascend, lie beyond the tokens, or are more than the budget;
-/// _UNSUPPORTED for a plan with packed rows: these are native; _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+/// _UNSUPPORTED for a plan with packed rows; _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_gather(
     plan: *const wtacrs_plan,

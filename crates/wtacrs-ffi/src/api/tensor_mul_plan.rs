@@ -10,6 +10,7 @@ use crate::boundary::status::*;
 use crate::boundary::{Outcome, Registry, guard};
 use crate::device::{Device, StatusWords, TensorMulBackward, TensorMulDescription, TensorMulForward, TensorMulPlan};
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr;
 use std::sync::Arc;
 use wtacrs_core::Randomness;
@@ -81,7 +82,9 @@ pub struct wtacrs_tensor_mul_plan_info {
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
-unsafe impl SizedStruct for wtacrs_tensor_mul_plan_info {}
+unsafe impl SizedStruct for wtacrs_tensor_mul_plan_info {
+    const FIRST_BYTES: usize = offset_of!(Self, left_status_words);
+}
 
 /// What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
 #[repr(C)]
@@ -204,9 +207,9 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_get_info(
 /// saved     [out] `saved_bytes` >= the size in wtacrs_tensor_mul_plan_info, aligned as it says
 /// scratch   [scratch] `scratch_bytes` >= forward_scratch_bytes, aligned likewise
 ///
-/// On CUDA six kernels are launched, of a side that packs all of its pairs one in the place of three. dA sums over the columns of B, whose elements the kernels need side by side: pass B as
-/// the transpose of a columns x inner matrix to wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED
-/// unless inner is 1.
+/// On CUDA six kernels are launched: three for each side, or one for a side that packs all of its pairs. dA sums over the
+/// columns of B, whose elements the kernels need side by side: pass B as the transpose of a columns x inner matrix to
+/// wtacrs_tensor_mul_plan_forward_dl. Here it is WTACRS_STATUS_UNSUPPORTED unless inner is 1.
 ///
 /// Errors: WTACRS_STATUS_INVALID_WEIGHTS, _UNSUPPORTED, _BUFFER_TOO_SMALL, _SIZE_OVERFLOW, _OVERLAP, _NULL_POINTER,
 /// _INVALID_HANDLE, _MISALIGNED. `saved` is then unchanged.

@@ -97,9 +97,9 @@ fn expected_rows_of(plan: &Plan, weights: &Weights) -> f64 {
 /// Pairs of weight zero, which every design but WTACRS_DESIGN_UNIFORM leaves out, add their |sum of C_i|^2.
 ///
 /// Packed rows add the sum of v_i |dZ_i|^2 s_i, with v_i the variance of row i as it is read back and s_i the mean square of
-/// its scale: 1/pi_i of a row that is kept once, and at most 1 more of one that is drawn with replacement. v_i is that of
-/// one pass's random signs, and other passes' are near it. If all rows are packed, that is the whole error, and weights
-/// have no part in it.
+/// its scale: 1/pi_i of a row that is kept once, and at most 1 more of one that is drawn with replacement. v_i counts the
+/// zeros that fill a row's last group, and is that of one pass's random signs, which other passes' are near. If all rows are
+/// packed, that is the whole error, and weights have no part in it.
 ///
 /// h, dz     [in] as in wtacrs_plan_forward and wtacrs_plan_backward
 /// weights   [in, optional] one number for each token, as from wtacrs_plan_weights; without them the exact ones, norms of H

@@ -1,7 +1,8 @@
 //! Structs of C whose first field is their size, so that later versions of the library can append fields.
 //!
-//! A caller sets `size` to its own `sizeof`. A struct that ends early is refused, since this is the first version; of a
-//! later, longer one the bytes that are unknown here must be zero, so that no request is silently ignored.
+//! A caller sets `size` to its own `sizeof`. A struct of an earlier version ends early: the fields that it lacks are those of
+//! the default, or are not written. Of a later, longer one the bytes that are unknown here must be zero, so that no request
+//! is silently ignored.
 
 use super::array::Array;
 use crate::boundary::status::*;
@@ -12,7 +13,10 @@ use crate::boundary::{Failure, Outcome};
 /// # Safety
 ///
 /// The type is `repr(C)`, its first field is `size: usize`, and any bytes are a value of it.
-pub(crate) unsafe trait SizedStruct: Copy + Default {}
+pub(crate) unsafe trait SizedStruct: Copy + Default {
+    /// Bytes of the first version of the struct: every caller has as many.
+    const FIRST_BYTES: usize = size_of::<Self>();
+}
 
 /// Reads a struct; the default if the pointer is NULL.
 ///
@@ -28,17 +32,20 @@ pub(crate) unsafe fn read<T: SizedStruct>(pointer: *const T, what: &'static str)
     // SAFETY: not NULL and aligned; the caller has the rest.
     let size = unsafe { checked_size(found.as_ptr(), what) }?;
     let bytes = found.as_ptr().cast::<u8>().cast_const();
+    let known = size.min(size_of::<T>());
     // SAFETY: the caller says that there are so many bytes.
-    let rest = unsafe { core::slice::from_raw_parts(bytes.add(size_of::<T>()), size - size_of::<T>()) };
+    let rest = unsafe { core::slice::from_raw_parts(bytes.add(known), size - known) };
     if rest.iter().any(|&byte| byte != 0) {
         let message = format!("{what} has fields that this version of the library does not know");
         return Err(Failure::new(WTACRS_STATUS_UNSUPPORTED, message));
     }
-    // SAFETY: not NULL, aligned, and as long as a `T`.
-    Ok(unsafe { found.as_ptr().read() })
+    let mut value = T::default();
+    // SAFETY: no more bytes than there are, or than a `T` has, any of which are a value of it.
+    unsafe { (&raw mut value).cast::<u8>().copy_from_nonoverlapping(bytes, known) };
+    Ok(value)
 }
 
-/// Writes a struct, except for its size, and zeros into what lies behind it.
+/// Writes a struct, except for its size, as far as the caller's goes, and zeros into what lies behind it.
 ///
 /// # Errors
 ///
@@ -51,10 +58,11 @@ pub(crate) unsafe fn write<T: SizedStruct>(pointer: *mut T, what: &'static str, 
     let found = Array::new(pointer.cast_const(), 1, what)?;
     // SAFETY: not NULL and aligned; the caller has the rest.
     let size = unsafe { checked_size(found.as_ptr(), what) }?;
-    // SAFETY: the caller says that there are `size` bytes, at least as many as a `T` has; the size is restored.
+    let (to, known) = (found.as_ptr().cast::<u8>(), size.min(size_of::<T>()));
+    // SAFETY: the caller says that there are `size` bytes, of which the size itself is the first; it is restored.
     unsafe {
-        found.as_ptr().cast::<u8>().add(size_of::<T>()).write_bytes(0, size - size_of::<T>());
-        found.as_ptr().write(value);
+        to.add(known).write_bytes(0, size - known);
+        to.copy_from_nonoverlapping((&raw const value).cast(), known);
         found.as_ptr().cast::<usize>().write(size);
     }
     Ok(())
@@ -66,7 +74,7 @@ pub(crate) unsafe fn write<T: SizedStruct>(pointer: *mut T, what: &'static str, 
 unsafe fn checked_size<T: SizedStruct>(pointer: *const T, what: &'static str) -> Outcome<usize> {
     // SAFETY: the caller has it.
     let size = unsafe { pointer.cast::<usize>().read() };
-    if size >= size_of::<T>() && isize::try_from(size).is_ok() {
+    if size >= T::FIRST_BYTES && isize::try_from(size).is_ok() {
         return Ok(size);
     }
     let message = format!("the size of {what} is {size}: set it to sizeof, here {}", size_of::<T>());
@@ -86,6 +94,45 @@ mod tests {
 
     // SAFETY: repr(C), begins with its size, and has numbers alone.
     unsafe impl SizedStruct for Options {}
+
+    /// Options of a second version, of which the first had no `added`.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Grown {
+        size: usize,
+        value: f64,
+        added: u64,
+    }
+
+    impl Default for Grown {
+        fn default() -> Self {
+            Self { size: size_of::<Self>(), value: 0.0, added: 5 }
+        }
+    }
+
+    // SAFETY: as above.
+    unsafe impl SizedStruct for Grown {
+        const FIRST_BYTES: usize = core::mem::offset_of!(Grown, added);
+    }
+
+    #[test]
+    fn a_struct_of_an_earlier_version_ends_early() {
+        let mut given = Options { size: size_of::<Options>(), value: 2.5 };
+        // SAFETY: every struct below has as many bytes as it says, or is refused for its size alone.
+        let read = |pointer: *const Options| unsafe { super::read(pointer.cast::<Grown>(), "options") };
+        assert_eq!(read(&given).expect("as the first version is"), Grown { size: 16, value: 2.5, added: 5 });
+        // SAFETY: as above.
+        unsafe { write((&raw mut given).cast(), "info", Grown { size: 0, value: 7.0, added: 8 }) }.expect("room");
+        assert_eq!(given, Options { size: 16, value: 7.0 });
+        given.size -= 1;
+        assert_eq!(read(&given).expect_err("too short").status, WTACRS_STATUS_INVALID_ARGUMENT);
+        let mut whole = Grown { size: 24, value: 1.0, added: 1 };
+        // SAFETY: as above.
+        assert_eq!(unsafe { super::read(&whole, "options") }.expect("as it is"), whole);
+        // SAFETY: as above.
+        unsafe { write(&mut whole, "info", Grown { size: 0, value: 7.0, added: 8 }) }.expect("room");
+        assert_eq!(whole, Grown { size: 24, value: 7.0, added: 8 });
+    }
 
     /// The options of a later version, with a field more.
     #[repr(C)]

@@ -341,11 +341,12 @@ pub(super) fn gradient<T: Number, U: Element<Accumulator = T::Accumulator>>(
     update: Update,
     workspace: &mut [T::Accumulator],
 ) -> Outcome {
-    Ok(match (saved.rows()?, saved.kept()) {
+    let written = match (saved.rows()?, saved.kept()) {
         (Rows::Native(rows), Kept::Selected(selection)) => {
-            product::weight_gradient_within(rows, dz, selection, dw, update, workspace)?;
+            product::weight_gradient_within(rows, dz, selection, dw, update, workspace)
         }
         (Rows::Native(_), Kept::All(_)) => unreachable!("native rows have a selection"),
-        (Rows::Packed(rows), _) => rows.weight_gradient_within(dz, dw, update, workspace)?,
-    })
+        (Rows::Packed(rows), _) => rows.weight_gradient_within(dz, dw, update, workspace),
+    };
+    Ok(written?)
 }

@@ -1,5 +1,5 @@
-/* Structs that carry their size: a caller of today and one that was compiled against a later, longer struct are served, what
- * this library does not know is refused, and no byte outside the struct is looked at. */
+/* Structs that carry their size: a caller of today, one that was compiled against an earlier, shorter struct and one with a
+ * later, longer one are served, what this library does not know is refused, and no byte outside the struct is looked at. */
 #include "check.h"
 
 enum { TOKENS = 32, IN = 12, OUT = 8, BUDGET = 10, LATER = 24 /* bytes of fields that are unknown today */ };
@@ -92,11 +92,11 @@ static unsigned char *struct_of(size_t bytes, size_t size, const void *example, 
 
 typedef wtacrs_status call(void *);
 
-static void refused(const char *name, call *function, const void *example, size_t known) {
+static void refused(const char *name, call *function, const void *example, size_t first, size_t known) {
   now = name;
   char words[64];
   snprintf(words, sizeof words, "set it to sizeof, here %zu", known);
-  const size_t wrong[] = {0, sizeof(size_t), known - sizeof(size_t), known - 1, SIZE_MAX};
+  const size_t wrong[] = {0, sizeof(size_t), first - sizeof(size_t), first - 1, SIZE_MAX};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     /* As short as it says, but for the size itself, which is read. */
     size_t bytes = wrong[i] < sizeof(size_t) ? sizeof(size_t) : wrong[i] < known ? wrong[i] : known;
@@ -113,7 +113,7 @@ static void refused(const char *name, call *function, const void *example, size_
 
 /* A struct that is read. */
 static void option(const char *name, call *function, const void *example, size_t known, wtacrs_status if_null) {
-  refused(name, function, example, known);
+  refused(name, function, example, known, known);
   unsigned char *made = struct_of(known, known, example, known);
   EXPECT(OK, function(made));
   free(made);
@@ -129,10 +129,10 @@ static void option(const char *name, call *function, const void *example, size_t
   REQUIRE(function(NULL) == if_null);
 }
 
-/* A struct that is written: fields of a later version become zero. */
-static void output(const char *name, call *function, const void *filled, size_t known) {
+/* A struct that is written: fields of a later version become zero, and those that an earlier one lacks are not written. */
+static void output(const char *name, call *function, const void *filled, size_t first, size_t known) {
   static const unsigned char zeros[LATER];
-  refused(name, function, filled, known);
+  refused(name, function, filled, first, known);
   for (size_t more = 0; more <= LATER; more += LATER) {
     size_t size = known + more;
     unsigned char *made = aligned(size);
@@ -143,6 +143,12 @@ static void output(const char *name, call *function, const void *filled, size_t 
     REQUIRE(memcmp(made + known, zeros, more) == 0);
     free(made);
   }
+  unsigned char *earlier = aligned(first);
+  memcpy(earlier, &first, sizeof first);
+  EXPECT(OK, function(earlier));
+  REQUIRE(memcmp(earlier, &first, sizeof first) == 0);
+  REQUIRE(memcmp(earlier + sizeof first, (const unsigned char *)filled + sizeof first, first - sizeof first) == 0);
+  free(earlier);
   EXPECT(NULL_POINTER, function(NULL));
 }
 
@@ -226,8 +232,8 @@ int main(void) {
   OPTIONAL(product_forward_dl, product_forward_options);
   OPTIONAL(product_backward, product_backward_options);
   OPTIONAL(product_backward_dl, product_backward_options);
-  output("plan's info", info, &on.info, sizeof on.info);
-  output("product's info", product_info, &sizes, sizeof sizes);
+  output("plan's info", info, &on.info, offsetof(wtacrs_plan_info, saved_status_words), sizeof on.info);
+  output("product's info", product_info, &sizes, offsetof(wtacrs_tensor_mul_plan_info, left_status_words), sizeof sizes);
   predictor_defaults();
 
   CHECK(wtacrs_tensor_mul_plan_destroy(product));

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The left factor of dW = Hᵀ dZ has rotated rows, so each group of dw's rows is turned back; of dA = G·Bᵀ it is the right
-//! one. In the same launch [`column_sums`] end, if there are some, as in [`split_reduce`](super::split_reduce). Reads the
+//! one. In the same launch [`column_sums`](super::column_sums) end, if there are some, as in [`split_reduce`]. Reads the
 //! partial products once and writes dw once; bound by memory.
 
 use super::column_sums::FinishArgs;

@@ -5,7 +5,8 @@ use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
 use super::packed::{PackedFactors, PackedProduct, Side};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SavedParts};
+use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan};
+use super::saved::SavedParts;
 use super::settings::{Matrices, Precision};
 use crate::device::Device;
 use crate::kernel::matrix::DataType;
@@ -233,7 +234,7 @@ impl ColumnsPlan {
             left: gathered,
             left_matrices: self.gathered_matrices,
             right: saved.of(parts.rows),
-            right_matrices: parts.matrices(self.sample.budget),
+            right_matrices: parts.matrices(self.sample.budget.get()),
             indices: ptr::null(),
             count,
             product: weight_gradient,

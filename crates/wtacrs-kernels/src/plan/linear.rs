@@ -6,7 +6,8 @@ use super::memory::{Layout, Part, check_count, check_pointer};
 use super::norms::{Matrix, launch_row_norms};
 use super::packed::{PackedFactors, PackedProduct, Side};
 use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
-use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings, SavedParts, Streams};
+use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings};
+use super::saved::{SavedParts, Streams};
 use super::settings::{LinearSettings, Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::column_sums;
@@ -17,7 +18,7 @@ use wtacrs_core::product::Update;
 /// The launches that estimate dW = Hᵀ dZ, and their memory.
 ///
 /// Layers that share H share one forward pass and its saved memory, which every plan with the same tokens, input features,
-/// budget, batch and input type can read.
+/// budget, packing, batch and input type can read.
 ///
 /// Immutable, `Send` and `Sync`; any number of calls may be in flight, each with memory of its own.
 ///
@@ -305,7 +306,7 @@ impl LinearPlan {
         }
         let factors = Factors {
             left: saved.of(parts.rows),
-            left_matrices: parts.matrices(self.sample.budget),
+            left_matrices: parts.matrices(self.sample.budget.get()),
             right: gradient,
             right_matrices: self.dz,
             indices: saved.of(parts.indices),

@@ -1,29 +1,18 @@
-//! Packed rows in a plan's saved memory, and the product from them: unpack, multiply, turn back.
+//! The product from packed rows: unpack, multiply, turn back.
 
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, Memory, Part};
 use super::product::{Factors, ProductPlan, ProductSettings};
-use super::sample::{SavedParts, Streams};
+use super::saved::{PackedPlan, SavedParts, Streams, check_groups};
 use super::settings::Matrices;
 use crate::device::Device;
 use crate::kernel::matrix::DataType;
-use crate::kernel::packed_rows::{GroupShares, PackedRows};
 use crate::kernel::turn_back::{AlongArgs, DownArgs, Rotation};
 use crate::kernel::{self, column_sums, gather_gemm, split_reduce, unpack_rows};
 use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::product::Update;
-use wtacrs_exact::packing::{Bits, Groups};
-
-/// How the kept rows of a plan are packed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PackedPlan {
-    pub(super) shares: GroupShares,
-    bits: Bits,
-    streams: Streams,
-    pub(super) keeps_all: bool,
-}
 
 /// The rotated side of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,37 +48,6 @@ pub(super) struct PackedFactors {
     pub(super) product_matrices: Matrices,
     pub(super) update: Update,
     pub(super) scratch: Memory,
-}
-
-impl PackedPlan {
-    pub(super) fn new(
-        bits: Bits,
-        [batch, pairs, kept, columns]: [usize; 4],
-        streams: Streams,
-        keeps_all: bool,
-    ) -> Result<Self, PlanError> {
-        debug_assert!(!keeps_all || kept == pairs, "a row is packed for each pair");
-        check_groups(kept, columns)?;
-        Ok(Self { shares: GroupShares::new(kept as u32, columns as u32, batch as u32), bits, streams, keeps_all })
-    }
-
-    /// Where the rows lie in saved memory.
-    pub(super) fn rows(&self, saved: Memory, parts: &SavedParts) -> PackedRows {
-        PackedRows {
-            shares: self.shares,
-            bits: self.bits.count(),
-            codes: saved.of(parts.codes),
-            row_words: parts.row_words,
-            grids: saved.of(parts.grids),
-            origin: saved.of(parts.origin),
-            first_stream: self.streams.first,
-            stream_step: self.streams.step,
-        }
-    }
-
-    fn groups(&self) -> Groups {
-        Groups::new(self.shares.columns as usize)
-    }
 }
 
 impl PackedProduct {
@@ -247,11 +205,4 @@ impl PackedProduct {
         };
         launched.map_err(ExecuteError::Launch)
     }
-}
-
-/// Refuses more groups than kernels count.
-fn check_groups(rows: usize, columns: usize) -> Result<(), PlanError> {
-    let what = "the number of groups of all packed rows";
-    let (most, found) = ((1 << 31) - 1, rows.saturating_mul(Groups::new(columns).count()));
-    if found > most { Err(PlanError::TooLarge { what, found, most }) } else { Ok(()) }
 }

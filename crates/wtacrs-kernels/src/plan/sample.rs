@@ -3,19 +3,17 @@
 use super::error::{ExecuteError, PlanError};
 use super::kernels;
 use super::memory::{Layout, MOST_OF_A_BATCH, Memory, Part, check_count, check_most, check_pointer};
-use super::packed::PackedPlan;
 use super::product::zero;
+use super::saved::{PackedPlan, SavedParts, Streams};
 use super::settings::{Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::matrix::DataType;
-use crate::kernel::packed_rows::row_words;
 use crate::kernel::{self, gather_pack, gather_rows, row_norms, select};
 use crate::launch::{Launcher, Shape};
 use core::ptr;
 use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, Keep, Randomness};
-use wtacrs_exact::packing::Groups;
 
 /// The matrices to sample, and how.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +29,6 @@ pub(super) struct SampleSettings {
     pub(super) names: MatrixNames,
     pub(super) strides: Option<Strides>,
     pub(super) streams: Streams,
-}
-
-/// Problem b of a batch draws from stream `first` + b · `step`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Streams {
-    pub(super) first: u32,
-    pub(super) step: u32,
 }
 
 /// norms → selection → kept rows.
@@ -63,43 +54,6 @@ pub(super) struct SampleScratch {
     pub(super) exchange: Part,
     select: Part,
     pub(super) bytes: u64,
-}
-
-/// The parts of the memory that lives from forward to backward, each for all problems of the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SavedParts {
-    /// batch × kept rows of [`Self::row_elements`] elements of the input's type: first the row, times its scale. Empty if rows
-    /// are packed.
-    pub rows: Part,
-    /// From one saved row to the next: the row's length rounded up to 16 bytes.
-    pub row_elements: u64,
-    /// batch × kept rows of [`Self::row_words`] words (u32): first the codes of a packed row, unscaled. Only the first `count`
-    /// rows are written. Empty if rows are native, as all parts of packed rows are.
-    pub codes: Part,
-    /// From one row of codes to the next: the words of a row, rounded up to 16 bytes.
-    pub row_words: u64,
-    /// batch × kept × groups words (u32): the grid of each group of a packed row, as above.
-    pub grids: Part,
-    /// Seed and offset (u64) of the random bits that packed rows were packed with.
-    pub origin: Part,
-    /// batch × kept indices (u32), ascending; only the first `count` are written. Empty if all rows are packed, as scales,
-    /// counts and winners are.
-    pub indices: Part,
-    /// batch × kept scales 1/π (f64), as above.
-    pub scales: Part,
-    /// How many rows each problem kept (u32): the budget, or fewer if a design draws with replacement or weights are zero.
-    pub count: Part,
-    /// For each problem (u32) 0, or 1 + the index of the first row with an invalid norm or guess (negative or not finite):
-    /// then nothing is kept and the gradient is zero. If all rows are packed, it is of the first row with an element that is
-    /// not finite, and each problem has [`Self::status_words`] words: its status is the first word that is not 0, and a
-    /// backward pass copies that to the first.
-    pub status: Part,
-    /// Words of the status of each problem; 1 unless all rows are packed.
-    pub status_words: u32,
-    /// How many rows of each problem were certain (u64).
-    pub winners: Part,
-    /// Bytes of all parts.
-    pub bytes: u64,
 }
 
 /// The arguments of a forward pass.
@@ -163,7 +117,8 @@ impl SamplePlan {
         let sizes = [settings.batch, settings.pairs, kept, settings.columns];
         let packed = settings.packing.bits().map(|bits| PackedPlan::new(bits, sizes, settings.streams, keeps_all));
         let packed = packed.transpose()?;
-        let saved = SavedParts::new(&settings, budget, packed.as_ref())?;
+        let sizes = [settings.batch, kept, settings.columns];
+        let saved = SavedParts::new(sizes, settings.data_type, packed.as_ref())?;
         let (_, select_shape) =
             kernels::select(design, settings.pairs as u32, settings.batch as u32, device.multiprocessors);
         let exchange_words = if keeps_all { 0 } else { select::exchange_words(select_shape) };
@@ -281,7 +236,7 @@ impl SamplePlan {
             // SAFETY: as above; the selection's indices lie within the input.
             return unsafe { self.pack(launcher, input, saved, randomness, [indices, count], ptr::null_mut()) };
         }
-        let rows = KeptRows { at: saved.of(self.saved.rows), matrices: self.saved.matrices(self.budget) };
+        let rows = KeptRows { at: saved.of(self.saved.rows), matrices: self.saved.matrices(self.budget.get()) };
         // SAFETY: as above; the selection's indices lie within the input, and the rows are a part of the saved memory.
         unsafe { self.gather(launcher, input, selected, rows) }
     }
@@ -429,49 +384,6 @@ pub(super) struct Selected {
 pub(super) struct KeptRows {
     pub(super) at: *mut u8,
     pub(super) matrices: Matrices,
-}
-
-impl SavedParts {
-    fn new(settings: &SampleSettings, budget: Budget, packed: Option<&PackedPlan>) -> Result<Self, PlanError> {
-        let (batch, kept) = (settings.batch as u64, budget.get() as u64);
-        let element = settings.data_type.bytes();
-        // Every row can then be loaded in the widest accesses, whatever the input's width.
-        let row_elements = (settings.columns as u64).next_multiple_of(16 / element);
-        let groups = Groups::new(settings.columns).count() as u64;
-        let (is_native, is_packed) = (u64::from(packed.is_none()), u64::from(packed.is_some()));
-        let row_words = settings.packing.bits().map_or(0, |bits| row_words(settings.columns as u32, bits));
-        // Words of an empty row are not written by blocks.
-        let all = packed.filter(|packed| packed.keeps_all);
-        let status_words = all.map_or(1, |all| if settings.columns == 0 { 1 } else { all.shares.blocks() });
-        let selected = u64::from(all.is_none());
-        let mut layout = Layout::default();
-        Ok(Self {
-            rows: layout.part("the saved rows", &[is_native, batch, kept, row_elements, element])?,
-            row_elements,
-            codes: layout.part("the saved codes", &[batch, kept, row_words, 4])?,
-            row_words,
-            grids: layout.part("the saved grids", &[is_packed, batch, kept, groups, 4])?,
-            origin: layout.part("the origin", &[is_packed, 2, 8])?,
-            indices: layout.part("the saved indices", &[selected, batch, kept, 4])?,
-            scales: layout.part("the saved scales", &[selected, batch, kept, 8])?,
-            count: layout.part("the counts", &[selected, batch, 4])?,
-            status: layout.part("the status", &[batch, u64::from(status_words), 4])?,
-            status_words,
-            winners: layout.part("the winners", &[selected, batch, 8])?,
-            bytes: layout.bytes(),
-        })
-    }
-
-    /// The status of each problem, from the words of [`Self::status`].
-    pub fn statuses(&self, words: &[u32]) -> Vec<u32> {
-        let of_each = words.chunks_exact(self.status_words as usize);
-        of_each.map(|words| words.iter().copied().find(|&word| word != 0).unwrap_or(0)).collect()
-    }
-
-    /// Where the saved rows lie.
-    pub(super) fn matrices(&self, budget: Budget) -> Matrices {
-        Matrices::even(self.row_elements, self.row_elements * budget.get() as u64)
-    }
 }
 
 impl SampleScratch {

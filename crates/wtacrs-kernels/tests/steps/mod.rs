@@ -70,9 +70,10 @@ impl<'a, T: Copy> Given<'a, T> {
 pub struct Outcome {
     pub status: u32,
     pub count: u32,
-    /// Of the rows that count.
+    /// Of the rows that count; made up where all rows are packed.
     pub indices: Vec<u32>,
     pub scales: Vec<f64>,
+    /// None where all rows are packed.
     pub input_norms: Vec<f32>,
     pub dz_norms: Vec<f32>,
     /// Row by row.
@@ -212,7 +213,13 @@ fn execute<T: Copy, E: std::fmt::Display>(
     }
 
     let (indices, scales) = (part::<u32>(machine, &saved, parts.indices), part::<f64>(machine, &saved, parts.scales));
-    let (count, status) = (part::<u32>(machine, &saved, parts.count), part::<u32>(machine, &saved, parts.status));
+    let mut count = part::<u32>(machine, &saved, parts.count);
+    let status = parts.statuses(&part::<u32>(machine, &saved, parts.status));
+    let is_chosen = parts.count.bytes > 0;
+    if !is_chosen {
+        // All rows are packed, and all count unless one is invalid.
+        count = status.iter().map(|&status| if status == 0 { tokens as u32 } else { 0 }).collect();
+    }
     let (dw, dz_norms) = (machine.download(&dw), machine.download(&dz_norms));
     let bias_gradient = machine.download(&bias_gradient);
     (0..batch)
@@ -228,9 +235,9 @@ fn execute<T: Copy, E: std::fmt::Display>(
             Outcome {
                 status: status[b],
                 count: count[b],
-                indices: indices[b * kept..][..used].to_vec(),
-                scales: scales[b * kept..][..used].to_vec(),
-                input_norms: input_norms[b * tokens..][..tokens].to_vec(),
+                indices: if is_chosen { indices[b * kept..][..used].to_vec() } else { (0..used as u32).collect() },
+                scales: if is_chosen { scales[b * kept..][..used].to_vec() } else { vec![1.0; used] },
+                input_norms: if is_chosen { input_norms[b * tokens..][..tokens].to_vec() } else { Vec::new() },
                 dz_norms: dz_norms[b * tokens..][..tokens].to_vec(),
                 dw: (0..rows).flat_map(|i| row(i)[..columns].to_vec()).collect(),
                 bias: bias_gradient[b * bias..][..bias].to_vec(),

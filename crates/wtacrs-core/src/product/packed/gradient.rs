@@ -4,8 +4,8 @@
 //! into the cache beside the same rows of dZ, times their scales, and multiplied. So neither the unpacked rows nor the
 //! scaled ones are ever in memory as a whole. The rotation is turned back once, on dW.
 
-use super::PackedView;
 use super::unpack::{CUT, Unpack};
+use super::view::PackedView;
 use crate::element::{Accumulator, Element};
 use crate::lanes::on_widest_vectors;
 use crate::parallel;
@@ -142,7 +142,17 @@ impl PackedView<'_> {
         for (at, to) in rows.zip(scaled.chunks_exact_mut(dz.ncols())) {
             let scale = A::from_f64(self.kept.scale(at));
             let from = dz.row(self.kept.index(at));
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen() * scale);
+            match from.to_slice() {
+                Some(from) if U::IS_ACCUMULATOR => {
+                    let from = U::widen_block(from, &mut []);
+                    to.iter_mut().zip(from).for_each(|(to, &from)| *to = from * scale);
+                }
+                Some(from) => {
+                    U::widen_block(from, to);
+                    to.iter_mut().for_each(|value| *value = *value * scale);
+                }
+                None => to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen() * scale),
+            }
         }
         ArrayView2::from_shape(shape, scaled).expect("as many numbers as the shape has").into()
     }

@@ -1,266 +1,29 @@
 //! Kept rows in 8, 4 or 2 bits an element: what [`wtacrs_exact::packing`] defines, on vectors and all cores.
 //!
-//! [`pack`](self::pack) makes codes and grids of a matrix's rows; [`unpack`](self::unpack) makes rotated values of some
-//! columns of some rows, for [`gradient`](self::gradient), which multiplies a block of rows at a time and turns the product
-//! back once.
+//! [`pack`](self::pack) makes codes and grids of a matrix's rows, which a [`PackedView`] holds. [`unpack`](self::unpack)
+//! makes rotated values of some columns of some rows, for [`gradient`](self::gradient), which multiplies a block of rows
+//! at a time and turns the product back once.
 
 mod gradient;
 mod pack;
+mod rows;
 mod unpack;
+mod view;
 
 pub use self::gradient::packed_workspace_len;
 pub use self::pack::PackError;
-
-use self::unpack::Unpack;
-use super::kept::Kept;
-use super::{ShapeError, check_size};
-use crate::element::Element;
-use crate::lanes::on_widest_vectors;
-use crate::rows::for_each_row;
-use crate::sampling::Randomness;
-use ndarray::{Array2, ArrayView2, s};
-use wtacrs_exact::packing::{self, Bits, Groups, PackingBits};
-
-/// Packed rows that lie in memory of somebody else's.
-#[derive(Clone, Copy, Debug)]
-pub struct PackedView<'a> {
-    columns: usize,
-    bits: Bits,
-    random: PackingBits,
-    kept: Kept<'a>,
-    /// kept × [`Groups::words`].
-    codes: &'a [u32],
-    /// kept × [`Groups::count`].
-    grids: &'a [u32],
-}
-
-impl<'a> PackedView<'a> {
-    /// Packs the kept rows of `x` (pairs × columns) into `codes` and `grids`, which have [`Self::sizes`].
-    ///
-    /// # Errors
-    ///
-    /// If a shape does not fit, or a kept row has an element that is not finite, or, of an f64, beyond f32's range.
-    pub fn pack<T: Element>(
-        x: ArrayView2<'_, T>,
-        kept: Kept<'a>,
-        bits: Bits,
-        random: PackingBits,
-        codes: &'a mut [u32],
-        grids: &'a mut [u32],
-    ) -> Result<Self, PackError> {
-        let (words, groups) = Self::sizes(kept.len(), x.ncols(), bits);
-        check_size("rows to pack from", x.nrows(), kept.pairs())?;
-        check_size("words of codes", codes.len(), words)?;
-        check_size("words of grids", grids.len(), groups)?;
-        pack::pack(x, kept, bits, &random, codes, grids)?;
-        Ok(Self { columns: x.ncols(), bits, random, kept, codes, grids })
-    }
-
-    /// Rows that were packed before, from their parts.
-    ///
-    /// # Errors
-    ///
-    /// If the parts do not have [`Self::sizes`].
-    pub fn new(
-        columns: usize,
-        kept: Kept<'a>,
-        bits: Bits,
-        random: PackingBits,
-        codes: &'a [u32],
-        grids: &'a [u32],
-    ) -> Result<Self, ShapeError> {
-        let (words, groups) = Self::sizes(kept.len(), columns, bits);
-        check_size("words of codes", codes.len(), words)?;
-        check_size("words of grids", grids.len(), groups)?;
-        Ok(Self { columns, bits, random, kept, codes, grids })
-    }
-
-    /// Words (u32) of the codes and of the grids of so many rows.
-    pub const fn sizes(kept: usize, columns: usize, bits: Bits) -> (usize, usize) {
-        let groups = Groups::new(columns);
-        (kept * groups.words(bits), kept * groups.count())
-    }
-
-    /// Elements of a row.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Bits of a code.
-    pub fn bits(&self) -> Bits {
-        self.bits
-    }
-
-    /// Which rows they are.
-    pub fn kept(&self) -> Kept<'a> {
-        self.kept
-    }
-
-    /// The codes, kept × [`Groups::words`].
-    pub fn codes(&self) -> &'a [u32] {
-        self.codes
-    }
-
-    /// A [grid's word](wtacrs_exact::packing::Grid::word) for each group of each row.
-    pub fn grids(&self) -> &'a [u32] {
-        self.grids
-    }
-
-    /// All rows as they are read back: kept × columns, unscaled.
-    pub fn unpack(&self) -> Array2<f32> {
-        let mut rows = self.rotated();
-        let signs = self.random.signs();
-        for_each_row(rows.view_mut(), |_, row| packing::turn_back(row.into_slice().unwrap_or_default(), &signs));
-        rows.slice_move(s![.., ..self.columns])
-    }
-
-    /// All rows as the product reads them: rotated values, kept × [`Groups::padded`], unscaled.
-    pub fn rotated(&self) -> Array2<f32> {
-        let columns = Groups::new(self.columns).padded();
-        let mut rows = Array2::zeros((self.kept.len(), columns));
-        for_each_row(rows.view_mut(), |at, row| {
-            let values = row.into_slice().unwrap_or_default();
-            on_widest_vectors(Unpack { packed: self, rows: at..at + 1, columns: 0..columns, values });
-        });
-        rows
-    }
-
-    /// The kept row `at` as it is read back, unscaled.
-    ///
-    /// # Panics
-    ///
-    /// If fewer rows are kept.
-    pub fn unpack_row(&self, at: usize) -> Vec<f32> {
-        let groups = Groups::new(self.columns);
-        let mut row = vec![0.0; groups.padded()];
-        let (codes, grids) = self.row(at);
-        packing::unpack_row(self.columns, self.bits, &self.random, self.kept.index(at) as u64, codes, grids, &mut row);
-        packing::turn_back(&mut row, &self.random.signs());
-        row.truncate(self.columns);
-        row
-    }
-
-    /// The variance that packing adds to the kept row `at`, summed over its elements: Σ step²/12 over the groups' elements.
-    /// Its root is in the elements' unit.
-    ///
-    /// # Panics
-    ///
-    /// If fewer rows are kept.
-    pub fn row_variance(&self, at: usize) -> f64 {
-        let groups = Groups::new(self.columns);
-        let variance = |(group, &word): (usize, &u32)| {
-            // x = 2 D H y lengthens a group of P elements by 2√P.
-            let (size, step) = (groups.size(group) as f64, f64::from(packing::Grid::from_word(word).step));
-            4.0 * size * size * step * step / 12.0
-        };
-        self.row(at).1.iter().enumerate().map(variance).sum()
-    }
-
-    /// Codes and grids of one row.
-    fn row(&self, at: usize) -> (&'a [u32], &'a [u32]) {
-        let groups = Groups::new(self.columns);
-        let (words, count) = (groups.words(self.bits), groups.count());
-        (&self.codes[at * words..(at + 1) * words], &self.grids[at * count..(at + 1) * count])
-    }
-}
-
-/// Packed rows with memory of their own, and which rows they are.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct PackedRows {
-    columns: usize,
-    bits: Bits,
-    random: PackingBits,
-    codes: Vec<u32>,
-    grids: Vec<u32>,
-}
-
-impl PackedRows {
-    pub(super) fn empty(bits: Bits) -> Self {
-        let random = PackingBits::new(Randomness::default(), 0);
-        Self { columns: 0, bits, random, codes: Vec::new(), grids: Vec::new() }
-    }
-
-    /// Packs into the memory of earlier rows, which are lost if that fails.
-    pub(super) fn refill<T: Element>(
-        &mut self,
-        x: ArrayView2<'_, T>,
-        kept: Kept<'_>,
-        bits: Bits,
-        random: PackingBits,
-    ) -> Result<(), PackError> {
-        let (words, groups) = PackedView::sizes(kept.len(), x.ncols(), bits);
-        self.codes.resize(words, 0);
-        self.grids.resize(groups, 0);
-        PackedView::pack(x, kept, bits, random, &mut self.codes, &mut self.grids)?;
-        (self.columns, self.bits, self.random) = (x.ncols(), bits, random);
-        Ok(())
-    }
-
-    pub(super) fn view<'a>(&'a self, kept: Kept<'a>) -> PackedView<'a> {
-        let &Self { columns, bits, random, ref codes, ref grids } = self;
-        PackedView { columns, bits, random, kept, codes, grids }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        4 * (self.codes.len() + self.grids.len())
-    }
-}
-
-/// Kept rows of a matrix whose elements are `T`, native or packed.
-#[derive(Clone, Copy, Debug)]
-pub enum Rows<'a, T> {
-    /// Exact copies, kept × columns.
-    Native(ArrayView2<'a, T>),
-    /// Codes.
-    Packed(PackedView<'a>),
-}
-
-impl<'a, T> Rows<'a, T> {
-    /// How many rows there are.
-    pub fn nrows(&self) -> usize {
-        match self {
-            Self::Native(rows) => rows.nrows(),
-            Self::Packed(rows) => rows.kept.len(),
-        }
-    }
-
-    /// Elements of a row.
-    pub fn ncols(&self) -> usize {
-        match self {
-            Self::Native(rows) => rows.ncols(),
-            Self::Packed(rows) => rows.columns,
-        }
-    }
-
-    /// The exact copies, if the rows are native.
-    pub fn native(&self) -> Option<ArrayView2<'a, T>> {
-        match self {
-            Self::Native(rows) => Some(*rows),
-            Self::Packed(_) => None,
-        }
-    }
-
-    /// The codes, if the rows are packed.
-    pub fn packed(&self) -> Option<PackedView<'a>> {
-        match self {
-            Self::Native(_) => None,
-            Self::Packed(rows) => Some(*rows),
-        }
-    }
-}
-
-impl<'a, T> From<ArrayView2<'a, T>> for Rows<'a, T> {
-    fn from(rows: ArrayView2<'a, T>) -> Self {
-        Self::Native(rows)
-    }
-}
+pub(super) use self::rows::PackedRows;
+pub use self::rows::Rows;
+pub use self::view::PackedView;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::product::{Saved, Update, weight_gradient};
-    use crate::sampling::Selection;
+    use crate::product::{Kept, Saved, Update, weight_gradient};
+    use crate::sampling::{Randomness, Selection};
     use half::bf16;
+    use ndarray::{Array2, s};
+    use wtacrs_exact::packing::{self, Bits, Groups, PackingBits};
 
     const ALL: [Bits; 3] = [Bits::Bits8, Bits::Bits4, Bits::Bits2];
 

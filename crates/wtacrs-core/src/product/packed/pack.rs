@@ -1,9 +1,10 @@
 //! Codes and grids of rows.
 
+use super::view::PackedView;
 use crate::element::Element;
 use crate::lanes::on_widest_vectors;
 use crate::parallel;
-use crate::product::{Kept, ShapeError};
+use crate::product::{Kept, ShapeError, check_size};
 use crate::rows::rows_per_task;
 use ndarray::{ArrayView1, ArrayView2};
 use pulp::{Simd, WithSimd};
@@ -25,8 +26,31 @@ pub enum PackError {
     },
 }
 
+impl<'a> PackedView<'a> {
+    /// Packs the kept rows of `x` (pairs × columns) into `codes` and `grids`, which have [`Self::sizes`].
+    ///
+    /// # Errors
+    ///
+    /// If a shape does not fit, or a kept row has an element that is not finite, or, of an f64, beyond f32's range.
+    pub fn pack<T: Element>(
+        x: ArrayView2<'_, T>,
+        kept: Kept<'a>,
+        bits: Bits,
+        random: PackingBits,
+        codes: &'a mut [u32],
+        grids: &'a mut [u32],
+    ) -> Result<Self, PackError> {
+        let (words, groups) = Self::sizes(kept.len(), x.ncols(), bits);
+        check_size("rows to pack from", x.nrows(), kept.pairs())?;
+        check_size("words of codes", codes.len(), words)?;
+        check_size("words of grids", grids.len(), groups)?;
+        pack(x, kept, bits, &random, codes, grids)?;
+        Ok(Self { columns: x.ncols(), bits, random, kept, codes, grids })
+    }
+}
+
 /// Packs the kept rows of `x`; all sizes fit.
-pub(super) fn pack<T: Element>(
+fn pack<T: Element>(
     x: ArrayView2<'_, T>,
     kept: Kept<'_>,
     bits: Bits,
@@ -133,47 +157,115 @@ fn pack_group<const P: usize, const BITS: usize>(
     word: u32,
     codes: &mut [u32],
 ) -> Option<Grid> {
-    let mut y = [0.0_f32; P];
-    y[..x.len()].copy_from_slice(x);
+    let mut y = Lanes([0.0_f32; P]);
+    y.0[..x.len()].copy_from_slice(x);
     let prescale = packing::prescale(P);
-    for (y, mask) in y.iter_mut().zip(masks) {
+    for (y, mask) in y.0.iter_mut().zip(masks) {
         *y = f32::from_bits(y.to_bits() ^ mask) * prescale;
     }
-    // Elements 1, 2, 4, … apart in turn, but always read as neighbours: each stage moves the bit that it has worked on to
-    // the top of the elements' numbers, where vectors are whole.
-    for _ in 0..P.trailing_zeros() {
-        let before = y;
-        for i in 0..P / 2 {
-            let (a, b) = (before[2 * i], before[2 * i + 1]);
-            y[i] = a + b;
-            y[i + P / 2] = a - b;
-        }
+    let mut other = Lanes([0.0_f32; P]);
+    for _ in 0..P.trailing_zeros() / 2 {
+        stage(&y, &mut other);
+        stage(&other, &mut y);
     }
-    if !y[0].is_finite() {
+    if !P.trailing_zeros().is_multiple_of(2) {
+        stage(&y, &mut other);
+        y = other;
+    }
+    if !y.0[0].is_finite() {
         return None;
     }
-    let (mut smallest, mut largest) = (y, y);
+    let grid = Grid::new(least(&y, |a, b| a < b), least(&y, |a, b| a > b), bits);
+    let (lo, density) = (grid.lo, grid.density());
+    let mut found = Lanes([0_u32; P]);
+    for (j, (found, &y)) in found.0.iter_mut().zip(&y.0).enumerate() {
+        *found = packing::code(y, lo, density, packing::dither(word, j as u32));
+    }
+    // Element j belongs into word j % words: halves are laid over one another until one word of each is left.
+    let words = P * BITS / 32;
     let mut half = P / 2;
-    while half > 0 {
+    while half >= words {
         for i in 0..half {
-            smallest[i] = if smallest[i + half] < smallest[i] { smallest[i + half] } else { smallest[i] };
-            largest[i] = if largest[i + half] > largest[i] { largest[i + half] } else { largest[i] };
+            found.0[i] |= found.0[i + half] << (half / words * BITS);
         }
         half /= 2;
     }
-    let grid = Grid::new(smallest[0], largest[0], bits);
-    let (lo, density) = (grid.lo, grid.density());
-    let mut found = [0_u32; P];
-    for (j, (found, &y)) in found.iter_mut().zip(&y).enumerate() {
-        *found = packing::code(y, lo, density, packing::dither(word, j as u32));
+    codes[..words].copy_from_slice(&found.0[..words]);
+    Some(grid)
+}
+
+/// Numbers that begin at a cache line, so that no vector of them lies across two.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Lanes<T, const P: usize>([T; P]);
+
+/// One stage of the butterflies. Stages work on elements 1, 2, 4, … apart in turn, but always find them side by side: each
+/// moves the bit that it has worked on to the top of the elements' numbers.
+#[inline(always)]
+fn stage<const P: usize>(from: &Lanes<f32, P>, to: &mut Lanes<f32, P>) {
+    let (sums, differences) = to.0.split_at_mut(P / 2);
+    for ((sum, difference), pair) in sums.iter_mut().zip(differences).zip(from.0.as_chunks::<2>().0) {
+        *sum = pair[0] + pair[1];
+        *difference = pair[0] - pair[1];
     }
-    let words = P * BITS / 32;
-    let codes = &mut codes[..words];
-    codes.copy_from_slice(&found[..words]);
-    for (s, found) in found.chunks_exact(words).enumerate().skip(1) {
-        for (code, &found) in codes.iter_mut().zip(found) {
-            *code |= found << (s * BITS);
+}
+
+/// The element that comes before all others.
+#[inline(always)]
+fn least<const P: usize>(y: &Lanes<f32, P>, before: impl Fn(f32, f32) -> bool) -> f32 {
+    let mut held = *y;
+    let mut half = P / 2;
+    while half > 0 {
+        for i in 0..half {
+            let (a, b) = (held.0[i], held.0[i + half]);
+            held.0[i] = if before(b, a) { b } else { a };
+        }
+        half /= 2;
+    }
+    held.0[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::product::packed::unpack::Unpack;
+
+    #[test]
+    fn every_width_of_vectors_gives_the_same_bits() {
+        let row: Vec<f32> = (0..430).map(|j| (((j * 31) % 23) as f32 - 9.7).exp2()).collect();
+        let random = PackingBits::new(crate::Randomness::new(5, 9), 1);
+        let masks = masks(&random.signs());
+        let groups = Groups::new(row.len());
+        for bits in [Bits::Bits8, Bits::Bits4, Bits::Bits2] {
+            let found = |pack: &dyn Fn(Row<'_>) -> bool, unpack: &dyn Fn(Unpack<'_, '_, f32>)| {
+                let (mut codes, mut grids) = (vec![0; groups.words(bits)], vec![0; groups.count()]);
+                let outputs = (&mut codes[..], &mut grids[..]);
+                let job = Row {
+                    row: &row,
+                    bits,
+                    masks: &masks,
+                    random: &random,
+                    index: 0,
+                    codes: outputs.0,
+                    grids: outputs.1,
+                };
+                assert!(pack(job));
+                let packed = PackedView::new(row.len(), Kept::All(1), bits, random, &codes, &grids).expect("fits");
+                let mut values = vec![0.0; groups.padded()];
+                unpack(Unpack { packed: &packed, rows: 0..1, columns: 0..groups.padded(), values: &mut values });
+                (codes.clone(), grids.clone(), values)
+            };
+            let mut expected = (vec![0; groups.words(bits)], vec![0; groups.count()], vec![0.0; groups.padded()]);
+            let (codes, grids, values) = &mut expected;
+            packing::pack_row(&row, bits, &random, 0, codes, grids).expect("finite");
+            packing::unpack_row(row.len(), bits, &random, 0, codes, grids, values);
+            let scalar = pulp::Scalar128b;
+            assert_eq!(found(&|job| job.with_simd(scalar), &|job| job.with_simd(scalar)), expected);
+            assert_eq!(found(&|job| on_widest_vectors(job), &|job| on_widest_vectors(job)), expected);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                assert_eq!(found(&|job| Simd::vectorize(simd, job), &|job| Simd::vectorize(simd, job)), expected);
+            }
         }
     }
-    Some(grid)
 }

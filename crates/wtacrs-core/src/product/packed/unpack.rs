@@ -1,13 +1,37 @@
 //! Rotated values of packed rows.
 
-use super::PackedView;
+use super::view::PackedView;
 use crate::element::Accumulator;
+use crate::lanes::on_widest_vectors;
+use crate::rows::for_each_row;
 use core::ops::Range;
+use ndarray::{Array2, s};
 use pulp::{Simd, WithSimd};
 use wtacrs_exact::packing::{self, Bits, GROUP, GROUPS_PER_BLOCK, Grid, Groups};
 
 /// Elements at whose multiples columns may be cut: all codes of a group's word below the cut are below it.
 pub(super) const CUT: usize = 32;
+
+impl PackedView<'_> {
+    /// All rows as they are read back: kept × columns, unscaled.
+    pub fn unpack(&self) -> Array2<f32> {
+        let mut rows = self.rotated();
+        let signs = self.random.signs();
+        for_each_row(rows.view_mut(), |_, row| packing::turn_back(row.into_slice().unwrap_or_default(), &signs));
+        rows.slice_move(s![.., ..self.columns])
+    }
+
+    /// All rows as the product reads them: rotated values, kept × [`Groups::padded`], unscaled.
+    pub fn rotated(&self) -> Array2<f32> {
+        let columns = Groups::new(self.columns).padded();
+        let mut rows = Array2::zeros((self.kept.len(), columns));
+        for_each_row(rows.view_mut(), |at, row| {
+            let values = row.into_slice().unwrap_or_default();
+            on_widest_vectors(Unpack { packed: self, rows: at..at + 1, columns: 0..columns, values });
+        });
+        rows
+    }
+}
 
 /// Writes the rotated values of some columns of some kept rows, unscaled: rows × columns. Columns begin at a multiple of
 /// [`CUT`], and end at one or with the last group.
@@ -76,20 +100,33 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// Unpacks the whole group, whose loops are vectors then, and copies the part.
     #[inline(always)]
     fn unpack<A: Accumulator, const P: usize, const BITS: usize>(&self, values: &mut [A]) {
         let words = P * BITS / 32;
-        let (lo, fine) = (self.grid.lo, self.grid.fine());
-        let codes = &self.codes[..words];
-        let mut j = self.first;
-        for values in values.chunks_exact_mut(words) {
-            let bit = j / words * BITS;
-            for (w, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
-                let code = code >> bit & ((1 << BITS) - 1);
-                let dither = packing::dither(self.word, (j + w) as u32);
-                *value = A::from_f32(packing::value(code, dither, lo, fine));
+        let mut codes = Group([0_u32; P]);
+        codes.0[..words].copy_from_slice(&self.codes[..words]);
+        // Element j is in word j % words: words are laid out until each element has one whose lowest bits are its code.
+        let mut half = words;
+        while half < P {
+            let (from, to) = codes.0[..2 * half].split_at_mut(half);
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = *from >> (half / words * BITS);
             }
-            j += words;
+            half *= 2;
+        }
+        let (lo, fine) = (self.grid.lo, self.grid.fine());
+        let mut found = Group([0_f32; P]);
+        for (j, (found, code)) in found.0.iter_mut().zip(codes.0).enumerate() {
+            let dither = packing::dither(self.word, j as u32);
+            *found = packing::value(code & ((1 << BITS) - 1), dither, lo, fine);
+        }
+        for (to, &from) in values.iter_mut().zip(&found.0[self.first..]) {
+            *to = A::from_f32(from);
         }
     }
 }
+
+/// Numbers that begin at a cache line, so that no vector of them lies across two.
+#[repr(align(64))]
+struct Group<T, const P: usize>([T; P]);
