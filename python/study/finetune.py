@@ -2,6 +2,7 @@
 
     python finetune.py --out RESULTS                   # every configuration, three seeds; continues where it stopped
     python finetune.py --out RESULTS --only wta-pivotal-predictor-0.3 --seeds 1
+    python finetune.py --out RESULTS --only all wta-pivotal-predictor-0.3 --bits 4          # with packed rows
     torchrun --nproc-per-node 2 finetune.py --out RESULTS --only wta-pivotal-predictor-0.3 --seeds 1
 
 Each run leaves a JSON file in the folder; finetune_report.py makes a table and a figure of these files. Requires
@@ -31,12 +32,34 @@ METHODS = {
 }
 
 
-def configurations():
-    """Name to (design, source, budget); None for exact gradients."""
+BITS = ("native", "8", "4", "2")
+
+
+def configurations(every_bits=BITS):
+    """Name to (design, source, budget, bits); None for exact gradients. Rows are native where a name has no bits, and
+    all rows are kept, which native ones never are, under the name `all`."""
     named = {"full": None}
-    for budget in (0.3, 0.1):
-        named |= {f"{name}-{budget}": (*method, budget) for name, method in METHODS.items()}
+    for bits in every_bits:
+        if bits != "native":
+            named[with_bits("all", bits)] = ("wta-pivotal", "input", 1.0, int(bits))
+        for budget in (0.3, 0.1):
+            for name, method in METHODS.items():
+                how = bits if bits == "native" else int(bits)
+                named[with_bits(f"{name}-{budget}", bits)] = (*method, budget, how)
     return named
+
+
+def with_bits(name, bits):
+    return name if bits == "native" else f"{name}-{bits}bits"
+
+
+def chosen(only, every_bits):
+    """The names of the runs, in the study's order."""
+    found = list(configurations(every_bits))
+    if only is None:
+        return found
+    wanted = {with_bits(name, bits) for name in only for bits in every_bits} | ({"full"} & set(only))
+    return [name for name in found if name in wanted]
 
 
 def build(configuration, seed, group=None):
@@ -47,9 +70,9 @@ def build(configuration, seed, group=None):
     model.encoder.embeddings.requires_grad_(False)
     sampling = None
     if configuration is not None:
-        design, source, budget = configuration
+        design, source, budget, bits = configuration
         # The head reads a row for each sentence, not for each token.
-        sampling = convert(model, budget, design, source, skip=["head"], seed=seed, process_group=group)
+        sampling = convert(model, budget, design, source, bits, skip=["head"], seed=seed, process_group=group)
     return model.train(), sampling
 
 
@@ -167,7 +190,9 @@ def time_ratio(configuration, data, options, pairs=8):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of results, one file for each run")
-    parser.add_argument("--only", nargs="*", choices=configurations(), help="configurations, all if left out")
+    names = ["all", *configurations(["native"])]
+    parser.add_argument("--only", nargs="*", choices=names, help="configurations without bits; if left out, every one")
+    parser.add_argument("--bits", nargs="*", choices=BITS, default=["native"], help="how kept rows are saved")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, default=1152, help="sentences to train on")
     parser.add_argument("--test", type=int, default=1000)
@@ -184,7 +209,7 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     data, test = sentences(options.train, options.test, options.length)
     # Seed by seed, so that a study that is cut short still has every configuration.
-    todo = [(seed, name) for seed in range(options.seeds) for name in options.only or configurations()]
+    todo = [(seed, name) for seed in range(options.seeds) for name in chosen(options.only, options.bits)]
     with tqdm(todo, disable=rank > 0, desc="runs", mininterval=0) as bar:
         for seed, name in bar:
             file = options.out / f"{name}-seed{seed}.json"
@@ -194,7 +219,7 @@ def main():
             configuration = configurations()[name]
             model, result = train(configuration, seed, data, options)
             result |= {"name": name, "seed": seed, "accuracy": accuracy(model, test)}
-            result["options"] = {k: v for k, v in vars(options).items() if k not in ("out", "only", "seeds")}
+            result["options"] = {k: v for k, v in vars(options).items() if k not in ("out", "only", "bits", "seeds")}
             if configuration is not None and seed == 0 and not distributed.is_initialized():
                 result["time_ratio"] = time_ratio(configuration, data, options)
             if rank == 0:

@@ -71,8 +71,8 @@ def draw(study, file):
 
     names = list(study)
     places = {name: -place for place, name in enumerate(names)}
-    colours = {"full": "black", "0.3": "tab:blue", "0.1": "tab:orange"}
-    colour = {name: colours[name.rsplit("-", 1)[-1]] for name in names}
+    colours = {"full": "black", "all": "tab:green", "0.3": "tab:blue", "0.1": "tab:orange"}
+    colour = {name: next(colours[part] for part in name.split("-") if part in colours) for name in names}
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 0.36 * len(names) + 0.9), sharey=True, layout="constrained")
     measures = [
         ("accuracy on unseen sentences", lambda run: run["accuracy"]),

@@ -2,8 +2,8 @@
 
     python python/study/packing.py testdata/minilm_l3_value_imdb_1024.safetensors
 
-Each line packs all rows, or a share of them chosen by exact weights with a systematic tail, in one of the ways below, and
-prints the bits an element takes, with those of its group's numbers, and the relative error of dW over some draws.
+Each line packs all rows, or a share of them chosen by exact weights with a systematic tail, in one of the ways below.
+It prints the bits an element takes, with those of its group's numbers, and the relative error of dW over some draws.
 """
 
 from __future__ import annotations

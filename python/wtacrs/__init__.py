@@ -1,7 +1,8 @@
 """wtacrs estimates the weight gradients of linear layers from a sample of their input's rows.
 
-    wtacrs.torch    `convert(model, budget=0.3)` makes the linear layers of a PyTorch model keep a sample of their input
-    wtacrs.jax      `linear(h, w, key, budget=0.3)` is `h @ w` with a sampled gradient, for JAX on the CPU
+    wtacrs.torch    `convert(model, budget=0.3, bits=4)` makes the linear layers of a PyTorch model keep a sample of
+                    their input, packed
+    wtacrs.jax      `linear(h, w, key, budget=0.3, bits=4)` is `h @ w` with an estimated gradient, for JAX on the CPU
     wtacrs.numpy    row norms, selections and one layer's two passes, on NumPy arrays
     wtacrs.record   `record(model, layers)` writes layers of a PyTorch model for the command `wtacrs`
 

@@ -29,8 +29,9 @@ DESIGNS = {"uniform": 0, "crs": 1, "top-k": 2, "wta-iid": 3, "wta-stratified": 4
 SOURCES = {"input": 0, "norms": 1, "cached": 2, "predicted": 3}
 BUDGETS = {"rows": 0, "fraction": 1, "exact": 2}
 PRECISIONS = {"f32": 0, "tf32": 1}
-PACKINGS = {"native": 0, "bits8": 1, "bits4": 2, "bits2": 3}
 AXES = {"rows": 0, "columns": 1}
+# By bits an element, where rows are packed.
+PACKINGS = {"native": 0, 8: 1, 4: 2, 2: 3}
 
 # Arguments of the functions that are refused with a status. `address` stands for handles, memory, tensors, structs,
 # streams and outputs, `number` for members of enumerations.
@@ -152,9 +153,9 @@ class Error(Exception):
     """What libwtacrs or this package refuses, with the offending argument and value."""
 
 
-def look_up(table: dict, name: str, what: str):
+def look_up(table: dict, name, what: str):
     if name not in table:
-        raise Error(f"no {what} {name!r}; there are {', '.join(table)}")
+        raise Error(f"no {what} {name!r}; there are {', '.join(map(str, table))}")
     return table[name]
 
 
@@ -253,8 +254,8 @@ class _Object:
 
 
 class Context(_Object):
-    """A device. `ordinal` is a GPU's number, or -1 for the thread's current CUDA context. On the CPU `threads` compute: by
-    default as many as there are cores, or as RAYON_NUM_THREADS says; with 1 the calling thread alone."""
+    """A device. `ordinal` is a GPU's number, or -1 for the thread's current CUDA context. On the CPU `threads` compute:
+    by default as many as there are cores, or as RAYON_NUM_THREADS says; with 1 the calling thread alone."""
 
     kind = "context"
 
@@ -278,9 +279,11 @@ class _Layer(_Object):
 class LayerPlan(_Object):
     """How a linear layer of one shape keeps its sample, and what memory that takes.
 
-    `budget` is a share of the tokens in (0, 1], or as an int a number of rows. `dtype` is that of H, and of dZ unless
-    `dz_dtype` is given; dW and the bias's gradient have the dtype `sums`. Saved and scratch memory is aligned to 64
-    bytes, on CUDA to 256. A forward pass that begins at an offset leaves offset + `draws` to the next.
+    `budget` is a share of the tokens in (0, 1], or as an int a number of rows. `bits` is "native", or packs kept rows
+    in 8, 4 or 2 bits an element. A plan that packs all tokens (`packs_all`) chooses none of them: it needs neither
+    norms nor guesses. `dtype` is that of H, and of dZ unless `dz_dtype` is given; dW and the bias's gradient have the
+    dtype `sums`. Saved and scratch memory is aligned to 64 bytes, on CUDA to 256. A forward pass that begins at an
+    offset leaves offset + `draws` to the next.
     """
 
     kind = "plan"
@@ -293,11 +296,11 @@ class LayerPlan(_Object):
         budget,
         design,
         source,
+        bits="native",
         dtype="float32",
         dz_dtype=None,
         precision="f32",
         mix=0.01,
-        packing="native",
     ):
         self.sums = "float64" if dtype == "float64" else "float32"
         layer = _Layer()
@@ -309,11 +312,12 @@ class LayerPlan(_Object):
         _c.layer_set_design(layer, look_up(DESIGNS, design, "design"))
         _c.layer_set_source(layer, look_up(SOURCES, source, "source"), mix)
         _c.layer_set_precision(layer, look_up(PRECISIONS, precision, "precision"))
-        _c.layer_set_packing(layer, look_up(PACKINGS, packing, "packing"))
+        _c.layer_set_packing(layer, look_up(PACKINGS, bits, "number of bits"))
         super().__init__("create", context, layer)
         info = _PlanInfo()
         _c.plan_get_info(self, info)
-        self.saved_bytes, self.draws = info.saved_bytes, info.draws
+        self.saved_bytes, self.exact_bytes, self.draws = info.saved_bytes, info.exact_bytes, info.draws
+        self.packs_all = bits != "native" and info.budget_rows == shape[0]
         self.forward_scratch_bytes = info.forward_scratch_bytes
         self.backward_scratch_bytes = info.backward_scratch_bytes
 

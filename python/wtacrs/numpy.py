@@ -1,6 +1,6 @@
 """wtacrs on NumPy arrays: row norms, selections from weights, and the two passes of one linear layer.
 
-    layer = Linear(tokens, in_features, out_features, budget=0.3)
+    layer = Linear(tokens, in_features, out_features, budget=0.3, bits=4)
     saved = layer.forward(h, seed=42)           # in the place of h
     dw = saved.backward(dz)                     # an estimate of h.T @ dz
 
@@ -49,9 +49,10 @@ def select(weights, rows, *, design="wta-pivotal", seed, offset=0, item=0):
 class Linear:
     """A linear layer z = h @ w for one number of tokens, of whose h only a sample is saved.
 
-    `budget` is a share of the tokens in (0, 1], or as an int a number of rows. `source` says what a forward pass knows
-    of the norms of dz: "input" nothing, "norms" the norms themselves, "cached" those of an earlier step (negative where
-    not known).
+    `budget` is a share of the tokens in (0, 1], or as an int a number of rows. `bits` is 8, 4 or 2 for rows that are
+    packed in so many bits an element, or "native" for exact copies. `source` says what a forward pass knows of the
+    norms of dz: "input" nothing, "norms" the norms themselves, "cached" those of an earlier step (negative where not
+    known). Where all rows are packed, none is chosen, and `design` and `source` play no part.
     """
 
     def __init__(
@@ -63,13 +64,14 @@ class Linear:
         budget,
         design="wta-pivotal",
         source="input",
+        bits=4,
         dtype="float32",
     ):
         self.shape = tokens, in_features, out_features
-        self.plan = LayerPlan(CPU, self.shape, budget=budget, design=design, source=source, dtype=dtype)
+        self.plan = LayerPlan(CPU, self.shape, budget=budget, design=design, source=source, bits=bits, dtype=dtype)
 
     def forward(self, h, norms=None, *, seed, offset=0):
-        """Chooses and saves rows of h (tokens x in_features)."""
+        """Chooses and saves rows of h (tokens x in_features). Two passes need offsets that lie `plan.draws` apart."""
         if norms is not None:
             norms = np.ascontiguousarray(norms, np.float32)
             if norms.shape != self.shape[:1]:

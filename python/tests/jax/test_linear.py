@@ -68,9 +68,9 @@ class Estimates(unittest.TestCase):
     def test_a_whole_budget_is_exact(self):
         for dtype, bound in ((jnp.float32, 1e-6), (jnp.bfloat16, 1e-2)):
             h, w = matrices(dtype)
-            z, kept = wtacrs.jax.linear_and_kept(h, w, wtacrs.jax.key(1), budget=1.0)
+            z, kept = wtacrs.jax.linear_and_kept(h, w, wtacrs.jax.key(1), budget=1.0, bits="native")
             assert z.dtype == dtype and (z == h @ w).all()
-            dh, dw = gradients(h, w, wtacrs.jax.key(1), budget=1.0)
+            dh, dw = gradients(h, w, wtacrs.jax.key(1), budget=1.0, bits="native")
             exact_dh, exact_dw = exact_gradients(h, w)
             assert dw.dtype == dtype and relative(dw, exact_dw) < bound, relative(dw, exact_dw)
             assert dh.dtype == dtype and relative(dh, exact_dh) < 1e-6, "dh needs no estimate"
@@ -80,14 +80,17 @@ class Estimates(unittest.TestCase):
             h, w = matrices(dtype)
             exact = np.asarray(exact_gradients(h.astype(jnp.float32), w.astype(jnp.float32))[1], np.float64)
             for design in ("wta-pivotal", "wta-stratified", "wta-iid", "crs", "uniform"):
-                samples = many(h, w, budget=0.3, design=design)
+                samples = many(h, w, budget=0.3, bits="native", design=design)
                 apart = standard_errors_apart(samples, exact)
                 assert apart < 2.5, f"{design}, {dtype.__name__}: {apart:.2f} standard errors"
+            for budget, bits in ((0.3, 4), (1.0, 2)):
+                apart = standard_errors_apart(many(h, w, draws=500, budget=budget, bits=bits), exact)
+                assert apart < 2.5, f"{budget}, {bits} bits, {dtype.__name__}: {apart:.2f} standard errors"
 
     def test_the_same_test_finds_a_bias(self):
         h, w = matrices()
         exact = np.asarray(exact_gradients(h, w)[1], np.float64)
-        samples = many(h, w, draws=40, budget=0.3, design="top-k")
+        samples = many(h, w, draws=40, budget=0.3, bits="native", design="top-k")
         assert samples.var(0).max() == 0 and relative(samples[0], exact) > 0.05
         too_small = many(h, w, budget=0.3) / 1.1
         assert standard_errors_apart(too_small, exact) > 2.5
@@ -105,10 +108,36 @@ class Estimates(unittest.TestCase):
             return sorted(leaf.nbytes for leaf in leaves if leaf.size > 0 and leaf.shape != w.shape)
 
         exact = held(lambda h, w: h @ w)
-        kept = held(lambda h, w: wtacrs.jax.linear(h, w, wtacrs.jax.key(1), budget=0.25))
-        expected = wtacrs.jax.saved_bytes(8 * 64, IN, jnp.bfloat16, budget=0.25)
-        assert exact == [h.nbytes] and kept == [expected], (exact, kept)
-        assert expected == 64 + 128 * 4 + 128 * 8 + 128 * IN * 2
+        for budget, bits, by_hand in (
+            (0.25, "native", 64 + 128 * 4 + 128 * 8 + 128 * IN * 2),
+            (0.25, 4, 64 + 128 * 4 + 128 * 8 + 128 * 4 + 128 * IN // 2),
+            (1.0, 4, 64 + 512 * 4 + 512 * IN // 2),
+        ):
+            kept = held(lambda h, w: wtacrs.jax.linear(h, w, wtacrs.jax.key(1), budget=budget, bits=bits))
+            expected = wtacrs.jax.saved_bytes(8 * 64, IN, jnp.bfloat16, budget=budget, bits=bits)
+            assert exact == [h.nbytes] and kept == [expected], (exact, kept)
+            assert expected == by_hand, (expected, by_hand)
+
+    def test_all_rows_packed(self):
+        """Nothing is guessed: no norms come back, and a predictor stays as it is."""
+        h, w = matrices()
+        exact_dh, exact_dw = exact_gradients(h, w)
+        state, unknown = wtacrs.jax.predictor(IN), jnp.full(TOKENS, -1, jnp.float32)
+
+        def loss(h, w, norms, bits):
+            z, kept = wtacrs.jax.linear_and_kept(
+                h, w, wtacrs.jax.key(4), norms=norms, predictor=state, budget=1.0, bits=bits
+            )
+            return objective(z), kept
+
+        for bits, bound in ((8, 0.01), (4, 0.15), (2, 0.7)):
+            step = lambda h, w, norms: jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(h, w, norms, bits)
+            (dh, dw, norms), kept = jax.jit(step)(h, w, unknown)
+            assert relative(dh, exact_dh) < 1e-6 and 0 < relative(dw, exact_dw) < bound, relative(dw, exact_dw)
+            assert (norms == -1).all()
+            assert (wtacrs.jax.learn(state, kept, norms) == state).all()
+            assert (gradients(h, w, wtacrs.jax.key(4), budget=1.0, bits=bits)[1] == dw).all()
+            assert (gradients(h, w, wtacrs.jax.key(5), budget=1.0, bits=bits)[1] != dw).any()
 
     def test_no_tokens(self):
         h, w = jnp.zeros((0, IN)), matrices()[1]
@@ -256,6 +285,7 @@ class Refusals(unittest.TestCase):
         self.check_refused(ValueError, "at least one", lambda: linear(h, budget=0))
         self.check_refused(ValueError, "write 1.0", lambda: linear(h, budget=1))
         self.check_refused(ValueError, "'pivotal'", lambda: linear(h, design="pivotal"))
+        self.check_refused(ValueError, "bits is 3: it must be one of 'native', 8, 4, 2", lambda: linear(h, bits=3))
         self.check_refused(TypeError, "int32", lambda: linear(h.astype(jnp.int32)))
         self.check_refused(TypeError, "norms is float32[3]", lambda: linear(h, norms=jnp.zeros(3)))
         self.check_refused(TypeError, "the key is", lambda: wtacrs.jax.linear(h, w, jnp.zeros(2)))

@@ -83,6 +83,7 @@ class Interface(unittest.TestCase):
 
     def test_members_of_enumerations(self):
         short = {"FLOAT32": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16", "FLOAT64": "F64"}
+        short |= {str(bits): f"BITS{bits}" for bits in (8, 4, 2)}
         for kind, table in {
             "device": _native.DEVICES,
             "dtype": _native.DTYPES,
@@ -91,9 +92,10 @@ class Interface(unittest.TestCase):
             "budget": _native.BUDGETS,
             "precision": _native.PRECISIONS,
             "axis": _native.AXES,
+            "packing": _native.PACKINGS,
         }.items():
             with self.subTest(kind=kind):
-                names = {name: name.upper().replace("-", "_") for name in table}
+                names = {name: str(name).upper().replace("-", "_") for name in table}
                 members = {short.get(names[name], names[name]): number for name, number in table.items()}
                 # As wide as the integers that functions take.
                 members["FORCE_32_BITS"] = 2**31 - 1

@@ -63,7 +63,7 @@ class RecordedLayer(unittest.TestCase):
         return np.linalg.norm(dw - self.exact) / np.linalg.norm(self.exact)
 
     def test_an_estimate_with_exact_norms(self):
-        layer = Linear(*self.shape, budget=307, source="norms")
+        layer = Linear(*self.shape, budget=307, source="norms", bits="native")
         # dz is handed over transposed, by its strides.
         dz = np.asfortranarray(self.dz)
         saved = layer.forward(self.h, row_norms(dz), seed=42)
@@ -73,10 +73,30 @@ class RecordedLayer(unittest.TestCase):
     def test_a_budget_of_all_is_exact(self):
         for dtype, bound in (("float32", 1e-6), ("float64", 1e-14)):
             h, dz = self.h.astype(dtype), self.dz.astype(dtype)
-            saved = Linear(*self.shape, budget=1.0, dtype=dtype).forward(h, seed=1)
+            saved = Linear(*self.shape, budget=1.0, bits="native", dtype=dtype).forward(h, seed=1)
             dw = saved.backward(dz)
             self.assertEqual(dw.dtype, dtype)
             self.assertLess(self.error(dw), bound)
+
+    def test_packed_rows(self):
+        """In 4 bits unless asked otherwise. Where all are packed, norms play no part."""
+        norms = row_norms(self.dz)
+        share = lambda saved: saved.nbytes / self.h.nbytes
+        saved = Linear(*self.shape, budget=0.3, source="norms").forward(self.h, norms, seed=42)
+        self.assertLess(share(saved), 0.045)
+        self.assertLess(self.error(saved.backward(self.dz)), 0.15)
+        for bits, bytes_most, error_most in ((8, 0.26, 0.003), (4, 0.135, 0.045), (2, 0.072, 0.22)):
+            saved = Linear(*self.shape, budget=1.0, bits=bits).forward(self.h, seed=3)
+            self.assertLess(share(saved), bytes_most)
+            dw = saved.backward(self.dz)
+            self.assertLess(self.error(dw), error_most)
+            same, other = (Linear(*self.shape, budget=1.0, bits=bits).forward(self.h, seed=seed) for seed in (3, 4))
+            self.assertTrue((same.backward(self.dz) == dw).all())
+            self.assertFalse((other.backward(self.dz) == dw).all())
+
+    def test_other_bits_are_refused(self):
+        with self.assertRaisesRegex(Error, "no number of bits 3; there are native, 8, 4, 2"):
+            Linear(*self.shape, budget=0.3, bits=3)
 
     def test_norms_of_another_length_are_refused(self):
         with self.assertRaisesRegex(Error, "1023"):

@@ -1,9 +1,16 @@
-"""What the tests share: uneven rows, a small model, and the check of an estimate's mean."""
+"""What the tests share: uneven rows, a small model, conversion, and the check of an estimate's mean."""
 
+import functools
 import math
+from unittest import mock
 
 import torch
 from torch import nn
+
+from wtacrs.torch import convert, plans
+
+# Where a test is of what packing plays no part in, or of exact copies.
+convert_native = functools.partial(convert, bits="native")
 
 TOKENS, INPUTS, OUTPUTS = 240, 32, 24
 # The room that a GPU's norm cache needs for the tests' data sets.
@@ -26,6 +33,11 @@ def linear(seed=0, **options):
 
 def wrap(layer):
     return nn.Sequential(layer)
+
+
+def always_sampled():
+    """While it is entered, layers save rows even where these take more memory than the input."""
+    return mock.patch.object(plans, "saves_less", lambda saved, exact: True)
 
 
 def gradients(model, loss):

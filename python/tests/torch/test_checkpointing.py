@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from wtacrs.torch import convert
 from wtacrs.torch.batch_layout import Batch
 
 from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, gradients, linear, unbiased, uneven
+from .helpers import convert_native as convert
 
 
 class Block(Attention):

@@ -7,10 +7,11 @@ import unittest
 import torch
 from torch import nn
 
-from wtacrs.torch import Error, SampledLinear, SavedBytes, convert
+from wtacrs.torch import Error, SampledLinear, SavedBytes
 from wtacrs.torch.batch_layout import Batch
 
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, gradients, linear, uneven, wrap
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, always_sampled, gradients, linear, uneven, wrap
+from .helpers import convert_native as convert
 
 
 class Conversion(unittest.TestCase):
@@ -55,6 +56,7 @@ class Conversion(unittest.TestCase):
             pass
 
     def test_a_cache_follows_samples_through_padding_and_order(self):
+        self.enterContext(always_sampled())
         model = wrap(linear())
         sampling = convert(model, 1.0, source="cached", **ROOM)
         lengths = {5: 4, 9: 6, 2: 3}

@@ -8,10 +8,12 @@ import torch
 import torch.distributed as distributed
 from torch.utils.checkpoint import checkpoint
 
-from wtacrs.torch import Error, convert, devices
+from wtacrs.torch import Error, devices
+from wtacrs.torch import convert as packed
 
 from . import emulated
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, gradients, linear, unbiased, uneven, wrap
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, linear, unbiased, uneven, wrap
+from .helpers import convert_native as convert
 
 SAMPLES, LENGTH = 8, TOKENS // 8
 SOURCES = ("input", "predicted", "cached")
@@ -21,6 +23,7 @@ class CudaPath:
     device = None
 
     def setUp(self):
+        self.enterContext(always_sampled())
         self.h = uneven(SAMPLES, LENGTH, INPUTS).to(self.device)
         # Padding on either side, and none.
         places, ends = torch.arange(LENGTH), torch.arange(LENGTH - SAMPLES, LENGTH)[:, None] + 1
@@ -102,6 +105,21 @@ class CudaPath:
         with emulated.on_host():
             expected = weight("cpu")
         torch.testing.assert_close(weight(self.device), expected, rtol=1e-4, atol=1e-3)
+
+    def test_packed_rows_are_the_hosts(self):
+        # Whole numbers again: the same rows are chosen, and their codes are the same.
+        h = torch.randint(-9, 9, (TOKENS, INPUTS), generator=torch.Generator().manual_seed(1)).float()
+
+        def weight(device, budget, bits):
+            model = wrap(linear()).to(device)
+            packed(model, budget, source="input", bits=bits, seed=5)
+            return gradients(model, lambda: model(h.to(device)).sum())[0].cpu()
+
+        for budget in (0.3, 1.0):
+            for bits in (8, 4, 2):
+                with emulated.on_host():
+                    expected = weight("cpu", budget, bits)
+                torch.testing.assert_close(weight(self.device, budget, bits), expected, rtol=1e-4, atol=1e-2)
 
     def test_the_joint_norms_are_cached_wherever_padding_is(self):
         model = Attention().to(self.device)
@@ -194,9 +212,9 @@ class OnAGpu(CudaPath, unittest.TestCase):
             torch.cuda.set_sync_debug_mode("default")
 
     def test_a_step_waits_for_nothing(self):
-        for source in SOURCES:
+        for source, bits, budget in [*((s, b, 0.3) for s in SOURCES for b in ("native", 4)), ("input", 2, 1.0)]:
             for model in (wrap(linear()).to(self.device), Attention().to(self.device)):
-                sampling = convert(model, 0.3, source=source, **ROOM)
+                sampling = packed(model, budget, source=source, bits=bits, **ROOM)
                 loss = lambda: model(self.h).sum()
 
                 def step():

@@ -5,9 +5,11 @@ import unittest
 
 import torch
 
-from . import test_checkpointing, test_convert, test_estimates, test_layers, test_ranks
+from wtacrs.torch import convert
+
+from . import test_checkpointing, test_convert, test_estimates, test_layers, test_packed, test_ranks
 from .emulated import Emulated, needed, on_gpu
-from .helpers import gradients
+from .helpers import INPUTS, TOKENS, gradients, linear, uneven, wrap
 
 
 @needed
@@ -56,6 +58,46 @@ class SeveralForwardPasses(Emulated, test_checkpointing.SeveralForwardPasses):
 @needed
 class Ranks(test_ranks.Ranks):
     path = staticmethod(on_gpu)
+
+
+@needed
+class PackedRanks(test_ranks.PackedRanks):
+    path = staticmethod(on_gpu)
+
+
+@needed
+class PackedConversion(Emulated, test_packed.Conversion):
+    pass
+
+
+@needed
+class PackedEstimates(Emulated, test_packed.Estimates):
+    dtypes = (torch.bfloat16, torch.float16)
+
+    def test_a_row_that_is_not_finite_is_named(self):
+        """Nobody waits to hear of it: the step changes nothing."""
+        h = uneven(TOKENS, INPUTS)
+        h[17, 3] = math.nan
+        for budget in (0.3, 1.0):
+            model = wrap(linear())
+            convert(model, budget)
+            self.assertFalse(gradients(model, lambda: model(h).nan_to_num().sum())[0].any())
+
+
+@needed
+class PackedAllRows(Emulated, test_packed.AllRows):
+    pass
+
+
+@needed
+class PackedSharedInput(Emulated, test_packed.SharedInput):
+    # Packed rows that were chosen have more parts.
+    slack = 10 * 256
+
+
+@needed
+class PackedMemory(Emulated, test_packed.Memory):
+    pass
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ import unittest
 
 import torch
 
-from wtacrs.torch import SavedBytes, convert
+from wtacrs.torch import SavedBytes
 from wtacrs.torch.batch_layout import Batch
 
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, gradients, linear, unbiased, uneven, wrap
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, linear, unbiased, uneven, wrap
+from .helpers import convert_native as convert
 
 
 class Estimates(unittest.TestCase):
@@ -43,6 +44,7 @@ class Estimates(unittest.TestCase):
             self.check_unbiased("input", "top-k")
 
     def test_a_budget_of_all_is_exact(self):
+        self.enterContext(always_sampled())
         h = uneven(4, TOKENS // 4, INPUTS).requires_grad_()
         for dtype in self.dtypes:
             given = h.detach().to(dtype).requires_grad_()

@@ -7,9 +7,10 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from wtacrs import _native
-from wtacrs.torch import Error, SavedBytes, convert
+from wtacrs.torch import Error, SavedBytes
 
-from .helpers import INPUTS, OUTPUTS, TOKENS, Attention, gradients, linear, unbiased, uneven, wrap
+from .helpers import INPUTS, OUTPUTS, TOKENS, Attention, always_sampled, gradients, linear, unbiased, uneven, wrap
+from .helpers import convert_native as convert
 
 
 class Cases(unittest.TestCase):
@@ -17,6 +18,7 @@ class Cases(unittest.TestCase):
     slack = 4 * 64
 
     def setUp(self):
+        self.enterContext(always_sampled())
         self.h = uneven(TOKENS, INPUTS)
         self.model = wrap(linear())
         self.sampling = convert(self.model, 0.3)

@@ -12,9 +12,11 @@ import torch.multiprocessing as multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wtacrs.torch import Error, convert, devices, rank_exchange
+from wtacrs.torch import Error, devices, rank_exchange
+from wtacrs.torch import convert as packed
 
 from .helpers import INPUTS, Attention, unbiased, uneven
+from .helpers import convert_native as convert
 
 RANKS = 2
 HALF, LENGTH = 8, 15
@@ -34,14 +36,14 @@ def on_gpu():
     return devices.device_of(torch.device("cpu")).on_gpu
 
 
-def setting(rank, source, seed=None):
+def setting(rank, source, seed=None, convert=convert, budget=0.3):
     """A model on every rank, and the batch of all ranks with this rank's part of it."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact.load_state_dict(model.state_dict())
     room = ROOM if on_gpu() else {}
-    sampling = convert(model, 0.3, source=source, seed=seed, process_group=distributed.group.WORLD, **room)
+    sampling = convert(model, budget, source=source, seed=seed, process_group=distributed.group.WORLD, **room)
     h = uneven(RANKS * HALF, LENGTH, INPUTS, seed=4)
     return DistributedDataParallel(model), sampling, exact, h, h[rank * HALF : (rank + 1) * HALF]
 
@@ -136,6 +138,27 @@ def one_collective_a_step(rank, test):
         test.assertEqual(found, [of_first_step, of_first_step, 1])
 
 
+def packed_rows(rank, test):
+    """Of all rows nothing is exchanged, and ranks step alike near the exact gradient. A sample's ranks learn alike."""
+    for budget in (1.0, 0.3):
+        parallel, sampling, exact, h, mine = setting(rank, "predicted", seed=6, convert=packed, budget=budget)
+        (exact(h) / RANKS).backward()
+        for _ in range(2):
+            parallel.zero_grad()
+            parallel(mine).backward()
+            with mock.patch.object(distributed, "all_reduce", wraps=distributed.all_reduce) as sent:
+                sampling.exchange()
+            test.assertEqual(len(sent.mock_calls), int(budget < 1))
+        for name in ("0.weight", "2.key.weight", "2.value.weight"):
+            found, right = parallel.module.get_parameter(name).grad, exact.get_parameter(name).grad
+            test.assertTrue(torch.equal(*gathered(found)), "ranks step differently")
+            if budget == 1.0:
+                test.assertLess((found - right).norm(), 0.1 * right.norm())
+        for guess in sampling.guesses.values():
+            test.assertTrue(torch.equal(*gathered(guess.to_bytes())))
+        test.assertEqual(len(sampling.guesses), 2 if budget < 1 else 0)
+
+
 def other_layers_are_refused(rank, test):
     _, sampling, _, h, _ = setting(rank, "predicted")
     for name in ["0"] if rank == 0 else ["0", "2.key"]:
@@ -156,7 +179,7 @@ def worker(rank, check, path, store):
     os._exit(0)
 
 
-class Ranks(unittest.TestCase):
+class Processes(unittest.TestCase):
     # What a process enters before its check.
     path = staticmethod(contextlib.nullcontext)
 
@@ -165,6 +188,13 @@ class Ranks(unittest.TestCase):
             # New processes: the library's threads do not survive a fork.
             multiprocessing.spawn(worker, (check, self.path, f"{folder}/store"), nprocs=RANKS)
 
+
+class PackedRanks(Processes):
+    def test_packed_rows(self):
+        self.run_ranks(packed_rows)
+
+
+class Ranks(Processes):
     def test_averages_are_unbiased(self):
         self.run_ranks(averages_are_unbiased)
 

@@ -1,9 +1,12 @@
-"""Linear layers for JAX on the CPU that save only a sample of their input's rows for the backward pass.
+"""Linear layers for JAX on the CPU that save only a sample of their input's rows, in few bits, for the backward pass.
 
-    z = wtacrs.jax.linear(h, w, wtacrs.jax.key(seed), budget=0.3)
+    z = wtacrs.jax.linear(h, w, wtacrs.jax.key(seed), budget=0.3, bits=4)
 
 `z` is exact, and so is the gradient by h. The gradient by w is an unbiased estimate from the kept rows alone: what JAX
 holds for the backward pass is one array of uint8 in the place of h. Every function is a pure function of its arguments.
+
+Kept rows are packed in `bits` bits an element, or are exact copies with bits="native". With budget=1.0 and packed rows
+nothing is chosen, and what follows of norms and predictors is of no use.
 
 Randomness is an explicit key, uint32[4]: (seed low, seed high, offset low, offset high). Two layers, or two steps, with
 one key draw alike, so give each its own: `key(seed, offset)`, `advance`, or any key of jax.random.

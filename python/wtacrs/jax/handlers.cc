@@ -5,6 +5,7 @@
 // every array to 64 bytes, which is what saved memory requires.
 #include <wtacrs.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -57,6 +58,7 @@ wtacrs_dtype SumsOf(wtacrs_dtype h) { return h == WTACRS_DTYPE_F64 ? WTACRS_DTYP
 struct Settings {
   double budget;  // a share of the tokens, if `rows` is 0
   std::int64_t rows;
+  std::int32_t packing;
   std::int32_t design;
   std::int32_t source;
   double mix;
@@ -94,6 +96,7 @@ class Plan {
                  ? wtacrs_layer_set_budget(layer_, WTACRS_BUDGET_ROWS, static_cast<double>(settings.rows))
                  : wtacrs_layer_set_budget(layer_, WTACRS_BUDGET_FRACTION, settings.budget);
     });
+    then([&] { return wtacrs_layer_set_packing(layer_, static_cast<wtacrs_packing>(settings.packing)); });
     then([&] { return wtacrs_layer_set_design(layer_, static_cast<wtacrs_design>(settings.design)); });
     then([&] { return wtacrs_layer_set_source(layer_, static_cast<wtacrs_source>(settings.source), settings.mix); });
     then([&] { return wtacrs_plan_create(context_, layer_, &plan_); });
@@ -155,7 +158,7 @@ ffi::Error UnknownDtype(const char *what) {
 // offset high).
 ffi::Error Forward(ffi::AnyBuffer h, ffi::Buffer<ffi::F32> norms, ffi::Buffer<ffi::U8> state,
                    ffi::Buffer<ffi::U32> key, ffi::ResultBuffer<ffi::U8> saved, double budget, std::int64_t rows,
-                   std::int32_t design, std::int32_t source, double mix) {
+                   std::int32_t packing, std::int32_t design, std::int32_t source, double mix) {
   const auto dtype = DtypeOf(h.element_type());
   if (!dtype) return UnknownDtype("h");
   const auto shape = h.dimensions();
@@ -167,7 +170,7 @@ ffi::Error Forward(ffi::AnyBuffer h, ffi::Buffer<ffi::F32> norms, ffi::Buffer<ff
   Plan plan;
   // What is saved does not depend on out_features.
   RETURN_IF_REFUSED(
-      plan.Make({tokens, features, 1}, *dtype, SumsOf(*dtype), {budget, rows, design, source, mix}));
+      plan.Make({tokens, features, 1}, *dtype, SumsOf(*dtype), {budget, rows, packing, design, source, mix}));
   Predictor predictor;
   if (source == WTACRS_SOURCE_PREDICTED) RETURN_IF_REFUSED(predictor.Load(plan, state));
   const std::uint32_t *words = key.typed_data();
@@ -181,10 +184,12 @@ ffi::Error Forward(ffi::AnyBuffer h, ffi::Buffer<ffi::F32> norms, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
-// (saved, dz) -> (dw, norms of the rows of dz).
+// (saved, dz) -> (dw, norms of the rows of dz). Where all rows are packed nobody has a use for these norms: they are not
+// computed, and -1 stands for each.
 ffi::Error Backward(ffi::Buffer<ffi::U8> saved, ffi::AnyBuffer dz,
                     ffi::Result<ffi::AnyBuffer> dw, ffi::ResultBuffer<ffi::F32> norms, std::int32_t h_dtype,
-                    double budget, std::int64_t rows, std::int32_t design, std::int32_t source, double mix) {
+                    double budget, std::int64_t rows, std::int32_t packing, std::int32_t design,
+                    std::int32_t source, double mix) {
   const auto dtype = DtypeOf(dz.element_type());
   if (!dtype) return UnknownDtype("dz");
   const auto shape = dz.dimensions(), out = dw->dimensions();
@@ -197,7 +202,7 @@ ffi::Error Backward(ffi::Buffer<ffi::U8> saved, ffi::AnyBuffer dz,
   const auto h = static_cast<wtacrs_dtype>(h_dtype);
   Plan plan;
   RETURN_IF_REFUSED(
-      plan.Make({tokens, in_features, out_features}, h, *dtype, {budget, rows, design, source, mix}));
+      plan.Make({tokens, in_features, out_features}, h, *dtype, {budget, rows, packing, design, source, mix}));
   if (DtypeOf(dw->element_type()) != SumsOf(h)) {
     return ffi::Error::InvalidArgument("dw must be of the dtype that products are taken in");
   }
@@ -206,7 +211,12 @@ ffi::Error Backward(ffi::Buffer<ffi::U8> saved, ffi::AnyBuffer dz,
   const Memory scratch(info.backward_scratch_bytes);
   if (scratch.missing()) return NoMemory(info.backward_scratch_bytes);
   auto options = Sized<wtacrs_backward_options>();
-  options.dz_norms = norms->typed_data();
+  const bool packs_all = packing != WTACRS_PACKING_NATIVE && info.budget_rows == tokens;
+  if (packs_all) {
+    std::fill_n(norms->typed_data(), tokens, -1.0f);
+  } else {
+    options.dz_norms = norms->typed_data();
+  }
   RETURN_IF_REFUSED(wtacrs_plan_backward(plan.get(), saved.typed_data(), saved.element_count(), dz.untyped_data(),
                                          out_features, dw->untyped_data(), out_features, &options, scratch.get(),
                                          info.backward_scratch_bytes, nullptr));
@@ -216,8 +226,8 @@ ffi::Error Backward(ffi::Buffer<ffi::U8> saved, ffi::AnyBuffer dz,
 // (state, saved, dz_norms, cached norms) -> the state that has learnt from the step.
 ffi::Error Learn(ffi::Buffer<ffi::U8> state, ffi::Buffer<ffi::U8> saved,
                  ffi::Buffer<ffi::F32> dz_norms, ffi::Buffer<ffi::F32> cached, ffi::ResultBuffer<ffi::U8> learnt,
-                 std::int64_t in_features, std::int32_t h_dtype, double budget, std::int64_t rows, std::int32_t design,
-                 std::int32_t source, double mix) {
+                 std::int64_t in_features, std::int32_t h_dtype, double budget, std::int64_t rows, std::int32_t packing,
+                 std::int32_t design, std::int32_t source, double mix) {
   const std::size_t tokens = dz_norms.element_count();
   if (cached.element_count() != tokens || in_features < 0) {
     return ffi::Error::InvalidArgument("cached norms and norms of dZ must have one entry for each token");
@@ -225,7 +235,7 @@ ffi::Error Learn(ffi::Buffer<ffi::U8> state, ffi::Buffer<ffi::U8> saved,
   const auto h = static_cast<wtacrs_dtype>(h_dtype);
   Plan plan;
   RETURN_IF_REFUSED(plan.Make({tokens, static_cast<std::size_t>(in_features), 1}, h, SumsOf(h),
-                              {budget, rows, design, source, mix}));
+                              {budget, rows, packing, design, source, mix}));
   Predictor predictor;
   RETURN_IF_REFUSED(predictor.Load(plan, state));
   RETURN_IF_REFUSED(wtacrs_norm_predictor_update(predictor.get(), plan.get(), saved.typed_data(),
@@ -243,6 +253,7 @@ ffi::Error Learn(ffi::Buffer<ffi::U8> state, ffi::Buffer<ffi::U8> saved,
 #define SETTINGS            \
   .Attr<double>("budget")   \
       .Attr<std::int64_t>("rows")   \
+      .Attr<std::int32_t>("packing") \
       .Attr<std::int32_t>("design") \
       .Attr<std::int32_t>("source") \
       .Attr<double>("mix")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _native
-from .._native import DESIGNS, DTYPES, SOURCES
+from .._native import DESIGNS, DTYPES, PACKINGS, SOURCES
 
 CPU = _native.Context("cpu")
 
@@ -28,15 +28,18 @@ _register()
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What is fixed while a program is traced. `budget` is a share of the tokens in (0, 1], or as an int a number of
-    rows, at least two."""
+    rows, at least two. `bits` is 8, 4, 2 or "native"."""
 
     budget: float | int = 0.3
+    bits: int | str = 4
     design: str = "wta-pivotal"
     mix: float = 0.01
 
     def __post_init__(self):
         if self.design not in DESIGNS:
             raise ValueError(f"the design is {self.design!r}: it must be one of {', '.join(DESIGNS)}")
+        if self.bits not in PACKINGS:
+            raise ValueError(f"bits is {self.bits!r}: it must be one of {', '.join(map(repr, PACKINGS))}")
         if isinstance(self.budget, numbers.Integral) and self.budget < 1:
             raise ValueError(f"the budget is {self.budget} rows: at least one must be kept")
         if isinstance(self.budget, numbers.Integral) and self.budget == 1:
@@ -48,6 +51,7 @@ class Settings:
         return {
             "budget": np.float64(0.0 if by_rows else self.budget),
             "rows": np.int64(self.budget if by_rows else 0),
+            "packing": np.int32(PACKINGS[self.bits]),
             "design": np.int32(DESIGNS[self.design]),
             "source": np.int32(SOURCES[source(predicted)]),
             "mix": np.float64(self.mix),
@@ -71,6 +75,7 @@ def plan(tokens, in_features, dtype, settings, predicted):
         CPU,
         (tokens, in_features, 1),
         budget=settings.budget,
+        bits=settings.bits,
         design=settings.design,
         source=source(predicted),
         dtype=dtype_name(dtype),
@@ -115,7 +120,9 @@ def backward(kept, dz, w_shape, h_dtype, settings, predicted):
 
 
 def learn(state, kept, dz_norms, cached):
-    """The predictor's next state."""
+    """The predictor's next state. Where all rows are packed, nothing is guessed, and so nothing is learned."""
+    if plan(kept.tokens, kept.in_features, kept.dtype, kept.settings, kept.predicted).packs_all:
+        return state
     return _call("wtacrs_jax_learn", jax.ShapeDtypeStruct(state.shape, jnp.uint8))(
         state,
         kept.bytes,

@@ -14,33 +14,35 @@ from .handlers import Kept, Settings
 from .state import words_of
 
 
-def draws_of(tokens, *, budget=0.3, design="wta-pivotal"):
+def draws_of(tokens, *, budget=0.3, bits=4, design="wta-pivotal"):
     """How far a pass over so many tokens advances the offset."""
-    return handlers.plan(tokens, 1, jnp.float32, Settings(budget, design), False).draws
+    return handlers.plan(tokens, 1, jnp.float32, Settings(budget, bits, design), False).draws
 
 
-def saved_bytes(tokens, in_features, dtype=jnp.float32, *, budget=0.3, design="wta-pivotal"):
+def saved_bytes(tokens, in_features, dtype=jnp.float32, *, budget=0.3, bits=4, design="wta-pivotal"):
     """Bytes that a layer holds for its backward pass in the place of h."""
-    return handlers.plan(tokens, in_features, dtype, Settings(budget, design), False).saved_bytes
+    return handlers.plan(tokens, in_features, dtype, Settings(budget, bits, design), False).saved_bytes
 
 
-def linear(h, w, key, *, norms=None, predictor=None, budget=0.3, design="wta-pivotal", mix=0.01):
+def linear(h, w, key, *, norms=None, predictor=None, budget=0.3, bits=4, design="wta-pivotal", mix=0.01):
     """h @ w for h of [..., in_features] and w of [in_features, out_features], whose gradient by w is an estimate. Rows
-    are chosen only where a gradient is asked for."""
-    arguments, settings = _arguments(h, w, key, norms, predictor, budget, design, mix)
+    are chosen, and packed in `bits` bits an element (8, 4, 2, or "native" for exact copies), only where a gradient is
+    asked for."""
+    arguments, settings = _arguments(h, w, key, norms, predictor, budget, bits, design, mix)
     return _linear(*arguments, settings).reshape(*h.shape[:-1], w.shape[1])
 
 
-def linear_and_kept(h, w, key, *, norms=None, predictor=None, budget=0.3, design="wta-pivotal", mix=0.01):
+def linear_and_kept(h, w, key, *, norms=None, predictor=None, budget=0.3, bits=4, design="wta-pivotal", mix=0.01):
     """`linear`, and the kept rows, for `learn`. They are the same array that the backward pass reads."""
-    arguments, settings = _arguments(h, w, key, norms, predictor, budget, design, mix)
+    arguments, settings = _arguments(h, w, key, norms, predictor, budget, bits, design, mix)
     z, kept = _linear_and_kept(*arguments, settings)
     tokens = math.prod(h.shape[:-1])
-    kept = Kept(kept, settings, tokens, h.shape[-1], jnp.dtype(h.dtype).name, predictor is not None)
+    predicted = arguments[3].size > 0
+    kept = Kept(kept, settings, tokens, h.shape[-1], jnp.dtype(h.dtype).name, predicted)
     return z.reshape(*h.shape[:-1], w.shape[1]), kept
 
 
-def _arguments(h, w, key, norms, predictor, budget, design, mix):
+def _arguments(h, w, key, norms, predictor, budget, bits, design, mix):
     if h.ndim < 2 or w.ndim != 2 or h.shape[-1] != w.shape[0]:
         raise TypeError(
             f"h is {list(h.shape)} and w {list(w.shape)}: [..., in_features] and [in_features, out_features]"
@@ -50,9 +52,11 @@ def _arguments(h, w, key, norms, predictor, budget, design, mix):
     if norms.shape != h.shape[:-1] or norms.dtype != jnp.float32:
         raise TypeError(f"norms is {norms.dtype}{list(norms.shape)}: it must be float32{list(h.shape[:-1])}")
     state = jnp.zeros(0, jnp.uint8) if predictor is None else predictor
-    settings, rows = Settings(budget, design, mix), h.reshape(-1, h.shape[-1])
+    settings, rows = Settings(budget, bits, design, mix), h.reshape(-1, h.shape[-1])
     # What does not fit is refused in inference, too.
-    handlers.plan(*rows.shape, h.dtype, settings, predictor is not None)
+    if handlers.plan(*rows.shape, h.dtype, settings, predictor is not None).packs_all:
+        # None is chosen, so that nothing has to be guessed.
+        state = jnp.zeros(0, jnp.uint8)
     return (rows, w, norms.reshape(-1), state, words_of(key)), settings
 
 

@@ -16,11 +16,12 @@ from .devices import address
 
 
 class Input:
-    """Weights are the norms of H alone."""
+    """Weights are the norms of H alone, or there are no weights, since all rows are packed."""
 
+    learns = False
     predictor = None
 
-    def __init__(self, in_features, room):
+    def __init__(self, in_features=None, room=None):
         pass
 
     def move(self, device):
@@ -38,6 +39,8 @@ class Input:
 
 class Learned:
     """A guess that learns: an object of the library, which lives where the layer's tensors are."""
+
+    learns = True
 
     def __init__(self):
         self.device = devices.device_of(torch.device("cpu"))

@@ -13,7 +13,7 @@ from .._native import Error
 
 class SampledLinear(torch.nn.Linear):
     """nn.Linear with the same parameters and the same forward pass. In training its weight gradient is an estimate from
-    a sample of the input's rows, and the other rows are not saved. `convert` makes it."""
+    packed rows of its input, of all or of a sample, and nothing else of the input is saved. `convert` makes it."""
 
     def forward(self, h):
         exact = not (self.training and torch.is_grad_enabled() and self.weight.requires_grad)
@@ -26,11 +26,14 @@ class SampledLinear(torch.nn.Linear):
             h = h.to(torch.get_autocast_dtype(kind))
         elif h.dtype != self.weight.dtype:
             return super().forward(h)
-        plan, shared, block = self.sampling.read(self, given, h)
+        read = self.sampling.read(self, given, h)
+        if read is None:
+            return super().forward(given)
+        plan, shared, block = read
         return SampledLinearFunction.apply(h, self.weight, self.bias, block, shared, plan, self.sampling.deferred)
 
     def extra_repr(self):
-        return f"{super().extra_repr()}, {self.sampling!r}"
+        return f"{super().extra_repr()}, {self.sampling.settings()}"
 
 
 class SampledLinearFunction(torch.autograd.Function):
@@ -59,7 +62,8 @@ class SampledLinearFunction(torch.autograd.Function):
         ctx.shared.begin_backward()
         needs_h, _, needs_bias = ctx.needs_input_grad[:3]
         dh = dz.matmul(weight.to(dz.dtype)) if needs_h else None
-        dw, db, norms = ctx.plan.backward(block, dz.reshape(-1, dz.shape[-1]), needs_bias)
+        dz = dz.reshape(-1, dz.shape[-1])
+        dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.guess.learns)
         ctx.shared.finish_backward(ctx.reader, ctx.plan, block, norms, ctx.deferred)
         # A cast brings dW into the parameter's layout with the same copy; otherwise torch does so where it is needed.
         dw = dw.to(ctx.weight_dtype, memory_format=torch.contiguous_format)

@@ -11,10 +11,11 @@ import torch
 import torch.distributed as distributed
 
 from .._native import Error
+from .plans import packs_all
 
 
 def exchange(sampling):
-    if sampling.source == "input":
+    if sampling.source == "input" or packs_all(sampling.budget, sampling.bits):
         return
     guesses = agreed(sampling)
     if sampling.source == "predicted":

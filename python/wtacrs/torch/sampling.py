@@ -7,12 +7,12 @@ import fnmatch
 
 import torch
 
-from .._native import DESIGNS, Error, look_up
+from .._native import DESIGNS, PACKINGS, Error, look_up
 from . import devices, rank_exchange
 from .batch_layout import Batch
-from .guesses import SOURCES
+from .guesses import SOURCES, Input
 from .layer import SampledLinear
-from .plans import plan_for
+from .plans import bytes_a_token, packs_all, plan_for, why_layer_exact
 from .shared_input import SharedInput, SharedInputs
 
 MASK = 2**64 - 1
@@ -23,14 +23,21 @@ def convert(
     budget=0.3,
     design="wta-pivotal",
     source="predicted",
+    bits=4,
     skip=(),
     seed=None,
     process_group=None,
     samples=None,
     tokens_per_sample=None,
 ):
-    """Makes the nn.Linear layers of `model` save only a share `budget` of the rows of their input, in place. Returns a
-    `Sampling`. Parameters, their names and the model's state_dict stay as they are.
+    """Makes the nn.Linear layers of `model` save only a share `budget` of the rows of their input, packed in `bits`
+    bits an element, in place. Returns a `Sampling`. Parameters, their names and the model's state_dict stay as they
+    are.
+
+    `bits` is 8, 4 or 2, or "native" for exact copies of the rows in the input's own dtype. Fewer rows save time, fewer
+    bits memory. With budget=1.0 all rows are packed: nothing is chosen, and `design`, `source` and what belongs to it
+    play no part. Layers that would save no less than their input stay exact; `Sampling.left_exact` has their names and
+    the reasons.
 
     `skip` contains names, or patterns such as "encoder.*.key", or is a function of name and module. Subclasses of
     nn.Linear are left alone. If `seed` is None, it comes from torch's generator. With a `process_group` each rank draws
@@ -44,6 +51,7 @@ def convert(
         raise Error(f"a budget of {budget}; it is a share of the rows, above 0 and at most 1")
     look_up(DESIGNS, design, "design")
     look_up(SOURCES, source, "source")
+    look_up(PACKINGS, bits, "number of bits")
     if (samples is None) != (tokens_per_sample is None):
         raise Error("samples and tokens_per_sample are needed both, or neither")
     room = None if samples is None else (samples, tokens_per_sample)
@@ -52,8 +60,11 @@ def convert(
     found = {n: m for n, m in model.named_modules() if type(m) is torch.nn.Linear and not skipped(n, m)}
     if not found:
         raise Error("the model has no nn.Linear to convert")
-    sampling = Sampling(found, budget, design, source, seed, process_group, room)
-    for name, module in found.items():
+    reasons = {name: why_layer_exact(module, budget, bits) for name, module in found.items()}
+    left_exact = {name: reason for name, reason in reasons.items() if reason is not None}
+    sampled = {name: module for name, module in found.items() if name not in left_exact}
+    sampling = Sampling(sampled, left_exact, budget, bits, design, source, seed, process_group, room)
+    for name, module in sampled.items():
         # The module stays the same object, with its hooks, its parameters and whoever refers to it.
         module.__class__ = SampledLinear
         module.sampling, module.sampled_as = sampling, name
@@ -63,11 +74,12 @@ def convert(
 class Sampling:
     """What converted layers of a model share. Not part of the model's state_dict: save `state_dict()` beside it."""
 
-    def __init__(self, layers, budget, design, source, seed, process_group, room):
-        self.budget, self.design, self.source = budget, design, source
+    def __init__(self, layers, left_exact, budget, bits, design, source, seed, process_group, room):
+        self.budget, self.bits, self.design, self.source = budget, bits, design, source
         self.seed = int(torch.randint(2**62, ())) if seed is None else seed & MASK
         self.offset = 0
         self.layers = layers
+        self._left_exact = left_exact
         # By the name of the layer that reads an H first.
         self.guesses = {}
         self.group = process_group
@@ -79,7 +91,33 @@ class Sampling:
         self._batch = None
 
     def __repr__(self):
-        return f"budget={self.budget}, design={self.design!r}, source={self.source!r}"
+        return f"Sampling({self.settings()}, layers={len(self.layers)}, left_exact={len(self._left_exact)})"
+
+    def settings(self):
+        settings = f"budget={self.budget}, bits={self.bits!r}"
+        return settings if self.packs_all else f"{settings}, design={self.design!r}, source={self.source!r}"
+
+    @property
+    def packs_all(self):
+        """Whether all rows are packed: then nothing is chosen, guessed or exchanged."""
+        return packs_all(self.budget, self.bits)
+
+    @property
+    def left_exact(self):
+        """Pairs of a layer's name and the reason why it stayed nn.Linear, or was exact in a pass over few tokens."""
+        return list(self._left_exact.items())
+
+    def summary(self):
+        """How many layers save what, and which do not."""
+        rows = "all rows" if self.budget == 1 else f"{self.budget} of the rows"
+        how = "as exact copies" if self.bits == "native" else f"in {self.bits} bits an element"
+        lines = [f"{len(self.layers)} layers save {rows} of their input, {how}"]
+        tokens = [bytes_a_token(layer, self.budget, self.bits) for layer in self.layers.values()]
+        shares = [saved / exact for saved, exact in tokens]
+        if shares:
+            lines[0] += f": {min(shares):.3f} to {max(shares):.3f} of its bytes"
+        lines += [f"{name} is exact: {reason}" for name, reason in self.left_exact]
+        return "\n".join(lines)
 
     def __deepcopy__(self, memo):
         # A copy of a model, as for averaged weights, goes on with the same randomness and guesses.
@@ -106,27 +144,34 @@ class Sampling:
             self._batch = before
 
     def read(self, layer, given, h):
-        """The layer's plan, and the selected rows of h, which all layers share that were `given` the same tensor."""
+        """The layer's plan, and the saved rows of h, which all layers share that were `given` the same tensor; None if
+        h itself takes no more memory."""
         rows = h.reshape(-1, h.shape[-1])
         shape = (len(rows), layer.in_features, layer.out_features)
         # As torch itself multiplies f32 on a GPU.
         precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
         device = devices.device_of(h.device)
-        plan = plan_for(device, shape, h.dtype, self.budget, self.design, self.source, precision)
+        plan = plan_for(device, shape, h.dtype, self.budget, self.bits, self.design, self.source, precision)
+        reason = plan.why_exact()
+        if reason is not None:
+            self._left_exact.setdefault(layer.sampled_as, reason)
+            return None
         shared = self._inputs.of(given, h.dtype)
         if shared is None or shared.backward_begun:
-            shared = self._share_anew(layer, h.dtype, given._version, shared)
+            shared = self._share_anew(plan, layer, h.dtype, given._version, shared)
         block = shared.block
         if block is None:
             block = self._draw(plan, shared, rows)
             self._inputs.hold(given, shared, block)
         return plan, shared, block
 
-    def _share_anew(self, layer, dtype, version, before):
+    def _share_anew(self, plan, layer, dtype, version, before):
         """Where layers that shared the tensor before still wait for their backward pass, this layer is one of them and
         runs again, as under checkpointing. It need not be the one that ran first, and `batch` may have been left."""
         if before is None or not before.awaited:
-            return SharedInput(self.guess(layer), self._batch, dtype, version)
+            guess = Input() if self.packs_all else self.guess(layer)
+            # A rank with few tokens, all of which it packs, still has the guesses that others exchange.
+            return SharedInput(Input() if plan.packs_all else guess, self._batch, dtype, version)
         return SharedInput(before.guess, self._batch or before.batch, dtype, version)
 
     def _draw(self, plan, shared, rows):
@@ -156,11 +201,15 @@ class Sampling:
     def load_state_dict(self, state):
         if state["source"] != self.source:
             raise Error(f"a state of source {state['source']!r} for source {self.source!r}")
-        unknown = sorted(set(state["guesses"]) - set(self.layers))
+        # With other bits or another budget other layers may have been left exact.
+        guesses = {
+            name: data for name, data in state["guesses"].items() if name in self.layers or name not in self._left_exact
+        }
+        unknown = sorted(set(guesses) - set(self.layers))
         if unknown:
             raise Error(f"a state of layers that are not converted here: {', '.join(unknown)}")
         loaded = {}
-        for name, data in state["guesses"].items():
+        for name, data in guesses.items():
             loaded[name] = SOURCES[self.source](self.layers[name].in_features, self._room)
             if self.source != "input":
                 loaded[name].from_bytes(data)

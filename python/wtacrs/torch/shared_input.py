@@ -55,6 +55,8 @@ class SharedInput:
         """The last reader to finish teaches the guess, by the joint norms of all. If one never finishes though its
         graph is kept, nothing is learned from this step."""
         self._readers.discard(reader)
+        if not self.guess.learns:
+            return
         self._norms.append(norms)
         if not self.awaited:
             joint = (
