@@ -8,7 +8,7 @@ use statrs::distribution::{Binomial, ChiSquared, ContinuousCDF, DiscreteCDF};
 use wtacrs_core::Randomness;
 use wtacrs_core::sampling::AliasTable;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
-use wtacrs_core::sampling::{Bits, Chance, PhiloxChance, RngChance};
+use wtacrs_core::sampling::{BitSource, Chance, PhiloxChance, RngChance};
 use wtacrs_core::sampling::{Keep, Weights};
 
 /// Each test raises a false alarm once in a million seeds; the seeds are fixed.
@@ -145,7 +145,7 @@ fn pairs_are_kept_as_often_as_they_should_be_under_extreme_weights() {
 #[test]
 fn boundary_bits() {
     struct Constant(u128);
-    impl Bits for Constant {
+    impl BitSource for Constant {
         fn bits(&mut self, _index: u64) -> u128 {
             self.0
         }

@@ -29,12 +29,12 @@ pub trait Chance {
 ///
 /// 128 bits, because then the probability of an event of integer mass differs from its ideal by at most 2^−128, which
 /// is 2^−65 of the smallest mass there is. (An alias table spends half of them on its slot, so there it is 2^−64.)
-pub trait Bits {
+pub trait BitSource {
     /// The number for `index`.
     fn bits(&mut self, index: u64) -> u128;
 }
 
-impl<B: Bits> Chance for B {
+impl<B: BitSource> Chance for B {
     #[inline]
     fn happens(&mut self, index: u64, part: u64, whole: u64) -> bool {
         random::happens(self.bits(index), part, whole)
@@ -89,7 +89,7 @@ impl PhiloxChance {
     }
 }
 
-impl Bits for PhiloxChance {
+impl BitSource for PhiloxChance {
     #[inline]
     fn bits(&mut self, index: u64) -> u128 {
         let run_index = index / RUN as u64;
@@ -105,7 +105,7 @@ impl Bits for PhiloxChance {
 #[derive(Debug)]
 pub struct RngChance<'a, R: ?Sized>(pub &'a mut R);
 
-impl<R: Rng + ?Sized> Bits for RngChance<'_, R> {
+impl<R: Rng + ?Sized> BitSource for RngChance<'_, R> {
     #[inline]
     fn bits(&mut self, _index: u64) -> u128 {
         u128::from(self.0.next_u64()) << 64 | u128::from(self.0.next_u64())
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     struct Constant(u128);
-    impl Bits for Constant {
+    impl BitSource for Constant {
         fn bits(&mut self, _: u64) -> u128 {
             self.0
         }

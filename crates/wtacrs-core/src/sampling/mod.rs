@@ -24,7 +24,7 @@ mod weights;
 
 pub use self::alias::{AliasError, AliasTable};
 pub use self::budget::{Budget, BudgetError, Keep};
-pub use self::chance::{Bits, Chance, PhiloxChance, RngChance};
+pub use self::chance::{BitSource, Chance, PhiloxChance, RngChance};
 pub use self::design::{BuiltIn, Design};
 pub use self::selection::{Iter, Selection, SelectionError};
 pub use self::weights::{DEFAULT_MIX, Weights, WeightsError};
