@@ -84,7 +84,7 @@ impl GroupShares {
 
     /// Lanes of each group: those of the largest.
     #[inline(always)]
-    pub(super) const fn lanes(&self) -> u32 {
+    pub const fn lanes(&self) -> u32 {
         Self::lanes_of(self.columns)
     }
 
@@ -102,7 +102,7 @@ impl GroupShares {
 
     /// Groups that a warp takes at a time.
     #[inline(always)]
-    pub(super) const fn of_warp(&self) -> u32 {
+    pub const fn of_warp(&self) -> u32 {
         if self.groups_of_block < WARPS * WARP { self.groups_of_block / WARPS } else { WARP }
     }
 
