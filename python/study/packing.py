@@ -138,7 +138,9 @@ def main():
         print(f"| {kept} | {name} | {bits:.2f} | {found:.4f} |", flush=True)
 
     def simple(kept, name, bits=4, group=128, **how):
-        size = (bits * group + 32) / group
+        groups = -(-columns // group)
+        numbers = 16 if how.get("symmetric") else 32
+        size = groups * (bits * group + numbers) / columns
         line(kept, name, size, lambda rows, _, rng: packed(rows, rng, bits=bits, group=group, **how))
 
     for kept in (tokens, round(0.3 * tokens)):

@@ -7,7 +7,7 @@ use wtacrs_exact::packing::{Bits, Groups};
 /// How kept rows are saved: as they are, or packed in few bits an element without bias, as
 /// [`wtacrs_exact::packing`] defines it.
 ///
-/// A packed row costs a little noise, on top of the sampling's: of its square about 10⁻⁵ at 8 bits, 0.003 at 4 and 0.07 at
+/// A packed row costs a little noise, on top of the sampling's: of its square about 3·10⁻⁵ at 8 bits, 0.01 at 4 and 0.25 at
 /// 2 on activations of transformers. See [`theory::packing_noise`](crate::theory::packing_noise).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -91,7 +91,7 @@ impl fmt::Display for Packing {
     }
 }
 
-/// A packing that there is not.
+/// The name is no packing's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rows are saved native or in 8, 4 or 2 bits, not {given:?}")]
 pub struct UnknownPacking {

@@ -8,7 +8,7 @@ use crate::sampling::Randomness;
 use ndarray::ArrayView2;
 use wtacrs_exact::packing::{Bits, PackingBits};
 
-/// Packed rows with memory of their own, and which rows they are.
+/// Packed rows with memory of their own, but without what says which rows they are.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::product) struct PackedRows {
     columns: usize,
@@ -24,7 +24,7 @@ impl PackedRows {
         Self { columns: 0, bits, random, codes: Vec::new(), grids: Vec::new() }
     }
 
-    /// Packs into the memory of earlier rows, which are lost if that fails.
+    /// Packs into the memory of earlier rows, which are lost.
     pub(in crate::product) fn refill<T: Element>(
         &mut self,
         x: ArrayView2<'_, T>,

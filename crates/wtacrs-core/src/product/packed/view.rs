@@ -3,7 +3,7 @@
 use crate::product::{Kept, ShapeError, check_size};
 use wtacrs_exact::packing::{self, Bits, Groups, PackingBits};
 
-/// Packed rows that lie in memory of somebody else's.
+/// Packed rows that lie in borrowed memory.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedView<'a> {
     pub(super) columns: usize,
