@@ -11,9 +11,8 @@ use rayon::prelude::*;
 
 /// Edge of an output tile, which one task computes.
 const TILE: usize = 384;
-/// Tiles are halved, down to this edge, until there are so many.
+/// Tiles are halved, down to a quarter, until there are so many.
 const ENOUGH_TILES: usize = 8;
-const LEAST_TILE: usize = TILE / 4;
 
 /// What becomes of the values that the output held before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,9 +46,14 @@ impl<A: Accumulator> Scratch<A> {
     }
 
     fn matrix(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, A> {
-        let numbers = self.numbers(rows * columns);
-        ArrayViewMut2::from_shape((rows, columns), numbers).expect("as many numbers as the shape has")
+        matrix(self.numbers(rows * columns), rows, columns)
     }
+}
+
+/// The first rows × columns numbers as a matrix.
+pub(super) fn matrix<A>(numbers: &mut [A], rows: usize, columns: usize) -> ArrayViewMut2<'_, A> {
+    let numbers = &mut numbers[..rows * columns];
+    ArrayViewMut2::from_shape((rows, columns), numbers).expect("as many numbers as the shape has")
 }
 
 /// The estimate of dW = Hᵀ dZ (in_features × out_features) from the kept rows of H.
@@ -125,14 +129,13 @@ where
         return Err(ShapeError { what: "numbers of workspace", expected: needed, found: workspace.len() });
     }
     let (scaled, wide) = workspace[..needed].split_at_mut(kept.nrows() * dz.ncols());
-    let matrix = |numbers, columns| ArrayViewMut2::from_shape((kept.nrows(), columns), numbers);
-    let mut scaled = matrix(scaled, dz.ncols()).expect("as many numbers as the shape has");
+    let mut scaled = matrix(scaled, kept.nrows(), dz.ncols());
     gather_scaled_into(dz, selection, scaled.view_mut())?;
     if T::IS_ACCUMULATOR {
         // Borrowed, not copied.
         multiply(T::widen_view(kept).view(), scaled.view(), dw, update);
     } else {
-        let mut wide = matrix(wide, kept.ncols()).expect("as many numbers as the shape has");
+        let mut wide = matrix(wide, kept.nrows(), kept.ncols());
         widen_into(kept, wide.view_mut());
         multiply(wide.view(), scaled.view(), dw, update);
     }
@@ -202,23 +205,6 @@ pub(crate) fn multiply<A: Accumulator>(
         }
         return;
     }
-    for_each_tile(
-        output,
-        || (),
-        |(), row, column, mut tile| {
-            let left = left.slice(ndarray::s![.., row..row + tile.nrows()]);
-            let right = right.slice(ndarray::s![.., column..column + tile.ncols()]);
-            general_mat_mul(A::one(), &left.t(), &right, beta, &mut tile);
-        },
-    );
-}
-
-/// Calls `work` with the first row and column of each tile, and the tile; successive tiles may share a state.
-pub(super) fn for_each_tile<A: Accumulator, S>(
-    mut output: ArrayViewMut2<'_, A>,
-    state: impl Fn() -> S + Send + Sync,
-    work: impl Fn(&mut S, usize, usize, ArrayViewMut2<'_, A>) + Send + Sync,
-) {
     let (rows, columns) = tile_shape(output.dim());
     let mut tiles = Vec::new();
     for (i, band) in output.axis_chunks_iter_mut(Axis(0), rows).enumerate() {
@@ -232,14 +218,17 @@ pub(super) fn for_each_tile<A: Accumulator, S>(
             rest = behind;
         }
     }
-    let tiles = tiles.into_par_iter().with_max_len(1);
-    parallel::map_with(tiles, state, |state, (row, column, tile)| work(state, row, column, tile));
+    parallel::for_each(tiles.into_par_iter().with_max_len(1), |(row, column, mut tile)| {
+        let left = left.slice(ndarray::s![.., row..row + tile.nrows()]);
+        let right = right.slice(ndarray::s![.., column..column + tile.ncols()]);
+        general_mat_mul(A::one(), &left.t(), &right, beta, &mut tile);
+    });
 }
 
 /// The shape of a tile follows from the output's shape alone, never from the number of threads.
 fn tile_shape((rows, columns): (usize, usize)) -> (usize, usize) {
     let (mut tile_rows, mut tile_columns) = (TILE, TILE);
-    while rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns) < ENOUGH_TILES && tile_columns > LEAST_TILE {
+    while rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns) < ENOUGH_TILES && tile_columns > TILE / 4 {
         if tile_rows >= tile_columns {
             tile_rows /= 2;
         } else {

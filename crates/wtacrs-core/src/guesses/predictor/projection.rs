@@ -7,7 +7,8 @@
 //! feature has a standard deviation of one over the signs, whatever in_features and r are.
 
 use crate::element::{Accumulator, Element};
-use ndarray::{ArrayView1, LinalgScalar};
+use crate::rows::walsh_hadamard;
+use ndarray::ArrayView1;
 use wtacrs_exact::philox;
 
 /// Keeps these bits apart from those of designs under the same seed (in the counter's top word).
@@ -74,7 +75,7 @@ impl Projection {
                 *sum += value * prescale * T::Accumulator::from_f64(sign.into());
             }
         }
-        walsh_hadamard(&mut folded);
+        walsh_hadamard(&mut folded, 1);
         let scale = 1.0 / (f64::from(norm) * unit);
         for (feature, &sum) in features.iter_mut().zip(&folded) {
             *feature = sum.to_f64() * scale;
@@ -85,22 +86,8 @@ impl Projection {
     pub(super) fn combine(&self, coefficients: &[f64]) -> Vec<f64> {
         let mut spread = vec![0.0; self.width];
         spread[..self.features].copy_from_slice(coefficients);
-        walsh_hadamard(&mut spread);
+        walsh_hadamard(&mut spread, 1);
         self.signs.iter().enumerate().map(|(j, &sign)| f64::from(sign) * spread[j % self.width]).collect()
-    }
-}
-
-/// The unnormalised fast Walsh-Hadamard transform, in place; the length is a power of two.
-fn walsh_hadamard<A: LinalgScalar>(values: &mut [A]) {
-    let mut half = 1;
-    while half < values.len() {
-        for pair in values.chunks_exact_mut(2 * half) {
-            let (left, right) = pair.split_at_mut(half);
-            for (a, b) in left.iter_mut().zip(right) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
-        half *= 2;
     }
 }
 

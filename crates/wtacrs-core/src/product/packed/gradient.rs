@@ -4,17 +4,14 @@
 //! scaled, both into the cache, and multiplied tile by tile of dW. So neither the unpacked rows nor the scaled ones are ever
 //! in memory as a whole. The rotation is turned back once, on dW.
 
-use super::unpack::Unpack;
 use super::view::PackedView;
 use crate::element::{Accumulator, Element};
-use crate::lanes::on_widest_vectors;
 use crate::parallel;
-use crate::product::weight_gradient::{Scratch, Update, for_each_tile};
+use crate::product::gather::gather_scaled_from;
+use crate::product::weight_gradient::{Scratch, Update, matrix, multiply};
 use crate::product::{Kept, ShapeError, check_size};
-use crate::rows::for_each_row;
-use core::ops::Range;
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, Zip, aview2, s};
+use crate::rows::walsh_hadamard;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Zip, aview2, s};
 use rayon::prelude::*;
 use wtacrs_exact::packing::{GROUP, Groups};
 
@@ -110,69 +107,26 @@ impl PackedView<'_> {
         left: &mut [A],
         right: &mut [A],
     ) {
-        let (padded, _) = rotated.dim();
-        let mut beta = A::zero();
+        let (padded, outputs) = rotated.dim();
+        // No scale and no other type: rows of dZ serve as they are.
+        let as_it_is = matches!(self.kept, Kept::All(_)) && U::IS_ACCUMULATOR;
+        let mut update = Update::Overwrite;
         for first in (0..self.kept.len()).step_by(ROWS) {
-            let rows = first..self.kept.len().min(first + ROWS);
-            let mut left = matrix(&mut *left, rows.len(), padded);
-            let unpack = || {
-                for_each_row(left.view_mut(), |at, row| {
-                    let values = row.into_slice().unwrap_or_default();
-                    on_widest_vectors(Unpack { packed: self, at: first + at, values });
-                });
+            let rows = ROWS.min(self.kept.len() - first);
+            let mut left = matrix(left, rows, padded);
+            let mut right = matrix(right, rows, outputs);
+            let scale = || {
+                if !as_it_is {
+                    gather_scaled_from(dz, self.kept, first, right.view_mut());
+                }
             };
-            let ((), right) = parallel::join(unpack, || self.scaled(&dz, rows, &mut *right));
-            for_each_tile(
-                rotated.view_mut(),
-                || (),
-                |(), row, column, mut tile| {
-                    let left = left.slice(s![.., row..row + tile.nrows()]);
-                    let right = right.slice(s![.., column..column + tile.ncols()]);
-                    general_mat_mul(A::one(), &left.t(), &right, beta, &mut tile);
-                },
-            );
-            beta = A::one();
+            parallel::join(|| self.rotated_into(first, left.view_mut()), scale);
+            let of_dz =
+                if as_it_is { U::widen_view(dz.slice(s![first..first + rows, ..])) } else { right.view().into() };
+            multiply(left.view(), of_dz.view(), rotated.view_mut(), update);
+            update = Update::Accumulate;
         }
     }
-
-    /// The rows of dZ that belong to some of these rows, times their scales: in `memory`, or as they are.
-    fn scaled<'a, A: Accumulator, U: Element<Accumulator = A>>(
-        &self,
-        dz: &'a ArrayView2<'_, U>,
-        rows: Range<usize>,
-        memory: &'a mut [A],
-    ) -> CowArray<'a, A, Ix2> {
-        if U::IS_ACCUMULATOR && matches!(self.kept, Kept::All(_)) {
-            return U::widen_view(dz.slice(s![rows, ..]));
-        }
-        let first = rows.start;
-        let mut scaled = matrix(&mut *memory, rows.len(), dz.ncols());
-        for_each_row(scaled.view_mut(), |at, to| {
-            let scale = A::from_f64(self.kept.scale(first + at));
-            scale_row(dz.row(self.kept.index(first + at)), scale, to.into_slice().unwrap_or_default());
-        });
-        let scaled = &memory[..rows.len() * dz.ncols()];
-        ArrayView2::from_shape((rows.len(), dz.ncols()), scaled).expect("as many numbers as the shape has").into()
-    }
-}
-
-fn scale_row<A: Accumulator, U: Element<Accumulator = A>>(from: ArrayView1<'_, U>, scale: A, to: &mut [A]) {
-    match from.to_slice() {
-        Some(from) if U::IS_ACCUMULATOR => {
-            let from = U::widen_block(from, &mut []);
-            to.iter_mut().zip(from).for_each(|(to, &from)| *to = from * scale);
-        }
-        Some(from) => {
-            U::widen_block(from, to);
-            to.iter_mut().for_each(|value| *value = *value * scale);
-        }
-        None => to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen() * scale),
-    }
-}
-
-fn matrix<A>(numbers: &mut [A], rows: usize, columns: usize) -> ArrayViewMut2<'_, A> {
-    let numbers = &mut numbers[..rows * columns];
-    ArrayViewMut2::from_shape((rows, columns), numbers).expect("as many numbers as the shape has")
 }
 
 /// dw ← (dw +) 2 D H · rotated, group by group of its rows.
@@ -200,7 +154,7 @@ fn turn_back<A: Accumulator>(
         {
             held.iter_mut().zip(row).for_each(|(to, &from)| *to = from);
         }
-        butterflies(&mut held[..height]);
+        walsh_hadamard(held[..height].as_flattened_mut(), COLUMNS);
         for (j, row) in held[..dw.nrows()].iter_mut().enumerate() {
             let factor = A::from_f64(if signs[j / 32] >> (j % 32) & 1 == 1 { -2.0 } else { 2.0 });
             row.iter_mut().for_each(|value| *value = *value * factor);
@@ -212,20 +166,4 @@ fn turn_back<A: Accumulator>(
             Update::Accumulate => Zip::from(&mut dw).and(&found).for_each(|to, &from| *to += from),
         }
     });
-}
-
-/// Sums and differences of rows 1, 2, 4, … apart.
-fn butterflies<A: Accumulator>(rows: &mut [[A; COLUMNS]]) {
-    let mut apart = 1;
-    while apart < rows.len() {
-        for pair in rows.chunks_exact_mut(2 * apart) {
-            let (left, right) = pair.split_at_mut(apart);
-            for (left, right) in left.iter_mut().zip(right) {
-                for (a, b) in left.iter_mut().zip(right) {
-                    (*a, *b) = (*a + *b, *a - *b);
-                }
-            }
-        }
-        apart *= 2;
-    }
 }

@@ -4,7 +4,7 @@ use super::view::PackedView;
 use crate::element::Accumulator;
 use crate::lanes::on_widest_vectors;
 use crate::rows::for_each_row;
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayViewMut2, s};
 use pulp::{Simd, WithSimd};
 use wtacrs_exact::packing::{self, Bits, GROUP, GROUPS_PER_BLOCK, Grid, Groups};
 
@@ -21,11 +21,16 @@ impl PackedView<'_> {
     pub fn rotated(&self) -> Array2<f32> {
         let columns = Groups::new(self.columns).padded();
         let mut rows = Array2::zeros((self.kept.len(), columns));
-        for_each_row(rows.view_mut(), |at, row| {
-            let values = row.into_slice().unwrap_or_default();
-            on_widest_vectors(Unpack { packed: self, at, values });
-        });
+        self.rotated_into(0, rows.view_mut());
         rows
+    }
+
+    /// The rotated values of the kept rows from number `first` on, as many as `rows` has; rows lie one after another.
+    pub(super) fn rotated_into<A: Accumulator>(&self, first: usize, rows: ArrayViewMut2<'_, A>) {
+        for_each_row(rows, |at, row| {
+            let values = row.into_slice().unwrap_or_default();
+            on_widest_vectors(Unpack { packed: self, at: first + at, values });
+        });
     }
 }
 
