@@ -44,6 +44,12 @@ pub const fn bits(counter: u128, key: u64) -> u128 {
 /// compiler can make vector code of it.
 #[inline]
 pub fn run<const N: usize>(high: u64, low: u64, key: u64) -> [u128; N] {
+    words(high, low, key).map(join)
+}
+
+/// [`run`] as words.
+#[inline(always)]
+pub fn words<const N: usize>(high: u64, low: u64, key: u64) -> [[u32; 4]; N] {
     let counter = |lane: usize| low.wrapping_add(lane as u64);
     let mut c0: [u32; N] = core::array::from_fn(|lane| counter(lane) as u32);
     let mut c1: [u32; N] = core::array::from_fn(|lane| (counter(lane) >> 32) as u32);
@@ -61,7 +67,7 @@ pub fn run<const N: usize>(high: u64, low: u64, key: u64) -> [u128; N] {
         }
         k = [k[0].wrapping_add(KEY_STEPS[0]), k[1].wrapping_add(KEY_STEPS[1])];
     }
-    core::array::from_fn(|lane| join([c0[lane], c1[lane], c2[lane], c3[lane]]))
+    core::array::from_fn(|lane| [c0[lane], c1[lane], c2[lane], c3[lane]])
 }
 
 const fn join(words: [u32; 4]) -> u128 {
