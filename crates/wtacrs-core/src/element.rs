@@ -30,6 +30,12 @@ pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
     /// as long.
     fn single_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
 
+    /// Writes the values of `source` in f32, rounded from f64, to `to`, which is as long.
+    fn to_singles(source: &[Self], to: &mut [f32]);
+
+    /// Writes f32 values, rounded to this type, to `to`, which is as long.
+    fn from_singles(source: &[f32], to: &mut [Self]);
+
     /// The matrix in the accumulator's type; borrowed if it already is.
     fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, Self::Accumulator, Ix2>;
 }
@@ -79,6 +85,16 @@ macro_rules! own_accumulator {
             #[inline]
             fn single_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
                 $single_block(source, buffer)
+            }
+
+            #[inline]
+            fn to_singles(source: &[Self], to: &mut [f32]) {
+                to.iter_mut().zip(source).for_each(|(to, &from)| *to = from as f32);
+            }
+
+            #[inline]
+            fn from_singles(source: &[f32], to: &mut [Self]) {
+                to.iter_mut().zip(source).for_each(|(to, &from)| *to = from.into());
             }
 
             fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, Self, Ix2> {
@@ -143,6 +159,14 @@ macro_rules! half_precision {
 
             fn single_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
                 Self::widen_block(source, buffer)
+            }
+
+            fn to_singles(source: &[Self], to: &mut [f32]) {
+                source.convert_to_f32_slice(to);
+            }
+
+            fn from_singles(source: &[f32], to: &mut [Self]) {
+                to.convert_from_f32_slice(source);
             }
 
             fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {

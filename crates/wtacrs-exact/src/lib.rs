@@ -16,6 +16,7 @@
 //! | [`alias`] | one slot of an alias table |
 //! | [`scales`] | what a kept pair counts |
 //! | [`packing`] | rows in 8, 4 or 2 bits an element: groups, rotation, grids, dithers, codes |
+//! | [`operators`] | activation functions, values in few bits, dropout's masks |
 //! | [`predictor`] | which rows a norm predictor learns from, on which grid, and where its sums and its state lie |
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -24,6 +25,7 @@
 pub mod alias;
 pub mod duel;
 pub mod fixed_point;
+pub mod operators;
 pub mod packing;
 pub mod philox;
 pub mod predictor;

@@ -2,6 +2,7 @@
 
 use super::view::PackedView;
 use crate::element::Element;
+use crate::groups::{Aligned, fold_codes, least};
 use crate::lanes::on_widest_vectors;
 use crate::parallel;
 use crate::product::{Kept, ShapeError, check_size};
@@ -157,13 +158,13 @@ fn pack_group<const P: usize, const BITS: usize>(
     word: u32,
     codes: &mut [u32],
 ) -> Option<Grid> {
-    let mut y = Lanes([0.0_f32; P]);
+    let mut y = Aligned([0.0_f32; P]);
     y.0[..x.len()].copy_from_slice(x);
     let prescale = packing::prescale(P);
     for (y, mask) in y.0.iter_mut().zip(masks) {
         *y = f32::from_bits(y.to_bits() ^ mask) * prescale;
     }
-    let mut other = Lanes([0.0_f32; P]);
+    let mut other = Aligned([0.0_f32; P]);
     for _ in 0..P.trailing_zeros() / 2 {
         stage(&y, &mut other);
         stage(&other, &mut y);
@@ -177,52 +178,23 @@ fn pack_group<const P: usize, const BITS: usize>(
     }
     let grid = Grid::new(least(&y, |a, b| a < b), least(&y, |a, b| a > b), bits);
     let (lo, density) = (grid.lo, grid.density());
-    let mut found = Lanes([0_u32; P]);
+    let mut found = Aligned([0_u32; P]);
     for (j, (found, &y)) in found.0.iter_mut().zip(&y.0).enumerate() {
         *found = packing::code(y, lo, density, packing::dither(word, j as u32));
     }
-    // Element j belongs into word j % words: halves are laid over one another until one word of each is left.
-    let words = P * BITS / 32;
-    let mut half = P / 2;
-    while half >= words {
-        for i in 0..half {
-            found.0[i] |= found.0[i + half] << (half / words * BITS);
-        }
-        half /= 2;
-    }
-    codes[..words].copy_from_slice(&found.0[..words]);
+    fold_codes::<P, BITS>(found, codes);
     Some(grid)
 }
-
-/// Numbers that begin at a cache line, so that no vector of them lies across two.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Lanes<T, const P: usize>([T; P]);
 
 /// One stage of the butterflies. Stages work on elements 1, 2, 4, … apart in turn, but always find them side by side: each
 /// moves the bit that it has worked on to the top of the elements' numbers.
 #[inline(always)]
-fn stage<const P: usize>(from: &Lanes<f32, P>, to: &mut Lanes<f32, P>) {
+fn stage<const P: usize>(from: &Aligned<f32, P>, to: &mut Aligned<f32, P>) {
     let (sums, differences) = to.0.split_at_mut(P / 2);
     for ((sum, difference), pair) in sums.iter_mut().zip(differences).zip(from.0.as_chunks::<2>().0) {
         *sum = pair[0] + pair[1];
         *difference = pair[0] - pair[1];
     }
-}
-
-/// The element that comes before all others.
-#[inline(always)]
-fn least<const P: usize>(y: &Lanes<f32, P>, before: impl Fn(f32, f32) -> bool) -> f32 {
-    let mut held = *y;
-    let mut half = P / 2;
-    while half > 0 {
-        for i in 0..half {
-            let (a, b) = (held.0[i], held.0[i + half]);
-            held.0[i] = if before(b, a) { b } else { a };
-        }
-        half /= 2;
-    }
-    held.0[0]
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::view::PackedView;
 use crate::element::Accumulator;
+use crate::groups::spread_codes;
 use crate::lanes::on_widest_vectors;
 use crate::rows::for_each_row;
 use ndarray::{Array2, ArrayViewMut2, s};
@@ -85,18 +86,7 @@ fn unpack_group<A: Accumulator, const P: usize, const BITS: usize>(
     word: u32,
     values: &mut [A],
 ) {
-    let words = P * BITS / 32;
-    let mut held = [0_u32; P];
-    held[..words].copy_from_slice(&codes[..words]);
-    // Element j is in word j % words: words are laid out until each element has one whose lowest bits are its code.
-    let mut half = words;
-    while half < P {
-        let (from, to) = held[..2 * half].split_at_mut(half);
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from >> (half / words * BITS);
-        }
-        half *= 2;
-    }
+    let held = spread_codes::<P, BITS>(codes).0;
     let (lo, fine) = (grid.lo, grid.fine());
     for (j, (value, code)) in values[..P].iter_mut().zip(held).enumerate() {
         let dither = packing::dither(word, j as u32);

@@ -1,0 +1,64 @@
+//! Where what an operator saves lies.
+
+use super::operation::Operation;
+use crate::product::Packing;
+use wtacrs_exact::packing::{Bits, Groups};
+
+/// Words of 32 bits that an operator saves, in sections: codes of one or two arrays, then the words of their grids, then numbers of each
+/// row. Each section has as many words for each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    rows: usize,
+    /// Words of a row's codes, for each array; of ReLU one bit an element.
+    pub codes: [usize; 2],
+    /// Words of a row's grids, for each array; 0 where the grid is the slopes' own.
+    pub grids: [usize; 2],
+    /// f32 numbers of a row: of a norm the mean, if it is native and has one, and 1/σ.
+    pub statistics: usize,
+}
+
+impl Layout {
+    pub(super) const fn new(operation: Operation, gated: bool, packing: Packing, [rows, columns]: [usize; 2]) -> Self {
+        let groups = Groups::new(columns);
+        let statistics = match (operation, packing) {
+            (Operation::LayerNorm, Packing::Native) => 2,
+            (Operation::LayerNorm | Operation::RmsNorm, _) => 1,
+            _ => 0,
+        };
+        let none = Self { rows, codes: [0; 2], grids: [0; 2], statistics };
+        if matches!(operation, Operation::Relu) && !gated {
+            return Self { codes: [columns.div_ceil(32), 0], ..none };
+        }
+        let Some(bits) = packing.bits() else { return none };
+        let (codes, grids) = (words(groups, bits), groups.count());
+        if gated {
+            Self { codes: [codes; 2], grids: [grids; 2], ..none }
+        } else if operation.is_activation() {
+            Self { codes: [codes, 0], ..none }
+        } else {
+            Self { codes: [codes, 0], grids: [grids, 0], ..none }
+        }
+    }
+
+    /// Words of all sections.
+    pub const fn words(&self) -> usize {
+        let [first, second] = self.codes;
+        let [first_grids, second_grids] = self.grids;
+        self.rows * (first + second + first_grids + second_grids + self.statistics)
+    }
+
+    /// Words of each section: codes, codes of the second array, grids, grids of the second array, numbers of the rows.
+    pub const fn sections(&self) -> [usize; 5] {
+        [
+            self.rows * self.codes[0],
+            self.rows * self.codes[1],
+            self.rows * self.grids[0],
+            self.rows * self.grids[1],
+            self.rows * self.statistics,
+        ]
+    }
+}
+
+const fn words(groups: Groups, bits: Bits) -> usize {
+    groups.words(bits)
+}
