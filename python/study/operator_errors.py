@@ -77,7 +77,6 @@ def of_softmax(x, dy, corrected=True, **how):
 
 
 def of_softmax_stochastic(x, dy, **how):
-    """Corrected by a draw of its own of the square of each element, which has no bias."""
     p, _ = packed(torch.softmax(x, -1), low=0.0, rounding="stochastic", **how)
     return p * (dy - (p * dy).sum(-1, keepdim=True))
 
