@@ -1,6 +1,7 @@
 //! Why settings have no plan, and why a plan refuses to run.
 
 use crate::kernel::matrix::DataType;
+use wtacrs_core::operators::OperatorError;
 use wtacrs_core::sampling::BudgetError;
 
 /// Why settings have no plan.
@@ -32,6 +33,9 @@ pub enum PlanError {
     /// The budget does not fit the tokens.
     #[error(transparent)]
     Budget(#[from] BudgetError),
+    /// The settings of an operator do not go together.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     /// Rows, or matrices of a batch, that would overlap.
     #[error("{what} are {found} elements apart, and have {needed}")]
     Overlap {

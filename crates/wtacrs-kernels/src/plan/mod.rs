@@ -18,6 +18,7 @@
 //! | [`LinearPlan`] | a linear layer Z = H·W, or a batch of them |
 //! | [`MatmulPlan`], [`ColumnsPlan`] | the products of attention |
 //! | [`PredictorPlan`], [`NormCachePlan`] | the guesses of ‖dZ‖ |
+//! | [`OperatorPlan`] | an activation function, a gated unit, dropout, softmax or a norm |
 //!
 //! A plan is immutable, `Send` and `Sync`. Scratch and saved memory belong to the caller, one of each for every call in
 //! flight. Scratch is dead when the launches of one call have run; saved memory lives from forward to backward.
@@ -32,6 +33,7 @@ mod matmul;
 mod memory;
 mod norm_cache;
 mod norms;
+mod operator;
 mod packed;
 mod predictor;
 mod product;
@@ -48,6 +50,7 @@ pub use self::matmul::{MatmulPlan, MatmulSettings};
 pub use self::memory::{ALIGNMENT, Layout, Memory, Part};
 pub use self::norm_cache::{CacheBatch, CacheMisfit, NormCachePlan};
 pub use self::norms::{Matrix, launch_column_norms, launch_row_norms};
+pub use self::operator::{OperatorBackward, OperatorForward, OperatorParts, OperatorPlan, OperatorSettings};
 pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;
 pub use self::sample::{DeviceRandomness, ForwardBuffers};

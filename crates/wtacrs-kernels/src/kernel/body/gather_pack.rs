@@ -6,7 +6,7 @@ use super::block::repeat;
 use super::block::vector::{self, Packed};
 use crate::kernel::gather_pack::Args;
 use crate::kernel::packed_rows::WARPS;
-use wtacrs_exact::packing::{GROUP, PackingBits, prescale};
+use wtacrs_exact::packing::{self, GROUP, PackingBits, prescale};
 use wtacrs_exact::random::Randomness;
 use wtacrs_simt::index::{block, grid, lane, thread, warp};
 use wtacrs_simt::memory::{load_constant, store};
@@ -74,7 +74,7 @@ pub unsafe fn gather_pack<E: Packed>(args: &Args) {
         team.turn(&mut quads, signs, prescale(team.size()));
         team.butterflies(&mut quads);
         let lines = group::grid(team.range(&quads), packed.bits);
-        let codes = team.codes(&quads, packed.bits, lines, word);
+        let codes = team.codes(&quads, packed.bits, lines, |j| packing::dither(word, j));
         if is_kept && team.member < team.code_vectors(packed.bits) {
             let to = packed.codes_of(matrix, row, group.group).wrapping_add(4 * team.member as usize);
             // SAFETY: a vector of the group's, which this lane alone writes.

@@ -16,14 +16,18 @@ pub mod gather_columns;
 pub mod gather_gemm;
 pub mod gather_pack;
 pub mod gather_rows;
+pub mod norm;
 pub mod norm_cache;
+pub mod pointwise;
 pub mod predictor_update;
 pub mod row_norms;
 pub mod select;
+pub mod softmax;
 pub mod split_reduce;
 mod team;
 pub mod turn_back;
 pub mod unpack_rows;
+pub mod unpack_values;
 
 pub use self::block::tile::{ANY, RAGGED, WHOLE};
 pub use self::element::{Bf16, F16, F32};

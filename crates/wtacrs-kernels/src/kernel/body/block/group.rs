@@ -134,17 +134,17 @@ impl Team {
         bits * ((8 * self.member) >> (self.lanes * bits).trailing_zeros())
     }
 
-    /// Codes of the group's elements on a grid: the lanes below [`Self::code_vectors`] have a vector each. All lanes of the
-    /// warp call it together. Cost: 4 shuffles at 4 bits, 8 at 2.
+    /// Codes of the group's elements on a grid, with the dither of each element: the lanes below [`Self::code_vectors`] have a
+    /// vector each. All lanes of the warp call it together. Cost: 4 shuffles at 4 bits, 8 at 2.
     #[inline(always)]
-    pub fn codes(self, quads: &Quads, bits: u32, grid: Grid, word: u32) -> U32x4 {
+    pub fn codes(self, quads: &Quads, bits: u32, grid: Grid, dither: impl Fn(u32) -> u32) -> U32x4 {
         let (lo, density) = (grid.lo, grid.density());
         let mut words = [0_u32; 4];
         repeat!(I in 0 1 2 3 => {
             let first = self.first(I);
             repeat!(E in 0 1 2 3 => {
-                let dither = packing::dither(word, first + E);
-                words[E as usize] |= packing::code(quads[I as usize][E as usize], lo, density, dither) << (8 * I);
+                let code = packing::code(quads[I as usize][E as usize], lo, density, dither(first + E));
+                words[E as usize] |= code << (8 * I);
             });
         });
         let own = self.own_bits(bits);
@@ -174,7 +174,7 @@ impl Team {
 
     /// The values of a lane's elements, from its vector of codes: vector m mod [`Self::code_vectors`].
     #[inline(always)]
-    pub fn values(self, codes: U32x4, bits: u32, grid: Grid, word: u32) -> Quads {
+    pub fn values(self, codes: U32x4, bits: u32, grid: Grid, dither: impl Fn(u32) -> u32) -> Quads {
         let (lo, fine) = (grid.lo, grid.fine());
         let U32x4([a, b, c, d]) = codes;
         let words = match self.lanes * bits / 2 {
@@ -188,7 +188,7 @@ impl Team {
             let first = self.first(I);
             repeat!(E in 0 1 2 3 => {
                 let code = words[E as usize] >> own >> (8 * I) & largest;
-                quads[I as usize][E as usize] = packing::value(code, packing::dither(word, first + E), lo, fine);
+                quads[I as usize][E as usize] = packing::value(code, dither(first + E), lo, fine);
             });
         });
         quads
@@ -233,7 +233,7 @@ pub fn grid([least, most]: [f32; 2], bits: u32) -> Grid {
 
 /// One of four words, in registers.
 #[inline(always)]
-fn select([a, b, c, d]: [u32; 4], i: u32) -> u32 {
+pub fn select([a, b, c, d]: [u32; 4], i: u32) -> u32 {
     let (low, high) = if i & 1 == 0 { (a, c) } else { (b, d) };
     if i & 2 == 0 { low } else { high }
 }
@@ -303,12 +303,43 @@ pub struct Group {
 /// A row without an index.
 pub const NO_INDEX: u32 = u32::MAX;
 
+/// A group that a warp has come to, and what its lanes drew for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn<const N: usize> {
+    /// The row, or `u32::MAX` where there is no group left.
+    pub row: u32,
+    /// The group's number in its row.
+    pub group: u32,
+    /// The words that were drawn.
+    pub words: [u32; N],
+    /// The group's lanes.
+    pub team: Team,
+}
+
 impl GroupShares {
     /// Calls `each` with the groups of this warp's, one after the other, in the lanes that share them, and in idle ones. All
     /// lanes of the warp call it together, and `each` is called in all of them together. `index` returns the index of a
     /// row, by which its dithers are drawn, or [`NO_INDEX`]: a lane for each of 32 groups at a time.
     #[inline(always)]
     pub fn for_each_group(&self, random: &PackingBits, index: impl Fn(u32) -> u32, mut each: impl FnMut(Group)) {
+        let draw = |row: u32, group: u32| {
+            let index = index(row);
+            [index, if index != NO_INDEX { dither_word(random, index, group) } else { 0 }]
+        };
+        self.for_each_drawn([NO_INDEX, 0], draw, |drawn| {
+            let Drawn { row, group, words: [index, word], team } = drawn;
+            each(Group { row, group, index, word, team });
+        });
+    }
+
+    /// The same with words that `draw` returns for a row and a group of it. Where there is no group left, they are `none`.
+    #[inline(always)]
+    pub fn for_each_drawn<const N: usize>(
+        &self,
+        none: [u32; N],
+        draw: impl Fn(u32, u32) -> [u32; N],
+        mut each: impl FnMut(Drawn<N>),
+    ) {
         let (groups, all, of_warp, lanes) = (self.groups(), self.all(), self.of_warp(), self.lanes());
         let of_row = NonZeroU32::new(groups.count() as u32).unwrap_or(NonZeroU32::MIN);
         let at_once = WARP >> lanes.trailing_zeros();
@@ -319,35 +350,21 @@ impl GroupShares {
         let mut first = begin + warp() * of_warp;
         while first < end {
             let own = first + lane();
-            let mut drawn = Group {
-                row: u32::MAX,
-                group: 0,
-                index: NO_INDEX,
-                word: 0,
-                team: Team { lanes: 0, member: 0, most: 0 },
-            };
+            let (mut own_row, mut own_group, mut own_words) = (u32::MAX, 0, none);
             if lane() < of_warp && own < end {
-                drawn.row = own / of_row;
-                drawn.group = own - drawn.row * of_row.get();
-                drawn.index = index(drawn.row);
-                if drawn.index != NO_INDEX {
-                    drawn.word = dither_word(random, drawn.index, drawn.group);
-                }
+                own_row = own / of_row;
+                own_group = own - own_row * of_row.get();
+                own_words = draw(own_row, own_group);
             }
             let mut at = 0;
             while at < of_warp {
                 let from = at + mine;
-                let row = shuffle(FULL, drawn.row, from);
-                let group = shuffle(FULL, drawn.group, from);
+                let row = shuffle(FULL, own_row, from);
+                let group = shuffle(FULL, own_group, from);
+                let words = own_words.map(|word| shuffle(FULL, word, from));
                 let team =
                     Team { lanes: groups.size(group as usize) as u32 / 16, member: lane() & (lanes - 1), most: lanes };
-                each(Group {
-                    row,
-                    group,
-                    index: shuffle(FULL, drawn.index, from),
-                    word: shuffle(FULL, drawn.word, from),
-                    team,
-                });
+                each(Drawn { row, group, words, team });
                 at += at_once;
             }
             first += WARPS * of_warp;
@@ -395,6 +412,6 @@ impl PackedRows {
                 load_constant(self.grid_of(matrix, row, group).cast_const()),
             )
         };
-        team.values(codes, self.bits, Grid::from_word(grid), word)
+        team.values(codes, self.bits, Grid::from_word(grid), |j| packing::dither(word, j))
     }
 }

@@ -8,6 +8,7 @@ pub mod reduce;
 pub mod row_team;
 pub mod scan;
 pub mod tile;
+pub mod values;
 pub mod vector;
 pub mod words;
 

@@ -4,7 +4,7 @@
 
 use crate::kernel::body::element::{Bf16, Element, F16, F32};
 use crate::kernel::matrix::VECTOR_BYTES;
-use wtacrs_simt::memory::{self, U32x2, U32x4};
+use wtacrs_simt::memory::{self, U32x2, U32x4, Word};
 
 /// An element type that packs into words of 32 bits, low half first.
 pub trait Packed: Element {
@@ -23,19 +23,36 @@ pub trait Packed: Element {
     /// The word of the elements' images, rounded.
     fn map(word: u32, of: impl Fn(f32) -> f32) -> u32;
 
+    /// Four neighbours in memory.
+    type Quad: Word;
+
+    /// Their values.
+    fn from_quad(quad: Self::Quad) -> [f32; 4];
+
+    /// The neighbours with these values, rounded.
+    fn to_quad(values: [f32; 4]) -> Self::Quad;
+
     /// Four neighbours, which do not change while the kernel runs, in one access.
     ///
     /// # Safety
     ///
     /// They are readable, and aligned to their bytes together.
-    unsafe fn load_quad(from: *const u8) -> [f32; 4];
+    #[inline(always)]
+    unsafe fn load_quad(from: *const u8) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        Self::from_quad(unsafe { memory::load_constant(from.cast()) })
+    }
 
     /// Writes four neighbours, rounded, in one access.
     ///
     /// # Safety
     ///
     /// They are writable, and aligned to their bytes together.
-    unsafe fn store_quad(to: *mut u8, values: [f32; 4]);
+    #[inline(always)]
+    unsafe fn store_quad(to: *mut u8, values: [f32; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { memory::store(to.cast(), Self::to_quad(values)) }
+    }
 }
 
 impl Packed for F32 {
@@ -51,17 +68,16 @@ impl Packed for F32 {
         of(f32::from_bits(word)).to_bits()
     }
 
+    type Quad = U32x4;
+
     #[inline(always)]
-    unsafe fn load_quad(from: *const u8) -> [f32; 4] {
-        // SAFETY: the caller's promise.
-        let U32x4(words) = unsafe { memory::load_constant(from.cast()) };
+    fn from_quad(U32x4(words): U32x4) -> [f32; 4] {
         words.map(f32::from_bits)
     }
 
     #[inline(always)]
-    unsafe fn store_quad(to: *mut u8, values: [f32; 4]) {
-        // SAFETY: the caller's promise.
-        unsafe { memory::store(to.cast(), U32x4(values.map(f32::to_bits))) }
+    fn to_quad(values: [f32; 4]) -> U32x4 {
+        U32x4(values.map(f32::to_bits))
     }
 }
 
@@ -82,18 +98,17 @@ macro_rules! halves {
                 u32::from(low) | u32::from(Self::narrow(of($high(word)))) << 16
             }
 
+            type Quad = U32x2;
+
             #[inline(always)]
-            unsafe fn load_quad(from: *const u8) -> [f32; 4] {
-                // SAFETY: the caller's promise.
-                let U32x2([a, b]) = unsafe { memory::load_constant(from.cast()) };
+            fn from_quad(U32x2([a, b]): U32x2) -> [f32; 4] {
                 [Self::widen(a as u16), $high(a), Self::widen(b as u16), $high(b)]
             }
 
             #[inline(always)]
-            unsafe fn store_quad(to: *mut u8, values: [f32; 4]) {
+            fn to_quad(values: [f32; 4]) -> U32x2 {
                 let [a, b, c, d] = values.map(|value| u32::from(Self::narrow(value)));
-                // SAFETY: the caller's promise.
-                unsafe { memory::store(to.cast(), U32x2([a | b << 16, c | d << 16])) }
+                U32x2([a | b << 16, c | d << 16])
             }
         }
     };

@@ -1,0 +1,130 @@
+//! A warp takes four rows. Forward it reads them three times, the last times from cache: for the largest element, for the sum, for
+//! the probabilities. Backward it reads them twice.
+
+use super::block::group::Quads;
+use super::block::repeat;
+use super::block::values::{
+    DrawnDithers, Field, Row, Spot, add_elements, are_aligned, begin, map, map_quads, origin, row_combine, row_total,
+    zip,
+};
+use super::block::vector::Packed;
+use crate::kernel::operator::SIGNS;
+use crate::kernel::softmax::{BackwardArgs, ForwardArgs};
+use wtacrs_exact::operators::functions::exp;
+use wtacrs_exact::operators::values;
+use wtacrs_simt::warp::{FULL, shuffle_xor};
+
+/// The forward pass.
+///
+/// # Safety
+///
+/// The launch has the [`shape`](crate::kernel::softmax::shape) of what is saved. The pointers lead to as many elements as their
+/// documentation says, aligned to them. The outputs overlap nothing, except that y may be x.
+#[inline(always)]
+pub unsafe fn softmax_forward<E: Packed>(args: &ForwardArgs) {
+    let saved = &args.saved;
+    // SAFETY: the caller's promise.
+    let randomness = unsafe { begin(&args.start, saved) };
+    let aligned = are_aligned::<E, 2>([args.x, args.y.cast_const()], saved.shares.columns);
+    let row = Row::of_lane(&saved.shares, aligned);
+
+    let mut most = f32::NEG_INFINITY;
+    row.for_each_whole(|spot| {
+        // SAFETY: elements of the row, which its lanes alone access, and write after the last shuffle of the sum.
+        let quads = unsafe { spot.load::<E>(args.x) };
+        repeat!(I in 0 1 2 3 => {
+            repeat!(K in 0 1 2 3 => {
+                if K < spot.left(I) {
+                    most = larger(most, quads[I as usize][K as usize]);
+                }
+            });
+        });
+    });
+    let most = row_combine(most, |value, flip| shuffle_xor(FULL, value, flip), larger);
+    // SAFETY: as above.
+    let sum = row.sum(|spot| unsafe {
+        let mut quads = spot.load::<E>(args.x);
+        exponentials(&mut quads, most);
+        quads
+    });
+    let inverse = 1.0 / sum;
+    let mut drawn = DrawnDithers::NONE;
+    row.for_each(|spot| {
+        let dithers = saved.next_dithers(&mut drawn, randomness, &spot);
+        // SAFETY: as above, and the group's place in what is saved.
+        unsafe {
+            let mut quads = spot.load::<E>(args.x);
+            exponentials(&mut quads, most);
+            map(&mut quads, |value| value * inverse);
+            if saved.bits > SIGNS {
+                spot.fill_up(&mut quads);
+                saved.pack(Field::First, &spot, &quads, dithers);
+            }
+            if !args.y.is_null() {
+                spot.drop_out(saved, randomness, &mut quads);
+                spot.store::<E>(args.y, &quads);
+            }
+        }
+    });
+}
+
+/// The backward pass.
+///
+/// # Safety
+///
+/// As for [`softmax_forward`]; it ran before, and dx may be an input.
+#[inline(always)]
+pub unsafe fn softmax_backward<E: Packed>(args: &BackwardArgs) {
+    let saved = &args.saved;
+    // SAFETY: the caller's promise.
+    let randomness = unsafe { origin(saved) };
+    let aligned = are_aligned::<E, 3>([args.y, args.dy, args.dx.cast_const()], saved.shares.columns);
+    let row = Row::of_lane(&saved.shares, aligned);
+
+    let mut drawn = DrawnDithers::NONE;
+    // The variance, the probabilities and dY behind dropout, of a lane's elements.
+    let mut read = |spot: &Spot| {
+        let dithers = saved.next_dithers(&mut drawn, randomness, spot);
+        // SAFETY: elements of the row, which its lanes alone access, and the group's place in what was saved.
+        unsafe {
+            let mut dy = spot.load::<E>(args.dy);
+            spot.drop_out(saved, randomness, &mut dy);
+            if saved.bits > SIGNS {
+                let (grid, quads) = saved.unpack(Field::First, spot, dithers);
+                (values::variance(grid), quads, dy)
+            } else {
+                (0.0, spot.load::<E>(args.y), dy)
+            }
+        }
+    };
+    let mut sums = [0.0_f32; 4];
+    row.for_each(|spot| {
+        let (_, mut quads, dy) = read(&spot);
+        zip(&mut quads, &dy, |value, dy| value * dy);
+        add_elements(&mut sums, &quads);
+    });
+    let mean = row_total(sums);
+    row.for_each(|spot| {
+        let (variance, mut quads, dy) = read(&spot);
+        zip(&mut quads, &dy, |value, dy| value * (dy - mean) + variance * dy);
+        // SAFETY: elements of the row, which its lanes alone access: each has been read by the lane that writes it.
+        unsafe { spot.store::<E>(args.dx, &quads) };
+    });
+}
+
+/// The larger one; NaN if one is.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// e^(x − most), which is NaN for a NaN.
+#[inline(always)]
+fn exponentials(quads: &mut Quads, most: f32) {
+    map_quads(quads, |_, quad| {
+        quad.map(|x| {
+            let below = x - most;
+            if below.is_nan() { below } else { exp(below) }
+        })
+    });
+}

@@ -1,0 +1,28 @@
+//! A warp takes four whole groups at a time, or more small ones. A lane reads one vector of codes and writes its four quads.
+
+use super::block::values::{Field, are_aligned, origin};
+use super::block::vector::Packed;
+use super::pointwise::for_each_spot;
+use crate::kernel::unpack_values::Args;
+
+/// Writes an array from its codes.
+///
+/// # Safety
+///
+/// The launch has the [`shape`](crate::kernel::unpack_values::shape) of what is saved, which a forward pass wrote. The pointers lead
+/// to as many elements as their documentation says, aligned to them, and the output overlaps nothing.
+#[inline(always)]
+pub unsafe fn unpack_values<E: Packed>(args: &Args) {
+    let saved = &args.saved;
+    // SAFETY: the caller's promise.
+    let randomness = unsafe { origin(saved) };
+    let aligned = are_aligned::<E, 1>([args.y.cast_const()], saved.shares.columns);
+    for_each_spot(saved, randomness, aligned, |spot, drawn| {
+        // SAFETY: the group's elements, which only this lane accesses, and its place in what is saved.
+        unsafe {
+            let (_, mut values) = saved.unpack(Field::First, &spot, drawn[0]);
+            spot.drop_out(saved, randomness, &mut values);
+            spot.store::<E>(args.y, &values);
+        }
+    });
+}
