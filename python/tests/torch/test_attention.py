@@ -150,6 +150,21 @@ class Gradients(unittest.TestCase):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
         found.sum().backward()
 
+    def test_samples(self):
+        """Attention's products from a share of Q, K and V: what is left of the noise after many draws."""
+        for name, make in MODELS.items():
+            for mode in ("exact", "packed"):
+                with probabilities_always(), self.subTest(name, mode=mode):
+                    model = make()
+                    expected = gradients(model, "right")
+                    converted(model, mode, tensor_mul=0.6)
+                    draws = [gradients(model, "right") for _ in range(200)]
+                    torch.testing.assert_close(draws[0][0], expected[0], rtol=1e-4, atol=1e-4)
+                    for exact, *found in list(zip(expected, *draws))[1:]:
+                        errors = torch.stack(found) - exact
+                        noise = errors.flatten(1).norm(dim=1).square().mean()
+                        self.assertLess(errors.mean(0).norm().square(), 3 * noise / len(draws) + 1e-6)
+
     def test_unbiased(self):
         """Of the bias of T5's scores as well, and of what all layers before give."""
         draws = 400

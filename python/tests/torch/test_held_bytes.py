@@ -37,6 +37,7 @@ def forward(model):
 
 
 EXACT = {"bits": "native", "activations": "exact"}
+SAMPLED = {**EXACT, "tensor_mul": 0.3}
 EIGHT = {"bits": 4, "activations": "packed"}
 FOUR = {"bits": 4, "activations": "packed", "activation_bits": 4}
 
@@ -66,10 +67,10 @@ class RealWidths(unittest.TestCase):
                 self.assertTrue(0.75 * most < share <= most, share)
 
     def test_bert(self):
-        self.shares(bert, [(EXACT, 0.55), (EIGHT, 0.14), (FOUR, 0.10)])
+        self.shares(bert, [(EXACT, 0.55), (SAMPLED, 0.47), (EIGHT, 0.14), (FOUR, 0.10)])
 
     def test_t5(self):
-        self.shares(t5, [(EXACT, 0.41), (EIGHT, 0.09), (FOUR, 0.07)])
+        self.shares(t5, [(EXACT, 0.41), (SAMPLED, 0.34), (EIGHT, 0.09), (FOUR, 0.07)])
 
     def test_llama(self):
         self.shares(llama, [(EIGHT, 0.16), (FOUR, 0.11)])
