@@ -458,14 +458,14 @@ class _Operator(_Object):
 
 
 class OperatorPlan(_Object):
-    """What stands between a model's products, for arrays of one shape (rows, columns): an activation function, which may
-    be `gated`, softmax, a norm or the identity, then dropout.
+    """What stands between a model's products, for arrays of one shape (rows, columns): an activation function, which
+    may be `gated`, softmax, a norm or the identity, then dropout.
 
-    `packing` is "native", or packs what is saved in 8, 4 or 2 bits an element; wtacrs.h has a table of what is saved. The
-    caller keeps x, the gate and y until the backward pass where `keeps_input`, `keeps_gate` and `keeps_output` are true.
-    Arrays are dense, of `dtype`; weight, bias and their gradients are float32. Saved memory, which may have 0 bytes, and
-    scratch memory are aligned to 64 bytes, on CUDA to 256. A forward pass that begins at an offset leaves offset +
-    `draws` to the next.
+    `packing` is "native", or packs what is saved in 8, 4 or 2 bits an element; wtacrs.h has a table of what is saved.
+    The caller keeps x, the gate and y until the backward pass where `keeps_input`, `keeps_gate` and `keeps_output` are
+    true. Arrays are dense, of `dtype`; weight, bias and their gradients are float32. Saved memory, which may have 0
+    bytes, and scratch memory are aligned to 64 bytes, on CUDA to 256. A forward pass that begins at an offset leaves
+    offset + `draws` to the next.
     """
 
     kind = "operator_plan"
@@ -509,9 +509,7 @@ class OperatorPlan(_Object):
         operands.x, operands.gate, operands.y, operands.weight = x, gate, y, weight
         operands.dy, operands.dx, operands.dgate = dy, dx, dgate
         operands.dweight, operands.dbias = dweight, dbias
-        _c.operator_plan_backward(
-            self, operands, saved, self.saved_bytes, scratch, self.backward_scratch_bytes, stream
-        )
+        _c.operator_plan_backward(self, operands, saved, self.saved_bytes, scratch, self.backward_scratch_bytes, stream)
 
     def restore(self, saved, y, stream=None):
         """Writes y again from what a forward pass saved."""

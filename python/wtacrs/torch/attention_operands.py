@@ -24,8 +24,8 @@ def operands_of(operators, query, key, value):
 
 
 class Whole:
-    """Query heads that share a key head are rows of one matrix, so that nothing is repeated and the gradients of K and V
-    add up."""
+    """Query heads that share a key head are rows of one matrix, so that nothing is repeated and the gradients of K and
+    V add up."""
 
     def __init__(self, operators, query, key, value):
         self.operators = operators

@@ -19,8 +19,8 @@ from .packed_tensors import packed_saved_tensors
 from .plans import bytes_a_token, packs_all, plan_for, why_layer_exact
 from .shared_input import SharedInput, SharedInputs
 
-# How operators save, and in how many bits.
-ACTIVATIONS = {None: (8, 4), "exact": (8, 4), "packed": (8, 4)}
+ACTIVATIONS = dict.fromkeys((None, "exact", "packed"))
+ACTIVATION_BITS = dict.fromkeys((8, 4))
 
 
 def convert(
@@ -66,8 +66,7 @@ def convert(
     look_up(SOURCES, source, "source")
     look_up(PACKINGS, bits, "number of bits")
     look_up(ACTIVATIONS, activations, "way to save activations")
-    if activation_bits not in ACTIVATIONS[activations]:
-        raise Error(f"activation_bits={activation_bits!r}; there are 8 and 4")
+    look_up(ACTIVATION_BITS, activation_bits, "number of activation bits")
     if tensor_mul is not None and (activations is None or not 0 < tensor_mul < 1):
         raise Error(f"tensor_mul={tensor_mul}; it is a share below 1, and belongs to activations")
     if (samples is None) != (tokens_per_sample is None):
