@@ -30,6 +30,7 @@ SOURCES = {"input": 0, "norms": 1, "cached": 2, "predicted": 3}
 BUDGETS = {"rows": 0, "fraction": 1, "exact": 2}
 PRECISIONS = {"f32": 0, "tf32": 1}
 AXES = {"rows": 0, "columns": 1}
+SIDES = {"left": 0, "right": 1}
 # By bits an element, where rows are packed.
 PACKINGS = {"native": 0, 8: 1, 4: 2, 2: 3}
 OPERATIONS = {
@@ -65,6 +66,21 @@ FUNCTIONS = {
     "plan_select": [address, address, address, c_uint64, c_uint64, c_uint32, address, address, c_size_t, address],
     "plan_forward_dl": [address, address, c_uint64, c_uint64, address, address, c_size_t, address, c_size_t, address],
     "plan_backward_dl": [address, address, c_size_t, address, address, address, address, c_size_t, address],
+    "tensor_mul_create": [address],
+    "tensor_mul_destroy": [address],
+    "tensor_mul_set_shape": [address, c_size_t, c_size_t, c_size_t, c_size_t, c_size_t],
+    "tensor_mul_set_budget": [address, number, number, c_double],
+    "tensor_mul_set_packing": [address, number],
+    "tensor_mul_set_precision": [address, number],
+    "tensor_mul_plan_create": [address, address, address],
+    "tensor_mul_plan_destroy": [address],
+    "tensor_mul_plan_get_info": [address, address],
+    "tensor_mul_plan_forward_dl": [
+        address, address, address, c_uint64, c_uint64, address, address, c_size_t, address, c_size_t, address,
+    ],
+    "tensor_mul_plan_backward": [
+        address, address, c_size_t, address, address, address, address, address, c_size_t, address,
+    ],
     "operator_create": [address],
     "operator_destroy": [address],
     "operator_set_operation": [address, number, c_int32],
@@ -151,6 +167,22 @@ class _Selection(_Struct):
         ("capacity", c_size_t),
         ("kept", address),
         ("winners", address),
+    ]
+
+
+class _TensorMulPlanInfo(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("draws", c_uint64),
+        ("alignment", c_size_t),
+        ("saved_bytes", c_size_t),
+        ("exact_bytes", c_size_t),
+        ("forward_scratch_bytes", c_size_t),
+        ("backward_scratch_bytes", c_size_t),
+        ("left_status_offset", c_size_t),
+        ("right_status_offset", c_size_t),
+        ("left_status_words", c_size_t),
+        ("right_status_words", c_size_t),
     ]
 
 
@@ -426,14 +458,14 @@ class _Operator(_Object):
 
 
 class OperatorPlan(_Object):
-    """What stands between a model's products, for arrays of one shape (rows, columns): an activation function, which may
-    be `gated`, softmax, a norm or the identity, then dropout.
+    """What stands between a model's products, for arrays of one shape (rows, columns): an activation function, which
+    may be `gated`, softmax, a norm or the identity, then dropout.
 
-    `packing` is "native", or packs what is saved in 8, 4 or 2 bits an element; wtacrs.h has a table of what is saved. The
-    caller keeps x, the gate and y until the backward pass where `keeps_input`, `keeps_gate` and `keeps_output` are true.
-    Arrays are dense, of `dtype`; weight, bias and their gradients are float32. Saved memory, which may have 0 bytes, and
-    scratch memory are aligned to 64 bytes, on CUDA to 256. A forward pass that begins at an offset leaves offset +
-    `draws` to the next.
+    `packing` is "native", or packs what is saved in 8, 4 or 2 bits an element; wtacrs.h has a table of what is saved.
+    The caller keeps x, the gate and y until the backward pass where `keeps_input`, `keeps_gate` and `keeps_output` are
+    true. Arrays are dense, of `dtype`; weight, bias and their gradients are float32. Saved memory, which may have 0
+    bytes, and scratch memory are aligned to 64 bytes, on CUDA to 256. A forward pass that begins at an offset leaves
+    offset + `draws` to the next.
     """
 
     kind = "operator_plan"
@@ -477,13 +509,58 @@ class OperatorPlan(_Object):
         operands.x, operands.gate, operands.y, operands.weight = x, gate, y, weight
         operands.dy, operands.dx, operands.dgate = dy, dx, dgate
         operands.dweight, operands.dbias = dweight, dbias
-        _c.operator_plan_backward(
-            self, operands, saved, self.saved_bytes, scratch, self.backward_scratch_bytes, stream
-        )
+        _c.operator_plan_backward(self, operands, saved, self.saved_bytes, scratch, self.backward_scratch_bytes, stream)
 
     def restore(self, saved, y, stream=None):
         """Writes y again from what a forward pass saved."""
         _c.operator_plan_restore(self, saved, self.saved_bytes, y, stream)
+
+
+class _TensorMul(_Object):
+    """A batched product's description, from which a plan is made."""
+
+    kind = "tensor_mul"
+
+    def __init__(self):
+        super().__init__("create")
+
+
+class TensorMulPlan(_Object):
+    """C = A B for every (batch, head), in float32: A is rows x inner, B inner x columns, and `shape` is (batch, heads,
+    rows, inner, columns).
+
+    The gradient of A sums over B's columns, that of B over A's rows. `left` and `right` are their budgets: a share, an
+    int as a number of pairs, or None for an exact gradient from an operand that is saved whole.
+    """
+
+    kind = "tensor_mul_plan"
+
+    def __init__(self, context, shape, *, left, right, bits="native", precision="f32"):
+        product = _TensorMul()
+        _c.tensor_mul_set_shape(product, *shape)
+        for side, budget in (("left", left), ("right", right)):
+            unit = "exact" if budget is None else "rows" if isinstance(budget, numbers.Integral) else "fraction"
+            _c.tensor_mul_set_budget(product, SIDES[side], BUDGETS[unit], budget or 0)
+        _c.tensor_mul_set_packing(product, look_up(PACKINGS, bits, "number of bits"))
+        _c.tensor_mul_set_precision(product, look_up(PRECISIONS, precision, "precision"))
+        super().__init__("create", context, product)
+        info = _TensorMulPlanInfo()
+        _c.tensor_mul_plan_get_info(self, info)
+        self.saved_bytes, self.exact_bytes, self.draws = info.saved_bytes, info.exact_bytes, info.draws
+        self.forward_scratch_bytes = info.forward_scratch_bytes
+        self.backward_scratch_bytes = info.backward_scratch_bytes
+
+    def forward(self, a: Tensor, b: Tensor, seed, offset, saved, scratch, stream=None):
+        """Writes to `saved` what both gradients need of A and B, tensors of four axes."""
+        _c.tensor_mul_plan_forward_dl(
+            self, a, b, seed, offset, None, saved, self.saved_bytes, scratch, self.forward_scratch_bytes, stream
+        )
+
+    def backward(self, saved, g, da, db, scratch, stream=None):
+        """Writes dA and dB, from G without gaps."""
+        _c.tensor_mul_plan_backward(
+            self, saved, self.saved_bytes, g, da, db, None, scratch, self.backward_scratch_bytes, stream
+        )
 
 
 class _Guess(_Object):

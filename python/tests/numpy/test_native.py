@@ -92,6 +92,7 @@ class Interface(unittest.TestCase):
             "budget": _native.BUDGETS,
             "precision": _native.PRECISIONS,
             "axis": _native.AXES,
+            "side": _native.SIDES,
             "packing": _native.PACKINGS,
             "operation": _native.OPERATIONS,
         }.items():

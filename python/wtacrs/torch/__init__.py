@@ -1,6 +1,7 @@
-"""Linear layers for PyTorch that save only a sample of their input's rows, in few bits, for the backward pass.
+"""Models in PyTorch that save little for the backward pass: of the inputs of linear layers a sample of rows, in few
+bits, and on request few bits of what stands between them.
 
-    sampling = wtacrs.torch.convert(model, budget=0.3, bits=4, skip=["classifier"])
+    sampling = wtacrs.torch.convert(model, budget=0.3, bits=4, activations="packed", skip=["classifier"])
 
 Then train as before: docs/pytorch.md says what is converted and what is not. In the order in which one would read it:
 
@@ -12,7 +13,19 @@ Then train as before: docs/pytorch.md says what is converted and what is not. In
     guesses         what stands for the norms of dZ in a forward pass
     batch_layout    which samples a batch holds, for cached norms
     rank_exchange   what several processes exchange after a step
-    saved_bytes     `SavedBytes`: what torch holds for the backward pass
+
+Between the linear layers:
+
+    recognition     what a module computes, by its class or by the code of its forward pass
+    modules         the modules that save few bits
+    operators       their passes in the library and in torch's graph, and where they draw
+    attention       the function that transformers' models call for attention
+    probabilities   attention that saves its probabilities
+    attention_operands  what its products save of Q, K and V
+    scaled_dot_product  torch's own attention, with what it saves packed
+    packed_tensors  tensors that torch's graph saves, packed
+
+    saved_bytes     `SavedBytes`: what torch holds for the backward pass, by operator
 """
 
 from .._native import Error

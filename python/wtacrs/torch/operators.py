@@ -17,7 +17,6 @@ from .devices import address
 
 MASK = 2**64 - 1
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-PACKINGS = {"exact": None, "packed": (8, 4)}
 
 
 class Operators:
@@ -31,7 +30,7 @@ class Operators:
     def __init__(self, randomness, mode, bits, tensor_mul=None):
         self.randomness, self.mode = randomness, mode
         self.packing = bits if mode == "packed" else "native"
-        # What products read in the backward pass, such as Q, K and V, is squared in no gradient, but enters many.
+        # An error in Q, K or V enters the gradients of every row that attends to it.
         self.operand_packing = 8 if mode == "packed" else "native"
         self.tensor_mul = tensor_mul
 

@@ -12,8 +12,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from . import devices
 from .operators import plan_for, serves
 
-# Scales are shared by 128 elements of a row.
-LEAST_COLUMNS = 128
+# Scales are shared by 128 elements, wherever a row of the tensor ends.
+COLUMNS = (1024, 512, 256, 128)
 # Below, a tensor takes less than what comes with a packed one.
 LEAST_ELEMENTS = 4096
 
@@ -27,11 +27,10 @@ class Layout:
         sizes = [1 if axis in self.repeated else size for axis, size in enumerate(tensor.shape)]
         self.order = sorted(range(tensor.ndim), key=lambda axis: (-tensor.stride(axis), axis))
         self.sizes = [sizes[axis] for axis in self.order]
-        columns, axes = 1, list(self.sizes)
-        while axes and columns < LEAST_COLUMNS:
-            columns *= axes.pop()
-        rows = math.prod(axes)
-        self.plan = plan_for(devices.device_of(self.device), (rows, columns), self.dtype, "identity", packing=packing)
+        count = math.prod(sizes)
+        columns = next((columns for columns in COLUMNS if count % columns == 0), self.sizes[-1])
+        shape = (count // columns, columns)
+        self.plan = plan_for(devices.device_of(self.device), shape, self.dtype, "identity", packing=packing)
 
     def pack(self, tensor, operators):
         for axis in self.repeated:

@@ -44,8 +44,8 @@ class Norm:
 
 @dataclasses.dataclass(frozen=True)
 class GatedUnit:
-    """`run(module, x, unit)` is the module's forward pass, with `unit(a, b)` in place of act(a)·b; `activation` reads act
-    from the module."""
+    """`run(module, x, unit)` is the module's forward pass, with `unit(a, b)` in place of act(a)·b; `activation` reads
+    act from the module."""
 
     operation: str
     activation: Callable

@@ -19,8 +19,8 @@ from .packed_tensors import packed_saved_tensors
 from .plans import bytes_a_token, packs_all, plan_for, why_layer_exact
 from .shared_input import SharedInput, SharedInputs
 
-# How operators save, and in how many bits.
-ACTIVATIONS = {None: (8, 4), "exact": (8, 4), "packed": (8, 4)}
+ACTIVATIONS = dict.fromkeys((None, "exact", "packed"))
+ACTIVATION_BITS = dict.fromkeys((8, 4))
 
 
 def convert(
@@ -36,6 +36,7 @@ def convert(
     tokens_per_sample=None,
     activations=None,
     activation_bits=8,
+    tensor_mul=None,
 ):
     """Makes the nn.Linear layers of `model` save only a share `budget` of the rows of their input, packed in `bits`
     bits an element, in place. Returns a `Sampling`. Parameters, their names and the model's state_dict stay as they
@@ -56,7 +57,8 @@ def convert(
 
     `activations` is for what stands between the linear layers: activations, gated units, dropouts, norms, and the
     attention of transformers' models. "exact" saves no more than their gradients need, "packed" saves that in
-    `activation_bits` bits, 8 or 4, and Q, K and V in 8. None leaves them as they are.
+    `activation_bits` bits, 8 or 4, and Q, K and V in 8. None leaves them as they are. With `tensor_mul`, attention that
+    saves its probabilities saves this share of the rows of Q and K and of the channels of V alone.
     """
     if not 0 < budget <= 1:
         raise Error(f"a budget of {budget}; it is a share of the rows, above 0 and at most 1")
@@ -64,8 +66,9 @@ def convert(
     look_up(SOURCES, source, "source")
     look_up(PACKINGS, bits, "number of bits")
     look_up(ACTIVATIONS, activations, "way to save activations")
-    if activation_bits not in ACTIVATIONS[activations]:
-        raise Error(f"activation_bits={activation_bits!r}; there are 8 and 4")
+    look_up(ACTIVATION_BITS, activation_bits, "number of activation bits")
+    if tensor_mul is not None and (activations is None or not 0 < tensor_mul < 1):
+        raise Error(f"tensor_mul={tensor_mul}; it is a share below 1, and belongs to activations")
     if (samples is None) != (tokens_per_sample is None):
         raise Error("samples and tokens_per_sample are needed both, or neither")
     room = None if samples is None else (samples, tokens_per_sample)
@@ -83,7 +86,7 @@ def convert(
         module.__class__ = SampledLinear
         module.sampling, module.sampled_as = sampling, name
     if activations is not None:
-        sampling.convert_operators(model, skipped, activations, activation_bits)
+        sampling.convert_operators(model, skipped, activations, activation_bits, tensor_mul)
     return sampling
 
 
@@ -160,8 +163,8 @@ class Sampling:
             by_reason[reason].append(name)
         return lines + [f"left as they are, since {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
 
-    def convert_operators(self, model, skipped, mode, bits):
-        self.operators, self._model = Operators(self.randomness, mode, bits), weakref.ref(model)
+    def convert_operators(self, model, skipped, mode, bits, tensor_mul):
+        self.operators, self._model = Operators(self.randomness, mode, bits, tensor_mul), weakref.ref(model)
         found, self._left_modules = modules.find(model, skipped, mode)
         self.modules = found
         for module, kind in found.values():

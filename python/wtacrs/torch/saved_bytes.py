@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from . import recognition
+from .modules import Converted
 
 LINEAR, ATTENTION, WEIGHTS, OTHER = "linear layers", "attention", "copies of weights", "other"
 CATEGORIES = (LINEAR, ATTENTION, "activations", "gated units", "norms", "dropout", WEIGHTS, OTHER)
@@ -92,8 +93,8 @@ class SavedBytes:
 def category_of(module):
     if isinstance(module, nn.Linear):
         return LINEAR
-    kind = getattr(module, "kind", None) or recognition.kind_of(module)
-    if hasattr(kind, "category"):
+    kind = module.kind if isinstance(module, Converted) else recognition.kind_of(module)
+    if kind is not None:
         return kind.category
     if "Attention" in type(module).__name__:
         return ATTENTION
@@ -116,7 +117,9 @@ def table(measurements):
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        first, *cells = (text.rjust(width) if at else text.ljust(width) for at, (text, width) in enumerate(zip(row, widths)))
+        first, *cells = (
+            text.rjust(width) if at else text.ljust(width) for at, (text, width) in enumerate(zip(row, widths))
+        )
         lines.append("  ".join([first, *cells]).rstrip())
     return "\n".join(lines)
 
@@ -134,7 +137,7 @@ def draw(measurements, path):
 
     figure, axis = pyplot.subplots(figsize=(9, 0.5 * len(measurements) + 1.4), layout="constrained")
     colours = pyplot.get_cmap("tab10").colors
-    for place, (name, measured) in enumerate(measurements.items()):
+    for place, measured in enumerate(measurements.values()):
         left = 0
         for category, colour in zip(CATEGORIES, colours):
             megabytes = measured.by_operator[category] / 1e6
