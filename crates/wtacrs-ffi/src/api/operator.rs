@@ -29,7 +29,7 @@ use wtacrs_core::product::Packing;
 /// gated relu, gelu, gelu_tanh, silu native    nothing                                        x, gate
 /// gated relu, gelu, gelu_tanh, silu packed    act(x), and gate act'(x)                       nothing
 /// softmax                           native    nothing                                        y
-/// softmax                           packed    the probabilities before dropout               nothing
+/// softmax                           packed    the roots of the probabilities                 nothing
 /// layer_norm                        native    mean and 1/sigma of each row, in f32           x
 /// rms_norm                          native    1/sigma of each row, in f32                    x
 /// layer_norm, rms_norm              packed    the normalised rows, and 1/sigma in f32        nothing
