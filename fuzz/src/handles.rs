@@ -12,6 +12,8 @@ pub enum Kind {
     Predictor,
     TensorMul,
     TensorMulPlan,
+    Operator,
+    OperatorPlan,
 }
 
 /// Which handle an argument is.
@@ -24,8 +26,8 @@ impl Pick {
 }
 
 /// What a handle stands for. Shapes of layers: tokens, in_features, out_features; of batched products: batch, heads,
-/// rows, inner, columns; of caches: samples, tokens of each; of predictors: in_features. Dtypes: H, dZ, dW; operands,
-/// gradient.
+/// rows, inner, columns; of caches: samples, tokens of each; of predictors: in_features; of operators: rows, columns.
+/// Dtypes: H, dZ, dW; operands, gradient.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Model {
     pub shape: [usize; 5],
@@ -37,6 +39,13 @@ pub struct Model {
     pub is_packed: bool,
     /// Whether a plan packs all rows: then it needs no guess, and chooses nothing.
     pub keeps_all: bool,
+    /// What an operator computes.
+    pub operation: i32,
+    pub is_gated: bool,
+    /// Whether its backward pass must be given x, the gate and y.
+    pub keeps: [bool; 3],
+    /// Whether its plan writes y again.
+    pub restores: bool,
     pub saved: usize,
     pub backward_scratch: usize,
     pub estimate_scratch: usize,

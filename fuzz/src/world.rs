@@ -56,7 +56,7 @@ impl Amount {
 static FURTHER: u64 = 3;
 
 /// It, or nothing, or something that is not aligned.
-fn further(pick: u8) -> *const u64 {
+pub fn further(pick: u8) -> *const u64 {
     match pick % 3 {
         0 => std::ptr::null(),
         1 => &raw const FURTHER,
@@ -64,7 +64,7 @@ fn further(pick: u8) -> *const u64 {
     }
 }
 
-fn dtype(byte: u8) -> wtacrs_dtype {
+pub fn dtype(byte: u8) -> wtacrs_dtype {
     i32::from(byte % 6) - 1
 }
 
@@ -303,6 +303,10 @@ impl World {
             (Kind::TensorMul, "wtacrs_tensor_mul_destroy"),
             (Kind::TensorMulPlan, "wtacrs_tensor_mul_plan_destroy"),
         ][usize::from(kind % 7)];
+        self.destroy_one(kind, function, pick);
+    }
+
+    pub fn destroy_one(&mut self, kind: Kind, function: &str, pick: Pick) {
         let chosen = self.handles.choose(pick, kind);
         let status = self.memory.call(function, &[], &[], || end(kind, chosen));
         let right = chosen.is_null() || chosen.known.is_some();
@@ -446,6 +450,8 @@ fn end(kind: Kind, handle: Chosen) -> wtacrs_status {
             Kind::Predictor => wtacrs_norm_predictor_destroy(handle.pointer()),
             Kind::TensorMul => wtacrs_tensor_mul_destroy(handle.pointer()),
             Kind::TensorMulPlan => wtacrs_tensor_mul_plan_destroy(handle.pointer()),
+            Kind::Operator => wtacrs_operator_destroy(handle.pointer()),
+            Kind::OperatorPlan => wtacrs_operator_plan_destroy(handle.pointer()),
         }
     }
 }

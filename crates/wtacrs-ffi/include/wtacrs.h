@@ -5,7 +5,8 @@
  *
  * A training step in five calls: fill a wtacrs_layer, freeze it into a wtacrs_plan for a context, call
  * wtacrs_plan_forward and wtacrs_plan_backward each step with memory of the sizes that wtacrs_plan_get_info returns, and
- * let a wtacrs_norm_predictor learn (wtacrs_norm_predictor_update). docs/c-abi.md has the guide, examples/ programs.
+ * let a wtacrs_norm_predictor learn (wtacrs_norm_predictor_update). What stands between the products is a wtacrs_operator.
+ * docs/c-abi.md has the guide, examples/ programs.
  *
  * Conventions of every function:
  *
@@ -13,7 +14,7 @@
  *   abbreviates WTACRS_STATUS_X to _X.
  * - Arguments are marked [in], [out], [in, out] or [scratch] (any contents before and after), and optional where NULL is
  *   allowed. Outputs need no initial values, and are written only if the call succeeds. No output may share memory with
- *   another argument of the call; the bytes from the first to the last element count.
+ *   another argument of the call; the bytes from the first to the last element count. Operators may work in place.
  * - Handles are opaque. Each wtacrs_X_create is matched by a wtacrs_X_destroy; destroying NULL does nothing. A handle that
  *   was destroyed or is of another kind gives WTACRS_STATUS_INVALID_HANDLE and is never followed.
  * - An object is made for a context, on whose device it works. A plan is for one shape: another number of tokens is
@@ -264,7 +265,7 @@ typedef struct wtacrs_norm_predictor wtacrs_norm_predictor;
 // gated relu, gelu, gelu_tanh, silu native    nothing                                        x, gate
 // gated relu, gelu, gelu_tanh, silu packed    act(x), and gate act'(x)                       nothing
 // softmax                           native    nothing                                        y
-// softmax                           packed    the probabilities before dropout               nothing
+// softmax                           packed    the roots of the probabilities                 nothing
 // layer_norm                        native    mean and 1/sigma of each row, in f32           x
 // rms_norm                          native    1/sigma of each row, in f32                    x
 // layer_norm, rms_norm              packed    the normalised rows, and 1/sigma in f32        nothing
@@ -274,7 +275,7 @@ typedef struct wtacrs_norm_predictor wtacrs_norm_predictor;
 //
 // Gradients from packed arrays are unbiased estimates, and 8 bits add as much noise as bf16's rounding does. All others are
 // exact up to rounding. Elements that are not finite are no error: they make what they make in f32, and a packed group of
-// 128 elements with one of them is read back as NaN.
+// 128 elements with one of them is read back as NaN; slopes stay finite.
 typedef struct wtacrs_operator wtacrs_operator;
 
 // An operator's settled plan. It never changes: any number of threads may use one at the same time, each with saved and

@@ -29,7 +29,7 @@ use wtacrs_core::product::Packing;
 /// gated relu, gelu, gelu_tanh, silu native    nothing                                        x, gate
 /// gated relu, gelu, gelu_tanh, silu packed    act(x), and gate act'(x)                       nothing
 /// softmax                           native    nothing                                        y
-/// softmax                           packed    the probabilities before dropout               nothing
+/// softmax                           packed    the roots of the probabilities                 nothing
 /// layer_norm                        native    mean and 1/sigma of each row, in f32           x
 /// rms_norm                          native    1/sigma of each row, in f32                    x
 /// layer_norm, rms_norm              packed    the normalised rows, and 1/sigma in f32        nothing
@@ -39,7 +39,7 @@ use wtacrs_core::product::Packing;
 ///
 /// Gradients from packed arrays are unbiased estimates, and 8 bits add as much noise as bf16's rounding does. All others are
 /// exact up to rounding. Elements that are not finite are no error: they make what they make in f32, and a packed group of
-/// 128 elements with one of them is read back as NaN.
+/// 128 elements with one of them is read back as NaN; slopes stay finite.
 pub struct wtacrs_operator {
     _opaque: (),
 }

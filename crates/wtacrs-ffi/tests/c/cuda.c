@@ -708,6 +708,59 @@ static void products(void) {
   }
 }
 
+/* Operators save and compute the CPU's bits, in memory of exactly the sizes that were asked for. */
+static void operators(void) {
+  enum { LINES = 37, COLUMNS = 203, ELEMENTS = LINES * COLUMNS };
+  float *x = aligned(ELEMENTS * sizeof(float)), *gate = aligned(ELEMENTS * sizeof(float));
+  float *dy = aligned(ELEMENTS * sizeof(float)), *y[2], *dx[2], *dgate[2], *dweight[2], *weight = aligned(COLUMNS * sizeof(float));
+  for (int i = 0; i < ELEMENTS; i++) {
+    x[i] = (float)((i * 37 + i / 11) % 97) / 16 - 3, gate[i] = (float)((i * 29) % 53) / 16 - 1;
+    dy[i] = (float)((i * 23 + i / 20) % 71) / 16 - 2;
+  }
+  for (int j = 0; j < COLUMNS; j++) weight[j] = (float)(j % 7) / 4;
+  for (int on = 0; on < 2; on++) {
+    y[on] = aligned(ELEMENTS * sizeof(float)), dx[on] = aligned(ELEMENTS * sizeof(float));
+    dgate[on] = aligned(ELEMENTS * sizeof(float)), dweight[on] = aligned(COLUMNS * sizeof(float));
+  }
+  for (int operation = 0; operation < 8; operation++)
+    for (int packing = 1; packing < 4; packing++) {
+      const int gated = operation >= 2 && operation <= 4 && packing < 3, norm = operation >= 6;
+      for (int on = 0; on < 2; on++) {
+        wtacrs_operator *op;
+        wtacrs_operator_plan *plan;
+        CHECK(wtacrs_operator_create(&op));
+        CHECK(wtacrs_operator_set_operation(op, (wtacrs_operation)operation, gated));
+        CHECK(wtacrs_operator_set_shape(op, LINES, COLUMNS));
+        CHECK(wtacrs_operator_set_packing(op, (wtacrs_packing)packing));
+        CHECK(wtacrs_operator_set_dropout(op, 0.2));
+        CHECK(wtacrs_operator_plan_create(on ? cpu : gpu, op, &plan));
+        CHECK(wtacrs_operator_destroy(op));
+        wtacrs_operator_plan_info info = {.size = sizeof info};
+        CHECK(wtacrs_operator_plan_get_info(plan, &info));
+        REQUIRE(info.draws == LINES * 51);
+        void *saved = aligned(info.saved_bytes), *scratch = aligned(info.backward_scratch_bytes);
+        CHECK(wtacrs_operator_plan_forward(plan,
+                                           SIZED(wtacrs_operator_forward, .x = x, .gate = gated ? gate : NULL,
+                                                 .weight = norm ? weight : NULL, .y = y[on]),
+                                           5, 6, saved, info.saved_bytes, NULL));
+        CHECK(wtacrs_operator_plan_backward(plan,
+                                            SIZED(wtacrs_operator_backward, .weight = norm ? weight : NULL, .dy = dy,
+                                                  .dx = dx[on], .dgate = gated ? dgate[on] : NULL,
+                                                  .dweight = norm ? dweight[on] : NULL),
+                                            saved, info.saved_bytes, scratch, info.backward_scratch_bytes, NULL));
+        if (info.restores) CHECK(wtacrs_operator_plan_restore(plan, saved, info.saved_bytes, y[on], NULL));
+        CHECK(wtacrs_operator_plan_destroy(plan));
+        free(saved), free(scratch);
+      }
+      REQUIRE(memcmp(y[0], y[1], ELEMENTS * sizeof(float)) == 0);
+      REQUIRE(distance(dx[0], dx[1], ELEMENTS) < 1e-6);
+      REQUIRE(!gated || memcmp(dgate[0], dgate[1], ELEMENTS * sizeof(float)) == 0);
+      REQUIRE(!norm || distance(dweight[0], dweight[1], COLUMNS) < 1e-6);
+    }
+  for (int on = 0; on < 2; on++) free(y[on]), free(dx[on]), free(dgate[on]), free(dweight[on]);
+  free(x), free(gate), free(dy), free(weight);
+}
+
 int main(int argc, char **argv) {
   REQUIRE(argc == 2);
   h = read_raw(argv[1], "h.raw", ROWS * LEADING), dz = read_raw(argv[1], "dz.raw", ROWS * LEADING);
@@ -717,7 +770,7 @@ int main(int argc, char **argv) {
   CHECK(wtacrs_context_create(WTACRS_DEVICE_CUDA, -1, NULL, &gpu));
   sizes(), passes(), in_one_call(), steps(), joint_norms(), tensors(), offsets(), bias_gradient(), zero_sizes(),
       not_finite();
-  predictors(), cached_beside_predicted(), caches(), products();
+  predictors(), cached_beside_predicted(), caches(), products(), operators();
   CHECK(wtacrs_context_destroy(cpu));
   CHECK(wtacrs_context_destroy(gpu));
   void *all[] = {h, dz, norms, host_norms, dw, host_dw};
