@@ -1,8 +1,8 @@
 //! Where what an operator saves lies.
 
-use super::operation::Operation;
+use super::operation::{Operation, Operator};
 use crate::product::Packing;
-use wtacrs_exact::packing::{Bits, Groups};
+use wtacrs_exact::packing::Groups;
 
 /// Words of 32 bits that an operator saves, in sections: codes of one or two arrays, then the words of their grids, then numbers of each
 /// row. Each section has as many words for each row.
@@ -18,7 +18,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub(super) const fn new(operation: Operation, gated: bool, packing: Packing, [rows, columns]: [usize; 2]) -> Self {
+    const fn new(operation: Operation, gated: bool, packing: Packing, [rows, columns]: [usize; 2]) -> Self {
         let groups = Groups::new(columns);
         let statistics = match (operation, packing) {
             (Operation::LayerNorm, Packing::Native) => 2,
@@ -30,7 +30,7 @@ impl Layout {
             return Self { codes: [columns.div_ceil(32), 0], ..none };
         }
         let Some(bits) = packing.bits() else { return none };
-        let (codes, grids) = (words(groups, bits), groups.count());
+        let (codes, grids) = (groups.words(bits), groups.count());
         if gated {
             Self { codes: [codes; 2], grids: [grids; 2], ..none }
         } else if operation.is_activation() {
@@ -59,6 +59,16 @@ impl Layout {
     }
 }
 
-const fn words(groups: Groups, bits: Bits) -> usize {
-    groups.words(bits)
+impl Operator {
+    /// Where what is saved of an array of rows × columns lies.
+    #[inline]
+    pub const fn layout(&self, shape: [usize; 2]) -> Layout {
+        Layout::new(self.operation(), self.is_gated(), self.packing(), shape)
+    }
+
+    /// Words of what is saved of an array of rows × columns.
+    #[inline]
+    pub const fn saved_words(&self, shape: [usize; 2]) -> usize {
+        self.layout(shape).words()
+    }
 }

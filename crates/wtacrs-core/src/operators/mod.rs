@@ -30,6 +30,7 @@ mod passes;
 mod pointwise;
 mod softmax;
 mod stages;
+mod tasks;
 
 pub use layout::Layout;
 pub use operands::{Backward, Forward, InOut};

@@ -3,8 +3,8 @@
 //! variance step²/12 and no covariance. So the mean of x̂_j Σ g_k x̂_k has step²/12 · g_j too much, which is taken out.
 
 use super::operation::Operation;
-use super::passes::{BackwardTask, ForwardTask};
 use super::stages::{Place, add_variances, drop_out, load, sum};
+use super::tasks::{BackwardTask, ForwardTask};
 use crate::element::Element;
 use crate::lanes::vectorised;
 use wtacrs_exact::operators::values::ValueBits;

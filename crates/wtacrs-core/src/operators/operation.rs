@@ -1,6 +1,5 @@
 //! Which operator it is, and what of it is kept.
 
-use super::layout::Layout;
 use crate::product::Packing;
 use wtacrs_exact::operators::dropout::{self, Mask};
 
@@ -211,18 +210,6 @@ impl Operator {
     #[inline]
     pub const fn epsilon(&self) -> f32 {
         self.epsilon
-    }
-
-    /// Where what is saved of an array of rows × columns lies.
-    #[inline]
-    pub const fn layout(&self, shape: [usize; 2]) -> Layout {
-        Layout::new(self.operation, self.gated, self.packing, shape)
-    }
-
-    /// Words of what is saved of an array of rows × columns.
-    #[inline]
-    pub const fn saved_words(&self, shape: [usize; 2]) -> usize {
-        self.layout(shape).words()
     }
 
     /// Whether the backward pass must be given x, the gate or y again.

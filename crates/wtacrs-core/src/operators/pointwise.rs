@@ -1,8 +1,8 @@
 //! Operators that work on each element by itself: activation functions, gated units, dropout alone, and packing alone.
 
 use super::operation::{Operation, Operator};
-use super::passes::{BackwardTask, ForwardTask};
-use super::stages::{Place, Saved, drop_out, load, store};
+use super::stages::{Place, drop_out, load, store};
+use super::tasks::{BackwardTask, ForwardTask, Saved};
 use crate::element::Element;
 use crate::lanes::vectorised;
 use wtacrs_exact::operators::functions::{self, Point};

@@ -4,8 +4,8 @@
 //! variance of P̂_j times d_j, which is added back.
 
 use super::operation::Operator;
-use super::passes::{BackwardTask, ForwardTask};
-use super::stages::{Place, Saved, drop_out, load, store, sum};
+use super::stages::{Place, drop_out, load, store, sum};
+use super::tasks::{BackwardTask, ForwardTask, Saved};
 use crate::element::Element;
 use crate::lanes::vectorised;
 use wtacrs_exact::operators::functions::exp;

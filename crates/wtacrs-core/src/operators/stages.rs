@@ -1,7 +1,6 @@
 //! What passes are made of: rows in f32, dropout's masks, values in few bits. Each stage works on a part of one row, with the
 //! widest vectors.
 
-use super::layout::Layout;
 use super::operands::InOut;
 use crate::element::Element;
 use crate::groups::{Aligned, fold_codes, least, spread_codes};
@@ -15,44 +14,6 @@ use wtacrs_exact::random::Randomness;
 
 /// Blocks of random bits side by side.
 const BLOCKS: usize = 16;
-
-/// What a forward pass has saved, from some row on.
-#[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
-    layout: Layout,
-    codes: [&'a [u32]; 2],
-    grids: [&'a [u32]; 2],
-    statistics: &'a [u32],
-}
-
-impl<'a> Saved<'a> {
-    /// Of all that is saved, the rows from number `first` on.
-    pub(super) fn new(layout: Layout, saved: &'a [u32], first: usize) -> Self {
-        let [codes, second_codes, grids, second_grids, _] = layout.sections();
-        let (codes, rest) = saved.split_at(codes);
-        let (second_codes, rest) = rest.split_at(second_codes);
-        let (grids, rest) = rest.split_at(grids);
-        let (second_grids, statistics) = rest.split_at(second_grids);
-        Self {
-            layout,
-            codes: [&codes[first * layout.codes[0]..], &second_codes[first * layout.codes[1]..]],
-            grids: [&grids[first * layout.grids[0]..], &second_grids[first * layout.grids[1]..]],
-            statistics: &statistics[first * layout.statistics..],
-        }
-    }
-
-    /// Codes and grids of array `field` for row `row` of these.
-    pub(super) fn row(&self, field: usize, row: usize) -> (&'a [u32], &'a [u32]) {
-        let (codes, grids) = (self.layout.codes[field], self.layout.grids[field]);
-        (&self.codes[field][row * codes..][..codes], &self.grids[field][row * grids..][..grids])
-    }
-
-    /// The numbers of row `row` of these.
-    pub(super) fn statistics(&self, row: usize) -> &'a [u32] {
-        let count = self.layout.statistics;
-        &self.statistics[row * count..][..count]
-    }
-}
 
 /// Reads elements from number `first` on in f32.
 pub(super) fn load<T: Element>(from: &[T], first: usize, to: &mut [f32]) {
