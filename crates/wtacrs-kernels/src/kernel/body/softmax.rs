@@ -11,7 +11,8 @@ use super::block::vector::Packed;
 use crate::kernel::operator::SIGNS;
 use crate::kernel::softmax::{BackwardArgs, ForwardArgs};
 use wtacrs_exact::operators::functions::exp;
-use wtacrs_exact::operators::values;
+use wtacrs_exact::operators::values::{self, Dithers};
+use wtacrs_exact::random::Randomness;
 use wtacrs_simt::warp::{FULL, shuffle_xor};
 
 /// The forward pass.
@@ -82,34 +83,49 @@ pub unsafe fn softmax_backward<E: Packed>(args: &BackwardArgs) {
     let row = Row::of_lane(&saved.shares, aligned);
 
     let mut drawn = DrawnDithers::NONE;
-    // The variance, the probabilities and dY behind dropout, of a lane's elements.
-    let mut read = |spot: &Spot| {
-        let dithers = saved.next_dithers(&mut drawn, randomness, spot);
-        // SAFETY: elements of the row, which its lanes alone access, and the group's place in what was saved.
-        unsafe {
-            let mut dy = spot.load::<E>(args.dy);
-            spot.drop_out(saved, randomness, &mut dy);
-            if saved.bits > SIGNS {
-                let (grid, quads) = saved.unpack(Field::First, spot, dithers);
-                (values::variance(grid), quads, dy)
-            } else {
-                (0.0, spot.load::<E>(args.y), dy)
-            }
-        }
-    };
     let mut sums = [0.0_f32; 4];
     row.for_each(|spot| {
-        let (_, mut quads, dy) = read(&spot);
+        let dithers = saved.next_dithers(&mut drawn, randomness, &spot);
+        // SAFETY: elements of the row, which its lanes alone access, and the group's place in what was saved.
+        let Read { mut quads, dy, .. } = unsafe { read::<E>(args, randomness, &spot, dithers) };
         zip(&mut quads, &dy, |value, dy| value * dy);
         add_elements(&mut sums, &quads);
     });
     let mean = row_total(sums);
     row.for_each(|spot| {
-        let (variance, mut quads, dy) = read(&spot);
+        let dithers = saved.next_dithers(&mut drawn, randomness, &spot);
+        // SAFETY: as above.
+        let Read { mut quads, variance, dy } = unsafe { read::<E>(args, randomness, &spot, dithers) };
         zip(&mut quads, &dy, |value, dy| value * (dy - mean) + variance * dy);
         // SAFETY: elements of the row, which its lanes alone access: each has been read by the lane that writes it.
         unsafe { spot.store::<E>(args.dx, &quads) };
     });
+}
+
+/// What a lane reads of a group of a row.
+struct Read {
+    /// Probabilities.
+    quads: Quads,
+    /// Their variance, if they were packed.
+    variance: f32,
+    /// dY behind dropout.
+    dy: Quads,
+}
+
+/// A lane's part of a group. Elements of dY beyond the row are zeros.
+#[inline(always)]
+unsafe fn read<E: Packed>(args: &BackwardArgs, randomness: Randomness, spot: &Spot, dithers: Dithers) -> Read {
+    let saved = &args.saved;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut dy = spot.load::<E>(args.dy);
+        spot.drop_out(saved, randomness, &mut dy);
+        if saved.bits > SIGNS {
+            let (grid, quads) = saved.unpack(Field::First, spot, dithers);
+            return Read { quads, variance: values::variance(grid), dy };
+        }
+        Read { quads: spot.load::<E>(args.y), variance: 0.0, dy }
+    }
 }
 
 /// The larger one; NaN if one is.
