@@ -32,6 +32,16 @@ PRECISIONS = {"f32": 0, "tf32": 1}
 AXES = {"rows": 0, "columns": 1}
 # By bits an element, where rows are packed.
 PACKINGS = {"native": 0, 8: 1, 4: 2, 2: 3}
+OPERATIONS = {
+    "identity": 0,
+    "relu": 1,
+    "gelu": 2,
+    "gelu-tanh": 3,
+    "silu": 4,
+    "softmax": 5,
+    "layer-norm": 6,
+    "rms-norm": 7,
+}
 
 # Arguments of the functions that are refused with a status. `address` stands for handles, memory, tensors, structs,
 # streams and outputs, `number` for members of enumerations.
@@ -55,6 +65,20 @@ FUNCTIONS = {
     "plan_select": [address, address, address, c_uint64, c_uint64, c_uint32, address, address, c_size_t, address],
     "plan_forward_dl": [address, address, c_uint64, c_uint64, address, address, c_size_t, address, c_size_t, address],
     "plan_backward_dl": [address, address, c_size_t, address, address, address, address, c_size_t, address],
+    "operator_create": [address],
+    "operator_destroy": [address],
+    "operator_set_operation": [address, number, c_int32],
+    "operator_set_shape": [address, c_size_t, c_size_t],
+    "operator_set_dtype": [address, number],
+    "operator_set_packing": [address, number],
+    "operator_set_dropout": [address, c_double],
+    "operator_set_epsilon": [address, c_double],
+    "operator_plan_create": [address, address, address],
+    "operator_plan_destroy": [address],
+    "operator_plan_get_info": [address, address],
+    "operator_plan_forward": [address, address, c_uint64, c_uint64, address, c_size_t, address],
+    "operator_plan_backward": [address, address, address, c_size_t, address, c_size_t, address],
+    "operator_plan_restore": [address, address, c_size_t, address, address],
     "norm_predictor_create": [address, c_size_t, address, address],
     "norm_predictor_load": [address, address, c_size_t, address],
     "norm_predictor_save": [address, address, c_size_t, address],
@@ -130,6 +154,46 @@ class _Selection(_Struct):
     ]
 
 
+class _OperatorPlanInfo(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("draws", c_uint64),
+        ("alignment", c_size_t),
+        ("saved_bytes", c_size_t),
+        ("backward_scratch_bytes", c_size_t),
+        ("keeps_input", c_int32),
+        ("keeps_gate", c_int32),
+        ("keeps_output", c_int32),
+        ("restores", c_int32),
+    ]
+
+
+class _OperatorForward(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("x", address),
+        ("gate", address),
+        ("weight", address),
+        ("bias", address),
+        ("y", address),
+    ]
+
+
+class _OperatorBackward(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("x", address),
+        ("gate", address),
+        ("y", address),
+        ("weight", address),
+        ("dy", address),
+        ("dx", address),
+        ("dgate", address),
+        ("dweight", address),
+        ("dbias", address),
+    ]
+
+
 class _NormPredictorOptions(_Struct):
     _fields_ = [
         ("size", c_size_t),
@@ -143,10 +207,11 @@ class _NormPredictorOptions(_Struct):
 
 
 class _PassOptions(threading.local):
-    """Options that a pass fills in place, which is cheaper than new ones. Threads share plans, but not these."""
+    """Structs that a pass fills in place, which is cheaper than new ones. Threads share plans, but not these."""
 
     def __init__(self):
         self.forward, self.backward = _ForwardOptions(), _BackwardOptions()
+        self.operator_forward, self.operator_backward = _OperatorForward(), _OperatorBackward()
 
 
 class Error(Exception):
@@ -349,6 +414,76 @@ class LayerPlan(_Object):
         _c.plan_backward_dl(
             self, saved, self.saved_bytes, dz, dw, options, scratch, self.backward_scratch_bytes, stream
         )
+
+
+class _Operator(_Object):
+    """An operator's description, from which a plan is made."""
+
+    kind = "operator"
+
+    def __init__(self):
+        super().__init__("create")
+
+
+class OperatorPlan(_Object):
+    """What stands between a model's products, for arrays of one shape (rows, columns): an activation function, which may
+    be `gated`, softmax, a norm or the identity, then dropout.
+
+    `packing` is "native", or packs what is saved in 8, 4 or 2 bits an element; wtacrs.h has a table of what is saved. The
+    caller keeps x, the gate and y until the backward pass where `keeps_input`, `keeps_gate` and `keeps_output` are true.
+    Arrays are dense, of `dtype`; weight, bias and their gradients are float32. Saved memory, which may have 0 bytes, and
+    scratch memory are aligned to 64 bytes, on CUDA to 256. A forward pass that begins at an offset leaves offset +
+    `draws` to the next.
+    """
+
+    kind = "operator_plan"
+
+    def __init__(
+        self,
+        context,
+        shape,
+        *,
+        operation,
+        gated=False,
+        packing="native",
+        dropout=0.0,
+        epsilon=1e-5,
+        dtype="float32",
+    ):
+        operator = _Operator()
+        _c.operator_set_operation(operator, look_up(OPERATIONS, operation, "operation"), gated)
+        _c.operator_set_shape(operator, *shape)
+        _c.operator_set_dtype(operator, look_up(DTYPES, dtype, "matrix dtype"))
+        _c.operator_set_packing(operator, look_up(PACKINGS, packing, "number of bits"))
+        _c.operator_set_dropout(operator, dropout)
+        _c.operator_set_epsilon(operator, epsilon)
+        super().__init__("create", context, operator)
+        info = _OperatorPlanInfo()
+        _c.operator_plan_get_info(self, info)
+        self.saved_bytes, self.draws = info.saved_bytes, info.draws
+        self.backward_scratch_bytes = info.backward_scratch_bytes
+        self.keeps_input, self.keeps_gate = bool(info.keeps_input), bool(info.keeps_gate)
+        self.keeps_output, self.restores = bool(info.keeps_output), bool(info.restores)
+
+    def forward(self, x, gate, weight, bias, y, seed, offset, saved, stream=None):
+        """Writes y, which may be x or None, and `saved`."""
+        operands = _options.operator_forward
+        operands.x, operands.gate, operands.weight, operands.bias, operands.y = x, gate, weight, bias, y
+        _c.operator_plan_forward(self, operands, seed, offset, saved, self.saved_bytes, stream)
+
+    def backward(self, x, gate, y, weight, dy, dx, dgate, dweight, dbias, saved, scratch, stream=None):
+        """Writes dx, which may be dy, and the gradients of the gate, the weight and the bias."""
+        operands = _options.operator_backward
+        operands.x, operands.gate, operands.y, operands.weight = x, gate, y, weight
+        operands.dy, operands.dx, operands.dgate = dy, dx, dgate
+        operands.dweight, operands.dbias = dweight, dbias
+        _c.operator_plan_backward(
+            self, operands, saved, self.saved_bytes, scratch, self.backward_scratch_bytes, stream
+        )
+
+    def restore(self, saved, y, stream=None):
+        """Writes y again from what a forward pass saved."""
+        _c.operator_plan_restore(self, saved, self.saved_bytes, y, stream)
 
 
 class _Guess(_Object):

@@ -16,6 +16,41 @@ pub(crate) fn on_widest_vectors<K: WithSimd>(kernel: K) -> K::Output {
     }
 }
 
+/// Functions whose loops the compiler turns into vectors, the widest that this CPU has. (A closure would not be inlined into
+/// the code for them.)
+macro_rules! vectorised {
+    ($($(#[$attribute:meta])* $visibility:vis fn $name:ident<'a>($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block)*) => {$(
+        $(#[$attribute])*
+        $visibility fn $name<'a>($($argument: $type),*) $(-> $output)? {
+            struct Job<'a> {
+                $($argument: $type,)*
+                lifetime: core::marker::PhantomData<&'a ()>,
+            }
+            impl<'a> pulp::WithSimd for Job<'a> {
+                type Output = $crate::lanes::output!($($output)?);
+
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _simd: S) -> Self::Output {
+                    let Self { $($argument,)* lifetime: _ } = self;
+                    $body
+                }
+            }
+            $crate::lanes::on_widest_vectors(Job { $($argument,)* lifetime: core::marker::PhantomData })
+        }
+    )*};
+}
+
+macro_rules! output {
+    () => {
+        ()
+    };
+    ($output:ty) => {
+        $output
+    };
+}
+
+pub(crate) use {output, vectorised};
+
 /// A number type that has vectors. It is in a private module, so users cannot call its operations.
 pub trait Lanes: Copy {
     /// A vector.

@@ -1,6 +1,7 @@
 //! Selections and codes must never change unnoticed. testdata/vectors/selections.json holds, for every design, weights and a
 //! (seed, offset) with the indices and scales that follow; packing.json holds rows with their codes, grids and what they are
-//! read back as. Clients in other languages run the same files.
+//! read back as; operators.json what operators save of an array, and y and dX in the bits of f32. Clients in other languages run
+//! the same files.
 //!
 //! A change of drawn values is a release category of its own. To make it, run
 //! `WTACRS_BLESS=1 cargo test -p wtacrs-core --test value_stability are_what_they_were`, and say so in the
@@ -10,6 +11,8 @@ mod support;
 
 use serde::{Deserialize, Serialize};
 use wtacrs_core::Randomness;
+use wtacrs_core::operators::{Backward, Forward, InOut, Operation, Operator};
+use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::PhiloxChance;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Keep, Selection, Weights};
@@ -216,4 +219,79 @@ fn codes_are_what_they_were() {
         serde_json::from_str(&std::fs::read_to_string(&path).expect("the vectors")).expect("JSON");
     assert_eq!(found.format, 1);
     assert_eq!(found.rows, expected.rows);
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OperatorVectors {
+    format: u32,
+    note: String,
+    cases: Vec<OperatorCase>,
+}
+
+/// Both passes of one operator. dY is x.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct OperatorCase {
+    operation: String,
+    gated: bool,
+    packing: String,
+    dropout: f64,
+    seed: u64,
+    offset: u64,
+    columns: usize,
+    x: Vec<f32>,
+    saved: Vec<u32>,
+    y: Vec<u32>,
+    dx: Vec<u32>,
+}
+
+const OPERATOR_FILE: &str = "vectors/operators.json";
+
+fn run_operators() -> OperatorVectors {
+    let (columns, mut cases) = (37, vec![]);
+    let shape = [2, columns];
+    let x: Vec<f32> = (0..2 * columns).map(|j| ((j * 37) % 101) as f32 / 16.0 - 3.0).collect();
+    for (at, operation) in Operation::ALL.into_iter().enumerate() {
+        for (gated, packing) in [false, true].into_iter().flat_map(|gated| Packing::ALL.map(|packing| (gated, packing)))
+        {
+            let dropout = if at % 2 == 1 { 0.25 } else { 0.0 };
+            let operator = Operator::new(operation).with_packing(packing).with_dropout(dropout).expect("a probability");
+            let operator = if gated { operator.gated() } else { Ok(operator) };
+            let Some(operator) = operator.ok().filter(|operator| operator.check().is_ok()) else { continue };
+            let (seed, offset) = (0x0001_2345_6789_abcd + at as u64, [0, 1000, u64::MAX - 3][at % 3]);
+            let randomness = Randomness::new(seed, offset);
+            let (mut saved, mut y, mut dx) = (vec![0; operator.saved_words(shape)], x.clone(), x.clone());
+            let gate = gated.then_some(&x[..]);
+            let forward = Forward { gate, ..Forward::new(InOut::Apart { from: &x, to: &mut y }) };
+            operator.forward(shape, forward, randomness, &mut saved).expect("it fits");
+            let (keeps, mut dgate) = (operator.keeps(), x.clone());
+            let backward = Backward {
+                x: keeps.input.then_some(&x[..]),
+                gate: keeps.gate.then_some(&x[..]),
+                y: keeps.output.then_some(&y[..]),
+                dgate: gated.then_some(&mut dgate[..]),
+                ..Backward::new(InOut::InPlace(&mut dx))
+            };
+            operator.backward(shape, backward, randomness, &saved).expect("it fits");
+            let [y, dx] = [y, dx].map(|array| array.into_iter().map(f32::to_bits).collect());
+            let (operation, packing, x) = (format!("{operation:?}"), packing.to_string(), x.clone());
+            cases.push(OperatorCase { operation, gated, packing, dropout, seed, offset, columns, x, saved, y, dx });
+        }
+    }
+    let note = "y, dx: the bits of f32 values; the gate and dY are x; saved: codes, codes of the second array, grids of both, \
+                numbers of the rows";
+    OperatorVectors { format: 1, note: note.to_owned(), cases }
+}
+
+#[test]
+fn saved_operators_are_what_they_were() {
+    let path = support::testdata(OPERATOR_FILE);
+    let expected = run_operators();
+    if std::env::var_os("WTACRS_BLESS").is_some_and(|v| v == "1") {
+        let text = serde_json::to_string(&expected).expect("serialises").replace("{\"operation\"", "\n{\"operation\"");
+        std::fs::write(&path, text + "\n").expect("testdata can be written");
+    }
+    let found: OperatorVectors =
+        serde_json::from_str(&std::fs::read_to_string(&path).expect("the vectors")).expect("JSON");
+    assert_eq!(found.format, 1);
+    assert_eq!(found.cases, expected.cases);
 }

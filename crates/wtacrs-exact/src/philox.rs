@@ -50,24 +50,26 @@ pub fn run<const N: usize>(high: u64, low: u64, key: u64) -> [u128; N] {
 /// [`run`] as words.
 #[inline(always)]
 pub fn words<const N: usize>(high: u64, low: u64, key: u64) -> [[u32; 4]; N] {
-    let counter = |lane: usize| low.wrapping_add(lane as u64);
-    let mut c0: [u32; N] = core::array::from_fn(|lane| counter(lane) as u32);
-    let mut c1: [u32; N] = core::array::from_fn(|lane| (counter(lane) >> 32) as u32);
-    let mut c2 = [high as u32; N];
-    let mut c3 = [(high >> 32) as u32; N];
+    // Words in 64 bits each, of which the upper half is left to be whatever it becomes: products read the lower half alone, so
+    // that they need not be moved from one width to another.
+    let product = |multiplier: u32, word: u64| u64::from(multiplier) * (word & 0xffff_ffff);
+    let mut c0: [u64; N] = core::array::from_fn(|lane| low.wrapping_add(lane as u64));
+    let mut c1: [u64; N] = c0.map(|counter| counter >> 32);
+    let mut c2 = [high; N];
+    let mut c3 = [high >> 32; N];
     let mut k = [key as u32, (key >> 32) as u32];
     for _ in 0..ROUNDS {
         for lane in 0..N {
-            let first = u64::from(MULTIPLIERS[0]) * u64::from(c0[lane]);
-            let second = u64::from(MULTIPLIERS[1]) * u64::from(c2[lane]);
-            c0[lane] = (second >> 32) as u32 ^ c1[lane] ^ k[0];
-            c1[lane] = second as u32;
-            c2[lane] = (first >> 32) as u32 ^ c3[lane] ^ k[1];
-            c3[lane] = first as u32;
+            let first = product(MULTIPLIERS[0], c0[lane]);
+            let second = product(MULTIPLIERS[1], c2[lane]);
+            c0[lane] = second >> 32 ^ c1[lane] ^ u64::from(k[0]);
+            c1[lane] = second;
+            c2[lane] = first >> 32 ^ c3[lane] ^ u64::from(k[1]);
+            c3[lane] = first;
         }
         k = [k[0].wrapping_add(KEY_STEPS[0]), k[1].wrapping_add(KEY_STEPS[1])];
     }
-    core::array::from_fn(|lane| [c0[lane], c1[lane], c2[lane], c3[lane]])
+    core::array::from_fn(|lane| [c0[lane] as u32, c1[lane] as u32, c2[lane] as u32, c3[lane] as u32])
 }
 
 const fn join(words: [u32; 4]) -> u128 {

@@ -195,6 +195,28 @@ typedef enum wtacrs_axis {
   WTACRS_AXIS_FORCE_32_BITS = 2147483647,
 } wtacrs_axis;
 
+// What an operator computes of an array of rows x columns.
+typedef enum wtacrs_operation {
+  // y = x: for dropout alone, or to pack an array that is read back by wtacrs_operator_plan_restore.
+  WTACRS_OPERATION_IDENTITY = 0,
+  // max(x, 0).
+  WTACRS_OPERATION_RELU = 1,
+  // x Phi(x), with the normal law Phi.
+  WTACRS_OPERATION_GELU = 2,
+  // The approximation of GELU by tanh.
+  WTACRS_OPERATION_GELU_TANH = 3,
+  // x / (1 + e^-x), also called Swish.
+  WTACRS_OPERATION_SILU = 4,
+  // Of each row e^x over its sum.
+  WTACRS_OPERATION_SOFTMAX = 5,
+  // Of each row (x - mean) / sqrt(variance + epsilon), times a weight, plus a bias.
+  WTACRS_OPERATION_LAYER_NORM = 6,
+  // Of each row x / sqrt(mean of squares + epsilon), times a weight.
+  WTACRS_OPERATION_RMS_NORM = 7,
+  // Reserved: makes the enumeration 32 bits wide.
+  WTACRS_OPERATION_FORCE_32_BITS = 2147483647,
+} wtacrs_operation;
+
 // How much a message matters.
 typedef enum wtacrs_log_level {
   // A call succeeded, but not as it was to.
@@ -222,6 +244,42 @@ typedef struct wtacrs_norm_cache wtacrs_norm_cache;
 // passes read its state and updates write it when they run, so calls on one predictor belong on one stream, or on streams
 // that wait for one another, whatever threads make them.
 typedef struct wtacrs_norm_predictor wtacrs_norm_predictor;
+
+// What stands between the products of a model: an activation function, a gated unit, softmax, a norm, dropout, and how
+// little of it is kept for the backward pass. A lock guards it, so threads may share it.
+//
+// Arrays are dense, rows x columns; where an operator works on each element by itself, any shape with as many elements
+// will do. Arithmetic is in f32.
+//
+// What `saved` holds, and what the caller keeps until the backward pass and passes to it again (keeps_input, keeps_gate and
+// keeps_output of wtacrs_operator_plan_info):
+//
+// operation                         packing   saved                                          the caller keeps
+// ------------------------------------------------------------------------------------------------------------
+// identity                          native    nothing                                        nothing
+// identity                          packed    x: wtacrs_operator_plan_restore reads it back  nothing
+// relu                              any       1 bit an element                               nothing
+// gelu, gelu_tanh, silu             native    nothing                                        x
+// gelu, gelu_tanh, silu             packed    the slope act'(x)                              nothing
+// gated relu, gelu, gelu_tanh, silu native    nothing                                        x, gate
+// gated relu, gelu, gelu_tanh, silu packed    act(x), and gate act'(x)                       nothing
+// softmax                           native    nothing                                        y
+// softmax                           packed    the probabilities before dropout               nothing
+// layer_norm                        native    mean and 1/sigma of each row, in f32           x
+// rms_norm                          native    1/sigma of each row, in f32                    x
+// layer_norm, rms_norm              packed    the normalised rows, and 1/sigma in f32        nothing
+//
+// Dropout of the output saves nothing but seed and offset, from which its mask is made again. Where there is nothing to
+// save, not even those, saved memory has 0 bytes and may be NULL.
+//
+// Gradients from packed arrays are unbiased estimates, and 8 bits add as much noise as bf16's rounding does. All others are
+// exact up to rounding. Elements that are not finite are no error: they make what they make in f32, and a packed group of
+// 128 elements with one of them is read back as NaN.
+typedef struct wtacrs_operator wtacrs_operator;
+
+// An operator's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
+// scratch memory of its own.
+typedef struct wtacrs_operator_plan wtacrs_operator_plan;
 
 // A layer's settled plan. It never changes: any number of threads may use one at the same time, each with saved and
 // scratch memory of its own.
@@ -408,6 +466,68 @@ typedef struct wtacrs_tensor_mul_backward_options {
   // [out] Norms of its columns, batch x heads x columns.
   float *column_norms;
 } wtacrs_tensor_mul_backward_options;
+
+// What an operator's passes need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.
+typedef struct wtacrs_operator_plan_info {
+  // [in] sizeof(wtacrs_operator_plan_info). The other fields are outputs.
+  size_t size;
+  // How far a forward pass advances the offset of its randomness: 0 if nothing is packed and nothing dropped.
+  uint64_t draws;
+  // Alignment of saved and scratch memory: 64, on CUDA 256.
+  size_t alignment;
+  // Saved memory, which lives from the forward to the backward pass; may be 0.
+  size_t saved_bytes;
+  // Scratch memory of the backward pass; 0 on the CPU.
+  size_t backward_scratch_bytes;
+  // 1 if the backward pass must be given x, else 0.
+  int32_t keeps_input;
+  // 1 if it must be given the gate.
+  int32_t keeps_gate;
+  // 1 if it must be given y.
+  int32_t keeps_output;
+  // 1 if wtacrs_operator_plan_restore writes y from saved memory: for a packed identity or softmax.
+  int32_t restores;
+} wtacrs_operator_plan_info;
+
+// What a forward pass reads and writes. Leave NULL what the operator does not have.
+typedef struct wtacrs_operator_forward {
+  // sizeof(wtacrs_operator_forward)
+  size_t size;
+  // [in] rows x columns
+  const void *x;
+  // [in] rows x columns: what a gated operator multiplies by, and NULL for the others.
+  const void *gate;
+  // [in, optional] A norm's weight, one for each column; without it 1.
+  const float *weight;
+  // [in, optional] The bias of WTACRS_OPERATION_LAYER_NORM, one for each column; without it 0.
+  const float *bias;
+  // [out, optional] rows x columns; may be x, which it then replaces. NULL to write saved memory alone.
+  void *y;
+} wtacrs_operator_forward;
+
+// What a backward pass reads and writes. Leave NULL what the operator does not have.
+typedef struct wtacrs_operator_backward {
+  // sizeof(wtacrs_operator_backward)
+  size_t size;
+  // [in] x of the forward pass if the plan says keeps_input, else NULL.
+  const void *x;
+  // [in] The gate of the forward pass if the plan says keeps_gate, else NULL.
+  const void *gate;
+  // [in] y of the forward pass if the plan says keeps_output, else NULL.
+  const void *y;
+  // [in] A norm's weight, if the forward pass had one.
+  const float *weight;
+  // [in] The gradient of y, rows x columns.
+  const void *dy;
+  // [out] The gradient of x, rows x columns; may be dy, which it then replaces.
+  void *dx;
+  // [out] The gradient of the gate, rows x columns; required of a gated operator, else NULL.
+  void *dgate;
+  // [out, optional] The gradient of a norm's weight, which the forward pass need not have had.
+  float *dweight;
+  // [out, optional] The gradient of the bias of WTACRS_OPERATION_LAYER_NORM, which the forward pass need not have had.
+  float *dbias;
+} wtacrs_operator_backward;
 
 // Done.
 #define WTACRS_STATUS_OK 0
@@ -1232,6 +1352,149 @@ wtacrs_status wtacrs_tensor_mul_plan_backward_dl(const struct wtacrs_tensor_mul_
                                                  void *scratch,
                                                  size_t scratch_bytes,
                                                  void *stream);
+
+// A description of an operator. Operation and shape must be set; the other defaults are WTACRS_DTYPE_F32,
+// WTACRS_PACKING_NATIVE, no dropout and an epsilon of 1e-5.
+//
+// op        [out]
+//
+// Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED.
+wtacrs_status wtacrs_operator_create(struct wtacrs_operator **op);
+
+// Destroys a description; NULL is allowed. Plans that were made of it stay valid.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
+wtacrs_status wtacrs_operator_destroy(struct wtacrs_operator *op);
+
+// What y is of x, before dropout: see wtacrs_operation.
+//
+// gated     1 for act(x) gate, element by element, with a second array `gate`: WTACRS_OPERATION_RELU, _GELU, _GELU_TANH and
+//           _SILU alone can be gated. 0 otherwise.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_ARGUMENT if the operation cannot be gated; _NULL_POINTER,
+// _INVALID_HANDLE.
+wtacrs_status wtacrs_operator_set_operation(struct wtacrs_operator *op,
+                                            wtacrs_operation operation,
+                                            int32_t gated);
+
+// x, y, the gate and their gradients have rows x columns elements; the weight, the bias and their gradients one for each
+// column. Softmax and norms are taken along rows, and elements are packed in groups of 128 of a row, so choose long rows for
+// an operator that works on each element by itself. Zeros are allowed.
+//
+// Errors: WTACRS_STATUS_SIZE_OVERFLOW for arrays beyond the address space; _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_operator_set_shape(struct wtacrs_operator *op,
+                                        size_t rows,
+                                        size_t columns);
+
+// The dtype of x, y, the gate and their gradients: WTACRS_DTYPE_F32, _F16 or _BF16. A norm's weight and bias, and their
+// gradients, are f32 always.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _UNSUPPORTED for WTACRS_DTYPE_F64; _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_operator_set_dtype(struct wtacrs_operator *op,
+                                        wtacrs_dtype dtype);
+
+// How what is saved is packed: see the table at wtacrs_operator.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_operator_set_packing(struct wtacrs_operator *op, wtacrs_packing packing);
+
+// Dropout of the output: each element becomes 0 with this probability, and else is divided by the probability that it is
+// kept. The mask is a function of seed, offset and the element's place. A native softmax, which keeps its output, has no
+// dropout: follow it by an identity with dropout.
+//
+// probability  at least 0 and below 1; rounded to a multiple of 2^-32
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT, _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_operator_set_dropout(struct wtacrs_operator *op,
+                                          double probability);
+
+// What a norm adds to the variance or the mean of squares. Other operations ignore it.
+//
+// epsilon   finite in f32, and not negative
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT, _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_operator_set_epsilon(struct wtacrs_operator *op, double epsilon);
+
+// A number that forward passes add to their offset when they run: see wtacrs_layer_set_further_offset. Backward passes read
+// the sum from saved memory.
+//
+// Errors: WTACRS_STATUS_MISALIGNED, _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_operator_set_further_offset(struct wtacrs_operator *op,
+                                                 const uint64_t *further_offset);
+
+// Freezes a description into a plan for a device. Later changes of the description do not touch the plan.
+//
+// plan      [out]
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT if operation or shape were not set; _UNSUPPORTED for a native softmax with dropout;
+// _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+wtacrs_status wtacrs_operator_plan_create(const struct wtacrs_context *context,
+                                          const struct wtacrs_operator *op,
+                                          struct wtacrs_operator_plan **plan);
+
+// Destroys a plan; NULL is allowed. Calls in flight on other threads end as if it still lived.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
+wtacrs_status wtacrs_operator_plan_destroy(struct wtacrs_operator_plan *plan);
+
+// What a plan's passes need: sizes of memory, its alignment, the advance of the randomness, and what the caller keeps.
+//
+// info      [in, out] with `size` set
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT for the size, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+wtacrs_status wtacrs_operator_plan_get_info(const struct wtacrs_operator_plan *plan,
+                                            struct wtacrs_operator_plan_info *info);
+
+// The forward pass: y, and what the backward pass needs.
+//
+// operands  [in] see wtacrs_operator_forward. Arrays are dense and of the plan's dtype. y may be x, exactly; otherwise no
+//           output overlaps another argument. An operator that keeps its input (keeps_input) needs x again in the backward
+//           pass, so replace x only where you have it elsewhere, or never call that pass.
+// seed, offset, stream  as in wtacrs_plan_forward; a plan whose `draws` are 0 ignores seed and offset
+// saved     [out] `saved_bytes` >= the size in wtacrs_operator_plan_info, aligned as it says; if that is 0, anything
+//
+// Errors: WTACRS_STATUS_NULL_POINTER if x, or the gate of a gated operator, is missing; _INVALID_ARGUMENT for an operand that
+// the operator does not have; _BUFFER_TOO_SMALL, _OVERLAP, _INVALID_HANDLE, _MISALIGNED. Outputs are then unchanged.
+wtacrs_status wtacrs_operator_plan_forward(const struct wtacrs_operator_plan *plan,
+                                           const struct wtacrs_operator_forward *operands,
+                                           uint64_t seed,
+                                           uint64_t offset,
+                                           void *saved,
+                                           size_t saved_bytes,
+                                           void *stream);
+
+// The backward pass: the gradients of x, the gate, the weight and the bias, which are written and not added to.
+//
+// operands  [in] see wtacrs_operator_backward. dx may be dy, exactly; otherwise no output overlaps another argument.
+// saved     [in] what a forward pass of such a plan wrote
+// scratch   [scratch] `scratch_bytes` >= backward_scratch_bytes
+// stream    as in wtacrs_plan_forward
+//
+// Errors: WTACRS_STATUS_NULL_POINTER if an operand that the operator needs is missing; _INVALID_ARGUMENT for one that it does
+// not use; _BUFFER_TOO_SMALL, _OVERLAP, _INVALID_HANDLE, _MISALIGNED. On the CPU also, for what is in `saved`:
+// _SHAPE_MISMATCH if another operator, or one of another shape or dtype, wrote it; _CORRUPTED, _VERSION_MISMATCH. Outputs
+// are then unchanged.
+wtacrs_status wtacrs_operator_plan_backward(const struct wtacrs_operator_plan *plan,
+                                            const struct wtacrs_operator_backward *operands,
+                                            const void *saved,
+                                            size_t saved_bytes,
+                                            void *scratch,
+                                            size_t scratch_bytes,
+                                            void *stream);
+
+// Writes y again from what a forward pass saved: x or the probabilities within the packing's error and unbiased, behind the
+// same dropout.
+//
+// saved     [in] what a forward pass of such a plan wrote
+// y         [out] rows x columns, of the plan's dtype
+// stream    as in wtacrs_plan_forward
+//
+// Errors: WTACRS_STATUS_UNSUPPORTED unless the plan restores; else as for wtacrs_operator_plan_backward.
+wtacrs_status wtacrs_operator_plan_restore(const struct wtacrs_operator_plan *plan,
+                                           const void *saved,
+                                           size_t saved_bytes,
+                                           void *y,
+                                           void *stream);
 
 // The Euclidean norms of the rows or columns of a matrix. A row or column that is not finite has a norm that is not finite;
 // that is not an error here.

@@ -223,7 +223,8 @@ fn the_stream_is_the_last_parameter() {
     for prototype in &with_stream {
         assert!(prototype.ends_with(", void *stream)") && prototype.matches("stream").count() == 1, "{prototype}");
     }
-    let launches = ["_forward", "_backward", "_estimate", "_norms", "_weights", "_select", "_gather", "_gradient"];
+    let launches =
+        ["_forward", "_backward", "_estimate", "_norms", "_weights", "_select", "_gather", "_gradient", "_restore"];
     let learns = ["_update", "_statistics", "_apply", "_fetch", "_store", "_forget"];
     for name in names(&header()) {
         let verb = name.strip_suffix("_dl").unwrap_or(&name);

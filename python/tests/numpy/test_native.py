@@ -93,6 +93,7 @@ class Interface(unittest.TestCase):
             "precision": _native.PRECISIONS,
             "axis": _native.AXES,
             "packing": _native.PACKINGS,
+            "operation": _native.OPERATIONS,
         }.items():
             with self.subTest(kind=kind):
                 names = {name: str(name).upper().replace("-", "_") for name in table}

@@ -1,21 +1,26 @@
-"""`convert`, and what the converted layers of a model share: randomness, guesses, ranks, and their state."""
+"""`convert`, and what the converted modules of a model share: randomness, guesses, ranks, and their state."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import fnmatch
+import weakref
 
 import torch
 
 from .._native import DESIGNS, PACKINGS, Error, look_up
-from . import devices, rank_exchange
+from . import attention, devices, modules, rank_exchange
 from .batch_layout import Batch
 from .guesses import SOURCES, Input
 from .layer import SampledLinear
+from .operators import MASK, Operators, Randomness
+from .packed_tensors import packed_saved_tensors
 from .plans import bytes_a_token, packs_all, plan_for, why_layer_exact
 from .shared_input import SharedInput, SharedInputs
 
-MASK = 2**64 - 1
+# How operators save, and in how many bits.
+ACTIVATIONS = {None: (8, 4), "exact": (8, 4), "packed": (8, 4)}
 
 
 def convert(
@@ -29,6 +34,8 @@ def convert(
     process_group=None,
     samples=None,
     tokens_per_sample=None,
+    activations=None,
+    activation_bits=8,
 ):
     """Makes the nn.Linear layers of `model` save only a share `budget` of the rows of their input, packed in `bits`
     bits an element, in place. Returns a `Sampling`. Parameters, their names and the model's state_dict stay as they
@@ -46,19 +53,26 @@ def convert(
     For source="cached", `samples` is the number of samples of the data set, whose ids are then 0 to `samples` - 1, and
     `tokens_per_sample` the largest number of tokens in one of them. A GPU requires both, since the norms lie in its
     memory.
+
+    `activations` is for what stands between the linear layers: activations, gated units, dropouts, norms, and the
+    attention of transformers' models. "exact" saves no more than their gradients need, "packed" saves that in
+    `activation_bits` bits, 8 or 4, and Q, K and V in 8. None leaves them as they are.
     """
     if not 0 < budget <= 1:
         raise Error(f"a budget of {budget}; it is a share of the rows, above 0 and at most 1")
     look_up(DESIGNS, design, "design")
     look_up(SOURCES, source, "source")
     look_up(PACKINGS, bits, "number of bits")
+    look_up(ACTIVATIONS, activations, "way to save activations")
+    if activation_bits not in ACTIVATIONS[activations]:
+        raise Error(f"activation_bits={activation_bits!r}; there are 8 and 4")
     if (samples is None) != (tokens_per_sample is None):
         raise Error("samples and tokens_per_sample are needed both, or neither")
     room = None if samples is None else (samples, tokens_per_sample)
     patterns = [skip] if isinstance(skip, str) else skip
     skipped = skip if callable(skip) else lambda name, _: any(fnmatch.fnmatchcase(name, p) for p in patterns)
     found = {n: m for n, m in model.named_modules() if type(m) is torch.nn.Linear and not skipped(n, m)}
-    if not found:
+    if not found and activations is None:
         raise Error("the model has no nn.Linear to convert")
     reasons = {name: why_layer_exact(module, budget, bits) for name, module in found.items()}
     left_exact = {name: reason for name, reason in reasons.items() if reason is not None}
@@ -68,6 +82,8 @@ def convert(
         # The module stays the same object, with its hooks, its parameters and whoever refers to it.
         module.__class__ = SampledLinear
         module.sampling, module.sampled_as = sampling, name
+    if activations is not None:
+        sampling.convert_operators(model, skipped, activations, activation_bits)
     return sampling
 
 
@@ -76,9 +92,13 @@ class Sampling:
 
     def __init__(self, layers, left_exact, budget, bits, design, source, seed, process_group, room):
         self.budget, self.bits, self.design, self.source = budget, bits, design, source
-        self.seed = int(torch.randint(2**62, ())) if seed is None else seed & MASK
-        self.offset = 0
+        rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
+        self.randomness = Randomness(int(torch.randint(2**62, ())) if seed is None else seed & MASK, rank)
         self.layers = layers
+        # Converted modules beside the linear layers and what they compute, by name, and why others were left.
+        self.modules, self._left_modules = {}, {}
+        self.operators = None
+        self._attention = []
         self._left_exact = left_exact
         # By the name of the layer that reads an H first.
         self.guesses = {}
@@ -86,12 +106,19 @@ class Sampling:
         self._room = room
         # The most that a rank's message about cached norms has taken so far.
         self.message_words = 0
-        self._rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
         self._inputs = SharedInputs()
         self._batch = None
 
     def __repr__(self):
         return f"Sampling({self.settings()}, layers={len(self.layers)}, left_exact={len(self._left_exact)})"
+
+    @property
+    def seed(self):
+        return self.randomness.seed
+
+    @property
+    def offset(self):
+        return self.randomness.offset
 
     def settings(self):
         settings = f"budget={self.budget}, bits={self.bits!r}"
@@ -117,7 +144,44 @@ class Sampling:
         if shares:
             lines[0] += f": {min(shares):.3f} to {max(shares):.3f} of its bytes"
         lines += [f"{name} is exact: {reason}" for name, reason in self.left_exact]
+        if self.operators is not None:
+            lines += self._summary_of_operators()
         return "\n".join(lines)
+
+    def _summary_of_operators(self):
+        counts = collections.Counter(kind.category for _, kind in self.modules.values())
+        served = [f"{count} {category}" for category, count in counts.items()]
+        served += [f"the attention of {len(self._attention)} models"] if self._attention else []
+        packing = self.operators.packing
+        how = "what their gradients need" if packing == "native" else f"{packing} bits an element"
+        lines = [f"{', '.join(served) or 'no operators'} save {how}"]
+        by_reason = collections.defaultdict(list)
+        for name, reason in self._left_modules.items():
+            by_reason[reason].append(name)
+        return lines + [f"left as they are, since {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
+
+    def convert_operators(self, model, skipped, mode, bits):
+        self.operators, self._model = Operators(self.randomness, mode, bits), weakref.ref(model)
+        found, self._left_modules = modules.find(model, skipped, mode)
+        self.modules = found
+        for module, kind in found.values():
+            modules.convert(module, kind, self.operators)
+        self._attention, left = attention.convert(model, self.operators, skipped)
+        self._left_modules |= left
+
+    @property
+    def left_modules(self):
+        """Pairs of name and reason: modules, and the attention of models, that save as they did."""
+        return list(self._left_modules.items())
+
+    @contextlib.contextmanager
+    def packed_saved_tensors(self, bits=None):
+        """Within, what torch's own functions save is packed as well, where it is large: in `bits` bits, by default
+        those of the activations. A gradient that is not linear in what is packed is then not exactly without bias."""
+        if self.operators is None or not self.operators.packs:
+            raise Error('packed_saved_tensors belongs to convert(..., activations="packed")')
+        with packed_saved_tensors(self._model(), self.operators, bits or self.operators.packing):
+            yield
 
     def __deepcopy__(self, memo):
         # A copy of a model, as for averaged weights, goes on with the same randomness and guesses.
@@ -177,11 +241,8 @@ class Sampling:
     def _draw(self, plan, shared, rows):
         shared.guess.move(plan.device)
         prior = shared.guess.prior(shared.batch, len(rows))
-        # Ranks draw under keys of their own.
-        seed, offset = (self.seed + self._rank) & MASK, self.offset
-        block = plan.forward(rows, prior, shared.guess.predictor, seed, offset)
-        self.offset = (offset + plan.draws) & MASK
-        return block
+        seed, offset = self.randomness.key, self.randomness.advance(plan.draws)
+        return plan.forward(rows, prior, shared.guess.predictor, seed, offset)
 
     def guess(self, layer):
         if layer.sampled_as not in self.guesses:
@@ -213,11 +274,15 @@ class Sampling:
             loaded[name] = SOURCES[self.source](self.layers[name].in_features, self._room)
             if self.source != "input":
                 loaded[name].from_bytes(data)
-        self.guesses, self.seed, self.offset = loaded, state["seed"], state["offset"]
+        self.guesses = loaded
+        self.randomness.seed, self.randomness.offset = state["seed"], state["offset"]
         self._inputs = SharedInputs()
 
     def revert(self):
-        """Makes the layers nn.Linear again."""
+        """Makes the modules again what they were."""
         for module in self.layers.values():
             module.__class__ = torch.nn.Linear
             del module.sampling, module.sampled_as
+        for module, _ in self.modules.values():
+            modules.revert(module)
+        attention.revert(self._attention)

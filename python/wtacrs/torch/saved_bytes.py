@@ -1,8 +1,17 @@
-"""How many bytes torch holds for the backward pass: storages of saved tensors, each once, without parameters."""
+"""How many bytes torch holds for the backward pass, by what holds them: storages of saved tensors, each once, without
+parameters."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
+
+from . import recognition
+
+LINEAR, ATTENTION, WEIGHTS, OTHER = "linear layers", "attention", "copies of weights", "other"
+CATEGORIES = (LINEAR, ATTENTION, "activations", "gated units", "norms", "dropout", WEIGHTS, OTHER)
+# Modules of torch's that are in no other way recognised.
+OF_FILES = {"activation": "activations", "batchnorm": "norms", "dropout": "dropout", "normalization": "norms"}
 
 
 class SavedBytes:
@@ -10,17 +19,26 @@ class SavedBytes:
     with SavedBytes(model) as saved:
         loss = model(batch)
     loss.backward()
-    saved.total, saved.linear
+    saved.total, saved.linear, saved.by_operator
+    print(saved.table())
+
+    A tensor counts for the innermost module that saves it first, an input of a linear layer for that layer, whoever
+    else saves it. Under autocast, exact linear layers save copies of their weights.
     """
 
     def __init__(self, model):
         self.model = model
         self.total = self.linear = 0
+        self.by_operator = dict.fromkeys(CATEGORIES, 0)
 
     def __enter__(self):
-        self._storages, self._inputs = {}, []
-        layers = [m for m in self.model.modules() if isinstance(m, torch.nn.Linear)]
-        self._hooks = [layer.register_forward_pre_hook(self._note_input) for layer in layers]
+        self._storages, self._inputs, self._within = {}, [], []
+        self._hooks = []
+        for module in self.model.modules():
+            category = category_of(module)
+            if category is not None:
+                self._hooks.append(module.register_forward_pre_hook(self._enter(module, category)))
+                self._hooks.append(module.register_forward_hook(self._leave, always_call=True))
         self._packing = torch.autograd.graph.saved_tensors_hooks(self._note_saved, lambda tensor: tensor)
         self._packing.__enter__()
         return self
@@ -31,22 +49,101 @@ class SavedBytes:
             hook.remove()
         for tensor in list(self.model.parameters()) + list(self.model.buffers()):
             self._storages.pop(tensor.untyped_storage().data_ptr(), None)
-        self.total = sum(count for count, _ in self._storages.values())
         inputs = {tensor.untyped_storage().data_ptr() for tensor in self._inputs}
-        # An input of a linear layer counts for it whoever else saves it as well.
-        self.linear = sum(
-            count for address, (count, rows) in self._storages.items() if rows or address in inputs
-        )  # fmt: skip
+        self.by_operator = dict.fromkeys(CATEGORIES, 0)
+        for address, (count, category) in self._storages.items():
+            self.by_operator[LINEAR if address in inputs else category] += count
+        self.total = sum(self.by_operator.values())
+        self.linear = self.by_operator[LINEAR]
         self._inputs.clear()
 
-    def _note_input(self, layer, arguments):
-        # Held until the end, so that no other tensor gets its address.
-        self._inputs.append(arguments[0].detach())
+    def _enter(self, module, category):
+        def enter(_, arguments):
+            self._within.append((module, category))
+            if category == LINEAR and arguments:
+                # Held until the end, so that no other tensor gets its address.
+                self._inputs.append(arguments[0].detach())
+
+        return enter
+
+    def _leave(self, *_):
+        self._within.pop()
 
     def _note_saved(self, tensor):
         # Rows are kept as they are: layers that read the same H later look for them.
         tensor = tensor if tensor.grad_fn is None else tensor.detach()
         storage = tensor.untyped_storage()
-        # Of all that is saved, only sampled rows are bytes.
-        self._storages[storage.data_ptr()] = (storage.nbytes(), tensor.dtype == torch.uint8)
+        module, category = self._within[-1] if self._within else (None, OTHER)
+        if category == LINEAR and is_weight(tensor, module):
+            category = WEIGHTS
+        self._storages.setdefault(storage.data_ptr(), (storage.nbytes(), category))
         return tensor
+
+    def table(self, name="held", **others):
+        """Bytes by operator, as text; `others` are measurements to stand before this one, and the first is what shares
+        are of: print(packed.table("packed", exact=exact))."""
+        return table({**others, name: self})
+
+    def figure(self, path, name="held", **others):
+        """The same as a figure, in the format that the path's ending says. Requires matplotlib."""
+        draw({**others, name: self}, path)
+
+
+def category_of(module):
+    if isinstance(module, nn.Linear):
+        return LINEAR
+    kind = getattr(module, "kind", None) or recognition.kind_of(module)
+    if hasattr(kind, "category"):
+        return kind.category
+    if "Attention" in type(module).__name__:
+        return ATTENTION
+    package, _, file = type(module).__module__.rpartition(".")
+    return OF_FILES.get(file) if package == "torch.nn.modules" else None
+
+
+def is_weight(tensor, layer):
+    """As the transpose that a product has read."""
+    return tensor.shape == layer.weight.shape[::-1] and tensor.stride() == (1, layer.in_features)
+
+
+def table(measurements):
+    whole = max(1, next(iter(measurements.values())).total)
+    rows = [["", *measurements]]
+    held = [c for c in CATEGORIES if any(m.by_operator[c] for m in measurements.values())]
+    for category in held:
+        rows.append([category, *(cell(m.by_operator[category], whole) for m in measurements.values())])
+    rows.append(["all", *(cell(m.total, whole) for m in measurements.values())])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, *cells = (text.rjust(width) if at else text.ljust(width) for at, (text, width) in enumerate(zip(row, widths)))
+        lines.append("  ".join([first, *cells]).rstrip())
+    return "\n".join(lines)
+
+
+def cell(count, whole):
+    return f"{count / 1e6:.2f} MB {count / whole:6.3f}"
+
+
+def draw(measurements, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "wtacrs"
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(9, 0.5 * len(measurements) + 1.4), layout="constrained")
+    colours = pyplot.get_cmap("tab10").colors
+    for place, (name, measured) in enumerate(measurements.items()):
+        left = 0
+        for category, colour in zip(CATEGORIES, colours):
+            megabytes = measured.by_operator[category] / 1e6
+            axis.barh(-place, megabytes, left=left, height=0.7, color=colour, label=category if place == 0 else None)
+            left += megabytes
+        axis.text(left, -place, f" {left:.1f}", va="center", fontsize=9)
+    axis.set_yticks([-place for place in range(len(measurements))], list(measurements))
+    axis.set_xlabel("MB held for the backward pass")
+    axis.margins(x=0.08)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110, metadata={"Date": None} if str(path).endswith(".svg") else None)
+    pyplot.close(figure)

@@ -6,24 +6,65 @@ use super::operation::Operation;
 use super::passes::{BackwardTask, ForwardTask};
 use super::stages::{Place, add_variances, drop_out, load, sum};
 use crate::element::Element;
-use crate::lanes::on_widest_vectors;
+use crate::lanes::vectorised;
 use wtacrs_exact::operators::values::ValueBits;
 
-/// The mean, or 0 without one, and 1/σ of a row.
-#[inline(always)]
-fn statistics(row: &[f32], has_mean: bool, epsilon: f32) -> [f32; 2] {
-    let count = row.len() as f32;
-    let mean = if has_mean { sum(row.len(), |j| row[j]) / count } else { 0.0 };
-    let variance = sum(row.len(), |j| {
-        let from_mean = row[j] - mean;
-        from_mean * from_mean
-    }) / count;
-    [mean, 1.0 / (variance + epsilon).sqrt()]
+/// The norm's weight or bias, or the sums that make their gradients; empty where there are none.
+type Columns<'a> = &'a [f32];
+
+/// A row in the backward pass.
+struct Normalised<'a> {
+    /// x̂.
+    row: &'a [f32],
+    weight: Columns<'a>,
+    /// 1/σ.
+    inverse: f32,
+    has_mean: bool,
+    /// Those that x̂ was packed on, if it was.
+    grids: &'a [u32],
 }
 
-#[inline(always)]
-fn normalise(row: &mut [f32], mean: f32, inverse: f32) {
-    row.iter_mut().for_each(|x| *x = (*x - mean) * inverse);
+vectorised! {
+    /// Normalises a row. The result is the mean, or 0 without one, and 1/σ.
+    fn normalise<'a>(row: &'a mut [f32], has_mean: bool, epsilon: f32) -> [f32; 2] {
+        let count = row.len() as f32;
+        let mean = if has_mean { sum(row.len(), |j| row[j]) / count } else { 0.0 };
+        let variance = sum(row.len(), |j| (row[j] - mean) * (row[j] - mean)) / count;
+        let inverse = 1.0 / (variance + epsilon).sqrt();
+        row.iter_mut().for_each(|x| *x = (*x - mean) * inverse);
+        [mean, inverse]
+    }
+
+    /// Normalises a row again.
+    fn normalise_again<'a>(row: &'a mut [f32], mean: f32, inverse: f32) {
+        row.iter_mut().for_each(|x| *x = (*x - mean) * inverse);
+    }
+
+    /// x̂ · weight + bias.
+    fn scale<'a>(row: &'a mut [f32], weight: Columns<'a>, bias: Columns<'a>) {
+        row.iter_mut().zip(weight).for_each(|(x, weight)| *x *= weight);
+        row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+    }
+
+    /// Turns dY into g, adds it to the sums, and writes dX.
+    fn gradient<'a>(of: Normalised<'a>, sums: [&'a mut [f32]; 2], g: &'a mut [f32], dx: &'a mut [f32]) {
+        let Normalised { row, weight, inverse, has_mean, grids } = of;
+        let [of_weight, of_bias] = sums;
+        for ((sum, g), x) in of_weight.iter_mut().zip(&*g).zip(row) {
+            *sum += g * x;
+        }
+        of_bias.iter_mut().zip(&*g).for_each(|(sum, g)| *sum += g);
+        g.iter_mut().zip(weight).for_each(|(g, weight)| *g *= weight);
+        let length = row.len();
+        let (g, dx, count) = (&g[..length], &mut dx[..length], length as f32);
+        let along = sum(length, |j| g[j] * row[j]) / count;
+        let mean = if has_mean { sum(length, |j| g[j]) / count } else { 0.0 };
+        for ((dx, g), x) in dx.iter_mut().zip(g).zip(row) {
+            *dx = (g - mean) - x * along;
+        }
+        add_variances(grids, 1.0 / count, g, dx);
+        dx.iter_mut().for_each(|dx| *dx *= inverse);
+    }
 }
 
 pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
@@ -34,11 +75,7 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
     for at in 0..task.x.read().len() / columns {
         let number = task.first + at;
         load(task.x.read(), at * columns, &mut row);
-        let found = on_widest_vectors(|| {
-            let found = statistics(&row, has_mean, operator.epsilon());
-            normalise(&mut row, found[0], found[1]);
-            found
-        });
+        let found = normalise(&mut row, has_mean, operator.epsilon());
         let saved = task.saved.statistics(at);
         let places = saved.len();
         for (saved, found) in saved.iter_mut().zip(&found[2 - places..]) {
@@ -48,12 +85,7 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
             let (codes, grids) = task.saved.row(0, at);
             Place { random: &random, bits, row: number, columns, group: 0 }.pack(&row, codes, grids, None);
         }
-        if let Some(weight) = task.weight {
-            row.iter_mut().zip(weight).for_each(|(x, weight)| *x *= weight);
-        }
-        if let Some(bias) = task.bias {
-            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-        }
+        scale(&mut row, task.weight.unwrap_or_default(), task.bias.unwrap_or_default());
         drop_out(operator.mask(), randomness, number, columns, 0, &mut row);
         task.x.write(at * columns, &row);
     }
@@ -80,29 +112,12 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) -> [Vec<f32>; 
             (None, Some(x)) => {
                 load(x, at * columns, &mut row);
                 let mean = if has_mean { f32::from_bits(saved[0]) } else { 0.0 };
-                normalise(&mut row, mean, inverse);
+                normalise_again(&mut row, mean, inverse);
             }
             (None, None) => {}
         }
-        on_widest_vectors(|| {
-            for ((sum, g), x) in of_weight.iter_mut().zip(&g).zip(&row) {
-                *sum += g * x;
-            }
-            for (sum, g) in of_bias.iter_mut().zip(&g) {
-                *sum += g;
-            }
-            if let Some(weight) = task.weight {
-                g.iter_mut().zip(weight).for_each(|(g, weight)| *g *= weight);
-            }
-            let count = columns as f32;
-            let along = sum(columns, |j| g[j] * row[j]) / count;
-            let mean = if has_mean { sum(columns, |j| g[j]) / count } else { 0.0 };
-            for ((dx, g), x) in dx.iter_mut().zip(&g).zip(&row) {
-                *dx = (g - mean) - x * along;
-            }
-            add_variances(grids, 1.0 / count, &g, &mut dx);
-            dx.iter_mut().for_each(|dx| *dx *= inverse);
-        });
+        let of = Normalised { row: &row, weight: task.weight.unwrap_or_default(), inverse, has_mean, grids };
+        gradient(of, [&mut of_weight, &mut of_bias], &mut g, &mut dx);
         task.dy.write(at * columns, &dx);
     }
     [of_weight, of_bias]

@@ -4,7 +4,7 @@ use super::operation::{Operation, Operator};
 use super::passes::{BackwardTask, ForwardTask};
 use super::stages::{Place, Saved, drop_out, load, store};
 use crate::element::Element;
-use crate::lanes::on_widest_vectors;
+use crate::lanes::vectorised;
 use wtacrs_exact::operators::functions::{self, Point};
 use wtacrs_exact::operators::values::{self, SLOPES, ValueBits};
 use wtacrs_exact::random::Randomness;
@@ -27,26 +27,29 @@ fn place<'a>(
     Some(Place { random, bits, row, columns, group: first / wtacrs_exact::packing::GROUP })
 }
 
-/// The functions and slopes of some elements.
-fn evaluate(operation: Operation, x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
-    #[inline(always)]
-    fn each(function: impl Fn(f32) -> Point, x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
-        for ((&x, value), slope) in x.iter().zip(values).zip(slopes) {
-            let point = function(x);
-            (*value, *slope) = (point.value, point.slope);
-        }
+#[inline(always)]
+fn each(function: impl Fn(f32) -> Point, x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
+    for ((&x, value), slope) in x.iter().zip(values).zip(slopes) {
+        let point = function(x);
+        (*value, *slope) = (point.value, point.slope);
     }
-    on_widest_vectors(|| match operation {
-        Operation::Relu => each(functions::relu, x, values, slopes),
-        Operation::Gelu => each(functions::gelu, x, values, slopes),
-        Operation::GeluTanh => each(functions::gelu_tanh, x, values, slopes),
-        Operation::Silu => each(functions::silu, x, values, slopes),
-        _ => each(|x| Point { value: x, slope: 1.0 }, x, values, slopes),
-    });
 }
 
-fn multiply(by: &[f32], to: &mut [f32]) {
-    to.iter_mut().zip(by).for_each(|(to, by)| *to *= by);
+vectorised! {
+    /// The functions and slopes of some elements.
+    fn evaluate<'a>(operation: Operation, x: &'a [f32], values: &'a mut [f32], slopes: &'a mut [f32]) {
+        match operation {
+            Operation::Relu => each(functions::relu, x, values, slopes),
+            Operation::Gelu => each(functions::gelu, x, values, slopes),
+            Operation::GeluTanh => each(functions::gelu_tanh, x, values, slopes),
+            Operation::Silu => each(functions::silu, x, values, slopes),
+            _ => each(|x| Point { value: x, slope: 1.0 }, x, values, slopes),
+        }
+    }
+
+    fn multiply<'a>(by: &'a [f32], to: &'a mut [f32]) {
+        to.iter_mut().zip(by).for_each(|(to, by)| *to *= by);
+    }
 }
 
 /// Bit j % 32 of word j / 32 is whether element j is above 0.

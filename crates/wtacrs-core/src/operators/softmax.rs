@@ -5,18 +5,29 @@
 use super::passes::{BackwardTask, ForwardTask};
 use super::stages::{Place, add_variances, drop_out, load, sum};
 use crate::element::Element;
-use crate::lanes::on_widest_vectors;
+use crate::lanes::vectorised;
 use wtacrs_exact::operators::functions::exp;
 use wtacrs_exact::operators::values::ValueBits;
 
-/// Turns a row into its probabilities.
-fn probabilities(row: &mut [f32]) {
-    on_widest_vectors(|| {
+vectorised! {
+    /// Turns a row into its probabilities.
+    fn probabilities<'a>(row: &'a mut [f32]) {
         let largest = largest(row);
         row.iter_mut().for_each(|x| *x = exp_below(*x - largest));
         let inverse = 1.0 / sum(row.len(), |j| row[j]);
         row.iter_mut().for_each(|x| *x *= inverse);
-    });
+    }
+
+    /// P ∘ (d − ΣP d), and what makes it unbiased if P was packed on some grids.
+    fn gradient<'a>(p: &'a [f32], d: &'a [f32], grids: &'a [u32], dx: &'a mut [f32]) {
+        let length = p.len();
+        let (d, dx) = (&d[..length], &mut dx[..length]);
+        let mean = sum(length, |j| p[j] * d[j]);
+        for ((dx, p), d) in dx.iter_mut().zip(p).zip(d) {
+            *dx = p * (d - mean);
+        }
+        add_variances(grids, 1.0, d, dx);
+    }
 }
 
 /// The largest element, NaN if one is.
@@ -70,13 +81,7 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
             (None, Some(y)) => load(y, at * columns, &mut row),
             (None, None) => {}
         }
-        on_widest_vectors(|| {
-            let mean = sum(columns, |j| row[j] * d[j]);
-            for ((dx, p), d) in dx.iter_mut().zip(&row).zip(&d) {
-                *dx = p * (d - mean);
-            }
-            add_variances(grids, 1.0, &d, &mut dx);
-        });
+        gradient(&row, &d, grids, &mut dx);
         task.dy.write(at * columns, &dx);
     }
 }

@@ -5,13 +5,16 @@ use super::layout::Layout;
 use super::operands::InOut;
 use crate::element::Element;
 use crate::groups::{Aligned, fold_codes, least, spread_codes};
-use crate::lanes::on_widest_vectors;
+use crate::lanes::vectorised;
 use wtacrs_exact::operators::dropout::{self, Mask};
 use wtacrs_exact::operators::functions::{LANES, total};
 use wtacrs_exact::operators::values::{self, Dithers, NOT_FINITE, ValueBits};
 use wtacrs_exact::packing::{self, Bits, GROUP, Grid, Groups};
 use wtacrs_exact::philox;
 use wtacrs_exact::random::Randomness;
+
+/// Blocks of random bits side by side.
+const BLOCKS: usize = 16;
 
 /// What a forward pass has saved, from some row on.
 #[derive(Clone, Copy)]
@@ -74,23 +77,40 @@ impl<T: Element> InOut<'_, T> {
 
 /// Multiplies a part of a row, from column `first` on, by what dropout makes of its elements. `first` is a multiple of 4.
 pub(super) fn drop_out(mask: Mask, randomness: Randomness, row: usize, columns: usize, first: usize, x: &mut [f32]) {
-    /// Blocks of random bits side by side.
-    const BLOCKS: usize = GROUP / 4;
-    if !mask.drops() {
-        return;
+    if mask.drops() {
+        apply_mask(mask, randomness, row as u64 * dropout::blocks(columns) + first as u64 / 4, x);
     }
-    let of_row = row as u64 * dropout::blocks(columns) + first as u64 / 4;
-    on_widest_vectors(|| {
-        for (group, x) in x.chunks_mut(GROUP).enumerate() {
-            let [low, high] = dropout::counter(randomness, of_row + (group * BLOCKS) as u64);
+}
+
+vectorised! {
+    /// The first element is that of block `first`.
+    fn apply_mask<'a>(mask: Mask, randomness: Randomness, first: u64, x: &'a mut [f32]) {
+        for (at, x) in x.chunks_mut(4 * BLOCKS).enumerate() {
+            let [low, high] = dropout::counter(randomness, first + (at * BLOCKS) as u64);
             let words = philox::words::<BLOCKS>(high, low, randomness.seed);
-            let mut factors = [0.0; GROUP];
+            let mut factors = [0.0; 4 * BLOCKS];
             for (factors, words) in factors.as_chunks_mut::<4>().0.iter_mut().zip(words) {
                 *factors = words.map(|word| mask.factor(word));
             }
             x.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
         }
-    });
+    }
+
+    fn pack<'a>(place: Place<'a>, values: &'a [f32], codes: &'a mut [u32], grids: &'a mut [u32], fixed: Option<Grid>) {
+        match place.bits {
+            Bits::Bits8 => place.pack_groups::<8>(values, codes, grids, fixed),
+            Bits::Bits4 => place.pack_groups::<4>(values, codes, grids, fixed),
+            Bits::Bits2 => place.pack_groups::<2>(values, codes, grids, fixed),
+        }
+    }
+
+    fn unpack<'a>(place: Place<'a>, codes: &'a [u32], grids: &'a [u32], fixed: Option<Grid>, values: &'a mut [f32]) {
+        match place.bits {
+            Bits::Bits8 => place.unpack_groups::<8>(codes, grids, fixed, values),
+            Bits::Bits4 => place.unpack_groups::<4>(codes, grids, fixed, values),
+            Bits::Bits2 => place.unpack_groups::<2>(codes, grids, fixed, values),
+        }
+    }
 }
 
 /// Where a part of a row, from a group's beginning on, is packed.
@@ -109,11 +129,7 @@ impl Place<'_> {
     /// Packs values on the grids of their groups, whose words are written to `grids`, or on a `fixed` one. Codes and grids are those
     /// of the whole row.
     pub(super) fn pack(self, values: &[f32], codes: &mut [u32], grids: &mut [u32], fixed: Option<Grid>) {
-        on_widest_vectors(|| match self.bits {
-            Bits::Bits8 => self.pack_groups::<8>(values, codes, grids, fixed),
-            Bits::Bits4 => self.pack_groups::<4>(values, codes, grids, fixed),
-            Bits::Bits2 => self.pack_groups::<2>(values, codes, grids, fixed),
-        });
+        pack(self, values, codes, grids, fixed);
     }
 
     #[inline(always)]
@@ -137,11 +153,7 @@ impl Place<'_> {
 
     /// Values from their codes and grids.
     pub(super) fn unpack(self, codes: &[u32], grids: &[u32], fixed: Option<Grid>, values: &mut [f32]) {
-        on_widest_vectors(|| match self.bits {
-            Bits::Bits8 => self.unpack_groups::<8>(codes, grids, fixed, values),
-            Bits::Bits4 => self.unpack_groups::<4>(codes, grids, fixed, values),
-            Bits::Bits2 => self.unpack_groups::<2>(codes, grids, fixed, values),
-        });
+        unpack(self, codes, grids, fixed, values);
     }
 
     #[inline(always)]
@@ -205,7 +217,8 @@ fn unpack_group<const P: usize, const BITS: usize>(words: &[u32], grid: Grid, di
     values.copy_from_slice(&found.0[..values.len()]);
 }
 
-/// Adds step²/12 · direction to each element: what corrects a product of two packed values of the same row.
+/// Adds step²/12 · direction to each element: what corrects a product of two packed values of the same row. Inlined into vector code.
+#[inline(always)]
 pub(super) fn add_variances(grids: &[u32], scale: f32, direction: &[f32], to: &mut [f32]) {
     for ((grid, direction), to) in grids.iter().zip(direction.chunks(GROUP)).zip(to.chunks_mut(GROUP)) {
         let variance = values::variance(Grid::from_word(*grid)) * scale;

@@ -17,6 +17,9 @@ mod norm_cache;
 mod tensor_mul;
 mod tensor_mul_plan;
 
+mod operator;
+mod operator_plan;
+
 mod norms;
 mod steps;
 mod theory;
@@ -27,6 +30,8 @@ pub use self::library::*;
 pub use self::norm_cache::*;
 pub use self::norm_predictor::*;
 pub use self::norms::*;
+pub use self::operator::*;
+pub use self::operator_plan::*;
 pub use self::passes::*;
 pub use self::plan::*;
 pub use self::selection::wtacrs_selection;

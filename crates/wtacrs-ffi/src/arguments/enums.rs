@@ -6,6 +6,7 @@ pub use crate::boundary::log::LogLevelInC;
 use crate::boundary::status::WTACRS_STATUS_INVALID_ENUM;
 use crate::boundary::{Failure, Outcome};
 use wtacrs_core::layers::{Side, Update};
+use wtacrs_core::operators::Operation;
 use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::BuiltIn;
 use wtacrs_kernels::plan::Precision;
@@ -121,6 +122,29 @@ pub enum SideInC {
     WTACRS_SIDE_FORCE_32_BITS = 0x7fff_ffff,
 }
 
+/// What an operator computes of an array of rows x columns.
+#[repr(C)]
+pub enum OperationInC {
+    /// y = x: for dropout alone, or to pack an array that is read back by wtacrs_operator_plan_restore.
+    WTACRS_OPERATION_IDENTITY = 0,
+    /// max(x, 0).
+    WTACRS_OPERATION_RELU = 1,
+    /// x Phi(x), with the normal law Phi.
+    WTACRS_OPERATION_GELU = 2,
+    /// The approximation of GELU by tanh.
+    WTACRS_OPERATION_GELU_TANH = 3,
+    /// x / (1 + e^-x), also called Swish.
+    WTACRS_OPERATION_SILU = 4,
+    /// Of each row e^x over its sum.
+    WTACRS_OPERATION_SOFTMAX = 5,
+    /// Of each row (x - mean) / sqrt(variance + epsilon), times a weight, plus a bias.
+    WTACRS_OPERATION_LAYER_NORM = 6,
+    /// Of each row x / sqrt(mean of squares + epsilon), times a weight.
+    WTACRS_OPERATION_RMS_NORM = 7,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_OPERATION_FORCE_32_BITS = 0x7fff_ffff,
+}
+
 /// Along which axis of a matrix norms are taken.
 #[repr(C)]
 pub enum AxisInC {
@@ -163,6 +187,10 @@ integers! {
         WTACRS_PACKING_NATIVE, WTACRS_PACKING_BITS8, WTACRS_PACKING_BITS4, WTACRS_PACKING_BITS2,
     }
     SideInC as wtacrs_side { WTACRS_SIDE_LEFT, WTACRS_SIDE_RIGHT }
+    OperationInC as wtacrs_operation {
+        WTACRS_OPERATION_IDENTITY, WTACRS_OPERATION_RELU, WTACRS_OPERATION_GELU, WTACRS_OPERATION_GELU_TANH,
+        WTACRS_OPERATION_SILU, WTACRS_OPERATION_SOFTMAX, WTACRS_OPERATION_LAYER_NORM, WTACRS_OPERATION_RMS_NORM,
+    }
     AxisInC as wtacrs_axis { WTACRS_AXIS_ROWS, WTACRS_AXIS_COLUMNS }
 }
 
@@ -243,6 +271,10 @@ pub(crate) fn packing(number: wtacrs_packing) -> Outcome<Packing> {
 
 pub(crate) fn side(number: wtacrs_side) -> Outcome<Side> {
     one_of("side", number, &[Side::Left, Side::Right])
+}
+
+pub(crate) fn operation(number: wtacrs_operation) -> Outcome<Operation> {
+    one_of("operation", number, &Operation::ALL)
 }
 
 pub(crate) fn axis(number: wtacrs_axis) -> Outcome<Axis> {

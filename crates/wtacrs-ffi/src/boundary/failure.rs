@@ -3,6 +3,7 @@
 use super::status::*;
 use wtacrs_core::guesses::{NormCacheError, PredictorError};
 use wtacrs_core::layers::ForwardError;
+use wtacrs_core::operators::OperatorError;
 use wtacrs_core::product::{PackError, ShapeError};
 use wtacrs_core::sampling::{BudgetError, SelectionError, WeightsError};
 
@@ -109,6 +110,18 @@ impl From<PackError> for Failure {
             PackError::NotFinite { row } => Self::new(WTACRS_STATUS_INVALID_WEIGHTS, error.to_string()).at(Some(row)),
             other => Self::new(WTACRS_STATUS_INVALID_ARGUMENT, other.to_string()),
         }
+    }
+}
+
+impl From<OperatorError> for Failure {
+    fn from(error: OperatorError) -> Self {
+        let status = match error {
+            OperatorError::SoftmaxDropout | OperatorError::NotRestored => WTACRS_STATUS_UNSUPPORTED,
+            OperatorError::Size { .. } => WTACRS_STATUS_SHAPE_MISMATCH,
+            OperatorError::Missing { .. } => WTACRS_STATUS_NULL_POINTER,
+            _ => WTACRS_STATUS_INVALID_ARGUMENT,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

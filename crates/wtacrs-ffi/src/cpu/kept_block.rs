@@ -4,6 +4,7 @@
 //! checksum of that, and keeps one plan from reading what another has saved. The layout is private: it may change with any
 //! version, and a block is never to be kept beyond the process.
 
+use super::header::{self, Header, corrupted};
 use crate::arguments::{Dtype, Number};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
@@ -21,6 +22,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"wtacrsSV");
 const VERSION: u16 = 2;
 const HEADER: usize = SavedLayout::HEADER;
 
+const _: () = assert!(HEADER == header::BYTES);
+
 /// A block that holds at most `capacity` of `pairs` rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeptBlock {
@@ -32,10 +35,6 @@ pub(crate) struct KeptBlock {
     capacity: usize,
     layout: SavedLayout,
 }
-
-/// Words of the header: a mark; version, dtype, packing and stream; pairs and capacity; columns; kept rows and winners; seed;
-/// offset; checksum. Where rows are native, seed, offset and stream are zero.
-type Header = [u64; HEADER / 8];
 
 /// What a forward pass found out about its rows, besides the rows.
 #[derive(Clone, Copy, Debug)]
@@ -248,18 +247,8 @@ impl KeptBlock {
     /// As for [`Self::selection`].
     unsafe fn contents(&self, block: *const u8) -> Outcome<Contents> {
         // SAFETY: the header is the block's first 64 bytes, aligned; the caller has the rest.
-        let header = unsafe { block.cast::<Header>().read() };
-        let [magic, kinds, sizes, columns, counts, seed, offset, sum] = header;
-        if magic != MAGIC {
-            return Err(corrupted("was not written by a forward pass"));
-        }
-        if kinds as u16 != VERSION {
-            let message = format!("the saved memory is of version {}, not {VERSION}", kinds as u16);
-            return Err(Failure::new(WTACRS_STATUS_VERSION_MISMATCH, message));
-        }
-        if sum != checksum(&header) {
-            return Err(corrupted("has been changed"));
-        }
+        let header = unsafe { header::read(block, MAGIC, VERSION) }?;
+        let [_, kinds, sizes, columns, counts, seed, offset, _] = header;
         let [stream, kept, winners] = [kinds >> 32, counts & LOW, counts >> 32];
         let randomness = Randomness::new(seed, offset);
         let contents = Contents { kept: kept as usize, winners: winners as usize, randomness, stream: stream as u32 };
@@ -308,6 +297,8 @@ impl KeptBlock {
             .map_err(|error| corrupted(&format!("has been changed: {error}")))
     }
 
+    /// Behind mark and version: dtype, packing and stream; pairs and capacity; columns; kept rows and winners; seed; offset. Where
+    /// rows are native, seed, offset and stream are zero.
     fn header(&self, contents: &Contents) -> Header {
         let kinds = u64::from(VERSION)
             | (self.dtype as u64) << 16
@@ -316,9 +307,7 @@ impl KeptBlock {
         let sizes = self.pairs as u64 | (self.capacity as u64) << 32;
         let counts = contents.kept as u64 | (contents.winners as u64) << 32;
         let Randomness { seed, offset, .. } = contents.randomness;
-        let mut header = [MAGIC, kinds, sizes, self.columns as u64, counts, seed, offset, 0];
-        header[7] = checksum(&header);
-        header
+        header::sealed([MAGIC, kinds, sizes, self.columns as u64, counts, seed, offset])
     }
 }
 
@@ -376,13 +365,4 @@ impl fmt::Display for Description {
             None => f.write_str("an unknown packing"),
         }
     }
-}
-
-fn corrupted(what: &str) -> Failure {
-    Failure::new(WTACRS_STATUS_CORRUPTED, format!("the saved memory {what}"))
-}
-
-/// FNV-1a over the words but the last.
-fn checksum(header: &Header) -> u64 {
-    header[..7].iter().fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x0100_0000_01b3))
 }

@@ -2,7 +2,7 @@
 
 use super::expected_error::expected_error;
 use super::kept_block::{KeptBlock, KeptRows, check_finite};
-use super::memory::{workspace, workspace_bytes};
+use super::memory::{numbers_mut, workspace_bytes};
 use super::norm_predictor::CpuNormPredictor;
 use super::threads;
 use crate::arguments::heap::{self, PER_PACKING_THREAD, PER_TOKEN};
@@ -168,7 +168,7 @@ impl LinearPlan for CpuLinear {
                     dz.view::<U>(),
                     dw.view_mut::<<T as Element>::Accumulator>(),
                     bias_gradient.map(|bias| bias.view_mut::<<T as Element>::Accumulator>()),
-                    workspace::<<T as Element>::Accumulator>(&scratch),
+                    numbers_mut::<<T as Element>::Accumulator>(&scratch),
                 )
             };
             // SAFETY: as above.
@@ -200,7 +200,7 @@ impl LinearPlan for CpuLinear {
                 (
                     self.native.read::<T>(block.as_ptr())?,
                     out.view_mut::<<T as Element>::Accumulator>(),
-                    workspace::<<T as Element>::Accumulator>(&behind),
+                    numbers_mut::<<T as Element>::Accumulator>(&behind),
                 )
             };
             gradient::<T, U>(&rows, y, out, Update::Overwrite, workspace)
@@ -274,7 +274,7 @@ impl LinearPlan for CpuLinear {
                     rows.view::<T>(),
                     dz.view::<U>(),
                     dw.view_mut::<<T as Element>::Accumulator>(),
-                    workspace::<<T as Element>::Accumulator>(&scratch),
+                    numbers_mut::<<T as Element>::Accumulator>(&scratch),
                 )
             };
             Ok(product::weight_gradient_within(rows, dz, &selection, dw, update, workspace)?)

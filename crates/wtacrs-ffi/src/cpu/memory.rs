@@ -1,4 +1,4 @@
-//! Saved and scratch memory on the CPU: sizes and alignment, and scratch memory as numbers.
+//! Saved and scratch memory on the CPU: sizes and alignment, and checked memory as numbers.
 
 use crate::arguments::{Array, Dtype, Number, with_element};
 use crate::boundary::status::WTACRS_STATUS_SIZE_OVERFLOW;
@@ -37,18 +37,32 @@ pub(super) fn workspace_bytes(
     aligned(numbers * h.accumulator().bytes()).filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(overflow)
 }
 
-/// Scratch memory as numbers.
+/// Checked memory as numbers to read.
 ///
 /// # Safety
 ///
-/// It is aligned to [`ALIGNMENT`], writable, and used by nobody else as long as the numbers live.
-pub(super) unsafe fn workspace<'a, A: Number>(scratch: &Array<u8>) -> &'a mut [A] {
-    let bytes = scratch.region().bytes;
+/// It is aligned to the numbers and readable, and nobody writes to it as long as the numbers live.
+pub(super) unsafe fn numbers<'a, A: Number>(memory: &Array<u8>) -> &'a [A] {
+    let bytes = memory.region().bytes;
+    if bytes == 0 {
+        return &[];
+    }
+    // SAFETY: `Array` has checked for NULL and size; any bytes are a number; the caller has the rest.
+    unsafe { core::slice::from_raw_parts(memory.as_ptr().cast(), bytes / size_of::<A>()) }
+}
+
+/// Checked memory as numbers to write, such as scratch memory.
+///
+/// # Safety
+///
+/// It is aligned to the numbers and writable, and nobody else uses it as long as the numbers live.
+pub(super) unsafe fn numbers_mut<'a, A: Number>(memory: &Array<u8>) -> &'a mut [A] {
+    let bytes = memory.region().bytes;
     if bytes == 0 {
         return &mut [];
     }
-    // SAFETY: aligned to more than any number's alignment; any bytes are a number; the caller has the rest.
-    unsafe { core::slice::from_raw_parts_mut(scratch.as_ptr().cast(), bytes / size_of::<A>()) }
+    // SAFETY: as in `numbers`.
+    unsafe { core::slice::from_raw_parts_mut(memory.as_ptr().cast(), bytes / size_of::<A>()) }
 }
 
 const _: () = assert!(ALIGNMENT.is_multiple_of(align_of::<f64>()));

@@ -1,24 +1,28 @@
 //! The CPU's side of every object: core's functions on typed views of the caller's memory.
 
 mod expected_error;
+mod header;
 mod kept_block;
 mod linear;
 mod memory;
 mod norm_cache;
 mod norm_predictor;
+mod operator;
+mod operator_block;
 mod tensor_mul;
 mod threads;
 
 use self::linear::CpuLinear;
 use self::norm_cache::CpuNormCache;
 use self::norm_predictor::CpuNormPredictor;
+use self::operator::CpuOperator;
 use self::tensor_mul::CpuTensorMul;
 pub(crate) use self::threads::most as most_threads;
 use crate::arguments::{Array, Axis, Place, Stream, Tensor, with_element};
 use crate::boundary::Outcome;
 use crate::device::{
-    CacheBounds, Device, LinearDescription, LinearPlan, NormCacheObject, NormPredictorObject, TensorMulDescription,
-    TensorMulPlan,
+    CacheBounds, Device, LinearDescription, LinearPlan, NormCacheObject, NormPredictorObject, OperatorDescription,
+    OperatorPlan, TensorMulDescription, TensorMulPlan,
 };
 use std::sync::Arc;
 use wtacrs_core::guesses::{NormCache, NormPredictor};
@@ -53,6 +57,10 @@ impl Device for Cpu {
 
     fn tensor_mul(&self, description: &TensorMulDescription) -> Outcome<Box<dyn TensorMulPlan>> {
         Ok(Box::new(CpuTensorMul::new(description, Arc::clone(&self.threads))?))
+    }
+
+    fn operator(&self, description: &OperatorDescription) -> Outcome<Box<dyn OperatorPlan>> {
+        Ok(Box::new(CpuOperator::new(description, Arc::clone(&self.threads))?))
     }
 
     fn norm_predictor(&self, predictor: NormPredictor) -> Outcome<Arc<dyn NormPredictorObject>> {

@@ -2,7 +2,7 @@
 
 use super::kept_block::{KeptBlock, check_finite};
 use super::linear::{gradient, started};
-use super::memory::{workspace, workspace_bytes};
+use super::memory::{numbers_mut, workspace_bytes};
 use super::threads;
 use crate::arguments::heap::{self, PER_PACKING_THREAD, PER_TOKEN};
 use crate::arguments::{Number, Tensor, known_norms, with_element, with_elements};
@@ -156,7 +156,7 @@ impl TensorMulPlan for CpuTensorMul {
             });
             let items = items.into_iter().collect::<Outcome<Vec<_>>>()?;
             // SAFETY: checked for size and alignment, and overlaps nothing.
-            let mut workspaces = split(unsafe { workspace::<<T as Element>::Accumulator>(&scratch) }, self.tasks());
+            let mut workspaces = split(unsafe { numbers_mut::<<T as Element>::Accumulator>(&scratch) }, self.tasks());
             let per_task = items.len().div_ceil(self.tasks().max(1)).max(1);
             let tasks = items.par_chunks(per_task).zip(workspaces.par_iter_mut()).enumerate();
             parallel::try_for_each(tasks, |(task, (items, workspace))| {

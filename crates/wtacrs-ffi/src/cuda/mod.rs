@@ -13,15 +13,15 @@ mod tensor_mul;
 
 use self::gpu::Gpu;
 use self::linear::CudaLinear;
-use self::matrices::matrix;
+use self::matrices::{matrix, unsupported};
 use self::norm_cache::CudaNormCache;
 use self::norm_predictor::CudaNormPredictor;
 use self::tensor_mul::CudaTensorMul;
 use crate::arguments::{Array, Axis, Place, Stream, Tensor};
 use crate::boundary::Outcome;
 use crate::device::{
-    CacheBounds, Device, LinearDescription, LinearPlan, NormCacheObject, NormPredictorObject, TensorMulDescription,
-    TensorMulPlan,
+    CacheBounds, Device, LinearDescription, LinearPlan, NormCacheObject, NormPredictorObject, OperatorDescription,
+    OperatorPlan, TensorMulDescription, TensorMulPlan,
 };
 use std::sync::Arc;
 use wtacrs_core::guesses::{NormCache, NormPredictor};
@@ -60,6 +60,10 @@ impl Device for Cuda {
 
     fn tensor_mul(&self, description: &TensorMulDescription) -> Outcome<Box<dyn TensorMulPlan>> {
         Ok(Box::new(CudaTensorMul::new(&self.gpu, description)?))
+    }
+
+    fn operator(&self, _description: &OperatorDescription) -> Outcome<Box<dyn OperatorPlan>> {
+        Err(unsupported("no kernel has operators"))
     }
 
     fn norm_predictor(&self, predictor: NormPredictor) -> Outcome<Arc<dyn NormPredictorObject>> {

@@ -1,9 +1,10 @@
-//! What a layer or a batched product is like: plain data, filled by setters and frozen into a plan.
+//! What a layer, a batched product or an operator is like: plain data, filled by setters and frozen into a plan.
 
 use crate::arguments::{Array, Dtype, Source};
 use crate::boundary::Outcome;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Linear, TensorMul};
+use wtacrs_core::operators::Operator;
 use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::{Budget, BudgetError, BuiltIn, DEFAULT_MIX};
 use wtacrs_kernels::plan::Precision;
@@ -74,6 +75,29 @@ impl TensorMulDescription {
 
     pub(crate) fn c_shape(&self) -> [usize; 4] {
         [self.batch, self.heads, self.rows, self.columns]
+    }
+}
+
+/// An operator with everything that its plan needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OperatorDescription {
+    pub(crate) operator: Operator,
+    /// Rows and columns.
+    pub(crate) shape: [usize; 2],
+    /// Of x, y, the gate and their gradients: f32, f16 or bf16.
+    pub(crate) dtype: Dtype,
+    pub(crate) further_offset: FurtherOffset,
+}
+
+impl OperatorDescription {
+    /// Bytes of an array of the shape, which can be addressed.
+    pub(crate) fn bytes(&self) -> usize {
+        self.shape[0] * self.shape[1] * self.dtype.bytes()
+    }
+
+    /// How far a forward pass advances the offset of its randomness.
+    pub(crate) fn draws(&self) -> u64 {
+        self.operator.draws(self.shape)
     }
 }
 

@@ -8,12 +8,14 @@ mod description;
 mod linear;
 mod norm_cache;
 mod norm_predictor;
+mod operator;
 mod tensor_mul;
 
 pub(crate) use self::description::*;
 pub(crate) use self::linear::*;
 pub(crate) use self::norm_cache::*;
 pub(crate) use self::norm_predictor::*;
+pub(crate) use self::operator::*;
 pub(crate) use self::tensor_mul::*;
 
 use crate::arguments::{Array, Axis, Place, Stream, Tensor};
@@ -33,6 +35,8 @@ pub(crate) trait Device: Debug + Send + Sync {
     fn linear(&self, description: &LinearDescription) -> Outcome<Box<dyn LinearPlan>>;
 
     fn tensor_mul(&self, description: &TensorMulDescription) -> Outcome<Box<dyn TensorMulPlan>>;
+
+    fn operator(&self, description: &OperatorDescription) -> Outcome<Box<dyn OperatorPlan>>;
 
     fn norm_predictor(&self, predictor: NormPredictor) -> Outcome<Arc<dyn NormPredictorObject>>;
 

@@ -1,0 +1,186 @@
+"""Attention of transformers' models, which saves Q, K, V and the probabilities once, packed or as they are.
+
+transformers looks up a model's attention by the name in its config. `convert` registers a function under a name of its
+own, and the mask function of the implementation that was there: a name without one gets no masks, and padding would be
+attended to. transformers itself is used only where it is loaded already.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import torch
+
+from . import operators, recognition
+from .probabilities import attend
+from .scaled_dot_product import attend_packed
+
+# What changes the scores or asks for the probabilities is left to the implementation that was there.
+OTHER_TERMS = ("softcap", "s_aux", "head_mask", "output_attentions")
+SERVED = ("eager", "sdpa")
+_numbers = itertools.count(1)
+
+
+def convert(model, shared, skipped):
+    """Configs that were changed, with the names that they had; and why the attention of other models is left as it
+    is."""
+    before, left = [], {}
+    modeling = sys.modules.get("transformers.modeling_utils")
+    if modeling is None:
+        return before, left
+    names, seen = {}, set()
+    skip = {module for name, module in model.named_modules() if name and skipped(name, module)}
+    for name, module in model.named_modules():
+        if not isinstance(module, modeling.PreTrainedModel) or id(module.config) in seen:
+            continue
+        seen.add(id(module.config))
+        config, was = module.config, module.config._attn_implementation
+        if was not in SERVED or not module._can_set_attn_implementation():
+            left[f"attention of {name or type(module).__name__}"] = f"its implementation is {was!r}"
+            continue
+        if was not in names:
+            names[was] = register(modeling, was, shared, skip)
+        # The setter would change the configs within this one as well, whose implementation may be another.
+        config._attn_implementation_internal = names[was]
+        before.append((config, was))
+    return before, left
+
+
+def revert(before):
+    for config, was in before:
+        config._attn_implementation_internal = was
+
+
+def register(modeling, was, shared, skip):
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    name = f"wtacrs_{was}_{next(_numbers)}"
+    AttentionInterface.register(name, Attention(modeling.ALL_ATTENTION_FUNCTIONS, was, shared, skip))
+    AttentionMaskInterface.register(name, AttentionMaskInterface()[was])
+    return name
+
+
+class Attention:
+    """Attention functions have transformers' signature: q is batch x heads x queries x channels, k and v have keys in
+    place of queries, and perhaps fewer heads. The output is batch x queries x heads x channels."""
+
+    def __init__(self, functions, was, shared, skip):
+        self.functions, self.was, self.operators = functions, was, shared
+        self.skip = skip
+
+    def __call__(self, module, query, key, value, attention_mask, **options):
+        terms = self.terms(module, query, key, value, attention_mask, **options)
+        if terms is None:
+            return self.previous(module)(module, query, key, value, attention_mask, **options)
+        return terms, None
+
+    def previous(self, module):
+        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        return self.functions.get_interface(self.was, eager)
+
+    def terms(
+        self, module, query, key, value, mask, dropout=0.0, scaling=None, is_causal=None, position_bias=None, **others
+    ):
+        """The output, or None for what is left to the implementation that was there."""
+        # eval() and what has nothing to save, except that dropout's masks must repeat where checkpointing runs a
+        # segment first without gradients and then with them.
+        query, key, value = autocast(query, key, value)
+        inputs = [query, key, value] if position_bias is None else [query, key, value, position_bias]
+        needed = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+        if not module.training or not (needed or dropout) or module in self.skip:
+            return None
+        if not all(operators.serves(t) for t in inputs) or len({t.dtype for t in inputs[:3]}) > 1:
+            return None
+        if any(others.get(term) is not None and others[term] is not False for term in OTHER_TERMS):
+            return None
+        if query.ndim != 4 or query.shape[1] % key.shape[1] or query.shape[0] != key.shape[0]:
+            return None
+        if self.was == "eager":
+            if not any(recognition.same_code(self.previous(module), known) for known in KNOWN_EAGER):
+                return None
+            causal = False
+        else:
+            causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+            causal = bool(causal) and query.shape[2] > 1 and mask is None
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        learned_bias = position_bias is not None and torch.is_grad_enabled() and position_bias.requires_grad
+        if dropout or learned_bias:
+            if not learned_bias and self.fused(query, key, value, mask, dropout, causal, scaling, position_bias):
+                return None if not self.operators.packs else attend_packed(
+                    self.operators, query, key, value, mask, position_bias, causal, scaling, dropout
+                )
+            return attend(self.operators, query, key, value, mask, position_bias, causal, scaling, dropout)
+        if self.operators.packs:
+            return attend_packed(self.operators, query, key, value, mask, position_bias, causal, scaling, 0.0)
+        # Of the two, the one that saves no probabilities.
+        return self.functions["sdpa"](
+            module, query, key, value, mask, scaling=scaling, is_causal=causal, position_bias=position_bias
+        )[0]
+
+    def fused(self, query, key, value, mask, dropout, causal, scaling, position_bias):
+        """Whether torch drops probabilities within a kernel that saves none of them."""
+        if query.device.type != "cuda" or self.was != "sdpa" or position_bias is not None:
+            return False
+        grouped = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
+        choice = torch._fused_sdp_choice(query, key, value, mask, dropout, causal, scale=scaling, **grouped)
+        return choice != 0
+
+
+def autocast(*operands):
+    """The operands in the dtype that torch multiplies them in."""
+    kind = operands[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return operands
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in operands)
+
+
+# The functions below are written as transformers writes them. They are compared, and never called.
+# fmt: off
+# ruff: noqa: F821
+
+
+def bert_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
+    if scaling is None:
+        scaling = query.size(-1) ** -0.5
+    attn_weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        attn_weights = attn_weights + attention_mask
+    attn_weights = nn.functional.softmax(attn_weights, dim=-1)
+    attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
+    attn_output = torch.matmul(attn_weights, value)
+    attn_output = attn_output.transpose(1, 2).contiguous()
+    return attn_output, attn_weights
+
+
+def t5_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, position_bias=None, **kwargs):
+    if scaling is None:
+        scaling = query.size(-1) ** -0.5
+    attn_weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if position_bias is not None:
+        attn_weights = attn_weights + position_bias
+    if attention_mask is not None:
+        attn_weights = attn_weights + attention_mask
+    attn_weights = nn.functional.softmax(attn_weights, dim=-1)
+    attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
+    attn_output = torch.matmul(attn_weights, value)
+    attn_output = attn_output.transpose(1, 2).contiguous()
+    return attn_output, attn_weights
+
+
+def llama_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    key_states = repeat_kv(key, module.num_key_value_groups)
+    value_states = repeat_kv(value, module.num_key_value_groups)
+    attn_weights = torch.matmul(query, key_states.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        attn_weights = attn_weights + attention_mask
+    attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
+    attn_output = torch.matmul(attn_weights, value_states)
+    attn_output = attn_output.transpose(1, 2).contiguous()
+    return attn_output, attn_weights
+
+
+# fmt: on
+KNOWN_EAGER = (bert_attention, t5_attention, llama_attention)

@@ -1,0 +1,131 @@
+"""The modules that save few bits, which take the place of a model's activations, gated units, dropouts and norms.
+
+A module stays the same object. Its class becomes a subclass of its own, whose forward pass is that class's wherever
+nothing is saved: in eval mode, without gradients, and for what the library does not serve.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from . import operators, recognition
+from .recognition import Activation, Dropout, GatedUnit, Norm
+
+
+class Converted:
+    """`operators` is what the model's converted modules share, and `kind` what this one computes."""
+
+    def extra_repr(self):
+        how = "saves few bits" if self.operators.packs else "saves no more than its gradient needs"
+        return f"{super().extra_repr()}, {how}".removeprefix(", ")
+
+    def saves(self, *inputs):
+        return self.training and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
+class ConvertedActivation(Converted):
+    def forward(self, input):
+        if not (self.saves(input) and operators.serves(input)):
+            return super().forward(input)
+        # A sign takes one bit as it is.
+        packing = "native" if self.kind.operation == "relu" else self.operators.packing
+        plan = operators.elementwise_plan(input, self.kind.operation, packing=packing)
+        if plan.saved_bytes >= input.nbytes:
+            return super().forward(input)
+        return operators.apply(self.operators, plan, input)
+
+
+class ConvertedDropout(Converted):
+    """Also without gradients: where checkpointing runs a segment the first time it has none, and the masks of the
+    second time must be the same."""
+
+    def forward(self, input):
+        if not (self.training and 0 < self.p < 1 and operators.serves(input)):
+            return super().forward(input)
+        return operators.apply(self.operators, operators.elementwise_plan(input, "identity", dropout=self.p), input)
+
+
+class ConvertedNorm(Converted):
+    def forward(self, input):
+        kind = self.kind
+        weight, bias = kind.weight(self), kind.bias(self)
+        columns = kind.columns(self)
+        shape = getattr(self, "normalized_shape", (columns,))
+        if not (
+            self.saves(input, weight, bias)
+            and operators.serves(input)
+            and tuple(input.shape[-len(shape) :]) == tuple(shape)
+            and all(p is None or p.dtype in operators.DTYPES for p in (weight, bias))
+        ):
+            return super().forward(input)
+        dtype = kind.dtype_of(input, weight)
+        x = input.to(torch.promote_types(input.dtype, dtype))
+        epsilon = kind.epsilon(self)
+        epsilon = torch.finfo(x.dtype).eps if epsilon is None else epsilon
+        plan = operators.norm_plan(x, columns, kind.operation, packing=self.operators.packing, epsilon=epsilon)
+        if self.operators.packs and plan.saved_bytes >= x.nbytes:
+            return super().forward(input)
+        return operators.apply(self.operators, plan, x, weight=weight, bias=bias).to(dtype)
+
+
+class ConvertedGatedUnit(Converted):
+    def forward(self, *arguments, **named):
+        x = arguments[0] if len(arguments) == 1 and not named else None
+        if x is None or not (self.training and torch.is_grad_enabled() and operators.serves(x)):
+            return super().forward(*arguments, **named)
+        return self.kind.run(self, x, self.unit)
+
+    def unit(self, a, gate):
+        if not (self.saves(a, gate) and operators.serves(a) and a.dtype == gate.dtype and a.shape == gate.shape):
+            return self.kind.activation(self)(a) * gate
+        plan = operators.elementwise_plan(a, self.kind.operation, gated=True, packing=self.operators.packing)
+        if self.operators.packs and plan.saved_bytes >= 3 * a.nbytes:
+            return self.kind.activation(self)(a) * gate
+        return operators.apply(self.operators, plan, a, gate)
+
+
+CONVERTED = {
+    Activation: ConvertedActivation,
+    Dropout: ConvertedDropout,
+    Norm: ConvertedNorm,
+    GatedUnit: ConvertedGatedUnit,
+}
+
+
+@functools.cache
+def converted_class(original, kind):
+    # Under the class's own name, by which libraries know it.
+    return type(original.__name__, (CONVERTED[kind], original), {"__module__": original.__module__})
+
+
+def find(model, skipped, mode):
+    """The modules to convert and what they compute, and reasons why others stay as they are, both by name."""
+    found, left, within = {}, {}, set()
+    for name, module in model.named_modules():
+        if isinstance(module, Converted) or skipped(name, module):
+            continue
+        kind = recognition.kind_of(module)
+        if kind is None:
+            reason = recognition.why_left(module)
+            if reason is not None:
+                left[name] = reason
+        elif isinstance(kind, Activation) and mode == "exact" and kind.operation != "relu":
+            left[name] = "its gradient needs its input, which torch keeps"
+        else:
+            found[name] = (module, kind)
+            if isinstance(kind, GatedUnit):
+                within.add(id(kind.activation(module)))
+    left = {name: reason for name, reason in left.items() if id(model.get_submodule(name)) not in within}
+    return {name: pair for name, pair in found.items() if id(pair[0]) not in within}, left
+
+
+def convert(module, kind, shared):
+    module.__class__ = converted_class(type(module), type(kind))
+    module.operators, module.kind = shared, kind
+
+
+def revert(module):
+    module.__class__ = type(module).__bases__[1]
+    del module.operators, module.kind

@@ -1,0 +1,179 @@
+"""What stands between the products, on torch tensors: activations, gated units, dropout, softmax and norms.
+
+An operator is a plan of the library for one shape. Its forward pass writes what the backward pass needs, in few bits;
+`apply` puts both passes into torch's graph.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from .._native import OperatorPlan
+from . import devices
+from .devices import address
+
+MASK = 2**64 - 1
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+PACKINGS = {"exact": None, "packed": (8, 4)}
+
+
+class Operators:
+    """What the converted operators of a model share: how they save, and where they draw.
+
+    Dropout must repeat its mask where checkpointing runs a segment again, so its offsets come from torch's generator on
+    the host, whose state checkpointing restores. Dithers need not repeat, and leave that generator alone: a pass
+    without gradients, which saves nothing, moves it as far as one with them.
+    """
+
+    def __init__(self, randomness, mode, bits, tensor_mul=None):
+        self.randomness, self.mode = randomness, mode
+        self.packing = bits if mode == "packed" else "native"
+        # What products read in the backward pass, such as Q, K and V, is squared in no gradient, but enters many.
+        self.operand_packing = 8 if mode == "packed" else "native"
+        self.tensor_mul = tensor_mul
+
+    def __deepcopy__(self, memo):
+        return self
+
+    @property
+    def packs(self):
+        return self.mode == "packed"
+
+    def draw(self, plan):
+        """The seed and the offset of one forward pass."""
+        if plan.dropout:
+            return self.randomness.key, int(torch.randint(2**62, ()))
+        return self.randomness.key, self.randomness.advance(plan.draws)
+
+
+class Randomness:
+    """The seed, and the offset that every draw of rows or dithers advances. Ranks draw under keys of their own."""
+
+    def __init__(self, seed, rank=0):
+        self.seed, self.rank, self.offset = seed, rank, 0
+
+    @property
+    def key(self):
+        return (self.seed + self.rank) & MASK
+
+    def advance(self, draws):
+        offset = self.offset
+        self.offset = (offset + draws) & MASK
+        return offset
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_for(device, shape, dtype, operation, gated=False, packing="native", dropout=0.0, epsilon=1e-5):
+    """`shape` is (rows, columns)."""
+    return Plan(device, shape, dtype, operation, gated, packing, dropout, epsilon)
+
+
+class Plan:
+    """Both passes of an operator on contiguous tensors of its shape, whatever their axes."""
+
+    def __init__(self, device, shape, dtype, operation, gated, packing, dropout, epsilon):
+        self.device, self.dropout, self.gated = device, dropout, gated
+        self.native = OperatorPlan(
+            device.context,
+            shape=shape,
+            operation=operation,
+            gated=gated,
+            packing=packing,
+            dropout=dropout,
+            epsilon=epsilon,
+            dtype=str(dtype).removeprefix("torch."),
+        )
+        self.draws, self.saved_bytes = self.native.draws, self.native.saved_bytes
+        self.keeps_input, self.keeps_gate = self.native.keeps_input, self.native.keeps_gate
+        self.keeps_output = self.native.keeps_output
+
+    def forward(self, x, y, seed, offset, gate=None, weight=None, bias=None):
+        """Writes y, which may be x or None, and returns what it saves: bytes, or None for nothing."""
+        saved = self.device.memory(self.saved_bytes) if self.saved_bytes else None
+        operands = address(x), address(gate), address(weight), address(bias), address(y)
+        with self.device.current():
+            self.native.forward(*operands, seed, offset, address(saved), self.device.stream())
+        return saved
+
+    def backward(self, saved, dy, dx, *, x=None, gate=None, y=None, weight=None, dgate=None, dweight=None, dbias=None):
+        """Writes the gradients. dx may be dy."""
+        bytes_needed = self.native.backward_scratch_bytes
+        scratch = self.device.memory(bytes_needed) if bytes_needed else None
+        read = address(x), address(gate), address(y), address(weight), address(dy)
+        written = address(dx), address(dgate), address(dweight), address(dbias)
+        with self.device.current():
+            self.native.backward(*read, *written, address(saved), address(scratch), self.device.stream())
+
+    def restore(self, saved, y):
+        """Writes y again, from what was saved of it."""
+        with self.device.current():
+            self.native.restore(address(saved), address(y), self.device.stream())
+        return y
+
+
+def serves(x):
+    """Whether the library has operators for such tensors."""
+    return x.dtype in DTYPES and x.device.type in ("cpu", "cuda") and x.numel() > 0
+
+
+def elementwise_plan(x, operation, **options):
+    columns = x.shape[-1] if x.ndim else 1
+    return plan_for(devices.device_of(x.device), (x.numel() // columns, columns), x.dtype, operation, **options)
+
+
+def norm_plan(x, columns, operation, **options):
+    return plan_for(devices.device_of(x.device), (x.numel() // columns, columns), x.dtype, operation, **options)
+
+
+def apply(operators, plan, x, gate=None, weight=None, bias=None):
+    """The operator on x, in torch's graph."""
+    return OperatorFunction.apply(x, gate, weight, bias, plan, *operators.draw(plan))
+
+
+class OperatorFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, gate, weight, bias, plan, seed, offset):
+        x = x.contiguous()
+        gate = None if gate is None else gate.contiguous()
+        y = torch.empty_like(x)
+        saved = plan.forward(x, y, seed, offset, gate, floats(weight), floats(bias))
+        ctx.plan = plan
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.save_for_backward(
+            saved,
+            x if plan.keeps_input else None,
+            gate if plan.keeps_gate else None,
+            y if plan.keeps_output else None,
+            weight,
+        )
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        saved, x, gate, y, weight = ctx.saved_tensors
+        _, needs_gate, needs_weight, needs_bias = ctx.needs_input_grad[:4]
+        dy = dy.contiguous()
+        dx = torch.empty_like(dy)
+        # A gated unit's two gradients are made together.
+        dgate = torch.empty_like(dy) if ctx.plan.gated else None
+        dweight = torch.empty_like(weight, dtype=torch.float32) if needs_weight else None
+        dbias = torch.empty(weight.shape, dtype=torch.float32, device=dy.device) if needs_bias else None
+        ctx.plan.backward(
+            saved, dy, dx, x=x, gate=gate, y=y, weight=floats(weight), dgate=dgate, dweight=dweight, dbias=dbias
+        )
+        return (
+            dx,
+            dgate if needs_gate else None,
+            dweight.to(weight.dtype) if needs_weight else None,
+            dbias.to(ctx.bias_dtype) if needs_bias else None,
+            None, None, None,
+        )  # fmt: skip
+
+
+def floats(parameter):
+    """As the library takes weights and biases."""
+    return None if parameter is None else parameter.detach().float().contiguous()

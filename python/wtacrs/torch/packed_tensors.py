@@ -1,0 +1,92 @@
+"""Tensors that torch's graph saves, packed: each storage once, in the order in which its elements lie."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from . import devices
+from .operators import plan_for, serves
+
+# Scales are shared by 128 elements of a row.
+LEAST_COLUMNS = 128
+# Below, a tensor takes less than what comes with a packed one.
+LEAST_ELEMENTS = 4096
+
+
+class Layout:
+    """Where a tensor's elements lie, and how they are packed. Axes along which it repeats itself are packed once."""
+
+    def __init__(self, tensor, packing):
+        self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
+        self.repeated = [axis for axis in range(tensor.ndim) if tensor.stride(axis) == 0 and tensor.shape[axis] > 1]
+        sizes = [1 if axis in self.repeated else size for axis, size in enumerate(tensor.shape)]
+        self.order = sorted(range(tensor.ndim), key=lambda axis: (-tensor.stride(axis), axis))
+        self.sizes = [sizes[axis] for axis in self.order]
+        columns, axes = 1, list(self.sizes)
+        while axes and columns < LEAST_COLUMNS:
+            columns *= axes.pop()
+        rows = math.prod(axes)
+        self.plan = plan_for(devices.device_of(self.device), (rows, columns), self.dtype, "identity", packing=packing)
+
+    def pack(self, tensor, operators):
+        for axis in self.repeated:
+            tensor = tensor.narrow(axis, 0, 1)
+        lying = tensor.permute(self.order).contiguous()
+        return self.plan.forward(lying, None, *operators.draw(self.plan))
+
+    def restore(self, block):
+        lying = self.plan.restore(block, torch.empty(self.sizes, dtype=self.dtype, device=self.device))
+        back = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return lying.permute(back).expand(self.shape)
+
+
+@contextlib.contextmanager
+def packed_saved_tensors(model, operators, packing):
+    """Packs what the forward pass within saves through torch's own functions: tensors of f32, f16 and bf16 that are
+    large, no parameters or buffers, and nothing that converted modules save."""
+    kept = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    packed = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if not serves(tensor) or tensor.numel() < LEAST_ELEMENTS or storage.data_ptr() in kept:
+            return tensor if tensor.grad_fn is None else tensor.detach()
+        tensor = tensor.detach()
+        whole = storage.nbytes() // tensor.element_size()
+        view = None
+        if tensor.numel() == whole:
+            # All views of a storage are views of one packed row of it.
+            view = tensor.shape, tensor.stride(), tensor.storage_offset()
+        place = (storage.data_ptr(), tensor.dtype, tensor._version) if view else object()
+        found = packed.get(place)
+        if found is None or found[0].expired():
+            layout = Layout(tensor, packing)
+            block = layout.pack(tensor, operators)
+            found = packed[place] = StorageWeakRef(storage), layout, block, (tensor.shape, tensor.stride())
+        return Saved(*found[1:], view)
+
+    try:
+        with saved_tensors_hooks(pack, lambda saved: saved.restored() if isinstance(saved, Saved) else saved):
+            yield
+    finally:
+        packed.clear()
+
+
+class Saved:
+    """What the graph holds in a tensor's place."""
+
+    def __init__(self, layout, block, first, view):
+        self.layout, self.block, self.first, self.view = layout, block, first, view
+
+    def restored(self):
+        tensor = self.layout.restore(self.block)
+        if self.view is None or self.view[:2] == self.first:
+            return tensor
+        # As the elements lay in the storage, from its first one on.
+        lying = tensor.permute(self.layout.order).contiguous()
+        return lying.as_strided(*self.view)

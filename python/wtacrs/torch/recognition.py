@@ -1,0 +1,341 @@
+"""What a module computes, as far as the library has an operator for it.
+
+torch's own modules are recognised by their class. transformers writes its activations, norms and gated units out in
+every model's file, under a name of its own each time; these are recognised by what their forward pass does, whose code
+is compared with that of the functions below. So a class that computes something else is never taken for one of them,
+whatever its name, and transformers is not imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    operation: str
+    category = "activations"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    category = "dropout"
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """`weight` and `epsilon` read them from the module; `dtype_of` is the output's dtype, by x and the weight."""
+
+    operation: str
+    epsilon: Callable
+    dtype_of: Callable
+    weight: Callable = lambda module: module.weight
+    bias: Callable = lambda module: None
+    columns: Callable = lambda module: module.weight.numel()
+    category = "norms"
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedUnit:
+    """`run(module, x, unit)` is the module's forward pass, with `unit(a, b)` in place of act(a)·b; `activation` reads act
+    from the module."""
+
+    operation: str
+    activation: Callable
+    run: Callable
+    category = "gated units"
+
+
+def kind_of(module):
+    """What the module computes, or None."""
+    if "forward" in vars(module):
+        return None
+    if type(module) in OF_TORCH:
+        return OF_TORCH[type(module)](module)
+    forward = type(module).forward
+    operation = activation_of(module)
+    if operation is not None:
+        return Activation(operation)
+    for template, norm in NORMS:
+        if same_code(forward, template):
+            return norm if hasattr(module, "variance_epsilon") else None
+    if same_code(forward, gemma_norm) and same_code(type(module)._norm, gemma_norm_of):
+        return GEMMA_NORM
+    for template, activation, run in GATED_UNITS:
+        if same_code(forward, template):
+            operation = activation_of(activation(module))
+            return None if operation is None else GatedUnit(operation, activation, run)
+    return None
+
+
+def why_left(module):
+    """Why a module of torch's that computes what the library has an operator for is left as it is, or None."""
+    if type(module) in (nn.ReLU, nn.SiLU, nn.Dropout) and module.inplace:
+        return "it works in place"
+    return None
+
+
+def activation_of(function):
+    """The operation of an activation, be it a module or a function; None if there is none."""
+    if isinstance(function, nn.Module):
+        found = OF_TORCH.get(type(function), lambda _: None)(function)
+        if isinstance(found, Activation):
+            return found.operation
+        forward = type(function).forward
+        for template, operation in ACTIVATIONS:
+            if same_code(forward, template):
+                return operation
+        # GELUActivation and GELUTanh choose a function when they are made.
+        return activation_of(function.act) if same_code(forward, chosen_function) and hasattr(function, "act") else None
+    if function in FUNCTIONS:
+        return FUNCTIONS[function]
+    if isinstance(function, functools.partial) and function.func is F.gelu and not function.args:
+        return {"none": "gelu", "tanh": "gelu_tanh"}.get(function.keywords.get("approximate", "none"))
+    for template, operation in METHODS:
+        if same_code(function, template):
+            return operation
+    return None
+
+
+def same_code(function, template):
+    code, other = (getattr(f, "__code__", None) for f in (function, template))
+    if code is None:
+        return False
+    # The first constant is the docstring, if there is one.
+    return (code.co_code, code.co_names, code.co_consts[1:]) == (other.co_code, other.co_names, other.co_consts[1:])
+
+
+FUNCTIONS = {F.relu: "relu", torch.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
+
+
+def of_gelu(module):
+    return Activation({"none": "gelu", "tanh": "gelu_tanh"}[module.approximate])
+
+
+def of_layer_norm(module):
+    return Norm(
+        "layer_norm",
+        epsilon=lambda module: module.eps,
+        dtype_of=torch_norm_dtype,
+        bias=lambda module: module.bias,
+        columns=lambda module: math.prod(module.normalized_shape),
+    )
+
+
+def of_rms_norm(module):
+    return Norm(
+        "rms_norm",
+        epsilon=lambda module: module.eps,
+        dtype_of=torch_norm_dtype,
+        columns=lambda module: math.prod(module.normalized_shape),
+    )
+
+
+def torch_norm_dtype(x, weight):
+    """autocast of a GPU normalises in f32, that of a CPU in the input's dtype."""
+    return torch.float32 if x.device.type == "cuda" and torch.is_autocast_enabled("cuda") else x.dtype
+
+
+OF_TORCH = {
+    nn.ReLU: lambda module: None if module.inplace else Activation("relu"),
+    nn.GELU: of_gelu,
+    nn.SiLU: lambda module: None if module.inplace else Activation("silu"),
+    nn.Dropout: lambda module: None if module.inplace else Dropout(),
+    nn.LayerNorm: of_layer_norm,
+    nn.RMSNorm: of_rms_norm,
+}
+
+
+# From here on the functions are written as transformers writes them. They are compared, and never called.
+# fmt: off
+# ruff: noqa: F841, RET504
+
+
+def chosen_function(self, input):
+    return self.act(input)
+
+
+def gelu_python(self, input):
+    return input * 0.5 * (1.0 + torch.erf(input / math.sqrt(2.0)))
+
+
+def gelu_tanh_python(self, input):
+    return input * 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (input + 0.044715 * torch.pow(input, 3.0))))
+
+
+def new_gelu(self, input):
+    return 0.5 * input * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (input + 0.044715 * torch.pow(input, 3.0))))
+
+
+def fast_gelu(self, input):
+    return 0.5 * input * (1.0 + torch.tanh(input * 0.7978845608 * (1.0 + 0.044715 * input * input)))
+
+
+def accurate_gelu(self, input):
+    return 0.5 * input * (1 + torch.tanh(self.precomputed_constant * (input + 0.044715 * torch.pow(input, 3))))
+
+
+def silu(self, input):
+    return nn.functional.silu(input)
+
+
+METHODS = [(gelu_python, "gelu"), (gelu_tanh_python, "gelu_tanh")]
+ACTIVATIONS = [(new_gelu, "gelu_tanh"), (fast_gelu, "gelu_tanh"), (accurate_gelu, "gelu_tanh"), (silu, "silu")]
+
+
+def t5_norm(self, hidden_states):
+    variance = hidden_states.to(torch.float32).pow(2).mean(-1, keepdim=True)
+    hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+    if self.weight.dtype in [torch.float16, torch.bfloat16]:
+        hidden_states = hidden_states.to(self.weight.dtype)
+    return self.weight * hidden_states
+
+
+def llama_norm(self, hidden_states):
+    input_dtype = hidden_states.dtype
+    hidden_states = hidden_states.to(torch.float32)
+    variance = hidden_states.pow(2).mean(-1, keepdim=True)
+    hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+    return self.weight * hidden_states.to(input_dtype)
+
+
+def olmo_norm(self, hidden_states):
+    input_dtype = hidden_states.dtype
+    hidden_states = hidden_states.to(torch.float32)
+    variance = hidden_states.pow(2).mean(-1, keepdim=True)
+    hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+    return (self.weight * hidden_states).to(input_dtype)
+
+
+def helium_norm(self, hidden_states):
+    input_dtype = hidden_states.dtype
+    hidden_states = hidden_states.to(torch.float32)
+    variance = hidden_states.pow(2).mean(-1, keepdim=True)
+    hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+    return (self.weight.to(torch.float32) * hidden_states).to(input_dtype)
+
+
+def gemma_norm(self, x):
+    output = self._norm(x.float())
+    output = output * (1.0 + self.weight.float())
+    return output.type_as(x)
+
+
+def gemma_norm_of(self, x):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+
+
+def llama_unit(self, x):
+    down_proj = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+    return down_proj
+
+
+def qwen_unit(self, x):
+    return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+def lfm_unit(self, x):
+    return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+def t5gemma_unit(self, x):
+    hidden_states = self.act_fn(self.gate_proj(x)) * self.up_proj(x)
+    hidden_states = self.dropout(hidden_states)
+    down_proj = self.down_proj(hidden_states)
+    return down_proj
+
+
+def glm_unit(self, hidden_states):
+    up_states = self.gate_up_proj(hidden_states)
+    gate, up_states = up_states.chunk(2, dim=-1)
+    up_states = up_states * self.activation_fn(gate)
+    return self.down_proj(up_states)
+
+
+def t5_unit(self, hidden_states):
+    hidden_gelu = self.act(self.wi_0(hidden_states))
+    hidden_linear = self.wi_1(hidden_states)
+    hidden_states = hidden_gelu * hidden_linear
+    hidden_states = self.dropout(hidden_states)
+    if (
+        isinstance(self.wo.weight, torch.Tensor)
+        and hidden_states.dtype != self.wo.weight.dtype
+        and self.wo.weight.dtype != torch.int8
+    ):
+        hidden_states = hidden_states.to(self.wo.weight.dtype)
+
+    hidden_states = self.wo(hidden_states)
+    return hidden_states
+
+
+def longt5_unit(self, hidden_states):
+    hidden_gelu = self.act(self.wi_0(hidden_states))
+    hidden_linear = self.wi_1(hidden_states)
+    hidden_states = hidden_gelu * hidden_linear
+    hidden_states = self.dropout(hidden_states)
+    hidden_states = self.wo(hidden_states)
+    return hidden_states
+
+
+# fmt: on
+
+
+def run_llama(module, x, unit):
+    return module.down_proj(unit(module.gate_proj(x), module.up_proj(x)))
+
+
+def run_lfm(module, x, unit):
+    return module.w2(unit(module.w1(x), module.w3(x)))
+
+
+def run_t5gemma(module, x, unit):
+    return module.down_proj(module.dropout(unit(module.gate_proj(x), module.up_proj(x))))
+
+
+def run_glm(module, x, unit):
+    gate, up = module.gate_up_proj(x).chunk(2, dim=-1)
+    return module.down_proj(unit(gate, up))
+
+
+def run_t5(module, x, unit):
+    x = module.dropout(unit(module.wi_0(x), module.wi_1(x)))
+    weight = module.wo.weight
+    if isinstance(weight, torch.Tensor) and x.dtype != weight.dtype and weight.dtype != torch.int8:
+        x = x.to(weight.dtype)
+    return module.wo(x)
+
+
+def run_longt5(module, x, unit):
+    return module.wo(module.dropout(unit(module.wi_0(x), module.wi_1(x))))
+
+
+def rms_norm(dtype_of, **options):
+    return Norm("rms_norm", options.pop("epsilon", lambda module: module.variance_epsilon), dtype_of, **options)
+
+
+# T5's halves what it multiplies when the weight is a half, Llama's what it has normalised, the others the product.
+NORMS = [
+    (t5_norm, rms_norm(lambda x, weight: weight.dtype)),
+    (llama_norm, rms_norm(lambda x, weight: torch.promote_types(x.dtype, weight.dtype))),
+    (olmo_norm, rms_norm(lambda x, weight: x.dtype)),
+    (helium_norm, rms_norm(lambda x, weight: x.dtype)),
+]
+GEMMA_NORM = rms_norm(
+    lambda x, weight: x.dtype, epsilon=lambda module: module.eps, weight=lambda module: 1.0 + module.weight.float()
+)
+GATED_UNITS = [
+    (llama_unit, lambda module: module.act_fn, run_llama),
+    (qwen_unit, lambda module: module.act_fn, run_llama),
+    (lfm_unit, lambda module: F.silu, run_lfm),
+    (t5gemma_unit, lambda module: module.act_fn, run_t5gemma),
+    (glm_unit, lambda module: module.activation_fn, run_glm),
+    (t5_unit, lambda module: module.act, run_t5),
+    (longt5_unit, lambda module: module.act, run_longt5),
+]

@@ -1,0 +1,130 @@
+"""torch's scaled_dot_product_attention, with what its kernel saves packed in 8 bits: Q, K, V and the output.
+
+The kernel is torch's choice, and so is what it saves. It runs in a graph of its own, whose saved tensors are replaced:
+matrices by packed ones, each once, and the mask by the tensor that it was made from. What is small or must be exact,
+such as the sum of each row, stays. The kernel makes the probabilities again, from packed Q and K, so that the gradient
+is not exactly without bias: what is left is of second order in their noise.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
+
+from .packed_tensors import Layout
+
+
+def attend_packed(operators, query, key, value, mask, bias, causal, scaling, dropout):
+    if causal and key.shape[2] > query.shape[2]:
+        # As a first pass over a cache of a fixed size has it.
+        key, value = (t[:, :, : query.shape[2]] for t in (key, value))
+        bias = None if bias is None else bias[..., : query.shape[2]]
+    bias = None if bias is None else bias.detach()
+    kernel = Kernel(mask is not None or bias is not None, causal, scaling, dropout, query, key)
+    with torch.autocast(query.device.type, enabled=False):
+        return PackedAttention.apply(query, key, value, mask, bias, kernel, operators)
+
+
+class Kernel:
+    """What the kernel is given beside its operands."""
+
+    def __init__(self, masked, causal, scaling, dropout, query, key):
+        self.causal = causal and not masked
+        self.masks_bias = causal and masked
+        self.scaling, self.dropout = scaling, dropout
+        self.queries, self.keys, self.dtype, self.device = query.shape[2], key.shape[2], query.dtype, query.device
+        self.grouped = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
+
+    def mask(self, mask, bias):
+        """One mask to add to the scores, or None."""
+        if bias is None:
+            if mask is None or mask.dtype != torch.bool:
+                return mask
+            return torch.zeros(mask.shape, dtype=self.dtype, device=self.device).masked_fill_(~mask, -torch.inf)
+        bias = bias.to(self.dtype)
+        if mask is None and self.masks_bias:
+            mask = torch.ones(self.queries, self.keys, dtype=torch.bool, device=self.device).tril()
+        if mask is None:
+            return bias
+        return torch.where(mask, bias, torch.finfo(self.dtype).min) if mask.dtype == torch.bool else bias + mask
+
+    def __call__(self, query, key, value, mask):
+        """batch x queries x heads x channels."""
+        output = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.dropout, is_causal=self.causal, scale=self.scaling,
+            **self.grouped,
+        )  # fmt: skip
+        return output.transpose(1, 2).contiguous()
+
+
+class PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, mask, bias, kernel, operators):
+        saved = []
+
+        def save(tensor):
+            saved.append(tensor.detach())
+            return len(saved) - 1
+
+        ctx.kernel = kernel
+        # The graph within refers to this, and not to ctx, which refers to the graph.
+        ctx.restored = restored = {}
+        added = kernel.mask(mask, bias)
+        with torch.enable_grad():
+            anchor = torch.empty(0, requires_grad=True)
+            inputs = [Entry.apply(anchor, operand.detach()) for operand in (query, key, value)]
+            with saved_tensors_hooks(save, restored.__getitem__):
+                output = kernel(*inputs, added)
+        ctx.inputs, ctx.output = [get_gradient_edge(t) for t in inputs], get_gradient_edge(output)
+        masks = None if added is None else added.untyped_storage().data_ptr()
+        remade = added is not mask
+        ctx.tensors, ctx.indices, blocks, places = [], [], [], {}
+        for tensor in saved:
+            storage = tensor.untyped_storage().data_ptr()
+            view = tensor.shape, tensor.stride(), tensor.storage_offset()
+            if (storage, *view) not in places:
+                places[storage, *view] = len(blocks)
+                if storage == masks and remade:
+                    ctx.tensors.append(view)
+                    blocks.append(None)
+                elif tensor.is_floating_point() and tensor.ndim == 4 and storage != masks:
+                    layout = Layout(tensor, operators.operand_packing)
+                    ctx.tensors.append(layout)
+                    blocks.append(layout.pack(tensor, operators))
+                else:
+                    ctx.tensors.append(None)
+                    blocks.append(tensor)
+            ctx.indices.append(places[storage, *view])
+        ctx.save_for_backward(mask if remade else None, bias if remade else None, *blocks)
+        return output.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, doutput):
+        mask, bias, *blocks = ctx.saved_tensors
+        tensors = []
+        for kept, block in zip(ctx.tensors, blocks):
+            if kept is None:
+                tensors.append(block)
+            elif isinstance(kept, Layout):
+                tensors.append(kept.restore(block))
+            else:
+                tensors.append(ctx.kernel.mask(mask, bias).as_strided(*kept))
+        ctx.restored.update(enumerate(tensors[index] for index in ctx.indices))
+        del tensors, blocks
+        gradients = torch.autograd.grad([ctx.output], ctx.inputs, [doutput])
+        ctx.restored.clear()
+        return *gradients, None, None, None, None
+
+
+class Entry(torch.autograd.Function):
+    """A tensor as the input of a graph that does not keep it."""
+
+    @staticmethod
+    def forward(ctx, anchor, tensor):
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, None
