@@ -8,6 +8,7 @@ use common::{Buffer, Machine, for_each_machine};
 use half::{bf16, f16};
 use matrices::{Tested, noise};
 use proptest::prelude::*;
+use proptest::sample::Index;
 use std::ptr;
 use wtacrs_core::operators::{Backward, Forward, InOut, Operation, Operator, OperatorError};
 use wtacrs_core::product::Packing;
@@ -15,7 +16,9 @@ use wtacrs_exact::operators::dropout;
 use wtacrs_exact::operators::values::{self, ValueBits};
 use wtacrs_exact::packing::{GROUP, Grid, Groups};
 use wtacrs_exact::random::Randomness;
-use wtacrs_kernels::kernel::norm;
+use wtacrs_kernels::kernel::operator::SavedValues;
+use wtacrs_kernels::kernel::packed_rows::GroupShares;
+use wtacrs_kernels::kernel::{NORM_BACKWARD, column_sums, norm};
 use wtacrs_kernels::launch::LaunchList;
 use wtacrs_kernels::plan::{
     DataType, DeviceRandomness, ExecuteError, Memory, OperatorBackward, OperatorForward, OperatorPlan,
@@ -390,11 +393,7 @@ fn check_gradients<T: Typed>(
             let exact = plain + correction;
             let bound = error * 1.001 + T::ROUNDING[0] * (exact.abs() + error) + T::ROUNDING[1];
             let found = f64::from(dx[i * columns + j].widen());
-            assert!(
-                (found - exact).abs() <= bound,
-                "{what}: dX[{i}, {j}] is {found}, not {exact} ± {bound}; {plain} {correction} {error} {}",
-                expected.dx[i * columns + j].widen()
-            );
+            assert!((found - exact).abs() <= bound, "{what}: dX[{i}, {j}] is {found}, not {exact} ± {bound}");
             uncorrected += usize::from((found - plain).abs() > bound);
             let term = f64::from(dy[j]) * p;
             of_weight[j] = [of_weight[j][0] + term, of_weight[j][1] + term.abs()];
@@ -450,4 +449,389 @@ fn every_operator() {
             }
         }
     });
+}
+
+/// Rows of more groups than dithers are drawn for at once, more rows than a block has, and ranges of rows that several blocks and
+/// several warps of a block share.
+#[test]
+fn several_blocks() {
+    use Operation::{Gelu, Identity, LayerNorm, Relu, RmsNorm, Silu, Softmax};
+    for_each_machine(|machine| {
+        let of = |operation, packing| Operator::new(operation).with_packing(packing);
+        let gated = of(Silu, Packing::Bits2).gated().expect("a function with a gate");
+        check::<bf16>(machine, gated, [37, 300], PLACES[0], 1);
+        check::<f32>(machine, with_dropout(of(Gelu, Packing::Bits8), 0.9), [70, 140], PLACES[2], 2);
+        check::<f16>(machine, of(Relu, Packing::Native), [40, 260], PLACES[3], 3);
+        check::<f32>(machine, with_dropout(of(Identity, Packing::Native), 0.5), [1, 6000], PLACES[1], 4);
+        for columns in [2100, 4224] {
+            check::<bf16>(machine, of(Softmax, Packing::Bits4), [2, columns], PLACES[0], 5);
+            check::<f32>(machine, of(LayerNorm, Packing::Bits8), [3, columns], PLACES[1], 6);
+        }
+        check::<f32>(machine, with_dropout(of(Softmax, Packing::Bits8), 0.1), [35, 48], PLACES[1], 7);
+        check::<f16>(machine, of(Softmax, Packing::Native), [37, 72], PLACES[2], 8);
+        check::<bf16>(machine, with_dropout(of(RmsNorm, Packing::Bits4), 0.2), [70, 130], PLACES[0], 9);
+        check::<f32>(machine, with_dropout(of(LayerNorm, Packing::Native), 0.2), [130, 20], PLACES[3], 10);
+    });
+}
+
+/// However rows are cut, dX has the same bits, and the sums lie within the bound.
+#[test]
+fn ranges_of_every_kind() {
+    const SHAPE: [usize; 2] = [150, 200];
+    let [rows, columns] = SHAPE;
+    let operator = Operator::new(Operation::LayerNorm);
+    let operands = Operands::<f32>::new(&operator, SHAPE, 1);
+    let expected = Expected::new(&operator, SHAPE, &operands, RANDOMNESS);
+    let exact = |j: usize| {
+        let mut sums = [[0.0_f64; 2]; 2];
+        for i in 0..rows {
+            let [mean, inverse] = [0, 1].map(|k| f32::from_bits(expected.saved[2 * i + k]));
+            let (dy, x) = (operands.dy[i * columns + j], operands.x[i * columns + j]);
+            for (sum, term) in sums.iter_mut().zip([f64::from(dy) * f64::from((x - mean) * inverse), f64::from(dy)]) {
+                *sum = [sum[0] + term, sum[1] + term.abs()];
+            }
+        }
+        sums
+    };
+    for_each_machine(|machine| {
+        let (x, dy) = (machine.upload(&operands.x), machine.upload(&operands.dy));
+        let weight = machine.upload(operands.weight.as_ref().expect("a weight"));
+        let statistics = machine.upload(&expected.saved);
+        let mut first = None;
+        for (of_block, split_shift) in [(32, 2), (64, 1), (128, 0), (256, 3)] {
+            let ranges = norm::Ranges { rows: of_block, split_shift };
+            let leading = column_sums::partial_leading(columns as u32) as usize;
+            let count = ranges.count(rows as u32) as usize;
+            let sums = [0, 1].map(|_| machine.unwritten::<f32>(count * leading));
+            let dx = machine.unwritten::<f32>(rows * columns);
+            let args = norm::BackwardArgs {
+                x: x.bytes(),
+                weight: weight.pointer(),
+                dy: dy.bytes(),
+                dx: dx.bytes(),
+                of_weight: sums[0].pointer(),
+                of_bias: sums[1].pointer(),
+                has_mean: 1,
+                ranges,
+                saved: SavedValues {
+                    shares: GroupShares::new(rows as u32, columns as u32, 1),
+                    element: DataType::F32 as u32,
+                    bits: 0,
+                    codes: [ptr::null_mut(); 2],
+                    row_words: 0,
+                    grids: [ptr::null_mut(); 2],
+                    statistics: statistics.pointer().cast(),
+                    origin: ptr::null_mut(),
+                    threshold: 0,
+                    scale: 1.0,
+                },
+            };
+            // SAFETY: the buffers have the sizes that the arguments say.
+            unsafe { machine.run(&NORM_BACKWARD, norm::backward_shape(&args.saved, ranges), &args) };
+            let dx = bits(&machine.download(&dx));
+            assert!(first.get_or_insert_with(|| dx.clone()) == &dx, "{machine:?}, {ranges:?}");
+            // Additions of a lane, and those of four rows.
+            let error = f64::from(of_block / 4 + 3) * 1.001 * UNIT;
+            let sums = sums.map(|sums| machine.download(&sums));
+            for j in 0..columns {
+                for (sums, [exact, size]) in sums.iter().zip(exact(j)) {
+                    let found: f64 = (0..count).map(|range| f64::from(sums[range * leading + j])).sum();
+                    assert!((found - exact).abs() <= error * size, "{machine:?}, {ranges:?}: column {j}");
+                }
+            }
+        }
+    });
+}
+
+/// A group with an element that is not finite is read back as NaNs, and codes that have no grid do not depend on a NaN's bits.
+#[test]
+fn elements_that_are_not_finite() {
+    for_each_machine(|machine| {
+        for operator in operators() {
+            let (shape, columns) = ([4, 140], 140);
+            if operator.operation().is_norm() && !operator.packing().is_packed() {
+                // A mean that is a NaN is saved as it is.
+                continue;
+            }
+            let operands = Operands::<f32>::new(&operator, shape, 2);
+            let mut x = operands.x;
+            [x[3], x[columns + 130], x[2 * columns + 7]] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+            let plan = OperatorPlan::new(settings(operator, shape));
+            let plan = plan.expect("sizes that fit");
+            let (mut y, mut expected) = (vec![0.0; x.len()], vec![0; operator.saved_words(shape)]);
+            let mut forward = Forward::new(InOut::Apart { from: &x, to: &mut y });
+            forward.gate = operands.gate.as_deref();
+            operator.forward(shape, forward, RANDOMNESS, &mut expected).expect("operands fit");
+
+            let (x, gate) = (machine.upload(&x), operands.gate.map(|gate| machine.upload(&gate)));
+            let found = machine.unwritten::<f32>(y.len());
+            let saved = machine.unwritten::<u32>(plan.saved().bytes as usize / 4);
+            let buffers = OperatorForward {
+                x: x.bytes(),
+                gate: gate.as_ref().map_or(ptr::null(), |gate| gate.bytes()),
+                weight: ptr::null(),
+                bias: ptr::null(),
+                y: found.bytes(),
+                saved: memory(&saved),
+            };
+            // SAFETY: the buffers have the plan's sizes.
+            unsafe { plan.forward(machine, &buffers, RANDOMNESS.into()) }.expect("valid arguments");
+            let what = format!("{machine:?}, {operator:?}");
+            let found = machine.download(&found);
+            let is_same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+            assert!(found.iter().zip(&y).all(is_same), "{what}");
+            if !operator.operation().is_norm() {
+                check_saved(machine, &plan, &saved, &expected, RANDOMNESS, &what);
+            }
+        }
+    });
+}
+
+/// Without an output, the same is saved.
+#[test]
+fn only_what_is_saved() {
+    for_each_machine(|machine| {
+        for operator in operators() {
+            let shape = [3, 150];
+            let plan = OperatorPlan::new(settings(operator, shape));
+            let plan = plan.expect("sizes that fit");
+            let operands = Operands::<f32>::new(&operator, shape, 3);
+            let expected =
+                Expected::new(&operator, shape, &Operands { weight: None, bias: None, ..operands }, RANDOMNESS);
+            let operands = Operands::<f32>::new(&operator, shape, 3);
+            let (x, gate) = (machine.upload(&operands.x), operands.gate.map(|gate| machine.upload(&gate)));
+            let saved = machine.unwritten::<u32>(plan.saved().bytes as usize / 4);
+            let buffers = OperatorForward {
+                x: x.bytes(),
+                gate: gate.as_ref().map_or(ptr::null(), |gate| gate.bytes()),
+                weight: ptr::null(),
+                bias: ptr::null(),
+                y: ptr::null_mut(),
+                saved: memory(&saved),
+            };
+            // SAFETY: the buffers have the plan's sizes.
+            unsafe { plan.forward(machine, &buffers, RANDOMNESS.into()) }.expect("valid arguments");
+            check_saved(machine, &plan, &saved, &expected.saved, RANDOMNESS, &format!("{machine:?}, {operator:?}"));
+        }
+    });
+}
+
+#[test]
+fn no_order_of_threads_changes_a_bit() {
+    for seed in 1..5 {
+        let machine = &mut Machine::drawn(seed);
+        let of = |operation| with_dropout(Operator::new(operation).with_packing(Packing::Bits4), 0.2);
+        check::<bf16>(machine, of(Operation::Gelu), [9, 333], PLACES[1], 1);
+        check::<f32>(machine, of(Operation::Softmax), [9, 333], PLACES[1], 1);
+        check::<f16>(machine, of(Operation::LayerNorm), [40, 333], PLACES[2], 2);
+    }
+}
+
+/// No operation of these kernels on floats may be fused: the codes would differ from the CPU's.
+#[test]
+fn nothing_is_fused() {
+    let text = include_str!("../ptx/wtacrs_sm80.ptx");
+    let mut seen = 0;
+    for entry in text.split(".entry ").skip(1) {
+        let name = entry.split('(').next().expect("a name");
+        let kernels = ["pointwise_", "softmax_", "norm_forward", "norm_backward", "unpack_values"];
+        if kernels.iter().any(|begin| name.starts_with(begin)) {
+            assert!(!entry.contains("fma."), "{name}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 7);
+}
+
+fn settings(operator: Operator, [rows, columns]: [usize; 2]) -> OperatorSettings {
+    let mut settings = OperatorSettings::new(operator, rows, columns);
+    settings.data_type = DataType::F32;
+    settings
+}
+
+/// Memory that is never touched.
+fn anywhere() -> Memory {
+    Memory { at: ptr::without_provenance_mut(1 << 20), bytes: 1 << 40 }
+}
+
+/// All operands that an operator has, and no others.
+fn all_buffers(operator: Operator) -> (OperatorForward, OperatorBackward) {
+    let memory = anywhere();
+    let (keeps, operation) = (operator.keeps(), operator.operation());
+    let array = |is_there: bool| if is_there { memory.at } else { ptr::null_mut() };
+    let (is_norm, has_bias) = (operation.is_norm(), operation == Operation::LayerNorm);
+    let forward = OperatorForward {
+        x: memory.at,
+        gate: array(operator.is_gated()),
+        weight: array(is_norm).cast(),
+        bias: array(has_bias).cast(),
+        y: memory.at,
+        saved: memory,
+    };
+    let backward = OperatorBackward {
+        x: array(keeps.input),
+        gate: array(keeps.gate),
+        y: array(keeps.output),
+        weight: array(is_norm).cast(),
+        dy: memory.at,
+        dx: memory.at,
+        dgate: array(operator.is_gated()),
+        dweight: array(is_norm).cast(),
+        dbias: array(has_bias).cast(),
+        saved: memory,
+        scratch: memory,
+    };
+    (forward, backward)
+}
+
+#[test]
+fn launches() {
+    let names = |operator: Operator, shape: [usize; 2]| {
+        let plan = OperatorPlan::new(settings(operator, shape)).expect("sizes that fit");
+        let (forward, backward) = all_buffers(operator);
+        let mut list = LaunchList::default();
+        // SAFETY: nothing is run.
+        unsafe {
+            plan.forward(&mut list, &forward, RANDOMNESS.into()).expect("valid arguments");
+            plan.backward(&mut list, &backward).expect("valid arguments");
+        }
+        list.launches().iter().map(|launch| launch.kernel).collect::<Vec<_>>()
+    };
+    let norm = Operator::new(Operation::LayerNorm);
+    let sums = "split_reduce_sums";
+    assert_eq!(names(Operator::new(Operation::Relu), [4, 9]), ["pointwise_forward", "pointwise_backward"]);
+    assert_eq!(names(Operator::new(Operation::Softmax), [4, 9]), ["softmax_forward", "softmax_backward"]);
+    assert_eq!(names(norm, [4, 9]), ["norm_forward", "norm_backward", sums, sums]);
+    // Sums over no rows are zeros.
+    assert_eq!(names(norm, [0, 9]), [sums, sums]);
+    assert!(names(norm, [9, 0]).is_empty() && names(Operator::new(Operation::Gelu), [0, 9]).is_empty());
+}
+
+#[test]
+fn sums_over_no_rows_are_zeros() {
+    for_each_machine(|machine| {
+        let plan = OperatorPlan::new(settings(Operator::new(Operation::LayerNorm), [0, 40])).expect("sizes that fit");
+        let (_, mut buffers) = all_buffers(plan.settings().operator);
+        let sums = [0, 1].map(|_| machine.unwritten::<f32>(40));
+        (buffers.dweight, buffers.dbias) = (sums[0].pointer(), sums[1].pointer());
+        // SAFETY: nothing else is accessed.
+        unsafe { plan.backward(machine, &buffers) }.expect("valid arguments");
+        assert!(sums.iter().all(|sums| machine.download(sums).iter().all(|&sum| sum == 0.0)));
+    });
+}
+
+#[test]
+fn what_is_saved() {
+    let bytes =
+        |operator: Operator, shape| OperatorPlan::new(settings(operator, shape)).expect("sizes that fit").saved().bytes;
+    let of = |operation, packing| Operator::new(operation).with_packing(packing);
+    // Nothing is saved, and nothing drawn.
+    assert_eq!(bytes(of(Operation::Gelu, Packing::Native), [512, 768]), 0);
+    assert_eq!(bytes(of(Operation::Softmax, Packing::Native), [512, 768]), 0);
+    assert_eq!(bytes(with_dropout(of(Operation::Identity, Packing::Native), 0.1), [512, 768]), 256);
+    assert_eq!(bytes(of(Operation::Relu, Packing::Bits8), [512, 768]), 512 * 768 / 8);
+    assert_eq!(bytes(of(Operation::Gelu, Packing::Bits8), [512, 768]), 512 * 768 + 256);
+    assert_eq!(bytes(of(Operation::LayerNorm, Packing::Native), [512, 768]), 512 * 8);
+    assert_eq!(bytes(of(Operation::LayerNorm, Packing::Bits4), [512, 768]), 512 * (384 + 24 + 4) + 256);
+    let gated = of(Operation::Silu, Packing::Bits4).gated().expect("a function with a gate");
+    assert_eq!(bytes(gated, [512, 768]), 2 * 512 * (384 + 24) + 256);
+}
+
+#[test]
+fn what_plans_refuse() {
+    let softmax = Operator::new(Operation::Softmax).with_dropout(0.1).expect("a probability");
+    assert_eq!(
+        OperatorPlan::new(settings(softmax, [1, 1])).err(),
+        Some(PlanError::Operator(OperatorError::SoftmaxDropout))
+    );
+    let gelu = Operator::new(Operation::Gelu);
+    let (what, most) = ("the number of rows", (1 << 31) - 1);
+    assert_eq!(
+        OperatorPlan::new(settings(gelu, [1 << 31, 1])).err(),
+        Some(PlanError::TooLarge { what, found: 1 << 31, most })
+    );
+    let what = "the number of groups of all packed rows";
+    assert_eq!(
+        OperatorPlan::new(settings(gelu, [1 << 30, 300])).err(),
+        Some(PlanError::TooLarge { what, found: 3 << 30, most })
+    );
+}
+
+#[test]
+fn what_passes_refuse() {
+    type Refused = ExecuteError<core::convert::Infallible>;
+    let plan_of = |operator| OperatorPlan::new(settings(operator, [300, 40])).expect("sizes that fit");
+    let forward = |operator: Operator, change: &dyn Fn(&mut OperatorForward)| -> Option<Refused> {
+        let (mut buffers, _) = all_buffers(operator);
+        change(&mut buffers);
+        let mut list = LaunchList::default();
+        // SAFETY: nothing is run.
+        let refused = unsafe { plan_of(operator).forward(&mut list, &buffers, RANDOMNESS.into()) }.err();
+        assert_eq!(list.launches().is_empty(), refused.is_some());
+        refused
+    };
+    let backward = |operator: Operator, change: &dyn Fn(&mut OperatorBackward)| -> Option<Refused> {
+        let (_, mut buffers) = all_buffers(operator);
+        change(&mut buffers);
+        let mut list = LaunchList::default();
+        // SAFETY: nothing is run.
+        let refused = unsafe { plan_of(operator).backward(&mut list, &buffers) }.err();
+        assert_eq!(list.launches().is_empty(), refused.is_some());
+        refused
+    };
+    let at = anywhere().at;
+    let (null, unplanned) = (|what| Some(Refused::Null { what }), |what| Some(Refused::Unplanned { what }));
+    let off = at.wrapping_add(2);
+    let misaligned = |what| Some(Refused::Misaligned { what, address: off.addr(), alignment: 4 });
+    let few = |what, needed| Some(Refused::TooSmall { what, needed, found: 1 });
+
+    let gelu = Operator::new(Operation::Gelu).with_packing(Packing::Bits4);
+    assert_eq!(forward(gelu, &|_| {}), None);
+    assert_eq!(forward(gelu, &|b| b.x = ptr::null()), null("x"));
+    assert_eq!(forward(gelu, &|b| b.x = off), misaligned("x"));
+    assert_eq!(forward(gelu, &|b| b.y = ptr::null_mut()), None);
+    assert_eq!(forward(gelu, &|b| b.y = off), misaligned("y"));
+    assert_eq!(forward(gelu, &|b| b.gate = at), unplanned("the gate"));
+    assert_eq!(forward(gelu, &|b| b.weight = at.cast()), unplanned("the weight"));
+    let needed = plan_of(gelu).saved().bytes;
+    assert_eq!(forward(gelu, &|b| b.saved.bytes = 1), few("the saved memory", needed));
+    assert_eq!(backward(gelu, &|b| b.x = at), unplanned("x"));
+    assert_eq!(backward(gelu, &|b| b.dx = ptr::null_mut()), null("dX"));
+    assert_eq!(backward(gelu, &|b| b.dy = off), misaligned("dY"));
+    assert_eq!(backward(gelu, &|b| b.saved.bytes = 1), few("the saved memory", needed));
+    assert_eq!(backward(gelu, &|b| b.scratch = Memory { at: ptr::null_mut(), bytes: 0 }), None);
+
+    let gated = Operator::new(Operation::Silu).gated().expect("a function with a gate");
+    assert_eq!(forward(gated, &|b| b.gate = ptr::null()), null("the gate"));
+    assert_eq!(backward(gated, &|b| b.gate = ptr::null()), null("the gate"));
+    assert_eq!(backward(gated, &|b| b.dgate = ptr::null_mut()), null("the gradient of the gate"));
+
+    let norm = Operator::new(Operation::RmsNorm);
+    assert_eq!(forward(norm, &|b| b.weight = ptr::null()), None);
+    assert_eq!(forward(norm, &|b| b.weight = off.cast()), misaligned("the weight"));
+    assert_eq!(forward(norm, &|b| b.bias = at.cast()), unplanned("the bias"));
+    assert_eq!(backward(norm, &|b| b.dbias = at.cast()), unplanned("the gradient of the bias"));
+    let needed = plan_of(norm).backward_scratch_bytes();
+    assert!(needed > 0);
+    assert_eq!(backward(norm, &|b| b.scratch.bytes = 1), few("the scratch of the backward pass", needed));
+    let without_sums = |b: &mut OperatorBackward| (b.dweight, b.scratch.bytes) = (ptr::null_mut(), 1);
+    assert_eq!(backward(norm, &without_sums), None);
+
+    assert_eq!(backward(Operator::new(Operation::Softmax), &|b| b.y = ptr::null()), null("y"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_shape(which: Index, rows in 1..40_usize, columns in 1..400_usize, probability in 0.0..0.9_f64, seed: u64, kind in 0..3, place in 0..4_usize) {
+        let machine = &mut Machine::drawn(seed);
+        let operator = with_dropout(*which.get(&operators()), probability);
+        let (shape, place) = ([rows, columns], PLACES[place]);
+        match kind {
+            0 => check::<f32>(machine, operator, shape, place, seed >> 2),
+            1 => check::<f16>(machine, operator, shape, place, seed >> 2),
+            _ => check::<bf16>(machine, operator, shape, place, seed >> 2),
+        }
+    }
 }

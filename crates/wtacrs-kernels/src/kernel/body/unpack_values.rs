@@ -1,7 +1,6 @@
 //! A warp takes four whole groups at a time, or more small ones. A lane reads one vector of codes and writes its four quads.
 
 use super::block::values::{Field, are_aligned, origin};
-use super::block::vector::Packed;
 use super::pointwise::for_each_spot;
 use crate::kernel::unpack_values::Args;
 
@@ -12,17 +11,17 @@ use crate::kernel::unpack_values::Args;
 /// The launch has the [`shape`](crate::kernel::unpack_values::shape) of what is saved, which a forward pass wrote. The pointers lead
 /// to as many elements as their documentation says, aligned to them, and the output overlaps nothing.
 #[inline(always)]
-pub unsafe fn unpack_values<E: Packed>(args: &Args) {
+pub unsafe fn unpack_values(args: &Args) {
     let saved = &args.saved;
     // SAFETY: the caller's promise.
     let randomness = unsafe { origin(saved) };
-    let aligned = are_aligned::<E, 1>([args.y.cast_const()], saved.shares.columns);
+    let aligned = are_aligned([args.y.cast_const()], saved);
     for_each_spot(saved, randomness, aligned, |spot, drawn| {
         // SAFETY: the group's elements, which only this lane accesses, and its place in what is saved.
         unsafe {
-            let (_, mut values) = saved.unpack(Field::First, &spot, drawn[0]);
+            let (_, mut values) = saved.unpack(Field::First, &spot, drawn.0);
             spot.drop_out(saved, randomness, &mut values);
-            spot.store::<E>(args.y, &values);
+            spot.store(args.y, &values);
         }
     });
 }
