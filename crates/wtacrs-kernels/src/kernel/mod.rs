@@ -132,7 +132,7 @@ kernels! {
     /// The forward pass of a [`norm`].
     norm_forward NORM_FORWARD [128] = body::norm::norm_forward, norm::ForwardArgs;
     /// The first launch of the backward pass of a [`norm`].
-    norm_backward NORM_BACKWARD [256] = body::norm::norm_backward, norm::BackwardArgs;
+    norm_backward NORM_BACKWARD [128] = body::norm::norm_backward, norm::BackwardArgs;
     /// [`unpack_values`].
     unpack_values UNPACK_VALUES [256] = body::unpack_values::unpack_values, unpack_values::Args;
     /// The first launch of [`predictor_update`], for rows of f32.

@@ -26,39 +26,42 @@ pub unsafe fn pointwise_forward(args: &ForwardArgs) {
         // SAFETY: the group's elements, which only this lane accesses, and its place in what is saved.
         unsafe {
             let mut values = spot.load(args.x);
-            let gates = if is_gated { spot.load(args.gate) } else { [[0.0; 4]; 4] };
             // Elements beyond the row are zeros, and so are their functions, but not their slopes.
             let mut slopes = values;
             evaluate(args.function, &mut values, &mut slopes);
+            let mut y = values;
+            if is_gated {
+                let gates = spot.load(args.gate);
+                zip(&mut y, &gates, |value, gate| value * gate);
+                zip(&mut slopes, &gates, |slope, gate| slope * gate);
+            }
             if saved.bits == SIGNS {
                 saved.pack_signs(&spot, &values);
-            } else if saved.bits != 0 {
-                let mut packed = slopes;
-                if is_gated {
-                    packed = values;
-                    zip(&mut slopes, &gates, |slope, gate| slope * gate);
-                } else if args.function != Function::Identity as u32 {
-                    map(&mut packed, bounded_slope);
-                    spot.fill_up(&mut packed, 0.0);
-                }
-                // A loop, so that the code of packing is there once.
-                let mut field = Field::First;
-                loop {
-                    saved.pack(field, &spot, &packed, dithers_of(drawn, field));
-                    if !is_gated || field == Field::Second {
-                        break;
-                    }
-                    (packed, field) = (slopes, Field::Second);
-                }
             }
-            if args.y.is_null() {
+            // Written before anything is packed, so that its registers are free then.
+            if !args.y.is_null() {
+                spot.drop_out(saved, randomness, &mut y);
+                spot.store(args.y, &y);
+            }
+            if saved.bits <= SIGNS {
                 return;
             }
+            let mut packed = slopes;
             if is_gated {
-                zip(&mut values, &gates, |value, gate| value * gate);
+                packed = values;
+            } else if args.function != Function::Identity as u32 {
+                map(&mut packed, bounded_slope);
+                spot.fill_up(&mut packed, 0.0);
             }
-            spot.drop_out(saved, randomness, &mut values);
-            spot.store(args.y, &values);
+            // A loop, so that the code of packing is there once.
+            let mut field = Field::First;
+            loop {
+                saved.pack(field, &spot, &packed, dithers_of(drawn, field));
+                if !is_gated || field == Field::Second {
+                    break;
+                }
+                (packed, field) = (slopes, Field::Second);
+            }
         }
     });
 }

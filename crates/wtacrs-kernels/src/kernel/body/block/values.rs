@@ -201,9 +201,7 @@ impl Spot {
         map_quads(quads, |i, mut quad| {
             let left = self.left(i);
             repeat!(K in 0 1 2 3 => {
-                if K >= left {
-                    quad[K as usize] = value;
-                }
+                quad[K as usize] = if K < left { quad[K as usize] } else { value };
             });
             quad
         });
