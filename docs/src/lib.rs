@@ -9,6 +9,10 @@ struct Readme;
 struct Designs;
 
 #[cfg(doctest)]
+#[doc = include_str!("../operators.md")]
+struct Operators;
+
+#[cfg(doctest)]
 #[doc = include_str!("../packing.md")]
 struct PackingPage;
 

@@ -3,6 +3,7 @@
     python finetune.py --out RESULTS                   # every configuration, three seeds; continues where it stopped
     python finetune.py --out RESULTS --only wta-pivotal-predictor-0.3 --seeds 1
     python finetune.py --out RESULTS --only all wta-pivotal-predictor-0.3 --bits 4          # with packed rows
+    python finetune.py --out RESULTS --only all --bits 4 --activations 8 4        # and with packed activations
     torchrun --nproc-per-node 2 finetune.py --out RESULTS --only wta-pivotal-predictor-0.3 --seeds 1
 
 Each run leaves a JSON file in the folder; finetune_report.py makes a table and a figure of these files. Requires
@@ -22,7 +23,7 @@ from finetune_task import Classifier, sentences
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from wtacrs.torch import SampledLinear, SavedBytes, convert
+from wtacrs.torch import SavedBytes, convert
 
 METHODS = {
     "wta-pivotal-predictor": ("wta-pivotal", "predicted"),
@@ -33,12 +34,32 @@ METHODS = {
 
 
 BITS = ("native", "8", "4", "2")
+ACTIVATIONS = ("none", "8", "4")
+# Options that are no part of a single run.
+UNRECORDED = ("out", "only", "bits", "activations", "seeds")
 
 
-def configurations(every_bits=BITS):
-    """Name to (design, source, budget, bits); None for exact gradients. Rows are native where a name has no bits, and
-    all rows are kept, which native ones never are, under the name `all`."""
+def configurations(every_bits=BITS, activations=ACTIVATIONS):
+    """Name to (design, source, budget, bits, bits of activations); None for exact gradients. Rows are native where a
+    name has no bits, and all rows are kept, which native ones never are, under the name `all`. Activations are torch's
+    own where a name has none."""
+    of_rows = configurations_of_rows(every_bits)
     named = {"full": None}
+    for packed in activations:
+        for name, configuration in of_rows.items():
+            if packed == "none":
+                named[name] = (*configuration, None)
+            else:
+                named[with_activations(name, packed)] = (*configuration, int(packed))
+    return named
+
+
+def with_activations(name, packed):
+    return name if packed == "none" else f"{name}-{packed}bit-activations"
+
+
+def configurations_of_rows(every_bits):
+    named = {}
     for bits in every_bits:
         if bits != "native":
             named[with_bits("all", bits)] = ("wta-pivotal", "input", 1.0, int(bits))
@@ -53,12 +74,14 @@ def with_bits(name, bits):
     return name if bits == "native" else f"{name}-{bits}bits"
 
 
-def chosen(only, every_bits):
+def chosen(only, every_bits, activations):
     """The names of the runs, in the study's order."""
-    found = list(configurations(every_bits))
+    found = list(configurations(every_bits, activations))
     if only is None:
         return found
-    wanted = {with_bits(name, bits) for name in only for bits in every_bits} | ({"full"} & set(only))
+    wanted = {
+        with_activations(with_bits(name, bits), packed) for name in only for bits in every_bits for packed in activations
+    } | ({"full"} & set(only))
     return [name for name in found if name in wanted]
 
 
@@ -70,9 +93,10 @@ def build(configuration, seed, group=None):
     model.encoder.embeddings.requires_grad_(False)
     sampling = None
     if configuration is not None:
-        design, source, budget, bits = configuration
+        design, source, budget, bits, activation_bits = configuration
+        packed = {} if activation_bits is None else {"activations": "packed", "activation_bits": activation_bits}
         # The head reads a row for each sentence, not for each token.
-        sampling = convert(model, budget, design, source, bits, skip=["head"], seed=seed, process_group=group)
+        sampling = convert(model, budget, design, source, bits, skip=["head"], seed=seed, process_group=group, **packed)
     return model.train(), sampling
 
 
@@ -120,7 +144,7 @@ def train(configuration, seed, data, options):
                 batch = data.batch(chosen[rank::world])
                 optimizer.zero_grad()
                 if done == steps // 2:
-                    saved = measure(model, step, batch)
+                    saved = measure(step, batch)
                 losses[-1].append(step(batch))
                 padded.append(1 - batch[1].float().mean().item())
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -137,24 +161,19 @@ def train(configuration, seed, data, options):
     }
 
 
-def measure(model, step, batch):
-    """Bytes saved for a backward pass of this batch, which is then not made; and what exact layers save for it."""
+def measure(step, batch):
+    """Bytes saved for a backward pass of this batch, which is then not made; and what full training saves for it."""
     counts = {}
-    layers = [m for m in model.modules() if type(m) is SampledLinear]
-    for name in ("this", "full"):
-        # Neither measurement may change what training draws next.
-        before = torch.get_rng_state(), step.sampling and step.sampling.offset
-        for layer in layers:
-            layer.training = name == "this"
-        with SavedBytes(model) as saved:
-            loss = step.loss(*batch)
-        counts[name] = {"linear": saved.linear, "total": saved.total}
+    # Neither measurement may change what training draws next.
+    before = torch.get_rng_state(), step.sampling and step.sampling.randomness.offset
+    for name, measured in (("this", step), ("full", Step(*build(None, 0)))):
+        with SavedBytes(measured.model) as saved:
+            loss = measured.loss(*batch)
+        counts[name] = {"linear": saved.linear, "total": saved.total, "by_operator": saved.by_operator}
         del loss
-        torch.set_rng_state(before[0])
-        if step.sampling is not None:
-            step.sampling.offset = before[1]
-    for layer in layers:
-        layer.training = True
+    torch.set_rng_state(before[0])
+    if step.sampling is not None:
+        step.sampling.randomness.offset = before[1]
     return counts | {"tokens": batch[1].numel()}
 
 
@@ -190,9 +209,12 @@ def time_ratio(configuration, data, options, pairs=8):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of results, one file for each run")
-    names = ["all", *configurations(["native"])]
+    names = ["all", *configurations(["native"], ["none"])]
     parser.add_argument("--only", nargs="*", choices=names, help="configurations without bits; if left out, every one")
     parser.add_argument("--bits", nargs="*", choices=BITS, default=["native"], help="how kept rows are saved")
+    parser.add_argument(
+        "--activations", nargs="*", choices=ACTIVATIONS, default=["none"], help="bits of what lies between the layers"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, default=1152, help="sentences to train on")
     parser.add_argument("--test", type=int, default=1000)
@@ -209,7 +231,7 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     data, test = sentences(options.train, options.test, options.length)
     # Seed by seed, so that a study that is cut short still has every configuration.
-    todo = [(seed, name) for seed in range(options.seeds) for name in chosen(options.only, options.bits)]
+    todo = [(seed, name) for seed in range(options.seeds) for name in chosen(options.only, options.bits, options.activations)]
     with tqdm(todo, disable=rank > 0, desc="runs", mininterval=0) as bar:
         for seed, name in bar:
             file = options.out / f"{name}-seed{seed}.json"
@@ -219,7 +241,7 @@ def main():
             configuration = configurations()[name]
             model, result = train(configuration, seed, data, options)
             result |= {"name": name, "seed": seed, "accuracy": accuracy(model, test)}
-            result["options"] = {k: v for k, v in vars(options).items() if k not in ("out", "only", "bits", "seeds")}
+            result["options"] = {k: v for k, v in vars(options).items() if k not in UNRECORDED}
             if configuration is not None and seed == 0 and not distributed.is_initialized():
                 result["time_ratio"] = time_ratio(configuration, data, options)
             if rank == 0:

@@ -73,6 +73,7 @@ using Layer = detail::Handle<wtacrs_layer, wtacrs_layer_destroy>;
 using NormPredictor = detail::Handle<wtacrs_norm_predictor, wtacrs_norm_predictor_destroy>;
 using NormCache = detail::Handle<wtacrs_norm_cache, wtacrs_norm_cache_destroy>;
 using TensorMul = detail::Handle<wtacrs_tensor_mul, wtacrs_tensor_mul_destroy>;
+using Operator = detail::Handle<wtacrs_operator, wtacrs_operator_destroy>;
 
 // By default with a thread for each core; the options' `threads` says otherwise.
 inline Context cpu(const wtacrs_context_options *options = nullptr) {
@@ -84,6 +85,8 @@ inline Context cuda(std::int32_t ordinal = -1) {
 }
 inline Layer layer() { return detail::make<Layer>(wtacrs_layer_create); }
 inline TensorMul tensor_mul() { return detail::make<TensorMul>(wtacrs_tensor_mul_create); }
+// "operator" is a word of C++.
+inline Operator make_operator() { return detail::make<Operator>(wtacrs_operator_create); }
 inline NormPredictor norm_predictor(const Context &context, std::size_t in_features,
                                     const wtacrs_norm_predictor_options *options = nullptr) {
   return detail::make<NormPredictor>(wtacrs_norm_predictor_create, context.get(), in_features, options);
@@ -139,6 +142,9 @@ using Plan = detail::PlanOf<wtacrs_plan, wtacrs_plan_info, wtacrs_plan_create, w
                             Layer>;
 using TensorMulPlan = detail::PlanOf<wtacrs_tensor_mul_plan, wtacrs_tensor_mul_plan_info, wtacrs_tensor_mul_plan_create,
                                      wtacrs_tensor_mul_plan_get_info, wtacrs_tensor_mul_plan_destroy, TensorMul>;
+// It has no forward_scratch().
+using OperatorPlan = detail::PlanOf<wtacrs_operator_plan, wtacrs_operator_plan_info, wtacrs_operator_plan_create,
+                                    wtacrs_operator_plan_get_info, wtacrs_operator_plan_destroy, Operator>;
 
 }  // namespace wtacrs
 

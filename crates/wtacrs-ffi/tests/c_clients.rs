@@ -53,6 +53,11 @@ fn misuse() {
 }
 
 #[test]
+fn operators() {
+    misuses("operators.c");
+}
+
+#[test]
 fn structs_that_carry_their_size() {
     misuses("options.c");
 }

@@ -350,6 +350,8 @@ fn check_gradients<T: Typed>(
         let numbers: Vec<f32> = numbers.iter().map(|&bits| f32::from_bits(bits)).collect();
         let inverse = f64::from(numbers.last().copied().unwrap_or(1.0));
         let (mut values, mut variances) = (vec![0.0_f32; columns], vec![0.0_f64; columns]);
+        // Of the parts of the variances.
+        let mut sizes = vec![0.0_f64; columns];
         if let Some(bits) = operator.packing().bits() {
             let random = ValueBits::new(randomness, 0);
             let codes = &codes[i * layout.codes[0]..][..layout.codes[0]];
@@ -358,6 +360,15 @@ fn check_gradients<T: Typed>(
             for (j, variance) in variances.iter_mut().enumerate() {
                 let step = f64::from(Grid::from_word(grids[j / GROUP]).step);
                 *variance = step * step / 12.0;
+            }
+            if !is_norm {
+                // Roots were packed.
+                for (j, (value, variance)) in values.iter_mut().zip(&mut variances).enumerate() {
+                    *value = values::square(*value, values::variance(Grid::from_word(grids[j / GROUP])));
+                    let of_root = *variance;
+                    *variance = (4.0 * f64::from(*value) + 0.8 * of_root) * of_root;
+                    sizes[j] = (4.0 * f64::from(*value).abs() + 0.8 * of_root) * of_root;
+                }
             }
         } else {
             for (j, value) in values.iter_mut().enumerate() {
@@ -386,7 +397,7 @@ fn check_gradients<T: Typed>(
                 let terms = g.abs() + mean.abs() + (p * along / count).abs() + variance * g.abs() / count;
                 (plain, correction, inverse * (sum_error * sizes + 8.0 * UNIT * terms))
             } else {
-                let terms = p.abs() * (g.abs() + along.abs()) + variance * g.abs();
+                let terms = p.abs() * (g.abs() + along.abs()) + sizes[j] * g.abs();
                 let error = p.abs() * sum_error * along_size + 8.0 * UNIT * terms;
                 (p * (g - along), variance * g, error)
             };

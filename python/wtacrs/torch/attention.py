@@ -104,27 +104,29 @@ class Attention:
             causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
             causal = bool(causal) and query.shape[2] > 1 and mask is None
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        learned_bias = position_bias is not None and torch.is_grad_enabled() and position_bias.requires_grad
-        if dropout or learned_bias:
-            if not learned_bias and self.fused(query, key, value, mask, dropout, causal, scaling, position_bias):
-                return None if not self.operators.packs else attend_packed(
-                    self.operators, query, key, value, mask, position_bias, causal, scaling, dropout
-                )
-            return attend(self.operators, query, key, value, mask, position_bias, causal, scaling, dropout)
+        arguments = query, key, value, mask, position_bias, causal, scaling, dropout
+        if self.saves_probabilities(*arguments):
+            return attend(self.operators, *arguments)
         if self.operators.packs:
-            return attend_packed(self.operators, query, key, value, mask, position_bias, causal, scaling, 0.0)
+            return attend_packed(self.operators, *arguments)
+        if dropout:
+            return None
         # Of the two, the one that saves no probabilities.
         return self.functions["sdpa"](
             module, query, key, value, mask, scaling=scaling, is_causal=causal, position_bias=position_bias
         )[0]
 
-    def fused(self, query, key, value, mask, dropout, causal, scaling, position_bias):
-        """Whether torch drops probabilities within a kernel that saves none of them."""
-        if query.device.type != "cuda" or self.was != "sdpa" or position_bias is not None:
+    def saves_probabilities(self, query, key, value, mask, position_bias, causal, scaling, dropout):
+        """Whether torch would save them, too: for dropout, unless a GPU's kernel drops them as it goes, and where a
+        bias is learned."""
+        if position_bias is not None and position_bias.requires_grad and torch.is_grad_enabled():
+            return True
+        if not dropout:
             return False
+        if query.device.type != "cuda" or self.was != "sdpa" or position_bias is not None:
+            return True
         grouped = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
-        choice = torch._fused_sdp_choice(query, key, value, mask, dropout, causal, scale=scaling, **grouped)
-        return choice != 0
+        return torch._fused_sdp_choice(query, key, value, mask, dropout, causal, scale=scaling, **grouped) == 0
 
 
 def autocast(*operands):

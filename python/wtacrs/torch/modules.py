@@ -63,7 +63,8 @@ class ConvertedNorm(Converted):
         dtype = kind.dtype_of(input, weight)
         x = input.to(torch.promote_types(input.dtype, dtype))
         epsilon = kind.epsilon(self)
-        epsilon = torch.finfo(x.dtype).eps if epsilon is None else epsilon
+        # As torch does for halves as well.
+        epsilon = torch.finfo(torch.float32).eps if epsilon is None else epsilon
         plan = operators.norm_plan(x, columns, kind.operation, packing=self.operators.packing, epsilon=epsilon)
         if self.operators.packs and plan.saved_bytes >= x.nbytes:
             return super().forward(input)

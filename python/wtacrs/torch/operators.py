@@ -11,7 +11,7 @@ import functools
 import torch
 from torch.autograd.function import once_differentiable
 
-from .._native import OperatorPlan
+from .._native import Error, OperatorPlan
 from . import devices
 from .devices import address
 
@@ -76,6 +76,7 @@ class Plan:
 
     def __init__(self, device, shape, dtype, operation, gated, packing, dropout, epsilon):
         self.device, self.dropout, self.gated = device, dropout, gated
+        self.elements, self.dtype = shape[0] * shape[1], dtype
         self.native = OperatorPlan(
             device.context,
             shape=shape,
@@ -93,7 +94,7 @@ class Plan:
     def forward(self, x, y, seed, offset, gate=None, weight=None, bias=None):
         """Writes y, which may be x or None, and returns what it saves: bytes, or None for nothing."""
         saved = self.device.memory(self.saved_bytes) if self.saved_bytes else None
-        operands = address(x), address(gate), address(weight), address(bias), address(y)
+        operands = self.of(x), self.of(gate), address(weight), address(bias), self.of(y)
         with self.device.current():
             self.native.forward(*operands, seed, offset, address(saved), self.device.stream())
         return saved
@@ -102,16 +103,25 @@ class Plan:
         """Writes the gradients. dx may be dy."""
         bytes_needed = self.native.backward_scratch_bytes
         scratch = self.device.memory(bytes_needed) if bytes_needed else None
-        read = address(x), address(gate), address(y), address(weight), address(dy)
-        written = address(dx), address(dgate), address(dweight), address(dbias)
+        read = self.of(x), self.of(gate), self.of(y), address(weight), self.of(dy)
+        written = self.of(dx), self.of(dgate), address(dweight), address(dbias)
         with self.device.current():
             self.native.backward(*read, *written, address(saved), address(scratch), self.device.stream())
 
     def restore(self, saved, y):
         """Writes y again, from what was saved of it."""
         with self.device.current():
-            self.native.restore(address(saved), address(y), self.device.stream())
+            self.native.restore(address(saved), self.of(y), self.device.stream())
         return y
+
+    def of(self, tensor):
+        """The address of an operand, whose size the library cannot see."""
+        if tensor is None:
+            return None
+        if tensor.dtype != self.dtype or tensor.numel() != self.elements or not tensor.is_contiguous():
+            found = f"{tensor.numel()} of {tensor.dtype}"
+            raise Error(f"an operator on {self.elements} contiguous elements of {self.dtype} was given {found}")
+        return tensor.data_ptr()
 
 
 def serves(x):

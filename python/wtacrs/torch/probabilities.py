@@ -83,6 +83,12 @@ class ProbabilityAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, doutput):
+        # A backward pass may run within autocast, too.
+        with torch.autocast(doutput.device.type, enabled=False):
+            return ProbabilityAttention.gradients(ctx, doutput)
+
+    @staticmethod
+    def gradients(ctx, doutput):
         *blocks, probabilities, dropping, alive = ctx.saved_tensors
         plans, operands, scaling = ctx.plans, ctx.operands, ctx.scaling
         packs = plans.operators.packs

@@ -97,7 +97,7 @@ def activation_of(function):
     if function in FUNCTIONS:
         return FUNCTIONS[function]
     if isinstance(function, functools.partial) and function.func is F.gelu and not function.args:
-        return {"none": "gelu", "tanh": "gelu_tanh"}.get(function.keywords.get("approximate", "none"))
+        return {"none": "gelu", "tanh": "gelu-tanh"}.get(function.keywords.get("approximate", "none"))
     for template, operation in METHODS:
         if same_code(function, template):
             return operation
@@ -116,12 +116,12 @@ FUNCTIONS = {F.relu: "relu", torch.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
 
 
 def of_gelu(module):
-    return Activation({"none": "gelu", "tanh": "gelu_tanh"}[module.approximate])
+    return Activation({"none": "gelu", "tanh": "gelu-tanh"}[module.approximate])
 
 
 def of_layer_norm(module):
     return Norm(
-        "layer_norm",
+        "layer-norm",
         epsilon=lambda module: module.eps,
         dtype_of=torch_norm_dtype,
         bias=lambda module: module.bias,
@@ -131,7 +131,7 @@ def of_layer_norm(module):
 
 def of_rms_norm(module):
     return Norm(
-        "rms_norm",
+        "rms-norm",
         epsilon=lambda module: module.eps,
         dtype_of=torch_norm_dtype,
         columns=lambda module: math.prod(module.normalized_shape),
@@ -186,8 +186,8 @@ def silu(self, input):
     return nn.functional.silu(input)
 
 
-METHODS = [(gelu_python, "gelu"), (gelu_tanh_python, "gelu_tanh")]
-ACTIVATIONS = [(new_gelu, "gelu_tanh"), (fast_gelu, "gelu_tanh"), (accurate_gelu, "gelu_tanh"), (silu, "silu")]
+METHODS = [(gelu_python, "gelu"), (gelu_tanh_python, "gelu-tanh")]
+ACTIVATIONS = [(new_gelu, "gelu-tanh"), (fast_gelu, "gelu-tanh"), (accurate_gelu, "gelu-tanh"), (silu, "silu")]
 
 
 def t5_norm(self, hidden_states):
@@ -317,7 +317,7 @@ def run_longt5(module, x, unit):
 
 
 def rms_norm(dtype_of, **options):
-    return Norm("rms_norm", options.pop("epsilon", lambda module: module.variance_epsilon), dtype_of, **options)
+    return Norm("rms-norm", options.pop("epsilon", lambda module: module.variance_epsilon), dtype_of, **options)
 
 
 # T5's halves what it multiplies when the weight is a half, Llama's what it has normalised, the others the product.

@@ -113,7 +113,8 @@ class PackedAttention(torch.autograd.Function):
                 tensors.append(ctx.kernel.mask(mask, bias).as_strided(*kept))
         ctx.restored.update(enumerate(tensors[index] for index in ctx.indices))
         del tensors, blocks
-        gradients = torch.autograd.grad([ctx.output], ctx.inputs, [doutput])
+        with torch.autocast(doutput.device.type, enabled=False):
+            gradients = torch.autograd.grad([ctx.output], ctx.inputs, [doutput])
         ctx.restored.clear()
         return *gradients, None, None, None, None
 

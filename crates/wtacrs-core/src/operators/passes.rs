@@ -171,7 +171,11 @@ impl Operator {
         let tasks = y.par_chunks_mut(task_rows * columns).enumerate();
         parallel::for_each(tasks, |(task, y)| {
             let first = task * task_rows;
-            pointwise::restore(self, columns, first, y, randomness, Saved::new(self.layout(shape), saved, first));
+            let saved = Saved::new(self.layout(shape), saved, first);
+            match self.operation() {
+                Operation::Softmax => softmax::restore(self, columns, first, y, randomness, saved),
+                _ => pointwise::restore(self, columns, first, y, randomness, saved),
+            }
         });
         Ok(())
     }

@@ -157,7 +157,7 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
     }
 }
 
-/// Writes rows from number `row` on of a packed identity's or softmax's output.
+/// Writes rows from number `first_row` on of a packed identity's output.
 pub(super) fn restore<T: Element>(
     operator: &Operator,
     columns: usize,

@@ -1,13 +1,17 @@
-//! Softmax of rows. Its gradient, dX_j = P_j (d_j − Σ P_k d_k) with d = dY behind dropout, has products of two probabilities, whose
-//! packed values have the variance step²/12 and no covariance. So the mean of P̂_j Σ P̂_k d_k is P_j Σ P_k d_k + step²/12 · d_j,
-//! which is added back.
+//! Softmax of rows. What is packed are the roots of the probabilities: most of a row's probabilities are far below the largest, and
+//! the noise of a square is in proportion to its root. The gradient, dX_j = P_j (d_j − Σ P_k d_k) with d = dY behind dropout, has
+//! products of two probabilities, whose errors have no covariance. So the mean of P̂_j Σ P̂_k d_k is P_j Σ P_k d_k plus the
+//! variance of P̂_j times d_j, which is added back.
 
+use super::operation::Operator;
 use super::passes::{BackwardTask, ForwardTask};
-use super::stages::{Place, add_variances, drop_out, load, sum};
+use super::stages::{Place, Saved, drop_out, load, store, sum};
 use crate::element::Element;
 use crate::lanes::vectorised;
 use wtacrs_exact::operators::functions::exp;
-use wtacrs_exact::operators::values::ValueBits;
+use wtacrs_exact::operators::values::{self, ValueBits};
+use wtacrs_exact::packing::{GROUP, Grid};
+use wtacrs_exact::random::Randomness;
 
 vectorised! {
     /// Turns a row into its probabilities.
@@ -18,7 +22,7 @@ vectorised! {
         row.iter_mut().for_each(|x| *x *= inverse);
     }
 
-    /// P ∘ (d − ΣP d), and what makes it unbiased if P was packed on some grids.
+    /// P ∘ (d − ΣP d), and what makes it unbiased if the roots of P were packed on some grids.
     fn gradient<'a>(p: &'a [f32], d: &'a [f32], grids: &'a [u32], dx: &'a mut [f32]) {
         let length = p.len();
         let (d, dx) = (&d[..length], &mut dx[..length]);
@@ -26,7 +30,25 @@ vectorised! {
         for ((dx, p), d) in dx.iter_mut().zip(p).zip(d) {
             *dx = p * (d - mean);
         }
-        add_variances(grids, 1.0, d, dx);
+        let groups = dx.chunks_mut(GROUP).zip(p.chunks(GROUP)).zip(d.chunks(GROUP));
+        for (((dx, p), d), grid) in groups.zip(grids) {
+            let variance = values::variance(Grid::from_word(*grid));
+            for ((dx, p), d) in dx.iter_mut().zip(p).zip(d) {
+                *dx += values::variance_of_square(*p, variance) * d;
+            }
+        }
+    }
+
+    fn roots<'a>(p: &'a [f32], roots: &'a mut [f32]) {
+        roots.iter_mut().zip(p).for_each(|(root, p)| *root = p.sqrt());
+    }
+
+    /// Turns roots that were packed on some grids into probabilities.
+    fn squares<'a>(roots: &'a mut [f32], grids: &'a [u32]) {
+        for (roots, grid) in roots.chunks_mut(GROUP).zip(grids) {
+            let variance = values::variance(Grid::from_word(*grid));
+            roots.iter_mut().for_each(|root| *root = values::square(*root, variance));
+        }
     }
 }
 
@@ -51,14 +73,15 @@ fn exp_below(x: f32) -> f32 {
 pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
     let (operator, columns, randomness) = (task.operator, task.columns, task.randomness);
     let random = ValueBits::new(randomness, 0);
-    let mut row = vec![0.0; columns];
+    let (mut row, mut root) = (vec![0.0; columns], vec![0.0; columns]);
     for at in 0..task.x.read().len() / columns {
         let number = task.first + at;
         load(task.x.read(), at * columns, &mut row);
         probabilities(&mut row);
         if let Some(bits) = operator.packing().bits() {
             let (codes, grids) = task.saved.row(0, at);
-            Place { random: &random, bits, row: number, columns, group: 0 }.pack(&row, codes, grids, None);
+            roots(&row, &mut root);
+            Place { random: &random, bits, row: number, columns, group: 0 }.pack(&root, codes, grids, None);
         }
         drop_out(operator.mask(), randomness, number, columns, 0, &mut row);
         task.x.write(at * columns, &row);
@@ -77,11 +100,34 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
         match (operator.packing().bits(), task.y) {
             (Some(bits), _) => {
                 Place { random: &random, bits, row: number, columns, group: 0 }.unpack(codes, grids, None, &mut row);
+                squares(&mut row, grids);
             }
             (None, Some(y)) => load(y, at * columns, &mut row),
             (None, None) => {}
         }
         gradient(&row, &d, grids, &mut dx);
         task.dy.write(at * columns, &dx);
+    }
+}
+
+/// Writes rows from number `first` on of a packed softmax's output.
+pub(super) fn restore<T: Element>(
+    operator: &Operator,
+    columns: usize,
+    first: usize,
+    y: &mut [T],
+    randomness: Randomness,
+    saved: Saved<'_>,
+) {
+    let random = ValueBits::new(randomness, 0);
+    let mut row = vec![0.0; columns];
+    for at in 0..y.len() / columns {
+        let (codes, grids) = saved.row(0, at);
+        if let Some(bits) = operator.packing().bits() {
+            Place { random: &random, bits, row: first + at, columns, group: 0 }.unpack(codes, grids, None, &mut row);
+        }
+        squares(&mut row, grids);
+        drop_out(operator.mask(), randomness, first + at, columns, 0, &mut row);
+        store(&row, y, at * columns);
     }
 }

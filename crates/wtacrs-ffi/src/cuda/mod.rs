@@ -7,15 +7,17 @@ mod matrices;
 mod memory;
 mod norm_cache;
 mod norm_predictor;
+mod operator;
 #[cfg(feature = "emulator")]
 pub mod stand_in;
 mod tensor_mul;
 
 use self::gpu::Gpu;
 use self::linear::CudaLinear;
-use self::matrices::{matrix, unsupported};
+use self::matrices::matrix;
 use self::norm_cache::CudaNormCache;
 use self::norm_predictor::CudaNormPredictor;
+use self::operator::CudaOperator;
 use self::tensor_mul::CudaTensorMul;
 use crate::arguments::{Array, Axis, Place, Stream, Tensor};
 use crate::boundary::Outcome;
@@ -62,8 +64,8 @@ impl Device for Cuda {
         Ok(Box::new(CudaTensorMul::new(&self.gpu, description)?))
     }
 
-    fn operator(&self, _description: &OperatorDescription) -> Outcome<Box<dyn OperatorPlan>> {
-        Err(unsupported("no kernel has operators"))
+    fn operator(&self, description: &OperatorDescription) -> Outcome<Box<dyn OperatorPlan>> {
+        Ok(Box::new(CudaOperator::new(&self.gpu, description)?))
     }
 
     fn norm_predictor(&self, predictor: NormPredictor) -> Outcome<Arc<dyn NormPredictorObject>> {

@@ -2,7 +2,7 @@
  * cost of another object. What nothing depends on any more, such as a description behind its plan, may go first. */
 #include "check.h"
 
-enum { TOKENS = 8, IN = 4, OUT = 4, KINDS = 7 };
+enum { TOKENS = 8, IN = 4, OUT = 4, KINDS = 9 };
 
 static wtacrs_context *context;
 static float h[TOKENS * IN], dz[TOKENS * OUT], dw[IN * OUT], norms[TOKENS];
@@ -39,6 +39,20 @@ static void *new_product_plan(void) {
   CHECK(wtacrs_tensor_mul_destroy(product));
   return made;
 }
+static void *new_operator(void) {
+  wtacrs_operator *made;
+  CHECK(wtacrs_operator_create(&made));
+  CHECK(wtacrs_operator_set_operation(made, WTACRS_OPERATION_GELU, 0));
+  CHECK(wtacrs_operator_set_shape(made, TOKENS, IN));
+  return made;
+}
+static void *new_operator_plan(void) {
+  wtacrs_operator *op = new_operator();
+  wtacrs_operator_plan *made;
+  CHECK(wtacrs_operator_plan_create(context, op, &made));
+  CHECK(wtacrs_operator_destroy(op));
+  return made;
+}
 
 static wtacrs_status end_context(void *handle) { return wtacrs_context_destroy(handle); }
 static wtacrs_status end_layer(void *handle) { return wtacrs_layer_destroy(handle); }
@@ -47,6 +61,8 @@ static wtacrs_status end_cache(void *handle) { return wtacrs_norm_cache_destroy(
 static wtacrs_status end_predictor(void *handle) { return wtacrs_norm_predictor_destroy(handle); }
 static wtacrs_status end_product(void *handle) { return wtacrs_tensor_mul_destroy(handle); }
 static wtacrs_status end_product_plan(void *handle) { return wtacrs_tensor_mul_plan_destroy(handle); }
+static wtacrs_status end_operator(void *handle) { return wtacrs_operator_destroy(handle); }
+static wtacrs_status end_operator_plan(void *handle) { return wtacrs_operator_plan_destroy(handle); }
 
 /* One call of each kind that does not end the object. */
 static wtacrs_status use_context(void *handle) {
@@ -68,6 +84,10 @@ static wtacrs_status use_product(void *handle) { return wtacrs_tensor_mul_set_mi
 static wtacrs_status use_product_plan(void *handle) {
   return wtacrs_tensor_mul_plan_get_info(handle, SIZED(wtacrs_tensor_mul_plan_info, .draws = 0));
 }
+static wtacrs_status use_operator(void *handle) { return wtacrs_operator_set_dropout(handle, 0.5); }
+static wtacrs_status use_operator_plan(void *handle) {
+  return wtacrs_operator_plan_get_info(handle, SIZED(wtacrs_operator_plan_info, .draws = 0));
+}
 
 static const struct {
   void *(*make)(void);
@@ -78,6 +98,7 @@ static const struct {
     {new_plan, use_plan, end_plan},                {new_cache, use_cache, end_cache},
     {new_predictor, use_predictor, end_predictor}, {new_product, use_product, end_product},
     {new_product_plan, use_product_plan, end_product_plan},
+    {new_operator, use_operator, end_operator},    {new_operator_plan, use_operator_plan, end_operator_plan},
 };
 
 /* A handle of every kind is passed as every other kind, alive and destroyed. */

@@ -8,9 +8,12 @@ static wtacrs_context *context;
 static equipped on;
 static wtacrs_tensor_mul_plan *product;
 static wtacrs_tensor_mul_plan_info sizes;
+static wtacrs_operator_plan *operator_plan;
+static wtacrs_operator_plan_info operator_sizes;
 static float h[TOKENS * IN], dz[TOKENS * OUT], dw[IN * OUT], norms[TOKENS], input_norms[TOKENS], rows[BUDGET * IN];
 static float a[4 * 3], b[3 * 5], g[4 * 5], da[4 * 3], db[3 * 5], row_norms[4];
-static unsigned char *product_saved, *product_scratch;
+static unsigned char *product_saved, *product_scratch, *operator_saved;
+static float layer_y[TOKENS * IN];
 static uint32_t indices[BUDGET];
 static double scales[BUDGET];
 static uint64_t kept, winners;
@@ -80,6 +83,14 @@ static wtacrs_status product_backward_dl(void *options) {
 }
 static wtacrs_status info(void *into) { return wtacrs_plan_get_info(on.plan, into); }
 static wtacrs_status product_info(void *into) { return wtacrs_tensor_mul_plan_get_info(product, into); }
+
+static wtacrs_status operator_forward(void *operands) {
+  return wtacrs_operator_plan_forward(operator_plan, operands, 1, 0, operator_saved, operator_sizes.saved_bytes, NULL);
+}
+static wtacrs_status operator_backward(void *operands) {
+  return wtacrs_operator_plan_backward(operator_plan, operands, operator_saved, operator_sizes.saved_bytes, NULL, 0, NULL);
+}
+static wtacrs_status operator_info(void *into) { return wtacrs_operator_plan_get_info(operator_plan, into); }
 
 /* A struct of `bytes` in memory of its own, which says that it has `size`: the example, and zeros behind it. */
 static unsigned char *struct_of(size_t bytes, size_t size, const void *example, size_t known) {
@@ -194,6 +205,19 @@ static void make_product(void) {
   product_saved = aligned(sizes.saved_bytes), product_scratch = aligned(sizes.backward_scratch_bytes);
 }
 
+static void make_operator(void) {
+  wtacrs_operator *op;
+  CHECK(wtacrs_operator_create(&op));
+  CHECK(wtacrs_operator_set_operation(op, WTACRS_OPERATION_LAYER_NORM, 0));
+  CHECK(wtacrs_operator_set_shape(op, TOKENS, IN));
+  CHECK(wtacrs_operator_set_packing(op, WTACRS_PACKING_BITS8));
+  CHECK(wtacrs_operator_plan_create(context, op, &operator_plan));
+  CHECK(wtacrs_operator_destroy(op));
+  operator_sizes = (wtacrs_operator_plan_info){.size = sizeof operator_sizes};
+  CHECK(wtacrs_operator_plan_get_info(operator_plan, &operator_sizes));
+  operator_saved = aligned(operator_sizes.saved_bytes);
+}
+
 int main(void) {
   for (int i = 0; i < TOKENS * IN; i++) h[i] = (float)((i * 37) % 19) / 9 - 1;
   for (int i = 0; i < TOKENS * OUT; i++) dz[i] = (float)((i * 23) % 17) / 8 - 1;
@@ -203,9 +227,10 @@ int main(void) {
   CHECK(wtacrs_context_create(WTACRS_DEVICE_CPU, 0, NULL, &context));
   CHECK(wtacrs_context_norms(context, WTACRS_AXIS_ROWS, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, input_norms, NULL));
   on = equip(make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT));
-  make_product();
+  make_product(), make_operator();
   watch(on.saved, on.info.saved_bytes), watch(dw, sizeof dw), watch(norms, sizeof norms), watch(rows, sizeof rows);
   watch(indices, sizeof indices), watch(scales, sizeof scales), watch(&kept, sizeof kept), watch(&winners, sizeof winners);
+  watch(operator_saved, operator_sizes.saved_bytes), watch(layer_y, sizeof layer_y);
   watch(product_saved, sizes.saved_bytes), watch(da, sizeof da), watch(db, sizeof db), watch(row_norms, sizeof row_norms);
 
   const wtacrs_forward_options forward_options = {.size = sizeof forward_options};
@@ -215,6 +240,8 @@ int main(void) {
   const wtacrs_tensor_mul_forward_options product_forward_options = {.size = sizeof product_forward_options};
   const wtacrs_tensor_mul_backward_options product_backward_options = {
       .size = sizeof product_backward_options, .row_norms = row_norms};
+  const wtacrs_operator_forward operands = {.size = sizeof operands, .x = h, .y = layer_y};
+  const wtacrs_operator_backward gradients = {.size = sizeof gradients, .dy = h, .dx = layer_y};
 #define OPTIONAL(function, example) option(#function, function, &example, sizeof example, WTACRS_STATUS_OK)
 #define NEEDED(function, example) option(#function, function, &example, sizeof example, WTACRS_STATUS_NULL_POINTER)
   OPTIONAL(forward, forward_options);
@@ -232,12 +259,16 @@ int main(void) {
   OPTIONAL(product_forward_dl, product_forward_options);
   OPTIONAL(product_backward, product_backward_options);
   OPTIONAL(product_backward_dl, product_backward_options);
+  NEEDED(operator_forward, operands);
+  NEEDED(operator_backward, gradients);
   output("plan's info", info, &on.info, offsetof(wtacrs_plan_info, saved_status_words), sizeof on.info);
   output("product's info", product_info, &sizes, offsetof(wtacrs_tensor_mul_plan_info, left_status_words), sizeof sizes);
+  output("operator's info", operator_info, &operator_sizes, sizeof operator_sizes, sizeof operator_sizes);
   predictor_defaults();
 
   CHECK(wtacrs_tensor_mul_plan_destroy(product));
+  CHECK(wtacrs_operator_plan_destroy(operator_plan));
   CHECK(wtacrs_context_destroy(context));
-  free(product_saved), free(product_scratch), discard(on);
+  free(product_saved), free(product_scratch), free(operator_saved), discard(on);
   return finish();
 }

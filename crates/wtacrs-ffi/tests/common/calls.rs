@@ -125,6 +125,24 @@ pub fn product(context: *const wtacrs_context) -> (*mut wtacrs_tensor_mul_plan, 
     })
 }
 
+/// An operator's plan of a description that `set` fills, and what it needs.
+pub fn operator_with(
+    context: *const wtacrs_context,
+    set: impl FnOnce(*mut wtacrs_operator),
+) -> (*mut wtacrs_operator_plan, wtacrs_operator_plan_info) {
+    let (mut op, mut plan) = (null_mut(), null_mut());
+    let mut info = wtacrs_operator_plan_info { size: size_of::<wtacrs_operator_plan_info>(), ..Default::default() };
+    // SAFETY: every pointer is to memory that lives until the call returns.
+    unsafe {
+        check(wtacrs_operator_create(&mut op));
+        set(op);
+        check(wtacrs_operator_plan_create(context, op, &mut plan));
+        check(wtacrs_operator_destroy(op));
+        check(wtacrs_operator_plan_get_info(plan, &mut info));
+    }
+    (plan, info)
+}
+
 /// A predictor with default settings.
 pub fn predictor(context: *const wtacrs_context, in_features: usize) -> *mut wtacrs_norm_predictor {
     let mut predictor = null_mut();

@@ -353,7 +353,8 @@ impl OperatorPlan {
         if self.is_empty() {
             return Ok(());
         }
-        let args = unpack_values::Args { saved: self.values(saved), y };
+        let has_roots = u32::from(self.settings.operator.operation() == Operation::Softmax);
+        let args = unpack_values::Args { saved: self.values(saved), has_roots, y };
         let (kernel, shape) = kernels::unpack_values(&args);
         // SAFETY: the caller's promise.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)

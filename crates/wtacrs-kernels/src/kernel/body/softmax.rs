@@ -12,6 +12,7 @@ use crate::kernel::softmax::{BackwardArgs, ForwardArgs};
 use wtacrs_exact::operators::functions::exp;
 use wtacrs_exact::operators::values::{self, Dithers};
 use wtacrs_exact::random::Randomness;
+use wtacrs_simt::math::sqrt_f32;
 use wtacrs_simt::warp::{FULL, shuffle_xor};
 
 /// The forward pass.
@@ -54,8 +55,10 @@ pub unsafe fn softmax_forward(args: &ForwardArgs) {
             exponentials(&mut quads, most);
             map(&mut quads, |value| value * inverse);
             if saved.bits > SIGNS {
-                spot.fill_up(&mut quads, 0.0);
-                saved.pack(Field::First, &spot, &quads, dithers);
+                let mut roots = quads;
+                map(&mut roots, sqrt_f32);
+                spot.fill_up(&mut roots, 0.0);
+                saved.pack(Field::First, &spot, &roots, dithers);
             }
             if !args.y.is_null() {
                 spot.drop_out(saved, randomness, &mut quads);
@@ -92,7 +95,7 @@ pub unsafe fn softmax_backward(args: &BackwardArgs) {
         let dithers = saved.next_dithers(&mut drawn, randomness, &spot);
         // SAFETY: as above.
         let Read { mut quads, variance, dy } = unsafe { read(args, randomness, &spot, dithers) };
-        zip(&mut quads, &dy, |value, dy| value * (dy - mean) + variance * dy);
+        zip(&mut quads, &dy, |p, dy| p * (dy - mean) + values::variance_of_square(p, variance) * dy);
         // SAFETY: elements of the row, which its lanes alone access: each has been read by the lane that writes it.
         unsafe { spot.store(args.dx, &quads) };
     });
@@ -102,7 +105,7 @@ pub unsafe fn softmax_backward(args: &BackwardArgs) {
 struct Read {
     /// Probabilities.
     quads: Quads,
-    /// Their variance, if they were packed.
+    /// The variance of their roots, if those were packed.
     variance: f32,
     /// dY behind dropout.
     dy: Quads,
@@ -117,8 +120,10 @@ unsafe fn read(args: &BackwardArgs, randomness: Randomness, spot: &Spot, dithers
         let mut dy = spot.load(args.dy);
         spot.drop_out(saved, randomness, &mut dy);
         if saved.bits > SIGNS {
-            let (grid, quads) = saved.unpack(Field::First, spot, dithers);
-            return Read { quads, variance: values::variance(grid), dy };
+            let (grid, mut quads) = saved.unpack(Field::First, spot, dithers);
+            let variance = values::variance(grid);
+            map(&mut quads, |root| values::square(root, variance));
+            return Read { quads, variance, dy };
         }
         Read { quads: spot.load(args.y), variance: 0.0, dy }
     }

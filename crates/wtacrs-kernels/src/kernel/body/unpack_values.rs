@@ -1,8 +1,9 @@
 //! A warp takes four whole groups at a time, or more small ones. A lane reads one vector of codes and writes its four quads.
 
-use super::block::values::{Field, are_aligned, origin};
+use super::block::values::{Field, are_aligned, map, origin};
 use super::pointwise::for_each_spot;
 use crate::kernel::unpack_values::Args;
+use wtacrs_exact::operators::values::{square, variance};
 
 /// Writes an array from its codes.
 ///
@@ -19,7 +20,11 @@ pub unsafe fn unpack_values(args: &Args) {
     for_each_spot(saved, randomness, aligned, |spot, drawn| {
         // SAFETY: the group's elements, which only this lane accesses, and its place in what is saved.
         unsafe {
-            let (_, mut values) = saved.unpack(Field::First, &spot, drawn.0);
+            let (grid, mut values) = saved.unpack(Field::First, &spot, drawn.0);
+            if args.has_roots != 0 {
+                let variance = variance(grid);
+                map(&mut values, |root| square(root, variance));
+            }
             spot.drop_out(saved, randomness, &mut values);
             spot.store(args.y, &values);
         }
