@@ -9,9 +9,12 @@
 use core::convert::Infallible;
 use rand_core::{SeedableRng, TryRng};
 
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-const ROUNDS: usize = 10;
+/// What words are multiplied by.
+pub const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+/// What is added to the key in each round.
+pub const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+/// How many rounds a block takes.
+pub const ROUNDS: usize = 10;
 
 /// The 128 random bits of one counter under one key, as four words.
 ///

@@ -9,8 +9,8 @@ mod fake;
 mod machine;
 
 use calls::{
-    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, last_error, plan, plan_with,
-    predictor, predictor_bytes, product, product_with, selection,
+    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, last_error, operator_with,
+    plan, plan_with, predictor, predictor_bytes, product, product_with, selection,
 };
 use fake::{Call, Fake};
 use machine::Machine;
@@ -221,6 +221,56 @@ fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
     let awaited = Call::Copy { bytes: 1 };
     assert_eq!(copied, [Call::Copy { bytes: 12 }, Call::Copy { bytes: 4000 }, awaited], "what is known, but no norms");
     assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
+}
+
+/// An operator's passes are one launch each, and one more for each sum over rows.
+#[test]
+fn an_operators_passes_are_launches_and_nothing_else() {
+    let installation = installation();
+    use_driver(Arc::clone(&installation));
+    let context = context(WTACRS_DEVICE_CUDA, 0);
+    let calls = installation.calls();
+    let cases: [(_, [&[&str]; 3]); 3] = [
+        (WTACRS_OPERATION_IDENTITY, [&["pointwise_forward"], &["pointwise_backward"], &["unpack_values"]]),
+        (WTACRS_OPERATION_SOFTMAX, [&["softmax_forward"], &["softmax_backward"], &["unpack_values"]]),
+        (
+            WTACRS_OPERATION_LAYER_NORM,
+            [&["norm_forward"], &["norm_backward", "split_reduce_sums", "split_reduce_sums"], &[]],
+        ),
+    ];
+    for (operation, [of_forward, of_backward, of_restore]) in cases {
+        // SAFETY: a handle is never followed.
+        let (plan, info) = operator_with(context, |op| unsafe {
+            check(wtacrs_operator_set_operation(op, operation, 0));
+            check(wtacrs_operator_set_shape(op, TOKENS, IN));
+            check(wtacrs_operator_set_dtype(op, WTACRS_DTYPE_BF16));
+            check(wtacrs_operator_set_packing(op, WTACRS_PACKING_BITS8));
+            check(wtacrs_operator_set_dropout(op, 0.1));
+        });
+        assert_eq!(info.alignment, 256);
+        let sums = |megabytes| if of_backward.len() > 1 { at(megabytes).cast() } else { null_mut() };
+        let forward = wtacrs_operator_forward { x: at(1), y: at(1), ..Default::default() };
+        let backward =
+            wtacrs_operator_backward { dy: at(2), dx: at(3), dweight: sums(4), dbias: sums(5), ..Default::default() };
+        let (saved, scratch, saved_bytes, bytes) = (at(6), at(7), info.saved_bytes, info.backward_scratch_bytes);
+        calls.forget();
+        // SAFETY: nothing is run, so no pointer is followed.
+        unsafe {
+            check(wtacrs_operator_plan_forward(plan, &forward, 1, 2, saved, saved_bytes, stream()));
+            assert_eq!(launched(calls), of_forward);
+            calls.forget();
+            check(wtacrs_operator_plan_backward(plan, &backward, saved, saved_bytes, scratch, bytes, stream()));
+            assert_eq!(launched(calls), of_backward);
+            calls.forget();
+            if info.restores == 1 {
+                check(wtacrs_operator_plan_restore(plan, saved, saved_bytes, at(8), stream()));
+                assert_eq!(launched(calls), of_restore);
+            }
+            check(wtacrs_operator_plan_destroy(plan));
+        }
+    }
+    // SAFETY: a handle is never followed.
+    check(unsafe { wtacrs_context_destroy(context) });
 }
 
 /// And so does every other call that takes a stream.

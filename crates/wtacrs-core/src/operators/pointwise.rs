@@ -6,7 +6,7 @@ use super::tasks::{BackwardTask, ForwardTask, Saved};
 use crate::element::Element;
 use crate::lanes::vectorised;
 use wtacrs_exact::operators::functions::{self, Point};
-use wtacrs_exact::operators::values::{self, SLOPES, ValueBits};
+use wtacrs_exact::operators::values::{self, ValueBits};
 use wtacrs_exact::random::Randomness;
 
 /// Columns that are worked on at a time: whole groups that fit the first cache together.
@@ -88,7 +88,7 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
                 }
                 (Operation::Identity, false, [Some(place), _]) => place.pack(x, codes, grids, None),
                 (_, false, [Some(place), _]) => {
-                    slopes.iter_mut().for_each(|slope| *slope = slope.clamp(SLOPES[0], SLOPES[1]));
+                    slopes.iter_mut().for_each(|slope| *slope = values::bounded_slope(*slope));
                     place.pack(slopes, codes, grids, Some(values::slope_grid(place.bits)));
                 }
                 _ => {}

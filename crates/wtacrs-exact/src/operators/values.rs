@@ -28,6 +28,9 @@ pub struct Dithers {
 }
 
 impl Dithers {
+    /// Where nothing is drawn.
+    pub const NONE: Self = Self { start: 0, slope: 0 };
+
     /// The dither U of element `j`, below 2¹⁵: u = (U + ½)/2¹⁵.
     #[inline(always)]
     pub const fn at(self, j: u32) -> u32 {
@@ -107,8 +110,15 @@ pub const fn variance_of_square(square: f32, variance: f32) -> f32 {
     (4.0 * square + 0.8 * variance) * variance
 }
 
-/// What slopes are clamped to, which changes none by more than a rounding.
+/// The range of the slopes' grid.
 pub const SLOPES: [f32; 2] = [-0.13, 1.13];
+
+/// A slope within [`SLOPES`], which changes none by more than a rounding. A NaN becomes the lower end, since bits of a NaN, of which
+/// a code would be made, depend on the device.
+#[inline(always)]
+pub const fn bounded_slope(slope: f32) -> f32 {
+    if slope > SLOPES[0] { if slope < SLOPES[1] { slope } else { SLOPES[1] } } else { SLOPES[0] }
+}
 
 /// Packs row `row` of an array: its codes, [`Groups::words`] of them, and the words of its grids, or on `fixed`, which must cover
 /// all elements. This is the definition; devices do the same with vectors.
@@ -259,9 +269,11 @@ mod tests {
         for x in (-20_000..20_000).map(|i| i as f32 * 1e-3) {
             for slope in [gelu(x).slope, gelu_tanh(x).slope, silu(x).slope] {
                 (least, most) = (least.min(slope), most.max(slope));
+                assert_eq!(bounded_slope(slope), slope);
             }
         }
         assert!(SLOPES[0] < least && most < SLOPES[1], "{least} {most}");
+        assert_eq!([-1.0, 2.0, f32::NAN].map(bounded_slope), [SLOPES[0], SLOPES[1], SLOPES[0]]);
         for bits in ALL {
             let grid = slope_grid(bits);
             for y in SLOPES {

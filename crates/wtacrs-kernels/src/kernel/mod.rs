@@ -121,48 +121,20 @@ kernels! {
     unpack_rows_f16 UNPACK_ROWS_F16 [256] = body::unpack_rows::unpack_rows::<F16>, unpack_rows::Args;
     /// [`unpack_rows`] to bf16.
     unpack_rows_bf16 UNPACK_ROWS_BF16 [256] = body::unpack_rows::unpack_rows::<Bf16>, unpack_rows::Args;
-    /// The forward pass of [`pointwise`], of f32.
-    pointwise_forward_f32 POINTWISE_FORWARD_F32 [256] = body::pointwise::pointwise_forward::<F32>, pointwise::ForwardArgs;
-    /// The forward pass of [`pointwise`], of f16.
-    pointwise_forward_f16 POINTWISE_FORWARD_F16 [256] = body::pointwise::pointwise_forward::<F16>, pointwise::ForwardArgs;
-    /// The forward pass of [`pointwise`], of bf16.
-    pointwise_forward_bf16 POINTWISE_FORWARD_BF16 [256] = body::pointwise::pointwise_forward::<Bf16>, pointwise::ForwardArgs;
-    /// The backward pass of [`pointwise`], of f32.
-    pointwise_backward_f32 POINTWISE_BACKWARD_F32 [256] = body::pointwise::pointwise_backward::<F32>, pointwise::BackwardArgs;
-    /// The backward pass of [`pointwise`], of f16.
-    pointwise_backward_f16 POINTWISE_BACKWARD_F16 [256] = body::pointwise::pointwise_backward::<F16>, pointwise::BackwardArgs;
-    /// The backward pass of [`pointwise`], of bf16.
-    pointwise_backward_bf16 POINTWISE_BACKWARD_BF16 [256] = body::pointwise::pointwise_backward::<Bf16>, pointwise::BackwardArgs;
-    /// The forward pass of [`softmax`], of f32.
-    softmax_forward_f32 SOFTMAX_FORWARD_F32 [128] = body::softmax::softmax_forward::<F32>, softmax::ForwardArgs;
-    /// The forward pass of [`softmax`], of f16.
-    softmax_forward_f16 SOFTMAX_FORWARD_F16 [128] = body::softmax::softmax_forward::<F16>, softmax::ForwardArgs;
-    /// The forward pass of [`softmax`], of bf16.
-    softmax_forward_bf16 SOFTMAX_FORWARD_BF16 [128] = body::softmax::softmax_forward::<Bf16>, softmax::ForwardArgs;
-    /// The backward pass of [`softmax`], of f32.
-    softmax_backward_f32 SOFTMAX_BACKWARD_F32 [128] = body::softmax::softmax_backward::<F32>, softmax::BackwardArgs;
-    /// The backward pass of [`softmax`], of f16.
-    softmax_backward_f16 SOFTMAX_BACKWARD_F16 [128] = body::softmax::softmax_backward::<F16>, softmax::BackwardArgs;
-    /// The backward pass of [`softmax`], of bf16.
-    softmax_backward_bf16 SOFTMAX_BACKWARD_BF16 [128] = body::softmax::softmax_backward::<Bf16>, softmax::BackwardArgs;
-    /// The forward pass of [`norm`], of f32.
-    norm_forward_f32 NORM_FORWARD_F32 [128] = body::norm::norm_forward::<F32>, norm::ForwardArgs;
-    /// The forward pass of [`norm`], of f16.
-    norm_forward_f16 NORM_FORWARD_F16 [128] = body::norm::norm_forward::<F16>, norm::ForwardArgs;
-    /// The forward pass of [`norm`], of bf16.
-    norm_forward_bf16 NORM_FORWARD_BF16 [128] = body::norm::norm_forward::<Bf16>, norm::ForwardArgs;
-    /// The backward pass of [`norm`], of f32.
-    norm_backward_f32 NORM_BACKWARD_F32 [256] = body::norm::norm_backward::<F32>, norm::BackwardArgs;
-    /// The backward pass of [`norm`], of f16.
-    norm_backward_f16 NORM_BACKWARD_F16 [256] = body::norm::norm_backward::<F16>, norm::BackwardArgs;
-    /// The backward pass of [`norm`], of bf16.
-    norm_backward_bf16 NORM_BACKWARD_BF16 [256] = body::norm::norm_backward::<Bf16>, norm::BackwardArgs;
-    /// [`unpack_values`] to f32.
-    unpack_values_f32 UNPACK_VALUES_F32 [256] = body::unpack_values::unpack_values::<F32>, unpack_values::Args;
-    /// [`unpack_values`] to f16.
-    unpack_values_f16 UNPACK_VALUES_F16 [256] = body::unpack_values::unpack_values::<F16>, unpack_values::Args;
-    /// [`unpack_values`] to bf16.
-    unpack_values_bf16 UNPACK_VALUES_BF16 [256] = body::unpack_values::unpack_values::<Bf16>, unpack_values::Args;
+    /// The forward pass of [`pointwise`] operators.
+    pointwise_forward POINTWISE_FORWARD [256] = body::pointwise::pointwise_forward, pointwise::ForwardArgs;
+    /// The backward pass of [`pointwise`] operators.
+    pointwise_backward POINTWISE_BACKWARD [256] = body::pointwise::pointwise_backward, pointwise::BackwardArgs;
+    /// The forward pass of a [`softmax`].
+    softmax_forward SOFTMAX_FORWARD [128] = body::softmax::softmax_forward, softmax::ForwardArgs;
+    /// The backward pass of a [`softmax`].
+    softmax_backward SOFTMAX_BACKWARD [128] = body::softmax::softmax_backward, softmax::BackwardArgs;
+    /// The forward pass of a [`norm`].
+    norm_forward NORM_FORWARD [128] = body::norm::norm_forward, norm::ForwardArgs;
+    /// The first launch of the backward pass of a [`norm`].
+    norm_backward NORM_BACKWARD [128] = body::norm::norm_backward, norm::BackwardArgs;
+    /// [`unpack_values`].
+    unpack_values UNPACK_VALUES [256] = body::unpack_values::unpack_values, unpack_values::Args;
     /// The first launch of [`predictor_update`], for rows of f32.
     predictor_features_f32 PREDICTOR_FEATURES_F32 [256] =
         body::predictor_update::predictor_features::<F32>, predictor_update::Args;

@@ -72,15 +72,16 @@ pub struct BackwardArgs {
     pub saved: SavedValues,
 }
 
-/// Threads of a block of the backward pass.
-const THREADS: u32 = 256;
+/// Threads of a block of the backward pass: few, since each holds the elements of a group twice beside as many sums.
+const THREADS: u32 = 128;
 /// Its warps.
 pub(super) const WARPS: u32 = THREADS / WARP;
 /// Rows that such a block takes at a time.
 pub(super) const BLOCK_ROWS: u32 = THREADS / ROW_LANES;
-/// Most rows of a range.
+/// Fewest and most rows of a range.
+const FEWEST_ROWS: u32 = 32;
 const MOST_ROWS: u32 = 256;
-/// Beyond [`BLOCK_ROWS`] rows each, about so many ranges.
+/// Between the two, about so many ranges.
 const BLOCKS: u32 = 1024;
 
 /// How the rows of a backward pass are cut. It follows from rows and columns alone, so no launch changes a sum.
@@ -96,9 +97,9 @@ pub struct Ranges {
 impl Ranges {
     /// For so many rows and columns.
     pub const fn new(rows: u32, columns: u32) -> Self {
-        let mut of_block = rows.div_ceil(BLOCKS).next_multiple_of(BLOCK_ROWS);
-        if of_block < BLOCK_ROWS {
-            of_block = BLOCK_ROWS;
+        let mut of_block = rows.div_ceil(BLOCKS).next_multiple_of(FEWEST_ROWS);
+        if of_block < FEWEST_ROWS {
+            of_block = FEWEST_ROWS;
         }
         if of_block > MOST_ROWS {
             of_block = MOST_ROWS;
@@ -154,12 +155,12 @@ mod tests {
                 let (blocks, each) = (u64::from(ranges.blocks(rows)), u64::from(ranges.rows));
                 assert!(blocks * each >= u64::from(rows) && (blocks - 1) * each < u64::from(rows), "{ranges:?}");
                 assert!((ranges.rows >> ranges.split_shift).is_multiple_of(WARP_ROWS), "{ranges:?}");
-                assert!(ranges.rows.is_multiple_of(BLOCK_ROWS) && ranges.rows <= MOST_ROWS, "{ranges:?}");
+                assert!(ranges.rows.is_multiple_of(FEWEST_ROWS) && ranges.rows <= MOST_ROWS, "{ranges:?}");
             }
         }
         assert_eq!(
             [128, 256, 512, 768, 1024, 4096].map(|columns| Ranges::new(64, columns).split_shift),
-            [3, 2, 1, 0, 0, 0]
+            [2, 1, 0, 0, 0, 0]
         );
     }
 }

@@ -7,14 +7,15 @@
 //! origin      seed, offset                of the random bits; the offset is the one at which the kernel ran
 //! ```
 //!
-//! They are those of [`wtacrs_exact::operators`], to the bit. Arrays are dense, and arithmetic on them is in f32. Every element
+//! They are those of [`wtacrs_exact::operators`], to the bit. Arrays are dense, and arithmetic on them is in f32:
+//! their element type is an argument, since it decides nothing but how elements are loaded and stored. Every element
 //! is read and written by one lane, which reads before it writes. So the array that is read may be the one that is written.
 
 use super::packed_rows::GroupShares;
 use crate::launch::Shape;
 use wtacrs_simt::WARP;
 
-/// A function of each element.
+/// A function of each element: a bit for each, so that compilers make no table of branches of the choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Function {
@@ -25,9 +26,9 @@ pub enum Function {
     /// [`gelu`](wtacrs_exact::operators::functions::gelu).
     Gelu = 2,
     /// [`gelu_tanh`](wtacrs_exact::operators::functions::gelu_tanh).
-    GeluTanh = 3,
+    GeluTanh = 4,
     /// [`silu`](wtacrs_exact::operators::functions::silu).
-    Silu = 4,
+    Silu = 8,
 }
 
 /// [`SavedValues::bits`] of signs: whether elements are above 0.
@@ -39,6 +40,8 @@ pub const SIGNS: u32 = 1;
 pub struct SavedValues {
     /// Rows and columns of the array.
     pub shares: GroupShares,
+    /// The element type of arrays: a [`DataType`](super::matrix::DataType).
+    pub element: u32,
     /// Bits of an element's code: 8, 4 or 2; [`SIGNS`]; 0 if nothing is packed.
     pub bits: u32,
     /// The codes, aligned to 16, of one array or two; else null.

@@ -1,13 +1,13 @@
 //! Softmax of rows.
 //!
 //! ```text
-//! forward    p = e^(x − max x) / Σ e^(x − max x),   y = p · mask         saves p
-//! backward   dx = p · (d − Σ p d) + step²/12 · d,   d = dy · mask
+//! forward    p = e^(x − max x) / Σ e^(x − max x),   y = p · mask         saves √p
+//! backward   dx = p · (d − Σ p d) + variance of p · d,   d = dy · mask
 //! ```
 //!
-//! The last term makes the gradient unbiased where p was packed: see docs/mathematics.md. Eight lanes share a row. Lane m of
+//! The last term makes the gradient unbiased where √p was packed: see docs/mathematics.md. Eight lanes share a row. Lane m of
 //! them has the elements whose numbers are 4m to 4m + 3 modulo 32, and a partial sum for each: those of
-//! [`lane_sum`](wtacrs_exact::operators::functions::lane_sum), so that the codes of p are those of every device.
+//! [`lane_sum`](wtacrs_exact::operators::functions::lane_sum), so that the codes are those of every device.
 
 use super::operator::{SavedValues, Start, rows_shape};
 use crate::launch::Shape;

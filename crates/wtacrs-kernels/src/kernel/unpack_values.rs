@@ -1,4 +1,4 @@
-//! Saved values → the output that they were saved of: `y = values · mask`.
+//! Saved values → the output that they were saved of: `y = values · mask`, where values of a softmax are squares of what was packed.
 
 use super::operator::SavedValues;
 use crate::launch::Shape;
@@ -9,6 +9,8 @@ use crate::launch::Shape;
 pub struct Args {
     /// What a forward pass saved: codes of one array, with grids.
     pub saved: SavedValues,
+    /// Whether roots were packed.
+    pub has_roots: u32,
     /// rows × columns elements.
     pub y: *mut u8,
 }

@@ -87,39 +87,32 @@ pub(super) fn norm_cache_store(args: &norm_cache::Args) -> Ready<norm_cache::Arg
     (&kernel::NORM_CACHE_STORE, norm_cache::store_shape(args.count, args.sample_tokens))
 }
 
-pub(super) fn pointwise_forward(of: DataType, args: &pointwise::ForwardArgs) -> Ready<pointwise::ForwardArgs> {
-    let kernel = by_type!(of, POINTWISE_FORWARD_F32, POINTWISE_FORWARD_F16, POINTWISE_FORWARD_BF16);
-    (kernel, pointwise::shape(&args.saved))
+pub(super) fn pointwise_forward(args: &pointwise::ForwardArgs) -> Ready<pointwise::ForwardArgs> {
+    (&kernel::POINTWISE_FORWARD, pointwise::shape(&args.saved))
 }
 
-pub(super) fn pointwise_backward(of: DataType, args: &pointwise::BackwardArgs) -> Ready<pointwise::BackwardArgs> {
-    let kernel = by_type!(of, POINTWISE_BACKWARD_F32, POINTWISE_BACKWARD_F16, POINTWISE_BACKWARD_BF16);
-    (kernel, pointwise::shape(&args.saved))
+pub(super) fn pointwise_backward(args: &pointwise::BackwardArgs) -> Ready<pointwise::BackwardArgs> {
+    (&kernel::POINTWISE_BACKWARD, pointwise::shape(&args.saved))
 }
 
-pub(super) fn softmax_forward(of: DataType, args: &softmax::ForwardArgs) -> Ready<softmax::ForwardArgs> {
-    let kernel = by_type!(of, SOFTMAX_FORWARD_F32, SOFTMAX_FORWARD_F16, SOFTMAX_FORWARD_BF16);
-    (kernel, softmax::shape(&args.saved))
+pub(super) fn softmax_forward(args: &softmax::ForwardArgs) -> Ready<softmax::ForwardArgs> {
+    (&kernel::SOFTMAX_FORWARD, softmax::shape(&args.saved))
 }
 
-pub(super) fn softmax_backward(of: DataType, args: &softmax::BackwardArgs) -> Ready<softmax::BackwardArgs> {
-    let kernel = by_type!(of, SOFTMAX_BACKWARD_F32, SOFTMAX_BACKWARD_F16, SOFTMAX_BACKWARD_BF16);
-    (kernel, softmax::shape(&args.saved))
+pub(super) fn softmax_backward(args: &softmax::BackwardArgs) -> Ready<softmax::BackwardArgs> {
+    (&kernel::SOFTMAX_BACKWARD, softmax::shape(&args.saved))
 }
 
-pub(super) fn norm_forward(of: DataType, args: &norm::ForwardArgs) -> Ready<norm::ForwardArgs> {
-    let kernel = by_type!(of, NORM_FORWARD_F32, NORM_FORWARD_F16, NORM_FORWARD_BF16);
-    (kernel, norm::forward_shape(&args.saved))
+pub(super) fn norm_forward(args: &norm::ForwardArgs) -> Ready<norm::ForwardArgs> {
+    (&kernel::NORM_FORWARD, norm::forward_shape(&args.saved))
 }
 
-pub(super) fn norm_backward(of: DataType, args: &norm::BackwardArgs) -> Ready<norm::BackwardArgs> {
-    let kernel = by_type!(of, NORM_BACKWARD_F32, NORM_BACKWARD_F16, NORM_BACKWARD_BF16);
-    (kernel, norm::backward_shape(&args.saved, args.ranges))
+pub(super) fn norm_backward(args: &norm::BackwardArgs) -> Ready<norm::BackwardArgs> {
+    (&kernel::NORM_BACKWARD, norm::backward_shape(&args.saved, args.ranges))
 }
 
-pub(super) fn unpack_values(of: DataType, args: &unpack_values::Args) -> Ready<unpack_values::Args> {
-    let kernel = by_type!(of, UNPACK_VALUES_F32, UNPACK_VALUES_F16, UNPACK_VALUES_BF16);
-    (kernel, unpack_values::shape(&args.saved))
+pub(super) fn unpack_values(args: &unpack_values::Args) -> Ready<unpack_values::Args> {
+    (&kernel::UNPACK_VALUES, unpack_values::shape(&args.saved))
 }
 
 /// The design as the kernel knows it.

@@ -11,6 +11,10 @@
 //! all rows   H ── gather_pack ── saved                                                 1 launch
 //! backward   dZ ── row_norms        saved, dZ ── unpack_rows ── gather_gemm ── turn_back_down ── dW  4 launches
 //! for dA     G ── column_norms      G, saved ── unpack_rows ── gather_columns ── gather_gemm ── turn_back_along ── dA  5
+//!
+//! operators  x ── pointwise_forward, softmax_forward or norm_forward ── y, saved       1 launch
+//! backward   dY, saved ── pointwise_backward, softmax_backward or norm_backward ── dX  1 launch
+//!            partial sums ── split_reduce_sums ── gradient of a norm's weight or bias  1 launch each
 //! ```
 //!
 //! | plan | of |

@@ -223,7 +223,6 @@ impl OperatorPlan {
         if self.is_empty() {
             return Ok(());
         }
-        let of = self.settings.data_type;
         let values = self.values(saved);
         let DeviceRandomness { start, further_offset } = randomness;
         let start = Start { seed: start.seed, offset: start.offset, further_offset };
@@ -232,7 +231,7 @@ impl OperatorPlan {
             match function(operation) {
                 Some(function) => {
                     let args = pointwise::ForwardArgs { x, gate, y, function: function as u32, saved: values, start };
-                    let (kernel, shape) = kernels::pointwise_forward(of, &args);
+                    let (kernel, shape) = kernels::pointwise_forward(&args);
                     launcher.launch(kernel, shape, &args)
                 }
                 None if operation.is_norm() => {
@@ -246,12 +245,12 @@ impl OperatorPlan {
                         saved: values,
                         start,
                     };
-                    let (kernel, shape) = kernels::norm_forward(of, &args);
+                    let (kernel, shape) = kernels::norm_forward(&args);
                     launcher.launch(kernel, shape, &args)
                 }
                 None => {
                     let args = softmax::ForwardArgs { x, y, saved: values, start };
-                    let (kernel, shape) = kernels::softmax_forward(of, &args);
+                    let (kernel, shape) = kernels::softmax_forward(&args);
                     launcher.launch(kernel, shape, &args)
                 }
             }
@@ -291,7 +290,6 @@ impl OperatorPlan {
         saved.check("the saved memory", self.saved.bytes)?;
         let wants_sums = !dweight.is_null() || !dbias.is_null();
         scratch.check("the scratch of the backward pass", if wants_sums { self.backward_bytes } else { 0 })?;
-        let of = self.settings.data_type;
         let values = self.values(saved);
         if self.is_empty() {
             // SAFETY: the caller's promise. Sums over no rows are 0.
@@ -303,7 +301,7 @@ impl OperatorPlan {
                 Some(function) => {
                     let function = function as u32;
                     let args = pointwise::BackwardArgs { x, gate, dy, dx, dgate, function, saved: values };
-                    let (kernel, shape) = kernels::pointwise_backward(of, &args);
+                    let (kernel, shape) = kernels::pointwise_backward(&args);
                     launcher.launch(kernel, shape, &args).map_err(ExecuteError::Launch)
                 }
                 None if operation.is_norm() => {
@@ -319,13 +317,13 @@ impl OperatorPlan {
                         ranges: self.ranges,
                         saved: values,
                     };
-                    let (kernel, shape) = kernels::norm_backward(of, &args);
+                    let (kernel, shape) = kernels::norm_backward(&args);
                     launcher.launch(kernel, shape, &args).map_err(ExecuteError::Launch)?;
                     self.finish_sums(launcher, scratch, [dweight, dbias])
                 }
                 None => {
                     let args = softmax::BackwardArgs { y, dy, dx, saved: values };
-                    let (kernel, shape) = kernels::softmax_backward(of, &args);
+                    let (kernel, shape) = kernels::softmax_backward(&args);
                     launcher.launch(kernel, shape, &args).map_err(ExecuteError::Launch)
                 }
             }
@@ -355,8 +353,9 @@ impl OperatorPlan {
         if self.is_empty() {
             return Ok(());
         }
-        let args = unpack_values::Args { saved: self.values(saved), y };
-        let (kernel, shape) = kernels::unpack_values(self.settings.data_type, &args);
+        let has_roots = u32::from(self.settings.operator.operation() == Operation::Softmax);
+        let args = unpack_values::Args { saved: self.values(saved), has_roots, y };
+        let (kernel, shape) = kernels::unpack_values(&args);
         // SAFETY: the caller's promise.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
@@ -403,6 +402,7 @@ impl OperatorPlan {
         let mask = operator.mask();
         SavedValues {
             shares: self.shares,
+            element: self.settings.data_type as u32,
             bits: match operator.packing().bits() {
                 _ if saves_signs(operator) => SIGNS,
                 Some(bits) => bits.count(),

@@ -27,15 +27,15 @@ use wtacrs_simt::sync::barrier;
 /// The launch has the [`forward_shape`](crate::kernel::norm::forward_shape) of what is saved. The pointers lead to as many elements
 /// as their documentation says, aligned to them. The outputs overlap nothing, except that y may be x.
 #[inline(always)]
-pub unsafe fn norm_forward<E: Packed>(args: &ForwardArgs) {
+pub unsafe fn norm_forward(args: &ForwardArgs) {
     let saved = &args.saved;
     // SAFETY: the caller's promise.
     let randomness = unsafe { begin(&args.start, saved) };
     let columns = saved.shares.columns;
-    let aligned = are_aligned::<E, 2>([args.x, args.y.cast_const()], columns);
-    let row = Row::of_lane(&saved.shares, aligned);
+    let aligned = are_aligned([args.x, args.y.cast_const()], saved);
+    let row = Row::of_lane(saved, aligned);
     // SAFETY: elements of the row, which its lanes alone access, and write after the last shuffle of the sums.
-    let load = |spot: &Spot| unsafe { spot.load::<E>(args.x) };
+    let load = |spot: &Spot| unsafe { spot.load(args.x) };
 
     let mut mean = 0.0;
     if args.has_mean != 0 {
@@ -67,7 +67,7 @@ pub unsafe fn norm_forward<E: Packed>(args: &ForwardArgs) {
         // SAFETY: as above, and the group's place in what is saved; weight and bias have a number for each column.
         unsafe {
             if saved.bits > SIGNS {
-                spot.fill_up(&mut quads);
+                spot.fill_up(&mut quads, 0.0);
                 saved.pack(Field::First, &spot, &quads, dithers);
             }
             if args.y.is_null() {
@@ -80,7 +80,7 @@ pub unsafe fn norm_forward<E: Packed>(args: &ForwardArgs) {
                 zip(&mut quads, &spot.load_numbers(args.bias), |x, bias| x + bias);
             }
             spot.drop_out(saved, randomness, &mut quads);
-            spot.store::<E>(args.y, &quads);
+            spot.store(args.y, &quads);
         }
     });
 }
@@ -118,26 +118,26 @@ struct Read {
 /// pointers lead to as many elements as their documentation says, aligned to them. The outputs overlap nothing, except that dx may
 /// be an input.
 #[inline(always)]
-pub unsafe fn norm_backward<E: Packed>(args: &BackwardArgs) {
+pub unsafe fn norm_backward(args: &BackwardArgs) {
     let saved = &args.saved;
     // SAFETY: the caller's promise.
     let randomness = unsafe { origin(saved) };
     let (shares, ranges) = (&saved.shares, args.ranges);
     let columns = shares.columns;
-    let aligned = are_aligned::<E, 3>([args.x, args.dy, args.dx.cast_const()], columns);
+    let aligned = are_aligned([args.x, args.dy, args.dx.cast_const()], saved);
     let first = block()[0] * ranges.rows;
     // The mean of g, and that of g times the normalised elements, for each row of the range.
     let means = Shared::<f32>::new(0, 2 * ranges.rows);
 
     let mut at = WARP_ROWS * warp();
     while at < ranges.rows {
-        let row = Row::of_warp(shares, first + at, aligned);
+        let row = Row::of_warp(saved, first + at, aligned);
         let (mut drawn, mut of_g, mut along) = (DrawnDithers::NONE, [0.0; 4], [0.0; 4]);
         row.for_each(|spot| {
             let dithers = saved.next_dithers(&mut drawn, randomness, &spot);
             // SAFETY: elements of the row, which its block alone accesses, and writes after the barrier; a number for each column.
             unsafe {
-                let Read { mut normal, mut dy, .. } = read::<E>(args, randomness, &spot, dithers);
+                let Read { mut normal, mut dy, .. } = read(args, randomness, &spot, dithers);
                 weigh(args, &spot, &mut dy);
                 add_elements(&mut of_g, &dy);
                 zip(&mut normal, &dy, |x, g| x * g);
@@ -167,9 +167,9 @@ pub unsafe fn norm_backward<E: Packed>(args: &BackwardArgs) {
         let mut turn = 0;
         while WARP_ROWS * turn < of_split {
             let at = split * of_split + WARP_ROWS * turn;
-            let row = Row::of_warp(shares, first + at, aligned);
+            let row = Row::of_warp(saved, first + at, aligned);
             let spot = row.spot(group);
-            let mut dithers = Dithers { start: 0, slope: 0 };
+            let mut dithers = Dithers::NONE;
             if saved.bits > SIGNS {
                 // Each lane draws for one of the next eight turns.
                 if turn % ROW_LANES == 0 {
@@ -179,7 +179,7 @@ pub unsafe fn norm_backward<E: Packed>(args: &BackwardArgs) {
             }
             // SAFETY: as above: this lane alone accesses its elements after the barrier, before which the means were written.
             unsafe {
-                let Read { mut normal, variance, mut dy, inverse } = read::<E>(args, randomness, &spot, dithers);
+                let Read { mut normal, variance, mut dy, inverse } = read(args, randomness, &spot, dithers);
                 zip(&mut of_bias, &dy, |sum, dy| sum + dy);
                 repeat!(I in 0 1 2 3 => {
                     repeat!(K in 0 1 2 3 => {
@@ -192,14 +192,14 @@ pub unsafe fn norm_backward<E: Packed>(args: &BackwardArgs) {
                 let (of_g, along) = (means.read(2 * place), means.read(2 * place + 1));
                 let correction = variance * (1.0 / columns as f32);
                 zip(&mut normal, &dy, |x, g| (((g - of_g) - x * along) + correction * g) * inverse);
-                spot.store::<E>(args.dx, &normal);
+                spot.store(args.dx, &normal);
             }
             turn += 1;
         }
         // SAFETY: the sums of the range's split, of which this warp alone writes those of the group.
         unsafe {
             let range = (block()[0] << ranges.split_shift) + split;
-            let spot = Row::of_warp(shares, 0, aligned).spot(group);
+            let spot = Row::of_warp(saved, 0, aligned).spot(group);
             store_sums(args.of_weight, range, &spot, &mut of_weight);
             store_sums(args.of_bias, range, &spot, &mut of_bias);
         }
@@ -209,7 +209,7 @@ pub unsafe fn norm_backward<E: Packed>(args: &BackwardArgs) {
 
 /// A lane's part of a group. Elements of dY beyond the row are zeros.
 #[inline(always)]
-unsafe fn read<E: Packed>(args: &BackwardArgs, randomness: Randomness, spot: &Spot, dithers: Dithers) -> Read {
+unsafe fn read(args: &BackwardArgs, randomness: Randomness, spot: &Spot, dithers: Dithers) -> Read {
     let saved = &args.saved;
     let numbers = statistics_of(saved, args.has_mean, spot.row).cast_const();
     let has_saved_mean = saves_mean(saved, args.has_mean);
@@ -222,13 +222,13 @@ unsafe fn read<E: Packed>(args: &BackwardArgs, randomness: Randomness, spot: &Sp
             }
             inverse = load_constant(numbers.wrapping_add(usize::from(has_saved_mean)));
         }
-        let mut dy = spot.load::<E>(args.dy);
+        let mut dy = spot.load(args.dy);
         spot.drop_out(saved, randomness, &mut dy);
         if saved.bits > SIGNS {
             let (grid, normal) = saved.unpack(Field::First, spot, dithers);
             return Read { normal, variance: values::variance(grid), dy, inverse };
         }
-        let mut normal = spot.load::<E>(args.x);
+        let mut normal = spot.load(args.x);
         map(&mut normal, |x| (x - mean) * inverse);
         Read { normal, variance: 0.0, dy, inverse }
     }

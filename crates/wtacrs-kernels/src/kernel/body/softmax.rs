@@ -7,11 +7,12 @@ use super::block::values::{
     DrawnDithers, Field, Row, Spot, add_elements, are_aligned, begin, map, map_quads, origin, row_combine, row_total,
     zip,
 };
-use super::block::vector::Packed;
 use crate::kernel::operator::SIGNS;
 use crate::kernel::softmax::{BackwardArgs, ForwardArgs};
 use wtacrs_exact::operators::functions::exp;
-use wtacrs_exact::operators::values;
+use wtacrs_exact::operators::values::{self, Dithers};
+use wtacrs_exact::random::Randomness;
+use wtacrs_simt::math::sqrt_f32;
 use wtacrs_simt::warp::{FULL, shuffle_xor};
 
 /// The forward pass.
@@ -21,29 +22,26 @@ use wtacrs_simt::warp::{FULL, shuffle_xor};
 /// The launch has the [`shape`](crate::kernel::softmax::shape) of what is saved. The pointers lead to as many elements as their
 /// documentation says, aligned to them. The outputs overlap nothing, except that y may be x.
 #[inline(always)]
-pub unsafe fn softmax_forward<E: Packed>(args: &ForwardArgs) {
+pub unsafe fn softmax_forward(args: &ForwardArgs) {
     let saved = &args.saved;
     // SAFETY: the caller's promise.
     let randomness = unsafe { begin(&args.start, saved) };
-    let aligned = are_aligned::<E, 2>([args.x, args.y.cast_const()], saved.shares.columns);
-    let row = Row::of_lane(&saved.shares, aligned);
+    let aligned = are_aligned([args.x, args.y.cast_const()], saved);
+    let row = Row::of_lane(saved, aligned);
 
     let mut most = f32::NEG_INFINITY;
     row.for_each_whole(|spot| {
         // SAFETY: elements of the row, which its lanes alone access, and write after the last shuffle of the sum.
-        let quads = unsafe { spot.load::<E>(args.x) };
+        let mut quads = unsafe { spot.load(args.x) };
+        spot.fill_up(&mut quads, f32::NEG_INFINITY);
         repeat!(I in 0 1 2 3 => {
-            repeat!(K in 0 1 2 3 => {
-                if K < spot.left(I) {
-                    most = larger(most, quads[I as usize][K as usize]);
-                }
-            });
+            repeat!(K in 0 1 2 3 => { most = larger(most, quads[I as usize][K as usize]); });
         });
     });
     let most = row_combine(most, |value, flip| shuffle_xor(FULL, value, flip), larger);
     // SAFETY: as above.
     let sum = row.sum(|spot| unsafe {
-        let mut quads = spot.load::<E>(args.x);
+        let mut quads = spot.load(args.x);
         exponentials(&mut quads, most);
         quads
     });
@@ -53,16 +51,18 @@ pub unsafe fn softmax_forward<E: Packed>(args: &ForwardArgs) {
         let dithers = saved.next_dithers(&mut drawn, randomness, &spot);
         // SAFETY: as above, and the group's place in what is saved.
         unsafe {
-            let mut quads = spot.load::<E>(args.x);
+            let mut quads = spot.load(args.x);
             exponentials(&mut quads, most);
             map(&mut quads, |value| value * inverse);
             if saved.bits > SIGNS {
-                spot.fill_up(&mut quads);
-                saved.pack(Field::First, &spot, &quads, dithers);
+                let mut roots = quads;
+                map(&mut roots, sqrt_f32);
+                spot.fill_up(&mut roots, 0.0);
+                saved.pack(Field::First, &spot, &roots, dithers);
             }
             if !args.y.is_null() {
                 spot.drop_out(saved, randomness, &mut quads);
-                spot.store::<E>(args.y, &quads);
+                spot.store(args.y, &quads);
             }
         }
     });
@@ -74,42 +74,59 @@ pub unsafe fn softmax_forward<E: Packed>(args: &ForwardArgs) {
 ///
 /// As for [`softmax_forward`]; it ran before, and dx may be an input.
 #[inline(always)]
-pub unsafe fn softmax_backward<E: Packed>(args: &BackwardArgs) {
+pub unsafe fn softmax_backward(args: &BackwardArgs) {
     let saved = &args.saved;
     // SAFETY: the caller's promise.
     let randomness = unsafe { origin(saved) };
-    let aligned = are_aligned::<E, 3>([args.y, args.dy, args.dx.cast_const()], saved.shares.columns);
-    let row = Row::of_lane(&saved.shares, aligned);
+    let aligned = are_aligned([args.y, args.dy, args.dx.cast_const()], saved);
+    let row = Row::of_lane(saved, aligned);
 
     let mut drawn = DrawnDithers::NONE;
-    // The variance, the probabilities and dY behind dropout, of a lane's elements.
-    let mut read = |spot: &Spot| {
-        let dithers = saved.next_dithers(&mut drawn, randomness, spot);
-        // SAFETY: elements of the row, which its lanes alone access, and the group's place in what was saved.
-        unsafe {
-            let mut dy = spot.load::<E>(args.dy);
-            spot.drop_out(saved, randomness, &mut dy);
-            if saved.bits > SIGNS {
-                let (grid, quads) = saved.unpack(Field::First, spot, dithers);
-                (values::variance(grid), quads, dy)
-            } else {
-                (0.0, spot.load::<E>(args.y), dy)
-            }
-        }
-    };
     let mut sums = [0.0_f32; 4];
     row.for_each(|spot| {
-        let (_, mut quads, dy) = read(&spot);
+        let dithers = saved.next_dithers(&mut drawn, randomness, &spot);
+        // SAFETY: elements of the row, which its lanes alone access, and the group's place in what was saved.
+        let Read { mut quads, dy, .. } = unsafe { read(args, randomness, &spot, dithers) };
         zip(&mut quads, &dy, |value, dy| value * dy);
         add_elements(&mut sums, &quads);
     });
     let mean = row_total(sums);
     row.for_each(|spot| {
-        let (variance, mut quads, dy) = read(&spot);
-        zip(&mut quads, &dy, |value, dy| value * (dy - mean) + variance * dy);
+        let dithers = saved.next_dithers(&mut drawn, randomness, &spot);
+        // SAFETY: as above.
+        let Read { mut quads, variance, dy } = unsafe { read(args, randomness, &spot, dithers) };
+        zip(&mut quads, &dy, |p, dy| p * (dy - mean) + values::variance_of_square(p, variance) * dy);
         // SAFETY: elements of the row, which its lanes alone access: each has been read by the lane that writes it.
-        unsafe { spot.store::<E>(args.dx, &quads) };
+        unsafe { spot.store(args.dx, &quads) };
     });
+}
+
+/// What a lane reads of a group of a row.
+struct Read {
+    /// Probabilities.
+    quads: Quads,
+    /// The variance of their roots, if those were packed.
+    variance: f32,
+    /// dY behind dropout.
+    dy: Quads,
+}
+
+/// A lane's part of a group. Elements of dY beyond the row are zeros.
+#[inline(always)]
+unsafe fn read(args: &BackwardArgs, randomness: Randomness, spot: &Spot, dithers: Dithers) -> Read {
+    let saved = &args.saved;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut dy = spot.load(args.dy);
+        spot.drop_out(saved, randomness, &mut dy);
+        if saved.bits > SIGNS {
+            let (grid, mut quads) = saved.unpack(Field::First, spot, dithers);
+            let variance = values::variance(grid);
+            map(&mut quads, |root| values::square(root, variance));
+            return Read { quads, variance, dy };
+        }
+        Read { quads: spot.load(args.y), variance: 0.0, dy }
+    }
 }
 
 /// The larger one; NaN if one is.

@@ -305,13 +305,13 @@ pub const NO_INDEX: u32 = u32::MAX;
 
 /// A group that a warp has come to, and what its lanes drew for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Drawn<const N: usize> {
+pub struct Drawn<D> {
     /// The row, or `u32::MAX` where there is no group left.
     pub row: u32,
     /// The group's number in its row.
     pub group: u32,
-    /// The words that were drawn.
-    pub words: [u32; N],
+    /// What was drawn.
+    pub drawn: D,
     /// The group's lanes.
     pub team: Team,
 }
@@ -324,21 +324,24 @@ impl GroupShares {
     pub fn for_each_group(&self, random: &PackingBits, index: impl Fn(u32) -> u32, mut each: impl FnMut(Group)) {
         let draw = |row: u32, group: u32| {
             let index = index(row);
-            [index, if index != NO_INDEX { dither_word(random, index, group) } else { 0 }]
+            (index, if index != NO_INDEX { dither_word(random, index, group) } else { 0 })
         };
-        self.for_each_drawn([NO_INDEX, 0], draw, |drawn| {
-            let Drawn { row, group, words: [index, word], team } = drawn;
+        let pass = |(index, word): (u32, u32), from| (shuffle(FULL, index, from), shuffle(FULL, word, from));
+        self.for_each_drawn((NO_INDEX, 0), draw, pass, |group| {
+            let Drawn { row, group, drawn: (index, word), team } = group;
             each(Group { row, group, index, word, team });
         });
     }
 
-    /// The same with words that `draw` returns for a row and a group of it. Where there is no group left, they are `none`.
+    /// The same with what `draw` returns for a row and a group of it, which `pass` shuffles from a lane to this one. Where there is
+    /// no group left, it is `none`.
     #[inline(always)]
-    pub fn for_each_drawn<const N: usize>(
+    pub fn for_each_drawn<D: Copy>(
         &self,
-        none: [u32; N],
-        draw: impl Fn(u32, u32) -> [u32; N],
-        mut each: impl FnMut(Drawn<N>),
+        none: D,
+        draw: impl Fn(u32, u32) -> D,
+        pass: impl Fn(D, u32) -> D,
+        mut each: impl FnMut(Drawn<D>),
     ) {
         let (groups, all, of_warp, lanes) = (self.groups(), self.all(), self.of_warp(), self.lanes());
         let of_row = NonZeroU32::new(groups.count() as u32).unwrap_or(NonZeroU32::MIN);
@@ -350,21 +353,20 @@ impl GroupShares {
         let mut first = begin + warp() * of_warp;
         while first < end {
             let own = first + lane();
-            let (mut own_row, mut own_group, mut own_words) = (u32::MAX, 0, none);
+            let (mut own_row, mut own_group, mut own_drawn) = (u32::MAX, 0, none);
             if lane() < of_warp && own < end {
                 own_row = own / of_row;
                 own_group = own - own_row * of_row.get();
-                own_words = draw(own_row, own_group);
+                own_drawn = draw(own_row, own_group);
             }
             let mut at = 0;
             while at < of_warp {
                 let from = at + mine;
                 let row = shuffle(FULL, own_row, from);
                 let group = shuffle(FULL, own_group, from);
-                let words = own_words.map(|word| shuffle(FULL, word, from));
                 let team =
                     Team { lanes: groups.size(group as usize) as u32 / 16, member: lane() & (lanes - 1), most: lanes };
-                each(Drawn { row, group, words, team });
+                each(Drawn { row, group, drawn: pass(own_drawn, from), team });
                 at += at_once;
             }
             first += WARPS * of_warp;

@@ -4,6 +4,7 @@
 pub mod functions;
 pub mod group;
 pub mod output;
+pub mod random;
 pub mod reduce;
 pub mod row_team;
 pub mod scan;

@@ -5,9 +5,11 @@
 //! the body is there once, and the quads stay in registers: [`map_quads`].
 
 use super::group::{Quads, Team, select};
+use super::random::philox;
 use super::repeat;
 use super::vector::Packed;
-use crate::kernel::body::element::F32;
+use crate::kernel::body::element::{Bf16, Element, F16, F32};
+use crate::kernel::matrix::DataType;
 use crate::kernel::operator::{ROW_LANES, SIGNS, SavedValues, Start, WARP_ROWS};
 use crate::kernel::packed_rows::GroupShares;
 use wtacrs_exact::operators::dropout::{self, Mask};
@@ -15,7 +17,7 @@ use wtacrs_exact::operators::values::{self, Dithers, ValueBits};
 use wtacrs_exact::packing::{Bits, GROUP, Grid, Groups};
 use wtacrs_exact::random::Randomness;
 use wtacrs_simt::index::{block, block_warps, lane, thread, warp};
-use wtacrs_simt::memory::{U32x4, load, load_constant, store};
+use wtacrs_simt::memory::{U32x2, U32x4, load, load_constant, store};
 use wtacrs_simt::warp::{FULL, ballot, shuffle, shuffle_xor};
 
 /// This lane's elements of a group of a row.
@@ -31,20 +33,29 @@ pub struct Spot {
     pub columns: u32,
     /// Whether there is such a row.
     pub is_row: bool,
+    /// The arrays' element type, a [`DataType`].
+    pub element: u32,
     /// Whether quads of all rows of all arrays are aligned to their bytes.
     pub aligned: bool,
 }
 
+/// Bytes of an element of a [`DataType`].
+#[inline(always)]
+fn bytes_of(element: u32) -> u32 {
+    if element == DataType::F32 as u32 { 4 } else { 2 }
+}
+
 /// Whether the quads of all rows are aligned, of arrays of which these are the first bytes; null where there is no array.
 #[inline(always)]
-pub fn are_aligned<E: Packed, const N: usize>(arrays: [*const u8; N], columns: u32) -> bool {
-    let mut bits = columns as usize * E::BYTES as usize;
+pub fn are_aligned<const N: usize>(arrays: [*const u8; N], saved: &SavedValues) -> bool {
+    let bytes = bytes_of(saved.element) as usize;
+    let mut bits = saved.shares.columns as usize * bytes;
     let mut i = 0;
     while i < N {
         bits |= arrays[i].addr();
         i += 1;
     }
-    bits & (4 * E::BYTES as usize - 1) == 0
+    bits & (4 * bytes - 1) == 0
 }
 
 impl Spot {
@@ -62,20 +73,16 @@ impl Spot {
 
     /// How many of the row's elements there are from quad i on.
     #[inline(always)]
-    pub fn left(&self, i: u32) -> u32 {
+    fn left(&self, i: u32) -> u32 {
         self.columns.saturating_sub(self.column(i))
     }
 
-    /// One branch for all four quads, so that their accesses are on their way together.
+    /// Where quad 0 begins, in bytes, and how far quads are apart.
     #[inline(always)]
-    fn is_whole(&self) -> bool {
-        self.aligned && self.left(3) >= 4
-    }
-
-    #[inline(always)]
-    fn byte<E: Packed>(&self, i: u32) -> usize {
-        let element = u64::from(self.row) * u64::from(self.columns) + u64::from(self.column(i));
-        (element * u64::from(E::BYTES)) as usize
+    fn place(&self) -> (usize, u32) {
+        let (bytes, first) = (bytes_of(self.element), self.column(0));
+        let element = u64::from(self.row) * u64::from(self.columns) + u64::from(first);
+        ((element * u64::from(bytes)) as usize, 4 * self.team.lanes * bytes)
     }
 
     /// The elements in f32; zeros beyond the row and in idle lanes.
@@ -84,26 +91,43 @@ impl Spot {
     ///
     /// There are as many rows, and no other thread writes these elements.
     #[inline(always)]
-    pub unsafe fn load<E: Packed>(&self, from: *const u8) -> Quads {
+    pub unsafe fn load(&self, from: *const u8) -> Quads {
         let mut quads = [[0.0; 4]; 4];
         if !self.is_used() {
             return quads;
         }
-        let at = |i: u32| from.wrapping_add(self.byte::<E>(i));
-        if self.is_whole() {
+        let (first, apart) = self.place();
+        let from = from.wrapping_add(first);
+        let [a, b, c, d] = [0, 1, 2, 3].map(|i: u32| from.wrapping_add((i * apart) as usize));
+        let (is_single, is_half) = (self.element == DataType::F32 as u32, self.element == DataType::F16 as u32);
+        // One branch for all four quads, so that their loads are on their way together.
+        if self.aligned && self.left(3) >= 4 {
             // SAFETY: elements of the row, whose quads are aligned.
-            let quad = |i: u32| unsafe { load(at(i).cast::<E::Quad>()) };
-            let [a, b, c, d] = [quad(0), quad(1), quad(2), quad(3)];
-            return [E::from_quad(a), E::from_quad(b), E::from_quad(c), E::from_quad(d)];
+            unsafe {
+                if is_single {
+                    let quads = [load::<U32x4>(a.cast()), load(b.cast()), load(c.cast()), load(d.cast())];
+                    return quads.map(F32::from_quad);
+                }
+                let quads = [load::<U32x2>(a.cast()), load(b.cast()), load(c.cast()), load(d.cast())];
+                return if is_half { quads.map(F16::from_quad) } else { quads.map(Bf16::from_quad) };
+            }
         }
-        repeat!(I in 0 1 2 3 => {
+        map_quads(&mut quads, |i, mut quad| {
+            let (from, left) = (from.wrapping_add((i * apart) as usize), self.left(i));
             repeat!(K in 0 1 2 3 => {
-                if K < self.left(I) {
+                if K < left {
                     // SAFETY: an element of the row.
-                    let element = unsafe { load(at(I).wrapping_add((K * E::BYTES) as usize).cast::<E::Bits>()) };
-                    quads[I as usize][K as usize] = E::widen(element);
+                    quad[K as usize] = unsafe {
+                        if is_single {
+                            load(from.wrapping_add(4 * K as usize).cast::<f32>())
+                        } else {
+                            let bits = load(from.wrapping_add(2 * K as usize).cast::<u16>());
+                            if is_half { F16::widen(bits) } else { Bf16::widen(bits) }
+                        }
+                    };
                 }
             });
+            quad
         });
         quads
     }
@@ -115,9 +139,10 @@ impl Spot {
     /// There is a number for each column, and no thread writes it.
     #[inline(always)]
     pub unsafe fn load_numbers(&self, from: *const f32) -> Quads {
-        let of_columns = Self { row: 0, aligned: from.addr().is_multiple_of(16), ..*self };
+        let aligned = from.addr().is_multiple_of(16);
+        let of_columns = Self { row: 0, element: DataType::F32 as u32, aligned, ..*self };
         // SAFETY: the caller's promise.
-        unsafe { of_columns.load::<F32>(from.cast()) }
+        unsafe { of_columns.load(from.cast()) }
     }
 
     /// Writes the elements, rounded.
@@ -126,40 +151,59 @@ impl Spot {
     ///
     /// There are as many rows, and no other thread accesses these elements.
     #[inline(always)]
-    pub unsafe fn store<E: Packed>(&self, to: *mut u8, quads: &Quads) {
+    pub unsafe fn store(&self, to: *mut u8, quads: &Quads) {
         if !self.is_used() {
             return;
         }
-        let at = |i: u32| to.wrapping_add(self.byte::<E>(i));
-        if self.is_whole() {
-            repeat!(I in 0 1 2 3 => {
-                // SAFETY: elements of the row, whose quads are aligned.
-                unsafe { E::store_quad(at(I), quads[I as usize]) };
-            });
+        let (first, apart) = self.place();
+        let to = to.wrapping_add(first);
+        let at = |i: u32| to.wrapping_add((i * apart) as usize);
+        let (is_single, is_half) = (self.element == DataType::F32 as u32, self.element == DataType::F16 as u32);
+        if self.aligned && self.left(3) >= 4 {
+            // SAFETY: elements of the row, whose quads are aligned.
+            unsafe {
+                if is_single {
+                    repeat!(I in 0 1 2 3 => { store(at(I).cast(), F32::to_quad(quads[I as usize])); });
+                    return;
+                }
+                let quads = if is_half { quads.map(F16::to_quad) } else { quads.map(Bf16::to_quad) };
+                repeat!(I in 0 1 2 3 => { store(at(I).cast(), quads[I as usize]); });
+            }
             return;
         }
-        repeat!(I in 0 1 2 3 => {
+        let mut rest = *quads;
+        map_quads(&mut rest, |i, quad| {
+            let (to, left) = (at(i), self.left(i));
             repeat!(K in 0 1 2 3 => {
-                if K < self.left(I) {
+                let value = quad[K as usize];
+                if K < left {
                     // SAFETY: an element of the row.
                     unsafe {
-                        let element = E::narrow(quads[I as usize][K as usize]);
-                        store(at(I).wrapping_add((K * E::BYTES) as usize).cast(), element);
+                        if is_single {
+                            store(to.wrapping_add(4 * K as usize).cast(), value);
+                        } else {
+                            let bits = if is_half { F16::narrow(value) } else { Bf16::narrow(value) };
+                            store(to.wrapping_add(2 * K as usize).cast(), bits);
+                        }
                     }
                 }
             });
+            quad
         });
     }
 
-    /// Makes elements beyond the row zero, which fill a group up.
+    /// Replaces elements beyond the row.
     #[inline(always)]
-    pub fn fill_up(&self, quads: &mut Quads) {
-        repeat!(I in 0 1 2 3 => {
+    pub fn fill_up(&self, quads: &mut Quads, value: f32) {
+        if self.left(3) >= 4 {
+            return;
+        }
+        map_quads(quads, |i, mut quad| {
+            let left = self.left(i);
             repeat!(K in 0 1 2 3 => {
-                if K >= self.left(I) {
-                    quads[I as usize][K as usize] = 0.0;
-                }
+                quad[K as usize] = if K < left { quad[K as usize] } else { value };
             });
+            quad
         });
     }
 
@@ -172,7 +216,7 @@ impl Spot {
         let mask = Mask { threshold: saved.threshold, scale: saved.scale };
         let of_row = u64::from(self.row) * dropout::blocks(self.columns as usize);
         map_quads(quads, |i, [a, b, c, d]| {
-            let words = dropout::words(randomness, of_row + u64::from(self.column(i) / 4));
+            let words = philox(randomness.seed, dropout::counter(randomness, of_row + u64::from(self.column(i) / 4)));
             let [e, f, g, h] = words.map(|word| mask.factor(word));
             [a * e, b * f, c * g, d * h]
         });
@@ -255,6 +299,12 @@ pub enum Field {
 pub fn dithers(randomness: Randomness, field: Field, row: u32, group: u32) -> Dithers {
     let [even, odd] = ValueBits::new(randomness, field as u32).dithers(u64::from(row), group / 2);
     if group.is_multiple_of(2) { even } else { odd }
+}
+
+/// The dithers that a lane has.
+#[inline(always)]
+pub fn pass_dithers(dithers: Dithers, from: u32) -> Dithers {
+    Dithers { start: shuffle(FULL, dithers.start, from), slope: shuffle(FULL, dithers.slope, from) }
 }
 
 /// The grid of the slopes of activation functions.
@@ -425,22 +475,24 @@ pub struct Row {
     /// Whether there is such a row.
     pub is_row: bool,
     columns: u32,
+    element: u32,
     aligned: bool,
 }
 
 impl Row {
     /// The row of this lane, of the four of its warp: blocks and warps take rows in order.
     #[inline(always)]
-    pub fn of_lane(shares: &GroupShares, aligned: bool) -> Self {
+    pub fn of_lane(saved: &SavedValues, aligned: bool) -> Self {
         let first = (block()[0] * block_warps() + warp()) * WARP_ROWS;
-        Self::of_warp(shares, first, aligned)
+        Self::of_warp(saved, first, aligned)
     }
 
     /// The row of this lane, of the four that begin at `first`.
     #[inline(always)]
-    pub fn of_warp(shares: &GroupShares, first: u32, aligned: bool) -> Self {
+    pub fn of_warp(saved: &SavedValues, first: u32, aligned: bool) -> Self {
         let row = first + lane() / ROW_LANES;
-        Self { row, is_row: row < shares.rows, columns: shares.columns, aligned }
+        let GroupShares { rows, columns, .. } = saved.shares;
+        Self { row, is_row: row < rows, columns, element: saved.element, aligned }
     }
 
     /// This lane's place among the row's eight.
@@ -459,8 +511,8 @@ impl Row {
     #[inline(always)]
     fn spot_of(&self, group: u32, lanes: u32) -> Spot {
         let team = Team { lanes, member: Self::member(), most: ROW_LANES };
-        let &Self { row, is_row, columns, aligned } = self;
-        Spot { row, group, team, columns, is_row, aligned }
+        let &Self { row, is_row, columns, element, aligned } = self;
+        Spot { row, group, team, columns, is_row, element, aligned }
     }
 
     #[inline(always)]
@@ -496,7 +548,7 @@ impl Row {
         self.for_each_whole(|spot| {
             let mut quads = of(&spot);
             // Adding zeros changes no sum.
-            spot.fill_up(&mut quads);
+            spot.fill_up(&mut quads, 0.0);
             add_elements(&mut sums, &quads);
         });
         row_total(sums)
@@ -568,7 +620,7 @@ impl DrawnDithers {
         let [a, b, c, d] = self.words;
         let (start, slope) = if group.is_multiple_of(2) { (a, b) } else { (c, d) };
         let from = lane() / ROW_LANES * ROW_LANES + member;
-        Dithers { start: shuffle(FULL, start, from), slope: shuffle(FULL, slope, from) }
+        pass_dithers(Dithers { start, slope }, from)
     }
 }
 
@@ -581,7 +633,7 @@ impl SavedValues {
     #[inline(always)]
     pub fn next_dithers(&self, drawn: &mut DrawnDithers, randomness: Randomness, spot: &Spot) -> Dithers {
         if self.bits <= SIGNS {
-            return Dithers { start: 0, slope: 0 };
+            return Dithers::NONE;
         }
         if spot.group.is_multiple_of(DRAWN_GROUPS) {
             drawn.draw(randomness, spot.row, spot.group / 2 + Row::member());
