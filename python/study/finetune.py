@@ -79,9 +79,8 @@ def chosen(only, every_bits, activations):
     found = list(configurations(every_bits, activations))
     if only is None:
         return found
-    wanted = {
-        with_activations(with_bits(name, bits), packed) for name in only for bits in every_bits for packed in activations
-    } | ({"full"} & set(only))
+    of_rows = [with_bits(name, bits) for name in only for bits in every_bits]
+    wanted = {with_activations(name, packed) for name in of_rows for packed in activations} | ({"full"} & set(only))
     return [name for name in found if name in wanted]
 
 
@@ -231,7 +230,8 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     data, test = sentences(options.train, options.test, options.length)
     # Seed by seed, so that a study that is cut short still has every configuration.
-    todo = [(seed, name) for seed in range(options.seeds) for name in chosen(options.only, options.bits, options.activations)]
+    names = chosen(options.only, options.bits, options.activations)
+    todo = [(seed, name) for seed in range(options.seeds) for name in names]
     with tqdm(todo, disable=rank > 0, desc="runs", mininterval=0) as bar:
         for seed, name in bar:
             file = options.out / f"{name}-seed{seed}.json"
