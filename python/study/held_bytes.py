@@ -2,8 +2,9 @@
 
     python held_bytes.py --model bert --figure held.svg
 
-Models have real widths and random weights: BERT-Base, T5-Base (encoder and decoder), and a Llama of 768 features. Sequences
-have 128 tokens, and dropout is 0.1 (none in Llama). Requires `wtacrs.torch` and transformers, and matplotlib for the figure.
+Models have real widths and random weights: BERT-Base, T5-Base (encoder and decoder), and a Llama of 768 features.
+Sequences have 128 tokens, and dropout is 0.1 (none in Llama). Requires `wtacrs.torch` and transformers, and matplotlib
+for the figure.
 """
 
 import argparse

@@ -110,8 +110,7 @@ def is_weight(tensor, layer):
 def table(measurements):
     whole = max(1, next(iter(measurements.values())).total)
     rows = [["", *measurements]]
-    held = [c for c in CATEGORIES if any(m.by_operator[c] for m in measurements.values())]
-    for category in held:
+    for category in held(measurements):
         rows.append([category, *(cell(m.by_operator[category], whole) for m in measurements.values())])
     rows.append(["all", *(cell(m.total, whole) for m in measurements.values())])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -122,6 +121,11 @@ def table(measurements):
         )
         lines.append("  ".join([first, *cells]).rstrip())
     return "\n".join(lines)
+
+
+def held(measurements):
+    """The categories of which something is held at all."""
+    return [c for c in CATEGORIES if any(m.by_operator[c] for m in measurements.values())]
 
 
 def cell(count, whole):
@@ -137,9 +141,12 @@ def draw(measurements, path):
 
     figure, axis = pyplot.subplots(figsize=(9, 0.5 * len(measurements) + 1.4), layout="constrained")
     colours = pyplot.get_cmap("tab10").colors
+    shown = held(measurements)
     for place, measured in enumerate(measurements.values()):
         left = 0
         for category, colour in zip(CATEGORIES, colours):
+            if category not in shown:
+                continue
             megabytes = measured.by_operator[category] / 1e6
             axis.barh(-place, megabytes, left=left, height=0.7, color=colour, label=category if place == 0 else None)
             left += megabytes
