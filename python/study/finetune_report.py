@@ -98,7 +98,7 @@ def draw(study, file):
         axes[2].barh(places[name], linear, height=0.6, color=colour[name])
         axes[2].barh(places[name], total - linear, left=linear, height=0.6, color="lightgrey")
         axes[2].text(linear + 2, places[name], f"{linear:.0f}", va="center", fontsize=9)
-    axes[2].set_title("MB held for backward (grey: not linear)", fontsize=11)
+    axes[2].set_title("MB held (grey: not linear layers)", fontsize=11)
     axes[0].set_yticks(list(places.values()), names)
     figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else None)
 
