@@ -1,5 +1,6 @@
 """What the tests share: uneven rows, a small model, conversion, and the check of an estimate's mean."""
 
+import contextlib
 import functools
 import math
 from unittest import mock
@@ -38,6 +39,16 @@ def wrap(layer):
 def always_sampled():
     """While it is entered, layers save rows even where these take more memory than the input."""
     return mock.patch.object(plans, "saves_less", lambda saved, exact: True)
+
+
+@contextlib.contextmanager
+def waiting_refused():
+    """While it is entered, a call of torch's that waits for the GPU raises an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def gradients(model, loss):

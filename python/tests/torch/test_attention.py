@@ -20,37 +20,42 @@ from transformers import (
 )
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from wtacrs.torch import SavedBytes, convert
+from wtacrs.torch import SavedBytes, convert, scaled_dot_product
 from wtacrs.torch import attention as served
 from wtacrs.torch.recognition import kind_of
 
 WORDS, LENGTH, BATCH = 50, 20, 3
-SMALL = {"vocab_size": WORDS, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
 
 
-def bert(dropout=0.0, **options):
+def small(layers=2, width=64):
+    return {
+        "vocab_size": WORDS, "hidden_size": width, "intermediate_size": 3 * width // 2, "num_hidden_layers": layers,
+    }  # fmt: skip
+
+
+def bert(dropout=0.0, layers=2, width=64, **options):
     torch.manual_seed(0)
     config = BertConfig(
-        **SMALL, num_attention_heads=4, hidden_dropout_prob=0.0, attention_probs_dropout_prob=dropout,
+        **small(layers, width), num_attention_heads=4, hidden_dropout_prob=0.0, attention_probs_dropout_prob=dropout,
         attn_implementation=options.pop("implementation", "sdpa"), **options,
     )  # fmt: skip
     return BertModel(config, add_pooling_layer=False).train()
 
 
-def llama(dropout=0.0, **options):
+def llama(dropout=0.0, layers=2, width=64, **options):
     torch.manual_seed(0)
     config = LlamaConfig(
-        **SMALL, num_attention_heads=8, num_key_value_heads=2, attention_dropout=dropout, use_cache=False,
-        attn_implementation=options.pop("implementation", "sdpa"), **options,
+        **small(layers, width), num_attention_heads=8, num_key_value_heads=2, attention_dropout=dropout,
+        use_cache=False, attn_implementation=options.pop("implementation", "sdpa"), **options,
     )  # fmt: skip
     return LlamaModel(config).train()
 
 
-def t5(dropout=0.0, **options):
+def t5(dropout=0.0, layers=2, width=64, **options):
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=WORDS, d_model=64, d_kv=16, d_ff=96, num_heads=4, num_layers=2, dropout_rate=dropout,
-        attn_implementation=options.pop("implementation", "sdpa"), **options,
+        vocab_size=WORDS, d_model=width, d_kv=width // 4, d_ff=3 * width // 2, num_heads=4, num_layers=layers,
+        dropout_rate=dropout, attn_implementation=options.pop("implementation", "sdpa"), **options,
     )  # fmt: skip
     model = T5Model(config).train()
     for name, p in model.named_parameters():
@@ -100,6 +105,8 @@ def probabilities_always():
 
 
 class Gradients(unittest.TestCase):
+    draws, draws_of_samples = 2000, 200
+
     def close(self, found, expected, relative):
         torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-4)
         for this, exact in zip(found[1:], expected[1:]):
@@ -167,7 +174,7 @@ class Gradients(unittest.TestCase):
                     model = make()
                     expected = gradients(model, "right")
                     converted(model, mode, tensor_mul=0.6)
-                    draws = [gradients(model, "right") for _ in range(200)]
+                    draws = [gradients(model, "right") for _ in range(self.draws_of_samples)]
                     torch.testing.assert_close(draws[0][0], expected[0], rtol=1e-4, atol=1e-4)
                     for exact, *found in list(zip(expected, *draws))[1:]:
                         errors = torch.stack(found) - exact
@@ -176,9 +183,10 @@ class Gradients(unittest.TestCase):
 
     def test_unbiased(self):
         """Of every parameter, that of T5's position bias as well, with everything packed in 4 bits."""
-        draws = 500
+        draws = self.draws
         for name, make in MODELS.items():
-            model = make()
+            # T5's decoder has layers of its own.
+            model = make(layers=1 if make is t5 else 2, width=32)
             with probabilities_always(), self.subTest(name):
                 exact = gradients(model, "right")[1:]
                 convert(model, 1.0, bits=4, activations="packed", activation_bits=4, seed=2)
@@ -193,6 +201,38 @@ class Gradients(unittest.TestCase):
                     rounding = 1e-5 * true.abs().max()
                     z = (total / draws).abs().sub(rounding).clamp(min=0) / (deviation / draws**0.5 + 1e-30)
                     self.assertLess(z.max(), 6)
+
+
+class SumsOfRows(torch.autograd.Function):
+    """Attention that saves the logarithm of each row's sum as cuDNN's kernel does, with as many axes as a matrix."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, restored):
+        scores = query @ key.transpose(2, 3)
+        sums = scores.logsumexp(3, keepdim=True)
+        ctx.restored = restored
+        ctx.save_for_backward(query, sums)
+        restored.append(sums.clone())
+        return ((scores - sums).exp() @ value).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx, doutput):
+        ctx.restored.extend(ctx.saved_tensors)
+        return *[doutput.transpose(1, 2)] * 3, None
+
+
+class Kernels(unittest.TestCase):
+    def test_sums_of_rows_are_not_packed(self):
+        restored = []
+        kernel = lambda self, query, key, value, mask: SumsOfRows.apply(query, key, value, restored)
+        query = torch.randn(2, 4, 128, 16).requires_grad_()
+        operators = convert(nn.Sequential(nn.Dropout(0.1)), activations="packed", seed=1).operators
+        with mock.patch.object(scaled_dot_product.Kernel, "__call__", kernel):
+            y = scaled_dot_product.attend_packed(operators, query, query, query, None, None, False, 1.0, 0.0)
+            y.sum().backward()
+        sums, packed_query, restored_sums = restored
+        self.assertTrue(torch.equal(restored_sums, sums))
+        self.assertFalse(torch.equal(packed_query, query))
 
 
 class Dropout(unittest.TestCase):
@@ -361,7 +401,7 @@ class Conversion(unittest.TestCase):
     def test_capped_scores_are_left(self):
         torch.manual_seed(0)
         config = Gemma2Config(
-            **SMALL, num_attention_heads=4, num_key_value_heads=2, head_dim=16, use_cache=False,
+            **small(), num_attention_heads=4, num_key_value_heads=2, head_dim=16, use_cache=False,
             attn_implementation="eager", attn_logit_softcapping=2.0,
         )  # fmt: skip
         model = Gemma2Model(config).train()

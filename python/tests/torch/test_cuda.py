@@ -1,7 +1,6 @@
 """What is the CUDA path's own, on a GPU where there is one, and on the emulator where that is asked for."""
 
 import concurrent.futures
-import contextlib
 import unittest
 
 import torch
@@ -12,7 +11,20 @@ from wtacrs.torch import Error, devices
 from wtacrs.torch import convert as packed
 
 from . import emulated
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, linear, unbiased, uneven, wrap
+from .helpers import (
+    INPUTS,
+    OUTPUTS,
+    ROOM,
+    TOKENS,
+    Attention,
+    always_sampled,
+    gradients,
+    linear,
+    unbiased,
+    uneven,
+    waiting_refused,
+    wrap,
+)
 from .helpers import convert_native as convert
 
 SAMPLES, LENGTH = 8, TOKENS // 8
@@ -203,14 +215,6 @@ class OnTheEmulator(emulated.Emulated, CudaPath, unittest.TestCase):
 class OnAGpu(CudaPath, unittest.TestCase):
     device = "cuda"
 
-    @contextlib.contextmanager
-    def waiting_refused(self):
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            yield
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
     def test_a_step_waits_for_nothing(self):
         for source, bits, budget in [*((s, b, 0.3) for s in SOURCES for b in ("native", 4)), ("input", 2, 1.0)]:
             for model in (wrap(linear()).to(self.device), Attention().to(self.device)):
@@ -223,7 +227,7 @@ class OnAGpu(CudaPath, unittest.TestCase):
 
                 # Contexts, plans and guesses are made in the first.
                 step()
-                with self.waiting_refused():
+                with waiting_refused():
                     step()
 
     def test_an_exchange_by_nccl(self):

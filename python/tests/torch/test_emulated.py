@@ -7,7 +7,17 @@ import torch
 
 from wtacrs.torch import convert
 
-from . import test_checkpointing, test_convert, test_estimates, test_layers, test_packed, test_ranks
+from . import (
+    test_attention,
+    test_checkpointing,
+    test_convert,
+    test_estimates,
+    test_held_bytes,
+    test_layers,
+    test_operators,
+    test_packed,
+    test_ranks,
+)
 from .emulated import Emulated, needed, on_gpu
 from .helpers import INPUTS, TOKENS, gradients, linear, uneven, wrap
 
@@ -97,6 +107,53 @@ class PackedSharedInput(Emulated, test_packed.SharedInput):
 
 @needed
 class PackedMemory(Emulated, test_packed.Memory):
+    pass
+
+
+@needed
+class OperatorOutputs(Emulated, test_operators.Outputs):
+    pass
+
+
+@needed
+class DroppedElements(Emulated, test_operators.Dropped):
+    pass
+
+
+@needed
+class OperatorTraining(Emulated, test_operators.Training):
+    draws = 100
+
+
+@needed
+class OperatorMemory(Emulated, test_operators.Memory):
+    pass
+
+
+@needed
+class AttentionGradients(Emulated, test_attention.Gradients):
+    draws_of_samples = 3
+    # test_cuda_operators.py compares each draw with the host's, whose mean is known.
+    test_unbiased = None
+
+
+@needed
+class AttentionDropout(Emulated, test_attention.Dropout):
+    pass
+
+
+@needed
+class Padding(Emulated, test_attention.Padding):
+    pass
+
+
+@needed
+class Hooks(Emulated, test_held_bytes.Hooks):
+    pass
+
+
+@needed
+class ByOperator(Emulated, test_held_bytes.ByOperator):
     pass
 
 

@@ -204,6 +204,8 @@ class Block(nn.Module):
 
 
 class Training(unittest.TestCase):
+    draws = 2000
+
     def setUp(self):
         torch.manual_seed(0)
         self.x = uneven(24, 32)
@@ -217,7 +219,8 @@ class Training(unittest.TestCase):
 
     def test_unbiased_gradients(self):
         """Each element's mean over the draws is exact's, by its own standard error."""
-        for bits, draws in ((8, 2000), (4, 2000)):
+        draws = self.draws
+        for bits in (8, 4):
             block = Block(dropout=0)
             loss = lambda y: (y * self.x.cos()).sum()
             # Downstream gradients must not depend on what is drawn, as those of a sum do not.

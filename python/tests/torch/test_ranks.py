@@ -1,6 +1,7 @@
 """Two gloo processes under DistributedDataParallel."""
 
 import contextlib
+import copy
 import os
 import tempfile
 import unittest
@@ -159,6 +160,36 @@ def packed_rows(rank, test):
         test.assertEqual(len(sampling.guesses), 2 if budget < 1 else 0)
 
 
+def operators_draw_for_themselves(rank, test):
+    """Torch's generators are alike on all ranks; masks and dithers are not. What is drawn averages out."""
+    torch.manual_seed(0)
+    hidden = 4 * INPUTS
+    model = nn.Sequential(
+        nn.LayerNorm(INPUTS), nn.Linear(INPUTS, hidden), nn.GELU(), nn.Linear(hidden, INPUTS), nn.Dropout(0.25)
+    )
+    # The loss is linear in what dropout leaves, so that the gradient's mean is the one without it.
+    exact = copy.deepcopy(model).eval()
+    options = {"activations": "packed", "activation_bits": 4}
+    convert(model, 1.0, seed=6, process_group=distributed.group.WORLD, **options)
+    h = uneven(RANKS * HALF, LENGTH, INPUTS, seed=4)
+    loss = lambda model, h: (model(h) * h.cos()).sum()
+    test.assertFalse(torch.equal(*gathered(model(h) == 0)), "ranks draw one mask")
+    model[:3](h).sum().backward()
+    test.assertFalse(torch.equal(*gathered(model[0].weight.grad)), "ranks draw the same dithers")
+    parallel, mine = DistributedDataParallel(model), h[rank * HALF : (rank + 1) * HALF]
+    (loss(exact, h) / RANKS).backward()
+
+    def draw():
+        parallel.zero_grad()
+        loss(parallel, mine).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    draws = [draw() for _ in range(200)]
+    for name, parameter in exact.named_parameters():
+        unbiased(test, iter([draw[name] for draw in draws]).__next__, parameter.grad, len(draws))
+    test.assertTrue(torch.equal(*gathered(model[0].weight.grad)), "ranks step differently")
+
+
 def other_layers_are_refused(rank, test):
     _, sampling, _, h, _ = setting(rank, "predicted")
     for name in ["0"] if rank == 0 else ["0", "2.key"]:
@@ -200,6 +231,9 @@ class Ranks(Processes):
 
     def test_ranks_draw_for_themselves(self):
         self.run_ranks(ranks_draw_for_themselves)
+
+    def test_operators_draw_for_themselves(self):
+        self.run_ranks(operators_draw_for_themselves)
 
     def test_predictors_stay_equal(self):
         self.run_ranks(predictors_stay_equal)

@@ -88,7 +88,7 @@ class PackedAttention(torch.autograd.Function):
                 if storage == masks and remade:
                     ctx.tensors.append(view)
                     blocks.append(None)
-                elif tensor.is_floating_point() and tensor.ndim == 4 and storage != masks:
+                elif is_matrix(tensor) and storage != masks:
                     layout = Layout(tensor, operators.operand_packing)
                     ctx.tensors.append(layout)
                     blocks.append(layout.pack(tensor, operators))
@@ -117,6 +117,11 @@ class PackedAttention(torch.autograd.Function):
             gradients = torch.autograd.grad([ctx.output], ctx.inputs, [doutput])
         ctx.restored.clear()
         return *gradients, None, None, None, None
+
+
+def is_matrix(tensor):
+    """Of each head, and not a number for each of its rows: cuDNN's kernel saves its sums with a last axis of one."""
+    return tensor.is_floating_point() and tensor.ndim == 4 and tensor.shape[3] > 1
 
 
 class Entry(torch.autograd.Function):
