@@ -20,7 +20,7 @@
 //! of the exact one, relative to the sum of magnitudes.
 
 use super::column_sums;
-use super::operator::{ROW_LANES, SavedValues, Start, WARP_ROWS, rows_shape};
+use super::operator::{SavedValues, Start, WARP_ROWS, rows_shape};
 use crate::launch::Shape;
 use wtacrs_exact::packing::Groups;
 use wtacrs_simt::WARP;
@@ -76,8 +76,6 @@ pub struct BackwardArgs {
 const THREADS: u32 = 128;
 /// Its warps.
 pub(super) const WARPS: u32 = THREADS / WARP;
-/// Rows that such a block takes at a time.
-pub(super) const BLOCK_ROWS: u32 = THREADS / ROW_LANES;
 /// Fewest and most rows of a range.
 const FEWEST_ROWS: u32 = 32;
 const MOST_ROWS: u32 = 256;

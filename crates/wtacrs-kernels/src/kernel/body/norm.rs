@@ -9,7 +9,7 @@ use super::block::values::{
 use super::block::vector::Packed;
 use super::element::F32;
 use crate::kernel::column_sums::partial_leading;
-use crate::kernel::norm::{BLOCK_ROWS, BackwardArgs, ForwardArgs, WARPS};
+use crate::kernel::norm::{BackwardArgs, ForwardArgs, WARPS};
 use crate::kernel::operator::{ROW_LANES, SIGNS, SavedValues, WARP_ROWS};
 use wtacrs_exact::operators::values::{self, Dithers};
 use wtacrs_exact::packing::Groups;
@@ -19,6 +19,9 @@ use wtacrs_simt::math::sqrt_f32;
 use wtacrs_simt::memory::{load_constant, store};
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::sync::barrier;
+
+/// Rows that a block of the backward pass takes at a time.
+const BLOCK_ROWS: u32 = WARPS * WARP_ROWS;
 
 /// The forward pass.
 ///
