@@ -1,4 +1,4 @@
-//! What lies between the products: forward and backward pass of each operator, beside plain exact code that keeps its operands
+//! What stands between the products: forward and backward pass of each operator, beside plain exact code that keeps its operands
 //! as frameworks do, and beside a copy of what both passes read and write.
 //!
 //! The plain code is what one writes first: loops over chunks on all cores, with the functions of the standard library and of

@@ -9,7 +9,7 @@
 //! | [`product`] | norms, kept rows, the product of what was kept |
 //! | [`guesses`] | what stands for ‖dZ‖ in the forward pass: the norm predictor and the norm cache |
 //! | [`layers`] | pairs of forward and backward calls: linear layers, and attention's batched products |
-//! | [`operators`] | what lies between the products: activation functions, gated units, dropout, softmax, norms |
+//! | [`operators`] | what stands between the products: activation functions, gated units, dropout, softmax, norms |
 //! | [`parallel`] | which threads all of it runs on |
 //! | [`theory`] | the error to expect, in closed form |
 //! | `verify` | exact laws and Monte-Carlo tests of designs, with the feature `verify` |

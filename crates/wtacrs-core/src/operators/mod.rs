@@ -1,4 +1,4 @@
-//! What lies between a model's products, and how little of it training has to keep: activation functions, gated units,
+//! What stands between a model's products, and how little of it training has to keep: activation functions, gated units,
 //! dropout, softmax and norms.
 //!
 //! Training keeps an operator's input or output for its gradient. In the place of these an [`Operator`] keeps what the
