@@ -1,19 +1,19 @@
-//! Where what an operator saves lies.
+//! The layout of what an operator saves.
 
 use super::operation::{Operation, Operator};
 use crate::product::Packing;
 use wtacrs_exact::packing::Groups;
 
-/// Words of 32 bits that an operator saves, in sections: codes of one or two arrays, then the words of their grids, then numbers of each
-/// row. Each section has as many words for each row.
+/// The words of 32 bits that an operator saves, in sections: codes of one or two arrays, then the words of their grids, then numbers of
+/// each row. A section has the same number of words for every row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     rows: usize,
-    /// Words of a row's codes, for each array; of ReLU one bit an element.
+    /// Words of a row's codes, for each array; ReLU has one bit an element.
     pub codes: [usize; 2],
-    /// Words of a row's grids, for each array; 0 where the grid is the slopes' own.
+    /// Words of a row's grids, for each array; 0 for slopes, whose grid is fixed.
     pub grids: [usize; 2],
-    /// f32 numbers of a row: of a norm the mean, if it is native and has one, and 1/σ.
+    /// f32 numbers of a row: a norm has 1/σ, and a native layer norm the mean before it.
     pub statistics: usize,
 }
 
@@ -60,13 +60,13 @@ impl Layout {
 }
 
 impl Operator {
-    /// Where what is saved of an array of rows × columns lies.
+    /// The layout of what is saved of an array of rows × columns.
     #[inline]
     pub const fn layout(&self, shape: [usize; 2]) -> Layout {
         Layout::new(self.operation(), self.is_gated(), self.packing(), shape)
     }
 
-    /// Words of what is saved of an array of rows × columns.
+    /// How many words are saved of an array of rows × columns.
     #[inline]
     pub const fn saved_words(&self, shape: [usize; 2]) -> usize {
         self.layout(shape).words()

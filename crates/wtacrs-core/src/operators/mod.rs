@@ -1,10 +1,10 @@
 //! What stands between a model's products, and how little of it training has to keep: activation functions, gated units,
 //! dropout, softmax and norms.
 //!
-//! Training keeps an operator's input or output for its gradient. In the place of these an [`Operator`] keeps what the
-//! gradient is **linear** in, in few bits and without bias: GELU its slope, a gated unit both factors of its gradients, norms their
-//! normalised rows, ReLU one bit an element, dropout nothing. What is quadratic (softmax and norms) is corrected by a known
-//! term, so that every gradient is unbiased.
+//! Training keeps an operator's input or output for its gradient. A packed [`Operator`] keeps instead what the gradient is **linear**
+//! in, in few bits and without bias: GELU its slope, a gated unit both factors of its gradients, norms their normalised rows. ReLU
+//! keeps one bit an element, dropout nothing. The gradients of softmax and norms are quadratic in what is saved; a known term
+//! corrects them, so that every gradient is unbiased.
 //!
 //! ```
 //! use wtacrs_core::Randomness;

@@ -1,6 +1,6 @@
-//! Norms of rows: x̂ = (x − mean)/σ, y = x̂ · weight + bias. With g = dY · weight, dX = (g − mean g − x̂ · mean(g x̂))/σ, where a norm
-//! without a mean has no second term. The third has products of two normalised elements, whose packed values have the
-//! variance step²/12 and no covariance. So the mean of x̂_j Σ g_k x̂_k has step²/12 · g_j too much, which is taken out.
+//! Norms of rows: x̂ = (x − mean)/σ, y = x̂ · weight + bias. With g = dY · weight, dX = (g − mean g − x̂ · mean(g x̂))/σ. RMS norms have
+//! neither mean. The last term contains products of two normalised elements. When packed, these have errors of variance step²/12 and
+//! without covariance, so the mean of x̂_j Σ g_k x̂_k is too large by step²/12 · g_j, which is corrected.
 
 use super::operation::Operation;
 use super::stages::{Place, add_variances, drop_out, load, sum};
@@ -9,7 +9,7 @@ use crate::element::Element;
 use crate::lanes::vectorised;
 use wtacrs_exact::operators::values::ValueBits;
 
-/// The norm's weight or bias, or the sums that make their gradients; empty where there are none.
+/// A norm's weight or bias; empty where there is none.
 type Columns<'a> = &'a [f32];
 
 /// A row in the backward pass.
@@ -20,12 +20,12 @@ struct Normalised<'a> {
     /// 1/σ.
     inverse: f32,
     has_mean: bool,
-    /// Those that x̂ was packed on, if it was.
+    /// The grids that x̂ was packed on; empty if it was not packed.
     grids: &'a [u32],
 }
 
 vectorised! {
-    /// Normalises a row. The result is the mean, or 0 without one, and 1/σ.
+    /// Normalises a row. Returns the mean, or 0 without one, and 1/σ.
     fn normalise<'a>(row: &'a mut [f32], has_mean: bool, epsilon: f32) -> [f32; 2] {
         let count = row.len() as f32;
         let mean = if has_mean { sum(row.len(), |j| row[j]) / count } else { 0.0 };
@@ -35,7 +35,7 @@ vectorised! {
         [mean, inverse]
     }
 
-    /// Normalises a row again.
+    /// Normalises a row with the mean and 1/σ of the forward pass.
     fn normalise_again<'a>(row: &'a mut [f32], mean: f32, inverse: f32) {
         row.iter_mut().for_each(|x| *x = (*x - mean) * inverse);
     }
@@ -91,7 +91,7 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
     }
 }
 
-/// Writes dX, and returns the sums over these rows that make the gradients of weight and bias, empty if they are not asked for.
+/// Writes dX, and returns these rows' sums for the gradients of weight and bias, empty if they are not asked for.
 pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) -> [Vec<f32>; 2] {
     let (operator, columns, randomness) = (task.operator, task.columns, task.randomness);
     let has_mean = operator.operation() == Operation::LayerNorm;

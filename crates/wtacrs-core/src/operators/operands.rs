@@ -1,13 +1,13 @@
 //! What a pass reads and writes.
 
-/// An array that a pass reads, and one that it writes.
+/// The array that a pass reads and the array that it writes, which may be the same.
 #[derive(Debug)]
 pub enum InOut<'a, T> {
     /// Two arrays.
     Apart {
-        /// Is read.
+        /// The array that is read.
         from: &'a [T],
-        /// Is written.
+        /// The array that is written.
         to: &'a mut [T],
     },
     /// One array, whose elements are replaced.
@@ -17,7 +17,7 @@ pub enum InOut<'a, T> {
 }
 
 impl<T> InOut<'_, T> {
-    /// What is read.
+    /// The elements that are read.
     pub fn read(&self) -> &[T] {
         match self {
             Self::Apart { from, .. } | Self::Read(from) => from,
@@ -26,12 +26,12 @@ impl<T> InOut<'_, T> {
     }
 }
 
-/// What a forward pass reads and writes, all of it dense rows × columns but for the norms' weight and bias.
+/// What a forward pass reads and writes: dense arrays of rows × columns, and a norm's weight and bias.
 #[derive(Debug)]
 pub struct Forward<'a, T> {
     /// x → y.
     pub x: InOut<'a, T>,
-    /// What a gated operator multiplies by.
+    /// What a gated operator multiplies by, which requires it.
     pub gate: Option<&'a [T]>,
     /// A norm's weight, one for each column; without it 1.
     pub weight: Option<&'a [f32]>,
@@ -46,7 +46,7 @@ impl<'a, T> Forward<'a, T> {
     }
 }
 
-/// What a backward pass reads and writes, all of it dense rows × columns but for what belongs to the norms' weight and bias.
+/// What a backward pass reads and writes: dense arrays of rows × columns, and a norm's weight with the gradients of weight and bias.
 #[derive(Debug)]
 pub struct Backward<'a, T> {
     /// dY → dX.
@@ -57,7 +57,7 @@ pub struct Backward<'a, T> {
     pub gate: Option<&'a [T]>,
     /// y, where [`Keeps::output`](super::Keeps::output) is true.
     pub y: Option<&'a [T]>,
-    /// The norm's weight, if it has one.
+    /// A norm's weight, if the forward pass had one.
     pub weight: Option<&'a [f32]>,
     /// Receives the gate's gradient, which a gated operator requires.
     pub dgate: Option<&'a mut [T]>,

@@ -1,4 +1,4 @@
-//! Which operator it is, and what of it is kept.
+//! What an operator computes, its settings, and what the caller keeps for its backward pass.
 
 use crate::product::Packing;
 use wtacrs_exact::operators::dropout::{self, Mask};
@@ -37,7 +37,7 @@ impl Operation {
         Self::RmsNorm,
     ];
 
-    /// Whether it is a function of each element by itself, which may be gated.
+    /// Whether it is an activation function, which may be gated.
     #[inline]
     pub const fn is_activation(self) -> bool {
         matches!(self, Self::Relu | Self::Gelu | Self::GeluTanh | Self::Silu)
@@ -60,7 +60,7 @@ pub struct Operator {
     epsilon: f32,
 }
 
-/// What the caller keeps until the backward pass, which must be given it again.
+/// Which arrays the caller keeps for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keeps {
     /// x.
@@ -147,8 +147,8 @@ impl Operator {
         Self { packing, ..self }
     }
 
-    /// Dropout of the output: elements become 0 with this probability, and the others are divided by the probability that they
-    /// are kept.
+    /// Dropout of the output: an element becomes 0 with this probability, rounded to a multiple of 2⁻³². The others are divided by
+    /// the probability that they are kept.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ impl Operator {
         Ok(Self { epsilon: epsilon as f32, ..self })
     }
 
-    /// Whether these settings go together. Passes check it, too.
+    /// Checks that the settings go together, as forward and backward passes do.
     ///
     /// # Errors
     ///
@@ -212,7 +212,7 @@ impl Operator {
         self.epsilon
     }
 
-    /// Whether the backward pass must be given x, the gate or y again.
+    /// Which of x, the gate and y the backward pass requires.
     pub const fn keeps(&self) -> Keeps {
         let native = matches!(self.packing, Packing::Native);
         let saves_bits = matches!(self.operation, Operation::Relu) && !self.gated;
@@ -230,7 +230,7 @@ impl Operator {
         self.packing.is_packed() && matches!(self.operation, Operation::Identity | Operation::Softmax)
     }
 
-    /// How many blocks of random bits a forward pass may use: what comes next begins so much later.
+    /// How many blocks of random bits a forward pass uses at most. The next one begins at an offset that is larger by this number.
     pub const fn draws(&self, shape: [usize; 2]) -> u64 {
         let [rows, columns] = shape;
         let saves_bits = matches!(self.operation, Operation::Relu) && !self.gated;

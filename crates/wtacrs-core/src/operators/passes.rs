@@ -1,4 +1,4 @@
-//! Forward, backward and restoring passes: operands are checked, and rows shared out among threads.
+//! The forward, backward and restoring passes, which check operands and share rows out among threads.
 
 use super::operands::{Backward, Forward, InOut};
 use super::operation::{Operation, Operator, OperatorError};
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use wtacrs_exact::random::Randomness;
 
 impl Operator {
-    /// Writes y, and to `saved` what the backward pass needs: [`Self::saved_words`] of them. Arithmetic is in f32.
+    /// Writes y, and to `saved` the [`Self::saved_words`] words that the backward pass needs. Arithmetic is in f32.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl Operator {
     }
 
     /// Writes dX, and the gradients of the gate, the weight and the bias, from what the forward pass with the same randomness
-    /// saved. What is packed makes them estimates without bias; else they are exact up to rounding.
+    /// saved. From packed arrays they are unbiased estimates; else they are exact up to rounding.
     ///
     /// # Errors
     ///
@@ -197,7 +197,7 @@ fn check_in_out<T>(
     }
 }
 
-/// An operand that may be missing unless it is required, and must be unless it has a meaning.
+/// An operand may be missing unless it is `required`, and must be missing unless it `has_meaning`.
 fn check_option(
     operand: &'static str,
     given: Option<usize>,

@@ -1,4 +1,4 @@
-//! Operators that work on each element by itself: activation functions, gated units, dropout alone, and packing alone.
+//! Operators that work element by element: activation functions, gated units, and the identity with dropout or packing.
 
 use super::operation::{Operation, Operator};
 use super::stages::{Place, drop_out, load, store};
@@ -9,13 +9,13 @@ use wtacrs_exact::operators::functions::{self, Point};
 use wtacrs_exact::operators::values::{self, ValueBits};
 use wtacrs_exact::random::Randomness;
 
-/// Columns that are worked on at a time: whole groups that fit the first cache together.
+/// Columns that are worked on at a time: whole groups, so few that all arrays fit the first cache.
 const PART: usize = 1024;
 
 /// Arrays of a part.
 type Part = [f32; PART];
 
-/// What an operator's arrays are packed with.
+/// How a part of a row is packed, if the operator packs.
 fn place<'a>(
     operator: &Operator,
     random: &'a ValueBits,
@@ -36,7 +36,7 @@ fn each(function: impl Fn(f32) -> Point, x: &[f32], values: &mut [f32], slopes: 
 }
 
 vectorised! {
-    /// The functions and slopes of some elements.
+    /// The values and slopes of the function at some elements.
     fn evaluate<'a>(operation: Operation, x: &'a [f32], values: &'a mut [f32], slopes: &'a mut [f32]) {
         match operation {
             Operation::Relu => each(functions::relu, x, values, slopes),

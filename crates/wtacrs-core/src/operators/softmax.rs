@@ -1,5 +1,5 @@
-//! Softmax of rows. What is packed are the roots of the probabilities: most of a row's probabilities are far below the largest, and
-//! the noise of a square is in proportion to its root. The gradient, dX_j = P_j (d_j − Σ P_k d_k) with d = dY behind dropout, has
+//! Softmax of rows. The roots of the probabilities are packed: most of a row's probabilities are far below the largest, and the noise
+//! of a square is in proportion to its root. The gradient, dX_j = P_j (d_j − Σ P_k d_k) with d = dY times dropout's mask, contains
 //! products of two probabilities, whose errors have no covariance. So the mean of P̂_j Σ P̂_k d_k is P_j Σ P_k d_k plus the
 //! variance of P̂_j times d_j, which is added back.
 
@@ -22,7 +22,7 @@ vectorised! {
         row.iter_mut().for_each(|x| *x *= inverse);
     }
 
-    /// P ∘ (d − ΣP d), and what makes it unbiased if the roots of P were packed on some grids.
+    /// Writes P ∘ (d − ΣP d), with the term that makes it unbiased if the roots of P were packed on `grids`.
     fn gradient<'a>(p: &'a [f32], d: &'a [f32], grids: &'a [u32], dx: &'a mut [f32]) {
         let length = p.len();
         let (d, dx) = (&d[..length], &mut dx[..length]);
@@ -43,7 +43,7 @@ vectorised! {
         roots.iter_mut().zip(p).for_each(|(root, p)| *root = p.sqrt());
     }
 
-    /// Turns roots that were packed on some grids into probabilities.
+    /// Turns roots that were packed on `grids` into probabilities.
     fn squares<'a>(roots: &'a mut [f32], grids: &'a [u32]) {
         for (roots, grid) in roots.chunks_mut(GROUP).zip(grids) {
             let variance = values::variance(Grid::from_word(*grid));

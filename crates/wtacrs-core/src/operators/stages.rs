@@ -1,5 +1,5 @@
-//! What passes are made of: rows in f32, dropout's masks, values in few bits. Each stage works on a part of one row, with the
-//! widest vectors.
+//! The stages of passes: conversion to and from f32, dropout's masks, packing and unpacking, sums. Each stage works on a part of
+//! one row, with the widest vectors.
 
 use super::operands::InOut;
 use crate::element::Element;
@@ -36,7 +36,7 @@ impl<T: Element> InOut<'_, T> {
     }
 }
 
-/// Multiplies a part of a row, from column `first` on, by what dropout makes of its elements. `first` is a multiple of 4.
+/// Multiplies a part of a row, from column `first` on, by dropout's factors. `first` is a multiple of 4.
 pub(super) fn drop_out(mask: Mask, randomness: Randomness, row: usize, columns: usize, first: usize, x: &mut [f32]) {
     if mask.drops() {
         apply_mask(mask, randomness, row as u64 * dropout::blocks(columns) + first as u64 / 4, x);
@@ -74,7 +74,7 @@ vectorised! {
     }
 }
 
-/// Where a part of a row, from a group's beginning on, is packed.
+/// A part of a row that begins with a group, and how it is packed.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) random: &'a ValueBits,
@@ -87,8 +87,8 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Packs values on the grids of their groups, whose words are written to `grids`, or on a `fixed` one. Codes and grids are those
-    /// of the whole row.
+    /// Packs values on a `fixed` grid, or on those of their groups, whose words are written to `grids`. Codes and grids are those of
+    /// the whole row.
     pub(super) fn pack(self, values: &[f32], codes: &mut [u32], grids: &mut [u32], fixed: Option<Grid>) {
         pack(self, values, codes, grids, fixed);
     }
@@ -135,7 +135,7 @@ impl Place<'_> {
     }
 }
 
-/// Packs a group of P elements, of which `values` has the first; the word of its grid.
+/// Packs a group of P elements, of which `values` has the first and the others are 0. Returns the word of its grid.
 #[inline(always)]
 fn pack_group<const P: usize, const BITS: usize>(
     values: &[f32],
@@ -178,7 +178,8 @@ fn unpack_group<const P: usize, const BITS: usize>(words: &[u32], grid: Grid, di
     values.copy_from_slice(&found.0[..values.len()]);
 }
 
-/// Adds step²/12 · direction to each element: what corrects a product of two packed values of the same row. Inlined into vector code.
+/// Adds scale · step²/12 · direction to each element, which corrects a product of two packed values of the same row. Inlined into
+/// vector code.
 #[inline(always)]
 pub(super) fn add_variances(grids: &[u32], scale: f32, direction: &[f32], to: &mut [f32]) {
     for ((grid, direction), to) in grids.iter().zip(direction.chunks(GROUP)).zip(to.chunks_mut(GROUP)) {
@@ -187,7 +188,7 @@ pub(super) fn add_variances(grids: &[u32], scale: f32, direction: &[f32], to: &m
     }
 }
 
-/// The sum over a row of what `of` makes of each place, in the order of
+/// The sum over a row of what `of` returns for each place, in the order of
 /// [`lane_sum`](wtacrs_exact::operators::functions::lane_sum). Inlined into vector code.
 #[inline(always)]
 pub(super) fn sum(length: usize, of: impl Fn(usize) -> f32) -> f32 {

@@ -1,4 +1,4 @@
-//! The rows that one task of a pass works on: their operands, and where what is saved of them lies.
+//! The rows that one task of a pass works on: their operands and their saved parts.
 
 use super::layout::Layout;
 use super::operands::InOut;
@@ -37,7 +37,7 @@ pub(super) struct BackwardTask<'a, T> {
     pub(super) saved: Saved<'a>,
 }
 
-/// What a forward pass saves of some rows, to be written.
+/// Where a forward pass writes what it saves of some rows.
 pub(super) struct Sections<'a> {
     layout: Layout,
     pub(super) codes: [&'a mut [u32]; 2],
@@ -55,7 +55,7 @@ impl<'a> Sections<'a> {
         Self { layout, codes: [codes, second_codes], grids: [grids, second_grids], statistics }
     }
 
-    /// The first rows, and the others.
+    /// Splits off the first `rows` rows.
     pub(super) fn split(self, rows: usize) -> (Self, Self) {
         let layout = self.layout;
         let [codes, second_codes] = self.codes;
