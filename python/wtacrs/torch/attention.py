@@ -1,8 +1,8 @@
-"""Attention of transformers' models, which saves Q, K, V and the probabilities once, packed or as they are.
+"""Attention of transformers' models: which implementation serves a call, and how it gets into the model.
 
-transformers looks up a model's attention by the name in its config. `convert` registers a function under a name of its
-own, and the mask function of the implementation that was there: a name without one gets no masks, and padding would be
-attended to. transformers itself is used only where it is loaded already.
+transformers looks up a model's attention by the name in its config. `convert` registers a function under a new name. It
+also registers the mask function of the original implementation: without one, a name gets no masks, and padding would be
+attended to. transformers is used only where it is already imported.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from . import operators, recognition
 from .probabilities import attend
 from .scaled_dot_product import attend_packed
 
-# What changes the scores or asks for the probabilities is left to the implementation that was there.
+# Calls with these, which change the scores or ask for the probabilities, are left to the original implementation.
 OTHER_TERMS = ("softcap", "s_aux", "head_mask", "output_attentions")
 SERVED = ("eager", "sdpa")
 _numbers = itertools.count(1)
 
 
 def convert(model, shared, skipped):
-    """Configs that were changed, with the names that they had; and why the attention of other models is left as it
-    is."""
+    """Returns the configs that were changed with their former names, and why the attention of other models is left as
+    it is."""
     before, left = [], {}
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is None:
@@ -62,8 +62,8 @@ def register(modeling, was, shared, skip):
 
 
 class Attention:
-    """Attention functions have transformers' signature: q is batch x heads x queries x channels, k and v have keys in
-    place of queries, and perhaps fewer heads. The output is batch x queries x heads x channels."""
+    """An attention function with transformers' signature. query is batch x heads x queries x channels; key and value
+    have keys in place of queries, and perhaps fewer heads. The output is batch x queries x heads x channels."""
 
     def __init__(self, functions, was, shared, skip):
         self.functions, self.was, self.operators = functions, was, shared
@@ -82,9 +82,9 @@ class Attention:
     def terms(
         self, module, query, key, value, mask, dropout=0.0, scaling=None, is_causal=None, position_bias=None, **others
     ):
-        """The output, or None for what is left to the implementation that was there."""
-        # eval() and what has nothing to save, except that dropout's masks must repeat where checkpointing runs a
-        # segment first without gradients and then with them.
+        """The output, or None for a call that is left to the original implementation."""
+        # In eval() and without gradients nothing is saved. Dropout is served even without gradients: checkpointing
+        # runs a segment first without and then with them, and its masks must repeat.
         query, key, value = autocast(query, key, value)
         inputs = [query, key, value] if position_bias is None else [query, key, value, position_bias]
         needed = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
@@ -117,8 +117,8 @@ class Attention:
         )[0]
 
     def saves_probabilities(self, query, key, value, mask, position_bias, causal, scaling, dropout):
-        """Whether torch would save them, too: for dropout, unless a GPU's kernel drops them as it goes, and where a
-        bias is learned."""
+        """Whether torch would save them, too: where a bias is learned, and for dropout, unless a fused kernel of a GPU
+        applies it."""
         if position_bias is not None and position_bias.requires_grad and torch.is_grad_enabled():
             return True
         if not dropout:

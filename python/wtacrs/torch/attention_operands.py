@@ -1,4 +1,4 @@
-"""What attention's two products save of Q, K and V: all of them as they are, all of them packed, or samples.
+"""What attention's two products save of Q, K and V: all rows as they are, all rows packed, or samples.
 
     S = scaling · Q Kᵀ:    dQ = scaling · dS K,  dK = scaling · dSᵀ Q
     O = P V:               dP = dO Vᵀ
@@ -24,8 +24,8 @@ def operands_of(operators, query, key, value):
 
 
 class Whole:
-    """Query heads that share a key head are rows of one matrix, so that nothing is repeated and the gradients of K and
-    V add up."""
+    """Saves Q, K and V as they are. Query heads that share a key head are rows of one matrix: so no key is repeated,
+    and the gradients of K and V are sums over these heads."""
 
     def __init__(self, operators, query, key, value):
         self.operators = operators
@@ -82,8 +82,8 @@ class Packed(Whole):
 
 
 class Sampled(Whole):
-    """A share of the rows of Q and K, and of the channels of V, chosen by the library. dV is made from the dropped
-    probabilities, which can be made again: no rows of them are saved."""
+    """Saves a share of the rows of Q and K, and of the channels of V, chosen by the library. dV is computed from
+    dropout(P), which the backward pass makes again: so of its rows the product saves one."""
 
     def save(self, tensors, matrices, dropped):
         q, k, v = matrices
@@ -103,7 +103,7 @@ class Sampled(Whole):
         device = devices.device_of(device)
         return (
             product_for(device, (1, matrices, rows, channels, keys), share, share, bits),
-            # Of the gradient of V, the smallest budget: nobody asks for it here.
+            # The smallest budget for V's gradient, which is not used here.
             product_for(device, (1, matrices, rows, keys, of_values), share, 1, bits),
         )
 

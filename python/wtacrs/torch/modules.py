@@ -1,7 +1,8 @@
-"""The modules that save few bits, which take the place of a model's activations, gated units, dropouts and norms.
+"""Classes of activations, gated units, dropouts and norms that save few bits.
 
-A module stays the same object. Its class becomes a subclass of its own, whose forward pass is that class's wherever
-nothing is saved: in eval mode, without gradients, and for what the library does not serve.
+A converted module stays the same object. Its class becomes a subclass of its former class. The former forward pass runs
+in eval mode, without gradients (except for dropout), for tensors that the library does not serve, and where a packed
+operator would take no less memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .recognition import Activation, Dropout, GatedUnit, Norm
 
 
 class Converted:
-    """`operators` is what the model's converted modules share, and `kind` what this one computes."""
+    """`operators` is what a model's converted modules share. `kind` describes what this module computes."""
 
     def extra_repr(self):
         how = "saves few bits" if self.operators.packs else "saves no more than its gradient needs"
@@ -38,8 +39,8 @@ class ConvertedActivation(Converted):
 
 
 class ConvertedDropout(Converted):
-    """Also without gradients: where checkpointing runs a segment the first time it has none, and the masks of the
-    second time must be the same."""
+    """Draws from the library even without gradients: checkpointing first runs a segment without them, and the masks of
+    its second run must be the same."""
 
     def forward(self, input):
         if not (self.training and 0 < self.p < 1 and operators.serves(input)):
@@ -97,12 +98,12 @@ CONVERTED = {
 
 @functools.cache
 def converted_class(original, kind):
-    # Under the class's own name, by which libraries know it.
+    # Libraries know a class by its name.
     return type(original.__name__, (CONVERTED[kind], original), {"__module__": original.__module__})
 
 
 def find(model, skipped, mode):
-    """The modules to convert and what they compute, and reasons why others stay as they are, both by name."""
+    """Two dictionaries by name: the modules to convert with what they compute, and why others stay as they are."""
     found, left, within = {}, {}, set()
     for name, module in model.named_modules():
         if isinstance(module, Converted) or skipped(name, module):

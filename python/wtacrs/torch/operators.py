@@ -20,11 +20,11 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class Operators:
-    """What the converted operators of a model share: how they save, and where they draw.
+    """What the converted operators of a model share: how they save, and where their random bits come from.
 
-    Dropout must repeat its mask where checkpointing runs a segment again, so its offsets come from torch's generator on
-    the host, whose state checkpointing restores. Dithers need not repeat, and leave that generator alone: a pass
-    without gradients, which saves nothing, moves it as far as one with them.
+    Where checkpointing runs a segment again, dropout must repeat its mask. So its offsets come from torch's generator
+    on the host, whose state checkpointing restores. Dithers alone need not repeat, and do not move that generator: so a
+    pass without gradients, which saves nothing, moves it as far as a pass with them.
     """
 
     def __init__(self, randomness, mode, bits, tensor_mul=None):
@@ -49,7 +49,7 @@ class Operators:
 
 
 class Randomness:
-    """The seed, and the offset that every draw of rows or dithers advances. Ranks draw under keys of their own."""
+    """The seed, and the offset that every draw of rows or dithers advances. Each rank has its own key."""
 
     def __init__(self, seed, rank=0):
         self.seed, self.rank, self.offset = seed, rank, 0
@@ -66,12 +66,12 @@ class Randomness:
 
 @functools.lru_cache(maxsize=1024)
 def plan_for(device, shape, dtype, operation, gated=False, packing="native", dropout=0.0, epsilon=1e-5):
-    """`shape` is (rows, columns)."""
+    """The plan of an operator on arrays of `shape` (rows, columns); equal arguments share one."""
     return Plan(device, shape, dtype, operation, gated, packing, dropout, epsilon)
 
 
 class Plan:
-    """Both passes of an operator on contiguous tensors of its shape, whatever their axes."""
+    """The passes of an operator on contiguous tensors with as many elements as its shape, whatever their axes."""
 
     def __init__(self, device, shape, dtype, operation, gated, packing, dropout, epsilon):
         self.device, self.dropout, self.gated = device, dropout, gated
@@ -91,7 +91,7 @@ class Plan:
         self.keeps_output = self.native.keeps_output
 
     def forward(self, x, y, seed, offset, gate=None, weight=None, bias=None):
-        """Writes y, which may be x or None, and returns what it saves: bytes, or None for nothing."""
+        """Writes y, which may be x or None. Returns what the backward pass needs as a tensor of bytes, or None."""
         saved = self.device.memory(self.saved_bytes) if self.saved_bytes else None
         operands = self.of(x), self.of(gate), address(weight), address(bias), self.of(y)
         with self.device.current():
@@ -108,13 +108,13 @@ class Plan:
             self.native.backward(*read, *written, address(saved), address(scratch), self.device.stream())
 
     def restore(self, saved, y):
-        """Writes y again, from what was saved of it."""
+        """Writes y again from what the forward pass saved. Returns y."""
         with self.device.current():
             self.native.restore(address(saved), self.of(y), self.device.stream())
         return y
 
     def of(self, tensor):
-        """The address of an operand, whose size the library cannot see."""
+        """The address of an operand. The size is checked here, since the library cannot see it."""
         if tensor is None:
             return None
         if tensor.dtype != self.dtype or tensor.numel() != self.elements or not tensor.is_contiguous():
@@ -184,5 +184,5 @@ class OperatorFunction(torch.autograd.Function):
 
 
 def floats(parameter):
-    """As the library takes weights and biases."""
+    """A weight or bias in the form that the library requires: contiguous, in f32."""
     return None if parameter is None else parameter.detach().float().contiguous()

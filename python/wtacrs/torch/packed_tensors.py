@@ -1,4 +1,4 @@
-"""Tensors that torch's graph saves, packed: each storage once, in the order in which its elements lie."""
+"""Packs the tensors that torch's graph saves: each storage once, in the order of its elements in memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from . import devices
 from .operators import plan_for, serves
 
-# Scales are shared by 128 elements, wherever a row of the tensor ends.
+# Groups of 128 elements need not end with a row of the tensor.
 COLUMNS = (1024, 512, 256, 128)
-# Below, a tensor takes less than what comes with a packed one.
+# Packing a smaller tensor saves too little.
 LEAST_ELEMENTS = 4096
 
 
 class Layout:
-    """Where a tensor's elements lie, and how they are packed. Axes along which it repeats itself are packed once."""
+    """A tensor's order in memory, and the plan that packs it. Axes of stride 0 are packed once."""
 
     def __init__(self, tensor, packing):
         self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
@@ -46,8 +46,8 @@ class Layout:
 
 @contextlib.contextmanager
 def packed_saved_tensors(model, operators, packing):
-    """Packs what the forward pass within saves through torch's own functions: tensors of f32, f16 and bf16 that are
-    large, no parameters or buffers, and nothing that converted modules save."""
+    """Packs what torch's own functions save in a forward pass within: tensors of f32, f16 and bf16 with at least
+    LEAST_ELEMENTS elements, except parameters and buffers. What converted modules have packed is left alone."""
     kept = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     packed = {}
 
@@ -86,6 +86,6 @@ class Saved:
         tensor = self.layout.restore(self.block)
         if self.view is None or self.view[:2] == self.first:
             return tensor
-        # As the elements lay in the storage, from its first one on.
+        # The elements in the order of the storage, from its first one on.
         lying = tensor.permute(self.layout.order).contiguous()
         return lying.as_strided(*self.view)

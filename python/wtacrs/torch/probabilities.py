@@ -1,9 +1,9 @@
-"""Attention whose probabilities are saved: where dropout thins them, or where a bias of the scores is learned.
+"""Attention that saves its probabilities: with dropout, or with a learned bias of the scores.
 
     S = scaling · Q Kᵀ + bias + mask,  P = softmax(S),  O = dropout(P) V
 
-The graph holds Q, K, V and P, as they are or packed. The dropped probabilities are made again from P and the mask's
-counters. Products and softmax are f32, whatever the operands' dtype.
+The graph holds Q, K and V (as they are, packed or sampled) and P (as it is or packed). The backward pass makes
+dropout(P) again from P, seed and offset. Products and softmax are in f32, whatever the operands' dtype.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class ProbabilityAttention(torch.autograd.Function):
 
 
 def add_terms(scores, bias, mask, causal):
-    """Adds bias and mask to the scores (batch x heads x queries x keys) in place. Returns which queries have a key at
-    all, where torch's own gives zeros for the others; None if all have."""
+    """Adds bias and mask to the scores (batch x heads x queries x keys) in place. Returns which queries attend to any
+    key if torch returns zeros for the others, else None."""
     if bias is not None:
         scores += bias
     if causal:
@@ -127,7 +127,7 @@ def add_terms(scores, bias, mask, causal):
         return None
     scores.masked_fill_(mask.logical_not(), torch.finfo(scores.dtype).min)
     if causal or bias is not None:
-        # torch's own mask is then finite as well.
+        # torch's mask is then finite as well.
         return None
     alive = mask.any(-1, keepdim=True)
     return None if mask.device.type == "cpu" and alive.all() else alive

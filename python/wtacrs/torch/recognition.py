@@ -1,9 +1,9 @@
-"""What a module computes, as far as the library has an operator for it.
+"""Recognises modules that compute what the library has an operator for.
 
-torch's own modules are recognised by their class. transformers writes its activations, norms and gated units out in
-every model's file, under a name of its own each time; these are recognised by what their forward pass does, whose code
-is compared with that of the functions below. So a class that computes something else is never taken for one of them,
-whatever its name, and transformers is not imported.
+torch's own modules are recognised by their class. In transformers every model's file has its own activations, norms and
+gated units, under names of its own. These are recognised by the code of their forward pass, which is compared with that
+of the functions below. So a class that computes something else is never taken for one of them, whatever its name.
+transformers is not imported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Dropout:
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """`weight` and `epsilon` read them from the module; `dtype_of` is the output's dtype, by x and the weight."""
+    """`weight`, `bias`, `columns` and `epsilon` read these from the module. `dtype_of` returns the output's dtype for x
+    and the weight."""
 
     operation: str
     epsilon: Callable
@@ -44,7 +45,7 @@ class Norm:
 
 @dataclasses.dataclass(frozen=True)
 class GatedUnit:
-    """`run(module, x, unit)` is the module's forward pass, with `unit(a, b)` in place of act(a)·b; `activation` reads
+    """`run(module, x, unit)` is the module's forward pass with `unit(a, b)` in place of act(a)·b. `activation` reads
     act from the module."""
 
     operation: str
@@ -76,14 +77,14 @@ def kind_of(module):
 
 
 def why_left(module):
-    """Why a module of torch's that computes what the library has an operator for is left as it is, or None."""
+    """Why one of torch's modules is left as it is, although the library has an operator for it; else None."""
     if type(module) in (nn.ReLU, nn.SiLU, nn.Dropout) and module.inplace:
         return "it works in place"
     return None
 
 
 def activation_of(function):
-    """The operation of an activation, be it a module or a function; None if there is none."""
+    """The operation of an activation, which is a module or a function; None if it is not recognised."""
     if isinstance(function, nn.Module):
         found = OF_TORCH.get(type(function), lambda _: None)(function)
         if isinstance(found, Activation):
@@ -139,7 +140,7 @@ def of_rms_norm(module):
 
 
 def torch_norm_dtype(x, weight):
-    """autocast of a GPU normalises in f32, that of a CPU in the input's dtype."""
+    """The output's dtype: under autocast f32 on a GPU, else the input's dtype."""
     return torch.float32 if x.device.type == "cuda" and torch.is_autocast_enabled("cuda") else x.dtype
 
 
@@ -153,7 +154,7 @@ OF_TORCH = {
 }
 
 
-# From here on the functions are written as transformers writes them. They are compared, and never called.
+# The functions below are written as transformers writes them. They are compared, and never called.
 # fmt: off
 # ruff: noqa: F841, RET504
 
@@ -320,7 +321,7 @@ def rms_norm(dtype_of, **options):
     return Norm("rms-norm", options.pop("epsilon", lambda module: module.variance_epsilon), dtype_of, **options)
 
 
-# T5's halves what it multiplies when the weight is a half, Llama's what it has normalised, the others the product.
+# T5's norm returns the weight's dtype. Llama's rounds to the input's dtype before the weight, the others after it.
 NORMS = [
     (t5_norm, rms_norm(lambda x, weight: weight.dtype)),
     (llama_norm, rms_norm(lambda x, weight: torch.promote_types(x.dtype, weight.dtype))),

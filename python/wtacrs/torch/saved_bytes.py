@@ -11,7 +11,7 @@ from .modules import Converted
 
 LINEAR, ATTENTION, WEIGHTS, OTHER = "linear layers", "attention", "copies of weights", "other"
 CATEGORIES = (LINEAR, ATTENTION, "activations", "gated units", "norms", "dropout", WEIGHTS, OTHER)
-# Modules of torch's that are in no other way recognised.
+# Categories of torch's other modules, by the file that defines them.
 OF_FILES = {"activation": "activations", "batchnorm": "norms", "dropout": "dropout", "normalization": "norms"}
 
 
@@ -23,8 +23,8 @@ class SavedBytes:
     saved.total, saved.linear, saved.by_operator
     print(saved.table())
 
-    A tensor counts for the innermost module that saves it first, an input of a linear layer for that layer, whoever
-    else saves it. Under autocast, exact linear layers save copies of their weights.
+    A tensor counts for the innermost module that saves it first. A linear layer's input counts for linear layers,
+    whatever else saves it. Under autocast, exact linear layers save copies of their weights.
     """
 
     def __init__(self, model):
@@ -81,12 +81,12 @@ class SavedBytes:
         return tensor
 
     def table(self, name="held", **others):
-        """Bytes by operator, as text; `others` are measurements to stand before this one, and the first is what shares
-        are of: print(packed.table("packed", exact=exact))."""
+        """Bytes by operator, as text. `others` are measurements for columns before this one; shares are of the first:
+        print(packed.table("packed", exact=exact))."""
         return table({**others, name: self})
 
     def figure(self, path, name="held", **others):
-        """The same as a figure, in the format that the path's ending says. Requires matplotlib."""
+        """Draws the same as a figure, in the format of the path's ending. Requires matplotlib."""
         draw({**others, name: self}, path)
 
 
@@ -103,7 +103,7 @@ def category_of(module):
 
 
 def is_weight(tensor, layer):
-    """As the transpose that a product has read."""
+    """Whether the tensor is the transpose of a weight of the layer, or of its copy under autocast."""
     return tensor.shape == layer.weight.shape[::-1] and tensor.stride() == (1, layer.in_features)
 
 
@@ -124,7 +124,7 @@ def table(measurements):
 
 
 def held(measurements):
-    """The categories of which something is held at all."""
+    """The categories of which any measurement holds bytes."""
     return [c for c in CATEGORIES if any(m.by_operator[c] for m in measurements.values())]
 
 

@@ -1,9 +1,9 @@
 """torch's scaled_dot_product_attention, with what its kernel saves packed in 8 bits: Q, K, V and the output.
 
-The kernel is torch's choice, and so is what it saves. It runs in a graph of its own, whose saved tensors are replaced:
-matrices by packed ones, each once, and the mask by the tensor that it was made from. What is small or must be exact,
-such as the sum of each row, stays. The kernel makes the probabilities again, from packed Q and K, so that the gradient
-is not exactly without bias: what is left is of second order in their noise.
+torch chooses the kernel, and so what is saved. The kernel runs in a graph of its own, whose saved tensors are replaced:
+matrices by packed ones, each once, and the mask by the tensors that it was made from. What is small or must be exact,
+such as the sum of each row, stays. The backward pass computes the probabilities again from packed Q and K. So the
+gradient has a bias, of second order in their noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .packed_tensors import Layout
 
 def attend_packed(operators, query, key, value, mask, bias, causal, scaling, dropout):
     if causal and key.shape[2] > query.shape[2]:
-        # As a first pass over a cache of a fixed size has it.
+        # A first pass over a cache of a fixed size has more keys than queries.
         key, value = (t[:, :, : query.shape[2]] for t in (key, value))
         bias = None if bias is None else bias[..., : query.shape[2]]
     bias = None if bias is None else bias.detach()
@@ -27,7 +27,7 @@ def attend_packed(operators, query, key, value, mask, bias, causal, scaling, dro
 
 
 class Kernel:
-    """What the kernel is given beside its operands."""
+    """torch's kernel, with its arguments other than the operands."""
 
     def __init__(self, masked, causal, scaling, dropout, query, key):
         self.causal = causal and not masked
@@ -50,7 +50,7 @@ class Kernel:
         return torch.where(mask, bias, torch.finfo(self.dtype).min) if mask.dtype == torch.bool else bias + mask
 
     def __call__(self, query, key, value, mask):
-        """batch x queries x heads x channels."""
+        """The output, batch x queries x heads x channels."""
         output = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=self.dropout, is_causal=self.causal, scale=self.scaling,
             **self.grouped,
@@ -120,7 +120,8 @@ class PackedAttention(torch.autograd.Function):
 
 
 def is_matrix(tensor):
-    """Of each head, and not a number for each of its rows: cuDNN's kernel saves its sums with a last axis of one."""
+    """Whether a saved tensor has a matrix for each head. cuDNN's kernel saves a number for each row with a last axis of
+    one."""
     return tensor.is_floating_point() and tensor.ndim == 4 and tensor.shape[3] > 1
 
 
