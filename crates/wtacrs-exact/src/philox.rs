@@ -9,7 +9,7 @@
 use core::convert::Infallible;
 use rand_core::{SeedableRng, TryRng};
 
-/// What words are multiplied by.
+/// The factors of a round.
 pub const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 /// What is added to the key in each round.
 pub const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -53,8 +53,8 @@ pub fn run<const N: usize>(high: u64, low: u64, key: u64) -> [u128; N] {
 /// [`run`] as words.
 #[inline(always)]
 pub fn words<const N: usize>(high: u64, low: u64, key: u64) -> [[u32; 4]; N] {
-    // Words in 64 bits each, of which the upper half is left to be whatever it becomes: products read the lower half alone, so
-    // that they need not be moved from one width to another.
+    // Each word is the lower half of 64 bits. Products read that half alone, so nothing clears the upper one, and no word is
+    // moved from one width to another.
     let product = |multiplier: u32, word: u64| u64::from(multiplier) * (word & 0xffff_ffff);
     let mut c0: [u64; N] = core::array::from_fn(|lane| low.wrapping_add(lane as u64));
     let mut c1: [u64; N] = c0.map(|counter| counter >> 32);

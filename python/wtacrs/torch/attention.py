@@ -36,8 +36,13 @@ def convert(model, shared, skipped):
             continue
         seen.add(id(module.config))
         config, was = module.config, module.config._attn_implementation
-        if was not in SERVED or not module._can_set_attn_implementation():
-            left[f"attention of {name or type(module).__name__}"] = f"its implementation is {was!r}"
+        reason = None
+        if was not in SERVED:
+            reason = f"its implementation is {was!r}"
+        elif not module._can_set_attn_implementation():
+            reason = "transformers allows no other implementation for it"
+        if reason is not None:
+            left[f"attention of {name or type(module).__name__}"] = reason
             continue
         if was not in names:
             names[was] = register(modeling, was, shared, skip)

@@ -8,7 +8,7 @@ const MASK_TAG: u64 = 0x776d << 16;
 
 /// Which elements are kept, and what they count.
 ///
-/// Element j of row i is kept if word j % 4 of block i·⌈columns/4⌉ + j/4 is at least the threshold p·2³².
+/// Element j of row i is kept if word j % 4 of block i·⌈columns/4⌉ + ⌊j/4⌋ is at least the threshold p·2³².
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mask {
     /// Words below it drop their element; 0 keeps all.

@@ -18,7 +18,7 @@ const DITHER_BITS: u32 = 15;
 /// The grid word of a group that has an element that is not finite, or whose range is not: it is read back as NaNs.
 pub const NOT_FINITE: u32 = 0x7fc0_7fc0;
 
-/// Where the dithers of a group lie.
+/// The two random words from which the dithers of a group follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dithers {
     /// Of element 0, before its lower bits are cut off.
@@ -113,7 +113,7 @@ pub const fn variance_of_square(square: f32, variance: f32) -> f32 {
 /// The range of the slopes' grid.
 pub const SLOPES: [f32; 2] = [-0.13, 1.13];
 
-/// A slope within [`SLOPES`], which changes none by more than a rounding. A NaN becomes the lower end, since bits of a NaN, of which
+/// A slope within [`SLOPES`], in which all slopes lie. A NaN becomes the lower end, since bits of a NaN, of which
 /// a code would be made, depend on the device.
 #[inline(always)]
 pub const fn bounded_slope(slope: f32) -> f32 {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! forward    p = e^(x − max x) / Σ e^(x − max x),   y = p · mask         saves √p
-//! backward   dx = p · (d − Σ p d) + variance of p · d,   d = dy · mask
+//! backward   dx = p · (d − Σ p d) + variance(p̂) · d,   d = dy · mask
 //! ```
 //!
 //! The last term makes the gradient unbiased where √p was packed: see docs/mathematics.md. Eight lanes share a row. Lane m of
