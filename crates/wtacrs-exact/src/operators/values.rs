@@ -1,6 +1,6 @@
 //! Values in 8, 4 or 2 bits whose errors have the mean 0 and are uncorrelated.
 //!
-//! A row is cut into the groups of [`packing`](crate::packing), and each element rounded on the group's [`Grid`] with a dither,
+//! A row is cut into the groups of [`packing`], and each element rounded on the group's [`Grid`] with a dither,
 //! as packed rows are. Two things differ. Values are not rotated: each is read back by itself. And the dithers of a
 //! group are u_j = start + j·slope with two random words, so that **any two of them are independent**. So errors of different
 //! elements are uncorrelated, and each has the variance step²/12 ([`variance`]). Gradients that are linear in the values are

@@ -12,7 +12,7 @@
 //! A block of the backward pass takes a range of rows twice: first row by row, for the two means of each; then group by group of
 //! its columns, each warp down the rows of the range, with the sums of the weight's and the bias's gradient in
 //! registers. They go to a row of scratch for each range, or several where a row has fewer groups than the block has warps. The end of
-//! [`column_sums`](super::column_sums) adds these up, so no float is added atomically.
+//! [`column_sums`] adds these up, so no float is added atomically.
 //!
 //! # Error
 //!
