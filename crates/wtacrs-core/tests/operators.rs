@@ -24,14 +24,7 @@ fn numbers(count: usize, seed: usize) -> Vec<f32> {
 }
 
 fn operators() -> Vec<Operator> {
-    let mut all = Vec::new();
-    for operation in Operation::ALL {
-        for packing in Packing::ALL {
-            let operator = Operator::new(operation).with_packing(packing);
-            all.push(operator);
-            all.extend(operator.gated());
-        }
-    }
+    let mut all: Vec<_> = Operator::all().collect();
     let dropped = |operator: &Operator| operator.with_dropout(0.3).expect("a probability");
     let with_dropout: Vec<_> = all.iter().map(dropped).filter(|operator| operator.check().is_ok()).collect();
     all.extend(with_dropout);

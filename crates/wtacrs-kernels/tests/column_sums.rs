@@ -13,8 +13,6 @@ use wtacrs_core::product::{self, Update};
 use wtacrs_kernels::kernel::column_sums::{
     Args, FinishArgs, norm_error_bound, partial_leading, ranges, shape, sum_error_bound,
 };
-use wtacrs_kernels::kernel::matrix::DataType;
-use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{SPLIT_REDUCE_SUMS, split_reduce};
 
 /// Half of an ulp of 1.
@@ -58,18 +56,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], place: Place, old:
         accumulate: old.is_some().into(),
         sums: sums.pointer(),
     };
-    let none = split_reduce::Args {
-        partials: ptr::null(),
-        splits: 0,
-        in_features: 0,
-        out_features: 0,
-        accumulate: 0,
-        output: DataType::F32 as u32,
-        dw: ptr::null_mut(),
-        dw_leading: 0,
-        dw_spacing: Spacing::even(0),
-    };
-    let (finish, of_finish) = split_reduce::SumsArgs::launch(none, None, finish, batch);
+    let (finish, of_finish) = split_reduce::SumsArgs::launch(split_reduce::Args::NONE, None, finish, batch);
     // SAFETY: the buffers have the sizes that the arguments say.
     unsafe {
         machine.run(&T::SUMS, shape(rows, columns, batch, T::BYTES), &args);

@@ -422,19 +422,6 @@ fn check_gradients<T: Typed>(
     }
 }
 
-/// Every operator: an operation, whether it is gated, and its packing.
-fn operators() -> Vec<Operator> {
-    let mut all = Vec::new();
-    for operation in Operation::ALL {
-        for packing in Packing::ALL {
-            let operator = Operator::new(operation).with_packing(packing);
-            all.push(operator);
-            all.extend(operator.gated());
-        }
-    }
-    all
-}
-
 /// With dropout where there can be some.
 fn with_dropout(operator: Operator, probability: f64) -> Operator {
     let dropped = operator.with_dropout(probability).expect("a probability");
@@ -446,7 +433,7 @@ const COLUMNS: [usize; 10] = [1, 15, 16, 33, 64, 100, 127, 128, 150, 300];
 #[test]
 fn every_operator() {
     for_each_machine(|machine| {
-        for (i, operator) in operators().into_iter().enumerate() {
+        for (i, operator) in Operator::all().enumerate() {
             for dropped in [false, true] {
                 let operator = if dropped { with_dropout(operator, 0.3) } else { operator };
                 let k = 2 * i + usize::from(dropped);
@@ -558,7 +545,7 @@ fn ranges_of_every_kind() {
 #[test]
 fn elements_that_are_not_finite() {
     for_each_machine(|machine| {
-        for operator in operators() {
+        for operator in Operator::all() {
             let (shape, columns) = ([4, 140], 140);
             if operator.operation().is_norm() && !operator.packing().is_packed() {
                 // A mean that is a NaN is saved as it is.
@@ -602,7 +589,7 @@ fn elements_that_are_not_finite() {
 #[test]
 fn only_what_is_saved() {
     for_each_machine(|machine| {
-        for operator in operators() {
+        for operator in Operator::all() {
             let shape = [3, 150];
             let plan = OperatorPlan::new(settings(operator, shape));
             let plan = plan.expect("sizes that fit");
@@ -837,7 +824,7 @@ proptest! {
     #[test]
     fn any_shape(which: Index, rows in 1..40_usize, columns in 1..400_usize, probability in 0.0..0.9_f64, seed: u64, kind in 0..3, place in 0..4_usize) {
         let machine = &mut Machine::drawn(seed);
-        let operator = with_dropout(*which.get(&operators()), probability);
+        let operator = with_dropout(*which.get(&Operator::all().collect::<Vec<_>>()), probability);
         let (shape, place) = ([rows, columns], PLACES[place]);
         match kind {
             0 => check::<f32>(machine, operator, shape, place, seed >> 2),

@@ -18,7 +18,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    const fn new(operation: Operation, gated: bool, packing: Packing, [rows, columns]: [usize; 2]) -> Self {
+    const fn new(operator: &Operator, [rows, columns]: [usize; 2]) -> Self {
+        let (operation, packing) = (operator.operation(), operator.packing());
         let groups = Groups::new(columns);
         let statistics = match (operation, packing) {
             (Operation::LayerNorm, Packing::Native) => 2,
@@ -26,12 +27,12 @@ impl Layout {
             _ => 0,
         };
         let none = Self { rows, codes: [0; 2], grids: [0; 2], statistics };
-        if matches!(operation, Operation::Relu) && !gated {
+        if operator.saves_signs() {
             return Self { codes: [columns.div_ceil(32), 0], ..none };
         }
         let Some(bits) = packing.bits() else { return none };
         let (codes, grids) = (groups.words(bits), groups.count());
-        if gated {
+        if operator.is_gated() {
             Self { codes: [codes; 2], grids: [grids; 2], ..none }
         } else if operation.is_activation() {
             Self { codes: [codes, 0], ..none }
@@ -63,7 +64,7 @@ impl Operator {
     /// The layout of what is saved of an array of rows × columns.
     #[inline]
     pub const fn layout(&self, shape: [usize; 2]) -> Layout {
-        Layout::new(self.operation(), self.is_gated(), self.packing(), shape)
+        Layout::new(self, shape)
     }
 
     /// How many words are saved of an array of rows × columns.

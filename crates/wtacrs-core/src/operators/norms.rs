@@ -3,7 +3,7 @@
 //! without covariance, so the mean of x̂_j Σ g_k x̂_k is too large by step²/12 · g_j, which is corrected.
 
 use super::operation::Operation;
-use super::stages::{Place, add_variances, drop_out, load, sum};
+use super::stages::{Place, add_variances, drop_out, load, pack, sum, unpack};
 use super::tasks::{BackwardTask, ForwardTask};
 use crate::element::Element;
 use crate::lanes::vectorised;
@@ -25,18 +25,15 @@ struct Normalised<'a> {
 }
 
 vectorised! {
-    /// Normalises a row. Returns the mean, or 0 without one, and 1/σ.
-    fn normalise<'a>(row: &'a mut [f32], has_mean: bool, epsilon: f32) -> [f32; 2] {
+    /// The mean of a row, or 0 without one, and 1/σ.
+    fn statistics<'a>(row: &'a [f32], has_mean: bool, epsilon: f32) -> [f32; 2] {
         let count = row.len() as f32;
         let mean = if has_mean { sum(row.len(), |j| row[j]) / count } else { 0.0 };
         let variance = sum(row.len(), |j| (row[j] - mean) * (row[j] - mean)) / count;
-        let inverse = 1.0 / (variance + epsilon).sqrt();
-        row.iter_mut().for_each(|x| *x = (*x - mean) * inverse);
-        [mean, inverse]
+        [mean, 1.0 / (variance + epsilon).sqrt()]
     }
 
-    /// Normalises a row with the mean and 1/σ of the forward pass.
-    fn normalise_again<'a>(row: &'a mut [f32], mean: f32, inverse: f32) {
+    fn normalise<'a>(row: &'a mut [f32], mean: f32, inverse: f32) {
         row.iter_mut().for_each(|x| *x = (*x - mean) * inverse);
     }
 
@@ -75,7 +72,8 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
     for at in 0..task.x.read().len() / columns {
         let number = task.first + at;
         load(task.x.read(), at * columns, &mut row);
-        let found = normalise(&mut row, has_mean, operator.epsilon());
+        let found = statistics(&row, has_mean, operator.epsilon());
+        normalise(&mut row, found[0], found[1]);
         let saved = task.saved.statistics(at);
         let places = saved.len();
         for (saved, found) in saved.iter_mut().zip(&found[2 - places..]) {
@@ -83,7 +81,7 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
         }
         if let Some(bits) = operator.packing().bits() {
             let (codes, grids) = task.saved.row(0, at);
-            Place { random: &random, bits, row: number, columns, group: 0 }.pack(&row, codes, grids, None);
+            pack(Place { random: &random, bits, row: number, columns, group: 0 }, &row, codes, grids, None);
         }
         scale(&mut row, task.weight.unwrap_or_default(), task.bias.unwrap_or_default());
         drop_out(operator.mask(), randomness, number, columns, 0, &mut row);
@@ -107,12 +105,13 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) -> [Vec<f32>; 
         let (codes, grids) = task.saved.row(0, at);
         match (operator.packing().bits(), task.x) {
             (Some(bits), _) => {
-                Place { random: &random, bits, row: number, columns, group: 0 }.unpack(codes, grids, None, &mut row);
+                let place = Place { random: &random, bits, row: number, columns, group: 0 };
+                unpack(place, codes, grids, None, &mut row);
             }
             (None, Some(x)) => {
                 load(x, at * columns, &mut row);
                 let mean = if has_mean { f32::from_bits(saved[0]) } else { 0.0 };
-                normalise_again(&mut row, mean, inverse);
+                normalise(&mut row, mean, inverse);
             }
             (None, None) => {}
         }

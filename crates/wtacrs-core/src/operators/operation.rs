@@ -129,6 +129,13 @@ impl Operator {
         Self { operation, gated: false, packing: Packing::Native, mask: Mask::NONE, epsilon: 1e-5 }
     }
 
+    /// Every operation, gated where it can be, in every packing, without dropout.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let packed = |operation| Packing::ALL.map(|packing| Self::new(operation).with_packing(packing));
+        let plain_and_gated = |plain: Self| [Some(plain), plain.gated().ok()];
+        Operation::ALL.into_iter().flat_map(packed).flat_map(plain_and_gated).flatten()
+    }
+
     /// act(x) · gate.
     ///
     /// # Errors
@@ -215,13 +222,18 @@ impl Operator {
     /// Which of x, the gate and y the backward pass requires.
     pub const fn keeps(&self) -> Keeps {
         let native = matches!(self.packing, Packing::Native);
-        let saves_bits = matches!(self.operation, Operation::Relu) && !self.gated;
-        let reads = native && !saves_bits;
+        let reads = native && !self.saves_signs();
         Keeps {
             input: reads && (self.operation.is_activation() || self.operation.is_norm()),
             gate: reads && self.gated,
             output: reads && matches!(self.operation, Operation::Softmax),
         }
+    }
+
+    /// Whether a bit an element is saved, in every packing: whether x is above 0.
+    #[inline]
+    pub const fn saves_signs(&self) -> bool {
+        matches!(self.operation, Operation::Relu) && !self.gated
     }
 
     /// Whether y can be restored from what is saved.
@@ -233,8 +245,7 @@ impl Operator {
     /// How many blocks of random bits a forward pass uses at most. The next one begins at an offset that is larger by this number.
     pub const fn draws(&self, shape: [usize; 2]) -> u64 {
         let [rows, columns] = shape;
-        let saves_bits = matches!(self.operation, Operation::Relu) && !self.gated;
-        let dithers = if self.packing.is_packed() && !saves_bits { rows as u64 } else { 0 };
+        let dithers = if self.packing.is_packed() && !self.saves_signs() { rows as u64 } else { 0 };
         let masks = if self.mask.drops() { rows as u64 * dropout::blocks(columns) } else { 0 };
         if dithers > masks { dithers } else { masks }
     }

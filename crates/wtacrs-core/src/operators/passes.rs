@@ -2,12 +2,14 @@
 
 use super::operands::{Backward, Forward, InOut};
 use super::operation::{Operation, Operator, OperatorError};
+use super::stages::{Place, drop_out, store, unpack};
 use super::tasks::{BackwardTask, ForwardTask, Saved, Sections, split_in_out, split_option};
 use super::{norms, pointwise, softmax};
 use crate::element::Element;
 use crate::parallel;
 use crate::rows::rows_per_task;
 use rayon::prelude::*;
+use wtacrs_exact::operators::values::ValueBits;
 use wtacrs_exact::random::Randomness;
 
 impl Operator {
@@ -170,13 +172,34 @@ impl Operator {
         let tasks = y.par_chunks_mut(task_rows * columns).enumerate();
         parallel::for_each(tasks, |(task, y)| {
             let first = task * task_rows;
-            let saved = Saved::new(self.layout(shape), saved, first);
-            match self.operation() {
-                Operation::Softmax => softmax::restore(self, columns, first, y, randomness, saved),
-                _ => pointwise::restore(self, columns, first, y, randomness, saved),
-            }
+            self.restore_rows(columns, first, randomness, Saved::new(self.layout(shape), saved, first), y);
         });
         Ok(())
+    }
+
+    /// Writes the rows from number `first` on.
+    fn restore_rows<T: Element>(
+        &self,
+        columns: usize,
+        first: usize,
+        randomness: Randomness,
+        saved: Saved<'_>,
+        y: &mut [T],
+    ) {
+        let random = ValueBits::new(randomness, 0);
+        let mut row = vec![0.0; columns];
+        for at in 0..y.len() / columns {
+            let (codes, grids) = saved.row(0, at);
+            if let Some(bits) = self.packing().bits() {
+                let place = Place { random: &random, bits, row: first + at, columns, group: 0 };
+                unpack(place, codes, grids, None, &mut row);
+            }
+            if self.operation() == Operation::Softmax {
+                softmax::squares(&mut row, grids);
+            }
+            drop_out(self.mask(), randomness, first + at, columns, 0, &mut row);
+            store(&row, y, at * columns);
+        }
     }
 }
 

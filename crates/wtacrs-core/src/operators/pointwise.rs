@@ -1,19 +1,15 @@
 //! Operators that work element by element: activation functions, gated units, and the identity with dropout or packing.
 
 use super::operation::{Operation, Operator};
-use super::stages::{Place, drop_out, load, store};
-use super::tasks::{BackwardTask, ForwardTask, Saved};
+use super::stages::{Place, drop_out, load, pack, store, unpack};
+use super::tasks::{BackwardTask, ForwardTask};
 use crate::element::Element;
 use crate::lanes::vectorised;
 use wtacrs_exact::operators::functions::{self, Point};
 use wtacrs_exact::operators::values::{self, ValueBits};
-use wtacrs_exact::random::Randomness;
 
 /// Columns that are worked on at a time: whole groups, so few that all arrays fit the first cache.
 const PART: usize = 1024;
-
-/// Arrays of a part.
-type Part = [f32; PART];
 
 /// How a part of a row is packed, if the operator packs.
 fn place<'a>(
@@ -43,7 +39,8 @@ vectorised! {
             Operation::Gelu => each(functions::gelu, x, values, slopes),
             Operation::GeluTanh => each(functions::gelu_tanh, x, values, slopes),
             Operation::Silu => each(functions::silu, x, values, slopes),
-            _ => each(|x| Point { value: x, slope: 1.0 }, x, values, slopes),
+            // The identity; nobody reads its slopes.
+            _ => values.copy_from_slice(x),
         }
     }
 
@@ -68,8 +65,6 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
         let row = task.first + at;
         for first in (0..columns).step_by(PART) {
             let (begin, length) = (at * columns + first, PART.min(columns - first));
-            let (x, y, slopes, gate): (&mut Part, &mut Part, &mut Part, &mut Part) =
-                (&mut x, &mut y, &mut slopes, &mut gate);
             let (x, y, slopes, gate) = (&mut x[..length], &mut y[..length], &mut slopes[..length], &mut gate[..length]);
             load(task.x.read(), begin, x);
             evaluate(operation, x, y, slopes);
@@ -81,15 +76,15 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
             match (operation, operator.is_gated(), places) {
                 (Operation::Relu, false, _) => pack_signs(x, &mut codes[first / 32..]),
                 (_, true, [Some(of_value), Some(of_slope)]) => {
-                    of_value.pack(y, codes, grids, None);
+                    pack(of_value, y, codes, grids, None);
                     multiply(gate, slopes);
                     let (codes, grids) = task.saved.row(1, at);
-                    of_slope.pack(slopes, codes, grids, None);
+                    pack(of_slope, slopes, codes, grids, None);
                 }
-                (Operation::Identity, false, [Some(place), _]) => place.pack(x, codes, grids, None),
+                (Operation::Identity, false, [Some(place), _]) => pack(place, x, codes, grids, None),
                 (_, false, [Some(place), _]) => {
                     slopes.iter_mut().for_each(|slope| *slope = values::bounded_slope(*slope));
-                    place.pack(slopes, codes, grids, Some(values::slope_grid(place.bits)));
+                    pack(place, slopes, codes, grids, Some(values::slope_grid(place.bits)));
                 }
                 _ => {}
             }
@@ -112,8 +107,6 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
         let row = task.first + at;
         for first in (0..columns).step_by(PART) {
             let (begin, length) = (at * columns + first, PART.min(columns - first));
-            let (dy, x, y, slopes, gate): (&mut Part, &mut Part, &mut Part, &mut Part, &mut Part) =
-                (&mut dy, &mut x, &mut y, &mut slopes, &mut gate);
             let (dy, x, y, slopes, gate) =
                 (&mut dy[..length], &mut x[..length], &mut y[..length], &mut slopes[..length], &mut gate[..length]);
             load(task.dy.read(), begin, dy);
@@ -121,7 +114,7 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
             let places = [0, 1].map(|field| place(operator, &random[field], columns, row, first));
             let (codes, grids) = task.saved.row(0, at);
             match (operation, operator.is_gated(), places) {
-                (Operation::Identity, ..) => slopes.fill(1.0),
+                (Operation::Identity, ..) => {}
                 (Operation::Relu, false, _) => {
                     for (j, slope) in slopes.iter_mut().enumerate() {
                         let column = first + j;
@@ -129,12 +122,12 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
                     }
                 }
                 (_, true, [Some(of_value), Some(of_slope)]) => {
-                    of_value.unpack(codes, grids, None, y);
+                    unpack(of_value, codes, grids, None, y);
                     let (codes, grids) = task.saved.row(1, at);
-                    of_slope.unpack(codes, grids, None, slopes);
+                    unpack(of_slope, codes, grids, None, slopes);
                 }
                 (_, false, [Some(place), _]) => {
-                    place.unpack(codes, grids, Some(values::slope_grid(place.bits)), slopes);
+                    unpack(place, codes, grids, Some(values::slope_grid(place.bits)), slopes);
                 }
                 _ => {
                     if let Some(input) = task.x {
@@ -151,33 +144,10 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
                 multiply(dy, y);
                 store(y, dgate, begin);
             }
-            multiply(slopes, dy);
-            task.dy.write(begin, dy);
-        }
-    }
-}
-
-/// Writes rows from number `first_row` on of a packed identity's output.
-pub(super) fn restore<T: Element>(
-    operator: &Operator,
-    columns: usize,
-    first_row: usize,
-    y: &mut [T],
-    randomness: Randomness,
-    saved: Saved<'_>,
-) {
-    let random = ValueBits::new(randomness, 0);
-    let mut values = [0.0; PART];
-    for at in 0..y.len() / columns {
-        let row = first_row + at;
-        let (codes, grids) = saved.row(0, at);
-        for first in (0..columns).step_by(PART) {
-            let values = &mut values[..PART.min(columns - first)];
-            if let Some(place) = place(operator, &random, columns, row, first) {
-                place.unpack(codes, grids, None, values);
+            if operation != Operation::Identity {
+                multiply(slopes, dy);
             }
-            drop_out(operator.mask(), randomness, row, columns, first, values);
-            store(values, y, at * columns + first);
+            task.dy.write(begin, dy);
         }
     }
 }

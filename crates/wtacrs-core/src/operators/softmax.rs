@@ -3,15 +3,13 @@
 //! products of two probabilities, whose errors have no covariance. So the mean of P̂_j Σ P̂_k d_k is P_j Σ P_k d_k plus the
 //! variance of P̂_j times d_j, which is added back.
 
-use super::operation::Operator;
-use super::stages::{Place, drop_out, load, store, sum};
-use super::tasks::{BackwardTask, ForwardTask, Saved};
+use super::stages::{Place, drop_out, load, pack, sum, unpack};
+use super::tasks::{BackwardTask, ForwardTask};
 use crate::element::Element;
 use crate::lanes::vectorised;
 use wtacrs_exact::operators::functions::exp;
 use wtacrs_exact::operators::values::{self, ValueBits};
 use wtacrs_exact::packing::{GROUP, Grid};
-use wtacrs_exact::random::Randomness;
 
 vectorised! {
     /// Turns a row into its probabilities.
@@ -44,7 +42,7 @@ vectorised! {
     }
 
     /// Turns roots that were packed on `grids` into probabilities.
-    fn squares<'a>(roots: &'a mut [f32], grids: &'a [u32]) {
+    pub(super) fn squares<'a>(roots: &'a mut [f32], grids: &'a [u32]) {
         for (roots, grid) in roots.chunks_mut(GROUP).zip(grids) {
             let variance = values::variance(Grid::from_word(*grid));
             roots.iter_mut().for_each(|root| *root = values::square(*root, variance));
@@ -81,7 +79,7 @@ pub(super) fn forward<T: Element>(mut task: ForwardTask<'_, T>) {
         if let Some(bits) = operator.packing().bits() {
             let (codes, grids) = task.saved.row(0, at);
             roots(&row, &mut root);
-            Place { random: &random, bits, row: number, columns, group: 0 }.pack(&root, codes, grids, None);
+            pack(Place { random: &random, bits, row: number, columns, group: 0 }, &root, codes, grids, None);
         }
         drop_out(operator.mask(), randomness, number, columns, 0, &mut row);
         task.x.write(at * columns, &row);
@@ -99,7 +97,8 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
         let (codes, grids) = task.saved.row(0, at);
         match (operator.packing().bits(), task.y) {
             (Some(bits), _) => {
-                Place { random: &random, bits, row: number, columns, group: 0 }.unpack(codes, grids, None, &mut row);
+                let place = Place { random: &random, bits, row: number, columns, group: 0 };
+                unpack(place, codes, grids, None, &mut row);
                 squares(&mut row, grids);
             }
             (None, Some(y)) => load(y, at * columns, &mut row),
@@ -107,27 +106,5 @@ pub(super) fn backward<T: Element>(mut task: BackwardTask<'_, T>) {
         }
         gradient(&row, &d, grids, &mut dx);
         task.dy.write(at * columns, &dx);
-    }
-}
-
-/// Writes rows from number `first` on of a packed softmax's output.
-pub(super) fn restore<T: Element>(
-    operator: &Operator,
-    columns: usize,
-    first: usize,
-    y: &mut [T],
-    randomness: Randomness,
-    saved: Saved<'_>,
-) {
-    let random = ValueBits::new(randomness, 0);
-    let mut row = vec![0.0; columns];
-    for at in 0..y.len() / columns {
-        let (codes, grids) = saved.row(0, at);
-        if let Some(bits) = operator.packing().bits() {
-            Place { random: &random, bits, row: first + at, columns, group: 0 }.unpack(codes, grids, None, &mut row);
-        }
-        squares(&mut row, grids);
-        drop_out(operator.mask(), randomness, first + at, columns, 0, &mut row);
-        store(&row, y, at * columns);
     }
 }

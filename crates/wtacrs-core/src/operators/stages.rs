@@ -57,7 +57,9 @@ vectorised! {
         }
     }
 
-    fn pack<'a>(place: Place<'a>, values: &'a [f32], codes: &'a mut [u32], grids: &'a mut [u32], fixed: Option<Grid>) {
+    /// Packs values on a `fixed` grid, or on those of their groups, whose words are written to `grids`. Codes and grids are those of
+    /// the whole row.
+    pub(super) fn pack<'a>(place: Place<'a>, values: &'a [f32], codes: &'a mut [u32], grids: &'a mut [u32], fixed: Option<Grid>) {
         match place.bits {
             Bits::Bits8 => place.pack_groups::<8>(values, codes, grids, fixed),
             Bits::Bits4 => place.pack_groups::<4>(values, codes, grids, fixed),
@@ -65,7 +67,8 @@ vectorised! {
         }
     }
 
-    fn unpack<'a>(place: Place<'a>, codes: &'a [u32], grids: &'a [u32], fixed: Option<Grid>, values: &'a mut [f32]) {
+    /// Values from their codes and grids.
+    pub(super) fn unpack<'a>(place: Place<'a>, codes: &'a [u32], grids: &'a [u32], fixed: Option<Grid>, values: &'a mut [f32]) {
         match place.bits {
             Bits::Bits8 => place.unpack_groups::<8>(codes, grids, fixed, values),
             Bits::Bits4 => place.unpack_groups::<4>(codes, grids, fixed, values),
@@ -87,12 +90,6 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Packs values on a `fixed` grid, or on those of their groups, whose words are written to `grids`. Codes and grids are those of
-    /// the whole row.
-    pub(super) fn pack(self, values: &[f32], codes: &mut [u32], grids: &mut [u32], fixed: Option<Grid>) {
-        pack(self, values, codes, grids, fixed);
-    }
-
     #[inline(always)]
     fn pack_groups<const BITS: usize>(self, values: &[f32], codes: &mut [u32], grids: &mut [u32], fixed: Option<Grid>) {
         let groups = Groups::new(self.columns);
@@ -110,11 +107,6 @@ impl Place<'_> {
                 grids[group] = word;
             }
         }
-    }
-
-    /// Values from their codes and grids.
-    pub(super) fn unpack(self, codes: &[u32], grids: &[u32], fixed: Option<Grid>, values: &mut [f32]) {
-        unpack(self, codes, grids, fixed, values);
     }
 
     #[inline(always)]

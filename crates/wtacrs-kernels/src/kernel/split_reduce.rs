@@ -5,9 +5,10 @@
 
 use super::column_sums::{self, FinishArgs};
 use super::gather_gemm::{self, partial_leading};
-use super::matrix::Spacing;
+use super::matrix::{DataType, Spacing};
 use super::row_team::{RowTeam, THREADS};
 use crate::launch::Shape;
+use core::ptr;
 
 /// The arguments of a launch. One grid.z for each of the batch; grid.y over rows, grid.x over columns, any number of each.
 #[repr(C)]
@@ -23,7 +24,7 @@ pub struct Args {
     pub out_features: u32,
     /// Whether `dw` is added to.
     pub accumulate: u32,
-    /// The element type of `dw`: a [`DataType`](super::matrix::DataType).
+    /// The element type of `dw`: a [`DataType`].
     pub output: u32,
     /// in_features × out_features elements.
     pub dw: *mut u8,
@@ -34,6 +35,19 @@ pub struct Args {
 }
 
 impl Args {
+    /// No product, and an empty dW: for a launch that only ends column sums.
+    pub const NONE: Self = Self {
+        partials: ptr::null(),
+        splits: 0,
+        in_features: 0,
+        out_features: 0,
+        accumulate: 0,
+        output: DataType::F32 as u32,
+        dw: ptr::null_mut(),
+        dw_leading: 0,
+        dw_spacing: Spacing::even(0),
+    };
+
     /// The reduction that follows a product of more than one split.
     pub fn of_product(product: &gather_gemm::Args) -> Self {
         Self {

@@ -6,7 +6,7 @@ use super::memory::{Layout, Memory, Part, check_count, check_pointer};
 use super::sample::DeviceRandomness;
 use super::saved::check_groups;
 use crate::kernel::column_sums::{self, FinishArgs};
-use crate::kernel::matrix::{DataType, Spacing};
+use crate::kernel::matrix::DataType;
 use crate::kernel::norm::{self, Ranges};
 use crate::kernel::operator::{Function, SIGNS, SavedValues, Start};
 use crate::kernel::packed_rows::GroupShares;
@@ -383,7 +383,7 @@ impl OperatorPlan {
                 accumulate: 0,
                 sums,
             };
-            let (args, shape) = SumsArgs::launch(NO_PRODUCT, None, finish, 1);
+            let (args, shape) = SumsArgs::launch(split_reduce::Args::NONE, None, finish, 1);
             // SAFETY: the caller's promise.
             unsafe { launcher.launch(&kernel::SPLIT_REDUCE_SUMS, shape, &args) }.map_err(ExecuteError::Launch)?;
         }
@@ -404,7 +404,7 @@ impl OperatorPlan {
             shares: self.shares,
             element: self.settings.data_type as u32,
             bits: match operator.packing().bits() {
-                _ if saves_signs(operator) => SIGNS,
+                _ if operator.saves_signs() => SIGNS,
                 Some(bits) => bits.count(),
                 None => 0,
             },
@@ -436,19 +436,6 @@ impl OperatorPlan {
     }
 }
 
-/// The product beside which the sums end: none.
-const NO_PRODUCT: split_reduce::Args = split_reduce::Args {
-    partials: ptr::null(),
-    splits: 0,
-    in_features: 0,
-    out_features: 0,
-    accumulate: 0,
-    output: DataType::F32 as u32,
-    dw: ptr::null_mut(),
-    dw_leading: 0,
-    dw_spacing: Spacing::even(0),
-};
-
 impl OperatorParts {
     fn new(settings: &OperatorSettings) -> Result<Self, PlanError> {
         let &OperatorSettings { operator, rows, columns, .. } = settings;
@@ -456,7 +443,7 @@ impl OperatorParts {
         let of_rows = operator.layout(shape);
         let rows = rows as u64;
         let row_words = match of_rows.codes[0] as u64 {
-            words if saves_signs(operator) => words,
+            words if operator.saves_signs() => words,
             words => words.next_multiple_of(4),
         };
         let codes = |field: usize| if of_rows.codes[field] > 0 { row_words } else { 0 };
@@ -469,11 +456,6 @@ impl OperatorParts {
         let origin = layout.part("the origin", &[u64::from(operator.draws(shape) > 0), 2, 8])?;
         Ok(Self { origin, codes, row_words, grids, statistics, bytes: layout.bytes() })
     }
-}
-
-/// Whether it saves a bit an element.
-fn saves_signs(operator: Operator) -> bool {
-    operator.operation() == Operation::Relu && !operator.is_gated()
 }
 
 /// The function of each element, unless the operation works on rows.
