@@ -32,7 +32,7 @@ class ConvertedActivation(Converted):
             return super().forward(input)
         # A sign takes one bit as it is.
         packing = "native" if self.kind.operation == "relu" else self.operators.packing
-        plan = operators.elementwise_plan(input, self.kind.operation, packing=packing)
+        plan = operators.plan_of(input, self.kind.operation, packing=packing)
         if plan.saved_bytes >= input.nbytes:
             return super().forward(input)
         return operators.apply(self.operators, plan, input)
@@ -45,7 +45,7 @@ class ConvertedDropout(Converted):
     def forward(self, input):
         if not (self.training and 0 < self.p < 1 and operators.serves(input)):
             return super().forward(input)
-        return operators.apply(self.operators, operators.elementwise_plan(input, "identity", dropout=self.p), input)
+        return operators.apply(self.operators, operators.plan_of(input, "identity", dropout=self.p), input)
 
 
 class ConvertedNorm(Converted):
@@ -66,7 +66,7 @@ class ConvertedNorm(Converted):
         epsilon = kind.epsilon(self)
         # As torch does for halves as well.
         epsilon = torch.finfo(torch.float32).eps if epsilon is None else epsilon
-        plan = operators.norm_plan(x, columns, kind.operation, packing=self.operators.packing, epsilon=epsilon)
+        plan = operators.plan_of(x, kind.operation, columns, packing=self.operators.packing, epsilon=epsilon)
         if self.operators.packs and plan.saved_bytes >= x.nbytes:
             return super().forward(input)
         return operators.apply(self.operators, plan, x, weight=weight, bias=bias).to(dtype)
@@ -82,7 +82,7 @@ class ConvertedGatedUnit(Converted):
     def unit(self, a, gate):
         if not (self.saves(a, gate) and operators.serves(a) and a.dtype == gate.dtype and a.shape == gate.shape):
             return self.kind.activation(self)(a) * gate
-        plan = operators.elementwise_plan(a, self.kind.operation, gated=True, packing=self.operators.packing)
+        plan = operators.plan_of(a, self.kind.operation, gated=True, packing=self.operators.packing)
         if self.operators.packs and plan.saved_bytes >= 3 * a.nbytes:
             return self.kind.activation(self)(a) * gate
         return operators.apply(self.operators, plan, a, gate)

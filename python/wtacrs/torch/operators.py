@@ -128,12 +128,9 @@ def serves(x):
     return x.dtype in DTYPES and x.device.type in ("cpu", "cuda") and x.numel() > 0
 
 
-def elementwise_plan(x, operation, **options):
-    columns = x.shape[-1] if x.ndim else 1
-    return plan_for(devices.device_of(x.device), (x.numel() // columns, columns), x.dtype, operation, **options)
-
-
-def norm_plan(x, columns, operation, **options):
+def plan_of(x, operation, columns=None, **options):
+    """The plan of an operator on x, whose rows have the length of its last axis unless `columns` says otherwise."""
+    columns = columns or (x.shape[-1] if x.ndim else 1)
     return plan_for(devices.device_of(x.device), (x.numel() // columns, columns), x.dtype, operation, **options)
 
 
