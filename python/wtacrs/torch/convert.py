@@ -56,6 +56,7 @@ def convert(
         sampling.layers[name] = module
     if settings.activations is not None:
         sampling.convert_operators(model)
+    sampling.watch(model)
     return sampling
 
 

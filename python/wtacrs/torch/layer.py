@@ -11,6 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from .._native import Error
+from . import ops, tracing
 from .plans import packs_all
 
 
@@ -21,6 +22,18 @@ class LayerSampling:
     def __init__(self, sampling, name: str, budget: float, bits: int | str):
         self.sampling, self.name = sampling, name
         self.budget, self.bits = budget, bits
+        # Stands for the layer's guess in a traced pass.
+        self.site = ops.site_of(self)
+
+    @property
+    def learns(self) -> bool:
+        """Whether a guess of this layer learns from its backward passes."""
+        return self.sampling.settings.source != "input" and not self.packs_all
+
+    def described(self, dtype: torch.dtype) -> str:
+        """What the layer keeps of an H of this dtype, as traced passes take it."""
+        settings = self.sampling.settings
+        return ops.describe(self.budget, self.bits, settings.design, settings.source, dtype)
 
     @property
     def packs_all(self) -> bool:
@@ -77,6 +90,8 @@ def sampled_linear(
         h = h.to(torch.get_autocast_dtype(kind))
     elif h.dtype != weight.dtype:
         return exact()
+    if tracing.traced(given):
+        return tracing.linear(sampled, given, h, weight, bias, exact)
     sampling = sampled.sampling
     read = sampling.read(sampled, given, h, len(weight))
     if read is None:

@@ -25,7 +25,7 @@ from . import operators, plans
 from .batch_layout import Batch
 from .devices import device_of
 from .guesses import Input
-from .operators import MASK, Description, signed
+from .operators import MASK, Description
 
 library = torch.library.Library("wtacrs", "DEF")
 # Converted layers, by the number in their `site`.
@@ -95,17 +95,16 @@ def pack_rows(h, randomness, site, samples, mask, out_features, keep):
     rows = h.reshape(-1, h.shape[-1])
     plan = rows_plan(keep, h.device, *rows.shape, out_features)
     layer = at_site(site)
-    guess = Input() if plan.packs_all else layer.sampling.guess(layer)
+    guess = Input() if plan.packs_all else layer.sampling.guess(layer.name, h.shape[-1])
     guess.move(plan.device)
     prior = guess.prior(batch_of(samples, mask), len(rows))
-    with plans.naming(layer.name):
-        return plan.forward(rows, prior, guess.predictor, *taken(randomness, plan.draws))
+    return plan.forward(rows, prior, guess.predictor, *taken(randomness, plan.draws))
 
 
 @fake(pack_rows)
 def _(h, randomness, site, samples, mask, out_features, keep):
     plan = rows_plan(keep, h.device, h.numel() // h.shape[-1], h.shape[-1], out_features)
-    return h.new_empty(plan.saved_bytes, dtype=torch.uint8)
+    return h.new_empty(plan.native.saved_bytes, dtype=torch.uint8)
 
 
 @define(
@@ -206,7 +205,8 @@ def learn(site, block, squares, samples, mask, in_features, keep):
     layer = at_site(site)
     plan = rows_plan(keep, block.device, len(squares), in_features, 1)
     sampling = layer.sampling
-    sampling.guess(layer).learn(plan, block, squares.sqrt().float(), batch_of(samples, mask), sampling.deferred)
+    guess = sampling.guess(layer.name, in_features)
+    guess.learn(plan, block, squares.sqrt().float(), batch_of(samples, mask), sampling.deferred)
     site[1] += 1
 
 

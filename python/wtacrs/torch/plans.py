@@ -11,6 +11,11 @@ from .._native import LayerPlan
 from .devices import address
 
 
+def precision():
+    """How torch itself multiplies f32 on a GPU."""
+    return "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
 @functools.lru_cache(maxsize=1024)
 def plan_for(device, shape, dtype, budget, bits, design, source, precision):
     """`shape` is (tokens, in_features, out_features), and `budget` a share of the tokens."""
@@ -20,7 +25,6 @@ def plan_for(device, shape, dtype, budget, bits, design, source, precision):
 class Plan:
     def __init__(self, device, shape, dtype, budget, bits, design, source, precision):
         self.device, self.shape = device, shape
-        self.bits, self.element_bytes = bits, dtype.itemsize
         self.native = LayerPlan(
             device.context,
             shape,
@@ -34,12 +38,6 @@ class Plan:
         # What dW and the bias's gradient are summed in.
         self.sums = getattr(torch, self.native.sums)
         self.draws, self.packs_all = self.native.draws, self.native.packs_all
-
-    def why_exact(self):
-        """Why its passes would save no memory; None if they do."""
-        tokens, in_features, _ = self.shape
-        native = self.native
-        return why_exact(in_features, self.element_bytes, self.bits, tokens, native.saved_bytes, native.exact_bytes)
 
     def forward(self, h, guess, predictor, seed, offset):
         """The saved rows of h, tokens x in_features, as one block of bytes."""
@@ -87,16 +85,22 @@ GROUP, LEAST_GROUP = 128, 16
 SELECTED = 12
 
 
+# More than a block has beside its rows.
+OVERHEAD = 256
+
+
 def why_layer_exact(layer, budget, bits):
     """Why the layer would save no memory for many tokens in its weight's dtype; None if it does."""
-    saved, exact = (1000 * count for count in bytes_a_token(layer, budget, bits))
-    return why_exact(layer.in_features, layer.weight.element_size(), bits, 1000, saved, exact)
+    return why_pass_exact(1000, layer.in_features, layer.weight.element_size(), budget, bits)
 
 
-def why_exact(in_features, element_bytes, bits, tokens, saved, exact):
+def why_pass_exact(tokens, in_features, element_bytes, budget, bits):
+    """Why a pass would save no memory; None if it does. Without the library, so that torch can trace it."""
     native, packed = in_features * element_bytes, row_bytes(in_features, element_bytes, bits)
     if bits != "native" and not saves_less(packed, native):
         return f"a row of its input takes {native} bytes, a packed one {packed}"
+    selected = 0 if packs_all(budget, bits) else SELECTED
+    saved, exact = tokens * budget * (packed + selected) + OVERHEAD, tokens * native
     if not saves_less(saved, exact):
         return f"the input of {tokens} tokens takes {exact} bytes, saved rows {saved:.0f}"
     return None

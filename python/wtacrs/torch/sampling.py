@@ -9,13 +9,13 @@ import weakref
 import torch
 
 from .._native import Error
-from . import attention, devices, modules, rank_exchange
+from . import attention, devices, modules, rank_exchange, tracing
 from .batch_layout import Batch
 from .guesses import SOURCES, Input
 from .layer import LayerSampling
 from .operators import MASK, Operators, Randomness
 from .packed_tensors import packed_saved_tensors
-from .plans import bytes_a_token, plan_for
+from .plans import bytes_a_token, plan_for, precision, why_pass_exact
 from .settings import Settings
 from .shared_input import SharedInput, SharedInputs
 
@@ -41,7 +41,11 @@ class Sampling:
         # The most that a rank's message about cached norms has taken so far.
         self.message_words = 0
         self._inputs = SharedInputs()
-        self._batch = None
+        self.current_batch = None
+        # What layers share in a trace, and the module in which the trace began.
+        self.memo = self.memo_owner = None
+        # A tensor that requires a gradient, so that torch calls back when all layers that read one H have theirs.
+        self.anchor = torch.zeros((), requires_grad=True, device="cpu")
 
     def __repr__(self):
         shown = f"budget={self.budget}, bits={self.bits!r}"
@@ -120,6 +124,10 @@ class Sampling:
         self._attention, left = attention.convert(model, self.operators, settings.skips)
         self._left_modules |= left
 
+    def watch(self, model: torch.nn.Module) -> None:
+        """Lets the model's layers share inputs in a trace."""
+        self._hooks = tracing.watch(model, self)
+
     @property
     def left_modules(self):
         """Pairs of name and reason: modules, and the attention of models, that save as they did."""
@@ -152,26 +160,24 @@ class Sampling:
         batch = Batch(samples, mask)
         if self.settings.room is not None:
             batch.check(*self.settings.room)
-        before, self._batch = self._batch, batch
+        before, self.current_batch = self.current_batch, batch
         try:
             yield
         finally:
-            self._batch = before
+            self.current_batch = before
 
     def read(self, sampled: LayerSampling, given: torch.Tensor, h: torch.Tensor, out_features: int):
         """The layer's plan, and the saved rows of h, which all layers share that were `given` the same tensor; None if
         h itself takes no more memory."""
         rows = h.reshape(-1, h.shape[-1])
-        shape = (len(rows), h.shape[-1], out_features)
-        # As torch itself multiplies f32 on a GPU.
-        precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-        device = devices.device_of(h.device)
         kept = sampled.budget, sampled.bits
-        plan = plan_for(device, shape, h.dtype, *kept, self.settings.design, self.source, precision)
-        reason = plan.why_exact()
+        reason = why_pass_exact(*rows.shape, h.element_size(), *kept)
         if reason is not None:
             self.leave_exact(sampled.name, reason)
             return None
+        shape = (*rows.shape, out_features)
+        device = devices.device_of(h.device)
+        plan = plan_for(device, shape, h.dtype, *kept, self.settings.design, self.source, precision())
         # Layers that keep other rows, or in other bits, share no block.
         form = h.dtype, *kept
         shared = self._inputs.of(given, form)
@@ -189,8 +195,8 @@ class Sampling:
         if before is None or not before.awaited:
             guess = Input() if sampled.packs_all else self.guess(sampled.name, plan.shape[1])
             # A rank with few tokens, all of which it packs, still has the guesses that others exchange.
-            return SharedInput(Input() if plan.packs_all else guess, self._batch, form, version)
-        return SharedInput(before.guess, self._batch or before.batch, form, version)
+            return SharedInput(Input() if plan.packs_all else guess, self.current_batch, form, version)
+        return SharedInput(before.guess, self.current_batch or before.batch, form, version)
 
     def _draw(self, plan, shared, rows):
         shared.guess.move(plan.device)
@@ -241,3 +247,5 @@ class Sampling:
         for module, _ in self.modules.values():
             modules.revert(module)
         attention.revert(self._attention)
+        for hook in self._hooks:
+            hook.remove()
