@@ -17,7 +17,7 @@ from .._native import Error, OperatorPlan
 from . import devices
 from .devices import address
 from .plans import row_bytes
-from .tracing import traced
+from .tracing import admitting_state, state, traced
 
 MASK = 2**64 - 1
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -60,7 +60,7 @@ class Randomness:
 
     def __init__(self, seed, rank=0):
         self.rank = rank
-        self.words = torch.zeros(2, dtype=torch.int64, device="cpu")
+        self.words = state(0, 0)
         self._memory = (ctypes.c_uint64 * 2).from_address(self.words.data_ptr())
         self.seed = seed
 
@@ -210,7 +210,8 @@ def apply(shared, x, description, gate=None, weight=None, bias=None):
 def apply_traced(shared, x, description, gate, weight, bias):
     randomness, text = shared.randomness.words, str(description)
     passes = torch.ops.wtacrs
-    key = passes.mask_key(randomness) if description.dropout else passes.dither(randomness, x, text)
+    with admitting_state(x):
+        key = passes.mask_key(randomness) if description.dropout else passes.dither(randomness, x, text)
     return passes.operator(x, gate, weight, bias, key, text)[0]
 
 

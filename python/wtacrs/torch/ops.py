@@ -26,6 +26,7 @@ from .batch_layout import Batch
 from .devices import device_of
 from .guesses import Input
 from .operators import MASK, Description
+from .tracing import admitting_state, state
 
 library = torch.library.Library("wtacrs", "DEF")
 # Converted layers, by the number in their `site`.
@@ -37,7 +38,7 @@ def site_of(layer):
     """A tensor that stands for the layer."""
     number = next(_numbers)
     _sites[number] = layer
-    return torch.tensor([number, 0], dtype=torch.int64, device="cpu")
+    return state(number, 0)
 
 
 def at_site(site):
@@ -103,8 +104,15 @@ def pack_rows(h, randomness, site, samples, mask, out_features, keep):
 
 @fake(pack_rows)
 def _(h, randomness, site, samples, mask, out_features, keep):
-    plan = rows_plan(keep, h.device, h.numel() // h.shape[-1], h.shape[-1], out_features)
-    return h.new_empty(plan.native.saved_bytes, dtype=torch.uint8)
+    in_features = int(h.shape[-1])
+    tokens = h.numel() // in_features
+    if h.device.type == "cpu":
+        # The number of tokens may be a symbol.
+        budget, bits, *_ = described(keep)
+        saved = plans.block_bytes(tokens, in_features, h.element_size(), budget, bits)
+    else:
+        saved = rows_plan(keep, h.device, tokens, in_features, out_features).native.saved_bytes
+    return h.new_empty(saved, dtype=torch.uint8)
 
 
 @define(
@@ -143,7 +151,7 @@ def _(h, weight, bias, block, joint, keep):
 def _save_linear(ctx, inputs, output):
     _, weight, bias, block, joint, ctx.keep = inputs
     ctx.save_for_backward(weight if ctx.needs_input_grad[0] else None, block)
-    ctx.in_features, ctx.weight_dtype = weight.shape[1], weight.dtype
+    ctx.in_features, ctx.weight_dtype = int(weight.shape[1]), weight.dtype
     ctx.bias_dtype = None if bias is None else bias.dtype
     # As long as this node lives, other layers can join.
     ctx.joint = joint
@@ -169,17 +177,18 @@ torch.library.register_autograd(linear._name, _linear_gradients, setup_context=_
 
 
 @define(
-    "joint(Tensor block, Tensor anchor, Tensor site, Tensor? samples, Tensor? mask, int tokens, int in_features,"
+    "joint(Tensor block, Tensor weight, Tensor site, Tensor? samples, Tensor? mask, SymInt tokens, int in_features,"
     " str keep) -> Tensor"
 )
-def joint(block, anchor, site, samples, mask, tokens, in_features, keep):
+def joint(block, weight, site, samples, mask, tokens, in_features, keep):
     """Zeros, one for each token, for all layers that read one H. Their gradient is the sum over these layers of
-    ‖dZ_i‖², and torch computes it when the last of them has finished its backward pass. Then the guess learns."""
+    ‖dZ_i‖², and torch computes it when the last of them has finished its backward pass. Then the guess learns.
+    `weight` is there because it requires a gradient, and gets none from here."""
     return torch.zeros(tokens, dtype=torch.float64, device=block.device)
 
 
 @fake(joint)
-def _(block, anchor, site, samples, mask, tokens, in_features, keep):
+def _(block, weight, site, samples, mask, tokens, in_features, keep):
     return block.new_empty(tokens, dtype=torch.float64)
 
 
@@ -190,7 +199,8 @@ def _save_joint(ctx, inputs, output):
 
 def _learn_jointly(ctx, squares):
     block, site, samples, mask = ctx.saved_tensors
-    learn(site, block, squares, samples, mask, ctx.in_features, ctx.keep)
+    with admitting_state(block):
+        learn(site, block, squares, samples, mask, ctx.in_features, ctx.keep)
     return (None,) * 8
 
 

@@ -4,6 +4,7 @@ they save is less than the layer's input."""
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 
@@ -81,6 +82,8 @@ class Plan:
 
 
 GROUP, LEAST_GROUP = 128, 16
+# Of a block's header, and the alignment of its parts.
+HEADER = 64
 # An index and a scale.
 SELECTED = 12
 
@@ -120,13 +123,35 @@ def bytes_a_token(layer, budget, bits):
 
 
 def row_bytes(in_features, element_bytes, bits):
-    """A row as it is, or packed: codes, and 4 bytes for each group of 128 elements. What is left of a row is a group of
-    a smaller power of two."""
+    """A row as it is, or packed."""
     if bits == "native":
         return in_features * element_bytes
-    whole, left = divmod(in_features, GROUP)
-    padded = whole * GROUP + (max(LEAST_GROUP, 1 << (left - 1).bit_length()) if left else 0)
-    return padded * bits // 8 + 4 * (whole + bool(left))
+    elements, groups = packed_elements(in_features)
+    return elements * bits // 8 + 4 * groups
+
+
+def packed_elements(in_features):
+    """The elements and the groups of a packed row. What is left of a row behind whole groups is a group of a smaller
+    power of two. Each group takes 4 bytes beside its codes."""
+    whole, left = in_features // GROUP, in_features % GROUP
+    padded = max(LEAST_GROUP, 1 << (left - 1).bit_length()) if left else 0
+    return whole * GROUP + padded, whole + bool(left)
+
+
+def block_bytes(tokens, in_features, element_bytes, budget, bits):
+    """What a forward pass saves on the CPU, as the library has it. The number of tokens may be a symbol of torch's."""
+    kept = max(1, math.floor(budget * tokens + 0.5))
+    selected = kept if bits == "native" or kept != tokens else 0
+    end = HEADER
+    parts = [selected * 4, selected * 8]
+    if bits == "native":
+        parts += [kept * in_features * element_bytes]
+    else:
+        elements, groups = packed_elements(in_features)
+        parts += [kept * groups * 4, kept * (elements * bits // 8)]
+    for part in parts:
+        end = (end + part + HEADER - 1) // HEADER * HEADER
+    return end
 
 
 def packs_all(budget, bits):

@@ -44,8 +44,6 @@ class Sampling:
         self.current_batch = None
         # What layers share in a trace, and the module in which the trace began.
         self.memo = self.memo_owner = None
-        # A tensor that requires a gradient, so that torch calls back when all layers that read one H have theirs.
-        self.anchor = torch.zeros((), requires_grad=True, device="cpu")
 
     def __repr__(self):
         shown = f"budget={self.budget}, bits={self.bits!r}"

@@ -6,11 +6,15 @@ one H share its saved rows by a memo, which lives from the beginning to the end 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
+import unittest.mock
 
 import torch
+from torch._guards import detect_fake_mode
 from torch._subclasses import FakeTensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from .plans import why_pass_exact
 
@@ -25,29 +29,60 @@ def traced(tensor: torch.Tensor) -> bool:
     return tracing() or isinstance(tensor, FakeTensor)
 
 
+def state(*words: int) -> torch.Tensor:
+    """int64 on the host, with memory even where a mode makes tensors without."""
+    with _disable_current_modes():
+        return torch.tensor(words, dtype=torch.int64, device="cpu")
+
+
+def admitting_state(tensor: torch.Tensor):
+    """Within, operators take the state of a model, which has memory, beside a tensor that has none."""
+    mode = None if torch.compiler.is_compiling() else detect_fake_mode(tensor)
+    if mode is None:
+        return contextlib.nullcontext()
+    return unittest.mock.patch.object(mode, "allow_non_fake_inputs", True)
+
+
+def within_segment() -> bool:
+    """Whether torch.compile is tracing a part of its graph, such as a checkpointed segment, from which nothing may be
+    written to the memo."""
+    compiler = sys.modules.get("torch._dynamo.symbolic_convert")
+    translator = compiler and getattr(compiler.tls, "current_tx", None)
+    return translator is not None and translator.output.current_tracer.parent is not None
+
+
+# torch.compile calls the function while it traces, as torch.compiler.assume_constant_result would have it, whose import
+# takes a second.
+within_segment._dynamo_marked_constant = True
+
+
 def linear(sampled, given, h, weight, bias, exact):
     """`layer.sampled_linear` in a trace; h is `given` in the dtype of the product."""
-    tokens, in_features = h.numel() // h.shape[-1], h.shape[-1]
+    in_features = int(h.shape[-1])
+    tokens = h.numel() // in_features
     if why_pass_exact(tokens, in_features, h.element_size(), sampled.budget, sampled.bits) is not None:
         return exact()
-    sampling = sampled.sampling
-    keep = sampled.described(h.dtype)
-    block, joint = saved(sampling, given, keep)
+    sampling, keep = sampled.sampling, sampled.described(h.dtype)
+    memo = None if sampling.memo is None or within_segment() else sampling.memo
+    block, joint = shared(memo, given, keep)
     passes = torch.ops.wtacrs
     if block is None:
         batch = sampling.current_batch
         samples, mask = (None, None) if batch is None else (batch.samples, batch.mask)
-        block = passes.pack_rows(h, sampling.randomness.words, sampled.site, samples, mask, weight.shape[0], keep)
-        if sampled.learns:
-            joint = passes.joint(block, sampling.anchor, sampled.site, samples, mask, tokens, in_features, keep)
-        if sampling.memo is not None:
-            sampling.memo.append((given, keep, block, joint))
+        words, site = sampling.randomness.words, sampled.site
+        with admitting_state(h):
+            block = passes.pack_rows(h, words, site, samples, mask, int(weight.shape[0]), keep)
+            if sampled.learns:
+                joint = passes.joint(block, weight, site, samples, mask, tokens, in_features, keep)
+        if memo is not None:
+            memo.append((given, keep, block, joint))
     return passes.linear(h, weight, bias, block, joint, keep)
 
 
-def saved(sampling, given, keep):
+def shared(memo, given, keep):
     """The block and the joint norms of a layer that has read the tensor before in this trace."""
-    for tensor, how, block, joint in sampling.memo or ():
+    # A tensor that was changed in place since is another H, but exact layers could not compute their gradients either.
+    for tensor, how, block, joint in memo or ():
         if tensor is given and how == keep:
             return block, joint
     return None, None
@@ -65,7 +100,9 @@ def watch(model, sampling):
 
 
 def _enter(sampling, module, _):
-    if tracing() and (sampling.memo is None or sampling.memo_owner is module):
+    if not tracing() or within_segment():
+        return
+    if sampling.memo is None or sampling.memo_owner is module:
         sampling.memo, sampling.memo_owner = [], module
 
 
