@@ -315,11 +315,13 @@ def version() -> str:
 
 
 class Tensor:
-    """The DLTensor in a matrix's DLPack capsule, with a version or without, for as long as this object lives."""
+    """The DLTensor in a matrix's DLPack capsule, with a version or without, for as long as this object lives.
+    `read_only` says whether its owner allows no writes; a capsule without a version cannot forbid them."""
 
     # Where a capsule's struct has its DLTensor: DLManagedTensor begins with it; in DLManagedTensorVersioned a version,
     # a context, a deleter and flags come first.
     _PLACES = {b"dltensor": 0, b"dltensor_versioned": 32}
+    _FLAGS, _READ_ONLY = 24, 1
 
     def __init__(self, capsule):
         name_of, get = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
@@ -331,11 +333,20 @@ class Tensor:
         # The capsule is never renamed to "used_...", so that it releases the tensor itself.
         self._capsule = capsule
         managed = get(capsule, name)
-        if name == b"dltensor_versioned" and (major := c_uint32.from_address(managed).value) != 1:
-            raise Error(
-                f"a tensor of DLPack version {major}: this package reads version 1, and tensors without a version"
-            )
+        self.read_only = False
+        if name == b"dltensor_versioned":
+            if (major := c_uint32.from_address(managed).value) != 1:
+                raise Error(
+                    f"a tensor of DLPack version {major}: this package reads version 1, and tensors without a version"
+                )
+            self.read_only = bool(c_uint64.from_address(managed + self._FLAGS).value & self._READ_ONLY)
         self._as_parameter_ = managed + self._PLACES[name]
+
+    def as_output(self, argument: str) -> Tensor:
+        """Itself, for a call that writes it. Raises `Error`, with the argument's name, where it is read-only."""
+        if self.read_only:
+            raise Error(f"{argument} is read-only, and would be written")
+        return self
 
 
 class _Object:
@@ -440,11 +451,12 @@ class LayerPlan(_Object):
         )
 
     def backward(self, saved, dz: Tensor, dw: Tensor, dz_norms, bias_gradient, scratch, stream=None):
-        """Writes dW, and where they are asked for the norms of dZ's rows and the bias's gradient."""
+        """Writes dW, and where they are asked for the norms of dZ's rows and the bias's gradient. A read-only dW is
+        refused."""
         options = _options.backward
         options.dz_norms, options.bias_gradient = dz_norms, bias_gradient
         _c.plan_backward_dl(
-            self, saved, self.saved_bytes, dz, dw, options, scratch, self.backward_scratch_bytes, stream
+            self, saved, self.saved_bytes, dz, dw.as_output("dw"), options, scratch, self.backward_scratch_bytes, stream
         )
 
 
