@@ -92,12 +92,12 @@ class Segments(unittest.TestCase):
         model = Block()
         sampling = convert(model, 0.3)
         z = checkpoint(model, self.h, use_reentrant=False)
-        self.assertIsNone(sampling._inputs._by_tensor[self.h].block)
+        self.assertIsNone(sampling._inputs.of(self.h, self.h.dtype).block)
         # One selection for Q, K and V and one for the last layer, and as many when they are made again.
         drawn = sampling.offset
         z.sum().backward()
         self.assertEqual(sampling.offset, 2 * drawn)
-        self.assertIsNone(sampling._inputs._by_tensor[self.h].block)
+        self.assertIsNone(sampling._inputs.of(self.h, self.h.dtype).block)
         model(self.h)
         self.assertEqual(sampling.offset, 3 * drawn)
 

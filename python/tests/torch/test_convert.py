@@ -161,12 +161,12 @@ class Memory(unittest.TestCase):
 
         sampling = convert(model, 0.3)
         z = model(h)
-        inputs = sampling._inputs._by_tensor
+        inputs = sampling._inputs
         self.assertEqual(len(inputs), 1, "a shared input outlives its tensor, or that of h, which lives, is gone")
         before = held()
         z.sum().backward()
         del z
-        self.assertIsNone(inputs[h].block)
+        self.assertIsNone(inputs.of(h, h.dtype).block)
         self.assertLessEqual(held(), before + 4 * sum(p.numel() for p in model.parameters()))
 
 
