@@ -124,7 +124,7 @@ class Conversion(unittest.TestCase):
         sampling = convert(model, 0.3)
         average = copy.deepcopy(model)
         gradients(average, lambda: average(uneven(TOKENS, INPUTS)).sum())
-        self.assertIs(average[0].sampling, sampling)
+        self.assertIs(average[0].sampled.sampling, sampling)
 
 
 class Memory(unittest.TestCase):

@@ -1,6 +1,7 @@
 """What is the CUDA path's own, on a GPU where there is one, and on the emulator where that is asked for."""
 
 import concurrent.futures
+import dataclasses
 import unittest
 
 import torch
@@ -189,7 +190,7 @@ class CudaPath:
                 pass
         self.step(model, sampling)
         # Ids that lie on the GPU are not looked at; the state reports what was left out.
-        sampling._room = None
+        sampling.settings = dataclasses.replace(sampling.settings, samples=None, tokens_per_sample=None)
         with sampling.batch(torch.arange(SAMPLES, 2 * SAMPLES, device=self.device), self.on_device):
             gradients(model, lambda: model(self.h).sum())
         with self.assertWarnsRegex(UserWarning, f"sample {SAMPLES}: its id"):

@@ -262,7 +262,7 @@ class Backends(unittest.TestCase):
     def test_messages_lie_there(self):
         for source, collective in (("predicted", "all_reduce"), ("cached", "all_gather")):
             sampling = convert(nn.Sequential(nn.Linear(INPUTS, INPUTS)), 0.3, source=source)
-            sampling.guess(sampling.layers["0"])
+            sampling.guess("0", INPUTS)
             sampling.agreed_names, sampling.group = ["0"], object()
             with (
                 mock.patch.object(rank_exchange, "message_device", lambda group: torch.device("meta")),

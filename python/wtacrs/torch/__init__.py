@@ -5,7 +5,9 @@ bits, and on request few bits of what stands between them.
 
 Then train as before: docs/pytorch.md says what is converted and what is not. In the order in which one would read it:
 
-    sampling        `convert`, and `Sampling`: what the converted layers of a model share
+    settings        `Settings`: everything that `convert` takes and that is data
+    convert         `convert`: which layers are sampled, and which stay as they are
+    sampling        `Sampling`: what the converted layers of a model share
     layer           `SampledLinear`, and its passes in torch's graph
     shared_input    one selection for all layers that read the same tensor
     plans           the passes themselves, in the library, and whether they save memory
@@ -29,8 +31,10 @@ Between the linear layers:
 """
 
 from .._native import Error
-from .layer import SampledLinear
-from .sampling import Sampling, convert
+from .convert import convert
+from .layer import LayerSampling, SampledLinear
+from .sampling import Sampling
 from .saved_bytes import SavedBytes
+from .settings import Settings
 
-__all__ = ["Error", "SampledLinear", "Sampling", "SavedBytes", "convert"]
+__all__ = ["Error", "LayerSampling", "SampledLinear", "Sampling", "SavedBytes", "Settings", "convert"]

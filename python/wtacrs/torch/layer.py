@@ -5,35 +5,84 @@ z = h Wᵀ + b, whose backward pass needs W, dZ and the sampled rows of h alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.autograd.function import once_differentiable
 
 from .._native import Error
+from .plans import packs_all
+
+
+class LayerSampling:
+    """How one layer is sampled: the model's `sampling`, the layer's `name`, the share of rows that it keeps, and the
+    bits of an element. `budget` and `bits` may change between forward passes."""
+
+    def __init__(self, sampling, name: str, budget: float, bits: int | str):
+        self.sampling, self.name = sampling, name
+        self.budget, self.bits = budget, bits
+
+    @property
+    def packs_all(self) -> bool:
+        """Whether all rows are packed, whatever their number: then none is chosen."""
+        return packs_all(self.budget, self.bits)
+
+    def __deepcopy__(self, memo):
+        # A copy of a model, as for averaged weights, goes on with the same randomness and guesses.
+        return self
+
+    def __str__(self):
+        shown = f"budget={self.budget}, bits={self.bits!r}"
+        settings = self.sampling.settings
+        return shown if self.packs_all else f"{shown}, design={settings.design!r}, source={settings.source!r}"
 
 
 class SampledLinear(torch.nn.Linear):
     """nn.Linear with the same parameters and the same forward pass. In training its weight gradient is an estimate from
-    packed rows of its input, of all or of a sample, and nothing else of the input is saved. `convert` makes it."""
+    packed rows of its input, of all or of a sample, and nothing else of the input is saved. `convert` makes it.
+    `sampled` is its `LayerSampling`."""
 
-    def forward(self, h):
-        exact = not (self.training and torch.is_grad_enabled() and self.weight.requires_grad)
-        # Without a weight gradient torch saves nothing of h. Shapes and dtypes that do not fit get torch's own errors.
-        if exact or h.numel() == 0 or h.shape[-1] != self.in_features:
-            return super().forward(h)
-        given = h
-        kind = h.device.type
-        if torch.is_autocast_enabled(kind) and h.dtype != torch.float64:
-            h = h.to(torch.get_autocast_dtype(kind))
-        elif h.dtype != self.weight.dtype:
-            return super().forward(h)
-        read = self.sampling.read(self, given, h)
-        if read is None:
-            return super().forward(given)
-        plan, shared, block = read
-        return SampledLinearFunction.apply(h, self.weight, self.bias, block, shared, plan, self.sampling.deferred)
+    sampled: LayerSampling
 
-    def extra_repr(self):
-        return f"{super().extra_repr()}, {self.sampling.settings()}"
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        exact = super().forward
+        if not self.training:
+            return exact(h)
+        return sampled_linear(self.sampled, h, self.weight, self.bias, lambda: exact(h))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.sampled}"
+
+
+def sampled_linear(
+    sampled: LayerSampling,
+    given: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    exact: Callable[[], torch.Tensor],
+) -> torch.Tensor:
+    """given @ weight.T + bias, whose gradient of the weight is an estimate from packed rows of `given`.
+
+    `given` is ... x in_features, `weight` out_features x in_features, `bias` out_features or None; the result is
+    ... x out_features. `exact` computes what torch would. It serves calls without a gradient of the weight, and shapes
+    and dtypes that do not fit, for which it raises torch's own errors.
+    """
+    # Without a weight gradient torch saves nothing of h.
+    needed = torch.is_grad_enabled() and weight.requires_grad
+    if not needed or given.numel() == 0 or given.shape[-1] != weight.shape[1]:
+        return exact()
+    h = given
+    kind = h.device.type
+    if torch.is_autocast_enabled(kind) and h.dtype != torch.float64:
+        h = h.to(torch.get_autocast_dtype(kind))
+    elif h.dtype != weight.dtype:
+        return exact()
+    sampling = sampled.sampling
+    read = sampling.read(sampled, given, h, len(weight))
+    if read is None:
+        return exact()
+    plan, shared, block = read
+    return SampledLinearFunction.apply(h, weight, bias, block, shared, plan, sampling.deferred)
 
 
 class SampledLinearFunction(torch.autograd.Function):

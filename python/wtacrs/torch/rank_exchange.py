@@ -11,11 +11,10 @@ import torch
 import torch.distributed as distributed
 
 from .._native import Error
-from .plans import packs_all
 
 
 def exchange(sampling):
-    if sampling.source == "input" or packs_all(sampling.budget, sampling.bits):
+    if sampling.source == "input" or sampling.packs_all:
         return
     guesses = agreed(sampling)
     if sampling.source == "predicted":

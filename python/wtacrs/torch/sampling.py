@@ -1,119 +1,65 @@
-"""`convert`, and what the converted modules of a model share: randomness, guesses, ranks, and their state."""
+"""`Sampling`: what the converted modules of a model share: randomness, guesses, ranks, and their state."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import fnmatch
 import weakref
 
 import torch
 
-from .._native import DESIGNS, PACKINGS, Error, look_up
+from .._native import Error
 from . import attention, devices, modules, rank_exchange
 from .batch_layout import Batch
 from .guesses import SOURCES, Input
-from .layer import SampledLinear
+from .layer import LayerSampling
 from .operators import MASK, Operators, Randomness
 from .packed_tensors import packed_saved_tensors
-from .plans import bytes_a_token, packs_all, plan_for, why_layer_exact
+from .plans import bytes_a_token, plan_for
+from .settings import Settings
 from .shared_input import SharedInput, SharedInputs
-
-ACTIVATIONS = dict.fromkeys((None, "exact", "packed"))
-ACTIVATION_BITS = dict.fromkeys((8, 4))
-
-
-def convert(
-    model,
-    budget=0.3,
-    design="wta-pivotal",
-    source="predicted",
-    bits=4,
-    skip=(),
-    seed=None,
-    process_group=None,
-    samples=None,
-    tokens_per_sample=None,
-    activations=None,
-    activation_bits=8,
-    tensor_mul=None,
-):
-    """Makes the nn.Linear layers of `model` save only a share `budget` of the rows of their input, packed in `bits`
-    bits an element, in place. Returns a `Sampling`. Parameters, their names and the model's state_dict stay as they
-    are.
-
-    `bits` is 8, 4 or 2, or "native" for exact copies of the rows in the input's own dtype. Fewer rows save time, fewer
-    bits memory. With budget=1.0 all rows are packed: nothing is chosen, and `design`, `source` and what belongs to it
-    play no part. Layers that would save no less than their input stay exact; `Sampling.left_exact` has their names and
-    the reasons.
-
-    `skip` contains names, or patterns such as "encoder.*.key", or is a function of name and module. Subclasses of
-    nn.Linear are left alone. If `seed` is None, it comes from torch's generator. With a `process_group` each rank draws
-    for itself, and `Sampling.exchange` must follow every backward pass.
-
-    For source="cached", `samples` is the number of samples of the data set, whose ids are then 0 to `samples` - 1, and
-    `tokens_per_sample` the largest number of tokens in one of them. A GPU requires both, since the norms lie in its
-    memory.
-
-    `activations` is for what stands between the linear layers: activations, gated units, dropouts, norms, and the
-    attention of transformers' models. "exact" saves no more than their gradients need, "packed" saves that in
-    `activation_bits` bits, 8 or 4, and Q, K and V in 8. None leaves them as they are. With `tensor_mul`, attention that
-    saves its probabilities saves this share of the rows of Q and K and of the channels of V alone.
-    """
-    if not 0 < budget <= 1:
-        raise Error(f"a budget of {budget}; it is a share of the rows, above 0 and at most 1")
-    look_up(DESIGNS, design, "design")
-    look_up(SOURCES, source, "source")
-    look_up(PACKINGS, bits, "number of bits")
-    look_up(ACTIVATIONS, activations, "way to save activations")
-    look_up(ACTIVATION_BITS, activation_bits, "number of activation bits")
-    if tensor_mul is not None and (activations is None or not 0 < tensor_mul < 1):
-        raise Error(f"tensor_mul={tensor_mul}; it is a share below 1, and belongs to activations")
-    if (samples is None) != (tokens_per_sample is None):
-        raise Error("samples and tokens_per_sample are needed both, or neither")
-    room = None if samples is None else (samples, tokens_per_sample)
-    patterns = [skip] if isinstance(skip, str) else skip
-    skipped = skip if callable(skip) else lambda name, _: any(fnmatch.fnmatchcase(name, p) for p in patterns)
-    found = {n: m for n, m in model.named_modules() if type(m) is torch.nn.Linear and not skipped(n, m)}
-    if not found and activations is None:
-        raise Error("the model has no nn.Linear to convert")
-    reasons = {name: why_layer_exact(module, budget, bits) for name, module in found.items()}
-    left_exact = {name: reason for name, reason in reasons.items() if reason is not None}
-    sampled = {name: module for name, module in found.items() if name not in left_exact}
-    sampling = Sampling(sampled, left_exact, budget, bits, design, source, seed, process_group, room)
-    for name, module in sampled.items():
-        # The module stays the same object, with its hooks, its parameters and whoever refers to it.
-        module.__class__ = SampledLinear
-        module.sampling, module.sampled_as = sampling, name
-    if activations is not None:
-        sampling.convert_operators(model, skipped, activations, activation_bits, tensor_mul)
-    return sampling
 
 
 class Sampling:
     """What converted layers of a model share. Not part of the model's state_dict: save `state_dict()` beside it."""
 
-    def __init__(self, layers, left_exact, budget, bits, design, source, seed, process_group, room):
-        self.budget, self.bits, self.design, self.source = budget, bits, design, source
+    def __init__(self, settings: Settings, process_group: torch.distributed.ProcessGroup | None = None):
+        self.settings = settings
         rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
-        self.randomness = Randomness(int(torch.randint(2**62, ())) if seed is None else seed & MASK, rank)
-        self.layers = layers
+        seed = int(torch.randint(2**62, ())) if settings.seed is None else settings.seed & MASK
+        self.randomness = Randomness(seed, rank)
+        # Converted layers, by name.
+        self.layers: dict[str, torch.nn.Module] = {}
         # Converted modules beside the linear layers and what they compute, by name, and why others were left.
         self.modules, self._left_modules = {}, {}
         self.operators = None
         self._attention = []
-        self._left_exact = left_exact
+        self._left_exact = {}
         # By the name of the layer that reads an H first.
         self.guesses = {}
         self.group = process_group
-        self._room = room
         # The most that a rank's message about cached norms has taken so far.
         self.message_words = 0
         self._inputs = SharedInputs()
         self._batch = None
 
     def __repr__(self):
-        return f"Sampling({self.settings()}, layers={len(self.layers)}, left_exact={len(self._left_exact)})"
+        shown = f"budget={self.budget}, bits={self.bits!r}"
+        if not self.packs_all:
+            shown += f", design={self.settings.design!r}, source={self.source!r}"
+        return f"Sampling({shown}, layers={len(self.layers)}, left_exact={len(self._left_exact)})"
+
+    @property
+    def budget(self) -> float:
+        return self.settings.budget
+
+    @property
+    def bits(self) -> int | str:
+        return self.settings.bits
+
+    @property
+    def source(self) -> str:
+        return self.settings.source
 
     @property
     def seed(self):
@@ -123,14 +69,14 @@ class Sampling:
     def offset(self):
         return self.randomness.offset
 
-    def settings(self):
-        settings = f"budget={self.budget}, bits={self.bits!r}"
-        return settings if self.packs_all else f"{settings}, design={self.design!r}, source={self.source!r}"
-
     @property
-    def packs_all(self):
-        """Whether all rows are packed: then nothing is chosen, guessed or exchanged."""
-        return packs_all(self.budget, self.bits)
+    def packs_all(self) -> bool:
+        """Whether all layers pack all rows: then nothing is chosen, guessed or exchanged."""
+        return all(layer.sampled.packs_all for layer in self.layers.values())
+
+    def leave_exact(self, name: str, reason: str) -> None:
+        """Notes why a layer is exact; its first reason counts."""
+        self._left_exact.setdefault(name, reason)
 
     @property
     def left_exact(self):
@@ -163,13 +109,15 @@ class Sampling:
             by_reason[reason].append(name)
         return lines + [f"left as they are, since {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
 
-    def convert_operators(self, model, skipped, mode, bits, tensor_mul):
+    def convert_operators(self, model):
+        settings = self.settings
+        mode, bits, tensor_mul = settings.activations, settings.activation_bits, settings.tensor_mul
         self.operators, self._model = Operators(self.randomness, mode, bits, tensor_mul), weakref.ref(model)
-        found, self._left_modules = modules.find(model, skipped, mode)
+        found, self._left_modules = modules.find(model, settings.skips, mode)
         self.modules = found
         for module, kind in found.values():
             modules.convert(module, kind, self.operators)
-        self._attention, left = attention.convert(model, self.operators, skipped)
+        self._attention, left = attention.convert(model, self.operators, settings.skips)
         self._left_modules |= left
 
     @property
@@ -202,44 +150,47 @@ class Sampling:
         """Forward passes within are of these samples: their ids, and a mask (samples x length) that is true for tokens.
         source="cached" requires it."""
         batch = Batch(samples, mask)
-        if self._room is not None:
-            batch.check(*self._room)
+        if self.settings.room is not None:
+            batch.check(*self.settings.room)
         before, self._batch = self._batch, batch
         try:
             yield
         finally:
             self._batch = before
 
-    def read(self, layer, given, h):
+    def read(self, sampled: LayerSampling, given: torch.Tensor, h: torch.Tensor, out_features: int):
         """The layer's plan, and the saved rows of h, which all layers share that were `given` the same tensor; None if
         h itself takes no more memory."""
         rows = h.reshape(-1, h.shape[-1])
-        shape = (len(rows), layer.in_features, layer.out_features)
+        shape = (len(rows), h.shape[-1], out_features)
         # As torch itself multiplies f32 on a GPU.
         precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
         device = devices.device_of(h.device)
-        plan = plan_for(device, shape, h.dtype, self.budget, self.bits, self.design, self.source, precision)
+        kept = sampled.budget, sampled.bits
+        plan = plan_for(device, shape, h.dtype, *kept, self.settings.design, self.source, precision)
         reason = plan.why_exact()
         if reason is not None:
-            self._left_exact.setdefault(layer.sampled_as, reason)
+            self.leave_exact(sampled.name, reason)
             return None
-        shared = self._inputs.of(given, h.dtype)
+        # Layers that keep other rows, or in other bits, share no block.
+        form = h.dtype, *kept
+        shared = self._inputs.of(given, form)
         if shared is None or shared.backward_begun:
-            shared = self._share_anew(plan, layer, h.dtype, given._version, shared)
+            shared = self._share_anew(plan, sampled, form, given._version, shared)
         block = shared.block
         if block is None:
             block = self._draw(plan, shared, rows)
             self._inputs.hold(given, shared, block)
         return plan, shared, block
 
-    def _share_anew(self, plan, layer, dtype, version, before):
+    def _share_anew(self, plan, sampled, form, version, before):
         """Where layers that shared the tensor before still wait for their backward pass, this layer is one of them and
         runs again, as under checkpointing. It need not be the one that ran first, and `batch` may have been left."""
         if before is None or not before.awaited:
-            guess = Input() if self.packs_all else self.guess(layer)
+            guess = Input() if sampled.packs_all else self.guess(sampled.name, plan.shape[1])
             # A rank with few tokens, all of which it packs, still has the guesses that others exchange.
-            return SharedInput(Input() if plan.packs_all else guess, self._batch, dtype, version)
-        return SharedInput(before.guess, self._batch or before.batch, dtype, version)
+            return SharedInput(Input() if plan.packs_all else guess, self._batch, form, version)
+        return SharedInput(before.guess, self._batch or before.batch, form, version)
 
     def _draw(self, plan, shared, rows):
         shared.guess.move(plan.device)
@@ -247,10 +198,11 @@ class Sampling:
         seed, offset = self.randomness.key, self.randomness.advance(plan.draws)
         return plan.forward(rows, prior, shared.guess.predictor, seed, offset)
 
-    def guess(self, layer):
-        if layer.sampled_as not in self.guesses:
-            self.guesses[layer.sampled_as] = SOURCES[self.source](layer.in_features, self._room)
-        return self.guesses[layer.sampled_as]
+    def guess(self, name: str, in_features: int):
+        """The guess of the layer of this name, which reads rows of `in_features` elements."""
+        if name not in self.guesses:
+            self.guesses[name] = SOURCES[self.source](in_features, self.settings.room)
+        return self.guesses[name]
 
     def exchange(self):
         """Brings together what the ranks have learned. All ranks call it after each step's backward passes."""
@@ -274,7 +226,7 @@ class Sampling:
             raise Error(f"a state of layers that are not converted here: {', '.join(unknown)}")
         loaded = {}
         for name, data in guesses.items():
-            loaded[name] = SOURCES[self.source](self.layers[name].in_features, self._room)
+            loaded[name] = SOURCES[self.source](self.layers[name].in_features, self.settings.room)
             if self.source != "input":
                 loaded[name].from_bytes(data)
         self.guesses = loaded
@@ -285,7 +237,7 @@ class Sampling:
         """Makes the modules again what they were."""
         for module in self.layers.values():
             module.__class__ = torch.nn.Linear
-            del module.sampling, module.sampled_as
+            del module.sampled
         for module, _ in self.modules.values():
             modules.revert(module)
         attention.revert(self._attention)
