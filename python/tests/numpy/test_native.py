@@ -207,9 +207,7 @@ class Capsules(unittest.TestCase):
         h, dz = np.ones((tokens, in_features), np.float32), np.ones((tokens, out_features), np.float32)
         dw = np.zeros((in_features, out_features), np.float32)
         tensor = lambda array: _native.Tensor(array.__dlpack__(max_version=(1, 0)))
-        saved, scratch = (
-            np.zeros(count + 64, np.uint8) for count in (plan.saved_bytes, plan.backward_scratch_bytes)
-        )
+        saved, scratch = (np.zeros(count + 64, np.uint8) for count in (plan.saved_bytes, plan.backward_scratch_bytes))
         aligned = lambda block: block.ctypes.data + -block.ctypes.data % 64
         plan.forward(tensor(h), None, None, 1, 0, aligned(saved), None)
         backward = lambda: plan.backward(aligned(saved), tensor(dz), tensor(dw), None, None, aligned(scratch))

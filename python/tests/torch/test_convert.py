@@ -10,7 +10,7 @@ from torch import nn
 from wtacrs.torch import Error, SampledLinear, SavedBytes
 from wtacrs.torch.batch_layout import Batch
 
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, always_sampled, gradients, linear, uneven, wrap
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, always_sampled, block_of, gradients, linear, uneven, wrap
 from .helpers import convert_native as convert
 
 
@@ -166,7 +166,7 @@ class Memory(unittest.TestCase):
         before = held()
         z.sum().backward()
         del z
-        self.assertIsNone(inputs.of(h, h.dtype).block)
+        self.assertIsNone(block_of(sampling, h))
         self.assertLessEqual(held(), before + 4 * sum(p.numel() for p in model.parameters()))
 
 

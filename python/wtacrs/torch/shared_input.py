@@ -18,9 +18,11 @@ class Reader:
 
 
 class SharedInput:
-    def __init__(self, guess, batch, dtype, version):
+    """`form` is how rows are kept: their dtype, the budget and the bits. `version` is that of the tensor."""
+
+    def __init__(self, guess, batch, form, version):
         self.guess, self.batch = guess, batch
-        self.dtype, self.version = dtype, version
+        self.form, self.version = form, version
         self.backward_begun = False
         self._readers, self._norms = weakref.WeakSet(), []
         self._block = self._held = None
@@ -79,17 +81,18 @@ class SharedInputs:
     _FEW = 64
 
     def __init__(self):
-        # The weak reference keeps the number of a storage from being given to another one.
+        # By place and form. The weak reference keeps the number of a storage from being given to another one.
         self._by_place = {}
         self._sweep_at = self._FEW
         self._newest = lambda: None
 
-    def of(self, tensor, dtype):
-        storage, found = self._by_place.get(place_of(tensor), (None, None))
+    def of(self, tensor, form):
+        """What layers share that keep the tensor's rows in this form, or None."""
+        storage, found = self._by_place.get((place_of(tensor), form), (None, None))
         if found is None or storage.expired():
             return None
         # A tensor that was changed in place is another H. Views have the version of what they are views of.
-        return found if (found.dtype, found.version) == (dtype, tensor._version) else None
+        return found if found.version == tensor._version else None
 
     def hold(self, tensor, shared, block):
         """The newest block alone is held beside the graph, for the layers that read the same H next: where
@@ -99,7 +102,7 @@ class SharedInputs:
             newest.let_go()
         shared.hold(block)
         self._sweep()
-        self._by_place[place_of(tensor)] = StorageWeakRef(tensor.untyped_storage()), shared
+        self._by_place[place_of(tensor), shared.form] = StorageWeakRef(tensor.untyped_storage()), shared
         self._newest = weakref.ref(shared)
 
     def _sweep(self):
