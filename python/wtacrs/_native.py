@@ -246,8 +246,24 @@ class _PassOptions(threading.local):
         self.operator_forward, self.operator_backward = _OperatorForward(), _OperatorBackward()
 
 
+# A row of H, or a norm, that is negative or not finite.
+INVALID_WEIGHTS = 10
+
+
 class Error(Exception):
-    """What libwtacrs or this package refuses, with the offending argument and value."""
+    """What libwtacrs or this package refuses, with the offending argument and value. `status` is the library's, or None
+    where this package refuses."""
+
+    def __init__(self, text: str, status: int | None = None):
+        super().__init__(text)
+        self.status = status
+
+    def __reduce__(self):
+        return type(self), (str(self), self.status)
+
+    def within(self, place: str) -> Error:
+        """The same, with the place in front: a layer's name."""
+        return type(self)(f"{place}: {self}", self.status)
 
 
 def look_up(table: dict, name, what: str):
@@ -303,7 +319,7 @@ def _raise_refusal(status, function, arguments):
         _c.last_error(None, 0, info)
         words = ctypes.create_string_buffer(info.text_bytes)
         _c.last_error(words, info.text_bytes, None)
-        raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}")
+        raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}", status)
 
 
 _c = _open()
@@ -428,6 +444,8 @@ class LayerPlan(_Object):
         self.packs_all = bits != "native" and info.budget_rows == shape[0]
         self.forward_scratch_bytes = info.forward_scratch_bytes
         self.backward_scratch_bytes = info.backward_scratch_bytes
+        # Of the 32-bit words in saved memory on CUDA that are not 0 where H was refused.
+        self.status = slice(info.saved_status_offset, info.saved_status_offset + 4 * info.saved_status_words)
 
     def select(self, input_norms, guess, seed, offset, item, indices, scales, capacity, scratch=None, stream=None):
         """Chooses rows from norms on the host, and writes their indices (uint32) and scales (float64). Returns the
@@ -535,6 +553,16 @@ class _TensorMul(_Object):
 
     def __init__(self):
         super().__init__("create")
+
+
+def mark_refused(saved):
+    """Notes in saved memory of the CPU that a forward pass refused its operands: where a mark of the library's stands
+    in memory that one has written."""
+    c_uint64.from_address(saved).value = 0
+
+
+def is_refused(saved) -> bool:
+    return c_uint64.from_address(saved).value == 0
 
 
 class TensorMulPlan(_Object):
