@@ -81,5 +81,12 @@ def device_of(torch_device):
     return Host() if torch_device.type == "cpu" else Gpu(torch_device)
 
 
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """The dtype in which products are computed on this kind of device, if autocast is at work there."""
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
 def address(tensor):
     return None if tensor is None else tensor.data_ptr()

@@ -11,6 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from .._native import Error
+from . import devices
 from .plans import packs_all
 
 
@@ -72,9 +73,9 @@ def sampled_linear(
     if not needed or given.numel() == 0 or given.shape[-1] != weight.shape[1]:
         return exact()
     h = given
-    kind = h.device.type
-    if torch.is_autocast_enabled(kind) and h.dtype != torch.float64:
-        h = h.to(torch.get_autocast_dtype(kind))
+    autocast = devices.autocast_dtype(h.device.type)
+    if autocast is not None and h.dtype != torch.float64:
+        h = h.to(autocast)
     elif h.dtype != weight.dtype:
         return exact()
     sampling = sampled.sampling
