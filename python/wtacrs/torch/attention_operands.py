@@ -70,7 +70,7 @@ class Packed(Whole):
 
     def restored(self, saved, which):
         shape, device = self.shapes[which], saved[which].device
-        return self._plan(shape, device).restore(saved[which], torch.empty(shape, device=device))
+        return self._plan(shape, device).restore(saved[which], torch.empty(shape, dtype=torch.float32, device=device))
 
     def _pack(self, matrix):
         plan = self._plan(matrix.shape, matrix.device)
@@ -141,8 +141,8 @@ class Product:
 
     def backward(self, saved, g):
         _, matrices, rows, inner, columns = self.shape
-        da = torch.empty(matrices, rows, inner, device=g.device)
-        db = torch.empty(matrices, inner, columns, device=g.device)
+        made = {"dtype": torch.float32, "device": g.device}
+        da, db = torch.empty(matrices, rows, inner, **made), torch.empty(matrices, inner, columns, **made)
         if not self.device.on_gpu and _native.is_refused(address(saved)):
             return da.fill_(torch.nan), db.fill_(torch.nan)
         scratch = self.device.memory(self.native.backward_scratch_bytes)

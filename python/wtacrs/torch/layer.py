@@ -70,7 +70,13 @@ def sampled_linear(
     """
     # Without a weight gradient torch saves nothing of h.
     needed = torch.is_grad_enabled() and weight.requires_grad
-    if not needed or given.numel() == 0 or given.shape[-1] != weight.shape[1]:
+    if not needed:
+        return exact()
+    reason = why_torchs_way(given, weight)
+    if reason is not None:
+        sampled.sampling.leave_exact(sampled.name, reason)
+        return exact()
+    if given.numel() == 0 or given.shape[-1] != weight.shape[1]:
         return exact()
     h = given
     autocast = devices.autocast_dtype(h.device.type)
@@ -87,6 +93,15 @@ def sampled_linear(
         return exact()
     plan, shared, block = read
     return SampledLinearFunction.apply(h, weight, bias, block, shared, plan, sampled)
+
+
+def why_torchs_way(given: torch.Tensor, weight: torch.Tensor) -> str | None:
+    """Why torch's own product serves tensors of such types; None if the library does."""
+    for what, tensor in (("input", given), ("weight", weight)):
+        reason = devices.why_not_plain(tensor)
+        if reason is not None:
+            return f"its {what} is {reason}"
+    return f"its weight is {str(weight.dtype).removeprefix('torch.')}" if weight.is_complex() else None
 
 
 class SampledLinearFunction(torch.autograd.Function):

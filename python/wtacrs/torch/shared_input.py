@@ -119,7 +119,7 @@ class SharedInputs:
 
 def place_of(tensor):
     """Where the rows lie, and in which order: those of a dense tensor are the same, whatever axes stand before them."""
-    storage, offset, dtype = tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.dtype
+    begin = tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.dtype, tensor.is_neg()
     if tensor.is_contiguous():
-        return storage, offset, tensor.numel(), tensor.shape[-1], dtype
-    return storage, offset, tensor.shape, tensor.stride(), dtype, tensor.is_neg()
+        return *begin, tensor.numel(), tensor.shape[-1]
+    return *begin, tensor.shape, tensor.stride()
