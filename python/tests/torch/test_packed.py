@@ -22,6 +22,7 @@ from .helpers import (
     TOKENS,
     Attention,
     always_sampled,
+    block_of,
     convert_native,
     gradients,
     linear,
@@ -263,7 +264,7 @@ class AllRows(unittest.TestCase):
         for reentrant in (False, True):
             run = lambda: checkpoint(self.model, self.h, use_reentrant=reentrant)
             self.check_near(gradients(self.model, run))
-            self.assertIsNone(sampling._inputs._by_tensor[self.h].block)
+            self.assertIsNone(block_of(sampling, self.h))
         # The second run of a segment finds the rows of the first, unless that recorded no graph and packed none.
         self.assertEqual(sampling.offset, 3 * draws)
 

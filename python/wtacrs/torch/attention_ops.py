@@ -226,4 +226,4 @@ torch.library.register_autograd(kernel_attention._name, _kernel_gradients, setup
 
 
 def keys_of(draws):
-    return torch.tensor([[signed(seed), signed(offset)] for seed, offset in draws], dtype=torch.int64).reshape(-1, 2)
+    return torch.tensor([[signed(s), signed(o)] for s, o in draws], dtype=torch.int64, device="cpu").reshape(-1, 2)

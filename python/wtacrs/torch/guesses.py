@@ -34,7 +34,7 @@ class Input:
         pass
 
     def to_bytes(self):
-        return torch.empty(0, dtype=torch.uint8)
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
 
 
 class Learned:

@@ -261,10 +261,9 @@ def _(randomness):
 def operator(x, gate, weight, bias, key, description):
     """y, and what the backward pass needs beside x, gate and y."""
     plan = operator_plan(description, x)
-    x = x.contiguous()
+    x = contiguous(x)
     y = torch.empty_like(x)
-    gate = None if gate is None else gate.contiguous()
-    saved = plan.forward(x, y, *words(key), gate, operators.floats(weight), operators.floats(bias))
+    saved = plan.forward(x, y, *words(key), contiguous(gate), operators.floats(weight), operators.floats(bias))
     return y, or_nothing(saved, x, torch.uint8)
 
 
@@ -280,7 +279,7 @@ def _(x, gate, weight, bias, key, description):
 )
 def operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
     plan = operator_plan(description, dy)
-    dy = dy.contiguous()
+    dy = contiguous(dy)
     dx, dgate, dweight, dbias = fake_operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias)
     plan.backward(
         saved if len(saved) else None,
@@ -370,4 +369,4 @@ def or_nothing(tensor, like, dtype=None):
 
 
 def contiguous(tensor):
-    return None if tensor is None else tensor.contiguous()
+    return None if tensor is None else tensor.resolve_neg().contiguous()

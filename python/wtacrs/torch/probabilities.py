@@ -119,7 +119,8 @@ class Passes:
         doutput = operands.queries(doutput if alive is None else doutput * alive)
         if packs:
             shape = (len(doutput), doutput.shape[1], self.sizes.keys)
-            dropped = self.softmax.restore(probabilities, torch.empty(shape, device=doutput.device))
+            made = torch.empty(shape, dtype=torch.float32, device=doutput.device)
+            dropped = self.softmax.restore(probabilities, made)
         elif self.dropout is None:
             dropped = probabilities
         else:

@@ -93,7 +93,7 @@ def pack(caches):
 def joined(visits, device):
     """Visits as one, with rows as long as the longest."""
     none = torch.empty(0, dtype=torch.int64, device=device)
-    ids, lengths, norms = zip((none, none, torch.empty(0, 0, device=device)), *visits)
+    ids, lengths, norms = zip((none, none, torch.empty(0, 0, dtype=torch.float32, device=device)), *visits)
     longest = max(rows.shape[1] for rows in norms)
     rows = [torch.nn.functional.pad(rows, (0, longest - rows.shape[1])) for rows in norms]
     return torch.cat(ids), torch.cat(lengths), torch.cat(rows)

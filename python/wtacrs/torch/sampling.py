@@ -26,7 +26,7 @@ class Sampling:
     def __init__(self, settings: Settings, process_group: torch.distributed.ProcessGroup | None = None):
         self.settings = settings
         rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
-        seed = int(torch.randint(2**62, ())) if settings.seed is None else settings.seed & MASK
+        seed = int(torch.randint(2**62, (), device="cpu")) if settings.seed is None else settings.seed & MASK
         self.randomness = Randomness(seed, rank)
         # Converted layers, by name.
         self.layers: dict[str, torch.nn.Module] = {}
