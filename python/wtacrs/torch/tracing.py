@@ -7,7 +7,6 @@ one H share its saved rows by a memo, which lives from the beginning to the end 
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import unittest.mock
 
@@ -17,6 +16,7 @@ from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from .plans import why_pass_exact
+from .rules import why_short
 
 
 def tracing() -> bool:
@@ -60,7 +60,8 @@ def linear(sampled, given, h, weight, bias, exact):
     """`layer.sampled_linear` in a trace; h is `given` in the dtype of the product."""
     in_features = int(h.shape[-1])
     tokens = h.numel() // in_features
-    if why_pass_exact(tokens, in_features, h.element_size(), sampled.budget, sampled.bits) is not None:
+    reason = why_pass_exact(tokens, in_features, h.element_size(), sampled.budget, sampled.bits) or why_short(tokens)
+    if reason is not None:
         return exact()
     sampling, keep = sampled.sampling, sampled.described(h.dtype)
     memo = None if sampling.memo is None or within_segment() else sampling.memo
@@ -88,24 +89,31 @@ def shared(memo, given, keep):
     return None, None
 
 
-def watch(model, sampling):
-    """Lets a memo live as long as the outermost of the model's modules in a trace. Returns handles that end this."""
-    handles = []
-    for module in model.modules():
-        if module is model or any(hasattr(child, "sampled") for child in module.modules() if child is not module):
-            enter, leave = functools.partial(_enter, sampling), functools.partial(_leave, sampling)
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave))
-    return handles
+class Traces:
+    """Gives a `Sampling` a memo when a trace enters the first of its modules, and takes it away at the end of that
+    module."""
 
+    def __init__(self, sampling, model: torch.nn.Module):
+        self._sampling, self._outermost, self._hooks = sampling, None, []
+        for module in model.modules():
+            if module is model or any(hasattr(child, "sampled") for child in module.modules() if child is not module):
+                self._hooks.append(module.register_forward_pre_hook(self._enter))
+                self._hooks.append(module.register_forward_hook(self._leave))
 
-def _enter(sampling, module, _):
-    if not tracing() or within_segment():
-        return
-    if sampling.memo is None or sampling.memo_owner is module:
-        sampling.memo, sampling.memo_owner = [], module
+    def __deepcopy__(self, memo):
+        return self
 
+    def remove(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
-def _leave(sampling, module, _, __):
-    if sampling.memo_owner is module:
-        sampling.memo = sampling.memo_owner = None
+    def _enter(self, module, _):
+        if not tracing() or within_segment():
+            return
+        # A trace that has failed never leaves.
+        if self._sampling.memo is None or self._outermost is module:
+            self._sampling.memo, self._outermost = [], module
+
+    def _leave(self, module, _, __):
+        if self._outermost is module:
+            self._sampling.memo = self._outermost = None
