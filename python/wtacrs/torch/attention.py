@@ -15,7 +15,7 @@ import torch
 from . import devices, operators, recognition
 from .probabilities import attend
 from .scaled_dot_product import attend_packed, serves_traced
-from .tracing import traced
+from .modes import traced
 
 # Calls with these, which change the scores or ask for the probabilities, are left to the original implementation.
 OTHER_TERMS = ("softcap", "s_aux", "head_mask", "output_attentions")

@@ -61,15 +61,15 @@ def _(query, key, value, bias, mask, mask_key, keys, form):
     passes = passes_of(form, sizes, query)
     output = query.new_empty(sizes.batch, sizes.rows, sizes.heads, sizes.values)
     block = lambda plan: query.new_empty(plan.saved_bytes, dtype=torch.uint8)
-    nothing = query.new_empty(0, dtype=torch.uint8)
+    nothing = lambda: query.new_empty(0, dtype=torch.uint8)
     operands = [block(plan) for plan in passes.operands.drawing]
-    operands += [nothing] * (3 - len(operands))
+    operands += [nothing() for _ in range(3 - len(operands))]
     if passes.form.packs:
-        probabilities, dropping = block(passes.softmax), nothing
+        probabilities, dropping = block(passes.softmax), nothing()
     else:
         shape = sizes.batch * sizes.groups, sizes.heads // sizes.groups * sizes.rows, sizes.keys
         probabilities = query.new_empty(shape, dtype=torch.float32)
-        dropping = nothing if passes.dropout is None else block(passes.dropout)
+        dropping = nothing() if passes.dropout is None else block(passes.dropout)
     if masks_queries(passes.form, bias, mask):
         alive = mask.new_empty(*mask.shape[:-1], 1)
     else:
@@ -132,7 +132,7 @@ torch.library.register_autograd(attention._name, _attention_gradients, setup_con
 
 def layouts(sizes, strides, dtype, device, packing):
     """Of what the kernel saves: K, Q, V and its output, in the order in which it saves them."""
-    sizes = Sizes(*sizes)
+    sizes, strides = Sizes(*map(int, sizes)), [int(stride) for stride in strides]
     of_query, of_key, of_value = strides[:4], strides[4:8], strides[8:]
     rows, values = sizes.rows, sizes.values
     of_output = (rows * sizes.heads * values, values, sizes.heads * values, 1)

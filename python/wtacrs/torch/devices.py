@@ -9,6 +9,7 @@ import contextlib
 import functools
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.overrides import has_torch_function_unary
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.dlpack import to_dlpack
@@ -83,7 +84,8 @@ def device_of(torch_device):
     return Host() if torch_device.type == "cpu" else Gpu(torch_device)
 
 
-PLAIN = (torch.Tensor, torch.nn.Parameter)
+# Tensors without memory stand for plain ones in a trace.
+PLAIN = (torch.Tensor, torch.nn.Parameter, FakeTensor)
 SERVED = ("cpu", "cuda")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from .._native import Error
-from . import devices, ops, tracing
+from . import devices, modes, ops, tracing
 from .plans import packs_all
 
 
@@ -113,7 +113,7 @@ def sampled_linear(
         h = h.to(autocast)
     elif h.dtype != weight.dtype:
         return exact()
-    if tracing.traced(given):
+    if modes.traced(given):
         return tracing.linear(sampled, given, h, weight, bias, exact)
     sampling = sampled.sampling
     try:

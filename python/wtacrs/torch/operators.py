@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from .._native import Error, OperatorPlan
 from . import devices
 from .devices import address
+from .modes import admitting_state, state, traced
 from .plans import row_bytes
-from .tracing import admitting_state, state, traced
 
 MASK = 2**64 - 1
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -184,7 +184,8 @@ def serves(x):
 def plan_of(x, description):
     """The plan of an operator on x."""
     operation, columns, *options = description
-    return plan_for(devices.device_of(x.device), (x.numel() // columns, columns), x.dtype, operation, *options)
+    shape = (int(x.numel() // columns), columns)
+    return plan_for(devices.device_of(x.device), shape, x.dtype, operation, *options)
 
 
 # More than a block has beside its rows.

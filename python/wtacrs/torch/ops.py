@@ -26,7 +26,7 @@ from .batch_layout import Batch
 from .devices import device_of
 from .guesses import Input
 from .operators import MASK, Description
-from .tracing import admitting_state, state
+from .modes import admitting_state, state
 
 library = torch.library.Library("wtacrs", "DEF")
 # Converted layers, by the number in their `site`.

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from . import devices
 from .attention_operands import Sizes, operands_of
 from .operators import plan_for
-from .tracing import admitting_state, traced
+from .modes import admitting_state, traced
 
 
 class Form(typing.NamedTuple):

@@ -16,6 +16,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from .modes import tracing
+
 LEAST_ROW_BYTES = 64
 # An adapter's second half reads few features and writes many.
 ADAPTER_FEATURES, ADAPTER_EXPANSION = 64, 8
@@ -42,7 +44,7 @@ class KeptInputs:
     """Finds the layers whose input torch's graph keeps anyway, in the first training pass of the model.
 
     Hooks on the model see every tensor that torch saves in that pass, as they do for `SavedBytes`, and then go. A pass
-    is not measured where other hooks for saved tensors are at work, or where it is compiled. Within a checkpointed
+    is not measured where other hooks for saved tensors are at work, or where it is traced. Within a checkpointed
     segment nothing is seen, and layers are sampled. Without a model nothing is measured.
     """
 
@@ -77,8 +79,9 @@ class KeptInputs:
             self._inputs[sampled] = StorageWeakRef(h.untyped_storage())
 
     def _enter(self, model, arguments) -> None:
-        measures = self._model_hooks and self._tensor_hooks is None and model.training and torch.is_grad_enabled()
-        if not measures or torch.compiler.is_compiling():
+        if tracing() or not model.training or not torch.is_grad_enabled():
+            return
+        if not self._model_hooks or self._tensor_hooks is not None:
             return
         if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
             self._inputs, self._saved = {}, set()

@@ -7,6 +7,7 @@ import contextlib
 import weakref
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .._native import Error
 from . import attention, devices, modules, rank_exchange, tracing
@@ -35,7 +36,8 @@ class Sampling:
     ):
         self.settings = settings
         rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
-        seed = int(torch.randint(2**62, (), device="cpu")) if settings.seed is None else settings.seed & MASK
+        with _disable_current_modes():
+            seed = int(torch.randint(2**62, (), device="cpu")) if settings.seed is None else settings.seed & MASK
         self.randomness = Randomness(seed, rank)
         self._model = weakref.ref(model)
         # Converted layers and how they are sampled, and modules that are left, by name.

@@ -14,7 +14,7 @@ from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from .attention_operands import Sizes
 from .packed_tensors import Layout
-from .tracing import admitting_state, traced
+from .modes import admitting_state, traced
 
 
 def attend_packed(operators, query, key, value, mask, bias, causal, scaling, dropout):

@@ -1,59 +1,16 @@
-"""Passes over tensors that stand for others: for torch.compile, torch.export and make_fx, or without memory.
+"""Linear layers in a trace (`modes`).
 
-Such a pass becomes one of the operators in `ops`, since a graph has no place for calls of the library. Layers that read
-one H share its saved rows by a memo, which lives from the beginning to the end of the outermost module in the trace.
+A pass becomes one of the operators in `ops`, since a graph has no place for calls of the library. Layers that read one
+H share its saved rows by a memo, which lives from the beginning to the end of the outermost module in the trace.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import unittest.mock
-
 import torch
-from torch._guards import detect_fake_mode
-from torch._subclasses import FakeTensor
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
+from .modes import admitting_state, tracing, within_segment
 from .plans import why_pass_exact
 from .rules import why_short
-
-
-def tracing() -> bool:
-    """Whether a trace is running."""
-    return torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-
-
-def traced(tensor: torch.Tensor) -> bool:
-    """Whether a pass over the tensor is to become an operator of torch."""
-    return tracing() or isinstance(tensor, FakeTensor)
-
-
-def state(*words: int) -> torch.Tensor:
-    """int64 on the host, with memory even where a mode makes tensors without."""
-    with _disable_current_modes():
-        return torch.tensor(words, dtype=torch.int64, device="cpu")
-
-
-def admitting_state(tensor: torch.Tensor):
-    """Within, operators take the state of a model, which has memory, beside a tensor that has none."""
-    mode = None if torch.compiler.is_compiling() else detect_fake_mode(tensor)
-    if mode is None:
-        return contextlib.nullcontext()
-    return unittest.mock.patch.object(mode, "allow_non_fake_inputs", True)
-
-
-def within_segment() -> bool:
-    """Whether torch.compile is tracing a part of its graph, such as a checkpointed segment, from which nothing may be
-    written to the memo."""
-    compiler = sys.modules.get("torch._dynamo.symbolic_convert")
-    translator = compiler and getattr(compiler.tls, "current_tx", None)
-    return translator is not None and translator.output.current_tracer.parent is not None
-
-
-# torch.compile calls the function while it traces, as torch.compiler.assume_constant_result would have it, whose import
-# takes a second.
-within_segment._dynamo_marked_constant = True
 
 
 def linear(sampled, given, h, weight, bias, exact):
