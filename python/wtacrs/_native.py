@@ -1,7 +1,7 @@
 """libwtacrs by ctypes: the one module of this package that knows the C interface.
 
-Importing it loads the library that WTACRS_LIBRARY names, or else the one that the loader finds, and looks up every
-function of the table below. Where one of these steps fails, the import does.
+Importing it loads the library that WTACRS_LIBRARY names, or else the one in this package's folder, or else the one that
+the loader finds, and looks up every function of the table below. Where one of these steps fails, the import does.
 
 The classes stand for the library's objects. They take matrices as `Tensor`s and all other memory as addresses: integers
 such as torch's `data_ptr()` and NumPy's `ctypes.data`, or None for NULL. Memory lies on the context's device. `stream`
@@ -14,13 +14,19 @@ import ctypes
 import ctypes.util
 import numbers
 import os
+import pathlib
 import threading
 import types
 import typing
 import weakref
 from ctypes import byref, c_char_p, c_double, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 
+from . import __version__
+
 ABI_VERSION = 0
+
+# Where an installed package has the library.
+PACKAGED = pathlib.Path(__file__).parent / "lib" / "libwtacrs.so"
 
 # The enumerations of the interface, complete, by the names that this package uses.
 DEVICES = {"cpu": 0, "cuda": 1}
@@ -256,21 +262,25 @@ def look_up(table: dict, name, what: str):
     return table[name]
 
 
-def open_library(variable: str, name: str, advice: str) -> ctypes.CDLL:
-    """The library whose path the environment variable has, or else the one that the loader finds by its name."""
-    path = os.environ.get(variable) or ctypes.util.find_library(name)
+def open_library(variable: str, name: str, packaged: pathlib.Path, advice: str) -> ctypes.CDLL:
+    """The library whose path the environment variable contains, or else the one at `packaged`, or else the one that the
+    loader finds by its name. An `ImportError` names the variable and ends with the advice."""
+    if not (path := os.environ.get(variable)):
+        path = str(packaged) if packaged.exists() else ctypes.util.find_library(name)
     if path is None:
-        raise ImportError(f"lib{name} is not where the loader looks: set {variable} to its path. {advice}")
+        raise ImportError(
+            f"there is no {packaged}, and lib{name} is not where the loader looks: set {variable} to its path. {advice}"
+        )
     try:
         return ctypes.CDLL(path)
     except OSError as error:
         raise ImportError(f"lib{name} cannot be loaded: {error}. Set {variable} to its path. {advice}") from error
 
 
-def _open() -> types.SimpleNamespace:
-    """The library's functions, by their names without the prefix."""
+def _open() -> tuple[str, types.SimpleNamespace]:
+    """The library's path, and its functions by their names without the prefix."""
     library = open_library(
-        "WTACRS_LIBRARY", "wtacrs", "`cargo xtask install --prefix DIR` builds it as DIR/lib/libwtacrs.so."
+        "WTACRS_LIBRARY", "wtacrs", PACKAGED, "`pip install ./python` in a clone of wtacrs builds and installs it."
     )
 
     def function(name, arguments=(), result=c_int32):
@@ -294,7 +304,13 @@ def _open() -> types.SimpleNamespace:
     functions["last_error"] = function("last_error", [address, c_size_t, address])
     functions["status_string"] = function("status_string", [number], c_char_p)
     functions["version"] = function("version", [], c_char_p)
-    return types.SimpleNamespace(**functions)
+    version = functions["version"]().decode()
+    if library._name == str(PACKAGED) and version != __version__:
+        raise ImportError(
+            f"{library._name} has version {version}, and this package version {__version__}: install the package again, "
+            "or set WTACRS_LIBRARY to a libwtacrs that fits"
+        )
+    return library._name, types.SimpleNamespace(**functions)
 
 
 def _raise_refusal(status, function, arguments):
@@ -306,11 +322,12 @@ def _raise_refusal(status, function, arguments):
         raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}")
 
 
-_c = _open()
+LIBRARY, _c = _open()
 _options = _PassOptions()
 
 
 def version() -> str:
+    """The library's version, such as "0.1.0"."""
     return _c.version().decode()
 
 
