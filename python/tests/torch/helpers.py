@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 from torch import nn
 
-from wtacrs.torch import convert, plans
+from wtacrs.torch import choice, convert, plans, sampling
 
 # Where a test is of what packing plays no part in, or of exact copies.
 convert_native = functools.partial(convert, bits="native")
@@ -36,9 +36,15 @@ def wrap(layer):
     return nn.Sequential(layer)
 
 
+@contextlib.contextmanager
 def always_sampled():
-    """While it is entered, layers save rows even where these take more memory than the input."""
-    return mock.patch.object(plans, "saves_less", lambda saved, exact: True)
+    """While it is entered, layers save rows even where these take more memory than the input, or hardly less."""
+    with (
+        mock.patch.object(plans, "saves_less", lambda saved, exact: True),
+        mock.patch.object(choice, "why_narrow", lambda *sizes: None),
+        mock.patch.object(sampling, "why_short", lambda rows: None),
+    ):
+        yield
 
 
 @contextlib.contextmanager

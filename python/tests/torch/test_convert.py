@@ -17,7 +17,7 @@ from .helpers import convert_native as convert
 class Conversion(unittest.TestCase):
     def model(self):
         torch.manual_seed(0)
-        return nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8), "attention": nn.MultiheadAttention(8, 2)})
+        return nn.ModuleDict({"a": nn.Linear(16, 16), "b": nn.Linear(16, 16), "attention": nn.MultiheadAttention(8, 2)})
 
     def test_what_is_converted(self):
         model = self.model()
@@ -45,6 +45,7 @@ class Conversion(unittest.TestCase):
                 convert(self.model(), **options)
 
     def test_cached_norms_need_the_samples(self):
+        self.enterContext(always_sampled())
         model = wrap(linear())
         sampling = convert(model, 0.3, source="cached", **ROOM)
         h = uneven(4, 6, INPUTS)

@@ -6,9 +6,14 @@ bits, and on request few bits of what stands between them.
 Then train as before: docs/pytorch.md says what is converted and what is not. In the order in which one would read it:
 
     settings        `Settings`: everything that `convert` takes and that is data
-    convert         `convert`: which layers are sampled, and which stay as they are
+    convert         `convert`: puts sampled layers in the place of a model's own
+    choice          which matrices of a model can be sampled, and why others are left
+    rules           when a layer is not worth sampling
+    report          `Report`: what is sampled, what is not and why, and what that saves
+    reverting       `revert`: takes back what `convert` has changed
     sampling        `Sampling`: what the converted layers of a model share
     layer           `SampledLinear`, and its passes in torch's graph
+    transformers_layers  Conv1D and experts of transformers' models
     shared_input    one selection for all layers that read the same tensor
     plans           the passes themselves, in the library, and whether they save memory
     devices         contexts, streams and memory on the host and on a GPU
@@ -33,8 +38,20 @@ Between the linear layers:
 from .._native import Error
 from .convert import convert
 from .layer import LayerSampling, SampledLinear
+from .report import Report
+from .reverting import revert
 from .sampling import Sampling
 from .saved_bytes import SavedBytes
 from .settings import Settings
 
-__all__ = ["Error", "LayerSampling", "SampledLinear", "Sampling", "SavedBytes", "Settings", "convert"]
+__all__ = [
+    "Error",
+    "LayerSampling",
+    "Report",
+    "SampledLinear",
+    "Sampling",
+    "SavedBytes",
+    "Settings",
+    "convert",
+    "revert",
+]

@@ -54,7 +54,24 @@ def convert(model, shared, skipped):
 
 def revert(before):
     for config, was in before:
-        config._attn_implementation_internal = was
+        # Another implementation may have been chosen since.
+        if former(config) is not None:
+            config._attn_implementation_internal = was
+
+
+def revert_configs(model):
+    """Gives the configs within a model, which may be a copy, the names back that they had."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if former(config) is not None:
+            config._attn_implementation_internal = former(config)
+
+
+def former(config):
+    """The implementation that ours has replaced in a config; None if it is not ours."""
+    name = getattr(config, "_attn_implementation_internal", None) or ""
+    prefix, _, rest = name.partition("_")
+    return rest.rpartition("_")[0] if prefix == "wtacrs" else None
 
 
 def register(modeling, was, shared, skip):

@@ -1,17 +1,19 @@
-"""`convert`: which layers of a model are sampled, and which stay as they are."""
+"""`convert`: puts sampled layers in the place of a model's own."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
+import warnings
 
 import torch
 
 from .._native import Error
-from .layer import LayerSampling, SampledLinear
-from .plans import why_layer_exact
+from .choice import choose, sample
+from .report import too_little
+from .reverting import is_converted
 from .sampling import Sampling
-from .settings import Options, Settings
+from .settings import Options, Settings, check_names, matches, such_as
 
 
 def convert(
@@ -23,48 +25,59 @@ def convert(
     process_group: torch.distributed.ProcessGroup | None = None,
     **options: typing.Unpack[Options],
 ) -> Sampling:
-    """Makes the nn.Linear layers of `model` save only a share `budget` of the rows of their input, packed in `bits`
-    bits an element, in place. Returns a `Sampling`. Parameters, their names and the model's state_dict stay as they
-    are.
+    """Makes the linear layers of `model` save only a share `budget` of the rows of their input, packed in `bits` bits
+    an element, in place: nn.Linear, and Conv1D and experts of transformers' models. Returns a `Sampling`. Parameters,
+    their names and the model's state_dict stay as they are.
 
     The options are the fields of `Settings`, whose documentation explains them: `convert(model, 0.3, bits=4)` equals
     `convert(model, Settings(budget=0.3, bits=4))`. Options beside a `Settings` replace its fields.
 
-    Layers that would save no less than their input stay exact; `Sampling.left_exact` has their names and the reasons.
-    Subclasses of nn.Linear are left alone. With a `process_group` each rank draws for itself, and `Sampling.exchange`
-    must follow every backward pass.
+    `print(sampling)` and `Sampling.report` say what is sampled, what is not, and why. Convert a model with adapters
+    after they were added. With a `process_group` each rank draws for itself, and `Sampling.exchange` must follow every
+    backward pass.
 
-    Raises `Error` for a value that is refused, and for a model without nn.Linear, unless `activations` is given.
+    Warns if less than half of the weights that train are in layers that are sampled. Raises `Error` for a value that is
+    refused, a pattern that matches nothing, a model that is converted already, and a model without linear layers,
+    unless `activations` is given; then the model is as before.
     """
     settings = settings_of(budget, design, source, options)
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) is torch.nn.Linear and not settings.skips(name, module)
-    }
-    if not found and settings.activations is None:
-        raise Error("the model has no nn.Linear to convert")
-    sampling = Sampling(settings, process_group)
-    for name, module in found.items():
-        reason = why_layer_exact(module, settings.budget, settings.bits)
-        if reason is not None:
-            sampling.leave_exact(name, reason)
-            continue
-        # The module stays the same object, with its hooks, its parameters and whoever refers to it.
-        module.__class__ = SampledLinear
-        module.sampled = LayerSampling(sampling, name, settings.budget, settings.bits)
-        sampling.layers[name] = module
+    for name, module in model.named_modules():
+        if is_converted(module):
+            raise Error(
+                f"the model is converted already ({name or type(module).__name__}): revert() the Sampling first, or "
+                "change budget and bits by Sampling.set"
+            )
+    check_patterns(settings.skip, "skip", [name for name, _ in model.named_modules() if name])
+    chosen, left = choose(model, settings)
+    if not chosen and not any(other.rule for other in left.values()) and settings.activations is None:
+        raise Error("the model has no nn.Linear to convert, nor Conv1D or experts of transformers")
+    check_patterns(settings.layers, "layers", [product.name for product in chosen] + list(left))
+    sampling = Sampling(model, settings, process_group)
+    sampling.add(chosen, left)
+    for product in chosen:
+        sample(product, sampling.sampled[product.name])
     if settings.activations is not None:
         sampling.convert_operators(model)
+    sampling.measure_kept_inputs()
+    warning = too_little(sampling.report())
+    # Exact copies of all rows sample nothing on purpose.
+    if warning is not None and (settings.budget, settings.bits) != (1, "native"):
+        warnings.warn(warning, stacklevel=2)
     return sampling
 
 
 def settings_of(budget, design, source, options) -> Settings:
-    names = [field.name for field in dataclasses.fields(Settings)]
-    for name in options:
-        if name not in names:
-            raise TypeError(f"convert() has no option {name!r}; there are {', '.join(names)}")
+    check_names(options)
     given = isinstance(budget, Settings)
     leading = {"budget": None if given else budget, "design": design, "source": source}
     options = options | {name: value for name, value in leading.items() if value is not None}
     return dataclasses.replace(budget if given else Settings(), **options)
+
+
+def check_patterns(patterns, option: str, names: list[str]) -> None:
+    """Raises `Error` for a pattern that matches none of the names."""
+    if callable(patterns):
+        return
+    for pattern in patterns:
+        if not any(matches(pattern, name) for name in names):
+            raise Error(f"{option} has {pattern!r}, which matches nothing in the model{such_as(names)}")

@@ -100,6 +100,11 @@ def why_not_plain(tensor: torch.Tensor) -> str | None:
     return "on meta" if tensor.device.type == "meta" else None
 
 
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The storage of the tensor's elements; None for a tensor that consists of others, as sparse ones do."""
+    return tensor.untyped_storage() if tensor.layout is torch.strided and not tensor.is_nested else None
+
+
 def autocast_dtype(kind: str) -> torch.dtype | None:
     """The dtype in which products are computed on this kind of device, if autocast is at work there."""
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):

@@ -17,11 +17,28 @@ from .plans import packs_all
 
 class LayerSampling:
     """How one layer is sampled: the model's `sampling`, the layer's `name`, the share of rows that it keeps, and the
-    bits of an element. `budget` and `bits` may change between forward passes."""
+    bits of an element. `budget` and `bits` may change between forward passes. Experts are one layer with `matrices`
+    weights."""
 
-    def __init__(self, sampling, name: str, budget: float, bits: int | str):
+    def __init__(
+        self,
+        sampling,
+        name: str,
+        budget: float,
+        bits: int | str,
+        *,
+        in_features: int,
+        out_features: int,
+        matrices: int = 1,
+    ):
         self.sampling, self.name = sampling, name
         self.budget, self.bits = budget, bits
+        self.in_features, self.out_features, self.matrices = in_features, out_features, matrices
+        # What forward passes have found: that another operator keeps the layer's input anyway; the name of the layer
+        # that read the same input first; whether rows were ever saved.
+        self.input_kept = False
+        self.shares_input_of = None
+        self.has_saved = False
 
     @property
     def packs_all(self) -> bool:
@@ -69,7 +86,7 @@ def sampled_linear(
     and dtypes that do not fit, for which it raises torch's own errors.
     """
     # Without a weight gradient torch saves nothing of h.
-    needed = torch.is_grad_enabled() and weight.requires_grad
+    needed = torch.is_grad_enabled() and weight.requires_grad and not sampled.input_kept
     if not needed:
         return exact()
     reason = why_torchs_way(given, weight)

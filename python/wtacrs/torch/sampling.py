@@ -11,25 +11,37 @@ import torch
 from .._native import Error
 from . import attention, devices, modules, rank_exchange
 from .batch_layout import Batch
+from .choice import Left, Product
 from .guesses import SOURCES, Input
 from .layer import LayerSampling
 from .operators import MASK, Operators, Randomness
 from .packed_tensors import packed_saved_tensors
 from .plans import bytes_a_token, plan_for
-from .settings import Settings
+from .report import Report, report
+from .reverting import take_back
+from .rules import KEPT, KeptInputs, why_short
+from .settings import Settings, matches, such_as
 from .shared_input import SharedInput, SharedInputs
 
 
 class Sampling:
     """What converted layers of a model share. Not part of the model's state_dict: save `state_dict()` beside it."""
 
-    def __init__(self, settings: Settings, process_group: torch.distributed.ProcessGroup | None = None):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        settings: Settings,
+        process_group: torch.distributed.ProcessGroup | None = None,
+    ):
         self.settings = settings
         rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
         seed = int(torch.randint(2**62, (), device="cpu")) if settings.seed is None else settings.seed & MASK
         self.randomness = Randomness(seed, rank)
-        # Converted layers, by name.
-        self.layers: dict[str, torch.nn.Module] = {}
+        self._model = weakref.ref(model)
+        # Converted layers and how they are sampled, and modules that are left, by name.
+        self.products: dict[str, Product] = {}
+        self.sampled: dict[str, LayerSampling] = {}
+        self.left: dict[str, Left] = {}
         # Converted modules beside the linear layers and what they compute, by name, and why others were left.
         self.modules, self._left_modules = {}, {}
         self.operators = None
@@ -42,12 +54,60 @@ class Sampling:
         self.message_words = 0
         self._inputs = SharedInputs()
         self._batch = None
+        self._kept_inputs = KeptInputs()
+        self._reverted = False
 
     def __repr__(self):
         shown = f"budget={self.budget}, bits={self.bits!r}"
         if not self.packs_all:
             shown += f", design={self.settings.design!r}, source={self.source!r}"
         return f"Sampling({shown}, layers={len(self.layers)}, left_exact={len(self._left_exact)})"
+
+    def __str__(self):
+        return str(self.report())
+
+    def __enter__(self) -> Sampling:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.revert()
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model, which lives as long as somebody else refers to it. Raises `Error` when it does not."""
+        model = self._model()
+        if model is None:
+            raise Error("nothing refers to the model of this Sampling any more")
+        return model
+
+    def report(self, batch: int = 1, length: int = 1) -> Report:
+        """What is sampled, what is not and why, and the expected bytes for `batch` x `length` tokens. Raises `Error`
+        for a number below 1."""
+        return report(self, batch, length)
+
+    def set(self, *, budget: float | None = None, bits: int | str | None = None, pattern: str = "*") -> None:
+        """Changes budget or bits of the layers that the pattern matches, from the next forward pass on.
+
+        Layers that `convert` has left exact stay so. With several processes, all of them call it. Raises `Error` for a
+        value that is refused, and for a pattern that matches no converted layer; then nothing has changed.
+        """
+        values = {name: value for name, value in (("budget", budget), ("bits", bits)) if value is not None}
+        if not any(matches(pattern, name) for name in self.sampled):
+            raise Error(f"{pattern!r} matches no converted layer{such_as(self.sampled)}")
+        self.settings = self.settings.changed(pattern, **values)
+        for name, sampled in self.sampled.items():
+            sampled.budget, sampled.bits = self.settings.of(name)
+
+    def measure_kept_inputs(self) -> None:
+        """Measures in the next training pass of the model which layers' inputs other operators keep anyway: for a model
+        whose attention, dropout or modules have changed since its first pass."""
+        self._kept_inputs.remove()
+        for name, sampled in self.sampled.items():
+            sampled.input_kept = False
+            if self._left_exact.get(name) == KEPT:
+                del self._left_exact[name]
+        if not self.settings.sample_kept_inputs:
+            self._kept_inputs = KeptInputs(self.model)
 
     @property
     def budget(self) -> float:
@@ -72,7 +132,29 @@ class Sampling:
     @property
     def packs_all(self) -> bool:
         """Whether all layers pack all rows: then nothing is chosen, guessed or exchanged."""
-        return all(layer.sampled.packs_all for layer in self.layers.values())
+        return all(sampled.packs_all for sampled in self.sampled.values())
+
+    @property
+    def layers(self) -> dict[str, torch.nn.Module]:
+        """The modules of converted layers, by the layers' names."""
+        return {name: product.module for name, product in self.products.items()}
+
+    def add(self, chosen: list[Product], left: dict[str, Left]) -> None:
+        """Notes which layers are sampled, and which modules are left, by name."""
+        for product in chosen:
+            self.products[product.name] = product
+            self.sampled[product.name] = LayerSampling(
+                self,
+                product.name,
+                *self.settings.of(product.name),
+                in_features=product.in_features,
+                out_features=product.out_features,
+                matrices=product.matrices,
+            )
+        self.left = left
+        for name, other in left.items():
+            if other.rule:
+                self.leave_exact(name, other.reason)
 
     def leave_exact(self, name: str, reason: str) -> None:
         """Notes why a layer is exact; its first reason counts."""
@@ -88,16 +170,17 @@ class Sampling:
         rows = "all rows" if self.budget == 1 else f"{self.budget} of the rows"
         how = "as exact copies" if self.bits == "native" else f"in {self.bits} bits an element"
         lines = [f"{len(self.layers)} layers save {rows} of their input, {how}"]
-        tokens = [bytes_a_token(layer, self.budget, self.bits) for layer in self.layers.values()]
+        tokens = [bytes_a_token(self.products[name], s.budget, s.bits) for name, s in self.sampled.items()]
         shares = [saved / exact for saved, exact in tokens]
         if shares:
             lines[0] += f": {min(shares):.3f} to {max(shares):.3f} of its bytes"
         lines += [f"{name} is exact: {reason}" for name, reason in self.left_exact]
         if self.operators is not None:
-            lines += self._summary_of_operators()
+            lines += self.summary_of_operators()
         return "\n".join(lines)
 
-    def _summary_of_operators(self):
+    def summary_of_operators(self) -> list[str]:
+        """Lines on which modules between the linear layers save what, and which are left."""
         counts = collections.Counter(kind.category for _, kind in self.modules.values())
         served = [f"{count} {category}" for category, count in counts.items()]
         served += [f"the attention of {len(self._attention)} models"] if self._attention else []
@@ -112,7 +195,7 @@ class Sampling:
     def convert_operators(self, model):
         settings = self.settings
         mode, bits, tensor_mul = settings.activations, settings.activation_bits, settings.tensor_mul
-        self.operators, self._model = Operators(self.randomness, mode, bits, tensor_mul), weakref.ref(model)
+        self.operators = Operators(self.randomness, mode, bits, tensor_mul)
         found, self._left_modules = modules.find(model, settings.skips, mode)
         self.modules = found
         for module, kind in found.values():
@@ -131,7 +214,7 @@ class Sampling:
         those of the activations. A gradient that is not linear in what is packed is then not exactly without bias."""
         if self.operators is None or not self.operators.packs:
             raise Error('packed_saved_tensors belongs to convert(..., activations="packed")')
-        with packed_saved_tensors(self._model(), self.operators, bits or self.operators.packing):
+        with packed_saved_tensors(self.model, self.operators, bits or self.operators.packing):
             yield
 
     def __deepcopy__(self, memo):
@@ -168,9 +251,11 @@ class Sampling:
         device = devices.device_of(h.device)
         kept = sampled.budget, sampled.bits
         plan = plan_for(device, shape, h.dtype, *kept, self.settings.design, self.source, precision)
-        reason = plan.why_exact()
+        reason = plan.why_exact() or why_short(len(rows))
         if reason is not None:
-            self.leave_exact(sampled.name, reason)
+            # Some experts have few rows in nearly every pass.
+            if sampled.matrices == 1:
+                self.leave_exact(sampled.name, reason)
             return None
         # Layers that keep other rows, or in other bits, share no block.
         form = h.dtype, *kept
@@ -181,6 +266,10 @@ class Sampling:
         if block is None:
             block = self._draw(plan, shared, rows)
             self._inputs.hold(given, shared, block)
+            shared.first_reader = sampled.name
+        sampled.shares_input_of = shared.first_reader
+        sampled.has_saved = True
+        self._kept_inputs.note(sampled, h)
         return plan, shared, block
 
     def _share_anew(self, plan, sampled, form, version, before):
@@ -212,32 +301,51 @@ class Sampling:
     def state_dict(self):
         """Seed, offset, and predictors or caches as tensors of bytes."""
         guesses = {name: guess.to_bytes() for name, guess in self.guesses.items()}
-        return {"source": self.source, "seed": self.seed, "offset": self.offset, "guesses": guesses}
+        kept = [name for name, sampled in self.sampled.items() if sampled.input_kept]
+        return {
+            "source": self.source,
+            "seed": self.seed,
+            "offset": self.offset,
+            "guesses": guesses,
+            # None before it was measured.
+            "kept_inputs": kept if self._kept_inputs.measured else None,
+        }
 
     def load_state_dict(self, state):
         if state["source"] != self.source:
             raise Error(f"a state of source {state['source']!r} for source {self.source!r}")
         # With other bits or another budget other layers may have been left exact.
         guesses = {
-            name: data for name, data in state["guesses"].items() if name in self.layers or name not in self._left_exact
+            name: data
+            for name, data in state["guesses"].items()
+            if name in self.sampled or name not in self._left_exact
         }
-        unknown = sorted(set(guesses) - set(self.layers))
+        unknown = sorted(set(guesses) - set(self.sampled))
         if unknown:
             raise Error(f"a state of layers that are not converted here: {', '.join(unknown)}")
         loaded = {}
         for name, data in guesses.items():
-            loaded[name] = SOURCES[self.source](self.layers[name].in_features, self.settings.room)
+            loaded[name] = SOURCES[self.source](self.sampled[name].in_features, self.settings.room)
             if self.source != "input":
                 loaded[name].from_bytes(data)
         self.guesses = loaded
         self.randomness.seed, self.randomness.offset = state["seed"], state["offset"]
         self._inputs = SharedInputs()
+        # As in the run that is continued, in which the first pass is over.
+        if state.get("kept_inputs") is not None and not self.settings.sample_kept_inputs:
+            self._kept_inputs.finish()
+            for name, sampled in self.sampled.items():
+                sampled.input_kept = name in state["kept_inputs"]
 
-    def revert(self):
-        """Makes the modules again what they were."""
-        for module in self.layers.values():
-            module.__class__ = torch.nn.Linear
-            del module.sampled
-        for module, _ in self.modules.values():
-            modules.revert(module)
+    def revert(self) -> None:
+        """Makes the modules again what they were. A second call does nothing.
+
+        Raises `Error` if the class of a module has been changed since by others, as parametrizations and fully_shard
+        do, and names the module; then nothing has been taken back.
+        """
+        if self._reverted:
+            return
+        take_back({**self.layers, **{name: module for name, (module, _) in self.modules.items()}})
         attention.revert(self._attention)
+        self._kept_inputs.remove()
+        self._reverted = True

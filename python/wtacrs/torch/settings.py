@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import json
+import numbers
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
 
-from .._native import DESIGNS, PACKINGS, Error, look_up
+from .._native import DESIGNS, PACKINGS, Error
 from .guesses import SOURCES
 
-ACTIVATIONS = dict.fromkeys((None, "exact", "packed"))
-ACTIVATION_BITS = dict.fromkeys((8, 4))
+ACTIVATIONS = (None, "exact", "packed")
+ACTIVATION_BITS = (8, 4)
 
 
 class Options(typing.TypedDict, total=False):
@@ -23,6 +25,7 @@ class Options(typing.TypedDict, total=False):
     design: str
     source: str
     bits: int | str
+    layers: Mapping[str, Mapping[str, typing.Any]]
     skip: str | Iterable[str] | Callable[[str, nn.Module], bool]
     seed: int | None
     samples: int | None
@@ -30,6 +33,7 @@ class Options(typing.TypedDict, total=False):
     activations: str | None
     activation_bits: int
     tensor_mul: float | None
+    sample_kept_inputs: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +44,12 @@ class Settings:
     exact copies of the rows in the input's own dtype. Fewer rows save time, fewer bits memory. With budget=1.0 all rows
     are packed: nothing is chosen, and `design`, `source` and what belongs to it play no part.
 
-    `skip` contains names, or patterns such as "encoder.*.key", or is a function of name and module. If `seed` is None,
-    it comes from torch's generator.
+    `layers` has other budgets and bits for some layers, by pattern: {"encoder.*.key": {"budget": 0.1, "bits": 2}}.
+    Where several patterns match a layer, the last one that sets a value counts. `skip` contains patterns of modules
+    that stay as they are, or is a function of name and module. A pattern is a name, perhaps with `*`, `?` and `[…]`,
+    where `*` stands for any characters, dots included. A pattern that matches a module matches all that is inside it.
+
+    If `seed` is None, it comes from torch's generator.
 
     For source="cached", `samples` is the number of samples of the data set, whose ids are then 0 to `samples` - 1, and
     `tokens_per_sample` the largest number of tokens in one of them. A GPU requires both, since the norms lie in its
@@ -52,6 +60,9 @@ class Settings:
     `activation_bits` bits, 8 or 4, and Q, K and V in 8. None leaves them as they are. With `tensor_mul`, attention that
     saves its probabilities saves this share of the rows of Q and K and of the channels of V alone.
 
+    A layer whose input another operator keeps anyway saves no memory where it is sampled, and is exact;
+    `sample_kept_inputs` samples it all the same, which saves time.
+
     Raises `Error` for a value that is refused.
     """
 
@@ -59,6 +70,7 @@ class Settings:
     design: str = "wta-pivotal"
     source: str = "predicted"
     bits: int | str = 4
+    layers: Mapping[str, Mapping[str, typing.Any]] = dataclasses.field(default_factory=dict)
     skip: tuple[str, ...] | Callable[[str, nn.Module], bool] = ()
     seed: int | None = None
     samples: int | None = None
@@ -66,22 +78,29 @@ class Settings:
     activations: str | None = None
     activation_bits: int = 8
     tensor_mul: float | None = None
+    sample_kept_inputs: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.budget <= 1:
-            raise Error(f"a budget of {self.budget}; it is a share of the rows, above 0 and at most 1")
-        look_up(DESIGNS, self.design, "design")
-        look_up(SOURCES, self.source, "source")
-        look_up(PACKINGS, self.bits, "number of bits")
-        look_up(ACTIVATIONS, self.activations, "way to save activations")
-        look_up(ACTIVATION_BITS, self.activation_bits, "number of activation bits")
-        if self.tensor_mul is not None and (self.activations is None or not 0 < self.tensor_mul < 1):
-            raise Error(f"tensor_mul={self.tensor_mul}; it is a share below 1, and belongs to activations")
+        check_budget(self.budget)
+        require(DESIGNS, self.design, "design")
+        require(SOURCES, self.source, "source")
+        require(PACKINGS, self.bits, "number of bits")
+        require(ACTIVATIONS, self.activations, "way to save activations")
+        require(ACTIVATION_BITS, self.activation_bits, "number of activation bits")
+        require((True, False), self.sample_kept_inputs, "answer for sample_kept_inputs:")
+        if self.tensor_mul is not None and (
+            self.activations is None or not is_number(self.tensor_mul) or not 0 < self.tensor_mul < 1
+        ):
+            raise Error(f"tensor_mul={described(self.tensor_mul)}; it is a share below 1, and belongs to activations")
+        for name in ("seed", "samples", "tokens_per_sample"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
+                raise Error(f"{name}={described(value)}; it is a whole number, or None")
         if (self.samples is None) != (self.tokens_per_sample is None):
             raise Error("samples and tokens_per_sample are needed both, or neither")
         if not callable(self.skip):
-            patterns = (self.skip,) if isinstance(self.skip, str) else tuple(self.skip)
-            object.__setattr__(self, "skip", patterns)
+            object.__setattr__(self, "skip", patterns_of(self.skip))
+        object.__setattr__(self, "layers", checked_layers(self.layers))
 
     @property
     def room(self) -> tuple[int, int] | None:
@@ -92,4 +111,106 @@ class Settings:
         """Whether the module of this name stays as it is."""
         if callable(self.skip):
             return bool(self.skip(name, module))
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.skip)
+        return any(matches(pattern, name) for pattern in self.skip)
+
+    def of(self, name: str) -> tuple[float, int | str]:
+        """The budget and the bits of the layer of this name."""
+        own = {"budget": self.budget, "bits": self.bits}
+        for pattern, values in self.layers.items():
+            if matches(pattern, name):
+                own |= values
+        return own["budget"], own["bits"]
+
+    def changed(self, pattern: str, **values: typing.Any) -> Settings:
+        """With other values of "budget" or "bits" for the layers that the pattern matches. "*" is all of them."""
+        if pattern != "*":
+            before = {p: v for p, v in self.layers.items() if p != pattern}
+            # The last pattern counts.
+            return dataclasses.replace(self, layers={**before, pattern: {**self.layers.get(pattern, {}), **values}})
+        left = {p: {k: v for k, v in own.items() if k not in values} for p, own in self.layers.items()}
+        return dataclasses.replace(self, layers={p: own for p, own in left.items() if own}, **values)
+
+    def to_json(self) -> str:
+        """As JSON, from which `from_json` makes equal settings. Raises `Error` if `skip` is a function."""
+        if callable(self.skip):
+            raise Error("skip is a function, which JSON has no form for: use patterns")
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The settings that `to_json` wrote. Fields that are left out have their defaults. Raises `Error` for text that
+        is not JSON, and for fields and values that are not of settings."""
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise Error(f"settings that are not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise Error(f"settings in JSON are an object, and this is {described(fields)}")
+        check_names(fields)
+        return cls(**fields)
+
+
+def check_names(options: Iterable[str]) -> None:
+    """Raises `Error` for a name that is not a field of `Settings`."""
+    names = [field.name for field in dataclasses.fields(Settings)]
+    for name in options:
+        if name not in names:
+            raise Error(f"no setting {name!r}; there are {', '.join(names)}")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether the pattern matches a module's name, or the name of a module around it."""
+    parts = name.split(".")
+    return any(fnmatch.fnmatchcase(".".join(parts[:count]), pattern) for count in range(1, len(parts) + 1))
+
+
+def patterns_of(skip) -> tuple[str, ...]:
+    patterns = (skip,) if isinstance(skip, str) else skip
+    patterns = tuple(patterns) if isinstance(patterns, Iterable) else (None,)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise Error(f"skip={described(skip)}; it is a pattern, several of them, or a function of name and module")
+    return patterns
+
+
+def checked_layers(layers) -> dict[str, dict[str, typing.Any]]:
+    if not isinstance(layers, Mapping):
+        raise Error(f'layers={described(layers)}; it is a dictionary such as {{"encoder.*.key": {{"budget": 0.1}}}}')
+    for pattern, values in layers.items():
+        if not isinstance(pattern, str) or not isinstance(values, Mapping):
+            raise Error(f"layers has {pattern!r}: {described(values)}; it has a dictionary of values for each pattern")
+        for name, value in values.items():
+            if name == "budget":
+                check_budget(value)
+            elif name == "bits":
+                require(PACKINGS, value, "number of bits")
+            else:
+                raise Error(f"layers[{pattern!r}] has {name!r}: what layers have of their own is budget and bits")
+    return {pattern: dict(values) for pattern, values in layers.items()}
+
+
+def check_budget(budget) -> None:
+    if not is_number(budget) or not 0 < budget <= 1:
+        raise Error(f"a budget of {described(budget)}; it is a share of the rows, a number above 0 and at most 1")
+
+
+def is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def described(value) -> str:
+    """The value, and its type where the value does not show it."""
+    return repr(value) if is_number(value) or value is None else f"{value!r} (a {type(value).__name__})"
+
+
+def require(allowed: Iterable, value, what: str) -> None:
+    allowed = list(allowed)
+    # True is 1, and 4.0 is 4: a table takes what equals its members, but of their type alone.
+    if not any(type(value) is type(one) and value == one for one in allowed):
+        shown = f"no {what} {value!r}; there are {', '.join(map(str, allowed))}"
+        raise Error(shown if is_number(value) or value is None else f"{shown} (this is a {type(value).__name__})")
+
+
+def such_as(names: Iterable[str]) -> str:
+    """Some of the names, for the end of a message."""
+    some = [repr(name) for name, _ in zip(names, range(3))]
+    return f"; there are names such as {', '.join(some)}" if some else ""
