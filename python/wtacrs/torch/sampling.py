@@ -50,6 +50,7 @@ class Sampling:
         # By the name of the layer that reads an H first.
         self.guesses = {}
         self.group = process_group
+        self.agreement = rank_exchange.Agreement()
         # The most that a rank's message about cached norms has taken so far.
         self.message_words = 0
         self._inputs = SharedInputs()
