@@ -60,8 +60,9 @@ class KeptInputs:
         # The model measures, and its copies share what it finds.
         return KeptInputs()
 
-    def __reduce__(self):
-        return KeptInputs, ()
+    def __getstate__(self):
+        # The handles of hooks on the model are pickled with it.
+        return {"measured": self.measured, "_model_hooks": self._model_hooks, "_tensor_hooks": None}
 
     def remove(self) -> None:
         """Measures nothing from here on."""
