@@ -10,7 +10,7 @@ from wtacrs.torch import SavedBytes
 from wtacrs.torch.batch_layout import Batch
 from wtacrs.torch.shared_input import SharedInput, SharedInputs, joint_norms
 
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, gradients, unbiased, uneven
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, unbiased, uneven
 from .helpers import convert_native as convert
 
 
@@ -86,6 +86,7 @@ class ViewsOfOneInput(unittest.TestCase):
         self.assertEqual(sampling.offset, one)
 
     def test_other_elements_or_another_order_are_another_input(self):
+        self.enterContext(always_sampled())
         model = Attention()
         sampling = convert(model, 0.3)
         square = uneven(INPUTS, INPUTS)

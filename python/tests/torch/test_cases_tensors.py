@@ -9,6 +9,7 @@ import torch.distributed as distributed
 from torch import nn
 from transformers import BertConfig, BertModel
 
+from wtacrs.torch import SavedBytes
 from wtacrs.torch import convert as packed
 
 from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, linear, uneven, wrap
@@ -129,13 +130,16 @@ class Types(unittest.TestCase):
             torch.testing.assert_close(found, exact)
             self.assertEqual(sampling.offset, 0)
             self.assertRegex(dict(sampling.left_exact)["0"], "NestedTensor|nested")
+            with SavedBytes(model):
+                model(h)
 
     def test_sparse_inputs(self):
         h = torch.eye(INPUTS).to_sparse()
         model = wrap(linear(bias=False))
         expected = model(h.to_dense())
         sampling = convert(model, 0.3)
-        torch.testing.assert_close(model(h), expected)
+        with SavedBytes(model):
+            torch.testing.assert_close(model(h), expected)
         self.assertEqual(dict(sampling.left_exact), {"0": "its input is a tensor of layout sparse_coo"})
 
     def test_complex(self):

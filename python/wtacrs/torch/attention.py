@@ -1,13 +1,13 @@
 """Attention of transformers' models: which implementation serves a call, and how it gets into the model.
 
-transformers looks up a model's attention by the name in its config. `convert` registers a function under a new name. It
-also registers the mask function of the original implementation: without one, a name gets no masks, and padding would be
-attended to. transformers is used only where it is already imported.
+transformers looks up a model's attention by the name in its config. For each implementation that is served, a function
+has a name of its own, and `convert` writes it into the config. The mask function of the original implementation has the
+same name: without one, a name gets no masks, and padding would be attended to. The function asks the module for its
+`Attention`, which `convert` has put there. transformers is used only where it is already imported.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
 
 import torch
@@ -20,23 +20,28 @@ from .modes import traced
 # Calls with these, which change the scores or ask for the probabilities, are left to the original implementation.
 OTHER_TERMS = ("softcap", "s_aux", "head_mask", "output_attentions")
 SERVED = ("eager", "sdpa")
-_numbers = itertools.count(1)
+PREFIX = "wtacrs_"
+# The attribute of modules within a converted model.
+PLACE = "wtacrs_attention"
 
 
 def convert(model, shared, skipped):
-    """Returns the configs that were changed with their former names, and why the attention of other models is left as
-    it is."""
+    """Returns the configs that were changed with their former names and the modules that got an `Attention`, and why
+    the attention of other models is left as it is."""
     before, left = [], {}
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is None:
         return before, left
-    names, seen = {}, set()
+    register_again()
+    seen = set()
     skip = {module for name, module in model.named_modules() if name and skipped(name, module)}
     for name, module in model.named_modules():
         if not isinstance(module, modeling.PreTrainedModel) or id(module.config) in seen:
             continue
         seen.add(id(module.config))
         config, was = module.config, module.config._attn_implementation
+        # A model that was made from the config of a converted one.
+        was = former(config) or was
         reason = None
         if was not in SERVED:
             reason = f"its implementation is {was!r}"
@@ -45,16 +50,25 @@ def convert(model, shared, skipped):
         if reason is not None:
             left[f"attention of {name or type(module).__name__}"] = reason
             continue
-        if was not in names:
-            names[was] = register(modeling, was, shared, skip)
         # The setter would change the configs within this one as well, whose implementation may be another.
-        config._attn_implementation_internal = names[was]
-        before.append((config, was))
+        config._attn_implementation_internal = PREFIX + was
+        own = Attention(was, shared)
+        served = [part for part in module.modules() if part not in skip and may_attend(part)]
+        for part in served:
+            setattr(part, PLACE, own)
+        before.append((config, was, served))
     return before, left
 
 
+def may_attend(module):
+    """Whether a module may call an attention function: torch's own modules do not."""
+    return any(True for _ in module.children()) or not type(module).__module__.startswith(("torch.nn", "wtacrs"))
+
+
 def revert(before):
-    for config, was in before:
+    for config, was, served in before:
+        for part in served:
+            vars(part).pop(PLACE, None)
         # Another implementation may have been chosen since.
         if former(config) is not None:
             config._attn_implementation_internal = was
@@ -63,6 +77,7 @@ def revert(before):
 def revert_configs(model):
     """Gives the configs within a model, which may be a copy, the names back that they had."""
     for module in model.modules():
+        vars(module).pop(PLACE, None)
         config = getattr(module, "config", None)
         if former(config) is not None:
             config._attn_implementation_internal = former(config)
@@ -71,26 +86,43 @@ def revert_configs(model):
 def former(config):
     """The implementation that ours has replaced in a config; None if it is not ours."""
     name = getattr(config, "_attn_implementation_internal", None) or ""
-    prefix, _, rest = name.partition("_")
-    return rest.rpartition("_")[0] if prefix == "wtacrs" else None
+    return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
 
 
-def register(modeling, was, shared, skip):
+def register_again():
+    """Registers the functions where transformers does not know them: in every process once."""
+    if "transformers.modeling_utils" not in sys.modules:
+        return
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    name = f"wtacrs_{was}_{next(_numbers)}"
-    AttentionInterface.register(name, Attention(modeling.ALL_ATTENTION_FUNCTIONS, was, shared, skip))
-    AttentionMaskInterface.register(name, AttentionMaskInterface()[was])
-    return name
+    for was in SERVED:
+        if PREFIX + was not in AttentionInterface():
+            AttentionInterface.register(PREFIX + was, Dispatch(was))
+            AttentionMaskInterface.register(PREFIX + was, AttentionMaskInterface()[was])
+
+
+class Dispatch:
+    """An attention function with transformers' signature, which leaves modules without an `Attention` to the original
+    implementation."""
+
+    def __init__(self, was):
+        self.was = was
+
+    def __call__(self, module, query, key, value, attention_mask, **options):
+        own = getattr(module, PLACE, None) or Attention(self.was, None)
+        return own(module, query, key, value, attention_mask, **options)
 
 
 class Attention:
     """An attention function with transformers' signature. query is batch x heads x queries x channels; key and value
     have keys in place of queries, and perhaps fewer heads. The output is batch x queries x heads x channels."""
 
-    def __init__(self, functions, was, shared, skip):
-        self.functions, self.was, self.operators = functions, was, shared
-        self.skip = skip
+    def __init__(self, was, shared):
+        self.was, self.operators = was, shared
+
+    @property
+    def functions(self):
+        return sys.modules["transformers.modeling_utils"].ALL_ATTENTION_FUNCTIONS
 
     def __call__(self, module, query, key, value, attention_mask, **options):
         terms = self.terms(module, query, key, value, attention_mask, **options)
@@ -111,7 +143,7 @@ class Attention:
         query, key, value = autocast(query, key, value)
         inputs = [query, key, value] if position_bias is None else [query, key, value, position_bias]
         needed = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
-        if not module.training or not (needed or dropout) or module in self.skip:
+        if not module.training or not (needed or dropout) or self.operators is None:
             return None
         if not all(operators.serves(t) for t in inputs) or len({t.dtype for t in inputs[:3]}) > 1:
             return None

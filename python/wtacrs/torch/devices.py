@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import types
+import warnings
 
 import torch
 from torch._subclasses import FakeTensor
@@ -30,6 +33,8 @@ class Host:
 
     def current(self):
         """While it is entered, the context's CUDA context is the thread's current one, as the library requires."""
+        if _process.forked:
+            after_a_fork()
         return contextlib.nullcontext()
 
     def stream(self):
@@ -76,6 +81,27 @@ class Gpu(Host):
         return torch.cuda.current_stream(self.torch_device).cuda_stream
 
 
+# Of this process: whether it is the fork of one in which this module was imported, and has not computed since.
+_process = types.SimpleNamespace(forked=False)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: setattr(_process, "forked", True))
+
+
+def after_a_fork():
+    """The library starts threads of its own in a forked process. torch does not: where its threads have worked before
+    the fork, it waits for them without end, unless it is told to use none."""
+    _process.forked = False
+    threads = torch.get_num_threads()
+    if threads > 1:
+        torch.set_num_threads(1)
+        warnings.warn(
+            f"this process was forked, and torch's {threads} threads do not survive a fork: torch computes on one "
+            "thread here. Start processes by spawn for more",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
 @functools.cache
 def device_of(torch_device):
     """From torch's device to the library's."""
@@ -100,6 +126,11 @@ def why_not_plain(tensor: torch.Tensor) -> str | None:
     if not strided:
         return f"a tensor of layout {'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')}"
     return "on meta" if tensor.device.type == "meta" else None
+
+
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The storage of the tensor's elements; None for a tensor that consists of others, as sparse ones do."""
+    return tensor.untyped_storage() if tensor.layout is torch.strided and not tensor.is_nested else None
 
 
 def autocast_dtype(kind: str) -> torch.dtype | None:

@@ -22,7 +22,7 @@ class Input:
     predictor = None
 
     def __init__(self, in_features=None, room=None):
-        pass
+        self.in_features = in_features
 
     def move(self, device):
         pass
@@ -42,9 +42,14 @@ class Learned:
 
     learns = True
 
-    def __init__(self):
+    def __init__(self, in_features, room):
+        self.in_features, self.room = in_features, room
         self.device = devices.device_of(torch.device("cpu"))
         self.native = None
+
+    def __reduce__(self):
+        # The bytes of either device are loaded on any.
+        return restored, (type(self), self.in_features, self.room, bytes(self.to_bytes().numpy()), self.pending)
 
     def move(self, device):
         if device is not self.device:
@@ -69,7 +74,7 @@ class Predicted(Learned):
     """A regression of log |dZ_i| on h_i, learned from the kept rows."""
 
     def __init__(self, in_features, room):
-        super().__init__()
+        super().__init__(in_features, room)
         self.native = NormPredictor(self.device.context, in_features)
         self.pending = None
 
@@ -111,14 +116,13 @@ class Cached(Learned):
     predictor = None
 
     def __init__(self, in_features, room):
-        super().__init__()
-        self._room = room
+        super().__init__(in_features, room)
         self._require_room(self.device)
         self.native = NormCache(self.device.context, room)
         self.pending = []
 
     def _require_room(self, device):
-        if device.on_gpu and self._room is None:
+        if device.on_gpu and self.room is None:
             raise Error(
                 "source='cached' on a GPU needs to know the data set, whose norms it keeps there: "
                 "convert(..., samples=, tokens_per_sample=)"
@@ -129,7 +133,7 @@ class Cached(Learned):
         super().move(device)
 
     def _load(self, data, length):
-        return NormCache.load(self.device.context, data, length, self._room)
+        return NormCache.load(self.device.context, data, length, self.room)
 
     def to_bytes(self):
         # Saving waits for the GPU in any case.
@@ -163,6 +167,14 @@ class Cached(Learned):
         count, row_tokens = norms.shape
         with self.device.current():
             call(address(ids), address(lengths), count, row_tokens, address(norms), norms.numel(), self.device.stream())
+
+
+def restored(kind, in_features, room, data, pending):
+    """A guess on the host from its bytes."""
+    guess = kind(in_features, room)
+    guess.from_bytes(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    guess.pending = pending
+    return guess
 
 
 def layout_of(batch, rows, device):

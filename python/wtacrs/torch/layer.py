@@ -42,6 +42,13 @@ class LayerSampling:
         self.shares_input_of = None
         self.has_saved = False
 
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "site"}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self.site = ops.site_of(self)
+
     @property
     def learns(self) -> bool:
         """Whether a guess of this layer learns from its backward passes."""

@@ -13,11 +13,15 @@ import torch
 
 from . import operators, recognition
 from .operators import Description
+from .pickling import MadeClass
 from .recognition import Activation, Dropout, GatedUnit, Norm
 
 
-class Converted:
+class Converted(MadeClass):
     """`operators` is what a model's converted modules share. `kind` describes what this module computes."""
+
+    def _made_by(self):
+        return converted_class, type(self).__bases__[1], type(self.kind)
 
     def extra_repr(self):
         how = "saves few bits" if self.operators.packs else "saves no more than its gradient needs"

@@ -64,6 +64,16 @@ class Randomness:
         self._memory = (ctypes.c_uint64 * 2).from_address(self.words.data_ptr())
         self.seed = seed
 
+    def __reduce__(self):
+        return self.continued, (self.seed, self.rank, self.offset)
+
+    @classmethod
+    def continued(cls, seed, rank, offset):
+        """From where another has come to."""
+        made = cls(seed, rank)
+        made.offset = offset
+        return made
+
     @property
     def key(self):
         return self._memory[0]

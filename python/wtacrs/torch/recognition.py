@@ -17,6 +17,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+# What a module computes is pickled with it. So these have names, as no function within an expression has.
+
+
+def weight_of(module):
+    return module.weight
+
+
+def bias_of(module):
+    return module.bias
+
+
+def no_bias(module):
+    return None
+
+
+def elements_of_weight(module):
+    return module.weight.numel()
+
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
@@ -37,9 +55,9 @@ class Norm:
     operation: str
     epsilon: Callable
     dtype_of: Callable
-    weight: Callable = lambda module: module.weight
-    bias: Callable = lambda module: None
-    columns: Callable = lambda module: module.weight.numel()
+    weight: Callable = weight_of
+    bias: Callable = no_bias
+    columns: Callable = elements_of_weight
     category = "norms"
 
 
@@ -123,20 +141,28 @@ def of_gelu(module):
 def of_layer_norm(module):
     return Norm(
         "layer-norm",
-        epsilon=lambda module: module.eps,
+        epsilon=eps_of,
         dtype_of=torch_norm_dtype,
-        bias=lambda module: module.bias,
-        columns=lambda module: math.prod(module.normalized_shape),
+        bias=bias_of,
+        columns=elements_of_shape,
     )
 
 
 def of_rms_norm(module):
     return Norm(
         "rms-norm",
-        epsilon=lambda module: module.eps,
+        epsilon=eps_of,
         dtype_of=torch_norm_dtype,
-        columns=lambda module: math.prod(module.normalized_shape),
+        columns=elements_of_shape,
     )
+
+
+def eps_of(module):
+    return module.eps
+
+
+def elements_of_shape(module):
+    return math.prod(module.normalized_shape)
 
 
 def torch_norm_dtype(x, weight):
@@ -318,25 +344,59 @@ def run_longt5(module, x, unit):
 
 
 def rms_norm(dtype_of, **options):
-    return Norm("rms-norm", options.pop("epsilon", lambda module: module.variance_epsilon), dtype_of, **options)
+    return Norm("rms-norm", options.pop("epsilon", variance_epsilon_of), dtype_of, **options)
+
+
+def dtype_of_weight(x, weight):
+    return weight.dtype
+
+
+def dtype_of_input(x, weight):
+    return x.dtype
+
+
+def dtype_of_both(x, weight):
+    return torch.promote_types(x.dtype, weight.dtype)
+
+
+def one_and_weight(module):
+    return 1.0 + module.weight.float()
+
+
+def variance_epsilon_of(module):
+    return module.variance_epsilon
+
+
+def act_fn_of(module):
+    return module.act_fn
+
+
+def activation_fn_of(module):
+    return module.activation_fn
+
+
+def act_of(module):
+    return module.act
+
+
+def silu_itself(module):
+    return F.silu
 
 
 # T5's norm returns the weight's dtype. Llama's rounds to the input's dtype before the weight, the others after it.
 NORMS = [
-    (t5_norm, rms_norm(lambda x, weight: weight.dtype)),
-    (llama_norm, rms_norm(lambda x, weight: torch.promote_types(x.dtype, weight.dtype))),
-    (olmo_norm, rms_norm(lambda x, weight: x.dtype)),
-    (helium_norm, rms_norm(lambda x, weight: x.dtype)),
+    (t5_norm, rms_norm(dtype_of_weight)),
+    (llama_norm, rms_norm(dtype_of_both)),
+    (olmo_norm, rms_norm(dtype_of_input)),
+    (helium_norm, rms_norm(dtype_of_input)),
 ]
-GEMMA_NORM = rms_norm(
-    lambda x, weight: x.dtype, epsilon=lambda module: module.eps, weight=lambda module: 1.0 + module.weight.float()
-)
+GEMMA_NORM = rms_norm(dtype_of_input, epsilon=eps_of, weight=one_and_weight)
 GATED_UNITS = [
-    (llama_unit, lambda module: module.act_fn, run_llama),
-    (qwen_unit, lambda module: module.act_fn, run_llama),
-    (lfm_unit, lambda module: F.silu, run_lfm),
-    (t5gemma_unit, lambda module: module.act_fn, run_t5gemma),
-    (glm_unit, lambda module: module.activation_fn, run_glm),
-    (t5_unit, lambda module: module.act, run_t5),
-    (longt5_unit, lambda module: module.act, run_longt5),
+    (llama_unit, act_fn_of, run_llama),
+    (qwen_unit, act_fn_of, run_llama),
+    (lfm_unit, silu_itself, run_lfm),
+    (t5gemma_unit, act_fn_of, run_t5gemma),
+    (glm_unit, activation_fn_of, run_glm),
+    (t5_unit, act_of, run_t5),
+    (longt5_unit, act_of, run_longt5),
 ]

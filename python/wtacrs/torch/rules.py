@@ -16,6 +16,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from .devices import storage_of
 from .modes import tracing
 
 LEAST_ROW_BYTES = 64
@@ -40,6 +41,11 @@ def why_short(rows: int) -> str | None:
     return f"a pass over {rows} rows, and passes below {LEAST_ROWS} are exact" if rows < LEAST_ROWS else None
 
 
+def top_hooks():
+    """The functions that pack and unpack what torch saves now, or None."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False)
+
+
 class KeptInputs:
     """Finds the layers whose input torch's graph keeps anyway, in the first training pass of the model.
 
@@ -60,8 +66,9 @@ class KeptInputs:
         # The model measures, and its copies share what it finds.
         return KeptInputs()
 
-    def __reduce__(self):
-        return KeptInputs, ()
+    def __getstate__(self):
+        # The handles of hooks on the model are pickled with it.
+        return {"measured": self.measured, "_model_hooks": self._model_hooks, "_tensor_hooks": None}
 
     def remove(self) -> None:
         """Measures nothing from here on."""
@@ -75,7 +82,8 @@ class KeptInputs:
 
     def note(self, sampled, h: torch.Tensor) -> None:
         """A sampled layer reads h, in the dtype in which torch would keep it."""
-        if self._tensor_hooks is not None:
+        # Within a checkpointed segment, what is saved is thrown away, and the segment's input is kept for another reason.
+        if self._tensor_hooks is not None and top_hooks() == self._mine:
             self._inputs[sampled] = StorageWeakRef(h.untyped_storage())
 
     def _enter(self, model, arguments) -> None:
@@ -83,14 +91,17 @@ class KeptInputs:
             return
         if not self._model_hooks or self._tensor_hooks is not None:
             return
-        if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        if top_hooks() is None:
             self._inputs, self._saved = {}, set()
             self._tensor_hooks = saved_tensors_hooks(self._note_saved, lambda tensor: tensor)
             self._tensor_hooks.__enter__()
+            self._mine = top_hooks()
 
     def _note_saved(self, tensor):
         # Weak references keep a storage's identity, not its memory, and no other storage gets an identity that is held.
-        self._saved.add(StorageWeakRef(tensor.untyped_storage()))
+        storage = storage_of(tensor)
+        if storage is not None:
+            self._saved.add(StorageWeakRef(storage))
         return tensor if tensor.grad_fn is None else tensor.detach()
 
     def _leave(self, model, arguments, output) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import weakref
 
 import torch
@@ -17,6 +18,7 @@ from .guesses import SOURCES, Input
 from .layer import LayerSampling
 from .operators import MASK, Operators, Randomness
 from .packed_tensors import packed_saved_tensors
+from .pickling import is_picklable
 from .plans import bytes_a_token, plan_for, precision, why_pass_exact
 from .report import Report, report
 from .reverting import take_back
@@ -52,6 +54,7 @@ class Sampling:
         # By the name of the layer that reads an H first.
         self.guesses = {}
         self.group = process_group
+        self.agreement = rank_exchange.Agreement()
         # The most that a rank's message about cached norms has taken so far.
         self.message_words = 0
         self._inputs = SharedInputs()
@@ -230,8 +233,22 @@ class Sampling:
         # A copy of a model, as for averaged weights, goes on with the same randomness and guesses.
         return self
 
-    def __reduce__(self):
-        raise Error("a Sampling is not pickled: save its state_dict() and the model's")
+    def __getstate__(self):
+        """Everything but what belongs to this process. A Sampling is pickled with its model, and comes back with it.
+        A function as `skip` is left out, if it cannot be imported: `convert` alone has asked it."""
+        state = self.__dict__ | {"_model": self._model(), "group": None, "_batch": None}
+        for name in ("agreement", "_inputs"):
+            del state[name]
+        if not is_picklable(self.settings.skip):
+            state["settings"] = dataclasses.replace(self.settings, skip=())
+        return state
+
+    def __setstate__(self, state):
+        model = state["_model"]
+        self.__dict__ |= state
+        self._model = (lambda: None) if model is None else weakref.ref(model)
+        self.agreement, self._inputs = rank_exchange.Agreement(), SharedInputs()
+        attention.register_again()
 
     @property
     def deferred(self):

@@ -54,7 +54,7 @@ class SavedBytes:
         for hook in self._hooks:
             hook.remove()
         for tensor in list(self.model.parameters()) + list(self.model.buffers()):
-            self._storages.pop(tensor.untyped_storage()._cdata, None)
+            self._storages.pop(self._number(tensor), None)
         self.by_operator = dict.fromkeys(CATEGORIES, 0)
         for number, (count, category) in self._storages.items():
             self.by_operator[LINEAR if number in self._inputs else category] += count
@@ -75,9 +75,12 @@ class SavedBytes:
         self._within.pop()
 
     def _number(self, tensor):
-        reference = StorageWeakRef(tensor.untyped_storage())
-        self._references.append(reference)
-        return tensor.untyped_storage()._cdata
+        """Of the tensor's storage, and None for a tensor without one, which is not counted."""
+        storage = devices.storage_of(tensor)
+        if storage is None:
+            return None
+        self._references.append(StorageWeakRef(storage))
+        return storage._cdata
 
     def _note_saved(self, tensor):
         module, category = self._within[-1] if self._within else (None, OTHER)
@@ -85,7 +88,9 @@ class SavedBytes:
             category = WEIGHTS
         # A block is kept as it is: layers that read the same H later look for it.
         tensor = tensor if tensor.grad_fn is None else tensor.detach()
-        self._storages.setdefault(self._number(tensor), (tensor.untyped_storage().nbytes(), category))
+        number = self._number(tensor)
+        if number is not None:
+            self._storages.setdefault(number, (tensor.untyped_storage().nbytes(), category))
         return tensor
 
     def _is_weight(self, tensor, layer):
@@ -96,8 +101,8 @@ class SavedBytes:
         if node is not None:
             return id(getattr(node, "variable", None)) in self._parameters
         # Nothing leads from a frozen weight's copy to the weight.
-        weight = layer.weight
-        return not weight.requires_grad and tensor.shape in (weight.shape, weight.shape[::-1])
+        weights = [p for p in layer.parameters(recurse=False) if p.ndim == 2 and not p.requires_grad]
+        return any(tensor.shape in (weight.shape, weight.shape[::-1]) for weight in weights)
 
     def table(self, name="held", **others):
         """Bytes by operator, as text. `others` are measurements for columns before this one; shares are of the first:

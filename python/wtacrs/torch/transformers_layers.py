@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .layer import LayerSampling, sampled_linear
+from .pickling import MadeClass
 
 
 def is_conv1d(module: nn.Module) -> bool:
@@ -58,10 +59,13 @@ def why_not_served(module: nn.Module, source: str) -> str | None:
     return None
 
 
-class SampledConv1D:
+class SampledConv1D(MadeClass):
     """Conv1D with the same parameters and forward pass, whose weight gradient in training is an estimate."""
 
     sampled: LayerSampling
+
+    def _made_by(self):
+        return sampled_class, type(self).__bases__[1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         exact = super().forward
@@ -73,11 +77,14 @@ class SampledConv1D:
         return f"{super().__repr__().removesuffix(')')}, {self.sampled})"
 
 
-class SampledExperts:
+class SampledExperts(MadeClass):
     """Experts with the same parameters, whose weight gradients in training are estimates: for each expert one from the
     rows that reach it. Experts that few rows reach are exact. `sampled` has the projections by name."""
 
     sampled: dict[str, LayerSampling]
+
+    def _made_by(self):
+        return sampled_class, type(self).__bases__[1]
 
     def forward(self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor):
         """From hidden_states, tokens x features, and the experts of each token with their weights, tokens x top_k, to
