@@ -236,7 +236,7 @@ class Sampling:
     def __getstate__(self):
         """Everything but what belongs to this process. A Sampling is pickled with its model, and comes back with it.
         A function as `skip` is left out, if it cannot be imported: `convert` alone has asked it."""
-        state = self.__dict__ | {"_model": self._model(), "group": None, "_batch": None}
+        state = self.__dict__ | {"_model": self._model(), "group": None, "current_batch": None, "memo": None}
         for name in ("agreement", "_inputs"):
             del state[name]
         if not is_picklable(self.settings.skip):
