@@ -147,7 +147,11 @@ class Product:
 
     def __init__(self, device, shape, left, right, bits):
         self.device, self.shape = device, shape
-        self.native = TensorMulPlan(device.context, shape, left=left, right=right, bits=bits)
+        self.native, self.captured = device.plans(
+            lambda further_offset: TensorMulPlan(
+                device.context, shape, left=left, right=right, bits=bits, further_offset=further_offset
+            )
+        )
         self.draws, self.saved_bytes, self.dropout = self.native.draws, self.native.saved_bytes, 0.0
 
     def forward(self, a, b, seed, offset):
@@ -157,14 +161,16 @@ class Product:
             # A GPU reads columns of B.
             b = b.transpose(1, 2).contiguous().transpose(1, 2)
         operands = self.device.matrix(a[None]), self.device.matrix(b[None])
+        native, seed, offset = self.device.drawing(self, seed, offset)
         try:
             with self.device.current():
-                self.native.forward(*operands, seed, offset, address(saved), address(scratch), self.device.stream())
+                native.forward(*operands, seed, offset, address(saved), address(scratch), self.device.stream())
         except Error as error:
             # The gradients are then NaN, as torch's are.
             if error.status != _native.INVALID_WEIGHTS or all(torch.isfinite(each).all() for each in (a, b)):
                 raise
             _native.mark_refused(address(saved))
+        self.device.drawn(self)
         return saved
 
     def backward(self, saved, g):

@@ -79,19 +79,18 @@ def _(query, key, value, bias, mask, mask_key, keys, form):
 
 @define(
     "attention_backward(Tensor doutput, Tensor[] blocks, Tensor probabilities, Tensor dropping, Tensor alive,"
-    " Tensor? mask_key, SymInt[] sizes, SymInt[]? of_bias, str form) -> (Tensor, Tensor, Tensor, Tensor)"
+    " SymInt[] sizes, SymInt[]? of_bias, str form) -> (Tensor, Tensor, Tensor, Tensor)"
 )
-def attention_backward(doutput, blocks, probabilities, dropping, alive, mask_key, sizes, of_bias, form):
+def attention_backward(doutput, blocks, probabilities, dropping, alive, sizes, of_bias, form):
     passes = passes_of(form, sizes, doutput)
     given = [tensor if tensor.numel() else None for tensor in (dropping, alive)]
-    key = None if mask_key is None else words(mask_key)
     with torch.autocast(doutput.device.type, enabled=False):
-        gradients = passes.backward(doutput, blocks, probabilities, *given, key, True, True, of_bias)
+        gradients = passes.backward(doutput, blocks, probabilities, *given, True, True, of_bias)
     return tuple(or_nothing(gradient, probabilities, torch.float32).contiguous() for gradient in gradients)
 
 
 @fake(attention_backward)
-def _(doutput, blocks, probabilities, dropping, alive, mask_key, sizes, of_bias, form):
+def _(doutput, blocks, probabilities, dropping, alive, sizes, of_bias, form):
     sizes = Sizes(*sizes)
     make = lambda *shape: doutput.new_empty(shape, dtype=torch.float32)
     return (
@@ -103,21 +102,21 @@ def _(doutput, blocks, probabilities, dropping, alive, mask_key, sizes, of_bias,
 
 
 def _save_attention(ctx, inputs, output):
-    query, key, value, bias, _, mask_key, _, ctx.form = inputs
+    query, key, value, bias, *_, ctx.form = inputs
     _, *blocks, probabilities, dropping, alive = output
     ctx.sizes = Sizes.of(query, key, value)
     if passes_of(ctx.form, ctx.sizes, query).operands.whole:
         blocks = query, key, value
-    ctx.save_for_backward(*blocks, probabilities, dropping, alive, mask_key)
+    ctx.save_for_backward(*blocks, probabilities, dropping, alive)
     ctx.dtype, ctx.of_bias = query.dtype, None if bias is None else (bias.shape, bias.dtype)
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _attention_gradients(ctx, doutput, *_):
-    *blocks, probabilities, dropping, alive, mask_key = ctx.saved_tensors
+    *blocks, probabilities, dropping, alive = ctx.saved_tensors
     of_bias = ctx.of_bias if ctx.needs_input_grad[3] else (None, None)
     *gradients, dbias = attention_backward(
-        doutput, blocks, probabilities, dropping, alive, mask_key, ctx.sizes, of_bias[0], ctx.form
+        doutput, blocks, probabilities, dropping, alive, ctx.sizes, of_bias[0], ctx.form
     )
     needed = zip(gradients, ctx.needs_input_grad)
     gradients = [gradient.to(ctx.dtype) if needs else None for gradient, needs in needed]

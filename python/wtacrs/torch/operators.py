@@ -134,15 +134,18 @@ class Plan:
     def __init__(self, device, shape, dtype, operation, gated, packing, dropout, epsilon):
         self.device, self.dropout, self.gated = device, dropout, gated
         self.elements, self.dtype = shape[0] * shape[1], dtype
-        self.native = OperatorPlan(
-            device.context,
-            shape=shape,
-            operation=operation,
-            gated=gated,
-            packing=packing,
-            dropout=dropout,
-            epsilon=epsilon,
-            dtype=str(dtype).removeprefix("torch."),
+        self.native, self.captured = device.plans(
+            lambda further_offset: OperatorPlan(
+                device.context,
+                shape=shape,
+                operation=operation,
+                gated=gated,
+                packing=packing,
+                dropout=dropout,
+                epsilon=epsilon,
+                dtype=str(dtype).removeprefix("torch."),
+                further_offset=further_offset,
+            )
         )
         self.draws, self.saved_bytes = self.native.draws, self.native.saved_bytes
         self.keeps_input, self.keeps_gate = self.native.keeps_input, self.native.keeps_gate
@@ -152,8 +155,10 @@ class Plan:
         """Writes y, which may be x or None. Returns what the backward pass needs as a tensor of bytes, or None."""
         saved = self.device.memory(self.saved_bytes) if self.saved_bytes else None
         operands = self.of(x), self.of(gate), address(weight), address(bias), self.of(y)
+        native, seed, offset = self.device.drawing(self, seed, offset)
         with self.device.current():
-            self.native.forward(*operands, seed, offset, address(saved), self.device.stream())
+            native.forward(*operands, seed, offset, address(saved), self.device.stream())
+        self.device.drawn(self)
         return saved
 
     def backward(self, saved, dy, dx, *, x=None, gate=None, y=None, weight=None, dgate=None, dweight=None, dbias=None):

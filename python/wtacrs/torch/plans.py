@@ -27,19 +27,22 @@ def plan_for(device, shape, dtype, budget, bits, design, source, precision):
 class Plan:
     def __init__(self, device, shape, dtype, budget, bits, design, source, precision):
         self.device, self.shape = device, shape
-        self.native = LayerPlan(
-            device.context,
-            shape,
-            budget=float(budget),
-            design=design,
-            source=source,
-            bits=bits,
-            dtype=str(dtype).removeprefix("torch."),
-            precision=precision,
+        self.native, self.captured = device.plans(
+            lambda further_offset: LayerPlan(
+                device.context,
+                shape,
+                budget=float(budget),
+                design=design,
+                source=source,
+                bits=bits,
+                dtype=str(dtype).removeprefix("torch."),
+                precision=precision,
+                further_offset=further_offset,
+            )
         )
         # What dW and the bias's gradient are summed in.
         self.sums = getattr(torch, self.native.sums)
-        self.draws, self.packs_all = self.native.draws, self.native.packs_all
+        self.draws, self.packs_all, self.dropout = self.native.draws, self.native.packs_all, 0.0
 
     def forward(self, h, guess, predictor, seed, offset):
         """The saved rows of h, tokens x in_features, as one block of bytes.
@@ -50,9 +53,10 @@ class Plan:
         block = self.device.memory(self.native.saved_bytes)
         scratch = self.device.memory(self.native.forward_scratch_bytes)
         rows = self.device.matrix(self._walkable(h))
+        native, seed, offset = self.device.drawing(self, seed, offset)
         try:
             with self.device.current():
-                self.native.forward(
+                native.forward(
                     rows,
                     address(guess),
                     predictor,
@@ -66,6 +70,7 @@ class Plan:
             if error.status != _native.INVALID_WEIGHTS or torch.isfinite(h).all():
                 raise
             _native.mark_refused(address(block))
+        self.device.drawn(self)
         return block
 
     def backward(self, block, dz, with_bias, with_norms):

@@ -111,7 +111,7 @@ class Passes:
         output = output.transpose(1, 2).to(query.dtype, memory_format=torch.contiguous_format).contiguous()
         return output, *blocks, probabilities, dropping, alive
 
-    def backward(self, doutput, blocks, probabilities, dropping, alive, first_draw, needs_query, needs_key, of_bias):
+    def backward(self, doutput, blocks, probabilities, dropping, alive, needs_query, needs_key, of_bias):
         """The gradients of the scaled scores' operands and of V, and of a bias whose shape is `of_bias`, in f32.
         `blocks` are those of the forward pass, or operands as they were given."""
         operands, scaling, packs = self.operands, self.form.scaling, self.form.packs
@@ -124,8 +124,9 @@ class Passes:
         elif self.dropout is None:
             dropped = probabilities
         else:
+            # The gradient of dropout is dropout with the same mask.
             dropped = torch.empty_like(probabilities)
-            self.dropout.forward(probabilities, dropped, *first_draw)
+            self.dropout.backward(dropping, probabilities, dropped)
         dvalue = torch.bmm(dropped.transpose(1, 2), doutput)
         del dropped
         dscores = operands.of_probabilities(blocks, doutput)
@@ -148,7 +149,7 @@ class ProbabilityAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, bias, mask, passes, draws):
         output, *blocks, probabilities, dropping, alive = passes.forward(query, key, value, bias, mask, draws)
-        ctx.passes, ctx.first_draw = passes, draws[0] if draws else None
+        ctx.passes = passes
         ctx.dtypes = query.dtype, None if bias is None else (bias.shape, bias.dtype)
         if passes.operands.whole:
             blocks = query, key, value
@@ -169,7 +170,6 @@ class ProbabilityAttention(torch.autograd.Function):
                 probabilities,
                 dropping,
                 alive,
-                ctx.first_draw,
                 needs_query,
                 needs_key,
                 of_bias[0] if needs_bias else None,
