@@ -127,16 +127,16 @@ OVERHEAD = 256
 
 def why_layer_exact(layer, budget, bits):
     """Why the layer would save no memory for many tokens in its weight's dtype; None if it does."""
-    return why_pass_exact(1000, layer.in_features, layer.weight.element_size(), budget, bits)
+    return why_pass_exact(1000, layer.in_features, layer.weight.element_size(), budget, bits, beside=0)
 
 
-def why_pass_exact(tokens, in_features, element_bytes, budget, bits):
+def why_pass_exact(tokens, in_features, element_bytes, budget, bits, beside=OVERHEAD):
     """Why a pass would save no memory; None if it does. Without the library, so that torch can trace it."""
     native, packed = in_features * element_bytes, row_bytes(in_features, element_bytes, bits)
     if bits != "native" and not saves_less(packed, native):
         return f"a row of its input takes {native} bytes, a packed one {packed}"
     selected = 0 if packs_all(budget, bits) else SELECTED
-    saved, exact = tokens * budget * (packed + selected) + OVERHEAD, tokens * native
+    saved, exact = tokens * budget * (packed + selected) + beside, tokens * native
     if not saves_less(saved, exact):
         return f"the input of {tokens} tokens takes {exact} bytes, saved rows {saved:.0f}"
     return None
