@@ -44,7 +44,9 @@ def setting(rank, source, seed=None, convert=convert, budget=0.3):
     exact = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact.load_state_dict(model.state_dict())
     room = ROOM if on_gpu() else {}
-    sampling = convert(model, budget, source=source, seed=seed, process_group=distributed.group.WORLD, **room)
+    sampling = convert(
+        model, budget, source=source, seed=seed, process_group=distributed.group.WORLD, sample_kept_inputs=True, **room
+    )
     h = uneven(RANKS * HALF, LENGTH, INPUTS, seed=4)
     return DistributedDataParallel(model), sampling, exact, h, h[rank * HALF : (rank + 1) * HALF]
 

@@ -38,12 +38,19 @@ def why_short(rows: int) -> str | None:
     return f"a pass over {rows} rows, and passes below {LEAST_ROWS} are exact" if rows < LEAST_ROWS else None
 
 
-class KeptInputs:
-    """Finds the layers whose input torch's graph keeps anyway, in the first training pass of the model.
+def saved_tensors_seen_by():
+    """The innermost function for saved tensors, to which torch passes them; None if there is none."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return None if hooks is None else hooks[0]
+
+
+class InputsOfPass:
+    """Finds in the first training pass of a model which layers read the same input, and which inputs torch's graph
+    keeps anyway.
 
     Hooks on the model see every tensor that torch saves in that pass, as they do for `SavedBytes`, and then go. A pass
-    is not measured where other hooks for saved tensors are at work, or where it is compiled. Within a checkpointed
-    segment nothing is seen, and layers are sampled. Without a model nothing is measured.
+    is not measured where other hooks for saved tensors are at work, or where it is compiled. Layers in a checkpointed
+    segment are sampled. Without a model nothing is measured.
     """
 
     def __init__(self, model: torch.nn.Module | None = None):
@@ -56,10 +63,10 @@ class KeptInputs:
 
     def __deepcopy__(self, memo):
         # The model measures, and its copies share what it finds.
-        return KeptInputs()
+        return InputsOfPass()
 
     def __reduce__(self):
-        return KeptInputs, ()
+        return InputsOfPass, ()
 
     def remove(self) -> None:
         """Measures nothing from here on."""
@@ -71,17 +78,23 @@ class KeptInputs:
         self.remove()
         self.measured = True
 
-    def note(self, sampled, h: torch.Tensor) -> None:
-        """A sampled layer reads h, in the dtype in which torch would keep it."""
-        if self._tensor_hooks is not None:
+    def note(self, sampled, given: torch.Tensor, h: torch.Tensor) -> None:
+        """A sampled layer is given a tensor, and reads h, its cast to the dtype in which torch would keep it."""
+        # Within other hooks, as in a checkpointed segment, it is not seen what torch saves. A segment must also save
+        # when it runs again what it saved before, so its layers are sampled in all passes.
+        if self._tensor_hooks is None:
+            return
+        first = self._readers.setdefault(StorageWeakRef(given.untyped_storage()), sampled)
+        sampled.shares_input_of = first.name
+        if saved_tensors_seen_by() == self._note_saved:
             self._inputs[sampled] = StorageWeakRef(h.untyped_storage())
 
     def _enter(self, model, arguments) -> None:
         measures = self._model_hooks and self._tensor_hooks is None and model.training and torch.is_grad_enabled()
         if not measures or torch.compiler.is_compiling():
             return
-        if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
-            self._inputs, self._saved = {}, set()
+        if saved_tensors_seen_by() is None:
+            self._readers, self._inputs, self._saved = {}, {}, set()
             self._tensor_hooks = saved_tensors_hooks(self._note_saved, lambda tensor: tensor)
             self._tensor_hooks.__enter__()
 
@@ -96,9 +109,10 @@ class KeptInputs:
         self._tensor_hooks.__exit__()
         self._tensor_hooks = None
         for sampled, storage in self._inputs.items():
-            sampled.input_kept = storage in self._saved and not storage.expired()
-            if sampled.input_kept:
+            kept = storage in self._saved and not storage.expired()
+            if kept and not sampled.sampling.settings.sample_kept_inputs:
+                sampled.input_kept = True
                 sampled.sampling.leave_exact(sampled.name, KEPT)
-        if self._inputs:
+        if self._readers:
             self.finish()
-        self._inputs, self._saved = {}, set()
+        self._readers, self._inputs, self._saved = {}, {}, set()

@@ -19,7 +19,7 @@ from .packed_tensors import packed_saved_tensors
 from .plans import bytes_a_token, plan_for
 from .report import Report, report
 from .reverting import take_back
-from .rules import KEPT, KeptInputs, why_short
+from .rules import KEPT, InputsOfPass, why_short
 from .settings import Settings, matches, such_as
 from .shared_input import SharedInput, SharedInputs
 
@@ -54,7 +54,7 @@ class Sampling:
         self.message_words = 0
         self._inputs = SharedInputs()
         self._batch = None
-        self._kept_inputs = KeptInputs()
+        self._inputs_of_pass = InputsOfPass()
         self._reverted = False
 
     def __repr__(self):
@@ -98,16 +98,15 @@ class Sampling:
         for name, sampled in self.sampled.items():
             sampled.budget, sampled.bits = self.settings.of(name)
 
-    def measure_kept_inputs(self) -> None:
-        """Measures in the next training pass of the model which layers' inputs other operators keep anyway: for a model
-        whose attention, dropout or modules have changed since its first pass."""
-        self._kept_inputs.remove()
+    def measure_inputs(self) -> None:
+        """Measures in the next training pass of the model which layers share an input, and whose input other operators
+        keep anyway: for a model whose attention, dropout or modules have changed since its first pass."""
+        self._inputs_of_pass.remove()
         for name, sampled in self.sampled.items():
             sampled.input_kept = False
             if self._left_exact.get(name) == KEPT:
                 del self._left_exact[name]
-        if not self.settings.sample_kept_inputs:
-            self._kept_inputs = KeptInputs(self.model)
+        self._inputs_of_pass = InputsOfPass(self.model)
 
     @property
     def budget(self) -> float:
@@ -245,6 +244,7 @@ class Sampling:
         """The layer's plan, and the saved rows of h, which all layers share that were `given` the same tensor; None if
         h itself takes no more memory."""
         rows = h.reshape(-1, h.shape[-1])
+        sampled.rows = len(rows)
         shape = (len(rows), h.shape[-1], out_features)
         # As torch itself multiplies f32 on a GPU.
         precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
@@ -266,10 +266,8 @@ class Sampling:
         if block is None:
             block = self._draw(plan, shared, rows)
             self._inputs.hold(given, shared, block)
-            shared.first_reader = sampled.name
-        sampled.shares_input_of = shared.first_reader
         sampled.has_saved = True
-        self._kept_inputs.note(sampled, h)
+        self._inputs_of_pass.note(sampled, given, h)
         return plan, shared, block
 
     def _share_anew(self, plan, sampled, form, version, before):
@@ -308,7 +306,7 @@ class Sampling:
             "offset": self.offset,
             "guesses": guesses,
             # None before it was measured.
-            "kept_inputs": kept if self._kept_inputs.measured else None,
+            "kept_inputs": kept if self._inputs_of_pass.measured else None,
         }
 
     def load_state_dict(self, state):
@@ -333,7 +331,7 @@ class Sampling:
         self._inputs = SharedInputs()
         # As in the run that is continued, in which the first pass is over.
         if state.get("kept_inputs") is not None and not self.settings.sample_kept_inputs:
-            self._kept_inputs.finish()
+            self._inputs_of_pass.finish()
             for name, sampled in self.sampled.items():
                 sampled.input_kept = name in state["kept_inputs"]
 
@@ -347,5 +345,5 @@ class Sampling:
             return
         take_back({**self.layers, **{name: module for name, (module, _) in self.modules.items()}})
         attention.revert(self._attention)
-        self._kept_inputs.remove()
+        self._inputs_of_pass.remove()
         self._reverted = True
