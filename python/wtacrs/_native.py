@@ -246,8 +246,24 @@ class _PassOptions(threading.local):
         self.operator_forward, self.operator_backward = _OperatorForward(), _OperatorBackward()
 
 
+# A row of H, or a norm, that is negative or not finite.
+INVALID_WEIGHTS = 10
+
+
 class Error(Exception):
-    """What libwtacrs or this package refuses, with the offending argument and value."""
+    """What libwtacrs or this package refuses, with the offending argument and value. `status` is the library's, or None
+    where this package refuses."""
+
+    def __init__(self, text: str, status: int | None = None):
+        super().__init__(text)
+        self.status = status
+
+    def __reduce__(self):
+        return type(self), (str(self), self.status)
+
+    def within(self, place: str) -> Error:
+        """The same, with the place in front: a layer's name."""
+        return type(self)(f"{place}: {self}", self.status)
 
 
 def look_up(table: dict, name, what: str):
@@ -303,7 +319,7 @@ def _raise_refusal(status, function, arguments):
         _c.last_error(None, 0, info)
         words = ctypes.create_string_buffer(info.text_bytes)
         _c.last_error(words, info.text_bytes, None)
-        raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}")
+        raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}", status)
 
 
 _c = _open()
@@ -315,11 +331,13 @@ def version() -> str:
 
 
 class Tensor:
-    """The DLTensor in a matrix's DLPack capsule, with a version or without, for as long as this object lives."""
+    """The DLTensor in a matrix's DLPack capsule, with a version or without, for as long as this object lives.
+    `read_only` says whether its owner allows no writes; a capsule without a version cannot forbid them."""
 
     # Where a capsule's struct has its DLTensor: DLManagedTensor begins with it; in DLManagedTensorVersioned a version,
     # a context, a deleter and flags come first.
     _PLACES = {b"dltensor": 0, b"dltensor_versioned": 32}
+    _FLAGS, _READ_ONLY = 24, 1
 
     def __init__(self, capsule):
         name_of, get = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
@@ -331,11 +349,20 @@ class Tensor:
         # The capsule is never renamed to "used_...", so that it releases the tensor itself.
         self._capsule = capsule
         managed = get(capsule, name)
-        if name == b"dltensor_versioned" and (major := c_uint32.from_address(managed).value) != 1:
-            raise Error(
-                f"a tensor of DLPack version {major}: this package reads version 1, and tensors without a version"
-            )
+        self.read_only = False
+        if name == b"dltensor_versioned":
+            if (major := c_uint32.from_address(managed).value) != 1:
+                raise Error(
+                    f"a tensor of DLPack version {major}: this package reads version 1, and tensors without a version"
+                )
+            self.read_only = bool(c_uint64.from_address(managed + self._FLAGS).value & self._READ_ONLY)
         self._as_parameter_ = managed + self._PLACES[name]
+
+    def as_output(self, argument: str) -> Tensor:
+        """Itself, for a call that writes it. Raises `Error`, with the argument's name, where it is read-only."""
+        if self.read_only:
+            raise Error(f"{argument} is read-only, and would be written")
+        return self
 
 
 class _Object:
@@ -417,6 +444,8 @@ class LayerPlan(_Object):
         self.packs_all = bits != "native" and info.budget_rows == shape[0]
         self.forward_scratch_bytes = info.forward_scratch_bytes
         self.backward_scratch_bytes = info.backward_scratch_bytes
+        # Of the 32-bit words in saved memory on CUDA that are not 0 where H was refused.
+        self.status = slice(info.saved_status_offset, info.saved_status_offset + 4 * info.saved_status_words)
 
     def select(self, input_norms, guess, seed, offset, item, indices, scales, capacity, scratch=None, stream=None):
         """Chooses rows from norms on the host, and writes their indices (uint32) and scales (float64). Returns the
@@ -440,11 +469,12 @@ class LayerPlan(_Object):
         )
 
     def backward(self, saved, dz: Tensor, dw: Tensor, dz_norms, bias_gradient, scratch, stream=None):
-        """Writes dW, and where they are asked for the norms of dZ's rows and the bias's gradient."""
+        """Writes dW, and where they are asked for the norms of dZ's rows and the bias's gradient. A read-only dW is
+        refused."""
         options = _options.backward
         options.dz_norms, options.bias_gradient = dz_norms, bias_gradient
         _c.plan_backward_dl(
-            self, saved, self.saved_bytes, dz, dw, options, scratch, self.backward_scratch_bytes, stream
+            self, saved, self.saved_bytes, dz, dw.as_output("dw"), options, scratch, self.backward_scratch_bytes, stream
         )
 
 
@@ -523,6 +553,16 @@ class _TensorMul(_Object):
 
     def __init__(self):
         super().__init__("create")
+
+
+def mark_refused(saved):
+    """Notes in saved memory of the CPU that a forward pass refused its operands: where a mark of the library's stands
+    in memory that one has written."""
+    c_uint64.from_address(saved).value = 0
+
+
+def is_refused(saved) -> bool:
+    return c_uint64.from_address(saved).value == 0
 
 
 class TensorMulPlan(_Object):

@@ -199,6 +199,28 @@ class Capsules(unittest.TestCase):
         ):
             np.testing.assert_allclose(self.norms(capsule), expected, rtol=1e-6)
 
+    def test_read_only_outputs_are_refused(self):
+        tokens, in_features, out_features = 8, 16, 4
+        plan = _native.LayerPlan(
+            self.context, (tokens, in_features, out_features), budget=1.0, design="wta-pivotal", source="input"
+        )
+        h, dz = np.ones((tokens, in_features), np.float32), np.ones((tokens, out_features), np.float32)
+        dw = np.zeros((in_features, out_features), np.float32)
+        tensor = lambda array: _native.Tensor(array.__dlpack__(max_version=(1, 0)))
+        saved, scratch = (np.zeros(count + 64, np.uint8) for count in (plan.saved_bytes, plan.backward_scratch_bytes))
+        aligned = lambda block: block.ctypes.data + -block.ctypes.data % 64
+        plan.forward(tensor(h), None, None, 1, 0, aligned(saved), None)
+        backward = lambda: plan.backward(aligned(saved), tensor(dz), tensor(dw), None, None, aligned(scratch))
+        for array in (h, dz, dw):
+            array.flags.writeable = False
+        with self.assertRaisesRegex(_native.Error, "dw is read-only"):
+            backward()
+        self.assertFalse(dw.any())
+        # Inputs may be.
+        dw.flags.writeable = True
+        backward()
+        np.testing.assert_allclose(dw, h.T @ dz, rtol=1e-6)
+
     def test_used_capsules_are_refused(self):
         for options in ({}, {"max_version": (1, 0)}):
             used = self.x.__dlpack__(**options)

@@ -63,6 +63,12 @@ def gradients(model, loss):
     return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
 
 
+def block_of(sampling, h):
+    """The block that layers share which read h, if somebody holds it. The layer that read h first names its form."""
+    layer = next(iter(sampling.layers.values())).sampled
+    return sampling._inputs.of(h, (h.dtype, layer.budget, layer.bits)).block
+
+
 def unbiased(test, draw, exact, draws=300):
     """The mean of draws is within a few standard errors of `exact`: in total, and along a fixed direction."""
     exact = exact.double()

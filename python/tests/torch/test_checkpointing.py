@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from wtacrs.torch.batch_layout import Batch
 
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, gradients, linear, unbiased, uneven
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, block_of, gradients, linear, unbiased, uneven
 from .helpers import convert_native as convert
 
 
@@ -92,12 +92,12 @@ class Segments(unittest.TestCase):
         model = Block()
         sampling = convert(model, 0.3)
         z = checkpoint(model, self.h, use_reentrant=False)
-        self.assertIsNone(sampling._inputs._by_tensor[self.h].block)
+        self.assertIsNone(block_of(sampling, self.h))
         # One selection for Q, K and V and one for the last layer, and as many when they are made again.
         drawn = sampling.offset
         z.sum().backward()
         self.assertEqual(sampling.offset, 2 * drawn)
-        self.assertIsNone(sampling._inputs._by_tensor[self.h].block)
+        self.assertIsNone(block_of(sampling, self.h))
         model(self.h)
         self.assertEqual(sampling.offset, 3 * drawn)
 

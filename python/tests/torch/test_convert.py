@@ -10,7 +10,7 @@ from torch import nn
 from wtacrs.torch import Error, SampledLinear, SavedBytes
 from wtacrs.torch.batch_layout import Batch
 
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, always_sampled, gradients, linear, uneven, wrap
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, always_sampled, block_of, gradients, linear, uneven, wrap
 from .helpers import convert_native as convert
 
 
@@ -162,12 +162,12 @@ class Memory(unittest.TestCase):
 
         sampling = convert(model, 0.3)
         z = model(h)
-        inputs = sampling._inputs._by_tensor
+        inputs = sampling._inputs
         self.assertEqual(len(inputs), 1, "a shared input outlives its tensor, or that of h, which lives, is gone")
         before = held()
         z.sum().backward()
         del z
-        self.assertIsNone(inputs[h].block)
+        self.assertIsNone(block_of(sampling, h))
         self.assertLessEqual(held(), before + 4 * sum(p.numel() for p in model.parameters()))
 
 

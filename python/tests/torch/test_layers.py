@@ -126,11 +126,6 @@ class Cases(unittest.TestCase):
         self.assertFalse(torch.isfinite(self.model[0].weight.grad).any())
         gradients(self.model, lambda: self.model(self.h).sum())
 
-    def test_an_activation_that_is_not_finite_is_named(self):
-        self.h[17, 3] = math.nan
-        with self.assertRaisesRegex(Error, "17"):
-            self.model(self.h)
-
 
 class Capsules(unittest.TestCase):
     """Torch's tensors by DLPack; tests/numpy/test_native.py has NumPy's."""

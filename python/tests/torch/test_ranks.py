@@ -13,8 +13,9 @@ import torch.multiprocessing as multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wtacrs.torch import Error, devices, rank_exchange
 from wtacrs.torch import convert as packed
+from wtacrs.torch import devices, rank_exchange
+from wtacrs.torch.guesses import SOURCES
 
 from .helpers import INPUTS, Attention, unbiased, uneven
 from .helpers import convert_native as convert
@@ -43,10 +44,9 @@ def setting(rank, source, seed=None, convert=convert, budget=0.3):
     model = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
     exact.load_state_dict(model.state_dict())
-    room = ROOM if on_gpu() else {}
-    sampling = convert(
-        model, budget, source=source, seed=seed, process_group=distributed.group.WORLD, sample_kept_inputs=True, **room
-    )
+    # Tanh keeps its output, which Q, K and V read.
+    options = {"sample_kept_inputs": True, **(ROOM if on_gpu() else {})}
+    sampling = convert(model, budget, source=source, seed=seed, process_group=distributed.group.WORLD, **options)
     h = uneven(RANKS * HALF, LENGTH, INPUTS, seed=4)
     return DistributedDataParallel(model), sampling, exact, h, h[rank * HALF : (rank + 1) * HALF]
 
@@ -192,11 +192,55 @@ def operators_draw_for_themselves(rank, test):
     test.assertTrue(torch.equal(*gathered(model[0].weight.grad)), "ranks step differently")
 
 
-def other_layers_are_refused(rank, test):
-    _, sampling, _, h, _ = setting(rank, "predicted")
-    for name in ["0"] if rank == 0 else ["0", "2.key"]:
-        sampling.layers[name](h).sum().backward()
-    with test.assertRaisesRegex(Error, "different layers"):
+def layers_that_only_some_ranks_use(rank, test):
+    """As experts are: of each rank's layers in a step the guesses of all ranks learn."""
+    # One in the first step, another one later, one that nobody has in the end, and one that both use at last.
+    steps = (
+        (["0"], ["2.key"]),
+        (["0", "2.value"], ["0"]),
+        (["0"], []),
+        ([], []),
+        (["2.query"], ["2.query", "0"]),
+    )
+    for source in ("predicted", "cached"):
+        _, sampling, _, h, _ = setting(rank, source)
+        for step, used in enumerate(steps):
+            ids = torch.arange(HALF) + 100 * rank + 1000 * step
+            with sampling.batch(ids if not on_gpu() else ids % 1000, torch.ones(HALF, LENGTH)):
+                for name in used[rank]:
+                    # Another H for each: what one layer reads first, no other one owns.
+                    sampling.layers[name](h[:HALF] + step + len(name)).sum().backward()
+            sampling.exchange()
+        sampling.exchange()
+        test.assertEqual(sorted(sampling.guesses), ["0", "2.key", "2.query", "2.value"])
+        fresh = SOURCES[source](INPUTS, sampling.settings.room).to_bytes()
+        for name, guess in sorted(sampling.guesses.items()):
+            found = gathered(guess.to_bytes().sort().values if source == "cached" else guess.to_bytes())
+            test.assertTrue(torch.equal(*found), f"{source} {name}")
+            test.assertFalse(torch.equal(guess.to_bytes(), fresh), f"{source} {name} has learned nothing")
+
+
+def sums_wait_for_the_agreement(rank, test):
+    """What a rank learns of a new layer before the others know of it is not lost: it is added when they do."""
+    _, sampling, _, h, _ = setting(rank, "predicted", seed=1)
+    layer = sampling.layers["2.key"]
+    sampling.layers["0"](h).sum().backward()
+    sampling.exchange()
+    if rank == 1:
+        layer(h).sum().backward()
+        pending = sampling.guesses["2.key"].pending.clone()
+    with mock.patch.object(distributed, "all_gather_object", side_effect=AssertionError):
+        sampling.exchange()
+    if rank == 1:
+        test.assertTrue(torch.equal(sampling.guesses["2.key"].pending, pending))
+    else:
+        test.assertNotIn("2.key", sampling.guesses)
+    sampling.exchange()
+    alone = SOURCES["predicted"](INPUTS, None)
+    alone.move(sampling.guesses["2.key"].device)
+    alone.apply(gathered(pending.cpu() if rank == 1 else None)[1])
+    test.assertTrue(torch.equal(sampling.guesses["2.key"].to_bytes(), alone.to_bytes()))
+    with mock.patch.object(distributed, "all_gather_object", side_effect=AssertionError):
         sampling.exchange()
 
 
@@ -246,8 +290,11 @@ class Ranks(Processes):
     def test_one_collective_a_step(self):
         self.run_ranks(one_collective_a_step)
 
-    def test_other_layers_are_refused(self):
-        self.run_ranks(other_layers_are_refused)
+    def test_layers_that_only_some_ranks_use(self):
+        self.run_ranks(layers_that_only_some_ranks_use)
+
+    def test_sums_wait_for_the_agreement(self):
+        self.run_ranks(sums_wait_for_the_agreement)
 
 
 class Backends(unittest.TestCase):
@@ -265,7 +312,9 @@ class Backends(unittest.TestCase):
         for source, collective in (("predicted", "all_reduce"), ("cached", "all_gather")):
             sampling = convert(nn.Sequential(nn.Linear(INPUTS, INPUTS)), 0.3, source=source)
             sampling.guess("0", INPUTS)
-            sampling.agreed_names, sampling.group = ["0"], object()
+            sampling.group = object()
+            sampling.agreement.features = {"0": INPUTS}
+            sampling.agreement.note(torch.zeros(1))
             with (
                 mock.patch.object(rank_exchange, "message_device", lambda group: torch.device("meta")),
                 mock.patch.object(distributed, "get_world_size", lambda group: RANKS),

@@ -52,7 +52,7 @@ class Bytes(unittest.TestCase):
                     run(model)
                 self.assertEqual(report.held_before, before.linear - view)
                 # Blocks have more than their rows, and begin at multiples of 64 bytes.
-                self.assertLess(abs(report.held_after / (after.linear - view) - 1), 0.02)
+                self.assertLess(abs(report.held_after / (after.linear - view) - 1), 0.03)
 
     def test_before_the_first_pass_no_input_is_known_to_be_shared(self):
         model = nn.Sequential(nn.Linear(128, 64), nn.GELU(), nn.Linear(64, 256))

@@ -20,6 +20,7 @@ Then train as before: docs/pytorch.md says what is converted and what is not. In
     guesses         what stands for the norms of dZ in a forward pass
     batch_layout    which samples a batch holds, for cached norms
     rank_exchange   what several processes exchange after a step
+    trainer         `TrainerCallback`: the state in the checkpoints of transformers' Trainer
 
 Between the linear layers:
 
@@ -52,6 +53,16 @@ __all__ = [
     "Sampling",
     "SavedBytes",
     "Settings",
+    "TrainerCallback",
     "convert",
     "revert",
 ]
+
+
+def __getattr__(name):
+    # transformers is imported by those who use its Trainer alone.
+    if name == "TrainerCallback":
+        from .trainer import TrainerCallback
+
+        return TrainerCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

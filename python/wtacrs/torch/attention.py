@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-from . import operators, recognition
+from . import devices, operators, recognition
 from .probabilities import attend
 from .scaled_dot_product import attend_packed
 
@@ -153,10 +153,9 @@ class Attention:
 
 def autocast(*operands):
     """The operands in the dtype that torch multiplies them in."""
-    kind = operands[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    dtype = devices.autocast_dtype(operands[0].device.type)
+    if dtype is None:
         return operands
-    dtype = torch.get_autocast_dtype(kind)
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in operands)
 
 

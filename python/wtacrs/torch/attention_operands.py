@@ -12,7 +12,8 @@ import functools
 
 import torch
 
-from .._native import TensorMulPlan
+from .. import _native
+from .._native import Error, TensorMulPlan
 from . import devices
 from .devices import address
 from .operators import plan_for
@@ -69,7 +70,7 @@ class Packed(Whole):
 
     def restored(self, saved, which):
         shape, device = self.shapes[which], saved[which].device
-        return self._plan(shape, device).restore(saved[which], torch.empty(shape, device=device))
+        return self._plan(shape, device).restore(saved[which], torch.empty(shape, dtype=torch.float32, device=device))
 
     def _pack(self, matrix):
         plan = self._plan(matrix.shape, matrix.device)
@@ -128,14 +129,22 @@ class Product:
             b = b.transpose(1, 2).contiguous().transpose(1, 2)
         operands = self.device.matrix(a[None]), self.device.matrix(b[None])
         key, offset = operators.randomness.key, operators.randomness.advance(self.native.draws)
-        with self.device.current():
-            self.native.forward(*operands, key, offset, address(saved), address(scratch), self.device.stream())
+        try:
+            with self.device.current():
+                self.native.forward(*operands, key, offset, address(saved), address(scratch), self.device.stream())
+        except Error as error:
+            # The gradients are then NaN, as torch's are.
+            if error.status != _native.INVALID_WEIGHTS or all(torch.isfinite(each).all() for each in (a, b)):
+                raise
+            _native.mark_refused(address(saved))
         return saved
 
     def backward(self, saved, g):
         _, matrices, rows, inner, columns = self.shape
-        da = torch.empty(matrices, rows, inner, device=g.device)
-        db = torch.empty(matrices, inner, columns, device=g.device)
+        made = {"dtype": torch.float32, "device": g.device}
+        da, db = torch.empty(matrices, rows, inner, **made), torch.empty(matrices, inner, columns, **made)
+        if not self.device.on_gpu and _native.is_refused(address(saved)):
+            return da.fill_(torch.nan), db.fill_(torch.nan)
         scratch = self.device.memory(self.native.backward_scratch_bytes)
         places = address(saved), address(g.contiguous()), address(da), address(db), address(scratch)
         with self.device.current():

@@ -13,10 +13,10 @@ class Batch:
 
     def __init__(self, samples, mask=None):
         # The library's ids are unsigned; these are the same bits.
-        self.samples = torch.as_tensor(samples, dtype=torch.int64).contiguous()
+        self.samples = on_host(samples).long().contiguous()
         if self.samples.ndim != 1:
             raise Error(f"sample ids have {self.samples.ndim} axes where one is needed")
-        self.mask = None if mask is None else torch.as_tensor(mask).bool()
+        self.mask = None if mask is None else on_host(mask).bool()
         if self.mask is not None and (self.mask.ndim != 2 or len(self.mask) != len(self.samples)):
             raise Error(f"a mask of shape {tuple(self.mask.shape)} for {len(self.samples)} samples")
         self._layouts = {}
@@ -42,9 +42,14 @@ class Batch:
         if self.mask is not None and rows == self.mask.numel():
             return self.mask
         if rows == len(self.samples):
-            return torch.ones(rows, 1, dtype=torch.bool)
+            return torch.ones(rows, 1, dtype=torch.bool, device="cpu")
         shape = "no mask" if self.mask is None else f"a mask of {self.mask.numel()} tokens"
         raise Error(f"a layer reads {rows} rows, but the batch has {len(self.samples)} samples and {shape}")
+
+
+def on_host(values):
+    """A tensor where it is; other numbers on the host, whatever torch's default device."""
+    return values if isinstance(values, torch.Tensor) else torch.as_tensor(values, device="cpu")
 
 
 def moved(tensor, device):

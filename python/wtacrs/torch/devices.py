@@ -10,6 +10,8 @@ import functools
 import os
 
 import torch
+from torch.overrides import has_torch_function_unary
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.dlpack import to_dlpack
 
 from .. import _native
@@ -37,7 +39,7 @@ class Host:
 
     def matrix(self, tensor):
         """The tensor as the library takes matrices, where it lies."""
-        return _native.Tensor(to_dlpack(tensor.detach()))
+        return _native.Tensor(to_dlpack(tensor.detach().resolve_neg()))
 
     def memory(self, count):
         """Bytes at a multiple of the alignment; where an allocator gives less, within a larger block."""
@@ -79,9 +81,38 @@ class Gpu(Host):
 @functools.cache
 def device_of(torch_device):
     """From torch's device to the library's."""
-    if torch_device.type not in ("cpu", "cuda"):
-        raise Error(f"no tensors on {torch_device}: wtacrs serves cpu and cuda")
+    if torch_device.type not in SERVED:
+        raise Error(f"no tensors on {torch_device}: wtacrs serves {' and '.join(SERVED)}")
     return Host() if torch_device.type == "cpu" else Gpu(torch_device)
+
+
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+SERVED = ("cpu", "cuda")
+
+
+def why_not_plain(tensor: torch.Tensor) -> str | None:
+    """Why the library cannot read a tensor's elements in this process's memory; None if it can. Such tensors go torch's
+    own way, whatever that is for their type."""
+    strided = tensor.layout is torch.strided and not tensor.is_nested
+    if type(tensor) in PLAIN and strided and tensor.device.type != "meta":
+        return None
+    if is_traceable_wrapper_subclass(tensor) or has_torch_function_unary(tensor):
+        return f"a {type(tensor).__name__}"
+    if not strided:
+        return f"a tensor of layout {'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')}"
+    return "on meta" if tensor.device.type == "meta" else None
+
+
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The storage of the tensor's elements; None for a tensor that consists of others, as sparse ones do."""
+    return tensor.untyped_storage() if tensor.layout is torch.strided and not tensor.is_nested else None
+
+
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """The dtype in which products are computed on this kind of device, if autocast is at work there."""
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
 
 
 def address(tensor):

@@ -22,7 +22,7 @@ class Input:
     predictor = None
 
     def __init__(self, in_features=None, room=None):
-        pass
+        self.in_features = in_features
 
     def move(self, device):
         pass
@@ -34,7 +34,7 @@ class Input:
         pass
 
     def to_bytes(self):
-        return torch.empty(0, dtype=torch.uint8)
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
 
 
 class Learned:
@@ -42,7 +42,8 @@ class Learned:
 
     learns = True
 
-    def __init__(self):
+    def __init__(self, in_features):
+        self.in_features = in_features
         self.device = devices.device_of(torch.device("cpu"))
         self.native = None
 
@@ -69,7 +70,7 @@ class Predicted(Learned):
     """A regression of log |dZ_i| on h_i, learned from the kept rows."""
 
     def __init__(self, in_features, room):
-        super().__init__()
+        super().__init__(in_features)
         self.native = NormPredictor(self.device.context, in_features)
         self.pending = None
 
@@ -111,7 +112,7 @@ class Cached(Learned):
     predictor = None
 
     def __init__(self, in_features, room):
-        super().__init__()
+        super().__init__(in_features)
         self._room = room
         self._require_room(self.device)
         self.native = NormCache(self.device.context, room)

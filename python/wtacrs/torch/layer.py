@@ -11,6 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from .._native import Error
+from . import devices
 from .plans import packs_all
 
 
@@ -62,11 +63,11 @@ class SampledLinear(torch.nn.Linear):
 
     sampled: LayerSampling
 
-    def forward(self, h: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         exact = super().forward
         if not self.training:
-            return exact(h)
-        return sampled_linear(self.sampled, h, self.weight, self.bias, lambda: exact(h))
+            return exact(input)
+        return sampled_linear(self.sampled, input, self.weight, self.bias, lambda: exact(input))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.sampled}"
@@ -87,28 +88,46 @@ def sampled_linear(
     """
     # Without a weight gradient torch saves nothing of h.
     needed = torch.is_grad_enabled() and weight.requires_grad and not sampled.input_kept
-    if not needed or given.numel() == 0 or given.shape[-1] != weight.shape[1]:
+    if not needed:
+        return exact()
+    reason = why_torchs_way(given, weight)
+    if reason is not None:
+        sampled.sampling.leave_exact(sampled.name, reason)
+        return exact()
+    if given.numel() == 0 or given.shape[-1] != weight.shape[1]:
         return exact()
     h = given
-    kind = h.device.type
-    if torch.is_autocast_enabled(kind) and h.dtype != torch.float64:
-        h = h.to(torch.get_autocast_dtype(kind))
+    autocast = devices.autocast_dtype(h.device.type)
+    if autocast is not None and h.dtype != torch.float64:
+        h = h.to(autocast)
     elif h.dtype != weight.dtype:
         return exact()
     sampling = sampled.sampling
-    read = sampling.read(sampled, given, h, len(weight))
+    try:
+        read = sampling.read(sampled, given, h, len(weight))
+    except Error as error:
+        raise error.within(f"layer {sampled.name!r}") from error
     if read is None:
         return exact()
     plan, shared, block = read
-    return SampledLinearFunction.apply(h, weight, bias, block, shared, plan, sampling.deferred)
+    return SampledLinearFunction.apply(h, weight, bias, block, shared, plan, sampled)
+
+
+def why_torchs_way(given: torch.Tensor, weight: torch.Tensor) -> str | None:
+    """Why torch's own product serves tensors of such types; None if the library does."""
+    for what, tensor in (("input", given), ("weight", weight)):
+        reason = devices.why_not_plain(tensor)
+        if reason is not None:
+            return f"its {what} is {reason}"
+    return f"its weight is {str(weight.dtype).removeprefix('torch.')}" if weight.is_complex() else None
 
 
 class SampledLinearFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, h, weight, bias, block, shared, plan, deferred):
+    def forward(ctx, h, weight, bias, block, shared, plan, sampled):
         # The rows are a saved tensor like any other, so torch frees them, and its hooks see them.
         ctx.save_for_backward(weight if ctx.needs_input_grad[0] else None, block)
-        ctx.shared, ctx.plan, ctx.deferred = shared, plan, deferred
+        ctx.shared, ctx.plan, ctx.sampled = shared, plan, sampled
         ctx.reader = shared.join()
         ctx.weight_dtype = weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
@@ -121,8 +140,8 @@ class SampledLinearFunction(torch.autograd.Function):
     def backward(ctx, dz):
         if ctx.used:
             raise Error(
-                "a second backward pass through a sampled layer: its rows are drawn for one. Run the forward pass "
-                "again, or the model in eval mode, where gradients are exact (retain_graph)"
+                f"a second backward pass through the layer {ctx.sampled.name!r}, whose rows are drawn for one. Run the "
+                "forward pass again, or the model in eval mode, where gradients are exact (retain_graph)"
             )
         weight, block = ctx.saved_tensors
         ctx.used = True
@@ -130,8 +149,11 @@ class SampledLinearFunction(torch.autograd.Function):
         needs_h, _, needs_bias = ctx.needs_input_grad[:3]
         dh = dz.matmul(weight.to(dz.dtype)) if needs_h else None
         dz = dz.reshape(-1, dz.shape[-1])
-        dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.guess.learns)
-        ctx.shared.finish_backward(ctx.reader, ctx.plan, block, norms, ctx.deferred)
+        try:
+            dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.guess.learns)
+            ctx.shared.finish_backward(ctx.reader, ctx.plan, block, norms, ctx.sampled.sampling.deferred)
+        except Error as error:
+            raise error.within(f"layer {ctx.sampled.name!r}") from error
         # A cast brings dW into the parameter's layout with the same copy; otherwise torch does so where it is needed.
         dw = dw.to(ctx.weight_dtype, memory_format=torch.contiguous_format)
         return (

@@ -44,7 +44,7 @@ class Operators:
     def draw(self, plan):
         """The seed and the offset of one forward pass."""
         if plan.dropout:
-            return self.randomness.key, int(torch.randint(2**62, ()))
+            return self.randomness.key, int(torch.randint(2**62, (), device="cpu"))
         return self.randomness.key, self.randomness.advance(plan.draws)
 
 
@@ -117,7 +117,12 @@ class Plan:
         """The address of an operand. The size is checked here, since the library cannot see it."""
         if tensor is None:
             return None
-        if tensor.dtype != self.dtype or tensor.numel() != self.elements or not tensor.is_contiguous():
+        if (
+            tensor.dtype != self.dtype
+            or tensor.numel() != self.elements
+            or not tensor.is_contiguous()
+            or tensor.is_neg()
+        ):
             found = f"{tensor.numel()} of {tensor.dtype}"
             raise Error(f"an operator on {self.elements} contiguous elements of {self.dtype} was given {found}")
         return tensor.data_ptr()
@@ -125,7 +130,7 @@ class Plan:
 
 def serves(x):
     """Whether the library has operators for such tensors."""
-    return x.dtype in DTYPES and x.device.type in ("cpu", "cuda") and x.numel() > 0
+    return devices.why_not_plain(x) is None and x.dtype in DTYPES and x.device.type in devices.SERVED and x.numel() > 0
 
 
 def plan_of(x, operation, columns=None, **options):
@@ -142,8 +147,8 @@ def apply(operators, plan, x, gate=None, weight=None, bias=None):
 class OperatorFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gate, weight, bias, plan, seed, offset):
-        x = x.contiguous()
-        gate = None if gate is None else gate.contiguous()
+        x = x.resolve_neg().contiguous()
+        gate = None if gate is None else gate.resolve_neg().contiguous()
         y = torch.empty_like(x)
         saved = plan.forward(x, y, seed, offset, gate, floats(weight), floats(bias))
         ctx.plan = plan
@@ -162,7 +167,7 @@ class OperatorFunction(torch.autograd.Function):
     def backward(ctx, dy):
         saved, x, gate, y, weight = ctx.saved_tensors
         _, needs_gate, needs_weight, needs_bias = ctx.needs_input_grad[:4]
-        dy = dy.contiguous()
+        dy = dy.resolve_neg().contiguous()
         dx = torch.empty_like(dy)
         # A gated unit's two gradients are made together.
         dgate = torch.empty_like(dy) if ctx.plan.gated else None

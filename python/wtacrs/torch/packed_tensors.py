@@ -48,14 +48,15 @@ class Layout:
 def packed_saved_tensors(model, operators, packing):
     """Packs what torch's own functions save in a forward pass within: tensors of f32, f16 and bf16 with at least
     LEAST_ELEMENTS elements, except parameters and buffers. What converted modules have packed is left alone."""
-    kept = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    own = [t for t in [*model.parameters(), *model.buffers()] if devices.why_not_plain(t) is None]
+    kept = {t.untyped_storage().data_ptr() for t in own}
     packed = {}
 
     def pack(tensor):
-        storage = tensor.untyped_storage()
-        if not serves(tensor) or tensor.numel() < LEAST_ELEMENTS or storage.data_ptr() in kept:
+        if not serves(tensor) or tensor.numel() < LEAST_ELEMENTS or tensor.untyped_storage().data_ptr() in kept:
             return tensor if tensor.grad_fn is None else tensor.detach()
-        tensor = tensor.detach()
+        tensor = tensor.detach().resolve_neg()
+        storage = tensor.untyped_storage()
         whole = storage.nbytes() // tensor.element_size()
         view = None
         if tensor.numel() == whole:

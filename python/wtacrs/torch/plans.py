@@ -7,7 +7,8 @@ import functools
 
 import torch
 
-from .._native import LayerPlan
+from .. import _native
+from .._native import Error, LayerPlan
 from .devices import address
 
 
@@ -42,25 +43,45 @@ class Plan:
         return why_exact(in_features, self.element_bytes, self.bits, tokens, native.saved_bytes, native.exact_bytes)
 
     def forward(self, h, guess, predictor, seed, offset):
-        """The saved rows of h, tokens x in_features, as one block of bytes."""
+        """The saved rows of h, tokens x in_features, as one block of bytes.
+
+        Elements of h that are not finite make dW NaN, as they make torch's: loss scalers look for that, and skip the
+        step. The host refuses such rows in the forward pass, a GPU notes them in the block.
+        """
         block = self.device.memory(self.native.saved_bytes)
         scratch = self.device.memory(self.native.forward_scratch_bytes)
         rows = self.device.matrix(self._walkable(h))
-        with self.device.current():
-            self.native.forward(
-                rows, address(guess), predictor, seed, offset, address(block), address(scratch), self.device.stream()
-            )
+        try:
+            with self.device.current():
+                self.native.forward(
+                    rows,
+                    address(guess),
+                    predictor,
+                    seed,
+                    offset,
+                    address(block),
+                    address(scratch),
+                    self.device.stream(),
+                )
+        except Error as error:
+            if error.status != _native.INVALID_WEIGHTS or torch.isfinite(h).all():
+                raise
+            _native.mark_refused(address(block))
         return block
 
     def backward(self, block, dz, with_bias, with_norms):
         """The gradients of weight (out_features x in_features) and bias, and the norms of dz's rows; None for what is
-        not asked for."""
+        not asked for. Where h was not finite, the weight's gradient is NaN, and so are the norms, from which no guess
+        learns."""
         tokens, in_features, out_features = self.shape
-        on_gpu, made = self.device.on_gpu, {"dtype": self.sums, "device": self.device.torch_device}
+        on_gpu, like = self.device.on_gpu, {"dtype": self.sums, "device": self.device.torch_device}
         # A GPU writes rows of in_features x out_features.
-        weight = torch.empty((in_features, out_features) if on_gpu else (out_features, in_features), **made)
-        bias = torch.empty(out_features, **made) if with_bias else None
+        weight = torch.empty((in_features, out_features) if on_gpu else (out_features, in_features), **like)
+        bias = torch.empty(out_features, **like) if with_bias else None
         norms = torch.empty(tokens, dtype=torch.float32, device=self.device.torch_device) if with_norms else None
+        if not on_gpu and _native.is_refused(address(block)):
+            bias = dz.sum(0, dtype=self.sums) if with_bias else None
+            return weight.fill_(torch.nan), bias, norms.fill_(torch.nan) if with_norms else None
         scratch = self.device.memory(self.native.backward_scratch_bytes)
         gradient = self.device.matrix(self._walkable(dz))
         estimate = self.device.matrix(weight if on_gpu else weight.T)
@@ -74,7 +95,14 @@ class Plan:
                 address(scratch),
                 self.device.stream(),
             )
-        return weight.T if on_gpu else weight, bias, norms
+        if not on_gpu:
+            return weight, bias, norms
+        # Nobody waits for the answer.
+        refused = block[self.native.status].view(torch.int32).any()
+        for made in (weight, norms):
+            if made is not None:
+                made.masked_fill_(refused, torch.nan)
+        return weight.T, bias, norms
 
     def _walkable(self, matrix):
         """The CPU takes any strides; a GPU rows whose elements lie side by side, and that lie apart."""

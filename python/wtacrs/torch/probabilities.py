@@ -83,7 +83,8 @@ class ProbabilityAttention(torch.autograd.Function):
         doutput = operands.queries(doutput if alive is None else doutput * alive)
         scores_shape = (len(doutput), doutput.shape[1], operands.shapes[1][1])
         if packs:
-            dropped = plans.softmax.restore(probabilities, torch.empty(scores_shape, device=doutput.device))
+            made = torch.empty(scores_shape, dtype=torch.float32, device=doutput.device)
+            dropped = plans.softmax.restore(probabilities, made)
         elif plans.dropout is None:
             dropped = probabilities
         else:

@@ -3,6 +3,11 @@
 Predictors: one all-reduce adds the sums of each rank's rows. The sums are exact, so every rank has the same predictor
 to the bit. Caches: one all-gather brings the norms of each rank's samples to all, since the next epoch may give a
 sample to another rank.
+
+Ranks need not use the same layers in a step: one that has not used a layer, such as an expert that no token reached,
+adds nothing. They agree on a list of guesses, in the first exchange and whenever one of them has used a layer that is
+not in it. Each message says whether its rank has, so that all agree anew at the same time. The answer is read in the
+next exchange, when it has arrived, so that nobody waits for a GPU; until then that rank's sums wait in `pending`.
 """
 
 from __future__ import annotations
@@ -10,31 +15,64 @@ from __future__ import annotations
 import torch
 import torch.distributed as distributed
 
-from .._native import Error
+
+class Agreement:
+    """The names of the guesses that ranks exchange, with the number of features that each reads."""
+
+    def __init__(self):
+        self.features: dict[str, int] = {}
+        # Whether a rank wanted to agree anew when the last message was sent. The first exchange begins with it.
+        self._wanted = Announcement.made(torch.ones(1))
+
+    def reach(self, sampling):
+        """The guesses that this exchange is of, in an order that all ranks have. Ranks that have not used a layer yet
+        begin with a guess that has learned nothing."""
+        if self._wanted.read():
+            own = {name: guess.in_features for name, guess in sampling.guesses.items()}
+            everywhere = [None] * distributed.get_world_size(sampling.group)
+            distributed.all_gather_object(everywhere, own, group=sampling.group)
+            self.features = dict(sorted((name, count) for names in everywhere for name, count in names.items()))
+        return [sampling.guess(name, count) for name, count in self.features.items()]
+
+    def lacks(self, sampling) -> bool:
+        return not self.features.keys() >= sampling.guesses.keys()
+
+    def note(self, wanted: torch.Tensor):
+        """What the ranks' messages have said, as one number that is above 0 if any of them wants to agree anew."""
+        self._wanted = Announcement.made(wanted)
+
+
+class Announcement:
+    """A number on its way from a GPU to the host, or there already."""
+
+    @classmethod
+    def made(cls, number: torch.Tensor) -> Announcement:
+        made = cls()
+        made.number, made.arrival = number, None
+        if number.device.type == "cuda":
+            made.number = torch.empty(number.shape, dtype=number.dtype, device="cpu", pin_memory=True)
+            made.number.copy_(number, non_blocking=True)
+            made.arrival = torch.cuda.Event()
+            made.arrival.record()
+        return made
+
+    def read(self) -> bool:
+        if self.arrival is not None:
+            self.arrival.synchronize()
+        return bool(self.number > 0)
 
 
 def exchange(sampling):
     if sampling.source == "input" or sampling.packs_all:
         return
-    guesses = agreed(sampling)
+    agreement = sampling.agreement
+    guesses = agreement.reach(sampling)
     if sampling.source == "predicted":
-        add_statistics(guesses, sampling.group)
+        wanted = add_statistics(guesses, sampling.group, agreement.lacks(sampling))
     else:
-        sampling.message_words = gather_norms(guesses, sampling.group, sampling.message_words)
-
-
-def agreed(sampling):
-    """The guesses in an order that all ranks have; asked once, in the first step."""
-    names = sorted(sampling.guesses)
-    if not hasattr(sampling, "agreed_names"):
-        everywhere = [None] * distributed.get_world_size(sampling.group)
-        distributed.all_gather_object(everywhere, names, group=sampling.group)
-        if any(other != names for other in everywhere):
-            raise Error("ranks have used different layers before the first exchange")
-        sampling.agreed_names = names
-    elif sampling.agreed_names != names:
-        raise Error(f"layers first used after the first exchange: {sorted(set(names) - set(sampling.agreed_names))}")
-    return [sampling.guesses[name] for name in names]
+        words = sampling.message_words
+        sampling.message_words, wanted = gather_norms(guesses, sampling.group, words, agreement.lacks(sampling))
+    agreement.note(wanted)
 
 
 def message_device(group):
@@ -43,21 +81,26 @@ def message_device(group):
     return torch.device("cuda", torch.cuda.current_device()) if by_nccl else torch.device("cpu")
 
 
-def add_statistics(predictors, group):
+def add_statistics(predictors, group, lacks):
+    """One message, for all layers. Its first number counts the ranks that lack something in the agreement."""
+    device = message_device(group)
     sums = [p.no_statistics() if p.pending is None else p.pending for p in predictors]
-    total = torch.cat([s.to(message_device(group)) for s in sums])
+    head = torch.full((1,), float(lacks), dtype=torch.float64, device=device)
+    total = torch.cat([head, *(s.to(device) for s in sums)])
     distributed.all_reduce(total, group=group)
-    for predictor, step in zip(predictors, total.split([len(s) for s in sums])):
+    wanted, *steps = total.split([1, *map(len, sums)])
+    for predictor, step in zip(predictors, steps):
         predictor.apply(step)
         predictor.pending = None
+    return wanted
 
 
-def gather_norms(caches, group, words):
+def gather_norms(caches, group, words, lacks):
     """One message from each rank, for all layers. Its head contains its length, since ranks have batches of different
     lengths. If any rank's message is longer than `words`, all send again with room for the longest. Returns the number
-    of words that was enough, with which the next step begins."""
-    message = pack(caches).to(message_device(group))
-    head = 2 * (1 + 2 * len(caches))
+    of words that was enough, with which the next step begins, and how many ranks lack something in the agreement."""
+    message = pack(caches, lacks).to(message_device(group))
+    head = 2 * (2 + 2 * len(caches))
     words = max(words, head)
     while True:
         padded = torch.zeros(words, dtype=torch.int32, device=message.device)
@@ -71,29 +114,29 @@ def gather_norms(caches, group, words):
         words = longest
     for cache in caches:
         cache.pending = []
-    for (_, *shapes), other in zip(heads, received):
+    for (_, _, *shapes), other in zip(heads, received):
         for cache, visit in zip(caches, unpack(other[head:], shapes)):
             cache.store(*(part.to(cache.device.torch_device) for part in visit))
-    return words
+    return words, torch.tensor([sum(lacking for _, lacking, *_ in heads)], device="cpu")
 
 
-def pack(caches):
-    """As 32-bit words: the length of the message; each cache's number of samples, and of norms a sample; ids and
-    lengths; norms."""
+def pack(caches, lacks):
+    """As 32-bit words: the length of the message, and whether its rank lacks something in the agreement; each cache's
+    number of samples, and of norms a sample; ids and lengths; norms."""
     visits = [joined(cache.pending, cache.device.torch_device) for cache in caches]
     whole = [part for ids, lengths, _ in visits for part in (ids, lengths)]
     norms = [norms.flatten() for _, _, norms in visits]
     shapes = [size for _, _, norms in visits for size in norms.shape]
-    words = 2 * (1 + len(shapes)) + sum(2 * len(part) for part in whole) + sum(map(len, norms))
+    words = 2 * (2 + len(shapes)) + sum(2 * len(part) for part in whole) + sum(map(len, norms))
     # Even, so that whole numbers can be read in each rank's part of a message.
-    head = torch.tensor([words + words % 2, *shapes], device=whole[0].device)
+    head = torch.tensor([words + words % 2, int(lacks), *shapes], device=whole[0].device if whole else "cpu")
     return torch.cat([part.view(torch.int32) for part in (head, *whole, *norms)])
 
 
 def joined(visits, device):
     """Visits as one, with rows as long as the longest."""
     none = torch.empty(0, dtype=torch.int64, device=device)
-    ids, lengths, norms = zip((none, none, torch.empty(0, 0, device=device)), *visits)
+    ids, lengths, norms = zip((none, none, torch.empty(0, 0, dtype=torch.float32, device=device)), *visits)
     longest = max(rows.shape[1] for rows in norms)
     rows = [torch.nn.functional.pad(rows, (0, longest - rows.shape[1])) for rows in norms]
     return torch.cat(ids), torch.cat(lengths), torch.cat(rows)

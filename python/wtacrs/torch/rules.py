@@ -16,6 +16,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from .devices import storage_of
+
 LEAST_ROW_BYTES = 64
 # An adapter's second half reads few features and writes many.
 ADAPTER_FEATURES, ADAPTER_EXPANSION = 64, 8
@@ -100,7 +102,9 @@ class InputsOfPass:
 
     def _note_saved(self, tensor):
         # Weak references keep a storage's identity, not its memory, and no other storage gets an identity that is held.
-        self._saved.add(StorageWeakRef(tensor.untyped_storage()))
+        storage = storage_of(tensor)
+        if storage is not None:
+            self._saved.add(StorageWeakRef(storage))
         return tensor if tensor.grad_fn is None else tensor.detach()
 
     def _leave(self, model, arguments, output) -> None:

@@ -35,7 +35,7 @@ class Sampling:
     ):
         self.settings = settings
         rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
-        seed = int(torch.randint(2**62, ())) if settings.seed is None else settings.seed & MASK
+        seed = int(torch.randint(2**62, (), device="cpu")) if settings.seed is None else settings.seed & MASK
         self.randomness = Randomness(seed, rank)
         self._model = weakref.ref(model)
         # Converted layers and how they are sampled, and modules that are left, by name.
@@ -50,6 +50,7 @@ class Sampling:
         # By the name of the layer that reads an H first.
         self.guesses = {}
         self.group = process_group
+        self.agreement = rank_exchange.Agreement()
         # The most that a rank's message about cached norms has taken so far.
         self.message_words = 0
         self._inputs = SharedInputs()

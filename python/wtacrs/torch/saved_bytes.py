@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from . import recognition
+from . import devices, recognition
 from .modules import Converted
 
 LINEAR, ATTENTION, WEIGHTS, OTHER = "linear layers", "attention", "copies of weights", "other"
@@ -24,7 +25,8 @@ class SavedBytes:
     print(saved.table())
 
     A tensor counts for the innermost module that saves it first. A linear layer's input counts for linear layers,
-    whatever else saves it. Under autocast, exact linear layers save copies of their weights.
+    whatever else saves it. Under autocast, exact linear layers save copies of their weights, and each a copy of its
+    input, if that has another dtype.
     """
 
     def __init__(self, model):
@@ -33,12 +35,15 @@ class SavedBytes:
         self.by_operator = dict.fromkeys(CATEGORIES, 0)
 
     def __enter__(self):
-        self._storages, self._inputs, self._within = {}, [], []
+        # By the storage's number, with its bytes and its category. References keep numbers from being given twice.
+        self._storages, self._inputs, self._references, self._within = {}, set(), [], []
+        self._parameters = {id(parameter) for parameter in self.model.parameters()}
         self._hooks = []
         for module in self.model.modules():
             category = category_of(module)
             if category is not None:
-                self._hooks.append(module.register_forward_pre_hook(self._enter(module, category)))
+                enter = self._enter(module, category)
+                self._hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
                 self._hooks.append(module.register_forward_hook(self._leave, always_call=True))
         self._packing = torch.autograd.graph.saved_tensors_hooks(self._note_saved, lambda tensor: tensor)
         self._packing.__enter__()
@@ -49,36 +54,55 @@ class SavedBytes:
         for hook in self._hooks:
             hook.remove()
         for tensor in list(self.model.parameters()) + list(self.model.buffers()):
-            self._storages.pop(tensor.untyped_storage().data_ptr(), None)
-        inputs = {tensor.untyped_storage().data_ptr() for tensor in self._inputs}
+            self._storages.pop(self._number(tensor), None)
         self.by_operator = dict.fromkeys(CATEGORIES, 0)
-        for address, (count, category) in self._storages.items():
-            self.by_operator[LINEAR if address in inputs else category] += count
+        for number, (count, category) in self._storages.items():
+            self.by_operator[LINEAR if number in self._inputs else category] += count
         self.total = sum(self.by_operator.values())
         self.linear = self.by_operator[LINEAR]
-        self._inputs.clear()
+        self._references.clear()
 
     def _enter(self, module, category):
-        def enter(_, arguments):
+        def enter(_, arguments, named):
             self._within.append((module, category))
-            if category == LINEAR and arguments:
-                # Held until the end, so that no other tensor gets its address.
-                self._inputs.append(arguments[0].detach())
+            given = next((value for value in (*arguments, *named.values()) if isinstance(value, torch.Tensor)), None)
+            if category == LINEAR and given is not None and not is_cast(given):
+                self._inputs.add(self._number(given))
 
         return enter
 
     def _leave(self, *_):
         self._within.pop()
 
+    def _number(self, tensor):
+        """Of the tensor's storage, and None for a tensor without one, which is not counted."""
+        storage = devices.storage_of(tensor)
+        if storage is None:
+            return None
+        self._references.append(StorageWeakRef(storage))
+        return storage._cdata
+
     def _note_saved(self, tensor):
-        # Rows are kept as they are: layers that read the same H later look for them.
-        tensor = tensor if tensor.grad_fn is None else tensor.detach()
-        storage = tensor.untyped_storage()
         module, category = self._within[-1] if self._within else (None, OTHER)
-        if category == LINEAR and is_weight(tensor, module):
+        if category == LINEAR and self._is_weight(tensor, module):
             category = WEIGHTS
-        self._storages.setdefault(storage.data_ptr(), (storage.nbytes(), category))
+        # A block is kept as it is: layers that read the same H later look for it.
+        tensor = tensor if tensor.grad_fn is None else tensor.detach()
+        number = self._number(tensor)
+        if number is not None:
+            self._storages.setdefault(number, (tensor.untyped_storage().nbytes(), category))
         return tensor
+
+    def _is_weight(self, tensor, layer):
+        """Whether the tensor is a view of a parameter, or of its copy under autocast."""
+        node = tensor.grad_fn
+        while node is not None and node.name().startswith(VIEWS_AND_CASTS):
+            node = node.next_functions[0][0]
+        if node is not None:
+            return id(getattr(node, "variable", None)) in self._parameters
+        # Nothing leads from a frozen weight's copy to the weight.
+        weights = [p for p in layer.parameters(recurse=False) if p.ndim == 2 and not p.requires_grad]
+        return any(tensor.shape in (weight.shape, weight.shape[::-1]) for weight in weights)
 
     def table(self, name="held", **others):
         """Bytes by operator, as text. `others` are measurements for columns before this one; shares are of the first:
@@ -90,8 +114,20 @@ class SavedBytes:
         draw({**others, name: self}, path)
 
 
+# Names of nodes in torch's graph that lead from a parameter to what a layer saves of it.
+VIEWS_AND_CASTS = (
+    "TBackward",
+    "TransposeBackward",
+    "PermuteBackward",
+    "ViewBackward",
+    "AliasBackward",
+    "ToCopyBackward",
+)
+
+
 def category_of(module):
-    if isinstance(module, nn.Linear):
+    # As transformers' Conv1D, whose weight is in_features x out_features.
+    if isinstance(module, nn.Linear) or hasattr(module, "sampled") or type(module).__name__ == "Conv1D":
         return LINEAR
     kind = module.kind if isinstance(module, Converted) else recognition.kind_of(module)
     if kind is not None:
@@ -102,9 +138,10 @@ def category_of(module):
     return OF_FILES.get(file) if package == "torch.nn.modules" else None
 
 
-def is_weight(tensor, layer):
-    """Whether the tensor is the transpose of a weight of the layer, or of its copy under autocast."""
-    return tensor.shape == layer.weight.shape[::-1] and tensor.stride() == (1, layer.in_features)
+def is_cast(tensor):
+    """Whether autocast makes a copy of a product's operand, in whose place the copy is saved."""
+    dtype = devices.autocast_dtype(tensor.device.type)
+    return dtype is not None and tensor.dtype.is_floating_point and tensor.dtype not in (dtype, torch.float64)
 
 
 def table(measurements):

@@ -72,7 +72,7 @@ class PackedAttention(torch.autograd.Function):
         ctx.restored = restored = {}
         added = kernel.mask(mask, bias)
         with torch.enable_grad():
-            anchor = torch.empty(0, requires_grad=True)
+            anchor = torch.empty(0, requires_grad=True, device="cpu")
             inputs = [Entry.apply(anchor, operand.detach()) for operand in (query, key, value)]
             with saved_tensors_hooks(save, restored.__getitem__):
                 output = kernel(*inputs, added)

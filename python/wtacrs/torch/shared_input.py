@@ -1,7 +1,7 @@
 """One H, and one selection of its rows, for all layers that read it.
 
-Layers share a selection when they are given the very same tensor: Q, K and V of self-attention, gate and up
-projections, the cross-attentions of a decoder. Names play no part.
+Layers share a selection when they are given the same elements: Q, K and V of self-attention, gate and up projections,
+the cross-attentions of a decoder. Each may make a view of its own, as `x.view(-1, d)` does. Names play no part.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import weakref
 
 import torch
-from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.weak import TensorWeakRef
 
 
 class Reader:
@@ -17,9 +18,11 @@ class Reader:
 
 
 class SharedInput:
-    def __init__(self, guess, batch, dtype, version):
+    """`form` is how rows are kept: their dtype, the budget and the bits. `version` is that of the tensor."""
+
+    def __init__(self, guess, batch, form, version):
         self.guess, self.batch = guess, batch
-        self.dtype, self.version = dtype, version
+        self.form, self.version = form, version
         self.backward_begun = False
         self._readers, self._norms = weakref.WeakSet(), []
         self._block = self._held = None
@@ -59,23 +62,37 @@ class SharedInput:
             return
         self._norms.append(norms)
         if not self.awaited:
-            joint = (
-                self._norms[0] if len(self._norms) == 1 else torch.linalg.vector_norm(torch.stack(self._norms), dim=0)
-            )
-            self.guess.learn(plan, block, joint, self.batch, deferred)
+            norms, self._norms = self._norms, []
+            self.guess.learn(plan, block, joint_norms(norms), self.batch, deferred)
+
+
+def joint_norms(norms):
+    """√(Σ_l norms_l²) of the layers' norms of dZ, each a number for every token. Squares of f32 are in f64's range."""
+    if len(norms) == 1:
+        return norms[0]
+    return torch.linalg.vector_norm(torch.stack(norms), dim=0, dtype=torch.float64).float()
 
 
 class SharedInputs:
-    """Those of all tensors that are alive."""
+    """Those of all tensors whose storage is alive, by the place of their rows: views of one storage with equal
+    offset, rows, strides and dtype are one H, whichever objects they are."""
+
+    # As many places are looked through for storages that are gone before the first time that their number doubles.
+    _FEW = 64
 
     def __init__(self):
-        self._by_tensor = WeakIdKeyDictionary()
+        # By place and form. The weak reference keeps the number of a storage from being given to another one.
+        self._by_place = {}
+        self._sweep_at = self._FEW
         self._newest = lambda: None
 
-    def of(self, tensor, dtype):
-        found = self._by_tensor.get(tensor)
-        # A tensor that was changed in place is another H.
-        return found if found is not None and (found.dtype, found.version) == (dtype, tensor._version) else None
+    def of(self, tensor, form):
+        """What layers share that keep the tensor's rows in this form, or None."""
+        storage, found = self._by_place.get((place_of(tensor), form), (None, None))
+        if found is None or storage.expired():
+            return None
+        # A tensor that was changed in place is another H. Views have the version of what they are views of.
+        return found if found.version == tensor._version else None
 
     def hold(self, tensor, shared, block):
         """The newest block alone is held beside the graph, for the layers that read the same H next: where
@@ -84,5 +101,25 @@ class SharedInputs:
         if newest is not None:
             newest.let_go()
         shared.hold(block)
-        self._by_tensor[tensor] = shared
+        self._sweep()
+        self._by_place[place_of(tensor), shared.form] = StorageWeakRef(tensor.untyped_storage()), shared
         self._newest = weakref.ref(shared)
+
+    def _sweep(self):
+        if len(self._by_place) >= self._sweep_at:
+            self._by_place = self._alive()
+            self._sweep_at = max(self._FEW, 2 * len(self._by_place))
+
+    def _alive(self):
+        return {place: pair for place, pair in self._by_place.items() if not pair[0].expired()}
+
+    def __len__(self):
+        return len(self._alive())
+
+
+def place_of(tensor):
+    """Where the rows lie, and in which order: those of a dense tensor are the same, whatever axes stand before them."""
+    begin = tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.dtype, tensor.is_neg()
+    if tensor.is_contiguous():
+        return *begin, tensor.numel(), tensor.shape[-1]
+    return *begin, tensor.shape, tensor.stride()
