@@ -1,6 +1,7 @@
 """Which layers are sampled, and that those which are not are named with the reason."""
 
 import functools
+import importlib.util
 import types
 import unittest
 import warnings
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.torch import Error, SampledLinear, SavedBytes, convert
@@ -283,6 +284,57 @@ class Adapters(unittest.TestCase):
         self.assertIs(type(model["query"].base_layer), SampledLinear)
         model["query"](uneven(100, 256)).sum().backward()
         self.assertEqual(sampling.offset, 0)
+
+    @unittest.skipUnless(importlib.util.find_spec("peft"), "requires peft")
+    def test_of_peft(self):
+        import peft
+
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+        ids = torch.randint(50, (4, 64))
+        for adapters_first in (True, False):
+            model = LlamaForCausalLM(LlamaConfig(vocab_size=50, use_cache=False, **sizes)).train()
+            options = peft.LoraConfig(r=8, target_modules=["q_proj", "v_proj", "o_proj"], lora_dropout=0.0)
+            if adapters_first:
+                model = peft.get_peft_model(model, options)
+                with SavedBytes(model) as before:
+                    model(input_ids=ids)
+                sampling = convert(model, 0.3, seed=1)
+            else:
+                sampling = convert(model, 0.3, seed=1)
+                model = peft.get_peft_model(model, options)
+            model(input_ids=ids).logits.sum().backward()
+            report = sampling.report(4, 64)
+            trained = [name for group in report.sampled if not group.frozen for name in group.names]
+            self.assertEqual(len(trained), 4 if adapters_first else 0)
+            if adapters_first:
+                self.assertEqual({name.split(".")[-2] for name in trained}, {"lora_A"})
+                self.assertEqual(report.held_before, before.linear)
+                with SavedBytes(model) as after:
+                    model(input_ids=ids)
+                self.assertLess(abs(report.held_after / after.linear - 1), 0.02)
+            else:
+                (left,) = report.exact
+                self.assertEqual((len(left.names), left.reason[:35]), (12, "it came into the model after conver"))
+
+    @unittest.skipUnless(importlib.util.find_spec("accelerate"), "requires accelerate")
+    def test_hooks_of_accelerate_itself(self):
+        from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+
+        model = block()
+        add_hook_to_module(model[0], ModelHook())
+        sampling = convert(model, 0.3, seed=1)
+        add_hook_to_module(model[2], ModelHook())
+        offsets = []
+        for _ in range(2):
+            gradients(model, lambda: model(uneven(TOKENS, WIDTH)).sum())
+            self.assertEqual((sorted(sampling.guesses), reasons(sampling)), (["0", "2"], {}))
+            offsets.append(sampling.offset)
+            for layer in (model[0], model[2]):
+                remove_hook_from_module(layer)
+        self.assertEqual(offsets[1], 2 * offsets[0])
+        sampling.revert()
+        self.assertEqual(str(model), str(block()))
 
 
 if __name__ == "__main__":

@@ -157,7 +157,9 @@ class Sampling:
                 self.leave_exact(name, other.reason)
 
     def leave_exact(self, name: str, reason: str) -> None:
-        """Notes why a layer is exact; its first reason counts."""
+        """Notes why a layer is exact: its first reason, or that its input is kept anyway, which is so in all passes."""
+        if reason == KEPT:
+            self._left_exact[name] = reason
         self._left_exact.setdefault(name, reason)
 
     @property
@@ -335,6 +337,8 @@ class Sampling:
             self._inputs_of_pass.finish()
             for name, sampled in self.sampled.items():
                 sampled.input_kept = name in state["kept_inputs"]
+                if sampled.input_kept:
+                    self.leave_exact(name, KEPT)
 
     def revert(self) -> None:
         """Makes the modules again what they were. A second call does nothing.
