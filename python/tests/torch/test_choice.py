@@ -142,7 +142,7 @@ class NotServed(unittest.TestCase):
             "bilinear": "a Bilinear is none of the modules that are served",
             "router": "a Router is none of the modules",
             "lazy": "it is lazy: run a forward pass before convert",
-            "normed": "its weight is parametrized",
+            "normed": "its weight is parametrized: convert first, then parametrize",
             "attention": "nn.MultiheadAttention multiplies Q, K and V by one function",
             "attention.out_proj": "nn.MultiheadAttention reads its weight without calling it",
             "skipped": "skip names it",

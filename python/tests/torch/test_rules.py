@@ -178,11 +178,35 @@ class KeptInputs(unittest.TestCase):
         with torch.no_grad():
             model(h)
         model.eval()(h)
-        with SavedBytes(model.train()):
-            model(h)
         self.assertIsNone(sampling.state_dict()["kept_inputs"])
-        step(model, h)
+        step(model.train(), h)
         self.assertEqual(sampling.state_dict()["kept_inputs"], ["2"])
+
+    def test_other_hooks_for_saved_tensors_go_on(self):
+        """Those that keep a tensor, and those that put something in its place."""
+        h = uneven(100, WIDTH)
+        for save, restore, expected in (
+            (lambda t: t.detach(), lambda t: t, ["2"]),
+            (lambda t: (t.detach().clone(),), lambda t: t[0], []),
+            (lambda t: t.detach().clone(), lambda t: t, []),
+        ):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
+            model(h).square().sum().backward()
+            exact = model[0].bias.grad.clone()
+            model.zero_grad()
+            sampling = convert(model, 0.3)
+            calls = []
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda t: calls.append("save") or save(t), lambda t: calls.append("restore") or restore(t)
+            ):
+                z = model(h)
+                loss = z.square().sum()
+            loss.backward()
+            self.assertEqual(calls.count("save"), calls.count("restore"))
+            self.assertGreater(len(calls), 4)
+            self.assertEqual(kept(sampling), expected)
+            torch.testing.assert_close(model[0].bias.grad, exact, rtol=1e-4, atol=1e-3)
 
     def test_a_pass_that_raises(self):
         model, h = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH)), uneven(100, WIDTH)

@@ -198,10 +198,14 @@ class Changes(unittest.TestCase):
         state = self.sampling.state_dict()
         self.sampling.revert()
         layers = {"2": {"budget": 1.0}}
-        other = convert(self.model, 0.1, bits=2, layers=layers)
-        other.load_state_dict(state)
-        self.assertEqual((other.seed, sorted(other.guesses)), (1, ["0", "2"]))
-        self.held()
+        for options, expected in (({"bits": 2, "layers": layers}, ["0", "2"]), ({"skip": "0"}, ["2"])):
+            other = convert(self.model, 0.1, **options)
+            other.load_state_dict(state)
+            self.assertEqual((other.seed, sorted(other.guesses)), (1, expected))
+            self.held()
+            other.revert()
+        with self.assertRaisesRegex(Error, "layers that are not converted here: 2"):
+            convert(self.model[0], 0.3).load_state_dict({**state, "guesses": {"2": state["guesses"]["2"]}})
 
 
 if __name__ == "__main__":

@@ -315,11 +315,9 @@ class Sampling:
     def load_state_dict(self, state):
         if state["source"] != self.source:
             raise Error(f"a state of source {state['source']!r} for source {self.source!r}")
-        # With other bits or another budget other layers may have been left exact.
+        # With other settings other layers may have been left.
         guesses = {
-            name: data
-            for name, data in state["guesses"].items()
-            if name in self.sampled or name not in self._left_exact
+            name: data for name, data in state["guesses"].items() if name in self.sampled or name not in self.left
         }
         unknown = sorted(set(guesses) - set(self.sampled))
         if unknown:
