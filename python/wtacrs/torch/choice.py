@@ -123,7 +123,9 @@ def why_not_served(module: nn.Module, found: list[Product], settings: Settings) 
             return transformers_layers.why_not_served(module, settings.source)
         return None
     if nn.utils.parametrize.is_parametrized(module):
-        return "its weight is parametrized"
+        return "its weight is parametrized: convert first, then parametrize"
+    if isinstance(module, nn.Linear) and type(module).__name__.startswith("FSDP"):
+        return "fully_shard has changed its class: convert first, then shard"
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return "nn.MultiheadAttention reads its weight without calling it"
     if isinstance(module, nn.MultiheadAttention):

@@ -28,7 +28,9 @@ class Host:
 
     @functools.cached_property
     def context(self):
-        return _native.Context("cpu")
+        # As many as torch has at the first use.
+        threads = 0 if "RAYON_NUM_THREADS" in os.environ else torch.get_num_threads()
+        return _native.Context("cpu", threads=threads)
 
     def current(self):
         """While it is entered, the context's CUDA context is the thread's current one, as the library requires."""

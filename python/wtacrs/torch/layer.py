@@ -35,9 +35,10 @@ class LayerSampling:
         self.budget, self.bits = budget, bits
         self.in_features, self.out_features, self.matrices = in_features, out_features, matrices
         # What forward passes have found: that another operator keeps the layer's input anyway; the name of the layer
-        # that read the same input first; whether rows were ever saved.
+        # that read the same input first; how many rows the last pass read; whether any pass saved a sample.
         self.input_kept = False
         self.shares_input_of = None
+        self.rows = None
         self.has_saved = False
 
     @property

@@ -67,8 +67,10 @@ class Report:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        layers = sum(len(group.names) for group in self.sampled)
-        lines = [f"{layers} layers are sampled" if layers else "no layer is sampled"]
+        counts = {frozen: sum(len(g.names) for g in self.sampled if g.frozen is frozen) for frozen in (False, True)}
+        lines = [f"{counted(counts[False], 'layer')} sampled"]
+        if counts[True]:
+            lines[0] += f"; {counted(counts[True], 'converted layer')} frozen, and nothing is saved for these"
         rows = [
             (
                 str(len(group.names)),
@@ -121,10 +123,12 @@ def report(sampling, batch: int = 1, length: int = 1) -> Report:
     before, after = held(sampling, served, exact, tokens)
     trains = lambda weight: weight.requires_grad
     elements = sum(p.weight.numel() for p, _ in served if trains(p.weight))
-    missed = sum(weight.numel() for *_, weight in exact if trains(weight))
-    work = sum(operations(p) for p, _ in served if trains(p.weight))
+    missed = sum(elements_of(weight) for *_, weight in exact)
+    work = sum(operations(sampling, p) for p, _ in served if trains(p.weight))
     linear = [(m, w) for _, m, _, w in exact if trains(w) and (isinstance(m, nn.Linear) or products("", m))]
-    work_left = sum(sum(operations(p) for p in products("", m) if p.weight is w) or w.numel() for m, w in linear)
+    work_left = sum(
+        sum(operations(sampling, p) for p in products("", m) if p.weight is w) or elements_of(w) for m, w in linear
+    )
     return Report(
         batch,
         length,
@@ -166,7 +170,8 @@ def held(sampling, served, exact, tokens: int) -> tuple[int, int]:
             # Layers that share an input, and differ in what they keep of it, hold a sample each.
             shared = inputs.setdefault(sampled.shares_input_of or sampled.name, {})
             saved, whole = bytes_a_token(product, sampled.budget, sampled.bits)
-            shared[sampled.budget, sampled.bits] = saved * reached(product), whole * reached(product)
+            rows = rows_a_token(sampling, product)
+            shared[sampled.budget, sampled.bits] = saved * rows, whole * rows
     for forms in inputs.values():
         before += max(whole for _, whole in forms.values())
         after += sum(saved for saved, _ in forms.values())
@@ -176,9 +181,15 @@ def held(sampling, served, exact, tokens: int) -> tuple[int, int]:
             if product.weight is weight and weight.requires_grad:
                 sampled = sampling.sampled.get(name)
                 shared = sampled.shares_input_of if sampled is not None else None
-                rows[shared or name] = product.in_features * weight.element_size() * reached(product)
+                row = product.in_features * weight.element_size()
+                rows[shared or name] = row * rows_a_token(sampling, product)
     before, after = before + sum(rows.values()), after + sum(rows.values())
     return round(before * tokens), round(after * tokens)
+
+
+def elements_of(weight) -> int:
+    """The elements that train, as far as they exist: a lazy weight has none yet."""
+    return weight.numel() if weight.requires_grad and not nn.parameter.is_lazy(weight) else 0
 
 
 def reached(product: Product) -> float:
@@ -192,9 +203,19 @@ def reached(product: Product) -> float:
     return product.matrices
 
 
-def operations(product: Product) -> float:
+def rows_a_token(sampling, product: Product) -> float:
+    """How many rows the layer reads for each token. A head that reads one row of each sequence has shown that in a
+    training pass; before it, every layer is taken to read all tokens."""
+    most = max((s.rows or 0 for s in sampling.sampled.values() if s.matrices == 1), default=0)
+    sampled = sampling.sampled.get(product.name)
+    if sampled is None or not sampled.rows or product.kind == "experts":
+        return reached(product)
+    return sampled.rows / most
+
+
+def operations(sampling, product: Product) -> float:
     """Multiplications a token."""
-    return product.in_features * product.out_features * reached(product)
+    return product.in_features * product.out_features * rows_a_token(sampling, product)
 
 
 def grouped_sampled(served: Iterable[tuple[Product, LayerSampling]]) -> tuple[Sampled, ...]:
@@ -216,7 +237,7 @@ def grouped_exact(exact) -> tuple[Exact, ...]:
         kind = "nn.Linear" if any(p.kind == "nn.Linear" for p in products("", module)) else type(module).__name__
         names, counts = groups.setdefault((kind, reason), ({}, []))
         names[name or kind] = None
-        counts.append(weight.numel() if weight.requires_grad and not nn.parameter.is_lazy(weight) else 0)
+        counts.append(elements_of(weight))
     found = [Exact(tuple(names), kind, reason, sum(counts)) for (kind, reason), (names, counts) in groups.items()]
     return tuple(sorted(found, key=lambda group: -group.elements))
 
@@ -249,6 +270,10 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows)]
     # A column that no row uses takes no room.
     return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths) if width).rstrip() for row in rows]
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'s are' if number > 1 else ' is'}"
 
 
 def size(count: float) -> str:

@@ -10,7 +10,7 @@ from .._native import Error
 from . import attention, modules
 from .choice import change_class, sampled_as
 from .layer import SampledLinear
-from .rules import KeptInputs
+from .rules import InputsOfPass
 from .transformers_layers import is_sampled_class
 
 
@@ -24,7 +24,7 @@ def revert(model: nn.Module) -> None:
     take_back(dict(model.named_modules()))
     attention.revert_configs(model)
     for hooks in (model._forward_pre_hooks, model._forward_hooks):
-        for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), KeptInputs)]:
+        for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), InputsOfPass)]:
             del hooks[key]
 
 
