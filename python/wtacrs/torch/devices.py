@@ -128,6 +128,19 @@ def why_not_plain(tensor: torch.Tensor) -> str | None:
     return "on meta" if tensor.device.type == "meta" else None
 
 
+def values_of_jagged(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The rows of a jagged tensor of samples x tokens x features, one after another; None for others."""
+    if tensor.layout is not torch.jagged or tensor.ndim != 3 or not tensor.is_contiguous():
+        return None
+    return tensor.values()
+
+
+def jagged_like(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """A jagged tensor of other rows, with the lengths of this one."""
+    known = {f"{end}_seqlen": getattr(tensor, f"_maybe_{end}_seqlen", None) for end in ("min", "max")}
+    return torch.nested.nested_tensor_from_jagged(rows, tensor.offsets(), **known)
+
+
 def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
     """The storage of the tensor's elements; None for a tensor that consists of others, as sparse ones do."""
     return tensor.untyped_storage() if tensor.layout is torch.strided and not tensor.is_nested else None

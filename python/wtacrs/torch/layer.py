@@ -90,9 +90,16 @@ def sampled_linear(
     needed = torch.is_grad_enabled() and weight.requires_grad and not sampled.input_kept
     if not needed:
         return exact()
+    jagged = None if torch.compiler.is_compiling() else devices.values_of_jagged(given)
+    # Cached norms are known for the places of a mask.
+    if jagged is not None and sampled.sampling.source != "cached":
+        linear = lambda: torch.nn.functional.linear(jagged, weight, bias)
+        return devices.jagged_like(given, sampled_linear(sampled, jagged, weight, bias, linear))
     reason = why_torchs_way(given, weight)
     if reason is not None:
-        sampled.sampling.leave_exact(sampled.name, reason)
+        # A pass on meta computes nothing, and says nothing of later ones.
+        if given.device.type != "meta":
+            sampled.sampling.leave_exact(sampled.name, reason)
         return exact()
     if given.numel() == 0 or given.shape[-1] != weight.shape[1]:
         return exact()
