@@ -118,6 +118,11 @@ class NotServed(unittest.TestCase):
                 super().__init__()
                 self.weight = nn.Parameter(torch.randn(4, WIDTH))
 
+        class Experts(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up_proj, self.scale = (nn.Parameter(torch.randn(4, *sizes)) for sizes in ((8, 8), ()))
+
         model = nn.ModuleDict(
             {
                 "linear": nn.Linear(WIDTH, WIDTH),
@@ -125,6 +130,7 @@ class NotServed(unittest.TestCase):
                 "convolution": nn.Conv1d(WIDTH, WIDTH, 3),
                 "bilinear": nn.Bilinear(WIDTH, WIDTH, WIDTH),
                 "router": Router(),
+                "experts": Experts(),
                 "lazy": nn.LazyLinear(WIDTH),
                 "normed": parametrizations.weight_norm(nn.Linear(WIDTH, WIDTH)),
                 "attention": nn.MultiheadAttention(WIDTH, 2),
@@ -139,8 +145,9 @@ class NotServed(unittest.TestCase):
         for name, words in {
             "own": "it is a subclass of nn.Linear, Own",
             "convolution": "its products are those of a convolution",
-            "bilinear": "a Bilinear is none of the modules that are served",
-            "router": "a Router is none of the modules",
+            "bilinear": "Bilinear is none of the modules that are served",
+            "router": "Router is none of the modules",
+            "experts": "Experts is none of the modules",
             "lazy": "it is lazy: run a forward pass before convert",
             "normed": "its weight is parametrized: convert first, then parametrize",
             "attention": "nn.MultiheadAttention multiplies Q, K and V by one function",
@@ -274,13 +281,8 @@ class Adapters(unittest.TestCase):
         model = self.model()
         sampling = convert(model, 0.3)
         model["query"] = self.Adapted(model["query"], 8)
-        self.assertEqual(
-            reasons(sampling),
-            dict.fromkeys(
-                ("query.lora_A", "query.lora_B"),
-                "it came into the model after convert: add adapters first, then convert",
-            ),
-        )
+        reason = "it came into the model after convert: add adapters first"
+        self.assertEqual(reasons(sampling), {"query.lora_A": reason, "query.lora_B": reason})
         self.assertIs(type(model["query"].base_layer), SampledLinear)
         model["query"](uneven(100, 256)).sum().backward()
         self.assertEqual(sampling.offset, 0)
@@ -335,6 +337,14 @@ class Adapters(unittest.TestCase):
         self.assertEqual(offsets[1], 2 * offsets[0])
         sampling.revert()
         self.assertEqual(str(model), str(block()))
+
+    def test_layers_that_are_replaced(self):
+        model = self.model()
+        sampling = convert(model, 0.3)
+        model["head"] = nn.Linear(256, 2)
+        report = sampling.report()
+        self.assertEqual([group.names for group in report.sampled], [("query",)])
+        self.assertEqual([group.names for group in report.exact], [("head",)])
 
 
 if __name__ == "__main__":

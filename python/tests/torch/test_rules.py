@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, T5Config, T5Model
 
 from wtacrs.torch import SampledLinear, SavedBytes, convert
+from wtacrs.torch.rules import InputsOfPass
 
 from .helpers import uneven
 
@@ -216,6 +217,13 @@ class KeptInputs(unittest.TestCase):
         self.assertIsNone(torch._C._autograd._top_saved_tensors_default_hooks(False))
         step(model, h)
         self.assertEqual(kept(sampling), ["2"])
+
+    def test_a_compiled_pass_does_not_see_the_hooks(self):
+        model, h = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH)), uneven(100, WIDTH)
+        measured = InputsOfPass(model)
+        torch.compile(model, fullgraph=True, backend="aot_eager")(h).sum().backward()
+        self.assertTrue(model._forward_hooks)
+        self.assertFalse(measured.measured)
 
     def test_checkpointed_segments_are_sampled(self):
         class Segment(nn.Sequential):

@@ -2,6 +2,7 @@
 
 import unittest
 
+import numpy
 import torch
 from torch import nn
 
@@ -126,6 +127,12 @@ class Json(unittest.TestCase):
         for settings in (Settings(), Settings(skip="head"), self.settings):
             self.assertEqual(Settings.from_json(settings.to_json()), settings)
         self.assertEqual(Settings.from_json('{"budget": 1}'), Settings(budget=1.0))
+
+    def test_numbers_of_numpy(self):
+        numbers = {"budget": numpy.float32(0.5), "bits": numpy.int64(2), "seed": numpy.uint8(3)}
+        settings = Settings(**numbers, layers={"*": {"budget": numpy.float64(0.25), "bits": numpy.int8(8)}})
+        self.assertEqual(settings, Settings(0.5, bits=2, seed=3, layers={"*": {"budget": 0.25, "bits": 8}}))
+        self.assertEqual(Settings.from_json(settings.to_json()), settings)
 
     def test_refusals(self):
         for text, words in [

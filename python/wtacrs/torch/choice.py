@@ -136,7 +136,7 @@ def why_not_served(module: nn.Module, found: list[Product], settings: Settings) 
         return f"it is a subclass of nn.Linear, {kind}, which may compute something else"
     if isinstance(module, CONVOLUTIONS):
         return "its products are those of a convolution"
-    return f"a {kind} is none of the modules that are served: nn.Linear, and Conv1D and experts of transformers"
+    return f"{kind} is none of the modules that are served: nn.Linear, and Conv1D and experts of transformers"
 
 
 def why_exact(product: Product, settings: Settings) -> str | None:

@@ -97,8 +97,11 @@ class InputsOfPass:
             self._inputs[sampled] = StorageWeakRef(h.untyped_storage())
 
     def _enter(self, model, arguments) -> None:
+        # A graph that is compiled must not depend on what is measured.
+        if torch.compiler.is_compiling():
+            return
         measures = self._model_hooks and self._tensor_hooks is None and model.training and torch.is_grad_enabled()
-        if not measures or torch.compiler.is_compiling() or not torch._C._autograd._saved_tensors_hooks_is_enabled():
+        if not measures or not torch._C._autograd._saved_tensors_hooks_is_enabled():
             return
         self._readers, self._inputs, self._saved = {}, {}, set()
         self._save, restore = innermost_hooks()
@@ -114,7 +117,7 @@ class InputsOfPass:
         return saved
 
     def _leave(self, model, arguments, output) -> None:
-        if self._tensor_hooks is None:
+        if torch.compiler.is_compiling() or self._tensor_hooks is None:
             return
         self._tensor_hooks.__exit__()
         self._tensor_hooks = None

@@ -158,6 +158,10 @@ class Sampling:
             if other.rule:
                 self.leave_exact(name, other.reason)
 
+    def why_exact(self, name: str) -> str | None:
+        """Why a layer is exact, or was in a pass; None if it never was."""
+        return self._left_exact.get(name)
+
     def leave_exact(self, name: str, reason: str) -> None:
         """Notes why a layer is exact: its first reason, or that its input is kept anyway, which is so in all passes."""
         if reason == KEPT:
