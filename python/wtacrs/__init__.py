@@ -6,8 +6,8 @@
     wtacrs.numpy    row norms, selections and one layer's two passes, on NumPy arrays
     wtacrs.record   `record(model, layers)` writes layers of a PyTorch model for the command `wtacrs`
 
-The first three need libwtacrs, which `cargo xtask install --prefix DIR` builds. The environment variable WTACRS_LIBRARY
-names the library where the loader does not find it. Each needs its framework.
+The first three require libwtacrs, which an installed package contains. The environment variable WTACRS_LIBRARY names
+another one. Each module requires its framework, which the extra of the same name installs: `pip install wtacrs[torch]`.
 """
 
 __version__ = "0.1.0"

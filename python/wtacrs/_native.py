@@ -1,7 +1,7 @@
 """libwtacrs by ctypes: the one module of this package that knows the C interface.
 
-Importing it loads the library that WTACRS_LIBRARY names, or else the one that the loader finds, and looks up every
-function of the table below. Where one of these steps fails, the import does.
+Importing it loads the library that WTACRS_LIBRARY names, or else the one in this package's folder, or else the one that
+the loader finds, and looks up every function of the table below. Where one of these steps fails, the import does.
 
 The classes stand for the library's objects. They take matrices as `Tensor`s and all other memory as addresses: integers
 such as torch's `data_ptr()` and NumPy's `ctypes.data`, or None for NULL. Memory lies on the context's device. `stream`
@@ -14,13 +14,22 @@ import ctypes
 import ctypes.util
 import numbers
 import os
+import pathlib
 import threading
 import types
 import typing
 import weakref
 from ctypes import byref, c_char_p, c_double, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 
+from . import __version__
+
 ABI_VERSION = 0
+
+# Where an installed package has the library.
+PACKAGED = pathlib.Path(__file__).parent / "lib" / "libwtacrs.so"
+
+# Of memory, a handle or a stream; None is NULL.
+Address: typing.TypeAlias = int | None
 
 # The enumerations of the interface, complete, by the names that this package uses.
 DEVICES = {"cpu": 0, "cuda": 1}
@@ -266,27 +275,32 @@ class Error(Exception):
         return type(self)(f"{place}: {self}", self.status)
 
 
-def look_up(table: dict, name, what: str):
+def look_up(table: dict, name: int | str, what: str) -> int:
+    """The member of an enumeration that has the name. Raises `Error` with all names if there is none."""
     if name not in table:
         raise Error(f"no {what} {name!r}; there are {', '.join(map(str, table))}")
     return table[name]
 
 
-def open_library(variable: str, name: str, advice: str) -> ctypes.CDLL:
-    """The library whose path the environment variable has, or else the one that the loader finds by its name."""
-    path = os.environ.get(variable) or ctypes.util.find_library(name)
+def open_library(variable: str, name: str, packaged: pathlib.Path, advice: str) -> ctypes.CDLL:
+    """The library whose path the environment variable contains, or else the one at `packaged`, or else the one that the
+    loader finds by its name. An `ImportError` names the variable and ends with the advice."""
+    if not (path := os.environ.get(variable)):
+        path = str(packaged) if packaged.exists() else ctypes.util.find_library(name)
     if path is None:
-        raise ImportError(f"lib{name} is not where the loader looks: set {variable} to its path. {advice}")
+        raise ImportError(
+            f"there is no {packaged}, and lib{name} is not where the loader looks: set {variable} to its path. {advice}"
+        )
     try:
         return ctypes.CDLL(path)
     except OSError as error:
         raise ImportError(f"lib{name} cannot be loaded: {error}. Set {variable} to its path. {advice}") from error
 
 
-def _open() -> types.SimpleNamespace:
-    """The library's functions, by their names without the prefix."""
+def _open() -> tuple[str, types.SimpleNamespace]:
+    """The library's path, and its functions by their names without the prefix."""
     library = open_library(
-        "WTACRS_LIBRARY", "wtacrs", "`cargo xtask install --prefix DIR` builds it as DIR/lib/libwtacrs.so."
+        "WTACRS_LIBRARY", "wtacrs", PACKAGED, "`pip install ./python` in a clone of wtacrs builds and installs it."
     )
 
     def function(name, arguments=(), result=c_int32):
@@ -310,7 +324,13 @@ def _open() -> types.SimpleNamespace:
     functions["last_error"] = function("last_error", [address, c_size_t, address])
     functions["status_string"] = function("status_string", [number], c_char_p)
     functions["version"] = function("version", [], c_char_p)
-    return types.SimpleNamespace(**functions)
+    version = functions["version"]().decode()
+    if library._name == str(PACKAGED) and version != __version__:
+        raise ImportError(
+            f"{library._name} has version {version}, and this package {__version__}: install the package again, or "
+            "set WTACRS_LIBRARY to a libwtacrs that fits"
+        )
+    return library._name, types.SimpleNamespace(**functions)
 
 
 def _raise_refusal(status, function, arguments):
@@ -322,11 +342,12 @@ def _raise_refusal(status, function, arguments):
         raise Error(f"{_c.status_string(status).decode()}: {words.value.decode()}", status)
 
 
-_c = _open()
+LIBRARY, _c = _open()
 _options = _PassOptions()
 
 
 def version() -> str:
+    """The library's version, such as "0.1.0"."""
     return _c.version().decode()
 
 
@@ -383,11 +404,12 @@ class Context(_Object):
 
     kind = "context"
 
-    def __init__(self, device="cpu", ordinal=0, threads=0):
+    def __init__(self, device: str = "cpu", ordinal: int = 0, threads: int = 0) -> None:
+        """Raises `Error` if the machine has no such GPU."""
         super().__init__("create", DEVICES[device], ordinal, _ContextOptions(threads))
 
-    def row_norms(self, x: Tensor, norms, count, stream=None):
-        """Writes the Euclidean norms of the rows of x, `count` floats."""
+    def row_norms(self, x: Tensor, norms: Address, count: int, stream: Address = None) -> None:
+        """Writes the Euclidean norms of the rows of x (count x columns), `count` floats."""
         _c.context_norms_dl(self, AXES["rows"], x, norms, count, stream)
 
 
@@ -401,7 +423,7 @@ class _Layer(_Object):
 
 
 class LayerPlan(_Object):
-    """How a linear layer of one shape keeps its sample, and what memory that takes.
+    """How a linear layer of one shape (tokens, in_features, out_features) keeps its sample, and what memory that takes.
 
     `budget` is a share of the tokens in (0, 1], or as an int a number of rows. `bits` is "native", or packs kept rows
     in 8, 4 or 2 bits an element. A plan that packs all tokens (`packs_all`) chooses none of them: it needs neither
@@ -414,23 +436,30 @@ class LayerPlan(_Object):
 
     def __init__(
         self,
-        context,
-        shape,
+        context: Context,
+        shape: tuple[int, int, int],
         *,
-        budget,
-        design,
-        source,
-        bits="native",
-        dtype="float32",
-        dz_dtype=None,
-        precision="f32",
-        mix=0.01,
-    ):
+        budget: float | int,
+        design: str,
+        source: str,
+        bits: int | str = "native",
+        dtype: str = "float32",
+        dz_dtype: str | None = None,
+        precision: str = "f32",
+        mix: float = 0.01,
+    ) -> None:
+        """Raises `Error` if the budget does not fit the tokens, or if there is no such design, source, number of bits,
+        dtype or precision."""
         self.sums = "float64" if dtype == "float64" else "float32"
         layer = _Layer()
         _c.layer_set_shape(layer, *shape)
         dtypes = [look_up(DTYPES, name, "matrix dtype") for name in (dtype, dz_dtype or dtype, self.sums)]
         _c.layer_set_dtypes(layer, *dtypes)
+        if isinstance(budget, bool) or not isinstance(budget, numbers.Real):
+            raise Error(
+                f"budget is {budget!r}, of type {type(budget).__name__}: it must be a share of the rows, or as an int "
+                "a number of rows"
+            )
         by_rows = isinstance(budget, numbers.Integral)
         _c.layer_set_budget(layer, BUDGETS["rows" if by_rows else "fraction"], budget)
         _c.layer_set_design(layer, look_up(DESIGNS, design, "design"))
@@ -447,9 +476,21 @@ class LayerPlan(_Object):
         # Of the 32-bit words in saved memory on CUDA that are not 0 where H was refused.
         self.status = slice(info.saved_status_offset, info.saved_status_offset + 4 * info.saved_status_words)
 
-    def select(self, input_norms, guess, seed, offset, item, indices, scales, capacity, scratch=None, stream=None):
-        """Chooses rows from norms on the host, and writes their indices (uint32) and scales (float64). Returns the
-        numbers of kept rows and of winners among them."""
+    def select(
+        self,
+        input_norms: Address,
+        guess: Address,
+        seed: int,
+        offset: int,
+        item: int,
+        indices: Address,
+        scales: Address,
+        capacity: int,
+        scratch: Address = None,
+        stream: Address = None,
+    ) -> tuple[int, int]:
+        """Chooses rows from norms on the host (tokens floats), and writes their indices (uint32) and scales (float64),
+        at most `capacity`. Returns the numbers of kept rows and of winners among them."""
         kept, winners = c_uint64(), c_uint64()
         counts = ctypes.addressof(kept), ctypes.addressof(winners)
         selection = _Selection(indices, scales, capacity, *counts)
@@ -458,9 +499,19 @@ class LayerPlan(_Object):
         )
         return kept.value, winners.value
 
-    def forward(self, h: Tensor, guess, predictor, seed, offset, saved, scratch, stream=None):
-        """Chooses rows of h and writes them to `saved`. `guess` holds a norm of dZ for each token, negative where it is
-        not known; `predictor` is for the source "predicted"."""
+    def forward(
+        self,
+        h: Tensor,
+        guess: Address,
+        predictor: NormPredictor | None,
+        seed: int,
+        offset: int,
+        saved: Address,
+        scratch: Address,
+        stream: Address = None,
+    ) -> None:
+        """Chooses rows of h (tokens x in_features) and writes them to `saved`. `guess` holds a norm of dZ for each
+        token, negative where it is not known; `predictor` is for the source "predicted"."""
         options = _options.forward
         options.guess = guess
         options.predictor = None if predictor is None else predictor._as_parameter_
@@ -468,8 +519,18 @@ class LayerPlan(_Object):
             self, h, seed, offset, options, saved, self.saved_bytes, scratch, self.forward_scratch_bytes, stream
         )
 
-    def backward(self, saved, dz: Tensor, dw: Tensor, dz_norms, bias_gradient, scratch, stream=None):
-        """Writes dW, and where they are asked for the norms of dZ's rows and the bias's gradient. A read-only dW is
+    def backward(
+        self,
+        saved: Address,
+        dz: Tensor,
+        dw: Tensor,
+        dz_norms: Address,
+        bias_gradient: Address,
+        scratch: Address,
+        stream: Address = None,
+    ) -> None:
+        """Writes dW (in_features x out_features) from dZ (tokens x out_features), and where they are asked for the
+        norms of dZ's rows (tokens floats) and the bias's gradient (out_features). A read-only dW is
         refused."""
         options = _options.backward
         options.dz_norms, options.bias_gradient = dz_norms, bias_gradient
@@ -502,16 +563,18 @@ class OperatorPlan(_Object):
 
     def __init__(
         self,
-        context,
-        shape,
+        context: Context,
+        shape: tuple[int, int],
         *,
-        operation,
-        gated=False,
-        packing="native",
-        dropout=0.0,
-        epsilon=1e-5,
-        dtype="float32",
-    ):
+        operation: str,
+        gated: bool = False,
+        packing: int | str = "native",
+        dropout: float = 0.0,
+        epsilon: float = 1e-5,
+        dtype: str = "float32",
+    ) -> None:
+        """Raises `Error` if there is no such operation, packing or dtype, or if dropout or epsilon is out of its
+        range."""
         operator = _Operator()
         _c.operator_set_operation(operator, look_up(OPERATIONS, operation, "operation"), gated)
         _c.operator_set_shape(operator, *shape)
@@ -527,13 +590,38 @@ class OperatorPlan(_Object):
         self.keeps_input, self.keeps_gate = bool(info.keeps_input), bool(info.keeps_gate)
         self.keeps_output, self.restores = bool(info.keeps_output), bool(info.restores)
 
-    def forward(self, x, gate, weight, bias, y, seed, offset, saved, stream=None):
+    def forward(
+        self,
+        x: Address,
+        gate: Address,
+        weight: Address,
+        bias: Address,
+        y: Address,
+        seed: int,
+        offset: int,
+        saved: Address,
+        stream: Address = None,
+    ) -> None:
         """Writes y, which may be x or None, and `saved`."""
         operands = _options.operator_forward
         operands.x, operands.gate, operands.weight, operands.bias, operands.y = x, gate, weight, bias, y
         _c.operator_plan_forward(self, operands, seed, offset, saved, self.saved_bytes, stream)
 
-    def backward(self, x, gate, y, weight, dy, dx, dgate, dweight, dbias, saved, scratch, stream=None):
+    def backward(
+        self,
+        x: Address,
+        gate: Address,
+        y: Address,
+        weight: Address,
+        dy: Address,
+        dx: Address,
+        dgate: Address,
+        dweight: Address,
+        dbias: Address,
+        saved: Address,
+        scratch: Address,
+        stream: Address = None,
+    ) -> None:
         """Writes dx, which may be dy, and the gradients of the gate, the weight and the bias."""
         operands = _options.operator_backward
         operands.x, operands.gate, operands.y, operands.weight = x, gate, y, weight
@@ -541,7 +629,7 @@ class OperatorPlan(_Object):
         operands.dweight, operands.dbias = dweight, dbias
         _c.operator_plan_backward(self, operands, saved, self.saved_bytes, scratch, self.backward_scratch_bytes, stream)
 
-    def restore(self, saved, y, stream=None):
+    def restore(self, saved: Address, y: Address, stream: Address = None) -> None:
         """Writes y again from what a forward pass saved."""
         _c.operator_plan_restore(self, saved, self.saved_bytes, y, stream)
 
@@ -555,13 +643,14 @@ class _TensorMul(_Object):
         super().__init__("create")
 
 
-def mark_refused(saved):
+def mark_refused(saved: Address) -> None:
     """Notes in saved memory of the CPU that a forward pass refused its operands: where a mark of the library's stands
     in memory that one has written."""
     c_uint64.from_address(saved).value = 0
 
 
-def is_refused(saved) -> bool:
+def is_refused(saved: Address) -> bool:
+    """Whether `mark_refused` was called for this memory."""
     return c_uint64.from_address(saved).value == 0
 
 
@@ -575,7 +664,17 @@ class TensorMulPlan(_Object):
 
     kind = "tensor_mul_plan"
 
-    def __init__(self, context, shape, *, left, right, bits="native", precision="f32"):
+    def __init__(
+        self,
+        context: Context,
+        shape: tuple[int, int, int, int, int],
+        *,
+        left: float | int | None,
+        right: float | int | None,
+        bits: int | str = "native",
+        precision: str = "f32",
+    ) -> None:
+        """Raises `Error` if a budget does not fit its side, or if there is no such number of bits or precision."""
         product = _TensorMul()
         _c.tensor_mul_set_shape(product, *shape)
         for side, budget in (("left", left), ("right", right)):
@@ -590,13 +689,17 @@ class TensorMulPlan(_Object):
         self.forward_scratch_bytes = info.forward_scratch_bytes
         self.backward_scratch_bytes = info.backward_scratch_bytes
 
-    def forward(self, a: Tensor, b: Tensor, seed, offset, saved, scratch, stream=None):
+    def forward(
+        self, a: Tensor, b: Tensor, seed: int, offset: int, saved: Address, scratch: Address, stream: Address = None
+    ) -> None:
         """Writes to `saved` what both gradients need of A and B, tensors of four axes."""
         _c.tensor_mul_plan_forward_dl(
             self, a, b, seed, offset, None, saved, self.saved_bytes, scratch, self.forward_scratch_bytes, stream
         )
 
-    def backward(self, saved, g, da, db, scratch, stream=None):
+    def backward(
+        self, saved: Address, g: Address, da: Address, db: Address, scratch: Address, stream: Address = None
+    ) -> None:
         """Writes dA and dB, from G without gaps."""
         _c.tensor_mul_plan_backward(
             self, saved, self.saved_bytes, g, da, db, None, scratch, self.backward_scratch_bytes, stream
@@ -613,6 +716,7 @@ class _Guess(_Object):
         return made
 
     def save(self) -> bytearray:
+        """All that it has learned, in bytes that `load` reads on any device."""
         needed = c_size_t()
         save = getattr(_c, self.kind + "_save")
         save(self, None, 0, byref(needed))
@@ -622,6 +726,8 @@ class _Guess(_Object):
 
 
 class PredictorSettings(typing.NamedTuple):
+    """Those of `wtacrs_norm_predictor_options`, with the library's defaults."""
+
     features: int = 256
     forgetting: float = 0.97
     ridge: float = 0.1
@@ -635,8 +741,8 @@ class NormPredictor(_Guess):
 
     kind = "norm_predictor"
 
-    def __init__(self, context, in_features, settings: PredictorSettings | None = None):
-        """Without settings the library's own hold."""
+    def __init__(self, context: Context, in_features: int, settings: PredictorSettings | None = None) -> None:
+        """Without settings the library's own hold. Raises `Error` for a setting that is 0 or out of its range."""
         if settings is not None:
             # In the library's struct they would stand for its defaults.
             zeros = [name for name, value in settings._asdict().items() if name != "seed" and value == 0]
@@ -646,25 +752,29 @@ class NormPredictor(_Guess):
         super().__init__("create", context, in_features, settings)
 
     @classmethod
-    def load(cls, context, data, length):
-        """From the `length` bytes on the host that `save` returned, on whatever device."""
+    def load(cls, context: Context, data: Address, length: int) -> NormPredictor:
+        """From the `length` bytes on the host that `save` returned, on whatever device. Raises `Error` if they are not
+        a predictor's."""
         return cls._made("load", context, data, length)
 
-    def update(self, plan, saved, dz_norms, stream=None):
+    def update(self, plan: LayerPlan, saved: Address, dz_norms: Address, stream: Address = None) -> None:
         """Learns from a step's saved rows and the norms of dZ."""
         _c.norm_predictor_update(self, plan, saved, plan.saved_bytes, dz_norms, None, stream)
 
     @property
-    def statistics_count(self):
+    def statistics_count(self) -> int:
+        """How many sums `statistics` writes."""
         count = c_size_t()
         _c.norm_predictor_statistics_count(self, byref(count))
         return count.value
 
-    def statistics(self, plan, saved, dz_norms, sums, count, stream=None):
+    def statistics(
+        self, plan: LayerPlan, saved: Address, dz_norms: Address, sums: Address, count: int, stream: Address = None
+    ) -> None:
         """Writes what `update` would learn from: `count` sums (float64), which ranks add."""
         _c.norm_predictor_statistics(self, plan, saved, plan.saved_bytes, dz_norms, None, sums, count, stream)
 
-    def apply(self, sums, count, stream=None):
+    def apply(self, sums: Address, count: int, stream: Address = None) -> None:
         """Learns from a step's sums over all ranks."""
         _c.norm_predictor_apply(self, sums, count, stream)
 
@@ -681,26 +791,45 @@ class NormCache(_Guess):
 
     _NO_BOUNDS = (2 ** (8 * ctypes.sizeof(c_size_t)) - 1,) * 2
 
-    def __init__(self, context, room=None):
+    def __init__(self, context: Context, room: tuple[int, int] | None = None) -> None:
         super().__init__("create", context, *(room or self._NO_BOUNDS))
 
     @classmethod
-    def load(cls, context, data, length, room=None):
-        """From the `length` bytes on the host that `save` returned, on whatever device."""
+    def load(cls, context: Context, data: Address, length: int, room: tuple[int, int] | None = None) -> NormCache:
+        """From the `length` bytes on the host that `save` returned, on whatever device. Raises `Error` if they are not
+        a cache's, or if they do not fit the room."""
         return cls._made("load", context, *(room or cls._NO_BOUNDS), data, length)
 
-    def fetch(self, ids, lengths, count, row_tokens, norms, tokens, stream=None):
+    def fetch(
+        self,
+        ids: Address,
+        lengths: Address,
+        count: int,
+        row_tokens: int,
+        norms: Address,
+        tokens: int,
+        stream: Address = None,
+    ) -> None:
         """Writes the batch's norms, -1 for every token that is not known."""
         _c.norm_cache_fetch(self, ids, lengths, count, row_tokens, norms, tokens, stream)
 
-    def store(self, ids, lengths, count, row_tokens, norms, tokens, stream=None):
+    def store(
+        self,
+        ids: Address,
+        lengths: Address,
+        count: int,
+        row_tokens: int,
+        norms: Address,
+        tokens: int,
+        stream: Address = None,
+    ) -> None:
         """Remembers the batch's norms in place of those of earlier visits."""
         _c.norm_cache_store(self, ids, lengths, count, row_tokens, norms, tokens, stream)
 
     # The first reason for which calls on a GPU have left out a sample.
     _FAULTS = {1: "its id is out of range", 2: "it has too many tokens", 3: "it is known with another length"}
 
-    def left_out(self):
+    def left_out(self) -> tuple[int, str] | None:
         """The first sample that a GPU's cache has left out since the last call, and why, or None. A norm that is not
         finite comes from a loss scaler and is not reported. Waits for the GPU."""
         fault, sample = c_uint32(), c_uint64()

@@ -25,8 +25,11 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import safetensors.torch
-import torch
+from ._extras import imports_of
+
+with imports_of("record"):
+    import safetensors.torch
+    import torch
 
 __all__ = ["Pass", "Steps", "record", "save_layers"]
 

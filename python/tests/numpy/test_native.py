@@ -1,11 +1,8 @@
-"""`_native`: what it knows of the header, imports without the library, predictors, and DLPack's capsules."""
+"""`_native`: what it knows of the header, predictors, and DLPack's capsules."""
 
 import ctypes
-import os
 import pathlib
 import re
-import subprocess
-import sys
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
@@ -133,35 +130,6 @@ class Predictors(unittest.TestCase):
             settings = _native.PredictorSettings()._replace(**{name: 0})
             with self.assertRaisesRegex(_native.Error, f"{name} is 0"):
                 _native.NormPredictor(self.context, 5, settings)
-
-
-class Import(unittest.TestCase):
-    def refusal(self, library=None, before=""):
-        environment = {k: v for k, v in os.environ.items() if k != "WTACRS_LIBRARY"}
-        environment |= {"PYTHONPATH": str(ROOT / "python")} | ({} if library is None else {"WTACRS_LIBRARY": library})
-        run = subprocess.run(
-            [sys.executable, "-c", f"{before}\nimport wtacrs\nimport wtacrs.numpy"],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        last = run.stderr.strip().splitlines()[-1]
-        self.assertTrue(last.startswith("ImportError"), run.stderr)
-        return last
-
-    def test_no_library_names_the_variable(self):
-        nowhere = "import ctypes.util; ctypes.util.find_library = lambda name: None"
-        self.assertIn("set WTACRS_LIBRARY to its path", self.refusal(before=nowhere))
-
-    def test_a_path_that_is_not_there(self):
-        words = self.refusal("/nowhere/libwtacrs.so")
-        self.assertIn("/nowhere/libwtacrs.so", words)
-        self.assertIn("WTACRS_LIBRARY", words)
-
-    def test_another_library(self):
-        words = self.refusal("libc.so.6")
-        self.assertIn("has no wtacrs_abi_version", words)
-        self.assertIn("WTACRS_LIBRARY", words)
 
 
 class Capsule:

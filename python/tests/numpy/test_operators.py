@@ -121,9 +121,7 @@ class Operators(unittest.TestCase):
 
     def test_native_operators_are_exact(self):
         for dtype, kind in TYPES.items():
-            arrays = {
-                name: array.astype(kind) if array.ndim == 2 else array for name, array in self.arrays.items()
-            }
+            arrays = {name: array.astype(kind) if array.ndim == 2 else array for name, array in self.arrays.items()}
             tolerance = {"float32": 2e-5, "float16": 4e-3}[dtype]
             for operation, gated in self.kinds():
                 with self.subTest(operation=operation, gated=gated, dtype=dtype):

@@ -29,14 +29,23 @@ The state of a norm predictor is an array of bytes. `predictor` makes one, and `
 It works under jit, vmap (one call after another), lax.scan, jax.checkpoint and shard_map; docs/jax.md says what each
 means for the key. JAX refuses forward mode and gradients of gradients: an estimate has neither.
 
-Importing this module loads the handlers of handlers.cc, which docs/jax.md says how to build: from the path that
-WTACRS_JAX_LIBRARY contains, or where the loader finds libwtacrs_jax.so.
+Importing this module loads the compiled handlers of handlers.cc: those that WTACRS_JAX_LIBRARY names, or else those
+that `python -m wtacrs.jax.build` has compiled for the installed JAX.
 """
 
+import sys
+
+from .._extras import imports_of
 from .._native import Error
-from .handlers import Kept
-from .layer import draws_of, linear, linear_and_kept, saved_bytes
-from .state import advance, key, learn, predictor
+
+with imports_of("jax"):
+    import jax  # noqa: F401
+
+# Python imports this package before the module that compiles what it loads.
+if "wtacrs.jax.build" not in sys.orig_argv:
+    from .handlers import Kept
+    from .layer import draws_of, linear, linear_and_kept, saved_bytes
+    from .state import advance, key, learn, predictor
 
 __all__ = [
     "Error",

@@ -9,17 +9,26 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from .. import _native
 from .._native import DESIGNS, DTYPES, PACKINGS, SOURCES
+from .build import compiled_handlers
 
 CPU = _native.Context("cpu")
 
 
-def _register():
-    library = _native.open_library("WTACRS_JAX_LIBRARY", "wtacrs_jax", "docs/jax.md says how to build it.")
+def _register() -> None:
+    advice = f"`python -m wtacrs.jax.build` compiles it for JAX {jax.__version__}, with a C++ compiler."
+    library = _native.open_library("WTACRS_JAX_LIBRARY", "wtacrs_jax", compiled_handlers(), advice)
     for name in ("wtacrs_jax_forward", "wtacrs_jax_backward", "wtacrs_jax_learn"):
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        try:
+            handler = getattr(library, name)
+        except AttributeError:
+            raise ImportError(
+                f"{library._name} has no {name}: set WTACRS_JAX_LIBRARY to one that has. {advice}"
+            ) from None
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
 
 
 _register()
@@ -35,7 +44,7 @@ class Settings:
     design: str = "wta-pivotal"
     mix: float = 0.01
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.design not in DESIGNS:
             raise ValueError(f"the design is {self.design!r}: it must be one of {', '.join(DESIGNS)}")
         if self.bits not in PACKINGS:
@@ -45,7 +54,7 @@ class Settings:
         if isinstance(self.budget, numbers.Integral) and self.budget == 1:
             raise ValueError("the budget is 1, which as an int is one row alone: for all rows write 1.0")
 
-    def attributes(self, predicted):
+    def attributes(self, predicted: bool) -> dict[str, np.generic]:
         """As the handlers take them."""
         by_rows = isinstance(self.budget, numbers.Integral)
         return {
@@ -58,18 +67,18 @@ class Settings:
         }
 
 
-def source(predicted):
+def source(predicted: bool) -> str:
     return "predicted" if predicted else "cached"
 
 
-def dtype_name(dtype):
+def dtype_name(dtype: DTypeLike) -> str:
     name = jnp.dtype(dtype).name
     if name not in DTYPES:
         raise TypeError(f"h is of {name}: it must be one of {', '.join(DTYPES)}")
     return name
 
 
-def plan(tokens, in_features, dtype, settings, predicted):
+def plan(tokens: int, in_features: int, dtype: DTypeLike, settings: Settings, predicted: bool) -> _native.LayerPlan:
     """Its `saved_bytes` and `draws` are those of the handlers' plans, which do not depend on out_features."""
     return _native.LayerPlan(
         CPU,
@@ -101,7 +110,7 @@ class Kept:
     predicted: bool
 
 
-def forward(h, norms, state, key, settings):
+def forward(h: jax.Array, norms: jax.Array, state: jax.Array, key: jax.Array, settings: Settings) -> jax.Array:
     """The bytes of the kept rows."""
     predicted = state.size > 0
     saved = plan(*h.shape, h.dtype, settings, predicted).saved_bytes
@@ -110,7 +119,9 @@ def forward(h, norms, state, key, settings):
     )
 
 
-def backward(kept, dz, w_shape, h_dtype, settings, predicted):
+def backward(
+    kept: jax.Array, dz: jax.Array, w_shape: tuple[int, int], h_dtype: DTypeLike, settings: Settings, predicted: bool
+) -> tuple[jax.Array, jax.Array]:
     """dW, and the norms of the rows of dz."""
     sums = jnp.float64 if h_dtype == jnp.float64 else jnp.float32
     results = jax.ShapeDtypeStruct(w_shape, sums), jax.ShapeDtypeStruct(dz.shape[:1], jnp.float32)
@@ -119,7 +130,7 @@ def backward(kept, dz, w_shape, h_dtype, settings, predicted):
     )
 
 
-def learn(state, kept, dz_norms, cached):
+def learn(state: jax.Array, kept: Kept, dz_norms: jax.Array, cached: jax.Array) -> jax.Array:
     """The predictor's next state. Where all rows are packed, nothing is guessed, and so nothing is learned."""
     if plan(kept.tokens, kept.in_features, kept.dtype, kept.settings, kept.predicted).packs_all:
         return state

@@ -8,32 +8,74 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from . import handlers
 from .handlers import Kept, Settings
 from .state import words_of
 
 
-def draws_of(tokens, *, budget=0.3, bits=4, design="wta-pivotal"):
-    """How far a pass over so many tokens advances the offset."""
+def draws_of(tokens: int, *, budget: float | int = 0.3, bits: int | str = 4, design: str = "wta-pivotal") -> int:
+    """How far a pass over so many tokens advances the offset of a key. Raises as `linear` does."""
     return handlers.plan(tokens, 1, jnp.float32, Settings(budget, bits, design), False).draws
 
 
-def saved_bytes(tokens, in_features, dtype=jnp.float32, *, budget=0.3, bits=4, design="wta-pivotal"):
-    """Bytes that a layer holds for its backward pass in the place of h."""
+def saved_bytes(
+    tokens: int,
+    in_features: int,
+    dtype: DTypeLike = jnp.float32,
+    *,
+    budget: float | int = 0.3,
+    bits: int | str = 4,
+    design: str = "wta-pivotal",
+) -> int:
+    """Bytes that a layer holds for its backward pass in the place of h (tokens x in_features). Raises as `linear`
+    does."""
     return handlers.plan(tokens, in_features, dtype, Settings(budget, bits, design), False).saved_bytes
 
 
-def linear(h, w, key, *, norms=None, predictor=None, budget=0.3, bits=4, design="wta-pivotal", mix=0.01):
-    """h @ w for h of [..., in_features] and w of [in_features, out_features], whose gradient by w is an estimate. Rows
-    are chosen, and packed in `bits` bits an element (8, 4, 2, or "native" for exact copies), only where a gradient is
-    asked for."""
+def linear(
+    h: jax.Array,
+    w: jax.Array,
+    key: jax.Array,
+    *,
+    norms: jax.Array | None = None,
+    predictor: jax.Array | None = None,
+    budget: float | int = 0.3,
+    bits: int | str = 4,
+    design: str = "wta-pivotal",
+    mix: float = 0.01,
+) -> jax.Array:
+    """h @ w, of [..., out_features], for h of [..., in_features] and w of [in_features, out_features], whose gradient
+    by w is an estimate. Rows are chosen, and packed in `bits` bits an element (8, 4, 2, or "native" for exact copies),
+    only where a gradient is asked for.
+
+    `budget` is a share of the rows in (0, 1], or as an int a number of rows, at least two. `norms`, float32 in the
+    shape of h without its last axis, has the norms of dz that are known, and -1 where one is not; `mix` is the share of
+    the rows' own norms in the weights. `predictor` is the state of a norm predictor, uint8[...].
+
+    Raises `TypeError` for shapes and dtypes that do not fit, `ValueError` for another design or number of bits and for
+    a budget below two rows, and `Error` for a budget that does not fit the rows. A running program raises JAX's own
+    error if a row is not finite.
+    """
     arguments, settings = _arguments(h, w, key, norms, predictor, budget, bits, design, mix)
     return _linear(*arguments, settings).reshape(*h.shape[:-1], w.shape[1])
 
 
-def linear_and_kept(h, w, key, *, norms=None, predictor=None, budget=0.3, bits=4, design="wta-pivotal", mix=0.01):
-    """`linear`, and the kept rows, for `learn`. They are the same array that the backward pass reads."""
+def linear_and_kept(
+    h: jax.Array,
+    w: jax.Array,
+    key: jax.Array,
+    *,
+    norms: jax.Array | None = None,
+    predictor: jax.Array | None = None,
+    budget: float | int = 0.3,
+    bits: int | str = 4,
+    design: str = "wta-pivotal",
+    mix: float = 0.01,
+) -> tuple[jax.Array, Kept]:
+    """`linear`, and the kept rows, for `learn`. They are the same array that the backward pass reads. Raises as
+    `linear` does."""
     arguments, settings = _arguments(h, w, key, norms, predictor, budget, bits, design, mix)
     z, kept = _linear_and_kept(*arguments, settings)
     tokens = math.prod(h.shape[:-1])
