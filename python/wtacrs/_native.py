@@ -650,13 +650,14 @@ class _TensorMul(_Object):
         super().__init__("create")
 
 
-def mark_refused(saved):
+def mark_refused(saved: Address) -> None:
     """Notes in saved memory of the CPU that a forward pass refused its operands: where a mark of the library's stands
     in memory that one has written."""
     c_uint64.from_address(saved).value = 0
 
 
-def is_refused(saved) -> bool:
+def is_refused(saved: Address) -> bool:
+    """Whether `mark_refused` was called for this memory."""
     return c_uint64.from_address(saved).value == 0
 
 

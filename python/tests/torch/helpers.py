@@ -11,7 +11,7 @@ from torch import nn
 from wtacrs.torch import choice, convert, plans, sampling
 
 # Where a test is of what packing plays no part in, or of exact copies.
-convert_native = functools.partial(convert, bits="native")
+convert_native = functools.partial(convert, bits="native", sample_kept_inputs=True)
 
 TOKENS, INPUTS, OUTPUTS = 240, 32, 24
 # The room that a GPU's norm cache needs for the tests' data sets.

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 from wtacrs.torch import SavedBytes
 from wtacrs.torch import convert as packed
 
-from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, linear, uneven, wrap
+from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, linear, unbiased, uneven, wrap
 from .helpers import convert_native as convert
 
 
@@ -108,7 +108,7 @@ class Types(unittest.TestCase):
             z.sum().backward()
             self.assertEqual((z.shape, z.device.type), ((3, 5, OUTPUTS), "meta"))
             self.assertEqual(model[1].weight.grad.device.type, "meta")
-        self.assertEqual(sampling.offset, 0)
+        self.assertEqual((sampling.offset, sampling.left_exact), (0, []))
         # A model that is made on meta and then gets its memory.
         model.to_empty(device="cpu")
         for parameter in model.parameters():
@@ -117,21 +117,51 @@ class Types(unittest.TestCase):
         model(uneven(3, 5, INPUTS)).sum().backward()
         self.assertGreater(sampling.offset, 0)
 
-    def test_jagged_and_nested_tensors(self):
-        parts = [uneven(length, INPUTS, seed=length) for length in (3, 1, 7)]
-        for layout in (torch.jagged, torch.strided):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                h = torch.nested.nested_tensor(parts, layout=layout)
+    def jagged(self, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parts = [uneven(length, INPUTS, seed=length) for length in (30, 10, 70)]
+            return torch.nested.nested_tensor(parts, **options)
+
+    def test_rows_of_jagged_tensors_are_sampled(self):
+        h = self.jagged(layout=torch.jagged, requires_grad=True)
+        model = Attention()
+        loss = lambda: (model.query(h) * model.key(h).sin() + model.value(h)).values().square().sum()
+        exact = gradients(model, loss)
+        expected_h, h.grad = h.grad.values(), None
+        sampling = convert(model, 0.3, seed=5)
+        gradients(model, loss)
+        # One selection of 110 rows.
+        self.assertEqual((sampling.offset, sampling.left_exact), (128, []))
+        self.assertEqual(list(sampling.guesses), ["query"])
+        torch.testing.assert_close(h.grad.values(), expected_h)
+        # torch cannot add to such a gradient.
+        h = h.detach()
+        unbiased(self, lambda: gradients(model, loss)[2], exact[2], draws=150)
+        with torch.no_grad():
+            self.assertEqual(model.eval().query(h).shape, (3, h.shape[1], OUTPUTS))
+
+    def test_other_nested_tensors(self):
+        cached = {"source": "cached", **ROOM}
+        for h, options in ((self.jagged(layout=torch.jagged), cached), (self.jagged(layout=torch.strided), {})):
             model = wrap(linear())
             exact = gradients(model, lambda: sum(part.sin().sum() for part in model(h).unbind()))
-            sampling = convert(model, 0.3)
+            sampling = convert(model, 0.3, **options)
             found = gradients(model, lambda: sum(part.sin().sum() for part in model(h).unbind()))
             torch.testing.assert_close(found, exact)
             self.assertEqual(sampling.offset, 0)
             self.assertRegex(dict(sampling.left_exact)["0"], "NestedTensor|nested")
             with SavedBytes(model):
                 model(h)
+
+    def test_jagged_tensors_that_torch_refuses(self):
+        gaps = torch.nested.narrow(uneven(3, 40, INPUTS), 1, 0, torch.tensor([30, 10, 40]), layout=torch.jagged)
+        model = wrap(linear())
+        with self.assertRaisesRegex(ValueError, "contiguous jagged"):
+            model(gaps)
+        convert(model, 0.3)
+        with self.assertRaisesRegex(ValueError, "contiguous jagged"):
+            model(gaps)
 
     def test_sparse_inputs(self):
         h = torch.eye(INPUTS).to_sparse()

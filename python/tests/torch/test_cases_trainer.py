@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import io
 import itertools
+import os
 import pathlib
 import shutil
 import subprocess
@@ -153,6 +154,59 @@ class Training(unittest.TestCase):
         step()
         self.assertEqual((resumed.seed, resumed.offset), (sampling.seed, sampling.offset))
         torch.testing.assert_close(again.state_dict(), expected, rtol=0, atol=0)
+
+
+RANKS = """
+import pathlib, sys, warnings
+import torch
+from transformers import Trainer, TrainingArguments
+from tests.torch.test_cases_trainer import STEPS, Sentences, model
+from wtacrs.torch import TrainerCallback, convert
+
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+output = sys.argv[1]
+
+
+def run(seed, resume):
+    arguments = TrainingArguments(
+        output, max_steps=STEPS, save_steps=3, per_device_train_batch_size=4, gradient_accumulation_steps=2,
+        report_to=[], disable_tqdm=True, use_cpu=True, learning_rate=1e-3,
+    )
+    trained = model()
+    torch.manual_seed(seed)
+    sampling = convert(trained, 0.3, process_group=torch.distributed.group.WORLD)
+    trainer = Trainer(trained, arguments, train_dataset=Sentences(), callbacks=[TrainerCallback(sampling)])
+    trainer.train(resume_from_checkpoint=resume)
+    state = sampling.state_dict()
+    tensors = {**trained.state_dict(), **state["guesses"]}
+    return state["seed"], state["offset"], {name: t.numpy().tobytes() for name, t in tensors.items()}
+
+
+first = run(1, None)
+assert run(2, str(pathlib.Path(output) / "checkpoint-3")) == first, "resumed otherwise"
+everywhere = [None, None]
+torch.distributed.all_gather_object(everywhere, first[2])
+assert everywhere[0] == everywhere[1], "ranks have learned otherwise"
+"""
+
+
+@needed
+class Ranks(unittest.TestCase):
+    def test_a_run_of_two_ranks_resumes(self):
+        with tempfile.TemporaryDirectory() as folder:
+            program = pathlib.Path(folder) / "program.py"
+            program.write_text(RANKS)
+            package = pathlib.Path(__file__).parents[2]
+            variables = {**os.environ, "PYTHONPATH": str(package)}
+            launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+            done = subprocess.run(
+                [sys.executable, *launch, str(pathlib.Path(folder) / "run")],
+                cwd=package, env=variables, capture_output=True, text=True, timeout=300,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
+            checkpoint = pathlib.Path(folder) / "run" / "checkpoint-3"
+            self.assertTrue((checkpoint / "wtacrs.pt").is_file() and (checkpoint / "wtacrs_1.pt").is_file())
 
 
 class Import(unittest.TestCase):

@@ -2,12 +2,14 @@
 
 import copy
 import gc
+import os
 import unittest
+from unittest import mock
 
 import torch
 from torch import nn
 
-from wtacrs.torch import Error, SampledLinear, SavedBytes
+from wtacrs.torch import Error, SampledLinear, SavedBytes, devices
 from wtacrs.torch.batch_layout import Batch
 
 from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, always_sampled, block_of, gradients, linear, uneven, wrap
@@ -126,6 +128,18 @@ class Conversion(unittest.TestCase):
         average = copy.deepcopy(model)
         gradients(average, lambda: average(uneven(TOKENS, INPUTS)).sum())
         self.assertIs(average[0].sampled.sampling, sampling)
+
+
+class Threads(unittest.TestCase):
+    def test_the_library_has_as_many_as_torch(self):
+        """Unless RAYON_NUM_THREADS says how many."""
+        for environment, expected in (({}, torch.get_num_threads()), ({"RAYON_NUM_THREADS": "5"}, 0)):
+            with (
+                mock.patch.dict(os.environ, environment, clear=True),
+                mock.patch.object(devices._native, "Context") as made,
+            ):
+                self.assertIs(devices.Host().context, made.return_value)
+            self.assertEqual(made.call_args.kwargs["threads"], expected)
 
 
 class Memory(unittest.TestCase):

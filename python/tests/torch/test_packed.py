@@ -186,7 +186,7 @@ class Estimates(unittest.TestCase):
 
         def run(seed, budget):
             model = nn.Sequential(linear(), nn.Tanh(), nn.Linear(OUTPUTS, 4))
-            convert(model, budget, seed=seed)
+            convert(model, budget, seed=seed, sample_kept_inputs=True)
             return [gradients(model, lambda: model(h).sin().sum())[0] for _ in range(2)]
 
         for budget in (0.3, 1.0):

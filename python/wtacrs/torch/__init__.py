@@ -9,6 +9,7 @@ Then train as before: docs/pytorch.md says what is converted and what is not. In
     convert         `convert`: puts sampled layers in the place of a model's own
     choice          which matrices of a model can be sampled, and why others are left
     rules           when a layer is not worth sampling
+    census          every matrix of a model, whether it is sampled, and what follows for bytes
     report          `Report`: what is sampled, what is not and why, and what that saves
     reverting       `revert`: takes back what `convert` has changed
     sampling        `Sampling`: what the converted layers of a model share

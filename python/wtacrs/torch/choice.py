@@ -123,7 +123,9 @@ def why_not_served(module: nn.Module, found: list[Product], settings: Settings) 
             return transformers_layers.why_not_served(module, settings.source)
         return None
     if nn.utils.parametrize.is_parametrized(module):
-        return "its weight is parametrized"
+        return "its weight is parametrized: convert first, then parametrize"
+    if isinstance(module, nn.Linear) and type(module).__name__.startswith("FSDP"):
+        return "fully_shard has changed its class: convert first, then shard"
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return "nn.MultiheadAttention reads its weight without calling it"
     if isinstance(module, nn.MultiheadAttention):
@@ -134,7 +136,7 @@ def why_not_served(module: nn.Module, found: list[Product], settings: Settings) 
         return f"it is a subclass of nn.Linear, {kind}, which may compute something else"
     if isinstance(module, CONVOLUTIONS):
         return "its products are those of a convolution"
-    return f"a {kind} is none of the modules that are served: nn.Linear, and Conv1D and experts of transformers"
+    return f"{kind} is none of the modules that are served: nn.Linear, and Conv1D and experts of transformers"
 
 
 def why_exact(product: Product, settings: Settings) -> str | None:

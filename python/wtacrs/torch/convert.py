@@ -47,8 +47,9 @@ def convert(
                 f"the model is converted already ({name or type(module).__name__}): revert() the Sampling first, or "
                 "change budget and bits by Sampling.set"
             )
-    check_patterns(settings.skip, "skip", [name for name, _ in model.named_modules() if name])
     chosen, left = choose(model, settings)
+    names = [name for name, _ in model.named_modules() if name]
+    check_patterns(settings.skip, "skip", names + [name for name in left if name not in names])
     if not chosen and not any(other.rule for other in left.values()) and settings.activations is None:
         raise Error("the model has no nn.Linear to convert, nor Conv1D or experts of transformers")
     check_patterns(settings.layers, "layers", [product.name for product in chosen] + list(left))
@@ -58,7 +59,7 @@ def convert(
         sample(product, sampling.sampled[product.name])
     if settings.activations is not None:
         sampling.convert_operators(model)
-    sampling.measure_kept_inputs()
+    sampling.measure_inputs()
     sampling.watch_traces()
     warning = too_little(sampling.report())
     # Exact copies of all rows sample nothing on purpose.

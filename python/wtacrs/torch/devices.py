@@ -29,7 +29,9 @@ class Host:
 
     @functools.cached_property
     def context(self):
-        return _native.Context("cpu")
+        # As many as torch has at the first use.
+        threads = 0 if "RAYON_NUM_THREADS" in os.environ else torch.get_num_threads()
+        return _native.Context("cpu", threads=threads)
 
     def current(self):
         """While it is entered, the context's CUDA context is the thread's current one, as the library requires."""
@@ -166,6 +168,19 @@ def why_not_plain(tensor: torch.Tensor) -> str | None:
     if not strided:
         return f"a tensor of layout {'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')}"
     return "on meta" if tensor.device.type == "meta" else None
+
+
+def values_of_jagged(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The rows of a jagged tensor of samples x tokens x features, one after another; None for others."""
+    if tensor.layout is not torch.jagged or tensor.ndim != 3 or not tensor.is_contiguous():
+        return None
+    return tensor.values()
+
+
+def jagged_like(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """A jagged tensor of other rows, with the lengths of this one."""
+    known = {f"{end}_seqlen": getattr(tensor, f"_maybe_{end}_seqlen", None) for end in ("min", "max")}
+    return torch.nested.nested_tensor_from_jagged(rows, tensor.offsets(), **known)
 
 
 def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:

@@ -37,9 +37,10 @@ class LayerSampling:
         # Stands for the layer's guess in a traced pass.
         self.site = ops.site_of(self)
         # What forward passes have found: that another operator keeps the layer's input anyway; the name of the layer
-        # that read the same input first; whether rows were ever saved.
+        # that read the same input first; how many rows the last pass read; whether any pass saved a sample.
         self.input_kept = False
         self.shares_input_of = None
+        self.rows = None
         self.has_saved = False
 
     def __getstate__(self):
@@ -108,9 +109,16 @@ def sampled_linear(
     needed = torch.is_grad_enabled() and weight.requires_grad and not sampled.input_kept
     if not needed:
         return exact()
+    jagged = None if torch.compiler.is_compiling() else devices.values_of_jagged(given)
+    # Cached norms are known for the places of a mask.
+    if jagged is not None and sampled.sampling.source != "cached":
+        linear = lambda: torch.nn.functional.linear(jagged, weight, bias)
+        return devices.jagged_like(given, sampled_linear(sampled, jagged, weight, bias, linear))
     reason = why_torchs_way(given, weight)
     if reason is not None:
-        sampled.sampling.leave_exact(sampled.name, reason)
+        # A pass on meta computes nothing, and says nothing of later ones.
+        if given.device.type != "meta":
+            sampled.sampling.leave_exact(sampled.name, reason)
         return exact()
     if given.numel() == 0 or given.shape[-1] != weight.shape[1]:
         return exact()

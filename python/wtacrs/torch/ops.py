@@ -99,7 +99,10 @@ def pack_rows(h, randomness, site, samples, mask, out_features, keep):
     guess = Input() if plan.packs_all else layer.sampling.guess(layer.name, h.shape[-1])
     guess.move(plan.device)
     prior = guess.prior(batch_of(samples, mask), len(rows))
-    return plan.forward(rows, prior, guess.predictor, *taken(randomness, plan.draws))
+    try:
+        return plan.forward(rows, prior, guess.predictor, *taken(randomness, plan.draws))
+    except Error as error:
+        raise error.within(f"layer {layer.name!r}") from error
 
 
 @fake(pack_rows)

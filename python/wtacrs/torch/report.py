@@ -10,14 +10,11 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Iterable
-
-from torch import nn
+from collections.abc import Callable, Iterable
 
 from .._native import Error
-from .choice import SKIPPED, Product, forward_is_replaced, matrices, products
-from .layer import LayerSampling
-from .plans import bytes_a_token
+from .census import Census, Entry
+from .choice import SKIPPED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +64,10 @@ class Report:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        layers = sum(len(group.names) for group in self.sampled)
-        lines = [f"{layers} layers are sampled" if layers else "no layer is sampled"]
+        counts = {frozen: sum(len(g.names) for g in self.sampled if g.frozen is frozen) for frozen in (False, True)}
+        lines = [f"{counted(counts[False], 'layer')} sampled"]
+        if counts[True]:
+            lines[0] += f"; {counted(counts[True], 'converted layer')} frozen, and nothing is saved for these"
         rows = [
             (
                 str(len(group.names)),
@@ -89,10 +88,10 @@ class Report:
             for group, line in zip(self.exact, aligned(rows)):
                 lines += [line, f"      {group.reason}"]
         tokens = f"{self.batch} x {self.length} tokens" if self.batch * self.length > 1 else "a token"
-        share = self.held_after / self.held_before if self.held_before else 1
+        part = self.held_after / self.held_before if self.held_before else 1
         lines.append(
             f"linear layers' inputs hold, for {tokens}: {size(self.held_before)} before, {size(self.held_after)} after "
-            f"({share:.3f})"
+            f"({part:.3f})"
         )
         lines.append(
             f"sampled: {self.weights_served:.3f} of the matrix weights that train, {self.flops_served:.3f} of the "
@@ -105,124 +104,49 @@ def report(sampling, batch: int = 1, length: int = 1) -> Report:
     for name, value in (("batch", batch), ("length", length)):
         if value < 1:
             raise Error(f"{name}={value}; a report is for at least one")
-    tokens = batch * length
-    served, exact = [], []
-    for name, product in sampling.products.items():
-        reason = why_exact_now(sampling, name, product)
-        if reason is None:
-            served.append((product, sampling.sampled[name]))
-        else:
-            exact.append((name, product.module, reason, product.weight))
-    for name, left in sampling.left.items():
-        found = {product.name: product.weight for product in products(name, left.module)}
-        for weight in [found[name]] if name in found else matrices(left.module).values():
-            exact.append((name, left.module, left.reason, weight))
-    exact += appeared(sampling)
-    before, after = held(sampling, served, exact, tokens)
-    trains = lambda weight: weight.requires_grad
-    elements = sum(p.weight.numel() for p, _ in served if trains(p.weight))
-    missed = sum(weight.numel() for *_, weight in exact if trains(weight))
-    work = sum(operations(p) for p, _ in served if trains(p.weight))
-    linear = [(m, w) for _, m, _, w in exact if trains(w) and (isinstance(m, nn.Linear) or products("", m))]
-    work_left = sum(sum(operations(p) for p in products("", m) if p.weight is w) or w.numel() for m, w in linear)
+    census = Census(sampling)
+    before, after = census.held(batch * length)
     return Report(
         batch,
         length,
-        grouped_sampled(served),
-        grouped_exact(exact),
+        grouped_sampled(census.sampled),
+        grouped_exact(census.exact),
         before,
         after,
-        elements / max(1, elements + missed),
-        work / max(1, work + work_left),
-        notes(sampling),
+        share(census, lambda entry: entry.elements),
+        share(census, census.operations),
+        tuple(sampling.summary_of_operators()) if sampling.operators is not None else (),
     )
 
 
-def why_exact_now(sampling, name: str, product: Product) -> str | None:
-    """Why a converted layer is exact; None if it is sampled."""
-    sampled = sampling.sampled[name]
-    if forward_is_replaced(product.module):
-        return "its forward was replaced after convert"
-    noted = dict(sampling.left_exact).get(name)
-    return noted if noted is not None and (sampled.input_kept or not sampled.has_saved) else None
+def share(census: Census, of: Callable[[Entry], float]) -> float:
+    """What the sampled layers have of all that the entries have."""
+    return sum(map(of, census.sampled)) / max(1, sum(map(of, census.entries)))
 
 
-def appeared(sampling) -> list:
-    """Linear layers that are in the model and were not when it was converted."""
-    known = {id(p.module) for p in sampling.products.values()} | {id(left.module) for left in sampling.left.values()}
-    return [
-        (name, module, "it came into the model after convert: add adapters first, then convert", module.weight)
-        for name, module in sampling.model.named_modules()
-        if isinstance(module, nn.Linear) and id(module) not in known
-    ]
-
-
-def held(sampling, served, exact, tokens: int) -> tuple[int, int]:
-    """Bytes of linear layers' inputs, before and after."""
-    before = after = 0.0
-    inputs = {}
-    for product, sampled in served:
-        if product.weight.requires_grad:
-            # Layers that share an input, and differ in what they keep of it, hold a sample each.
-            shared = inputs.setdefault(sampled.shares_input_of or sampled.name, {})
-            saved, whole = bytes_a_token(product, sampled.budget, sampled.bits)
-            shared[sampled.budget, sampled.bits] = saved * reached(product), whole * reached(product)
-    for forms in inputs.values():
-        before += max(whole for _, whole in forms.values())
-        after += sum(saved for saved, _ in forms.values())
-    rows = {}
-    for name, module, _, weight in exact:
-        for product in products(name, module):
-            if product.weight is weight and weight.requires_grad:
-                sampled = sampling.sampled.get(name)
-                shared = sampled.shares_input_of if sampled is not None else None
-                rows[shared or name] = product.in_features * weight.element_size() * reached(product)
-    before, after = before + sum(rows.values()), after + sum(rows.values())
-    return round(before * tokens), round(after * tokens)
-
-
-def reached(product: Product) -> float:
-    """How many of a projection's matrices a token is multiplied by."""
-    if product.kind != "experts":
-        return 1
-    config = getattr(product.module, "config", None)
-    for name in ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts"):
-        if isinstance(found := getattr(config, name, None), int):
-            return found
-    return product.matrices
-
-
-def operations(product: Product) -> float:
-    """Multiplications a token."""
-    return product.in_features * product.out_features * reached(product)
-
-
-def grouped_sampled(served: Iterable[tuple[Product, LayerSampling]]) -> tuple[Sampled, ...]:
+def grouped_sampled(entries: Iterable[Entry]) -> tuple[Sampled, ...]:
     groups = {}
-    for product, sampled in served:
-        frozen = not product.weight.requires_grad
-        key = product.kind, product.in_features, product.out_features, product.matrices
-        groups.setdefault((*key, sampled.budget, sampled.bits, frozen), []).append(product)
+    for entry in entries:
+        product, sampled = entry.product, entry.sampled
+        shape = product.kind, product.in_features, product.out_features, product.matrices
+        groups.setdefault((*shape, sampled.budget, sampled.bits, not entry.trains), []).append(entry)
     found = [
-        Sampled(tuple(p.name for p in group), *key, sum(p.weight.numel() for p in group))
+        Sampled(tuple(e.name for e in group), *key, sum(e.weight.numel() for e in group))
         for key, group in groups.items()
     ]
     return tuple(sorted(found, key=lambda group: -group.elements))
 
 
-def grouped_exact(exact) -> tuple[Exact, ...]:
+def grouped_exact(entries: Iterable[Entry]) -> tuple[Exact, ...]:
     groups = {}
-    for name, module, reason, weight in exact:
-        kind = "nn.Linear" if any(p.kind == "nn.Linear" for p in products("", module)) else type(module).__name__
-        names, counts = groups.setdefault((kind, reason), ({}, []))
-        names[name or kind] = None
-        counts.append(weight.numel() if weight.requires_grad and not nn.parameter.is_lazy(weight) else 0)
-    found = [Exact(tuple(names), kind, reason, sum(counts)) for (kind, reason), (names, counts) in groups.items()]
+    for entry in entries:
+        groups.setdefault((entry.kind, entry.reason), []).append(entry)
+    found = [
+        # A module may have several matrices.
+        Exact(tuple(dict.fromkeys(e.name or e.kind for e in group)), *key, sum(e.elements for e in group))
+        for key, group in groups.items()
+    ]
     return tuple(sorted(found, key=lambda group: -group.elements))
-
-
-def notes(sampling) -> tuple[str, ...]:
-    return tuple(sampling.summary_of_operators()) if sampling.operators is not None else ()
 
 
 def too_little(report: Report) -> str | None:
@@ -249,6 +173,10 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows)]
     # A column that no row uses takes no room.
     return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths) if width).rstrip() for row in rows]
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'s are' if number > 1 else ' is'}"
 
 
 def size(count: float) -> str:

@@ -10,11 +10,11 @@ from .._native import Error
 from . import attention, modules
 from .choice import change_class, sampled_as
 from .layer import SampledLinear
-from .rules import KeptInputs
+from .rules import InputsOfPass
 from .tracing import Traces
 from .transformers_layers import is_sampled_class
 
-OUR_HOOKS = (KeptInputs, Traces)
+OUR_HOOKS = (InputsOfPass, Traces)
 
 
 def revert(model: nn.Module) -> None:

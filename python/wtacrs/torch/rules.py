@@ -18,6 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from .devices import storage_of
 from .modes import tracing
+from .modes import tracing
 
 LEAST_ROW_BYTES = 64
 # An adapter's second half reads few features and writes many.
@@ -41,17 +42,23 @@ def why_short(rows: int) -> str | None:
     return f"a pass over {rows} rows, and passes below {LEAST_ROWS} are exact" if rows < LEAST_ROWS else None
 
 
-def top_hooks():
-    """The functions that pack and unpack what torch saves now, or None."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False)
+def innermost_hooks():
+    """The two functions that torch passes saved tensors to, when they are saved and when they are needed; the
+    identity where nobody has set any."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) or (as_it_is, lambda tensor: tensor)
 
 
-class KeptInputs:
-    """Finds the layers whose input torch's graph keeps anyway, in the first training pass of the model.
+def as_it_is(tensor):
+    return tensor if tensor.grad_fn is None else tensor.detach()
 
-    Hooks on the model see every tensor that torch saves in that pass, as they do for `SavedBytes`, and then go. A pass
-    is not measured where other hooks for saved tensors are at work, or where it is traced. Within a checkpointed
-    segment nothing is seen, and layers are sampled. Without a model nothing is measured.
+
+class InputsOfPass:
+    """Finds in the first training pass of a model which layers read the same input, and which inputs torch's graph
+    keeps anyway.
+
+    Hooks on the model see every tensor that torch saves in that pass, as they do for `SavedBytes`, and then go. What
+    other hooks put in a tensor's place, as for offloading, does not keep it. Layers in a checkpointed segment are
+    sampled, and a traced pass is not measured. Without a model nothing is measured.
     """
 
     def __init__(self, model: torch.nn.Module | None = None):
@@ -64,7 +71,7 @@ class KeptInputs:
 
     def __deepcopy__(self, memo):
         # The model measures, and its copies share what it finds.
-        return KeptInputs()
+        return InputsOfPass()
 
     def __getstate__(self):
         # The handles of hooks on the model are pickled with it.
@@ -80,39 +87,48 @@ class KeptInputs:
         self.remove()
         self.measured = True
 
-    def note(self, sampled, h: torch.Tensor) -> None:
-        """A sampled layer reads h, in the dtype in which torch would keep it."""
-        # Within a checkpointed segment, what is saved is thrown away, and the segment's input is kept for another reason.
-        if self._tensor_hooks is not None and top_hooks() == self._mine:
+    def note(self, sampled, given: torch.Tensor, h: torch.Tensor) -> None:
+        """A sampled layer is given a tensor, and reads h, its cast to the dtype in which torch would keep it."""
+        # Within other hooks, as in a checkpointed segment, it is not seen what torch saves. A segment must also save
+        # when it runs again what it saved before, so its layers are sampled in all passes.
+        if self._tensor_hooks is None:
+            return
+        first = self._readers.setdefault(StorageWeakRef(given.untyped_storage()), sampled)
+        sampled.shares_input_of = first.name
+        if innermost_hooks()[0] == self._note_saved:
             self._inputs[sampled] = StorageWeakRef(h.untyped_storage())
 
     def _enter(self, model, arguments) -> None:
-        if tracing() or not model.training or not torch.is_grad_enabled():
+        # A trace must not depend on what is measured.
+        if tracing():
             return
-        if not self._model_hooks or self._tensor_hooks is not None:
+        measures = self._model_hooks and self._tensor_hooks is None and model.training and torch.is_grad_enabled()
+        if not measures or not torch._C._autograd._saved_tensors_hooks_is_enabled():
             return
-        if top_hooks() is None:
-            self._inputs, self._saved = {}, set()
-            self._tensor_hooks = saved_tensors_hooks(self._note_saved, lambda tensor: tensor)
-            self._tensor_hooks.__enter__()
-            self._mine = top_hooks()
+        self._readers, self._inputs, self._saved = {}, {}, set()
+        self._save, restore = innermost_hooks()
+        self._tensor_hooks = saved_tensors_hooks(self._note_saved, restore)
+        self._tensor_hooks.__enter__()
 
     def _note_saved(self, tensor):
-        # Weak references keep a storage's identity, not its memory, and no other storage gets an identity that is held.
-        storage = storage_of(tensor)
+        saved = self._save(tensor)
+        storage = storage_of(saved) if isinstance(saved, torch.Tensor) else None
         if storage is not None:
+            # A weak reference keeps a storage's identity from being given to another one, but not its memory.
             self._saved.add(StorageWeakRef(storage))
-        return tensor if tensor.grad_fn is None else tensor.detach()
+        return saved
 
     def _leave(self, model, arguments, output) -> None:
-        if self._tensor_hooks is None:
+        if tracing() or self._tensor_hooks is None:
             return
         self._tensor_hooks.__exit__()
         self._tensor_hooks = None
         for sampled, storage in self._inputs.items():
-            sampled.input_kept = storage in self._saved and not storage.expired()
-            if sampled.input_kept:
+            kept = storage in self._saved and not storage.expired()
+            if kept and not sampled.sampling.settings.sample_kept_inputs:
+                sampled.input_kept = True
                 sampled.sampling.leave_exact(sampled.name, KEPT)
-        if self._inputs:
+        self._save = None
+        if self._readers:
             self.finish()
-        self._inputs, self._saved = {}, set()
+        self._readers, self._inputs, self._saved = {}, {}, set()

@@ -22,7 +22,7 @@ from .pickling import is_picklable
 from .plans import bytes_a_token, plan_for, precision, why_pass_exact
 from .report import Report, report
 from .reverting import take_back
-from .rules import KEPT, KeptInputs, why_short
+from .rules import KEPT, InputsOfPass, why_short
 from .settings import Settings, matches, such_as
 from .shared_input import SharedInput, SharedInputs
 
@@ -62,7 +62,7 @@ class Sampling:
         # What layers share in a trace.
         self.memo = None
         self._traces = None
-        self._kept_inputs = KeptInputs()
+        self._inputs_of_pass = InputsOfPass()
         self._reverted = False
 
     def __repr__(self):
@@ -106,16 +106,15 @@ class Sampling:
         for name, sampled in self.sampled.items():
             sampled.budget, sampled.bits = self.settings.of(name)
 
-    def measure_kept_inputs(self) -> None:
-        """Measures in the next training pass of the model which layers' inputs other operators keep anyway: for a model
-        whose attention, dropout or modules have changed since its first pass."""
-        self._kept_inputs.remove()
+    def measure_inputs(self) -> None:
+        """Measures in the next training pass of the model which layers share an input, and whose input other operators
+        keep anyway: for a model whose attention, dropout or modules have changed since its first pass."""
+        self._inputs_of_pass.remove()
         for name, sampled in self.sampled.items():
             sampled.input_kept = False
             if self._left_exact.get(name) == KEPT:
                 del self._left_exact[name]
-        if not self.settings.sample_kept_inputs:
-            self._kept_inputs = KeptInputs(self.model)
+        self._inputs_of_pass = InputsOfPass(self.model)
 
     @property
     def budget(self) -> float:
@@ -164,8 +163,14 @@ class Sampling:
             if other.rule:
                 self.leave_exact(name, other.reason)
 
+    def why_exact(self, name: str) -> str | None:
+        """Why a layer is exact, or was in a pass; None if it never was."""
+        return self._left_exact.get(name)
+
     def leave_exact(self, name: str, reason: str) -> None:
-        """Notes why a layer is exact; its first reason counts."""
+        """Notes why a layer is exact: its first reason, or that its input is kept anyway, which is so in all passes."""
+        if reason == KEPT:
+            self._left_exact[name] = reason
         self._left_exact.setdefault(name, reason)
 
     @property
@@ -271,6 +276,7 @@ class Sampling:
         """The layer's plan, and the saved rows of h, which all layers share that were `given` the same tensor; None if
         h itself takes no more memory."""
         rows = h.reshape(-1, h.shape[-1])
+        sampled.rows = len(rows)
         kept = sampled.budget, sampled.bits
         reason = why_pass_exact(*rows.shape, h.element_size(), *kept) or why_short(len(rows))
         if reason is not None:
@@ -290,10 +296,8 @@ class Sampling:
         if block is None:
             block = self._draw(plan, shared, rows)
             self._inputs.hold(given, shared, block)
-            shared.first_reader = sampled.name
-        sampled.shares_input_of = shared.first_reader
         sampled.has_saved = True
-        self._kept_inputs.note(sampled, h)
+        self._inputs_of_pass.note(sampled, given, h)
         return plan, shared, block
 
     def _share_anew(self, plan, sampled, form, version, before):
@@ -332,17 +336,15 @@ class Sampling:
             "offset": self.offset,
             "guesses": guesses,
             # None before it was measured.
-            "kept_inputs": kept if self._kept_inputs.measured else None,
+            "kept_inputs": kept if self._inputs_of_pass.measured else None,
         }
 
     def load_state_dict(self, state):
         if state["source"] != self.source:
             raise Error(f"a state of source {state['source']!r} for source {self.source!r}")
-        # With other bits or another budget other layers may have been left exact.
+        # With other settings other layers may have been left.
         guesses = {
-            name: data
-            for name, data in state["guesses"].items()
-            if name in self.sampled or name not in self._left_exact
+            name: data for name, data in state["guesses"].items() if name in self.sampled or name not in self.left
         }
         unknown = sorted(set(guesses) - set(self.sampled))
         if unknown:
@@ -357,9 +359,11 @@ class Sampling:
         self._inputs = SharedInputs()
         # As in the run that is continued, in which the first pass is over.
         if state.get("kept_inputs") is not None and not self.settings.sample_kept_inputs:
-            self._kept_inputs.finish()
+            self._inputs_of_pass.finish()
             for name, sampled in self.sampled.items():
                 sampled.input_kept = name in state["kept_inputs"]
+                if sampled.input_kept:
+                    self.leave_exact(name, KEPT)
 
     def revert(self) -> None:
         """Makes the modules again what they were. A second call does nothing.
@@ -371,6 +375,6 @@ class Sampling:
             return
         take_back({**self.layers, **{name: module for name, (module, _) in self.modules.items()}})
         attention.revert(self._attention)
-        self._kept_inputs.remove()
+        self._inputs_of_pass.remove()
         self._traces.remove()
         self._reverted = True

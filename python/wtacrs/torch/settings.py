@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import json
 import numbers
 import typing
@@ -81,26 +82,30 @@ class Settings:
     sample_kept_inputs: bool = False
 
     def __post_init__(self) -> None:
-        check_budget(self.budget)
-        require(DESIGNS, self.design, "design")
-        require(SOURCES, self.source, "source")
-        require(PACKINGS, self.bits, "number of bits")
-        require(ACTIVATIONS, self.activations, "way to save activations")
-        require(ACTIVATION_BITS, self.activation_bits, "number of activation bits")
-        require((True, False), self.sample_kept_inputs, "answer for sample_kept_inputs:")
+        put = functools.partial(object.__setattr__, self)
+        put("budget", checked_budget(self.budget))
+        put("design", one_of(DESIGNS, self.design, "design"))
+        put("source", one_of(SOURCES, self.source, "source"))
+        put("bits", one_of(PACKINGS, self.bits, "number of bits"))
+        put("activations", one_of(ACTIVATIONS, self.activations, "way to save activations"))
+        put("activation_bits", one_of(ACTIVATION_BITS, self.activation_bits, "number of activation bits"))
+        one_of((True, False), self.sample_kept_inputs, "answer for sample_kept_inputs:")
         if self.tensor_mul is not None and (
             self.activations is None or not is_number(self.tensor_mul) or not 0 < self.tensor_mul < 1
         ):
             raise Error(f"tensor_mul={described(self.tensor_mul)}; it is a share below 1, and belongs to activations")
         for name in ("seed", "samples", "tokens_per_sample"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
+            if value is None:
+                continue
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
                 raise Error(f"{name}={described(value)}; it is a whole number, or None")
+            put(name, int(value))
         if (self.samples is None) != (self.tokens_per_sample is None):
             raise Error("samples and tokens_per_sample are needed both, or neither")
         if not callable(self.skip):
-            object.__setattr__(self, "skip", patterns_of(self.skip))
-        object.__setattr__(self, "layers", checked_layers(self.layers))
+            put("skip", patterns_of(self.skip))
+        put("layers", checked_layers(self.layers))
 
     @property
     def room(self) -> tuple[int, int] | None:
@@ -178,19 +183,18 @@ def checked_layers(layers) -> dict[str, dict[str, typing.Any]]:
     for pattern, values in layers.items():
         if not isinstance(pattern, str) or not isinstance(values, Mapping):
             raise Error(f"layers has {pattern!r}: {described(values)}; it has a dictionary of values for each pattern")
-        for name, value in values.items():
-            if name == "budget":
-                check_budget(value)
-            elif name == "bits":
-                require(PACKINGS, value, "number of bits")
-            else:
+        for name in values:
+            if name not in LAYERS_OWN:
                 raise Error(f"layers[{pattern!r}] has {name!r}: what layers have of their own is budget and bits")
-    return {pattern: dict(values) for pattern, values in layers.items()}
+    return {
+        pattern: {name: LAYERS_OWN[name](value) for name, value in values.items()} for pattern, values in layers.items()
+    }
 
 
-def check_budget(budget) -> None:
+def checked_budget(budget) -> float:
     if not is_number(budget) or not 0 < budget <= 1:
         raise Error(f"a budget of {described(budget)}; it is a share of the rows, a number above 0 and at most 1")
+    return float(budget)
 
 
 def is_number(value) -> bool:
@@ -202,12 +206,21 @@ def described(value) -> str:
     return repr(value) if is_number(value) or value is None else f"{value!r} (a {type(value).__name__})"
 
 
-def require(allowed: Iterable, value, what: str) -> None:
+def one_of(allowed: Iterable, value, what: str):
+    """The member that the value is. NumPy's numbers are those that they equal; True is not 1."""
     allowed = list(allowed)
-    # True is 1, and 4.0 is 4: a table takes what equals its members, but of their type alone.
-    if not any(type(value) is type(one) and value == one for one in allowed):
-        shown = f"no {what} {value!r}; there are {', '.join(map(str, allowed))}"
-        raise Error(shown if is_number(value) or value is None else f"{shown} (this is a {type(value).__name__})")
+    for member in allowed:
+        if type(member) is type(value) and member == value:
+            return member
+        if type(member) is int and isinstance(value, numbers.Integral) and not isinstance(value, bool | str):
+            if member == value:
+                return member
+    shown = f"no {what} {value!r}; there are {', '.join(map(str, allowed))}"
+    plain = value is None or type(value) in (int, float, bool)
+    raise Error(shown if plain else f"{shown} (this is a {type(value).__name__})")
+
+
+LAYERS_OWN = {"budget": checked_budget, "bits": lambda bits: one_of(PACKINGS, bits, "number of bits")}
 
 
 def such_as(names: Iterable[str]) -> str:

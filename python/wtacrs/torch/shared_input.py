@@ -24,8 +24,6 @@ class SharedInput:
         self.guess, self.batch = guess, batch
         self.form, self.version = form, version
         self.backward_begun = False
-        # The name of the layer that drew the rows.
-        self.first_reader = None
         self._readers, self._norms = weakref.WeakSet(), []
         self._block = self._held = None
 
