@@ -161,7 +161,7 @@ class ByOperator(Emulated, test_held_bytes.ByOperator):
 
 @needed
 class Captured(Emulated, unittest.TestCase):
-    """As in a CUDA graph: a pass draws from a number on the device, which it advances itself, and so in every replay."""
+    """As in a CUDA graph: a pass draws from a number on the device, which it advances, and so in every replay."""
 
     def setUp(self):
         super().setUp()

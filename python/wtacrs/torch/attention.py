@@ -13,9 +13,9 @@ import sys
 import torch
 
 from . import devices, operators, recognition
+from .modes import traced
 from .probabilities import attend
 from .scaled_dot_product import attend_packed, serves_traced
-from .modes import traced
 
 # Calls with these, which change the scores or ask for the probabilities, are left to the original implementation.
 OTHER_TERMS = ("softcap", "s_aux", "head_mask", "output_attentions")

@@ -21,8 +21,8 @@ from .operators import plan_for
 
 
 class Sizes(typing.NamedTuple):
-    """Queries are batch x heads x rows x channels, keys batch x groups x keys x channels, values batch x groups x keys x
-    values."""
+    """Queries are batch x heads x rows x channels, keys batch x groups x keys x channels, and values batch x groups x
+    keys x values."""
 
     batch: int
     heads: int
@@ -99,8 +99,7 @@ class Packed(Whole):
 
     def save(self, matrices, dropped, draws):
         return [
-            plan.forward(matrix, None, *draw)
-            for plan, matrix, draw in zip(self.drawing, matrices, draws, strict=True)
+            plan.forward(matrix, None, *draw) for plan, matrix, draw in zip(self.drawing, matrices, draws, strict=True)
         ]
 
     def restored(self, saved, which):

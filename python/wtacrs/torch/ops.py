@@ -25,8 +25,8 @@ from . import operators, plans
 from .batch_layout import Batch
 from .devices import device_of
 from .guesses import Input
-from .operators import MASK, Description
 from .modes import admitting_state, state
+from .operators import MASK, Description
 
 library = torch.library.Library("wtacrs", "DEF")
 # Converted layers, by the number in their `site`.
@@ -283,7 +283,9 @@ def _(x, gate, weight, bias, key, description):
 def operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
     plan = operator_plan(description, dy)
     dy = contiguous(dy)
-    dx, dgate, dweight, dbias = fake_operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias)
+    dx, dgate, dweight, dbias = fake_operator_backward(
+        saved, dy, x, gate, y, weight, description, with_weight, with_bias
+    )
     plan.backward(
         saved if len(saved) else None,
         dy,

@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from . import devices
 from .attention_operands import Sizes, operands_of
-from .operators import plan_for
 from .modes import admitting_state, traced
+from .operators import plan_for
 
 
 class Form(typing.NamedTuple):
@@ -42,7 +42,9 @@ class Form(typing.NamedTuple):
     def parse(cls, text):
         causal, scaling, dropout, *packings, share = text.split(" ")
         packings = (bits if bits == "native" else int(bits) for bits in packings)
-        return cls(causal == "True", float(scaling), float(dropout), *packings, None if share == "None" else float(share))
+        return cls(
+            causal == "True", float(scaling), float(dropout), *packings, None if share == "None" else float(share)
+        )
 
 
 def attend(shared, query, key, value, mask, bias, causal, scaling, dropout):

@@ -18,7 +18,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from .devices import storage_of
 from .modes import tracing
-from .modes import tracing
 
 LEAST_ROW_BYTES = 64
 # An adapter's second half reads few features and writes many.

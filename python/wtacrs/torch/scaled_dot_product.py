@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from .attention_operands import Sizes
-from .packed_tensors import Layout
 from .modes import admitting_state, traced
+from .packed_tensors import Layout
 
 
 def attend_packed(operators, query, key, value, mask, bias, causal, scaling, dropout):
