@@ -3,6 +3,9 @@
 import contextlib
 import functools
 import math
+import os
+import subprocess
+import sys
 from unittest import mock
 
 import torch
@@ -55,6 +58,20 @@ def waiting_refused():
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def run_python(*arguments, **variables):
+    """Runs Python in a process that finds the modules that this one finds. Returns its errors, or None if it ends
+    well."""
+    found = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-P", *arguments],
+        env={**os.environ, "PYTHONPATH": found, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.stderr if done.returncode else None
 
 
 def gradients(model, loss):

@@ -3,22 +3,32 @@ spawned or forked."""
 
 import copy
 import io
-import os
+import itertools
 import pathlib
 import pickle
-import subprocess
-import sys
 import tempfile
 import unittest
+import warnings
 
 import torch
 import torch.multiprocessing
 from torch import nn
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, T5Config, T5Model
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    MixtralConfig,
+    MixtralModel,
+    T5Config,
+    T5Model,
+)
 
 from wtacrs.torch import Error, convert
 
-from .helpers import INPUTS, ROOM, TOKENS, Attention, block_of, gradients, linear, uneven, wrap
+from .helpers import INPUTS, ROOM, TOKENS, Attention, block_of, gradients, linear, run_python, uneven, wrap
 
 WORDS, LENGTH = 50, 40
 IDS = torch.randint(1, WORDS, (3, LENGTH), generator=torch.Generator().manual_seed(1))
@@ -43,7 +53,13 @@ def gpt2():
     return GPT2Model(GPT2Config(vocab_size=WORDS, n_embd=64, n_layer=2, n_head=4, use_cache=False))
 
 
-MODELS = (bert, llama, t5, gpt2)
+def mixtral():
+    widths = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 2, "num_key_value_heads": 2}
+    return MixtralModel(MixtralConfig(vocab_size=WORDS, use_cache=False, **widths, **experts))
+
+
+MODELS = (bert, llama, t5, gpt2, mixtral)
 OPTIONS = ({}, {"activations": "packed"}, {"source": "input"}, {"budget": 1.0, "activations": "exact"})
 
 
@@ -80,8 +96,10 @@ def by_torch(model):
 class Pickling(unittest.TestCase):
     def test_the_next_steps_are_equal(self):
         for make in MODELS:
-            for options in OPTIONS:
-                for steps in (0, 2):
+            for steps, options in itertools.product((0, 2), OPTIONS):
+                with warnings.catch_warnings():
+                    # Of models whose layers are few.
+                    warnings.simplefilter("ignore")
                     with self.subTest(make.__name__, steps=steps, **options):
                         model, sampling = made(make, **options)
                         for _ in range(steps):
@@ -207,7 +225,7 @@ class Processes(unittest.TestCase):
                     "from tests.torch.test_cases_pickling import step\n"
                     f"torch.save(step(model), {str(answer)!r})\n"
                 )
-                subprocess.run([sys.executable, "-c", program], check=True, cwd=pathlib.Path(__file__).parents[2])
+                self.assertIsNone(run_python("-c", program))
                 equal(self, torch.load(answer), step(model))
 
 
@@ -284,12 +302,7 @@ class Forks(unittest.TestCase):
     def test_a_forked_process_trains(self):
         for torchs in ("1", "2"):
             with self.subTest(torchs=torchs):
-                variables = {**os.environ, "RAYON_NUM_THREADS": "2", "OMP_NUM_THREADS": torchs}
-                done = subprocess.run(
-                    [sys.executable, "-c", FORKED],
-                    env=variables, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
-                )  # fmt: skip
-                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertIsNone(run_python("-c", FORKED, RAYON_NUM_THREADS="2", OMP_NUM_THREADS=torchs))
 
 
 if __name__ == "__main__":

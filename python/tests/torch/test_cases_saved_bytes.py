@@ -4,6 +4,7 @@ import unittest
 
 import torch
 from torch import nn
+from transformers import MixtralConfig, MixtralModel
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.torch import SavedBytes, convert
@@ -114,6 +115,20 @@ class Calls(unittest.TestCase):
         found = measured(Conv1D(OUTPUTS, INPUTS), x=h, autocast=True)
         expected = {"linear layers": HALF * TOKENS * INPUTS, "copies of weights": HALF * OUTPUTS * INPUTS}
         self.assertEqual(found, expected)
+
+    def test_experts(self):
+        """What they keep counts for linear layers before and after convert, activations aside."""
+        config = MixtralConfig(
+            hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_local_experts=2, num_experts_per_tok=2,
+            vocab_size=50, num_attention_heads=4, num_key_value_heads=2, use_cache=False,
+        )  # fmt: skip
+        experts = MixtralModel(config).layers[0].mlp.experts
+        h, ids, weights = uneven(100, 64), torch.tensor([[0, 1]] * 100), torch.ones(100, 2)
+        exact = measured(experts, h, ids, weights)
+        self.assertGreater(exact["linear layers"], 2 * FLOAT * 100 * (64 + 96))
+        self.assertNotIn("other", exact)
+        convert(experts, 0.3)
+        self.assertLess(measured(experts, h, ids, weights)["linear layers"], exact["linear layers"])
 
     def test_the_meta_device(self):
         """Whose tensors all have the address 0."""

@@ -5,11 +5,8 @@ import contextlib
 import importlib.util
 import io
 import itertools
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import unittest
 import warnings
@@ -20,6 +17,8 @@ from torch.utils.data import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
 from wtacrs.torch import Error, convert
+
+from .helpers import run_python
 
 LENGTH, WORDS, STEPS = 32, 50, 6
 HAVE_ACCELERATE = importlib.util.find_spec("accelerate") is not None
@@ -197,14 +196,8 @@ class Ranks(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             program = pathlib.Path(folder) / "program.py"
             program.write_text(RANKS)
-            package = pathlib.Path(__file__).parents[2]
-            variables = {**os.environ, "PYTHONPATH": str(package)}
             launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-            done = subprocess.run(
-                [sys.executable, *launch, str(pathlib.Path(folder) / "run")],
-                cwd=package, env=variables, capture_output=True, text=True, timeout=300,
-            )  # fmt: skip
-            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIsNone(run_python(*launch, str(pathlib.Path(folder) / "run")))
             checkpoint = pathlib.Path(folder) / "run" / "checkpoint-3"
             self.assertTrue((checkpoint / "wtacrs.pt").is_file() and (checkpoint / "wtacrs_1.pt").is_file())
 
@@ -218,7 +211,7 @@ class Import(unittest.TestCase):
             "import transformers\n"
             "assert issubclass(TrainerCallback, transformers.TrainerCallback)\n"
         )
-        subprocess.run([sys.executable, "-c", check], check=True, cwd=pathlib.Path(__file__).parents[2])
+        self.assertIsNone(run_python("-c", check))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from . import devices, recognition
 from .modules import Converted
+from .transformers_layers import is_conv1d, is_experts
 
 LINEAR, ATTENTION, WEIGHTS, OTHER = "linear layers", "attention", "copies of weights", "other"
 CATEGORIES = (LINEAR, ATTENTION, "activations", "gated units", "norms", "dropout", WEIGHTS, OTHER)
@@ -126,8 +127,7 @@ VIEWS_AND_CASTS = (
 
 
 def category_of(module):
-    # As transformers' Conv1D, whose weight is in_features x out_features.
-    if isinstance(module, nn.Linear) or hasattr(module, "sampled") or type(module).__name__ == "Conv1D":
+    if isinstance(module, nn.Linear) or is_conv1d(module) or is_experts(module):
         return LINEAR
     kind = module.kind if isinstance(module, Converted) else recognition.kind_of(module)
     if kind is not None:
