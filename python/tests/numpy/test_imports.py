@@ -83,7 +83,13 @@ class Import(unittest.TestCase):
         self.assertIn("WTACRS_LIBRARY", words)
 
     def test_a_missing_framework_names_the_extra(self):
-        for module, framework in (("numpy", "numpy"), ("jax", "jax"), ("jax.build", "jax"), ("record", "safetensors")):
+        for module, framework in (
+            ("numpy", "numpy"),
+            ("jax", "jax"),
+            ("jax.build", "jax"),
+            ("record", "safetensors"),
+            ("torch", "torch"),
+        ):
             with self.subTest(module=module):
                 code = f"import sys; sys.modules[{framework!r}] = None\nimport wtacrs.{module}"
                 words = self.refusal(code, _native.LIBRARY)

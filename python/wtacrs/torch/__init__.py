@@ -34,8 +34,20 @@ Between the linear layers:
     scaled_dot_product  torch's own attention, with what it saves packed
     packed_tensors  tensors that torch's graph saves, packed
 
+In a trace, as torch.compile makes one:
+
+    modes           whether torch is tracing
+    tracing         linear layers in a trace
+    ops             the passes as custom operators of torch
+    attention_ops   attention as custom operators
+
     saved_bytes     `SavedBytes`: what torch holds for the backward pass, by operator
 """
+
+from .._extras import imports_of
+
+with imports_of("torch"):
+    import torch  # noqa: F401
 
 from .._native import Error
 from . import attention_ops as attention_ops
