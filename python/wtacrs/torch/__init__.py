@@ -18,6 +18,8 @@ Then train as before: docs/pytorch.md says what is converted and what is not. In
     shared_input    one selection for all layers that read the same tensor
     plans           the passes themselves, in the library, and whether they save memory
     devices         contexts, streams and memory on the host and on a GPU
+    randomness      the seed, and the offset that every draw advances
+    packing         the size of packed rows
     guesses         what stands for the norms of dZ in a forward pass
     batch_layout    which samples a batch holds, for cached norms
     rank_exchange   what several processes exchange after a step
@@ -38,8 +40,10 @@ In a trace, as torch.compile makes one:
 
     modes           whether torch is tracing
     tracing         linear layers in a trace
-    ops             the passes as custom operators of torch
-    attention_ops   attention as custom operators
+    custom_ops      how passes become custom operators of torch
+    ops             those of linear layers
+    operator_ops    those of what stands between them
+    attention_ops   those of attention
 
     saved_bytes     `SavedBytes`: what torch holds for the backward pass, by operator
 """
@@ -51,6 +55,7 @@ with imports_of("torch"):
 
 from .._native import Error
 from . import attention_ops as attention_ops
+from . import operator_ops as operator_ops
 from .convert import convert
 from .layer import LayerSampling, SampledLinear
 from .report import Report

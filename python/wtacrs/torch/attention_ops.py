@@ -1,4 +1,4 @@
-"""Attention as custom operators of torch, for what traces a model; `ops` explains the form of such operators.
+"""Attention as custom operators of torch, (`custom_ops`).
 
 `attention` saves probabilities (see `probabilities`), `kernel_attention` is torch's kernel for the CPU with what it
 saves packed (see `scaled_dot_product`).
@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from .attention_operands import Sizes
+from .custom_ops import define, fake, library, or_nothing, signed, taken, words
 from .devices import device_of
-from .ops import define, fake, library, or_nothing, signed, taken, words
 from .packed_tensors import Layout
 from .probabilities import Form, passes_for
 

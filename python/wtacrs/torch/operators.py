@@ -6,7 +6,6 @@ An operator is a plan of the library for one shape. Its forward pass writes what
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import typing
 
@@ -16,10 +15,9 @@ from torch.autograd.function import once_differentiable
 from .._native import Error, OperatorPlan
 from . import devices
 from .devices import address
-from .modes import admitting_state, state, traced
-from .plans import row_bytes
+from .modes import admitting_state, traced
+from .packing import row_bytes
 
-MASK = 2**64 - 1
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -50,55 +48,6 @@ class Operators:
         if plan.dropout:
             return self.randomness.key, int(torch.randint(2**62, (), device="cpu"))
         return self.randomness.key, self.randomness.advance(plan.draws)
-
-
-class Randomness:
-    """The seed, and the offset that every draw of rows or dithers advances. Each rank has its own key.
-
-    Both lie in a tensor, `words`, which traced passes advance. Eager passes read the same memory as integers.
-    """
-
-    def __init__(self, seed, rank=0):
-        self.rank = rank
-        self.words = state(0, 0)
-        self._memory = (ctypes.c_uint64 * 2).from_address(self.words.data_ptr())
-        self.seed = seed
-
-    def __reduce__(self):
-        return self.continued, (self.seed, self.rank, self.offset)
-
-    @classmethod
-    def continued(cls, seed, rank, offset):
-        """From where another has come to."""
-        made = cls(seed, rank)
-        made.offset = offset
-        return made
-
-    @property
-    def key(self):
-        return self._memory[0]
-
-    @property
-    def seed(self):
-        return (self.key - self.rank) & MASK
-
-    @seed.setter
-    def seed(self, seed):
-        self._memory[0] = (seed + self.rank) & MASK
-
-    @property
-    def offset(self):
-        return self._memory[1]
-
-    @offset.setter
-    def offset(self, offset):
-        self._memory[1] = offset & MASK
-
-    def advance(self, draws):
-        """The offset of a pass; the next pass begins `draws` further."""
-        offset = self._memory[1]
-        self._memory[1] = (offset + draws) & MASK
-        return offset
 
 
 class Description(typing.NamedTuple):

@@ -1,16 +1,4 @@
-"""The passes as custom operators of torch, `torch.ops.wtacrs`, for what traces a model: torch.compile, torch.export,
-make_fx, tensors without memory.
-
-In eager mode `layer` and `operators` call the library directly, which is faster; the passes and the bits are the same.
-What a pass changes is an argument that the schema declares as mutated:
-
-    randomness    int64, [seed, offset]: a pass that draws advances the offset
-    site          int64, [number of a converted layer, updates so far]: stands for the layer's guess, which learns
-
-A graph contains no Python objects. So plans are described by strings, `keep` of rows and `operator` of what stands
-between the products, and a layer is found by its number. Each operator that a gradient goes through has a formula in
-`register_autograd`, made of other operators.
-"""
+"""The passes of linear layers as custom operators (`custom_ops`)."""
 
 from __future__ import annotations
 
@@ -21,14 +9,13 @@ import weakref
 import torch
 
 from .._native import Error
-from . import operators, plans
+from . import plans
 from .batch_layout import Batch
+from .custom_ops import define, fake, library, or_nothing, taken
 from .devices import device_of
 from .guesses import Input
 from .modes import admitting_state, state
-from .operators import MASK, Description
 
-library = torch.library.Library("wtacrs", "DEF")
 # Converted layers, by the number in their `site`.
 _sites = weakref.WeakValueDictionary()
 _numbers = itertools.count()
@@ -46,25 +33,6 @@ def at_site(site):
     if layer is None:
         raise Error("a compiled pass of a layer that is no longer converted")
     return layer
-
-
-def define(schema, *, tags=()):
-    """Defines an operator by its schema, with one function for every device."""
-
-    def register(function):
-        library.define(schema, tags=tags)
-        library.impl(function.__name__, function, "CompositeExplicitAutograd")
-        return getattr(torch.ops.wtacrs, function.__name__).default
-
-    return register
-
-
-def fake(operator):
-    """What the operator returns for tensors without memory."""
-    return torch.library.register_fake(operator._name, lib=library)
-
-
-# Rows of linear layers
 
 
 def describe(budget, bits, design, source, dtype):
@@ -226,152 +194,3 @@ def learn(site, block, squares, samples, mask, in_features, keep):
 @fake(learn)
 def _(site, block, squares, samples, mask, in_features, keep):
     pass
-
-
-# What stands between the products
-
-
-def operator_plan(description, x):
-    return operators.plan_of(x, Description.parse(description))
-
-
-@define("dither(Tensor(a!) randomness, Tensor x, str description) -> Tensor")
-def dither(randomness, x, description):
-    """Seed and offset of a pass without dropout."""
-    return two_words(*taken(randomness, operator_plan(description, x).draws))
-
-
-@fake(dither)
-def _(randomness, x, description):
-    return randomness.new_empty(2)
-
-
-@define("mask_key(Tensor randomness) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
-def mask_key(randomness):
-    """Seed and offset of a pass with dropout. The offset comes from torch's generator on the host, whose state is
-    restored where a segment runs again."""
-    return two_words(int(randomness[0]) & MASK, int(torch.randint(2**62, (), device="cpu")))
-
-
-@fake(mask_key)
-def _(randomness):
-    return randomness.new_empty(2)
-
-
-@define(
-    "operator(Tensor x, Tensor? gate, Tensor? weight, Tensor? bias, Tensor key, str description) -> (Tensor, Tensor)"
-)
-def operator(x, gate, weight, bias, key, description):
-    """y, and what the backward pass needs beside x, gate and y."""
-    plan = operator_plan(description, x)
-    x = contiguous(x)
-    y = torch.empty_like(x)
-    saved = plan.forward(x, y, *words(key), contiguous(gate), operators.floats(weight), operators.floats(bias))
-    return y, or_nothing(saved, x, torch.uint8)
-
-
-@fake(operator)
-def _(x, gate, weight, bias, key, description):
-    saved = operator_plan(description, x).saved_bytes
-    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(saved, dtype=torch.uint8)
-
-
-@define(
-    "operator_backward(Tensor saved, Tensor dy, Tensor? x, Tensor? gate, Tensor? y, Tensor? weight, str description,"
-    " bool with_weight, bool with_bias) -> (Tensor, Tensor, Tensor, Tensor)"
-)
-def operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
-    plan = operator_plan(description, dy)
-    dy = contiguous(dy)
-    dx, dgate, dweight, dbias = fake_operator_backward(
-        saved, dy, x, gate, y, weight, description, with_weight, with_bias
-    )
-    plan.backward(
-        saved if len(saved) else None,
-        dy,
-        dx,
-        x=contiguous(x),
-        gate=contiguous(gate),
-        y=y,
-        weight=operators.floats(weight),
-        dgate=dgate if plan.gated else None,
-        dweight=dweight if with_weight else None,
-        dbias=dbias if with_bias else None,
-    )
-    return dx, dgate, dweight, dbias
-
-
-@fake(operator_backward)
-def fake_operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
-    dx = torch.empty_like(dy, memory_format=torch.contiguous_format)
-    dgate = torch.empty_like(dx) if Description.parse(description).gated else dy.new_empty(0)
-    dweight, dbias = (
-        dy.new_empty(weight.shape if wanted else 0, dtype=torch.float32) for wanted in (with_weight, with_bias)
-    )
-    return dx, dgate, dweight, dbias
-
-
-def _save_operator(ctx, inputs, output):
-    x, gate, weight, bias, _, ctx.description = inputs
-    y, saved = output
-    plan = operator_plan(ctx.description, x)
-    ctx.save_for_backward(
-        saved,
-        x if plan.keeps_input else None,
-        gate if plan.keeps_gate else None,
-        y if plan.keeps_output else None,
-        weight,
-    )
-    ctx.bias_dtype = None if bias is None else bias.dtype
-    ctx.mark_non_differentiable(saved)
-
-
-def _operator_gradients(ctx, dy, _):
-    saved, x, gate, y, weight = ctx.saved_tensors
-    _, needs_gate, needs_weight, needs_bias = ctx.needs_input_grad[:4]
-    dx, dgate, dweight, dbias = operator_backward(
-        saved, dy, x, gate, y, weight, ctx.description, needs_weight, needs_bias
-    )
-    return (
-        dx,
-        dgate if needs_gate else None,
-        dweight.to(weight.dtype) if needs_weight else None,
-        dbias.to(ctx.bias_dtype) if needs_bias else None,
-        None,
-        None,
-    )
-
-
-torch.library.register_autograd(operator._name, _operator_gradients, setup_context=_save_operator, lib=library)
-
-
-# Words of randomness
-
-
-def taken(randomness, draws):
-    """Seed and offset of a pass, and the next pass begins `draws` further."""
-    seed, offset = words(randomness)
-    randomness[1] += draws
-    return seed, offset
-
-
-def words(pair):
-    seed, offset = pair.tolist()
-    return seed & MASK, offset & MASK
-
-
-def two_words(seed, offset):
-    return torch.tensor([signed(seed), signed(offset)], dtype=torch.int64, device="cpu")
-
-
-def signed(word):
-    return word - 2**64 if word >= 2**63 else word
-
-
-def or_nothing(tensor, like, dtype=None):
-    """An operator of torch returns no None."""
-    return like.new_empty(0, dtype=dtype) if tensor is None else tensor
-
-
-def contiguous(tensor):
-    return None if tensor is None else tensor.resolve_neg().contiguous()

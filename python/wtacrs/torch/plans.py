@@ -11,6 +11,7 @@ import torch
 from .. import _native
 from .._native import Error, LayerPlan
 from .devices import address
+from .packing import packed_elements, row_bytes
 
 
 def precision():
@@ -114,7 +115,6 @@ class Plan:
         return matrix if rows_apart or not self.device.on_gpu else matrix.contiguous()
 
 
-GROUP, LEAST_GROUP = 128, 16
 # Of a block's header, and the alignment of its parts.
 HEADER = 64
 # An index and a scale.
@@ -153,22 +153,6 @@ def bytes_a_token(layer, budget, bits):
     selected = 0 if packs_all(budget, bits) else SELECTED
     saved = budget * (row_bytes(layer.in_features, element_bytes, bits) + selected)
     return saved, layer.in_features * element_bytes
-
-
-def row_bytes(in_features, element_bytes, bits):
-    """A row as it is, or packed."""
-    if bits == "native":
-        return in_features * element_bytes
-    elements, groups = packed_elements(in_features)
-    return elements * bits // 8 + 4 * groups
-
-
-def packed_elements(in_features):
-    """The elements and the groups of a packed row. What is left of a row behind whole groups is a group of a smaller
-    power of two. Each group takes 4 bytes beside its codes."""
-    whole, left = in_features // GROUP, in_features % GROUP
-    padded = max(LEAST_GROUP, 1 << (left - 1).bit_length()) if left else 0
-    return whole * GROUP + padded, whole + bool(left)
 
 
 def block_bytes(tokens, in_features, element_bytes, budget, bits):

@@ -16,10 +16,11 @@ from .batch_layout import Batch
 from .choice import Left, Product
 from .guesses import SOURCES, Input
 from .layer import LayerSampling
-from .operators import MASK, Operators, Randomness
+from .operators import Operators
 from .packed_tensors import packed_saved_tensors
 from .pickling import is_picklable
 from .plans import bytes_a_token, plan_for, precision, why_pass_exact
+from .randomness import MASK, Randomness
 from .report import Report, report
 from .reverting import take_back
 from .rules import KEPT, InputsOfPass, why_short

@@ -1,7 +1,8 @@
 """Linear layers in a trace (`modes`).
 
-A pass becomes one of the operators in `ops`, since a graph has no place for calls of the library. Layers that read one
-H share its saved rows by a memo, which lives from the beginning to the end of the outermost module in the trace.
+A pass becomes one of the custom operators of `ops`, since a graph has no place for calls of the library. Layers that
+read one H share its saved rows by a memo, which lives from the beginning to the end of the outermost module in the
+trace.
 """
 
 from __future__ import annotations
