@@ -41,9 +41,12 @@ WAYS = {
 def held(model, way, tokens, autocast):
     sampling = None if way is None else convert(model, 0.3, seed=1, **way)
     decoder = {"decoder_input_ids": tokens, "use_cache": False} if isinstance(model, T5Model) else {}
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), SavedBytes(model) as saved:
-        output = model(input_ids=tokens, **decoder).last_hidden_state
-    del output
+    run = lambda: model(input_ids=tokens, **decoder).last_hidden_state
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        # The first pass shows which inputs are kept anyway.
+        run()
+        with SavedBytes(model) as saved:
+            run()
     if sampling is not None:
         sampling.revert()
     return saved
