@@ -1,4 +1,4 @@
-"""Puts libwtacrs, its headers and the command `wtacrs` into the wheel, which cargo builds.
+"""Has cargo build libwtacrs and the command `wtacrs`, and puts both and the headers into the wheel.
 
 Where the environment variable WTACRS_PREBUILT names a folder that contains them already, nothing is built:
 
