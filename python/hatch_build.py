@@ -1,4 +1,4 @@
-"""Puts libwtacrs, its headers and the command `wtacrs` into the wheel, which cargo builds.
+"""Has cargo build libwtacrs and the command `wtacrs`, and puts both and the headers into the wheel.
 
 Where the environment variable WTACRS_PREBUILT names a folder that contains them already, nothing is built:
 
@@ -18,8 +18,9 @@ import sysconfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HEADERS = ("wtacrs.h", "wtacrs.hpp")
-# As `cargo xtask install` links the library, and why: xtask/src/install.rs. `wtacrs.jax` finds it by its SONAME.
-LIBRARY_FLAGS = ["-Clink-arg=-Wl,-soname,libwtacrs.so.0", "-Clink-arg=-Wl,-z,nodelete", "-Cstrip=debuginfo"]
+# As `cargo xtask install` has them, and why: xtask/src/install.rs. In the same order, cargo does not build the library
+# again that either has built. The handlers of `wtacrs.jax` find it by its SONAME.
+LIBRARY_FLAGS = ["-Clink-arg=-Wl,-soname,libwtacrs.so.0", "-Cstrip=debuginfo", "-Clink-arg=-Wl,-z,nodelete"]
 
 
 class NativeParts(BuildHookInterface):
@@ -53,13 +54,14 @@ class NativeParts(BuildHookInterface):
                 f"{self.root} is not in a clone of wtacrs, so there is no Rust code to build: "
                 "set WTACRS_PREBUILT to a folder that contains lib/libwtacrs.so, include/ and bin/wtacrs"
             )
-        library = self.cargo(clone, ["-p", "wtacrs-ffi", "--lib", "--crate-type", "cdylib", "--", *LIBRARY_FLAGS])
-        command = self.cargo(clone, ["-p", "wtacrs-cli", "--bin", "wtacrs", "--", "-Cstrip=debuginfo"])
+        library = self.cargo(clone, ".so", ["-p", "wtacrs-ffi", "--lib", "--", *LIBRARY_FLAGS])
+        command = self.cargo(clone, "", ["-p", "wtacrs-cli", "--bin", "wtacrs", "--", "-Cstrip=debuginfo"])
         headers = {f"include/{header}": include / header for header in HEADERS}
         return {"lib/libwtacrs.so": library, "bin/wtacrs": command} | headers
 
-    def cargo(self, clone, arguments):
-        """The file that cargo builds, in the folder that CARGO_TARGET_DIR or cargo's configuration names."""
+    def cargo(self, clone, suffix, arguments):
+        """The file with the suffix among those that cargo builds, in its own target folder or that of
+        CARGO_TARGET_DIR."""
         cargo = os.environ.get("CARGO", "cargo")
         options = ["--locked", "--release", "--message-format", "json-render-diagnostics"]
         try:
@@ -73,7 +75,7 @@ class NativeParts(BuildHookInterface):
             self.app.abort("cargo does not build wtacrs: its messages are above")
         messages = [json.loads(line) for line in run.stdout.splitlines()]
         built = [message for message in messages if message["reason"] == "compiler-artifact"][-1]
-        return pathlib.Path(built["filenames"][0])
+        return next(file for file in map(pathlib.Path, built["filenames"]) if file.suffix == suffix)
 
 
 def prefix_parts(prefix):
