@@ -6,8 +6,8 @@
     python finetune.py --out RESULTS --only all --bits 4 --activations 8 4        # and with packed activations
     torchrun --nproc-per-node 2 finetune.py --out RESULTS --only wta-pivotal-predictor-0.3 --seeds 1
 
-Each run leaves a JSON file in the folder; finetune_report.py makes a table and a figure of these files. All files of this
-folder require `pip install './python[study]'`.
+Each run leaves a JSON file in the folder; finetune_report.py makes a table and a figure of these files. All files of
+this folder require `pip install './python[study]'`.
 """
 
 import argparse

@@ -5,8 +5,8 @@ definitions alone.
 
 Takes the inputs of GELU, LayerNorm and softmax, and the gradients of their outputs, from one step of all-MiniLM-L6-v2
 on film reviews. Each line packs what an operator saves in one of the ways below. `error` is the root mean square of the
-relative error of dX over some draws. `bias` is the relative error of the mean of all draws, and `chance` what it would be
-without bias: the error over the root of their number. All are means over the model's layers.
+relative error of dX over some draws. `bias` is the relative error of the mean of all draws, and `chance` what it would
+be without bias: the error over the root of their number. All are means over the model's layers.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ FUNCTIONS = {
     "layer_set_source": [address, number, c_double],
     "layer_set_precision": [address, number],
     "layer_set_packing": [address, number],
+    "layer_set_further_offset": [address, address],
     "plan_create": [address, address, address],
     "plan_destroy": [address],
     "plan_get_info": [address, address],
@@ -81,6 +82,7 @@ FUNCTIONS = {
     "tensor_mul_set_budget": [address, number, number, c_double],
     "tensor_mul_set_packing": [address, number],
     "tensor_mul_set_precision": [address, number],
+    "tensor_mul_set_further_offset": [address, address],
     "tensor_mul_plan_create": [address, address, address],
     "tensor_mul_plan_destroy": [address],
     "tensor_mul_plan_get_info": [address, address],
@@ -98,6 +100,7 @@ FUNCTIONS = {
     "operator_set_packing": [address, number],
     "operator_set_dropout": [address, c_double],
     "operator_set_epsilon": [address, c_double],
+    "operator_set_further_offset": [address, address],
     "operator_plan_create": [address, address, address],
     "operator_plan_destroy": [address],
     "operator_plan_get_info": [address, address],
@@ -429,7 +432,8 @@ class LayerPlan(_Object):
     in 8, 4 or 2 bits an element. A plan that packs all tokens (`packs_all`) chooses none of them: it needs neither
     norms nor guesses. `dtype` is that of H, and of dZ unless `dz_dtype` is given; dW and the bias's gradient have the
     dtype `sums`. Saved and scratch memory is aligned to 64 bytes, on CUDA to 256. A forward pass that begins at an
-    offset leaves offset + `draws` to the next.
+    offset leaves offset + `draws` to the next. `further_offset` is a number (uint64) on the device, which passes add to
+    their offset when they run, as for a CUDA graph.
     """
 
     kind = "plan"
@@ -447,6 +451,7 @@ class LayerPlan(_Object):
         dz_dtype: str | None = None,
         precision: str = "f32",
         mix: float = 0.01,
+        further_offset: Address = None,
     ) -> None:
         """Raises `Error` if the budget does not fit the tokens, or if there is no such design, source, number of bits,
         dtype or precision."""
@@ -466,6 +471,7 @@ class LayerPlan(_Object):
         _c.layer_set_source(layer, look_up(SOURCES, source, "source"), mix)
         _c.layer_set_precision(layer, look_up(PRECISIONS, precision, "precision"))
         _c.layer_set_packing(layer, look_up(PACKINGS, bits, "number of bits"))
+        _c.layer_set_further_offset(layer, further_offset)
         super().__init__("create", context, layer)
         info = _PlanInfo()
         _c.plan_get_info(self, info)
@@ -530,8 +536,7 @@ class LayerPlan(_Object):
         stream: Address = None,
     ) -> None:
         """Writes dW (in_features x out_features) from dZ (tokens x out_features), and where they are asked for the
-        norms of dZ's rows (tokens floats) and the bias's gradient (out_features). A read-only dW is
-        refused."""
+        norms of dZ's rows (tokens floats) and the bias's gradient (out_features). A read-only dW is refused."""
         options = _options.backward
         options.dz_norms, options.bias_gradient = dz_norms, bias_gradient
         _c.plan_backward_dl(
@@ -571,6 +576,7 @@ class OperatorPlan(_Object):
         packing: int | str = "native",
         dropout: float = 0.0,
         epsilon: float = 1e-5,
+        further_offset: Address = None,
         dtype: str = "float32",
     ) -> None:
         """Raises `Error` if there is no such operation, packing or dtype, or if dropout or epsilon is out of its
@@ -582,6 +588,7 @@ class OperatorPlan(_Object):
         _c.operator_set_packing(operator, look_up(PACKINGS, packing, "number of bits"))
         _c.operator_set_dropout(operator, dropout)
         _c.operator_set_epsilon(operator, epsilon)
+        _c.operator_set_further_offset(operator, further_offset)
         super().__init__("create", context, operator)
         info = _OperatorPlanInfo()
         _c.operator_plan_get_info(self, info)
@@ -673,6 +680,7 @@ class TensorMulPlan(_Object):
         right: float | int | None,
         bits: int | str = "native",
         precision: str = "f32",
+        further_offset: Address = None,
     ) -> None:
         """Raises `Error` if a budget does not fit its side, or if there is no such number of bits or precision."""
         product = _TensorMul()
@@ -682,6 +690,7 @@ class TensorMulPlan(_Object):
             _c.tensor_mul_set_budget(product, SIDES[side], BUDGETS[unit], budget or 0)
         _c.tensor_mul_set_packing(product, look_up(PACKINGS, bits, "number of bits"))
         _c.tensor_mul_set_precision(product, look_up(PRECISIONS, precision, "precision"))
+        _c.tensor_mul_set_further_offset(product, further_offset)
         super().__init__("create", context, product)
         info = _TensorMulPlanInfo()
         _c.tensor_mul_plan_get_info(self, info)

@@ -147,7 +147,7 @@ class CudaPath:
             with sampling.batch(torch.arange(SAMPLES), self.mask):
                 (checkpoint(both, h, use_reentrant=False) if checkpointed else both(h)).backward()
                 self.assertEqual(list(sampling.guesses), ["query"])
-                found = sampling.guesses["query"].prior(sampling._batch, TOKENS)
+                found = sampling.guesses["query"].prior(sampling.current_batch, TOKENS)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
             sampling.revert()
 
@@ -202,7 +202,7 @@ class CudaPath:
         with sampling.batch(range(SAMPLES), self.mask):
             z = model(self.h)
             z.backward(torch.full_like(z, torch.inf))
-            prior = sampling.guesses["0"].prior(sampling._batch, TOKENS).reshape(SAMPLES, LENGTH)
+            prior = sampling.guesses["0"].prior(sampling.current_batch, TOKENS).reshape(SAMPLES, LENGTH)
         self.assertTrue((prior[self.on_device] == -1).all())
         sampling.state_dict()
 

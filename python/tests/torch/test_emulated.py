@@ -2,10 +2,12 @@
 
 import math
 import unittest
+from unittest import mock
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
-from wtacrs.torch import convert
+from wtacrs.torch import Error, convert, devices, plans
 
 from . import (
     test_attention,
@@ -18,7 +20,7 @@ from . import (
     test_packed,
     test_ranks,
 )
-from .emulated import Emulated, needed, on_gpu
+from .emulated import GPU, Emulated, needed, on_gpu
 from .helpers import INPUTS, TOKENS, gradients, linear, uneven, wrap
 
 
@@ -155,6 +157,39 @@ class Hooks(Emulated, test_held_bytes.Hooks):
 @needed
 class ByOperator(Emulated, test_held_bytes.ByOperator):
     pass
+
+
+@needed
+class Captured(Emulated, unittest.TestCase):
+    """As in a CUDA graph: a pass draws from a number on the device, which it advances, and so in every replay."""
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch.object(GPU, "captures", lambda: True))
+        GPU.further_offset.zero_()
+
+    def test_each_replay_draws_anew(self):
+        h = uneven(TOKENS, INPUTS)
+        plan = plans.plan_for(GPU, (TOKENS, INPUTS, 8), h.dtype, 0.3, 4, "wta-pivotal", "input", "f32")
+        blocks = [plan.forward(h, None, None, 7, 1000) for _ in range(3)]
+        self.assertEqual(int(GPU.further_offset), 3 * plan.draws)
+        with mock.patch.object(GPU, "captures", lambda: False):
+            for number, block in enumerate(blocks):
+                again = plan.forward(h, None, None, 7 ^ devices.CAPTURED, number * plan.draws)
+                dz = uneven(TOKENS, 8)
+                self.assertTrue(torch.equal(plan.backward(block, dz, 0, 0)[0], plan.backward(again, dz, 0, 0)[0]))
+
+    def test_masks_of_dropout(self):
+        model = torch.nn.Dropout(0.5)
+        convert(model, activations="exact", seed=3)
+        x = torch.ones(64, 64, requires_grad=True)
+        first, second = model(x), model(x)
+        self.assertFalse(torch.equal(first, second))
+        for y in (first, second):
+            (gradient,) = torch.autograd.grad(y.sum(), x)
+            self.assertTrue(torch.equal(gradient, y))
+        with self.assertRaisesRegex(Error, "checkpointed segment of a CUDA graph"):
+            checkpoint(model, x, use_reentrant=False).square().sum().backward()
 
 
 if __name__ == "__main__":

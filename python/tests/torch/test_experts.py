@@ -135,6 +135,10 @@ class Gradients(unittest.TestCase):
             exact = passes.gradients()
             sampling = convert(model, 0.3, **options)
             (name,) = sampling.layers
+            (left,) = sampling.report().exact
+            self.assertEqual(
+                (left.kind, {name, *left.names}), ("experts", {"experts.gate_up_proj", "experts.down_proj"})
+            )
             found = passes.gradients()
             (other,) = {"experts.gate_up_proj", "experts.down_proj"} - {name}
             torch.testing.assert_close(found[other], exact[other], rtol=1e-4, atol=1e-3)

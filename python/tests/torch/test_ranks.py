@@ -116,7 +116,7 @@ def caches_follow_samples(rank, test):
     # What the other rank has seen, as this rank's cache has it.
     for other_ids, other_mask, other_norms in gathered((ids, mask, norms)):
         with sampling.batch(other_ids, other_mask):
-            prior = sampling.guesses["2.query"].prior(sampling._batch, other_mask.numel())
+            prior = sampling.guesses["2.query"].prior(sampling.current_batch, other_mask.numel())
         torch.testing.assert_close(prior, (other_norms * other_mask).flatten(), rtol=1e-3, atol=1e-5)
     everywhere = gathered(sampling.guesses["0"].to_bytes().sort().values)
     test.assertTrue(torch.equal(*everywhere))

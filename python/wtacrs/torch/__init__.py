@@ -38,6 +38,7 @@ Between the linear layers:
 """
 
 from .._native import Error
+from . import attention_ops as attention_ops
 from .convert import convert
 from .layer import LayerSampling, SampledLinear
 from .report import Report

@@ -13,8 +13,9 @@ import sys
 import torch
 
 from . import devices, operators, recognition
+from .modes import traced
 from .probabilities import attend
-from .scaled_dot_product import attend_packed
+from .scaled_dot_product import attend_packed, serves_traced
 
 # Calls with these, which change the scores or ask for the probabilities, are left to the original implementation.
 OTHER_TERMS = ("softcap", "s_aux", "head_mask", "output_attentions")
@@ -161,7 +162,7 @@ class Attention:
         arguments = query, key, value, mask, position_bias, causal, scaling, dropout
         if self.saves_probabilities(*arguments):
             return attend(self.operators, *arguments)
-        if self.operators.packs:
+        if self.operators.packs and (not traced(query) or serves_traced(query, key, value, dropout)):
             return attend_packed(self.operators, *arguments)
         if dropout:
             return None

@@ -3,37 +3,59 @@
     S = scaling · Q Kᵀ:    dQ = scaling · dS K,  dK = scaling · dSᵀ Q
     O = P V:               dP = dO Vᵀ
 
-`save` returns three tensors for the graph. Matrices are f32, one for each key head of each sequence.
+`drawing` lists the plans that draw, and `save` takes the seed and the offset of each. It returns three tensors for the
+graph. Matrices are f32, one for each key head of each sequence.
 """
 
 from __future__ import annotations
 
 import functools
+import typing
 
 import torch
 
 from .. import _native
 from .._native import Error, TensorMulPlan
-from . import devices
 from .devices import address
 from .operators import plan_for
 
 
-def operands_of(operators, query, key, value):
-    kind = Sampled if operators.tensor_mul is not None else Packed if operators.packs else Whole
-    return kind(operators, query, key, value)
+class Sizes(typing.NamedTuple):
+    """Queries are batch x heads x rows x channels, keys batch x groups x keys x channels, and values batch x groups x
+    keys x values."""
+
+    batch: int
+    heads: int
+    groups: int
+    rows: int
+    keys: int
+    channels: int
+    values: int
+
+    @classmethod
+    def of(cls, query, key, value):
+        batch, heads, rows, channels = query.shape
+        return cls(batch, heads, key.shape[1], rows, key.shape[2], channels, value.shape[3])
+
+
+def operands_of(form, sizes, device):
+    """`form` is how attention saves, and `device` the library's."""
+    kind = Sampled if form.tensor_mul is not None else Packed if form.packs else Whole
+    return kind(form, sizes, device)
 
 
 class Whole:
     """Saves Q, K and V as they are. Query heads that share a key head are rows of one matrix: so no key is repeated,
     and the gradients of K and V are sums over these heads."""
 
-    def __init__(self, operators, query, key, value):
-        self.operators = operators
-        self.batch, self.heads, self.rows, channels = query.shape
-        self.groups = key.shape[1]
-        of_queries = (self.batch * self.groups, self.heads // self.groups * self.rows, channels)
-        self.shapes = of_queries, *((self.batch * self.groups, *operand.shape[2:]) for operand in (key, value))
+    whole, drawing = True, ()
+
+    def __init__(self, form, sizes, device):
+        self.form, self.device = form, device
+        self.batch, self.heads, self.groups, self.rows, keys, channels, values = sizes
+        matrices = self.batch * self.groups
+        of_queries = (matrices, self.heads // self.groups * self.rows, channels)
+        self.shapes = of_queries, (matrices, keys, channels), (matrices, keys, values)
 
     def queries(self, tensor):
         rows = self.heads // self.groups * self.rows
@@ -48,9 +70,10 @@ class Whole:
     def by_group(self, matrices):
         return matrices.reshape(self.batch, self.groups, *matrices.shape[1:])
 
-    def save(self, tensors, matrices, dropped):
-        """`tensors` are Q, K and V as they were given, `matrices` the same in f32, and `dropped` the probabilities."""
-        return tensors
+    def save(self, matrices, dropped, draws):
+        """`matrices` are Q, K and V, and `dropped` the probabilities. None stands for an operand that the graph saves
+        as it was given."""
+        return None, None, None
 
     def restored(self, saved, which):
         return self.queries(saved[which]) if which == 0 else self.keys(saved[which])
@@ -65,48 +88,52 @@ class Whole:
 
 
 class Packed(Whole):
-    def save(self, tensors, matrices, dropped):
-        return [self._pack(matrix) for matrix in matrices]
+    whole = False
+
+    def __init__(self, form, sizes, device):
+        super().__init__(form, sizes, device)
+        self.drawing = [
+            plan_for(device, (n, rows * columns), torch.float32, "identity", packing=form.operand_packing)
+            for n, rows, columns in self.shapes
+        ]
+
+    def save(self, matrices, dropped, draws):
+        return [
+            plan.forward(matrix, None, *draw) for plan, matrix, draw in zip(self.drawing, matrices, draws, strict=True)
+        ]
 
     def restored(self, saved, which):
-        shape, device = self.shapes[which], saved[which].device
-        return self._plan(shape, device).restore(saved[which], torch.empty(shape, dtype=torch.float32, device=device))
-
-    def _pack(self, matrix):
-        plan = self._plan(matrix.shape, matrix.device)
-        return plan.forward(matrix, None, *self.operators.draw(plan))
-
-    def _plan(self, shape, device):
-        packing = self.operators.operand_packing
-        lying = (shape[0], shape[1] * shape[2])
-        return plan_for(devices.device_of(device), lying, torch.float32, "identity", packing=packing)
+        made = torch.empty(self.shapes[which], dtype=torch.float32, device=self.device.torch_device)
+        return self.drawing[which].restore(saved[which], made)
 
 
 class Sampled(Whole):
     """Saves a share of the rows of Q and K, and of the channels of V, chosen by the library. dV is computed from
     dropout(P), which the backward pass makes again: so of its rows the product saves one."""
 
-    def save(self, tensors, matrices, dropped):
-        q, k, v = matrices
-        scores, output = self._plans(q.device)
-        return [scores.forward(q, k.transpose(1, 2), self.operators), output.forward(dropped, v, self.operators), None]
+    whole = False
 
-    def of_probabilities(self, saved, doutput):
-        return self._plans(doutput.device)[1].backward(saved[1], doutput)[0]
-
-    def of_operands(self, saved, dscores, needs_query, needs_key):
-        dquery, dkey = self._plans(dscores.device)[0].backward(saved[0], dscores)
-        return dquery if needs_query else None, dkey.transpose(1, 2) if needs_key else None
-
-    def _plans(self, device):
-        (matrices, rows, channels), (_, keys, of_values) = self.shapes[0], self.shapes[2]
-        share, bits = self.operators.tensor_mul, self.operators.operand_packing
-        device = devices.device_of(device)
-        return (
+    def __init__(self, form, sizes, device):
+        super().__init__(form, sizes, device)
+        (matrices, rows, channels), (_, keys, values) = self.shapes[0], self.shapes[2]
+        share, bits = form.tensor_mul, form.operand_packing
+        self.drawing = [
             product_for(device, (1, matrices, rows, channels, keys), share, share, bits),
             # The smallest budget for V's gradient, which is not used here.
-            product_for(device, (1, matrices, rows, keys, of_values), share, 1, bits),
-        )
+            product_for(device, (1, matrices, rows, keys, values), share, 1, bits),
+        ]
+
+    def save(self, matrices, dropped, draws):
+        q, k, v = matrices
+        (scores, output), (of_scores, of_output) = self.drawing, draws
+        return scores.forward(q, k.transpose(1, 2), *of_scores), output.forward(dropped, v, *of_output), None
+
+    def of_probabilities(self, saved, doutput):
+        return self.drawing[1].backward(saved[1], doutput)[0]
+
+    def of_operands(self, saved, dscores, needs_query, needs_key):
+        dquery, dkey = self.drawing[0].backward(saved[0], dscores)
+        return dquery if needs_query else None, dkey.transpose(1, 2) if needs_key else None
 
 
 @functools.lru_cache(maxsize=256)
@@ -119,24 +146,30 @@ class Product:
 
     def __init__(self, device, shape, left, right, bits):
         self.device, self.shape = device, shape
-        self.native = TensorMulPlan(device.context, shape, left=left, right=right, bits=bits)
+        self.native, self.captured = device.plans(
+            lambda further_offset: TensorMulPlan(
+                device.context, shape, left=left, right=right, bits=bits, further_offset=further_offset
+            )
+        )
+        self.draws, self.saved_bytes, self.dropout = self.native.draws, self.native.saved_bytes, 0.0
 
-    def forward(self, a, b, operators):
-        saved = self.device.memory(self.native.saved_bytes)
+    def forward(self, a, b, seed, offset):
+        saved = self.device.memory(self.saved_bytes)
         scratch = self.device.memory(self.native.forward_scratch_bytes)
         if self.device.on_gpu:
             # A GPU reads columns of B.
             b = b.transpose(1, 2).contiguous().transpose(1, 2)
         operands = self.device.matrix(a[None]), self.device.matrix(b[None])
-        key, offset = operators.randomness.key, operators.randomness.advance(self.native.draws)
+        native, seed, offset = self.device.drawing(self, seed, offset)
         try:
             with self.device.current():
-                self.native.forward(*operands, key, offset, address(saved), address(scratch), self.device.stream())
+                native.forward(*operands, seed, offset, address(saved), address(scratch), self.device.stream())
         except Error as error:
             # The gradients are then NaN, as torch's are.
             if error.status != _native.INVALID_WEIGHTS or all(torch.isfinite(each).all() for each in (a, b)):
                 raise
             _native.mark_refused(address(saved))
+        self.device.drawn(self)
         return saved
 
     def backward(self, saved, g):

@@ -50,7 +50,7 @@ class Census:
         present = {id(module) for module in model.modules()}
         entries = [self._converted(name, product) for name, product in sampling.products.items()]
         for name, left in sampling.left.items():
-            entries += self._exact(name, left.module, left.reason)
+            entries += self._exact(name, left.module, left.reason, left.product)
         known = {id(entry.module) for entry in entries}
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear) and id(module) not in known:
@@ -71,10 +71,9 @@ class Census:
         return Entry(name, product.module, product.weight, product, None if reason else sampled, reason)
 
     @staticmethod
-    def _exact(name, module, reason):
-        """The matrices of a module, or that of the product which has this name."""
-        found = products(name, module)
-        found = [product for product in found if product.name == name] or found
+    def _exact(name, module, reason, product=None):
+        """The matrices of a module, or of one product of it."""
+        found = products(name, module) if product is None else [product]
         if found:
             return [Entry(p.name, module, p.weight, p, reason=reason) for p in found]
         return [Entry(name, module, weight, reason=reason) for weight in matrices(module).values()]

@@ -42,10 +42,11 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class Left:
-    """A module, or one product of it, that stays as it is. With `rule` it could be sampled, but would save little."""
+    """A module that stays as it is, or one `product` of it. With `rule` it could be sampled, but would save little."""
 
     module: nn.Module
     reason: str
+    product: Product | None = None
     rule: bool = False
 
 
@@ -82,9 +83,9 @@ def choose(model: nn.Module, settings: Settings) -> tuple[list[Product], dict[st
             for product in found:
                 reason = why_exact(product, settings)
                 if settings.skips(product.name, module):
-                    left[product.name] = Left(module, SKIPPED)
+                    left[product.name] = Left(module, SKIPPED, product)
                 elif reason is not None:
-                    left[product.name] = Left(module, reason, rule=True)
+                    left[product.name] = Left(module, reason, product, rule=True)
                 else:
                     chosen.append(product)
     return chosen, left

@@ -60,6 +60,7 @@ def convert(
     if settings.activations is not None:
         sampling.convert_operators(model)
     sampling.measure_inputs()
+    sampling.watch_traces()
     warning = too_little(sampling.report())
     # Exact copies of all rows sample nothing on purpose.
     if warning is not None and (settings.budget, settings.bits) != (1, "native"):

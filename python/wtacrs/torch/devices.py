@@ -12,6 +12,7 @@ import types
 import warnings
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.overrides import has_torch_function_unary
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.dlpack import to_dlpack
@@ -40,6 +41,18 @@ class Host:
 
     def stream(self):
         return None
+
+    def plans(self, make):
+        """`make` makes a plan of the library from the address of a further offset: that for passes, and where CUDA
+        graphs may capture passes, another for these."""
+        return make(None), None
+
+    def drawing(self, plan, seed, offset):
+        """The plan of the library, the seed and the offset by which a pass of `plan` draws."""
+        return plan.native, seed, offset
+
+    def drawn(self, plan):
+        """A pass of `plan` has drawn."""
 
     def matrix(self, tensor):
         """The tensor as the library takes matrices, where it lies."""
@@ -81,6 +94,34 @@ class Gpu(Host):
     def stream(self):
         return torch.cuda.current_stream(self.torch_device).cuda_stream
 
+    @functools.cached_property
+    def further_offset(self):
+        """What passes of CUDA graphs add to their offset. Each of them advances it, in every replay."""
+        return torch.zeros(1, dtype=torch.int64, device=self.torch_device)
+
+    def captures(self):
+        return torch.cuda.is_current_stream_capturing()
+
+    def plans(self, make):
+        return make(None), make(address(self.further_offset))
+
+    def drawing(self, plan, seed, offset):
+        if not plan.draws or not self.captures():
+            return plan.native, seed, offset
+        if plan.dropout and torch._C._current_graph_task_id() >= 0:
+            raise Error(
+                "dropout in a checkpointed segment of a CUDA graph: its masks would not be those of the forward pass. "
+                "Capture without checkpointing, or without dropout"
+            )
+        # Offsets from 0 with a seed of their own: no other pass has these.
+        return plan.captured, seed ^ CAPTURED, 0
+
+    def drawn(self, plan):
+        if plan.draws and self.captures():
+            self.further_offset.add_(plan.draws)
+
+
+CAPTURED = 0x5DEECE66D1CE4E5B
 
 # Of this process: whether it is the fork of one in which this module was imported, and has not computed since.
 _process = types.SimpleNamespace(forked=False)
@@ -111,7 +152,8 @@ def device_of(torch_device):
     return Host() if torch_device.type == "cpu" else Gpu(torch_device)
 
 
-PLAIN = (torch.Tensor, torch.nn.Parameter)
+# Tensors without memory stand for plain ones in a trace.
+PLAIN = (torch.Tensor, torch.nn.Parameter, FakeTensor)
 SERVED = ("cpu", "cuda")
 
 

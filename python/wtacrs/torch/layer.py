@@ -11,7 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from .._native import Error
-from . import devices
+from . import devices, modes, ops, tracing
 from .plans import packs_all
 
 
@@ -34,12 +34,31 @@ class LayerSampling:
         self.sampling, self.name = sampling, name
         self.budget, self.bits = budget, bits
         self.in_features, self.out_features, self.matrices = in_features, out_features, matrices
+        # Stands for the layer's guess in a traced pass.
+        self.site = ops.site_of(self)
         # What forward passes have found: that another operator keeps the layer's input anyway; the name of the layer
         # that read the same input first; how many rows the last pass read; whether any pass saved a sample.
         self.input_kept = False
         self.shares_input_of = None
         self.rows = None
         self.has_saved = False
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "site"}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self.site = ops.site_of(self)
+
+    @property
+    def learns(self) -> bool:
+        """Whether a guess of this layer learns from its backward passes."""
+        return self.sampling.settings.source != "input" and not self.packs_all
+
+    def described(self, dtype: torch.dtype) -> str:
+        """What the layer keeps of an H of this dtype, as traced passes take it."""
+        settings = self.sampling.settings
+        return ops.describe(self.budget, self.bits, settings.design, settings.source, dtype)
 
     @property
     def packs_all(self) -> bool:
@@ -109,6 +128,8 @@ def sampled_linear(
         h = h.to(autocast)
     elif h.dtype != weight.dtype:
         return exact()
+    if modes.traced(given):
+        return tracing.linear(sampled, given, h, weight, bias, exact)
     sampling = sampled.sampling
     try:
         read = sampling.read(sampled, given, h, len(weight))

@@ -12,6 +12,7 @@ import functools
 import torch
 
 from . import operators, recognition
+from .operators import Description
 from .pickling import MadeClass
 from .recognition import Activation, Dropout, GatedUnit, Norm
 
@@ -36,10 +37,10 @@ class ConvertedActivation(Converted):
             return super().forward(input)
         # A sign takes one bit as it is.
         packing = "native" if self.kind.operation == "relu" else self.operators.packing
-        plan = operators.plan_of(input, self.kind.operation, packing=packing)
-        if plan.saved_bytes >= input.nbytes:
+        description = Description(self.kind.operation, row_of(input), packing=packing)
+        if not operators.takes_less(input, description):
             return super().forward(input)
-        return operators.apply(self.operators, plan, input)
+        return operators.apply(self.operators, input, description)
 
 
 class ConvertedDropout(Converted):
@@ -49,7 +50,7 @@ class ConvertedDropout(Converted):
     def forward(self, input):
         if not (self.training and 0 < self.p < 1 and operators.serves(input)):
             return super().forward(input)
-        return operators.apply(self.operators, operators.plan_of(input, "identity", dropout=self.p), input)
+        return operators.apply(self.operators, input, Description("identity", row_of(input), dropout=self.p))
 
 
 class ConvertedNorm(Converted):
@@ -70,10 +71,10 @@ class ConvertedNorm(Converted):
         epsilon = kind.epsilon(self)
         # As torch does for halves as well.
         epsilon = torch.finfo(torch.float32).eps if epsilon is None else epsilon
-        plan = operators.plan_of(x, kind.operation, columns, packing=self.operators.packing, epsilon=epsilon)
-        if self.operators.packs and plan.saved_bytes >= x.nbytes:
+        description = Description(kind.operation, columns, packing=self.operators.packing, epsilon=epsilon)
+        if self.operators.packs and not operators.takes_less(x, description):
             return super().forward(input)
-        return operators.apply(self.operators, plan, x, weight=weight, bias=bias).to(dtype)
+        return operators.apply(self.operators, x, description, weight=weight, bias=bias).to(dtype)
 
 
 class ConvertedGatedUnit(Converted):
@@ -86,10 +87,14 @@ class ConvertedGatedUnit(Converted):
     def unit(self, a, gate):
         if not (self.saves(a, gate) and operators.serves(a) and a.dtype == gate.dtype and a.shape == gate.shape):
             return self.kind.activation(self)(a) * gate
-        plan = operators.plan_of(a, self.kind.operation, gated=True, packing=self.operators.packing)
-        if self.operators.packs and plan.saved_bytes >= 3 * a.nbytes:
+        description = Description(self.kind.operation, row_of(a), gated=True, packing=self.operators.packing)
+        if self.operators.packs and not operators.takes_less(a, description, arrays=3):
             return self.kind.activation(self)(a) * gate
-        return operators.apply(self.operators, plan, a, gate)
+        return operators.apply(self.operators, a, description, gate)
+
+
+def row_of(x):
+    return x.shape[-1] if x.ndim else 1
 
 
 CONVERTED = {

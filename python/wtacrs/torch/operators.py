@@ -6,7 +6,9 @@ An operator is a plan of the library for one shape. Its forward pass writes what
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import typing
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -14,6 +16,8 @@ from torch.autograd.function import once_differentiable
 from .._native import Error, OperatorPlan
 from . import devices
 from .devices import address
+from .modes import admitting_state, state, traced
+from .plans import row_bytes
 
 MASK = 2**64 - 1
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -49,19 +53,73 @@ class Operators:
 
 
 class Randomness:
-    """The seed, and the offset that every draw of rows or dithers advances. Each rank has its own key."""
+    """The seed, and the offset that every draw of rows or dithers advances. Each rank has its own key.
+
+    Both lie in a tensor, `words`, which traced passes advance. Eager passes read the same memory as integers.
+    """
 
     def __init__(self, seed, rank=0):
-        self.seed, self.rank, self.offset = seed, rank, 0
+        self.rank = rank
+        self.words = state(0, 0)
+        self._memory = (ctypes.c_uint64 * 2).from_address(self.words.data_ptr())
+        self.seed = seed
+
+    def __reduce__(self):
+        return self.continued, (self.seed, self.rank, self.offset)
+
+    @classmethod
+    def continued(cls, seed, rank, offset):
+        """From where another has come to."""
+        made = cls(seed, rank)
+        made.offset = offset
+        return made
 
     @property
     def key(self):
-        return (self.seed + self.rank) & MASK
+        return self._memory[0]
+
+    @property
+    def seed(self):
+        return (self.key - self.rank) & MASK
+
+    @seed.setter
+    def seed(self, seed):
+        self._memory[0] = (seed + self.rank) & MASK
+
+    @property
+    def offset(self):
+        return self._memory[1]
+
+    @offset.setter
+    def offset(self, offset):
+        self._memory[1] = offset & MASK
 
     def advance(self, draws):
-        offset = self.offset
-        self.offset = (offset + draws) & MASK
+        """The offset of a pass; the next pass begins `draws` further."""
+        offset = self._memory[1]
+        self._memory[1] = (offset + draws) & MASK
         return offset
+
+
+class Description(typing.NamedTuple):
+    """What an operator computes and how it saves, whatever the number of rows. `columns` is a row's length."""
+
+    operation: str
+    columns: int
+    gated: bool = False
+    packing: int | str = "native"
+    dropout: float = 0.0
+    epsilon: float = 1e-5
+
+    def __str__(self):
+        return " ".join(map(str, self))
+
+    @classmethod
+    @functools.cache
+    def parse(cls, text):
+        operation, columns, gated, packing, dropout, epsilon = text.split(" ")
+        packing = packing if packing == "native" else int(packing)
+        return cls(operation, int(columns), gated == "True", packing, float(dropout), float(epsilon))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -76,15 +134,18 @@ class Plan:
     def __init__(self, device, shape, dtype, operation, gated, packing, dropout, epsilon):
         self.device, self.dropout, self.gated = device, dropout, gated
         self.elements, self.dtype = shape[0] * shape[1], dtype
-        self.native = OperatorPlan(
-            device.context,
-            shape=shape,
-            operation=operation,
-            gated=gated,
-            packing=packing,
-            dropout=dropout,
-            epsilon=epsilon,
-            dtype=str(dtype).removeprefix("torch."),
+        self.native, self.captured = device.plans(
+            lambda further_offset: OperatorPlan(
+                device.context,
+                shape=shape,
+                operation=operation,
+                gated=gated,
+                packing=packing,
+                dropout=dropout,
+                epsilon=epsilon,
+                dtype=str(dtype).removeprefix("torch."),
+                further_offset=further_offset,
+            )
         )
         self.draws, self.saved_bytes = self.native.draws, self.native.saved_bytes
         self.keeps_input, self.keeps_gate = self.native.keeps_input, self.native.keeps_gate
@@ -94,8 +155,10 @@ class Plan:
         """Writes y, which may be x or None. Returns what the backward pass needs as a tensor of bytes, or None."""
         saved = self.device.memory(self.saved_bytes) if self.saved_bytes else None
         operands = self.of(x), self.of(gate), address(weight), address(bias), self.of(y)
+        native, seed, offset = self.device.drawing(self, seed, offset)
         with self.device.current():
-            self.native.forward(*operands, seed, offset, address(saved), self.device.stream())
+            native.forward(*operands, seed, offset, address(saved), self.device.stream())
+        self.device.drawn(self)
         return saved
 
     def backward(self, saved, dy, dx, *, x=None, gate=None, y=None, weight=None, dgate=None, dweight=None, dbias=None):
@@ -133,15 +196,44 @@ def serves(x):
     return devices.why_not_plain(x) is None and x.dtype in DTYPES and x.device.type in devices.SERVED and x.numel() > 0
 
 
-def plan_of(x, operation, columns=None, **options):
-    """The plan of an operator on x, whose rows have the length of its last axis unless `columns` says otherwise."""
-    columns = columns or (x.shape[-1] if x.ndim else 1)
-    return plan_for(devices.device_of(x.device), (x.numel() // columns, columns), x.dtype, operation, **options)
+def plan_of(x, description):
+    """The plan of an operator on x."""
+    operation, columns, *options = description
+    shape = (int(x.numel() // columns), columns)
+    return plan_for(devices.device_of(x.device), shape, x.dtype, operation, *options)
 
 
-def apply(operators, plan, x, gate=None, weight=None, bias=None):
+# More than a block has beside its rows.
+OVERHEAD = 256
+
+
+def takes_less(x, description, arrays=1):
+    """Whether a packed operator on x saves less than `arrays` arrays of x's size. Without the library, so that torch
+    can trace it."""
+    columns = description.columns
+    if description.operation == "relu":
+        row = (columns + 7) // 8
+    else:
+        row = row_bytes(columns, x.element_size(), description.packing) * (2 if description.gated else 1)
+        # A norm also saves a number for each row.
+        row += 4 if description.operation.endswith("norm") else 0
+    return x.numel() // columns * row + OVERHEAD < arrays * x.numel() * x.element_size()
+
+
+def apply(shared, x, description, gate=None, weight=None, bias=None):
     """The operator on x, in torch's graph."""
-    return OperatorFunction.apply(x, gate, weight, bias, plan, *operators.draw(plan))
+    if traced(x):
+        return apply_traced(shared, x, description, gate, weight, bias)
+    plan = plan_of(x, description)
+    return OperatorFunction.apply(x, gate, weight, bias, plan, *shared.draw(plan))
+
+
+def apply_traced(shared, x, description, gate, weight, bias):
+    randomness, text = shared.randomness.words, str(description)
+    passes = torch.ops.wtacrs
+    with admitting_state(x):
+        key = passes.mask_key(randomness) if description.dropout else passes.dither(randomness, x, text)
+    return passes.operator(x, gate, weight, bias, key, text)[0]
 
 
 class OperatorFunction(torch.autograd.Function):

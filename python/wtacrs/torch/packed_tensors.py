@@ -21,22 +21,27 @@ LEAST_ELEMENTS = 4096
 class Layout:
     """A tensor's order in memory, and the plan that packs it. Axes of stride 0 are packed once."""
 
-    def __init__(self, tensor, packing):
-        self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
-        self.repeated = [axis for axis in range(tensor.ndim) if tensor.stride(axis) == 0 and tensor.shape[axis] > 1]
-        sizes = [1 if axis in self.repeated else size for axis, size in enumerate(tensor.shape)]
-        self.order = sorted(range(tensor.ndim), key=lambda axis: (-tensor.stride(axis), axis))
+    def __init__(self, shape, strides, dtype, device, packing):
+        self.shape, self.dtype, self.device = shape, dtype, device
+        axes = range(len(shape))
+        self.repeated = [axis for axis in axes if strides[axis] == 0 and shape[axis] > 1]
+        sizes = [1 if axis in self.repeated else size for axis, size in enumerate(shape)]
+        self.order = sorted(axes, key=lambda axis: (-strides[axis], axis))
         self.sizes = [sizes[axis] for axis in self.order]
         count = math.prod(sizes)
         columns = next((columns for columns in COLUMNS if count % columns == 0), self.sizes[-1])
-        shape = (count // columns, columns)
-        self.plan = plan_for(devices.device_of(self.device), shape, self.dtype, "identity", packing=packing)
+        plan_shape = (count // columns, columns)
+        self.plan = plan_for(devices.device_of(device), plan_shape, dtype, "identity", packing=packing)
 
-    def pack(self, tensor, operators):
+    @classmethod
+    def of(cls, tensor, packing):
+        return cls(tensor.shape, tensor.stride(), tensor.dtype, tensor.device, packing)
+
+    def packed(self, tensor, seed, offset):
+        """The tensor as a block of bytes."""
         for axis in self.repeated:
             tensor = tensor.narrow(axis, 0, 1)
-        lying = tensor.permute(self.order).contiguous()
-        return self.plan.forward(lying, None, *operators.draw(self.plan))
+        return self.plan.forward(tensor.permute(self.order).contiguous(), None, seed, offset)
 
     def restore(self, block):
         lying = self.plan.restore(block, torch.empty(self.sizes, dtype=self.dtype, device=self.device))
@@ -65,8 +70,8 @@ def packed_saved_tensors(model, operators, packing):
         place = (storage.data_ptr(), tensor.dtype, tensor._version) if view else object()
         found = packed.get(place)
         if found is None or found[0].expired():
-            layout = Layout(tensor, packing)
-            block = layout.pack(tensor, operators)
+            layout = Layout.of(tensor, packing)
+            block = layout.packed(tensor, *operators.draw(layout.plan))
             found = packed[place] = StorageWeakRef(storage), layout, block, (tensor.shape, tensor.stride())
         return Saved(*found[1:], view)
 

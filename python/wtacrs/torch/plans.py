@@ -4,12 +4,18 @@ they save is less than the layer's input."""
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 
 from .. import _native
 from .._native import Error, LayerPlan
 from .devices import address
+
+
+def precision():
+    """How torch itself multiplies f32 on a GPU."""
+    return "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -21,26 +27,22 @@ def plan_for(device, shape, dtype, budget, bits, design, source, precision):
 class Plan:
     def __init__(self, device, shape, dtype, budget, bits, design, source, precision):
         self.device, self.shape = device, shape
-        self.bits, self.element_bytes = bits, dtype.itemsize
-        self.native = LayerPlan(
-            device.context,
-            shape,
-            budget=float(budget),
-            design=design,
-            source=source,
-            bits=bits,
-            dtype=str(dtype).removeprefix("torch."),
-            precision=precision,
+        self.native, self.captured = device.plans(
+            lambda further_offset: LayerPlan(
+                device.context,
+                shape,
+                budget=float(budget),
+                design=design,
+                source=source,
+                bits=bits,
+                dtype=str(dtype).removeprefix("torch."),
+                precision=precision,
+                further_offset=further_offset,
+            )
         )
         # What dW and the bias's gradient are summed in.
         self.sums = getattr(torch, self.native.sums)
-        self.draws, self.packs_all = self.native.draws, self.native.packs_all
-
-    def why_exact(self):
-        """Why its passes would save no memory; None if they do."""
-        tokens, in_features, _ = self.shape
-        native = self.native
-        return why_exact(in_features, self.element_bytes, self.bits, tokens, native.saved_bytes, native.exact_bytes)
+        self.draws, self.packs_all, self.dropout = self.native.draws, self.native.packs_all, 0.0
 
     def forward(self, h, guess, predictor, seed, offset):
         """The saved rows of h, tokens x in_features, as one block of bytes.
@@ -51,9 +53,10 @@ class Plan:
         block = self.device.memory(self.native.saved_bytes)
         scratch = self.device.memory(self.native.forward_scratch_bytes)
         rows = self.device.matrix(self._walkable(h))
+        native, seed, offset = self.device.drawing(self, seed, offset)
         try:
             with self.device.current():
-                self.native.forward(
+                native.forward(
                     rows,
                     address(guess),
                     predictor,
@@ -67,6 +70,7 @@ class Plan:
             if error.status != _native.INVALID_WEIGHTS or torch.isfinite(h).all():
                 raise
             _native.mark_refused(address(block))
+        self.device.drawn(self)
         return block
 
     def backward(self, block, dz, with_bias, with_norms):
@@ -111,20 +115,28 @@ class Plan:
 
 
 GROUP, LEAST_GROUP = 128, 16
+# Of a block's header, and the alignment of its parts.
+HEADER = 64
 # An index and a scale.
 SELECTED = 12
 
 
+# More than a block has beside its rows.
+OVERHEAD = 256
+
+
 def why_layer_exact(layer, budget, bits):
     """Why the layer would save no memory for many tokens in its weight's dtype; None if it does."""
-    saved, exact = (1000 * count for count in bytes_a_token(layer, budget, bits))
-    return why_exact(layer.in_features, layer.weight.element_size(), bits, 1000, saved, exact)
+    return why_pass_exact(1000, layer.in_features, layer.weight.element_size(), budget, bits, beside=0)
 
 
-def why_exact(in_features, element_bytes, bits, tokens, saved, exact):
+def why_pass_exact(tokens, in_features, element_bytes, budget, bits, beside=OVERHEAD):
+    """Why a pass would save no memory; None if it does. Without the library, so that torch can trace it."""
     native, packed = in_features * element_bytes, row_bytes(in_features, element_bytes, bits)
     if bits != "native" and not saves_less(packed, native):
         return f"a row of its input takes {native} bytes, a packed one {packed}"
+    selected = 0 if packs_all(budget, bits) else SELECTED
+    saved, exact = tokens * budget * (packed + selected) + beside, tokens * native
     if not saves_less(saved, exact):
         return f"the input of {tokens} tokens takes {exact} bytes, saved rows {saved:.0f}"
     return None
@@ -144,13 +156,35 @@ def bytes_a_token(layer, budget, bits):
 
 
 def row_bytes(in_features, element_bytes, bits):
-    """A row as it is, or packed: codes, and 4 bytes for each group of 128 elements. What is left of a row is a group of
-    a smaller power of two."""
+    """A row as it is, or packed."""
     if bits == "native":
         return in_features * element_bytes
-    whole, left = divmod(in_features, GROUP)
-    padded = whole * GROUP + (max(LEAST_GROUP, 1 << (left - 1).bit_length()) if left else 0)
-    return padded * bits // 8 + 4 * (whole + bool(left))
+    elements, groups = packed_elements(in_features)
+    return elements * bits // 8 + 4 * groups
+
+
+def packed_elements(in_features):
+    """The elements and the groups of a packed row. What is left of a row behind whole groups is a group of a smaller
+    power of two. Each group takes 4 bytes beside its codes."""
+    whole, left = in_features // GROUP, in_features % GROUP
+    padded = max(LEAST_GROUP, 1 << (left - 1).bit_length()) if left else 0
+    return whole * GROUP + padded, whole + bool(left)
+
+
+def block_bytes(tokens, in_features, element_bytes, budget, bits):
+    """What a forward pass saves on the CPU, as the library has it. The number of tokens may be a symbol of torch's."""
+    kept = max(1, math.floor(budget * tokens + 0.5))
+    selected = kept if bits == "native" or kept != tokens else 0
+    end = HEADER
+    parts = [selected * 4, selected * 8]
+    if bits == "native":
+        parts += [kept * in_features * element_bytes]
+    else:
+        elements, groups = packed_elements(in_features)
+        parts += [kept * groups * 4, kept * (elements * bits // 8)]
+    for part in parts:
+        end = (end + part + HEADER - 1) // HEADER * HEADER
+    return end
 
 
 def packs_all(budget, bits):

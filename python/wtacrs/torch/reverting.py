@@ -11,7 +11,10 @@ from . import attention, modules
 from .choice import change_class, sampled_as
 from .layer import SampledLinear
 from .rules import InputsOfPass
+from .tracing import Traces
 from .transformers_layers import is_sampled_class
+
+OUR_HOOKS = (InputsOfPass, Traces)
 
 
 def revert(model: nn.Module) -> None:
@@ -23,9 +26,10 @@ def revert(model: nn.Module) -> None:
     """
     take_back(dict(model.named_modules()))
     attention.revert_configs(model)
-    for hooks in (model._forward_pre_hooks, model._forward_hooks):
-        for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), InputsOfPass)]:
-            del hooks[key]
+    for module in model.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), OUR_HOOKS)]:
+                del hooks[key]
 
 
 def take_back(by_name: Mapping[str, nn.Module]) -> None:

@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .devices import storage_of
+from .modes import tracing
 
 LEAST_ROW_BYTES = 64
 # An adapter's second half reads few features and writes many.
@@ -56,7 +57,7 @@ class InputsOfPass:
 
     Hooks on the model see every tensor that torch saves in that pass, as they do for `SavedBytes`, and then go. What
     other hooks put in a tensor's place, as for offloading, does not keep it. Layers in a checkpointed segment are
-    sampled, and a compiled pass is not measured. Without a model nothing is measured.
+    sampled, and a traced pass is not measured. Without a model nothing is measured.
     """
 
     def __init__(self, model: torch.nn.Module | None = None):
@@ -97,8 +98,8 @@ class InputsOfPass:
             self._inputs[sampled] = StorageWeakRef(h.untyped_storage())
 
     def _enter(self, model, arguments) -> None:
-        # A graph that is compiled must not depend on what is measured.
-        if torch.compiler.is_compiling():
+        # A trace must not depend on what is measured.
+        if tracing():
             return
         measures = self._model_hooks and self._tensor_hooks is None and model.training and torch.is_grad_enabled()
         if not measures or not torch._C._autograd._saved_tensors_hooks_is_enabled():
@@ -117,7 +118,7 @@ class InputsOfPass:
         return saved
 
     def _leave(self, model, arguments, output) -> None:
-        if torch.compiler.is_compiling() or self._tensor_hooks is None:
+        if tracing() or self._tensor_hooks is None:
             return
         self._tensor_hooks.__exit__()
         self._tensor_hooks = None

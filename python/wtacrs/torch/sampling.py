@@ -8,9 +8,10 @@ import dataclasses
 import weakref
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .._native import Error
-from . import attention, devices, modules, rank_exchange
+from . import attention, devices, modules, rank_exchange, tracing
 from .batch_layout import Batch
 from .choice import Left, Product
 from .guesses import SOURCES, Input
@@ -18,7 +19,7 @@ from .layer import LayerSampling
 from .operators import MASK, Operators, Randomness
 from .packed_tensors import packed_saved_tensors
 from .pickling import is_picklable
-from .plans import bytes_a_token, plan_for
+from .plans import bytes_a_token, plan_for, precision, why_pass_exact
 from .report import Report, report
 from .reverting import take_back
 from .rules import KEPT, InputsOfPass, why_short
@@ -37,7 +38,8 @@ class Sampling:
     ):
         self.settings = settings
         rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
-        seed = int(torch.randint(2**62, (), device="cpu")) if settings.seed is None else settings.seed & MASK
+        with _disable_current_modes():
+            seed = int(torch.randint(2**62, (), device="cpu")) if settings.seed is None else settings.seed & MASK
         self.randomness = Randomness(seed, rank)
         self._model = weakref.ref(model)
         # Converted layers and how they are sampled, and modules that are left, by name.
@@ -56,7 +58,10 @@ class Sampling:
         # The most that a rank's message about cached norms has taken so far.
         self.message_words = 0
         self._inputs = SharedInputs()
-        self._batch = None
+        self.current_batch = None
+        # What layers share in a trace.
+        self.memo = None
+        self._traces = None
         self._inputs_of_pass = InputsOfPass()
         self._reverted = False
 
@@ -211,6 +216,10 @@ class Sampling:
         self._attention, left = attention.convert(model, self.operators, settings.skips)
         self._left_modules |= left
 
+    def watch_traces(self) -> None:
+        """Lets the model's layers share inputs in a trace."""
+        self._traces = tracing.Traces(self, self.model)
+
     @property
     def left_modules(self):
         """Pairs of name and reason: modules, and the attention of models, that save as they did."""
@@ -232,7 +241,7 @@ class Sampling:
     def __getstate__(self):
         """Everything but what belongs to this process. A Sampling is pickled with its model, and comes back with it.
         A function as `skip` is left out, if it cannot be imported: `convert` alone has asked it."""
-        state = self.__dict__ | {"_model": self._model(), "group": None, "_batch": None}
+        state = self.__dict__ | {"_model": self._model(), "group": None, "current_batch": None, "memo": None}
         for name in ("agreement", "_inputs"):
             del state[name]
         if not is_picklable(self.settings.skip):
@@ -257,29 +266,27 @@ class Sampling:
         batch = Batch(samples, mask)
         if self.settings.room is not None:
             batch.check(*self.settings.room)
-        before, self._batch = self._batch, batch
+        before, self.current_batch = self.current_batch, batch
         try:
             yield
         finally:
-            self._batch = before
+            self.current_batch = before
 
     def read(self, sampled: LayerSampling, given: torch.Tensor, h: torch.Tensor, out_features: int):
         """The layer's plan, and the saved rows of h, which all layers share that were `given` the same tensor; None if
         h itself takes no more memory."""
         rows = h.reshape(-1, h.shape[-1])
         sampled.rows = len(rows)
-        shape = (len(rows), h.shape[-1], out_features)
-        # As torch itself multiplies f32 on a GPU.
-        precision = "f32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-        device = devices.device_of(h.device)
         kept = sampled.budget, sampled.bits
-        plan = plan_for(device, shape, h.dtype, *kept, self.settings.design, self.source, precision)
-        reason = plan.why_exact() or why_short(len(rows))
+        reason = why_pass_exact(*rows.shape, h.element_size(), *kept) or why_short(len(rows))
         if reason is not None:
             # Some experts have few rows in nearly every pass.
             if sampled.matrices == 1:
                 self.leave_exact(sampled.name, reason)
             return None
+        shape = (*rows.shape, out_features)
+        device = devices.device_of(h.device)
+        plan = plan_for(device, shape, h.dtype, *kept, self.settings.design, self.source, precision())
         # Layers that keep other rows, or in other bits, share no block.
         form = h.dtype, *kept
         shared = self._inputs.of(given, form)
@@ -299,8 +306,8 @@ class Sampling:
         if before is None or not before.awaited:
             guess = Input() if sampled.packs_all else self.guess(sampled.name, plan.shape[1])
             # A rank with few tokens, all of which it packs, still has the guesses that others exchange.
-            return SharedInput(Input() if plan.packs_all else guess, self._batch, form, version)
-        return SharedInput(before.guess, self._batch or before.batch, form, version)
+            return SharedInput(Input() if plan.packs_all else guess, self.current_batch, form, version)
+        return SharedInput(before.guess, self.current_batch or before.batch, form, version)
 
     def _draw(self, plan, shared, rows):
         shared.guess.move(plan.device)
@@ -369,4 +376,5 @@ class Sampling:
         take_back({**self.layers, **{name: module for name, (module, _) in self.modules.items()}})
         attention.revert(self._attention)
         self._inputs_of_pass.remove()
+        self._traces.remove()
         self._reverted = True

@@ -12,6 +12,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
+from .attention_operands import Sizes
+from .modes import admitting_state, traced
 from .packed_tensors import Layout
 
 
@@ -23,7 +25,27 @@ def attend_packed(operators, query, key, value, mask, bias, causal, scaling, dro
     bias = None if bias is None else bias.detach()
     kernel = Kernel(mask is not None or bias is not None, causal, scaling, dropout, query, key)
     with torch.autocast(query.device.type, enabled=False):
+        if traced(query):
+            return attend_traced(operators, query, key, value, kernel.mask(mask, bias), kernel)
         return PackedAttention.apply(query, key, value, mask, bias, kernel, operators)
+
+
+def attend_traced(operators, query, key, value, mask, kernel):
+    """By the operator of `attention_ops`, which has torch's kernel for the CPU."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), -torch.inf)
+    passes, words, packing = torch.ops.wtacrs, operators.randomness.words, str(operators.operand_packing)
+    strides = [*query.stride(), *key.stride(), *value.stride()]
+    with admitting_state(query):
+        keys = passes.kernel_keys(words, query, Sizes.of(query, key, value), strides, packing)
+    return passes.kernel_attention(
+        query, key, value, mask, keys, kernel.causal, kernel.scaling, strides, packing
+    )[0]  # fmt: skip
+
+
+def serves_traced(query, key, value, dropout):
+    """Whether a trace has an operator for it."""
+    return query.device.type == "cpu" and not dropout and query.shape[3] == key.shape[3] == value.shape[3]
 
 
 class Kernel:
@@ -89,9 +111,9 @@ class PackedAttention(torch.autograd.Function):
                     ctx.tensors.append(view)
                     blocks.append(None)
                 elif is_matrix(tensor) and storage != masks:
-                    layout = Layout(tensor, operators.operand_packing)
+                    layout = Layout.of(tensor, operators.operand_packing)
                     ctx.tensors.append(layout)
-                    blocks.append(layout.pack(tensor, operators))
+                    blocks.append(layout.packed(tensor, *operators.draw(layout.plan)))
                 else:
                     ctx.tensors.append(None)
                     blocks.append(tensor)

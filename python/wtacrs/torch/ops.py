@@ -1,0 +1,377 @@
+"""The passes as custom operators of torch, `torch.ops.wtacrs`, for what traces a model: torch.compile, torch.export,
+make_fx, tensors without memory.
+
+In eager mode `layer` and `operators` call the library directly, which is faster; the passes and the bits are the same.
+What a pass changes is an argument that the schema declares as mutated:
+
+    randomness    int64, [seed, offset]: a pass that draws advances the offset
+    site          int64, [number of a converted layer, updates so far]: stands for the layer's guess, which learns
+
+A graph contains no Python objects. So plans are described by strings, `keep` of rows and `operator` of what stands
+between the products, and a layer is found by its number. Each operator that a gradient goes through has a formula in
+`register_autograd`, made of other operators.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import weakref
+
+import torch
+
+from .._native import Error
+from . import operators, plans
+from .batch_layout import Batch
+from .devices import device_of
+from .guesses import Input
+from .modes import admitting_state, state
+from .operators import MASK, Description
+
+library = torch.library.Library("wtacrs", "DEF")
+# Converted layers, by the number in their `site`.
+_sites = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+def site_of(layer):
+    """A tensor that stands for the layer."""
+    number = next(_numbers)
+    _sites[number] = layer
+    return state(number, 0)
+
+
+def at_site(site):
+    layer = _sites.get(int(site[0]))
+    if layer is None:
+        raise Error("a compiled pass of a layer that is no longer converted")
+    return layer
+
+
+def define(schema, *, tags=()):
+    """Defines an operator by its schema, with one function for every device."""
+
+    def register(function):
+        library.define(schema, tags=tags)
+        library.impl(function.__name__, function, "CompositeExplicitAutograd")
+        return getattr(torch.ops.wtacrs, function.__name__).default
+
+    return register
+
+
+def fake(operator):
+    """What the operator returns for tensors without memory."""
+    return torch.library.register_fake(operator._name, lib=library)
+
+
+# Rows of linear layers
+
+
+def describe(budget, bits, design, source, dtype):
+    """Of a layer: what it keeps, as one word of a graph. `dtype` is that of its input."""
+    return f"{budget} {bits} {design} {source} {dtype}"
+
+
+@functools.cache
+def described(keep):
+    budget, bits, design, source, dtype = keep.split(" ")
+    return float(budget), bits if bits == "native" else int(bits), design, source, getattr(torch, dtype[6:])
+
+
+def rows_plan(keep, torch_device, tokens, in_features, out_features):
+    budget, bits, design, source, dtype = described(keep)
+    shape = (int(tokens), int(in_features), int(out_features))
+    return plans.plan_for(device_of(torch_device), shape, dtype, budget, bits, design, source, plans.precision())
+
+
+def batch_of(samples, mask):
+    return None if samples is None else Batch(samples, mask)
+
+
+@define(
+    "pack_rows(Tensor h, Tensor(a!) randomness, Tensor site, Tensor? samples, Tensor? mask, int out_features, str keep)"
+    " -> Tensor"
+)
+def pack_rows(h, randomness, site, samples, mask, out_features, keep):
+    rows = h.reshape(-1, h.shape[-1])
+    plan = rows_plan(keep, h.device, *rows.shape, out_features)
+    layer = at_site(site)
+    guess = Input() if plan.packs_all else layer.sampling.guess(layer.name, h.shape[-1])
+    guess.move(plan.device)
+    prior = guess.prior(batch_of(samples, mask), len(rows))
+    try:
+        return plan.forward(rows, prior, guess.predictor, *taken(randomness, plan.draws))
+    except Error as error:
+        raise error.within(f"layer {layer.name!r}") from error
+
+
+@fake(pack_rows)
+def _(h, randomness, site, samples, mask, out_features, keep):
+    in_features = int(h.shape[-1])
+    tokens = h.numel() // in_features
+    if h.device.type == "cpu":
+        # The number of tokens may be a symbol.
+        budget, bits, *_ = described(keep)
+        saved = plans.block_bytes(tokens, in_features, h.element_size(), budget, bits)
+    else:
+        saved = rows_plan(keep, h.device, tokens, in_features, out_features).native.saved_bytes
+    return h.new_empty(saved, dtype=torch.uint8)
+
+
+@define(
+    "weight_gradient(Tensor block, Tensor dz, int in_features, str keep, bool with_bias, bool with_squares)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+def weight_gradient(block, dz, in_features, keep, with_bias, with_squares):
+    plan = rows_plan(keep, dz.device, *(dz.shape[0], in_features, dz.shape[1]))
+    weight, bias, norms = plan.backward(block, dz, with_bias, with_squares)
+    return weight, or_nothing(bias, dz), dz.new_empty(0) if norms is None else norms.double().square_()
+
+
+@fake(weight_gradient)
+def _(block, dz, in_features, keep, with_bias, with_squares):
+    tokens, out_features = dz.shape
+    sums = torch.float64 if dz.dtype == torch.float64 else torch.float32
+    if dz.device.type == "cpu":
+        weight = dz.new_empty(out_features, in_features, dtype=sums)
+    else:
+        weight = dz.new_empty(in_features, out_features, dtype=sums).T
+    bias = dz.new_empty(out_features if with_bias else 0, dtype=sums if with_bias else dz.dtype)
+    squares = dz.new_empty(tokens, dtype=torch.float64) if with_squares else dz.new_empty(0)
+    return weight, bias, squares
+
+
+@define("linear(Tensor h, Tensor weight, Tensor? bias, Tensor block, Tensor? joint, str keep) -> Tensor")
+def linear(h, weight, bias, block, joint, keep):
+    return torch.nn.functional.linear(h, weight.to(h.dtype), None if bias is None else bias.to(h.dtype))
+
+
+@fake(linear)
+def _(h, weight, bias, block, joint, keep):
+    return h.new_empty(*h.shape[:-1], weight.shape[0])
+
+
+def _save_linear(ctx, inputs, output):
+    _, weight, bias, block, joint, ctx.keep = inputs
+    ctx.save_for_backward(weight if ctx.needs_input_grad[0] else None, block)
+    ctx.in_features, ctx.weight_dtype = int(weight.shape[1]), weight.dtype
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    # As long as this node lives, other layers can join.
+    ctx.joint = joint
+
+
+def _linear_gradients(ctx, dz):
+    weight, block = ctx.saved_tensors
+    needs_h, _, needs_bias = ctx.needs_input_grad[:3]
+    dh = dz.matmul(weight.to(dz.dtype)) if needs_h else None
+    rows = dz.reshape(-1, dz.shape[-1])
+    dw, db, squares = weight_gradient(block, rows, ctx.in_features, ctx.keep, needs_bias, ctx.joint is not None)
+    return (
+        dh,
+        dw.to(ctx.weight_dtype, memory_format=torch.contiguous_format),
+        db.to(ctx.bias_dtype) if needs_bias else None,
+        None,
+        None if ctx.joint is None else squares,
+        None,
+    )
+
+
+torch.library.register_autograd(linear._name, _linear_gradients, setup_context=_save_linear, lib=library)
+
+
+@define(
+    "joint(Tensor block, Tensor weight, Tensor site, Tensor? samples, Tensor? mask, SymInt tokens, int in_features,"
+    " str keep) -> Tensor"
+)
+def joint(block, weight, site, samples, mask, tokens, in_features, keep):
+    """Zeros, one for each token, for all layers that read one H. Their gradient is the sum over these layers of
+    ‖dZ_i‖², and torch computes it when the last of them has finished its backward pass. Then the guess learns.
+    `weight` is there because it requires a gradient, and gets none from here."""
+    return torch.zeros(tokens, dtype=torch.float64, device=block.device)
+
+
+@fake(joint)
+def _(block, weight, site, samples, mask, tokens, in_features, keep):
+    return block.new_empty(tokens, dtype=torch.float64)
+
+
+def _save_joint(ctx, inputs, output):
+    block, _, site, samples, mask, _, ctx.in_features, ctx.keep = inputs
+    ctx.save_for_backward(block, site, samples, mask)
+
+
+def _learn_jointly(ctx, squares):
+    block, site, samples, mask = ctx.saved_tensors
+    with admitting_state(block):
+        learn(site, block, squares, samples, mask, ctx.in_features, ctx.keep)
+    return (None,) * 8
+
+
+torch.library.register_autograd(joint._name, _learn_jointly, setup_context=_save_joint, lib=library)
+
+
+@define(
+    "learn(Tensor(a!) site, Tensor block, Tensor squares, Tensor? samples, Tensor? mask, int in_features, str keep)"
+    " -> ()"
+)
+def learn(site, block, squares, samples, mask, in_features, keep):
+    layer = at_site(site)
+    plan = rows_plan(keep, block.device, len(squares), in_features, 1)
+    sampling = layer.sampling
+    guess = sampling.guess(layer.name, in_features)
+    guess.learn(plan, block, squares.sqrt().float(), batch_of(samples, mask), sampling.deferred)
+    site[1] += 1
+
+
+@fake(learn)
+def _(site, block, squares, samples, mask, in_features, keep):
+    pass
+
+
+# What stands between the products
+
+
+def operator_plan(description, x):
+    return operators.plan_of(x, Description.parse(description))
+
+
+@define("dither(Tensor(a!) randomness, Tensor x, str description) -> Tensor")
+def dither(randomness, x, description):
+    """Seed and offset of a pass without dropout."""
+    return two_words(*taken(randomness, operator_plan(description, x).draws))
+
+
+@fake(dither)
+def _(randomness, x, description):
+    return randomness.new_empty(2)
+
+
+@define("mask_key(Tensor randomness) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+def mask_key(randomness):
+    """Seed and offset of a pass with dropout. The offset comes from torch's generator on the host, whose state is
+    restored where a segment runs again."""
+    return two_words(int(randomness[0]) & MASK, int(torch.randint(2**62, (), device="cpu")))
+
+
+@fake(mask_key)
+def _(randomness):
+    return randomness.new_empty(2)
+
+
+@define(
+    "operator(Tensor x, Tensor? gate, Tensor? weight, Tensor? bias, Tensor key, str description) -> (Tensor, Tensor)"
+)
+def operator(x, gate, weight, bias, key, description):
+    """y, and what the backward pass needs beside x, gate and y."""
+    plan = operator_plan(description, x)
+    x = contiguous(x)
+    y = torch.empty_like(x)
+    saved = plan.forward(x, y, *words(key), contiguous(gate), operators.floats(weight), operators.floats(bias))
+    return y, or_nothing(saved, x, torch.uint8)
+
+
+@fake(operator)
+def _(x, gate, weight, bias, key, description):
+    saved = operator_plan(description, x).saved_bytes
+    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(saved, dtype=torch.uint8)
+
+
+@define(
+    "operator_backward(Tensor saved, Tensor dy, Tensor? x, Tensor? gate, Tensor? y, Tensor? weight, str description,"
+    " bool with_weight, bool with_bias) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+def operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
+    plan = operator_plan(description, dy)
+    dy = contiguous(dy)
+    dx, dgate, dweight, dbias = fake_operator_backward(
+        saved, dy, x, gate, y, weight, description, with_weight, with_bias
+    )
+    plan.backward(
+        saved if len(saved) else None,
+        dy,
+        dx,
+        x=contiguous(x),
+        gate=contiguous(gate),
+        y=y,
+        weight=operators.floats(weight),
+        dgate=dgate if plan.gated else None,
+        dweight=dweight if with_weight else None,
+        dbias=dbias if with_bias else None,
+    )
+    return dx, dgate, dweight, dbias
+
+
+@fake(operator_backward)
+def fake_operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
+    dx = torch.empty_like(dy, memory_format=torch.contiguous_format)
+    dgate = torch.empty_like(dx) if Description.parse(description).gated else dy.new_empty(0)
+    dweight, dbias = (
+        dy.new_empty(weight.shape if wanted else 0, dtype=torch.float32) for wanted in (with_weight, with_bias)
+    )
+    return dx, dgate, dweight, dbias
+
+
+def _save_operator(ctx, inputs, output):
+    x, gate, weight, bias, _, ctx.description = inputs
+    y, saved = output
+    plan = operator_plan(ctx.description, x)
+    ctx.save_for_backward(
+        saved,
+        x if plan.keeps_input else None,
+        gate if plan.keeps_gate else None,
+        y if plan.keeps_output else None,
+        weight,
+    )
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.mark_non_differentiable(saved)
+
+
+def _operator_gradients(ctx, dy, _):
+    saved, x, gate, y, weight = ctx.saved_tensors
+    _, needs_gate, needs_weight, needs_bias = ctx.needs_input_grad[:4]
+    dx, dgate, dweight, dbias = operator_backward(
+        saved, dy, x, gate, y, weight, ctx.description, needs_weight, needs_bias
+    )
+    return (
+        dx,
+        dgate if needs_gate else None,
+        dweight.to(weight.dtype) if needs_weight else None,
+        dbias.to(ctx.bias_dtype) if needs_bias else None,
+        None,
+        None,
+    )
+
+
+torch.library.register_autograd(operator._name, _operator_gradients, setup_context=_save_operator, lib=library)
+
+
+# Words of randomness
+
+
+def taken(randomness, draws):
+    """Seed and offset of a pass, and the next pass begins `draws` further."""
+    seed, offset = words(randomness)
+    randomness[1] += draws
+    return seed, offset
+
+
+def words(pair):
+    seed, offset = pair.tolist()
+    return seed & MASK, offset & MASK
+
+
+def two_words(seed, offset):
+    return torch.tensor([signed(seed), signed(offset)], dtype=torch.int64, device="cpu")
+
+
+def signed(word):
+    return word - 2**64 if word >= 2**63 else word
+
+
+def or_nothing(tensor, like, dtype=None):
+    """An operator of torch returns no None."""
+    return like.new_empty(0, dtype=dtype) if tensor is None else tensor
+
+
+def contiguous(tensor):
+    return None if tensor is None else tensor.resolve_neg().contiguous()
