@@ -69,7 +69,7 @@ def run_python(*arguments, **variables):
         env={**os.environ, "PYTHONPATH": found, **variables},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     return done.stderr if done.returncode else None
 

@@ -257,7 +257,7 @@ def run(threads):
     process = multiprocessing.get_context("fork").Process(target=child, args=(model, writer, threads))
     process.start()
     # A child that hangs is what this is there to find.
-    if not reader.poll(60):
+    if not reader.poll(600):
         process.kill()
         sys.exit("the forked process hangs")
     found = reader.recv()

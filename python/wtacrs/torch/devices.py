@@ -161,13 +161,13 @@ def why_not_plain(tensor: torch.Tensor) -> str | None:
     """Why the library cannot read a tensor's elements in this process's memory; None if it can. Such tensors go torch's
     own way, whatever that is for their type."""
     strided = tensor.layout is torch.strided and not tensor.is_nested
-    if type(tensor) in PLAIN and strided and tensor.device.type != "meta":
+    if strided and type(tensor) in PLAIN and not tensor.is_meta:
         return None
     if is_traceable_wrapper_subclass(tensor) or has_torch_function_unary(tensor):
         return f"a {type(tensor).__name__}"
     if not strided:
         return f"a tensor of layout {'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')}"
-    return "on meta" if tensor.device.type == "meta" else None
+    return "on meta" if tensor.is_meta else None
 
 
 def values_of_jagged(tensor: torch.Tensor) -> torch.Tensor | None:
@@ -190,7 +190,9 @@ def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
 
 def autocast_dtype(kind: str) -> torch.dtype | None:
     """The dtype in which products are computed on this kind of device, if autocast is at work there."""
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    # Of other devices not all have it, and torch refuses to answer for those.
+    available = kind in SERVED or torch.amp.is_autocast_available(kind)
+    if not available or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
 

@@ -117,7 +117,7 @@ def sampled_linear(
     reason = why_torchs_way(given, weight)
     if reason is not None:
         # A pass on meta computes nothing, and says nothing of later ones.
-        if given.device.type != "meta":
+        if not given.is_meta:
             sampled.sampling.leave_exact(sampled.name, reason)
         return exact()
     if given.numel() == 0 or given.shape[-1] != weight.shape[1]:
