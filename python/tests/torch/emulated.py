@@ -24,6 +24,9 @@ class EmulatedGpu(devices.Gpu):
     def stream(self):
         return None
 
+    def captures(self):
+        return False
+
     def matrix(self, tensor):
         made = super().matrix(tensor)
         # A DLTensor begins with the address of its data; then come the device's type, 2 for CUDA, and its number.

@@ -1,6 +1,5 @@
 """The layers' tests once more on the package's CUDA path, with the emulator in a GPU's place."""
 
-import math
 import unittest
 from unittest import mock
 
@@ -21,7 +20,7 @@ from . import (
     test_ranks,
 )
 from .emulated import GPU, Emulated, needed, on_gpu
-from .helpers import INPUTS, TOKENS, gradients, linear, uneven, wrap
+from .helpers import INPUTS, TOKENS, uneven
 
 
 @needed
@@ -48,13 +47,7 @@ class Memory(Emulated, test_convert.Memory):
 
 @needed
 class Cases(Emulated, test_layers.Cases):
-    def test_an_activation_that_is_not_finite_is_named(self):
-        """Nobody waits to hear of it: the step changes nothing."""
-        self.h[17, 3] = math.nan
-        weight = gradients(self.model, lambda: self.model(self.h).nan_to_num().sum())[0]
-        self.assertFalse(weight.any())
-        self.h[17, 3] = 0
-        self.assertTrue(gradients(self.model, lambda: self.model(self.h).sum())[0].any())
+    pass
 
 
 @needed
@@ -85,15 +78,8 @@ class PackedConversion(Emulated, test_packed.Conversion):
 @needed
 class PackedEstimates(Emulated, test_packed.Estimates):
     dtypes = (torch.bfloat16, torch.float16)
-
-    def test_a_row_that_is_not_finite_is_named(self):
-        """Nobody waits to hear of it: the step changes nothing."""
-        h = uneven(TOKENS, INPUTS)
-        h[17, 3] = math.nan
-        for budget in (0.3, 1.0):
-            model = wrap(linear())
-            convert(model, budget)
-            self.assertFalse(gradients(model, lambda: model(h).nan_to_num().sum())[0].any())
+    # Of f64, which a GPU refuses. test_cases_overflow.py has rows that are not finite.
+    test_a_row_that_is_out_of_range_is_named = None
 
 
 @needed
