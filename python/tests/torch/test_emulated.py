@@ -78,7 +78,7 @@ class PackedConversion(Emulated, test_packed.Conversion):
 @needed
 class PackedEstimates(Emulated, test_packed.Estimates):
     dtypes = (torch.bfloat16, torch.float16)
-    # Of f64, which a GPU does not take.
+    # Of f64, which a GPU refuses. test_cases_overflow.py has rows that are not finite.
     test_a_row_that_is_out_of_range_is_named = None
 
 
