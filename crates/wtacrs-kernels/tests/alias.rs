@@ -1,8 +1,6 @@
 //! Alias tables built in parallel are the tables of wtacrs-core, slot by slot, and draws from them its draws.
 
-mod common;
-
-use common::{Machine, for_each_machine};
+use crate::common::{Machine, for_each_machine};
 use proptest::prelude::*;
 use wtacrs_core::Randomness;
 use wtacrs_core::sampling::AliasTable;

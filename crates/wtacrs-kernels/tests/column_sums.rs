@@ -1,11 +1,8 @@
 //! Column sums and row norms of one pass against their definitions in f64, and against the CPU's.
 
-mod common;
-mod matrices;
-
-use common::{Machine, for_each_machine};
+use crate::common::{Machine, for_each_machine};
+use crate::matrices::{Place, Tested, Uploaded, noise};
 use half::{bf16, f16};
-use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::{Array1, Array2, array, s};
 use proptest::prelude::*;
 use std::ptr;

@@ -1,8 +1,6 @@
 //! Sums over columns: their norms, and kept columns as rows.
 
-mod common;
-
-use common::{Machine, for_each_machine};
+use crate::common::{Machine, for_each_machine};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use std::num::NonZeroU32;

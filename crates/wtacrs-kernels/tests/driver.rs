@@ -1,9 +1,7 @@
 //! The driver layer on a driver that records every call: its calls when it opens and when it runs, and its errors on
 //! machines that cannot run the kernels.
 
-mod fake;
-
-use fake::{Call, Fake};
+use crate::fake::{Call, Fake};
 use std::ptr;
 use std::sync::Arc;
 use wtacrs_kernels::kernel::matrix::Spacing;

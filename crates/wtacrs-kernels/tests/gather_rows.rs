@@ -1,12 +1,8 @@
 //! Gathered rows against the CPU's, to the bit.
 
-mod common;
-mod matrices;
-mod sparse;
-
-use common::{Machine, for_each_machine};
+use crate::common::{Machine, for_each_machine};
+use crate::matrices::{Place, Tested, Uploaded, noise};
 use half::{bf16, f16};
-use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 use wtacrs_core::product;
@@ -149,7 +145,7 @@ fn extremes_round_once_and_overflow_as_on_the_cpu() {
 #[test]
 #[cfg(target_os = "linux")]
 fn offsets_beyond_32_bits() {
-    use sparse::Sparse;
+    use crate::sparse::Sparse;
     let leading = (1_usize << 32) + 24;
     let memory = Sparse::new(3 * 2 * leading + 4096);
     let row: Vec<u16> = (0..40).map(|j| bf16::from_f32(j as f32 / 8.0).to_bits()).collect();

@@ -2,9 +2,7 @@
 //! predictor's update and the norm cache, with a selection by blocks that wait for one another. Only a GPU has graphs; other
 //! machines check that the step consists of these launches, and that they run.
 
-mod common;
-
-use common::{Buffer, Machine};
+use crate::common::{Buffer, Machine};
 use cudarc::driver::{result, sys};
 use std::fmt::Debug;
 use std::ptr;

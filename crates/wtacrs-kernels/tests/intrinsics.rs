@@ -1,8 +1,6 @@
 //! Every intrinsic of wtacrs-simt on a GPU: the checks that its own tests run on the emulator.
 
-mod common;
-
-use common::Machine;
+use crate::common::Machine;
 use cudarc::driver::result::{self, module};
 use std::ffi::{CString, c_void};
 use wtacrs_simt::checks::{ALL, Args, Check};

@@ -1,14 +1,11 @@
 //! Plans that run: whole layers forward and backward, on the emulator and on a GPU, against wtacrs-core on the CPU.
 
-mod common;
-mod steps;
-
-use common::{Machine, for_each_machine};
+use crate::common::{Machine, for_each_machine};
+use crate::steps::{Data, Given, Outcome, run, run_columns};
 use half::{bf16, f16};
 use ndarray::{Array1, Array2, Array4, ArrayView2, s};
 use safetensors::SafeTensors;
 use std::num::NonZeroU32;
-use steps::{Data, Given, Outcome, run, run_columns};
 use wtacrs_core::Randomness;
 use wtacrs_core::guesses::NormGuess;
 use wtacrs_core::guesses::{NormPredictor, PredictorSettings};
@@ -26,7 +23,7 @@ use wtacrs_kernels::plan::{
 };
 
 fn tensors(name: &str) -> Vec<u8> {
-    let path = common::testdata(name);
+    let path = crate::common::testdata(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -1,8 +1,6 @@
 //! The norm cache in device memory against wtacrs-core's, sample by sample, with batches of every kind of mistake.
 
-mod common;
-
-use common::{Buffer, Machine, for_each_machine};
+use crate::common::{Buffer, Machine, for_each_machine};
 use proptest::prelude::*;
 use std::convert::Infallible;
 use wtacrs_core::Randomness;

@@ -1,12 +1,9 @@
 //! Operators against the CPU's: what is saved and what comes out to the bit, gradients within derived bounds of their formulas in
 //! f64.
 
-mod common;
-mod matrices;
-
-use common::{Buffer, Machine, for_each_machine};
+use crate::common::{Buffer, Machine, for_each_machine};
+use crate::matrices::{Tested, noise};
 use half::{bf16, f16};
-use matrices::{Tested, noise};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::ptr;

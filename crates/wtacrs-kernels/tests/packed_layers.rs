@@ -1,14 +1,11 @@
 //! Plans of packed rows that run: dW against exact arithmetic on unpacked rows, and against wtacrs-core's packed layers.
 
-mod common;
-mod steps;
-
-use common::{Machine, for_each_machine};
+use crate::common::{Machine, for_each_machine};
+use crate::steps::{Data, Given, Outcome, run, run_columns};
 use half::{bf16, f16};
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use safetensors::SafeTensors;
 use std::num::NonZeroU32;
-use steps::{Data, Given, Outcome, run, run_columns};
 use wtacrs_core::Randomness;
 use wtacrs_core::guesses::{NormGuess, NormPredictor, PredictorSettings};
 use wtacrs_core::layers::{Contraction, Linear, TensorMul};
@@ -326,7 +323,7 @@ fn a_predictor_learns_from_packed_rows() {
 
 /// 1024 tokens, 384 features on both sides.
 fn real_layer(name: &str) -> [Array2<f32>; 2] {
-    let path = common::testdata(name);
+    let path = crate::common::testdata(name);
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
     ["h", "dz"].map(|key| {

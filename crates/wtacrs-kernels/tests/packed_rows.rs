@@ -1,11 +1,8 @@
 //! Packed rows against their definition, to the bit, and unpacked rows against it, scaled and rounded once.
 
-mod common;
-mod matrices;
-
-use common::{Buffer, Machine, for_each_machine};
+use crate::common::{Buffer, Machine, for_each_machine};
+use crate::matrices::{Place, Tested, Uploaded, noise};
 use half::{bf16, f16};
-use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::Array2;
 use proptest::prelude::*;
 use std::ptr;

@@ -1,9 +1,7 @@
 //! Plans without running them: sizes, launches, and what is refused. That nothing but these launches happens is shown on
 //! a driver that writes every call down.
 
-mod fake;
-
-use fake::{Call, Fake};
+use crate::fake::{Call, Fake};
 use std::num::NonZeroU32;
 use std::ptr;
 use std::sync::Arc;

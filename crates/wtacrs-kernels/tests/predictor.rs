@@ -1,11 +1,8 @@
 //! The predictor's three launches against wtacrs-core's predictor.
 
-mod common;
-mod matrices;
-
-use common::{Buffer, Machine, for_each_machine};
+use crate::common::{Buffer, Machine, for_each_machine};
+use crate::matrices::{Place, Tested, Uploaded, noise};
 use half::{bf16, f16};
-use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::Array2;
 use proptest::prelude::*;
 use wtacrs_core::guesses::{NormPredictor, Placement, PredictorSettings, StepStatistics};

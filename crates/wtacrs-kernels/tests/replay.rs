@@ -4,12 +4,9 @@
 //! does the predictor learn, from the rows that the default design keeps under its own weights. Norms and guesses come
 //! from `row_norms`, the rows from `gather_rows`, with their scales as training saves them or without.
 
-mod common;
-mod matrices;
-
-use common::{Buffer, Machine, for_each_machine};
+use crate::common::{Buffer, Machine, for_each_machine};
+use crate::matrices::{Place, Tested, Uploaded};
 use half::bf16;
-use matrices::{Place, Tested, Uploaded};
 use ndarray::Array2;
 use safetensors::SafeTensors;
 use wtacrs_core::Randomness;
@@ -32,7 +29,7 @@ struct Step {
 }
 
 fn steps() -> Vec<Step> {
-    let file = std::fs::read(common::testdata(RECORDING)).expect("the bundled recording");
+    let file = std::fs::read(crate::common::testdata(RECORDING)).expect("the bundled recording");
     let tensors = SafeTensors::deserialize(&file).expect("a safetensors file");
     let tensor = |name| tensors.tensor(name).expect("a recording's tensor");
     let singles =

@@ -1,11 +1,8 @@
 //! Row norms against their definition in f64, and against the CPU's.
 
-mod common;
-mod matrices;
-
-use common::{Machine, for_each_machine};
+use crate::common::{Machine, for_each_machine};
+use crate::matrices::{Place, Tested, Uploaded, noise};
 use half::{bf16, f16};
-use matrices::{Place, Tested, Uploaded, noise};
 use ndarray::{Array2, ArrayView1, array};
 use proptest::prelude::*;
 use wtacrs_core::product;

@@ -1,12 +1,9 @@
 //! The selection kernel equals the designs of wtacrs-core, bit by bit, for every launch geometry.
 
-mod common;
-mod selections;
-
-use common::{for_each_machine, testdata};
+use crate::common::{for_each_machine, testdata};
+use crate::selections::{Batch, DESIGNS, Geometry, check, cost, run, weights_on};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use selections::{Batch, DESIGNS, Geometry, check, cost, run, weights_on};
 use serde::Deserialize;
 use wtacrs_core::Weights;
 use wtacrs_exact::threshold::{Saturation, Split};
@@ -284,7 +281,7 @@ fn passes(weights: &Weights, budget: usize) -> u64 {
     passes
 }
 
-/// `cargo test -p wtacrs-kernels --test select costs -- --nocapture` prints the numbers of docs/kernels.md.
+/// `cargo test -p wtacrs-kernels --test kernels select::costs -- --nocapture` prints the numbers of docs/kernels.md.
 #[test]
 fn costs() {
     for pairs in [1024, 4096, 16_384, 65_536] {
@@ -417,7 +414,7 @@ fn winners_are_counted() {
             for budget in [1, 77, 300] {
                 let found = run(&Batch::of(&weights, budget), design, geometry).remove(0);
                 let core = Weights::new(&weights).expect("valid");
-                let expected = selections::by_core(&core, budget, name, 0x0123_4567_89ab_cdef, 77, 3);
+                let expected = crate::selections::by_core(&core, budget, name, 0x0123_4567_89ab_cdef, 77, 3);
                 assert_eq!(found, expected, "{name}, {budget} of 300");
             }
             let bad: Vec<f32> = weights.iter().map(|_| f32::NAN).collect();

@@ -1,8 +1,6 @@
 //! Partial products, added in order, whatever the rows' width and however few blocks there are.
 
-mod common;
-
-use common::{Machine, for_each_machine};
+use crate::common::{Machine, for_each_machine};
 use std::num::NonZeroU32;
 use wtacrs_kernels::kernel::SPLIT_REDUCE;
 use wtacrs_kernels::kernel::gather_gemm::partial_leading;

@@ -1,7 +1,7 @@
 //! A recorded layer, against the CPU.
 
-use crate::case::element;
-use crate::common::{self, for_each_machine};
+use super::case::element;
+use crate::common::{for_each_machine, testdata};
 use half::f16;
 use ndarray::{Array2, ArrayView2};
 use safetensors::SafeTensors;
@@ -21,7 +21,7 @@ struct RealLayer {
 }
 
 fn layer() -> RealLayer {
-    let path = common::testdata("minilm_l3_value_imdb_1024.safetensors");
+    let path = testdata("minilm_l3_value_imdb_1024.safetensors");
     let bytes = std::fs::read(path).expect("the bundled layer is there");
     let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let matrix = |name: &str| {

@@ -4,16 +4,12 @@
 //! columns beyond a row's end. Everything that it has no business to write is checked to be as it was.
 
 mod case;
-#[path = "../common/mod.rs"]
-mod common;
 #[cfg(target_os = "linux")]
 mod far;
 mod real_layer;
-#[path = "../sparse/mod.rs"]
-mod sparse;
 
+use crate::common::{Machine, for_each_machine};
 use case::{Case, MULTIPLIERS, check};
-use common::{Machine, for_each_machine};
 use proptest::prelude::*;
 use wtacrs_kernels::kernel::matrix::DataType;
 use wtacrs_kernels::kernel::matrix::RowLayout;
