@@ -2,7 +2,9 @@
 
     python step_time.py --layers 2 --batch 16 --tokens 128 --steps 12
 
-A BERT of BERT-Base's widths; a step is a forward and a backward pass. Alternating steps see the same neighbours, so
+    python step_time.py --model minilm --batch 4 --tokens 32 --steps 60
+
+A BERT of BERT-Base's or MiniLM's shape; a step is a forward and a backward pass. Alternating steps see the same neighbours, so
 that the median of their ratios means something on a machine that others use, too. The ratio of processor times depends
 on others even less.
 """
@@ -26,14 +28,24 @@ CONFIGURATIONS = {
 }
 
 
-def model(layers):
+# The models' shapes beside the defaults of transformers; the first is BERT-Base, of two layers.
+SHAPES = {
+    "bert": {"num_hidden_layers": 2},
+    "minilm": {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6},
+}
+
+
+def model(name, layers):
     torch.manual_seed(0)
-    return BertModel(BertConfig(num_hidden_layers=layers, vocab_size=1000), add_pooling_layer=False).train()
+    shape = SHAPES[name] | ({} if layers is None else {"num_hidden_layers": layers})
+    return BertModel(BertConfig(vocab_size=1000, **shape), add_pooling_layer=False).train()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("layers", 2), ("batch", 16), ("tokens", 128), ("steps", 12)):
+    parser.add_argument("--model", choices=SHAPES, default="bert")
+    parser.add_argument("--layers", type=int, help="in place of the model's number")
+    for name, default in (("batch", 16), ("tokens", 128), ("steps", 12)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--budget", type=float, default=0.3)
     parser.add_argument("--autocast", action="store_true", help="in bfloat16")
@@ -44,7 +56,7 @@ def main():
     device = torch.device(options.device)
     models = {}
     for name, settings in chosen.items():
-        models[name] = model(options.layers).to(device)
+        models[name] = model(options.model, options.layers).to(device)
         if settings:
             convert(models[name], options.budget, seed=1, **settings)
     ids = torch.randint(1000, (options.batch, options.tokens), device=device)
