@@ -42,6 +42,10 @@ class Host:
     def stream(self):
         return None
 
+    def captures(self):
+        """Whether a CUDA graph captures what is computed now."""
+        return False
+
     def plans(self, make):
         """`make` makes a plan of the library from the address of a further offset: that for passes, and where CUDA
         graphs may capture passes, another for these."""

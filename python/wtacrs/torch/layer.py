@@ -178,7 +178,7 @@ class SampledLinearFunction(torch.autograd.Function):
         dh = dz.matmul(weight.to(dz.dtype)) if needs_h else None
         dz = dz.reshape(-1, dz.shape[-1])
         try:
-            dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.guess.learns)
+            dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.teaches)
             ctx.shared.finish_backward(ctx.reader, ctx.plan, block, norms, ctx.sampled.sampling.deferred)
         except Error as error:
             raise error.within(f"layer {ctx.sampled.name!r}") from error

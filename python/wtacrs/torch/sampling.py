@@ -327,7 +327,7 @@ class Sampling:
             rank_exchange.exchange(self)
 
     def state_dict(self):
-        """Seed, offset, and predictors or caches as tensors of bytes."""
+        """Seed, offset, and predictors or caches as tensors of bytes, with the number of passes that each has seen."""
         guesses = {name: guess.to_bytes() for name, guess in self.guesses.items()}
         kept = [name for name, sampled in self.sampled.items() if sampled.input_kept]
         return {
@@ -335,6 +335,7 @@ class Sampling:
             "seed": self.seed,
             "offset": self.offset,
             "guesses": guesses,
+            "passes": {name: guess.passes for name, guess in self.guesses.items() if guess.learns},
             # None before it was measured.
             "kept_inputs": kept if self._inputs_of_pass.measured else None,
         }
@@ -354,6 +355,7 @@ class Sampling:
             loaded[name] = SOURCES[self.source](self.sampled[name].in_features, self.settings.room)
             if self.source != "input":
                 loaded[name].from_bytes(data)
+                loaded[name].passes = state.get("passes", {}).get(name, 0)
         self.guesses = loaded
         self.randomness.seed, self.randomness.offset = state["seed"], state["offset"]
         self._inputs = SharedInputs()

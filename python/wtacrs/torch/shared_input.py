@@ -24,6 +24,8 @@ class SharedInput:
         self.guess, self.batch = guess, batch
         self.form, self.version = form, version
         self.backward_begun = False
+        # Whether the guess learns from the backward pass, and so needs the norms of dZ.
+        self.teaches = False
         self._readers, self._norms = weakref.WeakSet(), []
         self._block = self._held = None
 
@@ -51,7 +53,8 @@ class SharedInput:
         return reader
 
     def begin_backward(self):
-        self.backward_begun = True
+        if not self.backward_begun:
+            self.backward_begun, self.teaches = True, self.guess.learns_now()
         self.let_go()
 
     def finish_backward(self, reader, plan, block, norms, deferred):
@@ -60,10 +63,11 @@ class SharedInput:
         self._readers.discard(reader)
         if not self.guess.learns:
             return
-        self._norms.append(norms)
+        if norms is not None:
+            self._norms.append(norms)
         if not self.awaited:
             norms, self._norms = self._norms, []
-            self.guess.learn(plan, block, joint_norms(norms), self.batch, deferred)
+            self.guess.learn(plan, block, joint_norms(norms) if norms else None, self.batch, deferred)
 
 
 def joint_norms(norms):
