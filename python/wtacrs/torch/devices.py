@@ -21,6 +21,9 @@ from .. import _native
 from .._native import Error
 
 
+NOTHING_TO_ENTER = contextlib.nullcontext()
+
+
 class Host:
     torch_device = torch.device("cpu")
     on_gpu = False
@@ -37,7 +40,7 @@ class Host:
         """While it is entered, the context's CUDA context is the thread's current one, as the library requires."""
         if _process.forked:
             after_a_fork()
-        return contextlib.nullcontext()
+        return NOTHING_TO_ENTER
 
     def stream(self):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import weakref
 
 import torch
@@ -25,6 +26,12 @@ from .reverting import take_back
 from .rules import KEPT, InputsOfPass, why_short
 from .settings import Settings, matches, such_as
 from .shared_input import SharedInput, SharedInputs
+
+
+@functools.lru_cache(maxsize=1024)
+def why_exact(tokens: int, in_features: int, element_bytes: int, budget: float, bits: int | str) -> str | None:
+    """Why a pass is exact; None if it is sampled."""
+    return why_pass_exact(tokens, in_features, element_bytes, budget, bits) or why_short(tokens)
 
 
 class Sampling:
@@ -278,7 +285,7 @@ class Sampling:
         rows = h.reshape(-1, h.shape[-1])
         sampled.rows = len(rows)
         kept = sampled.budget, sampled.bits
-        reason = why_pass_exact(*rows.shape, h.element_size(), *kept) or why_short(len(rows))
+        reason = why_exact(*rows.shape, h.element_size(), *kept)
         if reason is not None:
             # Some experts have few rows in nearly every pass.
             if sampled.matrices == 1:
