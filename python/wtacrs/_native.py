@@ -354,6 +354,13 @@ def version() -> str:
     return _c.version().decode()
 
 
+# Functions of this package's own, whose types nobody else sets.
+_name_of_capsule = ctypes.PYFUNCTYPE(c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+_pointer_in_capsule = ctypes.PYFUNCTYPE(c_void_p, ctypes.py_object, c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
 class Tensor:
     """The DLTensor in a matrix's DLPack capsule, with a version or without, for as long as this object lives.
     `read_only` says whether its owner allows no writes; a capsule without a version cannot forbid them."""
@@ -364,15 +371,12 @@ class Tensor:
     _FLAGS, _READ_ONLY = 24, 1
 
     def __init__(self, capsule):
-        name_of, get = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
-        name_of.restype, name_of.argtypes = c_char_p, [ctypes.py_object]
-        get.restype, get.argtypes = c_void_p, [ctypes.py_object, c_char_p]
-        name = name_of(capsule)
+        name = _name_of_capsule(capsule)
         if name not in self._PLACES:
             raise Error(f"a capsule named {name}: an unused one is named dltensor or dltensor_versioned")
         # The capsule is never renamed to "used_...", so that it releases the tensor itself.
         self._capsule = capsule
-        managed = get(capsule, name)
+        managed = _pointer_in_capsule(capsule, name)
         self.read_only = False
         if name == b"dltensor_versioned":
             if (major := c_uint32.from_address(managed).value) != 1:

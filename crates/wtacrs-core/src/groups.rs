@@ -1,10 +1,38 @@
-//! Groups of 128 elements or fewer in vectors: their range, and their codes in words. Loops have a constant length, so that they
+//! Groups of 128 elements or fewer in vectors: their rotation, their range, and their codes in words. Loops have a constant length, so that they
 //! become vectors where they are inlined into code for them.
+
+use ndarray::LinalgScalar;
 
 /// Numbers that begin at a cache line, so that no vector of them lies across two.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct Aligned<T, const P: usize>(pub(crate) [T; P]);
+
+/// The unnormalised fast Walsh-Hadamard transform.
+#[inline(always)]
+pub(crate) fn butterflies<A: LinalgScalar, const P: usize>(mut y: Aligned<A, P>) -> Aligned<A, P> {
+    let mut other = Aligned([A::zero(); P]);
+    for _ in 0..P.trailing_zeros() / 2 {
+        stage(&y, &mut other);
+        stage(&other, &mut y);
+    }
+    if !P.trailing_zeros().is_multiple_of(2) {
+        stage(&y, &mut other);
+        y = other;
+    }
+    y
+}
+
+/// One stage of the butterflies. Stages work on elements 1, 2, 4, … apart in turn, but always find them side by side: each
+/// moves the bit that it has worked on to the top of the elements' numbers.
+#[inline(always)]
+fn stage<A: LinalgScalar, const P: usize>(from: &Aligned<A, P>, to: &mut Aligned<A, P>) {
+    let (sums, differences) = to.0.split_at_mut(P / 2);
+    for ((sum, difference), pair) in sums.iter_mut().zip(differences).zip(from.0.as_chunks::<2>().0) {
+        *sum = pair[0] + pair[1];
+        *difference = pair[0] - pair[1];
+    }
+}
 
 /// The element that comes before all others.
 #[inline(always)]

@@ -21,6 +21,9 @@ from .. import _native
 from .._native import Error
 
 
+NOTHING_TO_ENTER = contextlib.nullcontext()
+
+
 class Host:
     torch_device = torch.device("cpu")
     on_gpu = False
@@ -37,10 +40,14 @@ class Host:
         """While it is entered, the context's CUDA context is the thread's current one, as the library requires."""
         if _process.forked:
             after_a_fork()
-        return contextlib.nullcontext()
+        return NOTHING_TO_ENTER
 
     def stream(self):
         return None
+
+    def captures(self):
+        """Whether a CUDA graph captures what is computed now."""
+        return False
 
     def plans(self, make):
         """`make` makes a plan of the library from the address of a further offset: that for passes, and where CUDA

@@ -6,6 +6,7 @@ processes, what is learned waits in `pending` until they have exchanged it.
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -13,6 +14,16 @@ import torch
 from .._native import Error, NormCache, NormPredictor
 from . import devices
 from .devices import address
+
+
+# A predictor learns from each of its first passes, then from every second, fourth and eighth: the statistics of many
+# passes change little by one more.
+WARM_UP, SELDOM = 64, 8
+
+
+def learns_from(passes):
+    """Whether a predictor learns from a backward pass after so many others."""
+    return passes < WARM_UP or passes % min(SELDOM, 1 << (passes // WARM_UP).bit_length()) == 0
 
 
 class Input:
@@ -30,6 +41,9 @@ class Input:
     def prior(self, batch, rows):
         return None
 
+    def learns_now(self):
+        return False
+
     def learn(self, plan, block, norms, batch, deferred):
         pass
 
@@ -46,10 +60,17 @@ class Learned:
         self.in_features, self.room = in_features, room
         self.device = devices.device_of(torch.device("cpu"))
         self.native = None
+        # How many backward passes it has seen; with several processes, how many exchanges, which all of them see.
+        self.passes = 0
 
     def __reduce__(self):
         # The bytes of either device are loaded on any.
-        return restored, (type(self), self.in_features, self.room, bytes(self.to_bytes().numpy()), self.pending)
+        data = bytes(self.to_bytes().numpy())
+        return restored, (type(self), self.in_features, self.room, data, self.pending, self.passes)
+
+    def learns_now(self):
+        """Whether it learns from the next backward pass."""
+        return True
 
     def move(self, device):
         if device is not self.device:
@@ -67,7 +88,7 @@ class Learned:
 
     def learns_nothing(self, norms):
         """A loss scaler that has overflowed teaches nothing. A GPU finds out for itself, and nobody waits for it."""
-        return not self.device.on_gpu and not torch.isfinite(norms).all()
+        return not self.device.on_gpu and not math.isfinite(norms.max())
 
 
 class Predicted(Learned):
@@ -88,8 +109,16 @@ class Predicted(Learned):
     def _load(self, data, length):
         return NormPredictor.load(self.device.context, data, length)
 
+    def learns_now(self):
+        # A CUDA graph repeats what it captures in all passes.
+        return learns_from(self.passes) or self.device.captures()
+
     def learn(self, plan, block, norms, batch, deferred):
-        if self.learns_nothing(norms):
+        """Learns from a backward pass, if it is one that teaches; `norms` may be None if it is not."""
+        learns_now = self.learns_now()
+        if not deferred:
+            self.passes += 1
+        if not learns_now or norms is None or self.learns_nothing(norms):
             return
         step = plan.native, address(block), address(norms)
         with self.device.current():
@@ -104,6 +133,7 @@ class Predicted(Learned):
         return self.device.memory(8 * self.native.statistics_count).view(torch.float64).zero_()
 
     def apply(self, sums):
+        self.passes += 1
         sums = self.device.aligned_copy(sums)
         with self.device.current():
             self.native.apply(address(sums), len(sums), self.device.stream())
@@ -169,11 +199,11 @@ class Cached(Learned):
             call(address(ids), address(lengths), count, row_tokens, address(norms), norms.numel(), self.device.stream())
 
 
-def restored(kind, in_features, room, data, pending):
+def restored(kind, in_features, room, data, pending, passes):
     """A guess on the host from its bytes."""
     guess = kind(in_features, room)
     guess.from_bytes(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    guess.pending = pending
+    guess.pending, guess.passes = pending, passes
     return guess
 
 

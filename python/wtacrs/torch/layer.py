@@ -175,10 +175,11 @@ class SampledLinearFunction(torch.autograd.Function):
         ctx.used = True
         ctx.shared.begin_backward()
         needs_h, _, needs_bias = ctx.needs_input_grad[:3]
-        dh = dz.matmul(weight.to(dz.dtype)) if needs_h else None
-        dz = dz.reshape(-1, dz.shape[-1])
+        shape = dz.shape
+        dz = dz.reshape(-1, shape[-1])
+        dh = dz.mm(weight.to(dz.dtype)).view(*shape[:-1], -1) if needs_h else None
         try:
-            dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.guess.learns)
+            dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.teaches)
             ctx.shared.finish_backward(ctx.reader, ctx.plan, block, norms, ctx.sampled.sampling.deferred)
         except Error as error:
             raise error.within(f"layer {ctx.sampled.name!r}") from error

@@ -52,7 +52,9 @@ class Plan:
         step. The host refuses such rows in the forward pass, a GPU notes them in the block.
         """
         block = self.device.memory(self.native.saved_bytes)
-        scratch = self.device.memory(self.native.forward_scratch_bytes)
+        # The CPU needs none.
+        scratch_bytes = self.native.forward_scratch_bytes
+        scratch = self.device.memory(scratch_bytes) if scratch_bytes else None
         rows = self.device.matrix(self._walkable(h))
         native, seed, offset = self.device.drawing(self, seed, offset)
         try:

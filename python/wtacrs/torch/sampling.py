@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import weakref
 
 import torch
@@ -26,6 +27,12 @@ from .reverting import take_back
 from .rules import KEPT, InputsOfPass, why_short
 from .settings import Settings, matches, such_as
 from .shared_input import SharedInput, SharedInputs
+
+
+@functools.lru_cache(maxsize=1024)
+def why_exact(tokens: int, in_features: int, element_bytes: int, budget: float, bits: int | str) -> str | None:
+    """Why a pass is exact; None if it is sampled."""
+    return why_pass_exact(tokens, in_features, element_bytes, budget, bits) or why_short(tokens)
 
 
 class Sampling:
@@ -279,7 +286,7 @@ class Sampling:
         rows = h.reshape(-1, h.shape[-1])
         sampled.rows = len(rows)
         kept = sampled.budget, sampled.bits
-        reason = why_pass_exact(*rows.shape, h.element_size(), *kept) or why_short(len(rows))
+        reason = why_exact(*rows.shape, h.element_size(), *kept)
         if reason is not None:
             # Some experts have few rows in nearly every pass.
             if sampled.matrices == 1:
@@ -328,7 +335,7 @@ class Sampling:
             rank_exchange.exchange(self)
 
     def state_dict(self):
-        """Seed, offset, and predictors or caches as tensors of bytes."""
+        """Seed, offset, and predictors or caches as tensors of bytes, with the number of passes that each has seen."""
         guesses = {name: guess.to_bytes() for name, guess in self.guesses.items()}
         kept = [name for name, sampled in self.sampled.items() if sampled.input_kept]
         return {
@@ -336,6 +343,7 @@ class Sampling:
             "seed": self.seed,
             "offset": self.offset,
             "guesses": guesses,
+            "passes": {name: guess.passes for name, guess in self.guesses.items() if guess.learns},
             # None before it was measured.
             "kept_inputs": kept if self._inputs_of_pass.measured else None,
         }
@@ -355,6 +363,7 @@ class Sampling:
             loaded[name] = SOURCES[self.source](self.sampled[name].in_features, self.settings.room)
             if self.source != "input":
                 loaded[name].from_bytes(data)
+                loaded[name].passes = state.get("passes", {}).get(name, 0)
         self.guesses = loaded
         self.randomness.seed, self.randomness.offset = state["seed"], state["offset"]
         self._inputs = SharedInputs()

@@ -16,6 +16,19 @@ from torch.utils.weak import TensorWeakRef
 class Reader:
     """A layer's part in a backward pass to come; it lives as long as the layer's node in the graph."""
 
+    __slots__ = ("shared",)
+
+    def __init__(self, shared):
+        self.shared = shared
+        shared.awaited += 1
+
+    def leave(self):
+        if self.shared is not None:
+            self.shared.awaited -= 1
+            self.shared = None
+
+    __del__ = leave
+
 
 class SharedInput:
     """`form` is how rows are kept: their dtype, the budget and the bits. `version` is that of the tensor."""
@@ -24,18 +37,17 @@ class SharedInput:
         self.guess, self.batch = guess, batch
         self.form, self.version = form, version
         self.backward_begun = False
-        self._readers, self._norms = weakref.WeakSet(), []
+        # Whether the guess learns from the backward pass, and so needs the norms of dZ.
+        self.teaches = False
+        # How many layers have their backward pass still to come.
+        self.awaited = 0
+        self._norms = []
         self._block = self._held = None
 
     @property
     def block(self):
         """The selected rows, or None if nobody holds them any more."""
         return None if self._block is None else self._block()
-
-    @property
-    def awaited(self):
-        """Whether the backward pass of some layer is still to come."""
-        return len(self._readers) > 0
 
     def hold(self, block):
         self._block, self._held = TensorWeakRef(block), block
@@ -46,24 +58,24 @@ class SharedInput:
 
     def join(self):
         # A graph that is dropped, such as that of a recomputation, takes its readers with it.
-        reader = Reader()
-        self._readers.add(reader)
-        return reader
+        return Reader(self)
 
     def begin_backward(self):
-        self.backward_begun = True
+        if not self.backward_begun:
+            self.backward_begun, self.teaches = True, self.guess.learns_now()
         self.let_go()
 
     def finish_backward(self, reader, plan, block, norms, deferred):
         """The last reader to finish teaches the guess, by the joint norms of all. If one never finishes though its
         graph is kept, nothing is learned from this step."""
-        self._readers.discard(reader)
+        reader.leave()
         if not self.guess.learns:
             return
-        self._norms.append(norms)
+        if norms is not None:
+            self._norms.append(norms)
         if not self.awaited:
             norms, self._norms = self._norms, []
-            self.guess.learn(plan, block, joint_norms(norms), self.batch, deferred)
+            self.guess.learn(plan, block, joint_norms(norms) if norms else None, self.batch, deferred)
 
 
 def joint_norms(norms):

@@ -6,12 +6,15 @@
 
 use super::view::PackedView;
 use crate::element::{Accumulator, Element};
+use crate::groups::{Aligned, butterflies};
+use crate::lanes::on_widest_vectors;
 use crate::parallel;
 use crate::product::gather::gather_scaled_from;
 use crate::product::weight_gradient::{Scratch, Update, matrix, multiply};
 use crate::product::{Kept, ShapeError, check_size};
-use crate::rows::walsh_hadamard;
+use crate::rows::{for_each_row, walsh_hadamard};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, Zip, aview2, s};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use wtacrs_exact::packing::{GROUP, Groups};
 
@@ -94,9 +97,26 @@ impl PackedView<'_> {
         }
         let (rotated, blocks) = workspace.split_at_mut(padded * outputs);
         let (left, right) = blocks.split_at_mut(ROWS * padded);
-        let mut rotated = matrix(rotated, padded, outputs);
-        self.multiply(dz, rotated.view_mut(), left, right);
-        turn_back(rotated.view(), &self.random.signs(), dw, update);
+        let signs = self.random.signs();
+        if dw.strides()[0] != 1 {
+            let mut rotated = matrix(rotated, padded, outputs);
+            self.multiply(dz, rotated.view_mut(), left, right);
+            return turn_back(rotated.view(), &signs, dw, update);
+        }
+        // A weight that is stored as out_features × in_features: its groups lie in rows.
+        let mut rows = dw.reversed_axes();
+        if update == Update::Overwrite && padded == self.columns {
+            self.multiply(dz, rows.view_mut().reversed_axes(), left, right);
+            return turn_rows_back(rows, &signs);
+        }
+        let mut rotated = matrix(rotated, outputs, padded);
+        self.multiply(dz, rotated.view_mut().reversed_axes(), left, right);
+        turn_rows_back(rotated.view_mut(), &signs);
+        let found = rotated.slice(s![.., ..self.columns]);
+        match update {
+            Update::Overwrite => rows.assign(&found),
+            Update::Accumulate => rows += &found,
+        }
     }
 
     /// The rotated product, in memory for a block of rows of H and of dZ.
@@ -129,6 +149,51 @@ impl PackedView<'_> {
     }
 }
 
+/// Each row ← 2 D H · row, group by group; the elements of a row lie side by side.
+fn turn_rows_back<A: Accumulator>(rows: ArrayViewMut2<'_, A>, signs: &[u32; 4]) {
+    let factors = core::array::from_fn(|j| factor(signs, j));
+    for_each_row(rows, |_, row| {
+        let row = row.into_slice().unwrap_or_default();
+        on_widest_vectors(TurnBack { row, factors: &factors });
+    });
+}
+
+struct TurnBack<'a, A> {
+    row: &'a mut [A],
+    factors: &'a [A; GROUP],
+}
+
+impl<A: Accumulator> WithSimd for TurnBack<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        for group in self.row.chunks_mut(GROUP) {
+            match group.len() {
+                128 => turn_group_back::<A, 128>(group, self.factors),
+                64 => turn_group_back::<A, 64>(group, self.factors),
+                32 => turn_group_back::<A, 32>(group, self.factors),
+                _ => turn_group_back::<A, 16>(group, self.factors),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn turn_group_back<A: Accumulator, const P: usize>(group: &mut [A], factors: &[A; GROUP]) {
+    let mut y = Aligned([A::ZERO; P]);
+    y.0.copy_from_slice(group);
+    let y = butterflies(y);
+    for ((value, &turned), &factor) in group.iter_mut().zip(&y.0).zip(factors) {
+        *value = turned * factor;
+    }
+}
+
+/// What turns element j of a group back.
+fn factor<A: Accumulator>(signs: &[u32; 4], j: usize) -> A {
+    A::from_f64(if signs[j / 32] >> (j % 32) & 1 == 1 { -2.0 } else { 2.0 })
+}
+
 /// dw ← (dw +) 2 D H · rotated, group by group of its rows.
 fn turn_back<A: Accumulator>(
     rotated: ArrayView2<'_, A>,
@@ -156,7 +221,7 @@ fn turn_back<A: Accumulator>(
         }
         walsh_hadamard(held[..height].as_flattened_mut(), COLUMNS);
         for (j, row) in held[..dw.nrows()].iter_mut().enumerate() {
-            let factor = A::from_f64(if signs[j / 32] >> (j % 32) & 1 == 1 { -2.0 } else { 2.0 });
+            let factor = factor(signs, j);
             row.iter_mut().for_each(|value| *value = *value * factor);
         }
         let found = aview2(&held);

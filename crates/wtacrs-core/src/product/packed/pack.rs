@@ -2,7 +2,7 @@
 
 use super::view::PackedView;
 use crate::element::Element;
-use crate::groups::{Aligned, fold_codes, least};
+use crate::groups::{Aligned, butterflies, fold_codes, least};
 use crate::lanes::on_widest_vectors;
 use crate::parallel;
 use crate::product::{Kept, ShapeError, check_size};
@@ -164,15 +164,7 @@ fn pack_group<const P: usize, const BITS: usize>(
     for (y, mask) in y.0.iter_mut().zip(masks) {
         *y = f32::from_bits(y.to_bits() ^ mask) * prescale;
     }
-    let mut other = Aligned([0.0_f32; P]);
-    for _ in 0..P.trailing_zeros() / 2 {
-        stage(&y, &mut other);
-        stage(&other, &mut y);
-    }
-    if !P.trailing_zeros().is_multiple_of(2) {
-        stage(&y, &mut other);
-        y = other;
-    }
+    let y = butterflies(y);
     if !y.0[0].is_finite() {
         return None;
     }
@@ -184,17 +176,6 @@ fn pack_group<const P: usize, const BITS: usize>(
     }
     fold_codes::<P, BITS>(found, codes);
     Some(grid)
-}
-
-/// One stage of the butterflies. Stages work on elements 1, 2, 4, … apart in turn, but always find them side by side: each
-/// moves the bit that it has worked on to the top of the elements' numbers.
-#[inline(always)]
-fn stage<const P: usize>(from: &Aligned<f32, P>, to: &mut Aligned<f32, P>) {
-    let (sums, differences) = to.0.split_at_mut(P / 2);
-    for ((sum, difference), pair) in sums.iter_mut().zip(differences).zip(from.0.as_chunks::<2>().0) {
-        *sum = pair[0] + pair[1];
-        *difference = pair[0] - pair[1];
-    }
 }
 
 #[cfg(test)]
