@@ -4,9 +4,9 @@
 
     python step_time.py --model minilm --batch 4 --tokens 32 --steps 60
 
-A BERT of BERT-Base's or MiniLM's shape; a step is a forward and a backward pass. Alternating steps see the same neighbours, so
-that the median of their ratios means something on a machine that others use, too. The ratio of all processor times
-depends on others even less.
+A BERT of BERT-Base's or MiniLM's shape; a step is a forward and a backward pass. Alternating steps see the same
+neighbours, so that the median of their ratios means something on a machine that others use, too. The ratio of all
+processor times depends on others even less.
 """
 
 import argparse

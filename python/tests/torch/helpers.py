@@ -11,7 +11,9 @@ from unittest import mock
 import torch
 from torch import nn
 
-from wtacrs.torch import choice, convert, plans, sampling
+from wtacrs.torch import convert, sampling
+from wtacrs.torch.choosing import choice
+from wtacrs.torch.linear import plans
 
 # Where a test is of what packing plays no part in, or of exact copies.
 convert_native = functools.partial(convert, bits="native", sample_kept_inputs=True)

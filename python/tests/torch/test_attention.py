@@ -20,9 +20,10 @@ from transformers import (
 )
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from wtacrs.torch import SavedBytes, convert, scaled_dot_product
-from wtacrs.torch import attention as served
-from wtacrs.torch.recognition import kind_of
+from wtacrs.torch import SavedBytes, convert
+from wtacrs.torch.attention import interface as served
+from wtacrs.torch.attention import scaled_dot_product
+from wtacrs.torch.operators.recognition import kind_of
 
 WORDS, LENGTH, BATCH = 50, 20, 3
 

@@ -7,8 +7,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from wtacrs.torch import SavedBytes
-from wtacrs.torch.batch_layout import Batch
-from wtacrs.torch.shared_input import SharedInput, SharedInputs, joint_norms
+from wtacrs.torch.linear.batch_layout import Batch
+from wtacrs.torch.linear.shared_input import SharedInput, SharedInputs, joint_norms
 
 from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, unbiased, uneven
 from .helpers import convert_native as convert

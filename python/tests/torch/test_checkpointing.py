@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from wtacrs.torch.batch_layout import Batch
+from wtacrs.torch.linear.batch_layout import Batch
 
 from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, block_of, gradients, linear, unbiased, uneven
 from .helpers import convert_native as convert

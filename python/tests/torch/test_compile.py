@@ -20,10 +20,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from wtacrs.torch import SavedBytes, convert, ops, plans
-from wtacrs.torch.attention_operands import Sizes
-from wtacrs.torch.operators import Description
-from wtacrs.torch.probabilities import Form
+from wtacrs.torch import SavedBytes, convert
+from wtacrs.torch.attention.operands import Sizes
+from wtacrs.torch.attention.probabilities import Form
+from wtacrs.torch.linear import ops, plans
+from wtacrs.torch.operators.passes import Description
 
 from .helpers import unbiased
 

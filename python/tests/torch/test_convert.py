@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wtacrs.torch import Error, SampledLinear, SavedBytes, devices
-from wtacrs.torch.batch_layout import Batch
+from wtacrs.torch.linear.batch_layout import Batch
 
 from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, always_sampled, block_of, gradients, linear, uneven, wrap
 from .helpers import convert_native as convert

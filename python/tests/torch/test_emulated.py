@@ -6,7 +6,8 @@ from unittest import mock
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from wtacrs.torch import Error, convert, devices, plans
+from wtacrs.torch import Error, convert, devices
+from wtacrs.torch.linear import plans
 
 from . import (
     test_attention,

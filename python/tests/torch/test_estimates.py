@@ -5,7 +5,7 @@ import unittest
 import torch
 
 from wtacrs.torch import SavedBytes
-from wtacrs.torch.batch_layout import Batch
+from wtacrs.torch.linear.batch_layout import Batch
 
 from .helpers import INPUTS, OUTPUTS, ROOM, TOKENS, Attention, always_sampled, gradients, linear, unbiased, uneven, wrap
 from .helpers import convert_native as convert

@@ -18,8 +18,8 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.t5.modeling_t5 import T5DenseGatedActDense, T5LayerNorm
 
 from wtacrs.torch import Error, SavedBytes, convert
-from wtacrs.torch.modules import Converted
-from wtacrs.torch.recognition import kind_of
+from wtacrs.torch.operators.modules import Converted
+from wtacrs.torch.operators.recognition import kind_of
 
 from .helpers import uneven
 

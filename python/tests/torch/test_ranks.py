@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wtacrs.torch import convert as packed
-from wtacrs.torch import devices, rank_exchange
-from wtacrs.torch.guesses import SOURCES
+from wtacrs.torch import devices
+from wtacrs.torch.linear import rank_exchange
+from wtacrs.torch.linear.guesses import SOURCES
 
 from .helpers import INPUTS, Attention, unbiased, uneven
 from .helpers import convert_native as convert

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, T5Config, T5Model
 
 from wtacrs.torch import SampledLinear, SavedBytes, convert
-from wtacrs.torch.rules import InputsOfPass
+from wtacrs.torch.choosing.rules import InputsOfPass
 
 from .helpers import uneven
 

@@ -7,7 +7,7 @@ import unittest
 import torch
 
 from wtacrs.torch import convert
-from wtacrs.torch.guesses import SELDOM, WARM_UP, learns_from
+from wtacrs.torch.linear.guesses import SELDOM, WARM_UP, learns_from
 
 SEED = 5
 

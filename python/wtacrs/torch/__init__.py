@@ -3,49 +3,28 @@ bits, and on request few bits of what stands between them.
 
     sampling = wtacrs.torch.convert(model, budget=0.3, bits=4, activations="packed", skip=["classifier"])
 
-Then train as before: docs/pytorch.md says what is converted and what is not. In the order in which one would read it:
+Then train as before: docs/pytorch.md is the guide. In the order in which one would read it:
 
     settings        `Settings`: everything that `convert` takes and that is data
     convert         `convert`: puts sampled layers in the place of a model's own
-    choice          which matrices of a model can be sampled, and why others are left
-    rules           when a layer is not worth sampling
-    census          every matrix of a model, whether it is sampled, and what follows for bytes
-    report          `Report`: what is sampled, what is not and why, and what that saves
-    reverting       `revert`: takes back what `convert` has changed
+    choosing        which matrices of a model are sampled, and which are left
     sampling        `Sampling`: what the converted layers of a model share
-    layer           `SampledLinear`, and its passes in torch's graph
-    transformers_layers  Conv1D and experts of transformers' models
-    shared_input    one selection for all layers that read the same tensor
-    plans           the passes themselves, in the library, and whether they save memory
+    linear          the layers that save a sample of their input
+    operators       what stands between the products: activations, gated units, dropout, norms
+    attention       attention of transformers' models
+    report          `Report`: what is sampled, what is not and why, and what that saves
+    saved_bytes     `SavedBytes`: what torch holds for the backward pass, by operator
+    trainer         `TrainerCallback`: the state in the checkpoints of transformers' Trainer
+    reverting       `revert`: takes back what `convert` has changed
+    pickling        converted models in other processes
+
+What all of them use:
+
     devices         contexts, streams and memory on the host and on a GPU
     randomness      the seed, and the offset that every draw advances
     packing         the size of packed rows
-    guesses         what stands for the norms of dZ in a forward pass
-    batch_layout    which samples a batch holds, for cached norms
-    rank_exchange   what several processes exchange after a step
-    trainer         `TrainerCallback`: the state in the checkpoints of transformers' Trainer
-
-Between the linear layers:
-
-    recognition     what a module computes, by its class or by the code of its forward pass
-    modules         the modules that save few bits
-    operators       their passes in the library and in torch's graph, and where they draw
-    attention       the function that transformers' models call for attention
-    probabilities   attention that saves its probabilities
-    attention_operands  what its products save of Q, K and V
-    scaled_dot_product  torch's own attention, with what it saves packed
-    packed_tensors  tensors that torch's graph saves, packed
-
-In a trace, as torch.compile makes one:
-
-    modes           whether torch is tracing
-    tracing         linear layers in a trace
+    modes           whether torch is tracing, as torch.compile does
     custom_ops      how passes become custom operators of torch
-    ops             those of linear layers
-    operator_ops    those of what stands between them
-    attention_ops   those of attention
-
-    saved_bytes     `SavedBytes`: what torch holds for the backward pass, by operator
 """
 
 from .._extras import imports_of
@@ -54,10 +33,8 @@ with imports_of("torch"):
     import torch  # noqa: F401
 
 from .._native import Error
-from . import attention_ops as attention_ops
-from . import operator_ops as operator_ops
 from .convert import convert
-from .layer import LayerSampling, SampledLinear
+from .linear.layer import LayerSampling, SampledLinear
 from .report import Report
 from .reverting import revert
 from .sampling import Sampling

@@ -9,7 +9,7 @@ import warnings
 import torch
 
 from .._native import Error
-from .choice import choose, sample
+from .choosing.choice import choose, sample
 from .report import too_little
 from .reverting import is_converted
 from .sampling import Sampling

@@ -13,8 +13,8 @@ import typing
 from collections.abc import Callable, Iterable
 
 from .._native import Error
-from .census import Census, Entry
-from .choice import SKIPPED
+from .choosing.census import Census, Entry
+from .choosing.choice import SKIPPED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from torch import nn
 
 from .._native import Error
-from . import attention, modules
-from .choice import change_class, sampled_as
-from .layer import SampledLinear
-from .rules import InputsOfPass
-from .tracing import Traces
-from .transformers_layers import is_sampled_class
+from .attention import interface
+from .choosing.choice import change_class, sampled_as
+from .choosing.rules import InputsOfPass
+from .choosing.transformers_layers import is_sampled_class
+from .linear.layer import SampledLinear
+from .linear.tracing import Traces
+from .operators import modules
 
 OUR_HOOKS = (InputsOfPass, Traces)
 
@@ -25,7 +26,7 @@ def revert(model: nn.Module) -> None:
     been taken back.
     """
     take_back(dict(model.named_modules()))
-    attention.revert_configs(model)
+    interface.revert_configs(model)
     for module in model.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), OUR_HOOKS)]:

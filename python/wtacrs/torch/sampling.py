@@ -12,21 +12,24 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .._native import Error
-from . import attention, devices, modules, rank_exchange, tracing
-from .batch_layout import Batch
-from .choice import Left, Product
-from .guesses import SOURCES, Input
-from .layer import LayerSampling
-from .operators import Operators
-from .packed_tensors import packed_saved_tensors
+from . import devices
+from .attention import interface
+from .choosing.choice import Left, Product
+from .choosing.rules import KEPT, InputsOfPass, why_short
+from .linear import rank_exchange, tracing
+from .linear.batch_layout import Batch
+from .linear.guesses import SOURCES, Input
+from .linear.layer import LayerSampling
+from .linear.plans import bytes_a_token, plan_for, precision, why_pass_exact
+from .linear.shared_input import SharedInput, SharedInputs
+from .operators import modules
+from .operators.packed_tensors import packed_saved_tensors
+from .operators.passes import Operators
 from .pickling import is_picklable
-from .plans import bytes_a_token, plan_for, precision, why_pass_exact
 from .randomness import MASK, Randomness
 from .report import Report, report
 from .reverting import take_back
-from .rules import KEPT, InputsOfPass, why_short
 from .settings import Settings, matches, such_as
-from .shared_input import SharedInput, SharedInputs
 
 
 @functools.lru_cache(maxsize=1024)
@@ -221,7 +224,7 @@ class Sampling:
         self.modules = found
         for module, kind in found.values():
             modules.convert(module, kind, self.operators)
-        self._attention, left = attention.convert(model, self.operators, settings.skips)
+        self._attention, left = interface.convert(model, self.operators, settings.skips)
         self._left_modules |= left
 
     def watch_traces(self) -> None:
@@ -261,7 +264,7 @@ class Sampling:
         self.__dict__ |= state
         self._model = (lambda: None) if model is None else weakref.ref(model)
         self.agreement, self._inputs = rank_exchange.Agreement(), SharedInputs()
-        attention.register_again()
+        interface.register_again()
 
     @property
     def deferred(self):
@@ -384,7 +387,7 @@ class Sampling:
         if self._reverted:
             return
         take_back({**self.layers, **{name: module for name, (module, _) in self.modules.items()}})
-        attention.revert(self._attention)
+        interface.revert(self._attention)
         self._inputs_of_pass.remove()
         self._traces.remove()
         self._reverted = True

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from . import devices, recognition
-from .modules import Converted
-from .transformers_layers import is_conv1d, is_experts
+from . import devices
+from .choosing.transformers_layers import is_conv1d, is_experts
+from .operators import recognition
+from .operators.modules import Converted
 
 LINEAR, ATTENTION, WEIGHTS, OTHER = "linear layers", "attention", "copies of weights", "other"
 CATEGORIES = (LINEAR, ATTENTION, "activations", "gated units", "norms", "dropout", WEIGHTS, OTHER)

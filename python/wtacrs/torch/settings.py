@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import nn
 
 from .._native import DESIGNS, PACKINGS, Error
-from .guesses import SOURCES
+from .linear.guesses import SOURCES
 
 ACTIVATIONS = (None, "exact", "packed")
 ACTIVATION_BITS = (8, 4)

@@ -14,10 +14,10 @@ import typing
 import torch
 from torch.autograd.function import once_differentiable
 
-from . import devices
-from .attention_operands import Sizes, operands_of
-from .modes import admitting_state, traced
-from .operators import plan_for
+from .. import devices
+from ..modes import admitting_state, traced
+from ..operators.passes import plan_for
+from .operands import Sizes, operands_of
 
 
 class Form(typing.NamedTuple):

@@ -8,10 +8,10 @@ import math
 
 import torch
 
-from .. import _native
-from .._native import Error, LayerPlan
-from .devices import address
-from .packing import packed_elements, row_bytes
+from ... import _native
+from ..._native import Error, LayerPlan
+from ..devices import address
+from ..packing import packed_elements, row_bytes
 
 
 def precision():

@@ -14,10 +14,10 @@ import typing
 
 import torch
 
-from .. import _native
-from .._native import Error, TensorMulPlan
-from .devices import address
-from .operators import plan_for
+from ... import _native
+from ..._native import Error, TensorMulPlan
+from ..devices import address
+from ..operators.passes import plan_for
 
 
 class Sizes(typing.NamedTuple):

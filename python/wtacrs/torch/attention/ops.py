@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from .attention_operands import Sizes
-from .custom_ops import define, fake, library, or_nothing, signed, taken, words
-from .devices import device_of
-from .packed_tensors import Layout
+from ..custom_ops import define, fake, library, or_nothing, signed, taken, words
+from ..devices import device_of
+from ..operators.packed_tensors import Layout
+from .operands import Sizes
 from .probabilities import Form, passes_for
 
 

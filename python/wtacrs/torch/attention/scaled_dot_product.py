@@ -12,9 +12,9 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
-from .attention_operands import Sizes
-from .modes import admitting_state, traced
-from .packed_tensors import Layout
+from ..modes import admitting_state, traced
+from ..operators.packed_tensors import Layout
+from .operands import Sizes
 
 
 def attend_packed(operators, query, key, value, mask, bias, causal, scaling, dropout):

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from ..linear.layer import LayerSampling, SampledLinear
+from ..linear.plans import why_layer_exact
+from ..settings import Settings
 from . import transformers_layers
-from .layer import LayerSampling, SampledLinear
-from .plans import why_layer_exact
 from .rules import why_narrow
-from .settings import Settings
 
 NOT_MULTIPLIED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, nn.utils.parametrize.ParametrizationList)
 SKIPPED = "skip names it"

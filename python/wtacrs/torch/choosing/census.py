@@ -7,9 +7,9 @@ import dataclasses
 import torch
 from torch import nn
 
+from ..linear.layer import LayerSampling
+from ..linear.plans import bytes_a_token
 from .choice import Product, forward_is_replaced, matrices, products
-from .layer import LayerSampling
-from .plans import bytes_a_token
 
 # Where configs of transformers have the number of experts that serve a token.
 EXPERTS_A_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts")

@@ -11,10 +11,9 @@ import warnings
 
 import torch
 
-from .._native import Error, NormCache, NormPredictor
-from . import devices
-from .devices import address
-
+from ..._native import Error, NormCache, NormPredictor
+from .. import devices
+from ..devices import address
 
 # A predictor learns from each of its first passes, then from every second, fourth and eighth: the statistics of many
 # passes change little by one more.

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .layer import LayerSampling, sampled_linear
-from .pickling import MadeClass
+from ..linear.layer import LayerSampling, sampled_linear
+from ..pickling import MadeClass
 
 
 def is_conv1d(module: nn.Module) -> bool:

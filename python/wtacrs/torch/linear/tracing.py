@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 
-from .modes import admitting_state, tracing, within_segment
+from ..choosing.rules import why_short
+from ..modes import admitting_state, tracing, within_segment
 from .plans import why_pass_exact
-from .rules import why_short
 
 
 def linear(sampled, given, h, weight, bias, exact):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from . import operators
-from .custom_ops import contiguous, define, fake, library, or_nothing, taken, two_words, words
-from .operators import Description
-from .randomness import MASK
+from ..custom_ops import contiguous, define, fake, library, or_nothing, taken, two_words, words
+from ..randomness import MASK
+from . import passes
+from .passes import Description
 
 
 def operator_plan(description, x):
-    return operators.plan_of(x, Description.parse(description))
+    return passes.plan_of(x, Description.parse(description))
 
 
 @define("dither(Tensor(a!) randomness, Tensor x, str description) -> Tensor")
@@ -45,7 +45,7 @@ def operator(x, gate, weight, bias, key, description):
     plan = operator_plan(description, x)
     x = contiguous(x)
     y = torch.empty_like(x)
-    saved = plan.forward(x, y, *words(key), contiguous(gate), operators.floats(weight), operators.floats(bias))
+    saved = plan.forward(x, y, *words(key), contiguous(gate), passes.floats(weight), passes.floats(bias))
     return y, or_nothing(saved, x, torch.uint8)
 
 
@@ -72,7 +72,7 @@ def operator_backward(saved, dy, x, gate, y, weight, description, with_weight, w
         x=contiguous(x),
         gate=contiguous(gate),
         y=y,
-        weight=operators.floats(weight),
+        weight=passes.floats(weight),
         dgate=dgate if plan.gated else None,
         dweight=dweight if with_weight else None,
         dbias=dbias if with_bias else None,

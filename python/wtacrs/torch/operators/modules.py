@@ -11,9 +11,9 @@ import functools
 
 import torch
 
-from . import operators, recognition
-from .operators import Description
-from .pickling import MadeClass
+from ..pickling import MadeClass
+from . import passes, recognition
+from .passes import Description
 from .recognition import Activation, Dropout, GatedUnit, Norm
 
 
@@ -33,14 +33,14 @@ class Converted(MadeClass):
 
 class ConvertedActivation(Converted):
     def forward(self, input):
-        if not (self.saves(input) and operators.serves(input)):
+        if not (self.saves(input) and passes.serves(input)):
             return super().forward(input)
         # A sign takes one bit as it is.
         packing = "native" if self.kind.operation == "relu" else self.operators.packing
         description = Description(self.kind.operation, row_of(input), packing=packing)
-        if not operators.takes_less(input, description):
+        if not passes.takes_less(input, description):
             return super().forward(input)
-        return operators.apply(self.operators, input, description)
+        return passes.apply(self.operators, input, description)
 
 
 class ConvertedDropout(Converted):
@@ -48,9 +48,9 @@ class ConvertedDropout(Converted):
     its second run must be the same."""
 
     def forward(self, input):
-        if not (self.training and 0 < self.p < 1 and operators.serves(input)):
+        if not (self.training and 0 < self.p < 1 and passes.serves(input)):
             return super().forward(input)
-        return operators.apply(self.operators, input, Description("identity", row_of(input), dropout=self.p))
+        return passes.apply(self.operators, input, Description("identity", row_of(input), dropout=self.p))
 
 
 class ConvertedNorm(Converted):
@@ -61,9 +61,9 @@ class ConvertedNorm(Converted):
         shape = getattr(self, "normalized_shape", (columns,))
         if not (
             self.saves(input, weight, bias)
-            and operators.serves(input)
+            and passes.serves(input)
             and tuple(input.shape[-len(shape) :]) == tuple(shape)
-            and all(p is None or p.dtype in operators.DTYPES for p in (weight, bias))
+            and all(p is None or p.dtype in passes.DTYPES for p in (weight, bias))
         ):
             return super().forward(input)
         dtype = kind.dtype_of(input, weight)
@@ -72,25 +72,25 @@ class ConvertedNorm(Converted):
         # As torch does for halves as well.
         epsilon = torch.finfo(torch.float32).eps if epsilon is None else epsilon
         description = Description(kind.operation, columns, packing=self.operators.packing, epsilon=epsilon)
-        if self.operators.packs and not operators.takes_less(x, description):
+        if self.operators.packs and not passes.takes_less(x, description):
             return super().forward(input)
-        return operators.apply(self.operators, x, description, weight=weight, bias=bias).to(dtype)
+        return passes.apply(self.operators, x, description, weight=weight, bias=bias).to(dtype)
 
 
 class ConvertedGatedUnit(Converted):
     def forward(self, *arguments, **named):
         x = arguments[0] if len(arguments) == 1 and not named else None
-        if x is None or not (self.training and torch.is_grad_enabled() and operators.serves(x)):
+        if x is None or not (self.training and torch.is_grad_enabled() and passes.serves(x)):
             return super().forward(*arguments, **named)
         return self.kind.run(self, x, self.unit)
 
     def unit(self, a, gate):
-        if not (self.saves(a, gate) and operators.serves(a) and a.dtype == gate.dtype and a.shape == gate.shape):
+        if not (self.saves(a, gate) and passes.serves(a) and a.dtype == gate.dtype and a.shape == gate.shape):
             return self.kind.activation(self)(a) * gate
         description = Description(self.kind.operation, row_of(a), gated=True, packing=self.operators.packing)
-        if self.operators.packs and not operators.takes_less(a, description, arrays=3):
+        if self.operators.packs and not passes.takes_less(a, description, arrays=3):
             return self.kind.activation(self)(a) * gate
-        return operators.apply(self.operators, a, description, gate)
+        return passes.apply(self.operators, a, description, gate)
 
 
 def row_of(x):

@@ -12,11 +12,11 @@ import typing
 import torch
 from torch.autograd.function import once_differentiable
 
-from .._native import Error, OperatorPlan
-from . import devices
-from .devices import address
-from .modes import admitting_state, traced
-from .packing import row_bytes
+from ..._native import Error, OperatorPlan
+from .. import devices
+from ..devices import address
+from ..modes import admitting_state, traced
+from ..packing import row_bytes
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

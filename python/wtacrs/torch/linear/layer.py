@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 from torch.autograd.function import once_differentiable
 
-from .._native import Error
-from . import devices, modes, ops, tracing
+from ..._native import Error
+from .. import devices, modes
+from . import ops, tracing
 from .plans import packs_all
 
 

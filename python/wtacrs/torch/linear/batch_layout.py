@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._native import Error
+from ..._native import Error
 
 
 class Batch:

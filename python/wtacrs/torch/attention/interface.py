@@ -12,8 +12,9 @@ import sys
 
 import torch
 
-from . import devices, operators, recognition
-from .modes import traced
+from .. import devices
+from ..modes import traced
+from ..operators import passes, recognition
 from .probabilities import attend
 from .scaled_dot_product import attend_packed, serves_traced
 
@@ -145,7 +146,7 @@ class Attention:
         needed = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
         if not module.training or not (needed or dropout) or self.operators is None:
             return None
-        if not all(operators.serves(t) for t in inputs) or len({t.dtype for t in inputs[:3]}) > 1:
+        if not all(passes.serves(t) for t in inputs) or len({t.dtype for t in inputs[:3]}) > 1:
             return None
         if any(others.get(term) is not None and others[term] is not False for term in OTHER_TERMS):
             return None

@@ -16,8 +16,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .devices import storage_of
-from .modes import tracing
+from ..devices import storage_of
+from ..modes import tracing
 
 LEAST_ROW_BYTES = 64
 # An adapter's second half reads few features and writes many.

@@ -9,8 +9,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from . import devices
-from .operators import plan_for, serves
+from .. import devices
+from .passes import plan_for, serves
 
 # Groups of 128 elements need not end with a row of the tensor.
 COLUMNS = (1024, 512, 256, 128)

@@ -8,13 +8,13 @@ import weakref
 
 import torch
 
-from .._native import Error
+from ..._native import Error
+from ..custom_ops import define, fake, library, or_nothing, taken
+from ..devices import device_of
+from ..modes import admitting_state, state
 from . import plans
 from .batch_layout import Batch
-from .custom_ops import define, fake, library, or_nothing, taken
-from .devices import device_of
 from .guesses import Input
-from .modes import admitting_state, state
 
 # Converted layers, by the number in their `site`.
 _sites = weakref.WeakValueDictionary()
