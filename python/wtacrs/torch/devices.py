@@ -20,7 +20,6 @@ from torch.utils.dlpack import to_dlpack
 from .. import _native
 from .._native import Error
 
-
 NOTHING_TO_ENTER = contextlib.nullcontext()
 
 

@@ -15,7 +15,6 @@ from .._native import Error, NormCache, NormPredictor
 from . import devices
 from .devices import address
 
-
 # A predictor learns from each of its first passes, then from every second, fourth and eighth: the statistics of many
 # passes change little by one more.
 WARM_UP, SELDOM = 64, 8
