@@ -1,8 +1,7 @@
 """Step times of converted models as shares of the exact one's, whose steps alternate with theirs in one process.
 
     python step_time.py --layers 2 --batch 16 --tokens 128 --steps 12
-
-    python step_time.py --model minilm --batch 4 --tokens 32 --steps 60
+    python step_time.py --model minilm --batch 4 --tokens 32 --steps 40 --passes 256
 
 A BERT of BERT-Base's or MiniLM's shape; a step is a forward and a backward pass. Alternating steps see the same
 neighbours, so that the median of their ratios means something on a machine that others use, too. The ratio of all

@@ -14,6 +14,7 @@ def imports_of(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"wtacrs.{extra} requires {error.name}, which is not installed: pip install 'wtacrs[{extra}]'",
+            f"wtacrs.{extra} requires {error.name}, which is not installed: it comes with the extra [{extra}], as by "
+            f"pip install './python[{extra}]' in a clone of wtacrs",
             name=error.name,
         ) from error

@@ -95,7 +95,7 @@ class Import(unittest.TestCase):
                 words = self.refusal(code, _native.LIBRARY)
                 extra = module.partition(".")[0]
                 self.assertIn(f"wtacrs.{extra} requires {framework}", words)
-                self.assertIn(f"pip install 'wtacrs[{extra}]'", words)
+                self.assertIn(f"pip install './python[{extra}]'", words)
 
 
 if __name__ == "__main__":

@@ -361,7 +361,7 @@ class Conversion(unittest.TestCase):
         sampling = converted(model, "packed")
         names = {m.config._attn_implementation for m in model.modules() if hasattr(m, "config")}
         self.assertTrue(all(name.startswith("wtacrs_sdpa") for name in names), names)
-        self.assertIn("the attention of", sampling.summary())
+        self.assertIn("the attention of", str(sampling))
 
     def test_copies(self):
         model = bert(dropout=0.3)

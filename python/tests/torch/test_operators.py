@@ -351,8 +351,8 @@ class Conversion(unittest.TestCase):
         reasons = dict(sampling.left_modules)
         self.assertEqual(reasons["1"], "it works in place")
         self.assertIn("which torch keeps", reasons["2"])
-        lines = sampling.summary().splitlines()
-        self.assertEqual(lines[1], "1 dropout save what their gradients need")
+        lines = str(sampling).splitlines()
+        self.assertIn("1 dropout save what their gradients need", lines)
         self.assertIn("left as they are, since it works in place: 1", lines)
 
     def test_bad_options_are_named(self):

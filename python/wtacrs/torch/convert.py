@@ -9,7 +9,7 @@ import warnings
 import torch
 
 from .._native import Error
-from .choosing.choice import choose, sample
+from .choosing.choice import SKIPPED, choose, sample
 from .report import too_little
 from .reverting import is_converted
 from .sampling import Sampling
@@ -30,7 +30,7 @@ def convert(
     their names and the model's state_dict stay as they are.
 
     The options are the fields of `Settings`, whose documentation explains them: `convert(model, 0.3, bits=4)` equals
-    `convert(model, Settings(budget=0.3, bits=4))`. Options beside a `Settings` replace its fields.
+    `convert(model, Settings(budget=0.3, bits=4))`. Options beside a `Settings` replace its fields, `budget` aside.
 
     `print(sampling)` and `Sampling.report` say what is sampled, what is not, and why. Convert a model with adapters
     after they were added. With a `process_group` each rank draws for itself, and `Sampling.exchange` must follow every
@@ -40,6 +40,8 @@ def convert(
     refused, a pattern that matches nothing, a model that is converted already, and a model without linear layers,
     unless `activations` is given; then the model is as before.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise Error(f"a {type(model).__name__} in the place of the model, an nn.Module")
     settings = settings_of(budget, design, source, options)
     for name, module in model.named_modules():
         if is_converted(module):
@@ -51,6 +53,8 @@ def convert(
     names = [name for name, _ in model.named_modules() if name]
     check_patterns(settings.skip, "skip", names + [name for name in left if name not in names])
     if not chosen and not any(other.rule for other in left.values()) and settings.activations is None:
+        if any(other.reason == SKIPPED for other in left.values()):
+            raise Error("skip covers all layers of the model that could be sampled")
         raise Error("the model has no nn.Linear to convert, nor Conv1D or experts of transformers")
     check_patterns(settings.layers, "layers", [product.name for product in chosen] + list(left))
     sampling = Sampling(model, settings, process_group)
@@ -61,7 +65,7 @@ def convert(
         sampling.convert_operators(model)
     sampling.measure_inputs()
     sampling.watch_traces()
-    warning = too_little(sampling.report())
+    warning = too_little(sampling, sampling.report())
     # Exact copies of all rows sample nothing on purpose.
     if warning is not None and (settings.budget, settings.bits) != (1, "native"):
         warnings.warn(warning, stacklevel=2)

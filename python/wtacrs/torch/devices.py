@@ -12,6 +12,7 @@ import types
 import warnings
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses import FakeTensor
 from torch.overrides import has_torch_function_unary
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -166,6 +167,8 @@ SERVED = ("cpu", "cuda")
 def why_not_plain(tensor: torch.Tensor) -> str | None:
     """Why the library cannot read a tensor's elements in this process's memory; None if it can. Such tensors go torch's
     own way, whatever that is for their type."""
+    if not torch.compiler.is_compiling() and is_functorch_wrapped_tensor(tensor):
+        return "a tensor of torch.func"
     strided = tensor.layout is torch.strided and not tensor.is_nested
     if strided and type(tensor) in PLAIN and not tensor.is_meta:
         return None

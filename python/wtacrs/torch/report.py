@@ -149,10 +149,14 @@ def grouped_exact(entries: Iterable[Entry]) -> tuple[Exact, ...]:
     return tuple(sorted(found, key=lambda group: -group.elements))
 
 
-def too_little(report: Report) -> str | None:
-    """A warning where less than half of what trains is sampled; None otherwise. What `skip` names is not missed."""
+def too_little(sampling, report: Report) -> str | None:
+    """A warning where less than half of what trains is sampled; None otherwise. What `skip` names is not missed, and
+    beside sampled layers neither is what saves nothing by a rule, such as an adapter's second half."""
     served = sum(group.elements for group in report.sampled if not group.frozen)
     missed = [group for group in report.exact if group.reason != SKIPPED and group.elements]
+    if served:
+        by_rule = {name for name, left in sampling.left.items() if left.rule}
+        missed = [group for group in missed if not by_rule.issuperset(group.names)]
     whole = served + sum(group.elements for group in missed)
     if not whole or served >= whole / 2:
         return None

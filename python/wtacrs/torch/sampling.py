@@ -20,7 +20,7 @@ from .linear import rank_exchange, tracing
 from .linear.batch_layout import Batch
 from .linear.guesses import SOURCES, Input
 from .linear.layer import LayerSampling
-from .linear.plans import bytes_a_token, plan_for, precision, why_pass_exact
+from .linear.plans import plan_for, precision, why_pass_exact
 from .linear.shared_input import SharedInput, SharedInputs
 from .operators import modules
 from .operators.packed_tensors import packed_saved_tensors
@@ -35,7 +35,7 @@ from .settings import Settings, matches, such_as
 @functools.lru_cache(maxsize=1024)
 def why_exact(tokens: int, in_features: int, element_bytes: int, budget: float, bits: int | str) -> str | None:
     """Why a pass is exact; None if it is sampled."""
-    return why_pass_exact(tokens, in_features, element_bytes, budget, bits) or why_short(tokens)
+    return why_short(tokens) or why_pass_exact(tokens, in_features, element_bytes, budget, bits)
 
 
 class Sampling:
@@ -74,13 +74,10 @@ class Sampling:
         self.memo = None
         self._traces = None
         self._inputs_of_pass = InputsOfPass()
-        self._reverted = False
+        self.reverted = False
 
     def __repr__(self):
-        shown = f"budget={self.budget}, bits={self.bits!r}"
-        if not self.packs_all:
-            shown += f", design={self.settings.design!r}, source={self.source!r}"
-        return f"Sampling({shown}, layers={len(self.layers)}, left_exact={len(self._left_exact)})"
+        return f"Sampling(layers={len(self.layers)}, left_exact={len(self._left_exact)}, source={self.source!r})"
 
     def __str__(self):
         return str(self.report())
@@ -111,6 +108,8 @@ class Sampling:
         value that is refused, and for a pattern that matches no converted layer; then nothing has changed.
         """
         values = {name: value for name, value in (("budget", budget), ("bits", bits)) if value is not None}
+        if self.reverted:
+            raise Error("the model was reverted: convert it again")
         if not any(matches(pattern, name) for name in self.sampled):
             raise Error(f"{pattern!r} matches no converted layer{such_as(self.sampled)}")
         self.settings = self.settings.changed(pattern, **values)
@@ -188,20 +187,6 @@ class Sampling:
     def left_exact(self):
         """Pairs of a layer's name and the reason why it stayed nn.Linear, or was exact in a pass over few tokens."""
         return list(self._left_exact.items())
-
-    def summary(self):
-        """How many layers save what, and which do not."""
-        rows = "all rows" if self.budget == 1 else f"{self.budget} of the rows"
-        how = "as exact copies" if self.bits == "native" else f"in {self.bits} bits an element"
-        lines = [f"{len(self.layers)} layers save {rows} of their input, {how}"]
-        tokens = [bytes_a_token(self.products[name], s.budget, s.bits) for name, s in self.sampled.items()]
-        shares = [saved / exact for saved, exact in tokens]
-        if shares:
-            lines[0] += f": {min(shares):.3f} to {max(shares):.3f} of its bytes"
-        lines += [f"{name} is exact: {reason}" for name, reason in self.left_exact]
-        if self.operators is not None:
-            lines += self.summary_of_operators()
-        return "\n".join(lines)
 
     def summary_of_operators(self) -> list[str]:
         """Lines on which modules between the linear layers save what, and which are left."""
@@ -337,6 +322,8 @@ class Sampling:
         if self.group is not None:
             rank_exchange.exchange(self)
 
+    state_names = ("source", "seed", "offset", "guesses")
+
     def state_dict(self):
         """Seed, offset, and predictors or caches as tensors of bytes, with the number of passes that each has seen."""
         guesses = {name: guess.to_bytes() for name, guess in self.guesses.items()}
@@ -352,6 +339,10 @@ class Sampling:
         }
 
     def load_state_dict(self, state):
+        """Continues from a `state_dict()`. Raises `Error` for one of another source or of other layers."""
+        missing = [name for name in self.state_names if name not in state]
+        if missing:
+            raise Error(f"this is no state of a Sampling: it lacks {', '.join(missing)}")
         if state["source"] != self.source:
             raise Error(f"a state of source {state['source']!r} for source {self.source!r}")
         # With other settings other layers may have been left.
@@ -384,10 +375,10 @@ class Sampling:
         Raises `Error` if the class of a module has been changed since by others, as parametrizations and fully_shard
         do, and names the module; then nothing has been taken back.
         """
-        if self._reverted:
+        if self.reverted:
             return
         take_back({**self.layers, **{name: module for name, (module, _) in self.modules.items()}})
         interface.revert(self._attention)
         self._inputs_of_pass.remove()
         self._traces.remove()
-        self._reverted = True
+        self.reverted = True

@@ -66,6 +66,8 @@ class SavedBytes:
 
     def _enter(self, module, category):
         def enter(_, arguments, named):
+            if torch.compiler.is_compiling():
+                return
             self._within.append((module, category))
             given = next((value for value in (*arguments, *named.values()) if isinstance(value, torch.Tensor)), None)
             if category == LINEAR and given is not None and not is_cast(given):
@@ -74,7 +76,8 @@ class SavedBytes:
         return enter
 
     def _leave(self, *_):
-        self._within.pop()
+        if not torch.compiler.is_compiling():
+            self._within.pop()
 
     def _number(self, tensor):
         """Of the tensor's storage, and None for a tensor without one, which is not counted."""

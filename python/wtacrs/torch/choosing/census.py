@@ -63,7 +63,9 @@ class Census:
     def _converted(self, name, product):
         sampled = self.sampling.sampled[name]
         reason = self.sampling.why_exact(name)
-        if forward_is_replaced(product.module):
+        if self.sampling.reverted:
+            reason = "it was reverted"
+        elif forward_is_replaced(product.module):
             reason = "its forward was replaced after convert"
         elif sampled.has_saved and not sampled.input_kept:
             # Exact in some passes, and not in all.

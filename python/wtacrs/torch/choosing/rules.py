@@ -38,7 +38,9 @@ def why_narrow(in_features: int, out_features: int, element_bytes: int) -> str |
 
 def why_short(rows: int) -> str | None:
     """Why a pass over so few rows is exact; None if it is not."""
-    return f"a pass over {rows} rows, and passes below {LEAST_ROWS} are exact" if rows < LEAST_ROWS else None
+    if rows >= LEAST_ROWS:
+        return None
+    return f"a pass over {rows} row{'s' if rows != 1 else ''}, and passes below {LEAST_ROWS} are exact"
 
 
 def innermost_hooks():

@@ -18,7 +18,7 @@ def linear(sampled, given, h, weight, bias, exact):
     """`layer.sampled_linear` in a trace; h is `given` in the dtype of the product."""
     in_features = int(h.shape[-1])
     tokens = h.numel() // in_features
-    reason = why_pass_exact(tokens, in_features, h.element_size(), sampled.budget, sampled.bits) or why_short(tokens)
+    reason = why_short(tokens) or why_pass_exact(tokens, in_features, h.element_size(), sampled.budget, sampled.bits)
     if reason is not None:
         return exact()
     sampling, keep = sampled.sampling, sampled.described(h.dtype)
