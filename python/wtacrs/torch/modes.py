@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import unittest.mock
 
 import torch
 from torch._guards import detect_fake_mode
@@ -37,7 +36,16 @@ def admitting_state(tensor: torch.Tensor):
     mode = None if torch.compiler.is_compiling() else detect_fake_mode(tensor)
     if mode is None:
         return contextlib.nullcontext()
-    return unittest.mock.patch.object(mode, "allow_non_fake_inputs", True)
+    return _admitting(mode)
+
+
+@contextlib.contextmanager
+def _admitting(mode):
+    before, mode.allow_non_fake_inputs = mode.allow_non_fake_inputs, True
+    try:
+        yield
+    finally:
+        mode.allow_non_fake_inputs = before
 
 
 def within_segment() -> bool:

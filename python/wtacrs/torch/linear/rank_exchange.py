@@ -22,7 +22,7 @@ class Agreement:
     def __init__(self):
         self.features: dict[str, int] = {}
         # Whether a rank wanted to agree anew when the last message was sent. The first exchange begins with it.
-        self._wanted = Announcement.made(torch.ones(1))
+        self._wanted = Announcement.made(torch.ones(1, device="cpu"))
 
     def reach(self, sampling):
         """The guesses that this exchange is of, in an order that all ranks have. Ranks that have not used a layer yet
