@@ -95,7 +95,9 @@ def build(configuration, seed, group=None):
         design, source, budget, bits, activation_bits = configuration
         packed = {} if activation_bits is None else {"activations": "packed", "activation_bits": activation_bits}
         # The head reads a row for each sentence, not for each token.
-        sampling = convert(model, budget, design, source, bits, skip=["head"], seed=seed, process_group=group, **packed)
+        sampling = convert(
+            model, budget, design, source, bits=bits, skip=["head"], seed=seed, process_group=group, **packed
+        )
     return model.train(), sampling
 
 
