@@ -225,6 +225,14 @@ class Compiled(unittest.TestCase):
         h.sum().backward()
         self.assertEqual(sorted(sampling.guesses), [f"{i}.{j}" for i in range(4) for j in (0, 2)])
 
+    def test_bytes_are_counted_around_a_compilation(self):
+        model, h = layers(), torch.randn(256, 64)
+        convert(model, 0.3, seed=SEED)
+        step = torch.compile(model, fullgraph=True, backend="aot_eager")
+        with SavedBytes(model) as saved:
+            step(h).sum().backward()
+        self.assertGreater(saved.total, 0)
+
     def test_layers_that_read_one_input_share_its_rows(self):
         class Gated(nn.Module):
             def __init__(self):

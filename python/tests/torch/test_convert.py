@@ -41,10 +41,25 @@ class Conversion(unittest.TestCase):
             ({"budget": 1.5}, "budget of 1.5"),
             ({"design": "wta"}, "no design 'wta'"),
             ({"source": "norms"}, "no source 'norms'"),
-            ({"skip": "*"}, "no nn.Linear"),
+            ({"skip": "*"}, "skip covers all layers"),
         ]:
             with self.assertRaisesRegex(Error, words):
                 convert(self.model(), **options)
+        with self.assertRaisesRegex(Error, "a str in the place of the model"):
+            convert("model")
+
+    def test_what_is_no_state_is_refused(self):
+        with self.assertRaisesRegex(Error, "no state of a Sampling: it lacks source, seed, offset, guesses"):
+            convert(wrap(linear())).load_state_dict({})
+
+    def test_torch_func_goes_torchs_own_way(self):
+        model, h = wrap(linear()), uneven(TOKENS, INPUTS)
+        exact = gradients(model, lambda: model(h).sin().sum())[0]
+        sampling = convert(model, 0.3)
+        loss = lambda parameters: torch.func.functional_call(model, parameters, (h,)).sin().sum()
+        found = torch.func.grad(loss)(dict(model.named_parameters()))
+        self.assertTrue(torch.equal(found["0.weight"], exact))
+        self.assertEqual(sampling.left_exact, [("0", "its weight is a tensor of torch.func")])
 
     def test_cached_norms_need_the_samples(self):
         self.enterContext(always_sampled())

@@ -2,6 +2,7 @@
 
 import json
 import unittest
+import warnings
 
 import torch
 from torch import nn
@@ -131,6 +132,26 @@ class Forms(unittest.TestCase):
         del model
         with self.assertRaisesRegex(Error, "nothing refers to the model"):
             sampling.report()
+
+
+class Adapter(nn.Module):
+    def __init__(self, base):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.lora_A = nn.Linear(base.in_features, 8, bias=False)
+        self.lora_B = nn.Linear(8, base.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.lora_B(self.lora_A(x))
+
+
+class Adapters(unittest.TestCase):
+    def test_second_halves_are_not_missed(self):
+        """They are exact by rule, and more than half of what trains."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sampling = convert(nn.Sequential(Adapter(nn.Linear(256, 1024))), 0.3)
+        self.assertNotIn("0.lora_B", sampling.sampled)
 
 
 if __name__ == "__main__":

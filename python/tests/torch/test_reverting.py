@@ -139,6 +139,17 @@ class Copies(unittest.TestCase):
         self.assertEqual(kinds(m), before)
 
 
+class Afterwards(unittest.TestCase):
+    def test_the_report_says_so_and_nothing_is_set(self):
+        m = model()
+        sampling = convert(m, 0.3)
+        sampling.revert()
+        self.assertIn("it was reverted", str(sampling))
+        self.assertTrue(str(sampling).startswith("no layer is sampled"))
+        with self.assertRaisesRegex(Error, "was reverted: convert it again"):
+            sampling.set(budget=0.2)
+
+
 class Twice(unittest.TestCase):
     def test_it_is_refused(self):
         m = model()

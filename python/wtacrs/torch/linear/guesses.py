@@ -87,7 +87,7 @@ class Learned:
 
     def learns_nothing(self, norms):
         """A loss scaler that has overflowed teaches nothing. A GPU finds out for itself, and nobody waits for it."""
-        return not self.device.on_gpu and not math.isfinite(norms.max())
+        return not self.device.on_gpu and not math.isfinite(norms.detach().max())
 
 
 class Predicted(Learned):
