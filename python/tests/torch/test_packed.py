@@ -38,7 +38,6 @@ class Conversion(unittest.TestCase):
     def test_four_bits_are_the_default(self):
         sampling = convert(wrap(linear()))
         self.assertEqual((sampling.budget, sampling.bits), (0.3, 4))
-        self.assertIn("bits=4", repr(sampling))
         self.assertIn("bits=4", repr(sampling.layers["0"]))
 
     def test_other_bits_are_refused(self):
@@ -79,8 +78,9 @@ class Conversion(unittest.TestCase):
         lines = str(convert(model)).splitlines()
         self.assertEqual(lines[0], "2 layers are sampled")
         self.assertIn("      a row of its input takes 4 bytes, a packed one 12", lines)
-        self.assertIn("budget 1.0  4 bits", str(convert(wrap(linear()), 1.0)))
-        self.assertIn("native rows", str(convert_native(wrap(linear()))))
+        for sample, words in ((lambda m: convert(m, 1.0), "budget 1.0  4 bits"), (convert_native, "native rows")):
+            model = wrap(linear())
+            self.assertIn(words, str(sample(model)))
 
     def test_a_pass_over_few_tokens_is_exact_and_says_so(self):
         model = wrap(linear())
@@ -93,7 +93,7 @@ class Conversion(unittest.TestCase):
         torch.testing.assert_close(model[0].weight.grad, h.expand(OUTPUTS, -1))
         ((name, reason),) = sampling.left_exact
         self.assertEqual(name, "0")
-        self.assertIn(f"the input of 1 tokens takes {h.nbytes} bytes", reason)
+        self.assertEqual(reason, "a pass over 1 row, and passes below 64 are exact")
         # The layer still saves rows where that pays, and its state is loaded.
         self.assertIs(type(model[0]), SampledLinear)
         gradients(model, lambda: model(uneven(TOKENS, INPUTS)).sum())
