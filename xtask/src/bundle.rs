@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn every_test_that_can_use_a_gpu_is_found() {
-        let expected = [&["gather_gemm", "select", "layers", "intrinsics", "graph"][..], &["cuda"]];
+        // tests/kernels.rs checks by itself that it declares every file.
+        let expected = [["kernels"], ["cuda"]];
         for (Tests { package, mark, .. }, names) in TESTS.iter().zip(expected) {
             let found = tests(&workspace::root().join("crates").join(package).join("tests"), mark).expect("readable");
             for name in names {
