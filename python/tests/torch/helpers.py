@@ -47,9 +47,11 @@ def always_sampled():
     with (
         mock.patch.object(plans, "saves_less", lambda saved, exact: True),
         mock.patch.object(choice, "why_narrow", lambda *sizes: None),
-        mock.patch.object(sampling, "why_short", lambda rows: None),
+        mock.patch.object(plans, "why_short", lambda tokens: None),
     ):
+        sampling.why_exact.cache_clear()
         yield
+    sampling.why_exact.cache_clear()
 
 
 @contextlib.contextmanager

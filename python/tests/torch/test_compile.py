@@ -255,7 +255,7 @@ class Compiled(unittest.TestCase):
         targets = [node.target for node in graphs[0].graph.nodes]
         self.assertEqual(targets.count(torch.ops.wtacrs.pack_rows), 2)
         self.assertEqual(sorted(sampling.guesses), ["down", "gate"])
-        self.assertIsNone(sampling.memo)
+        self.assertIsNone(sampling.traces.memo)
 
 
 class Exported(unittest.TestCase):
@@ -385,8 +385,8 @@ class Operators(unittest.TestCase):
             keys = torch.ops.wtacrs.attention_keys(self.words, query, sizes, text)
             opcheck("attention", query, key, value, None, None, mask_key, keys, text)
         strides = [*query.stride(), *key.stride(), *value.stride()]
-        keys = torch.ops.wtacrs.kernel_keys(self.words, query, sizes, strides, "8")
-        opcheck("kernel_attention", query, key, value, None, keys, True, 0.25, strides, "8")
+        keys = torch.ops.wtacrs.kernel_keys(self.words, query, sizes, strides, 8)
+        opcheck("kernel_attention", query, key, value, None, keys, True, 0.25, strides, 8)
 
     def test_blocks_have_the_librarys_size(self):
         for bits in ("native", 8, 4, 2):

@@ -44,12 +44,20 @@ def taken(randomness, draws):
 
 
 def words(pair):
+    """Seed and offset from a tensor of both."""
     seed, offset = pair.tolist()
     return seed & MASK, offset & MASK
 
 
-def two_words(seed, offset):
-    return torch.tensor([signed(seed), signed(offset)], dtype=torch.int64, device="cpu")
+def key_of(seed, offset):
+    """Both as one tensor."""
+    return keys_of([(seed, offset)])[0]
+
+
+def keys_of(draws):
+    """The seeds and offsets of passes, a pair in each row."""
+    words = [[signed(seed), signed(offset)] for seed, offset in draws]
+    return torch.tensor(words, dtype=torch.int64, device="cpu").reshape(-1, 2)
 
 
 def signed(word):

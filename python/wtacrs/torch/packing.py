@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 GROUP, LEAST_GROUP = 128, 16
+# More than a block has beside its rows.
+OVERHEAD = 256
+
+
+def bits_of(text):
+    """The number of bits that a text names, or "native"."""
+    return text if text == "native" else int(text)
 
 
 def row_bytes(in_features, element_bytes, bits):

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import ctypes
 
+import torch
+
 from .modes import state
 
 MASK = 2**64 - 1
+
+
+def from_torch():
+    """A number from torch's generator on the host."""
+    return int(torch.randint(2**62, (), device="cpu"))
 
 
 class Randomness:

@@ -15,7 +15,7 @@ from .._native import Error
 from . import devices
 from .attention import interface
 from .choosing.choice import Left, Product
-from .choosing.rules import KEPT, InputsOfPass, why_short
+from .choosing.rules import KEPT, InputsOfPass
 from .linear import rank_exchange, tracing
 from .linear.batch_layout import Batch
 from .linear.guesses import SOURCES, Input
@@ -26,16 +26,12 @@ from .operators import modules
 from .operators.packed_tensors import packed_saved_tensors
 from .operators.passes import Operators
 from .pickling import is_picklable
-from .randomness import MASK, Randomness
+from .randomness import MASK, Randomness, from_torch
 from .report import Report, report
 from .reverting import take_back
 from .settings import Settings, matches, such_as
 
-
-@functools.lru_cache(maxsize=1024)
-def why_exact(tokens: int, in_features: int, element_bytes: int, budget: float, bits: int | str) -> str | None:
-    """Why a pass is exact; None if it is sampled."""
-    return why_short(tokens) or why_pass_exact(tokens, in_features, element_bytes, budget, bits)
+why_exact = functools.lru_cache(maxsize=1024)(why_pass_exact)
 
 
 class Sampling:
@@ -50,7 +46,7 @@ class Sampling:
         self.settings = settings
         rank = 0 if process_group is None else torch.distributed.get_rank(process_group)
         with _disable_current_modes():
-            seed = int(torch.randint(2**62, (), device="cpu")) if settings.seed is None else settings.seed & MASK
+            seed = from_torch() if settings.seed is None else settings.seed & MASK
         self.randomness = Randomness(seed, rank)
         self._model = weakref.ref(model)
         # Converted layers and how they are sampled, and modules that are left, by name.
@@ -70,9 +66,7 @@ class Sampling:
         self.message_words = 0
         self._inputs = SharedInputs()
         self.current_batch = None
-        # What layers share in a trace.
-        self.memo = None
-        self._traces = None
+        self.traces = None
         self._inputs_of_pass = InputsOfPass()
         self.reverted = False
 
@@ -214,7 +208,7 @@ class Sampling:
 
     def watch_traces(self) -> None:
         """Lets the model's layers share inputs in a trace."""
-        self._traces = tracing.Traces(self, self.model)
+        self.traces = tracing.Traces(self.model)
 
     @property
     def left_modules(self):
@@ -237,7 +231,7 @@ class Sampling:
     def __getstate__(self):
         """Everything but what belongs to this process. A Sampling is pickled with its model, and comes back with it.
         A function as `skip` is left out, if it cannot be imported: `convert` alone has asked it."""
-        state = self.__dict__ | {"_model": self._model(), "group": None, "current_batch": None, "memo": None}
+        state = self.__dict__ | {"_model": self._model(), "group": None, "current_batch": None}
         for name in ("agreement", "_inputs"):
             del state[name]
         if not is_picklable(self.settings.skip):
@@ -314,15 +308,16 @@ class Sampling:
     def guess(self, name: str, in_features: int):
         """The guess of the layer of this name, which reads rows of `in_features` elements."""
         if name not in self.guesses:
-            self.guesses[name] = SOURCES[self.source](in_features, self.settings.room)
+            self.guesses[name] = self._new_guess(in_features)
         return self.guesses[name]
+
+    def _new_guess(self, in_features):
+        return SOURCES[self.source](in_features, self.settings.room)
 
     def exchange(self):
         """Brings together what the ranks have learned. All ranks call it after each step's backward passes."""
         if self.group is not None:
             rank_exchange.exchange(self)
-
-    state_names = ("source", "seed", "offset", "guesses")
 
     def state_dict(self):
         """Seed, offset, and predictors or caches as tensors of bytes, with the number of passes that each has seen."""
@@ -340,7 +335,7 @@ class Sampling:
 
     def load_state_dict(self, state):
         """Continues from a `state_dict()`. Raises `Error` for one of another source or of other layers."""
-        missing = [name for name in self.state_names if name not in state]
+        missing = [name for name in ("source", "seed", "offset", "guesses") if name not in state]
         if missing:
             raise Error(f"this is no state of a Sampling: it lacks {', '.join(missing)}")
         if state["source"] != self.source:
@@ -354,7 +349,7 @@ class Sampling:
             raise Error(f"a state of layers that are not converted here: {', '.join(unknown)}")
         loaded = {}
         for name, data in guesses.items():
-            loaded[name] = SOURCES[self.source](self.sampled[name].in_features, self.settings.room)
+            loaded[name] = self._new_guess(self.sampled[name].in_features)
             if self.source != "input":
                 loaded[name].from_bytes(data)
                 loaded[name].passes = state.get("passes", {}).get(name, 0)
@@ -380,5 +375,5 @@ class Sampling:
         take_back({**self.layers, **{name: module for name, (module, _) in self.modules.items()}})
         interface.revert(self._attention)
         self._inputs_of_pass.remove()
-        self._traces.remove()
+        self.traces.remove()
         self.reverted = True

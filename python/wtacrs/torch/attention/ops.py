@@ -1,4 +1,4 @@
-"""Attention as custom operators of torch, (`custom_ops`).
+"""Attention as custom operators (`custom_ops`).
 
 `attention` saves probabilities (see `probabilities`), `kernel_attention` is torch's kernel for the CPU with what it
 saves packed (see `scaled_dot_product`).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from ..custom_ops import define, fake, library, or_nothing, signed, taken, words
+from ..custom_ops import define, fake, keys_of, library, or_nothing, taken, words
 from ..devices import device_of
 from ..operators.packed_tensors import Layout
 from .operands import Sizes
@@ -141,10 +141,10 @@ def layouts(sizes, strides, dtype, device, packing):
         ((sizes.batch, sizes.groups, sizes.keys, values), of_value),
         ((sizes.batch, sizes.heads, rows, values), of_output),
     ]
-    return [Layout(shape, stride, dtype, device, int(packing)) for shape, stride in arrays]
+    return [Layout(shape, stride, dtype, device, packing) for shape, stride in arrays]
 
 
-@define("kernel_keys(Tensor(a!) randomness, Tensor query, SymInt[] sizes, SymInt[] strides, str packing) -> Tensor")
+@define("kernel_keys(Tensor(a!) randomness, Tensor query, SymInt[] sizes, SymInt[] strides, int packing) -> Tensor")
 def kernel_keys(randomness, query, sizes, strides, packing):
     packed = layouts(sizes, strides, query.dtype, query.device, packing)
     return keys_of([taken(randomness, layout.plan.draws) for layout in packed])
@@ -157,7 +157,7 @@ def _(randomness, query, sizes, strides, packing):
 
 @define(
     "kernel_attention(Tensor query, Tensor key, Tensor value, Tensor? mask, Tensor keys, bool causal, float scaling,"
-    " SymInt[] strides, str packing) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    " SymInt[] strides, int packing) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 def kernel_attention(query, key, value, mask, keys, causal, scaling, strides, packing):
     """The output, batch x rows x heads x values; the logarithm of each row's sum; packed K, Q, V and output."""
@@ -184,7 +184,7 @@ def _(query, key, value, mask, keys, causal, scaling, strides, packing):
 
 @define(
     "kernel_attention_backward(Tensor doutput, Tensor[] blocks, Tensor sums, Tensor? mask, SymInt[] sizes, bool causal,"
-    " float scaling, SymInt[] strides, str packing) -> (Tensor, Tensor, Tensor)"
+    " float scaling, SymInt[] strides, int packing) -> (Tensor, Tensor, Tensor)"
 )
 def kernel_attention_backward(doutput, blocks, sums, mask, sizes, causal, scaling, strides, packing):
     packed = layouts(sizes, strides, doutput.dtype, doutput.device, packing)
@@ -222,7 +222,3 @@ def _kernel_gradients(ctx, doutput, *_):
 
 
 torch.library.register_autograd(kernel_attention._name, _kernel_gradients, setup_context=_save_kernel, lib=library)
-
-
-def keys_of(draws):
-    return torch.tensor([[signed(s), signed(o)] for s, o in draws], dtype=torch.int64, device="cpu").reshape(-1, 2)

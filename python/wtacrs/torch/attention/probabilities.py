@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from .. import devices
 from ..modes import admitting_state, traced
 from ..operators.passes import plan_for
+from ..packing import bits_of
 from .operands import Sizes, operands_of
 
 
@@ -41,7 +42,7 @@ class Form(typing.NamedTuple):
     @functools.cache
     def parse(cls, text):
         causal, scaling, dropout, *packings, share = text.split(" ")
-        packings = (bits if bits == "native" else int(bits) for bits in packings)
+        packings = map(bits_of, packings)
         return cls(
             causal == "True", float(scaling), float(dropout), *packings, None if share == "None" else float(share)
         )

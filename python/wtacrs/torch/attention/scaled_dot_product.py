@@ -31,10 +31,8 @@ def attend_packed(operators, query, key, value, mask, bias, causal, scaling, dro
 
 
 def attend_traced(operators, query, key, value, mask, kernel):
-    """By the operator of `attention_ops`, which has torch's kernel for the CPU."""
-    if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), -torch.inf)
-    passes, words, packing = torch.ops.wtacrs, operators.randomness.words, str(operators.operand_packing)
+    """By the operator of `ops`, which has torch's kernel for the CPU."""
+    passes, words, packing = torch.ops.wtacrs, operators.randomness.words, operators.operand_packing
     strides = [*query.stride(), *key.stride(), *value.stride()]
     with admitting_state(query):
         keys = passes.kernel_keys(words, query, Sizes.of(query, key, value), strides, packing)

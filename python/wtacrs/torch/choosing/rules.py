@@ -1,9 +1,8 @@
-"""When a layer is not worth sampling, beside the rows that would take no less memory than its input (`plans`).
+"""When a layer is not worth sampling, beside passes over few rows, and rows that would take no less memory than the
+input (`linear.plans`).
 
 Narrow layers, which `convert` leaves as they are: a row of the input takes few bytes, so that there is little to save,
 and the estimate costs the same noise as for a wide one. The second halves of adapters are of this kind.
-
-Short passes: heads and poolers read a handful of rows, of which a sample says little.
 
 Inputs that are kept anyway: torch's attention saves its output, ReLU its result. A layer that reads one of these saves
 no memory, and would hold its sample besides. Which inputs these are depends on the kernel that torch chooses, on
@@ -22,7 +21,6 @@ from ..modes import tracing
 LEAST_ROW_BYTES = 64
 # An adapter's second half reads few features and writes many.
 ADAPTER_FEATURES, ADAPTER_EXPANSION = 64, 8
-LEAST_ROWS = 64
 KEPT = "another operator keeps its input anyway, as torch's attention keeps its output and ReLU its result"
 
 
@@ -34,13 +32,6 @@ def why_narrow(in_features: int, out_features: int, element_bytes: int) -> str |
     if in_features <= ADAPTER_FEATURES and out_features >= ADAPTER_EXPANSION * in_features:
         return f"it makes {out_features} features of {in_features}, as the second half of an adapter does"
     return None
-
-
-def why_short(rows: int) -> str | None:
-    """Why a pass over so few rows is exact; None if it is not."""
-    if rows >= LEAST_ROWS:
-        return None
-    return f"a pass over {rows} row{'s' if rows != 1 else ''}, and passes below {LEAST_ROWS} are exact"
 
 
 def innermost_hooks():

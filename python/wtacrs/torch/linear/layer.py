@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from ..._native import Error
 from .. import devices, modes
 from . import ops, tracing
-from .plans import packs_all
+from .plans import packs_all, product
 
 
 class LayerSampling:
@@ -161,8 +161,7 @@ class SampledLinearFunction(torch.autograd.Function):
         ctx.weight_dtype = weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.used = False
-        # Under autocast h has its dtype already; without it the dtypes are equal.
-        return torch.nn.functional.linear(h, weight.to(h.dtype), None if bias is None else bias.to(h.dtype))
+        return product(h, weight, bias)
 
     @staticmethod
     @once_differentiable

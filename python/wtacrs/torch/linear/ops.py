@@ -12,6 +12,7 @@ from ..._native import Error
 from ..custom_ops import define, fake, library, or_nothing, taken
 from ..devices import device_of
 from ..modes import admitting_state, state
+from ..packing import bits_of
 from . import plans
 from .batch_layout import Batch
 from .guesses import Input
@@ -43,7 +44,7 @@ def describe(budget, bits, design, source, dtype):
 @functools.cache
 def described(keep):
     budget, bits, design, source, dtype = keep.split(" ")
-    return float(budget), bits if bits == "native" else int(bits), design, source, getattr(torch, dtype[6:])
+    return float(budget), bits_of(bits), design, source, getattr(torch, dtype.removeprefix("torch."))
 
 
 def rows_plan(keep, torch_device, tokens, in_features, out_features):
@@ -91,7 +92,7 @@ def _(h, randomness, site, samples, mask, out_features, keep):
     " -> (Tensor, Tensor, Tensor)"
 )
 def weight_gradient(block, dz, in_features, keep, with_bias, with_squares):
-    plan = rows_plan(keep, dz.device, *(dz.shape[0], in_features, dz.shape[1]))
+    plan = rows_plan(keep, dz.device, dz.shape[0], in_features, dz.shape[1])
     weight, bias, norms = plan.backward(block, dz, with_bias, with_squares)
     return weight, or_nothing(bias, dz), dz.new_empty(0) if norms is None else norms.double().square_()
 
@@ -111,7 +112,7 @@ def _(block, dz, in_features, keep, with_bias, with_squares):
 
 @define("linear(Tensor h, Tensor weight, Tensor? bias, Tensor block, Tensor? joint, str keep) -> Tensor")
 def linear(h, weight, bias, block, joint, keep):
-    return torch.nn.functional.linear(h, weight.to(h.dtype), None if bias is None else bias.to(h.dtype))
+    return plans.product(h, weight, bias)
 
 
 @fake(linear)

@@ -11,7 +11,7 @@ import torch
 from ... import _native
 from ..._native import Error, LayerPlan
 from ..devices import address
-from ..packing import packed_elements, row_bytes
+from ..packing import OVERHEAD, packed_elements, row_bytes
 
 
 def precision():
@@ -117,28 +117,42 @@ class Plan:
         return matrix if rows_apart or not self.device.on_gpu else matrix.contiguous()
 
 
+def product(h, weight, bias):
+    """h Wᵀ + b in h's dtype. Under autocast h has its dtype already; without it the dtypes are equal."""
+    return torch.nn.functional.linear(h, weight.to(h.dtype), None if bias is None else bias.to(h.dtype))
+
+
 # Of a block's header, and the alignment of its parts.
 HEADER = 64
 # An index and a scale.
 SELECTED = 12
-
-
-# More than a block has beside its rows.
-OVERHEAD = 256
+# Heads and poolers read a handful of rows, of which a sample says little.
+LEAST_ROWS = 64
 
 
 def why_layer_exact(layer, budget, bits):
     """Why the layer would save no memory for many tokens in its weight's dtype; None if it does."""
-    return why_pass_exact(1000, layer.in_features, layer.weight.element_size(), budget, bits, beside=0)
+    return why_no_less(1000, layer.in_features, layer.weight.element_size(), budget, bits, beside=0)
 
 
-def why_pass_exact(tokens, in_features, element_bytes, budget, bits, beside=OVERHEAD):
-    """Why a pass would save no memory; None if it does. Without the library, so that torch can trace it."""
+def why_pass_exact(tokens, in_features, element_bytes, budget, bits):
+    """Why a pass is exact; None if it is sampled. Without the library, so that torch can trace it."""
+    return why_short(tokens) or why_no_less(tokens, in_features, element_bytes, budget, bits, OVERHEAD)
+
+
+def why_short(tokens):
+    """Why a pass over so few rows is exact; None if it is not."""
+    if tokens >= LEAST_ROWS:
+        return None
+    return f"a pass over {tokens} row{'s' if tokens != 1 else ''}, and passes below {LEAST_ROWS} are exact"
+
+
+def why_no_less(tokens, in_features, element_bytes, budget, bits, beside):
+    """Why saved rows, with so many bytes beside them, would take no less than the input; None if they do."""
     native, packed = in_features * element_bytes, row_bytes(in_features, element_bytes, bits)
     if bits != "native" and not saves_less(packed, native):
         return f"a row of its input takes {native} bytes, a packed one {packed}"
-    selected = 0 if packs_all(budget, bits) else SELECTED
-    saved, exact = tokens * budget * (packed + selected) + beside, tokens * native
+    saved, exact = tokens * saved_a_token(in_features, element_bytes, budget, bits) + beside, tokens * native
     if not saves_less(saved, exact):
         return f"the input of {tokens} tokens takes {exact} bytes, saved rows {saved:.0f}"
     return None
@@ -149,12 +163,15 @@ def saves_less(saved, exact):
 
 
 def bytes_a_token(layer, budget, bits):
-    """What is saved, divided by all tokens and leaving out what a block has beside its rows; and what the layer's input
-    takes, if it has the weight's dtype."""
+    """What is saved for a token, and what the layer's input takes, if it has the weight's dtype."""
     element_bytes = layer.weight.element_size()
+    return saved_a_token(layer.in_features, element_bytes, budget, bits), layer.in_features * element_bytes
+
+
+def saved_a_token(in_features, element_bytes, budget, bits):
+    """Saved rows divided by all tokens, without what a block has beside its rows."""
     selected = 0 if packs_all(budget, bits) else SELECTED
-    saved = budget * (row_bytes(layer.in_features, element_bytes, bits) + selected)
-    return saved, layer.in_features * element_bytes
+    return budget * (row_bytes(in_features, element_bytes, bits) + selected)
 
 
 def block_bytes(tokens, in_features, element_bytes, budget, bits):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 
-from ..choosing.rules import why_short
 from ..modes import admitting_state, tracing, within_segment
 from .plans import why_pass_exact
 
@@ -18,11 +17,10 @@ def linear(sampled, given, h, weight, bias, exact):
     """`layer.sampled_linear` in a trace; h is `given` in the dtype of the product."""
     in_features = int(h.shape[-1])
     tokens = h.numel() // in_features
-    reason = why_short(tokens) or why_pass_exact(tokens, in_features, h.element_size(), sampled.budget, sampled.bits)
-    if reason is not None:
+    if why_pass_exact(tokens, in_features, h.element_size(), sampled.budget, sampled.bits) is not None:
         return exact()
     sampling, keep = sampled.sampling, sampled.described(h.dtype)
-    memo = None if sampling.memo is None or within_segment() else sampling.memo
+    memo = None if within_segment() else sampling.traces.memo
     block, joint = shared(memo, given, keep)
     passes = torch.ops.wtacrs
     if block is None:
@@ -48,11 +46,11 @@ def shared(memo, given, keep):
 
 
 class Traces:
-    """Gives a `Sampling` a memo when a trace enters the first of its modules, and takes it away at the end of that
-    module."""
+    """`memo` is what layers of a model share in a trace: a list from the beginning to the end of the outermost of its
+    modules there, and None at other times."""
 
-    def __init__(self, sampling, model: torch.nn.Module):
-        self._sampling, self._outermost, self._hooks = sampling, None, []
+    def __init__(self, model: torch.nn.Module):
+        self.memo, self._outermost, self._hooks = None, None, []
         for module in model.modules():
             if module is model or any(hasattr(child, "sampled") for child in module.modules() if child is not module):
                 self._hooks.append(module.register_forward_pre_hook(self._enter))
@@ -60,6 +58,10 @@ class Traces:
 
     def __deepcopy__(self, memo):
         return self
+
+    def __getstate__(self):
+        # The handles of hooks are pickled with the modules.
+        return {"memo": None, "_outermost": None, "_hooks": self._hooks}
 
     def remove(self) -> None:
         for hook in self._hooks:
@@ -69,9 +71,9 @@ class Traces:
         if not tracing() or within_segment():
             return
         # A trace that has failed never leaves.
-        if self._sampling.memo is None or self._outermost is module:
-            self._sampling.memo, self._outermost = [], module
+        if self.memo is None or self._outermost is module:
+            self.memo, self._outermost = [], module
 
     def _leave(self, module, _, __):
         if self._outermost is module:
-            self._sampling.memo = self._outermost = None
+            self.memo = self._outermost = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..custom_ops import contiguous, define, fake, library, or_nothing, taken, two_words, words
-from ..randomness import MASK
+from ..custom_ops import contiguous, define, fake, key_of, library, or_nothing, taken, words
+from ..randomness import from_torch
 from . import passes
 from .passes import Description
 
@@ -17,7 +17,7 @@ def operator_plan(description, x):
 @define("dither(Tensor(a!) randomness, Tensor x, str description) -> Tensor")
 def dither(randomness, x, description):
     """Seed and offset of a pass without dropout."""
-    return two_words(*taken(randomness, operator_plan(description, x).draws))
+    return key_of(*taken(randomness, operator_plan(description, x).draws))
 
 
 @fake(dither)
@@ -29,7 +29,7 @@ def _(randomness, x, description):
 def mask_key(randomness):
     """Seed and offset of a pass with dropout. The offset comes from torch's generator on the host, whose state is
     restored where a segment runs again."""
-    return two_words(int(randomness[0]) & MASK, int(torch.randint(2**62, (), device="cpu")))
+    return key_of(words(randomness)[0], from_torch())
 
 
 @fake(mask_key)
@@ -61,27 +61,13 @@ def _(x, gate, weight, bias, key, description):
 )
 def operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
     plan = operator_plan(description, dy)
-    dy = contiguous(dy)
-    dx, dgate, dweight, dbias = fake_operator_backward(
-        saved, dy, x, gate, y, weight, description, with_weight, with_bias
-    )
-    plan.backward(
-        saved if len(saved) else None,
-        dy,
-        dx,
-        x=contiguous(x),
-        gate=contiguous(gate),
-        y=y,
-        weight=passes.floats(weight),
-        dgate=dgate if plan.gated else None,
-        dweight=dweight if with_weight else None,
-        dbias=dbias if with_bias else None,
-    )
-    return dx, dgate, dweight, dbias
+    kept = saved if len(saved) else None, contiguous(x), contiguous(gate), y, weight
+    dx, dgate, *of_parameters = passes.gradients(plan, dy, *kept, with_weight, with_bias)
+    return dx, or_nothing(dgate, dy), *(or_nothing(made, dy, torch.float32) for made in of_parameters)
 
 
 @fake(operator_backward)
-def fake_operator_backward(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
+def _(saved, dy, x, gate, y, weight, description, with_weight, with_bias):
     dx = torch.empty_like(dy, memory_format=torch.contiguous_format)
     dgate = torch.empty_like(dx) if Description.parse(description).gated else dy.new_empty(0)
     dweight, dbias = (
@@ -93,32 +79,14 @@ def fake_operator_backward(saved, dy, x, gate, y, weight, description, with_weig
 def _save_operator(ctx, inputs, output):
     x, gate, weight, bias, _, ctx.description = inputs
     y, saved = output
-    plan = operator_plan(ctx.description, x)
-    ctx.save_for_backward(
-        saved,
-        x if plan.keeps_input else None,
-        gate if plan.keeps_gate else None,
-        y if plan.keeps_output else None,
-        weight,
-    )
-    ctx.bias_dtype = None if bias is None else bias.dtype
+    passes.keep(ctx, operator_plan(ctx.description, x), saved, x, gate, y, weight, bias)
     ctx.mark_non_differentiable(saved)
 
 
 def _operator_gradients(ctx, dy, _):
-    saved, x, gate, y, weight = ctx.saved_tensors
-    _, needs_gate, needs_weight, needs_bias = ctx.needs_input_grad[:4]
-    dx, dgate, dweight, dbias = operator_backward(
-        saved, dy, x, gate, y, weight, ctx.description, needs_weight, needs_bias
-    )
-    return (
-        dx,
-        dgate if needs_gate else None,
-        dweight.to(weight.dtype) if needs_weight else None,
-        dbias.to(ctx.bias_dtype) if needs_bias else None,
-        None,
-        None,
-    )
+    saved, *kept = ctx.saved_tensors
+    found = operator_backward(saved, dy, *kept, ctx.description, *ctx.needs_input_grad[2:4])
+    return *passes.needed(ctx, *found), None, None
 
 
 torch.library.register_autograd(operator._name, _operator_gradients, setup_context=_save_operator, lib=library)

@@ -16,7 +16,8 @@ from ..._native import Error, OperatorPlan
 from .. import devices
 from ..devices import address
 from ..modes import admitting_state, traced
-from ..packing import row_bytes
+from ..packing import OVERHEAD, bits_of, row_bytes
+from ..randomness import from_torch
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -46,7 +47,7 @@ class Operators:
     def draw(self, plan):
         """The seed and the offset of one forward pass."""
         if plan.dropout:
-            return self.randomness.key, int(torch.randint(2**62, (), device="cpu"))
+            return self.randomness.key, from_torch()
         return self.randomness.key, self.randomness.advance(plan.draws)
 
 
@@ -67,8 +68,7 @@ class Description(typing.NamedTuple):
     @functools.cache
     def parse(cls, text):
         operation, columns, gated, packing, dropout, epsilon = text.split(" ")
-        packing = packing if packing == "native" else int(packing)
-        return cls(operation, int(columns), gated == "True", packing, float(dropout), float(epsilon))
+        return cls(operation, int(columns), gated == "True", bits_of(packing), float(dropout), float(epsilon))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -152,10 +152,6 @@ def plan_of(x, description):
     return plan_for(devices.device_of(x.device), shape, x.dtype, operation, *options)
 
 
-# More than a block has beside its rows.
-OVERHEAD = 256
-
-
 def takes_less(x, description, arrays=1):
     """Whether a packed operator on x saves less than `arrays` arrays of x's size. Without the library, so that torch
     can trace it."""
@@ -193,37 +189,52 @@ class OperatorFunction(torch.autograd.Function):
         y = torch.empty_like(x)
         saved = plan.forward(x, y, seed, offset, gate, floats(weight), floats(bias))
         ctx.plan = plan
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(
-            saved,
-            x if plan.keeps_input else None,
-            gate if plan.keeps_gate else None,
-            y if plan.keeps_output else None,
-            weight,
-        )
+        keep(ctx, plan, saved, x, gate, y, weight, bias)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        saved, x, gate, y, weight = ctx.saved_tensors
-        _, needs_gate, needs_weight, needs_bias = ctx.needs_input_grad[:4]
-        dy = dy.resolve_neg().contiguous()
-        dx = torch.empty_like(dy)
-        # A gated unit's two gradients are made together.
-        dgate = torch.empty_like(dy) if ctx.plan.gated else None
-        dweight = torch.empty_like(weight, dtype=torch.float32) if needs_weight else None
-        dbias = torch.empty(weight.shape, dtype=torch.float32, device=dy.device) if needs_bias else None
-        ctx.plan.backward(
-            saved, dy, dx, x=x, gate=gate, y=y, weight=floats(weight), dgate=dgate, dweight=dweight, dbias=dbias
-        )
-        return (
-            dx,
-            dgate if needs_gate else None,
-            dweight.to(weight.dtype) if needs_weight else None,
-            dbias.to(ctx.bias_dtype) if needs_bias else None,
-            None, None, None,
-        )  # fmt: skip
+        found = gradients(ctx.plan, dy, *ctx.saved_tensors, *ctx.needs_input_grad[2:4])
+        return *needed(ctx, *found), None, None, None
+
+
+def keep(ctx, plan, saved, x, gate, y, weight, bias):
+    """What the backward pass needs, on torch's graph."""
+    ctx.save_for_backward(
+        saved,
+        x if plan.keeps_input else None,
+        gate if plan.keeps_gate else None,
+        y if plan.keeps_output else None,
+        weight,
+    )
+    ctx.weight_dtype = None if weight is None else weight.dtype
+    ctx.bias_dtype = None if bias is None else bias.dtype
+
+
+def gradients(plan, dy, saved, x, gate, y, weight, with_weight, with_bias):
+    """Of x, the gate, the weight and the bias, the last two in f32; None for what there is not."""
+    dy = dy.resolve_neg().contiguous()
+    dx = torch.empty_like(dy)
+    # A gated unit's two gradients are made together.
+    dgate = torch.empty_like(dy) if plan.gated else None
+    dweight, dbias = (
+        torch.empty(weight.shape, dtype=torch.float32, device=dy.device) if wanted else None
+        for wanted in (with_weight, with_bias)
+    )
+    plan.backward(saved, dy, dx, x=x, gate=gate, y=y, weight=floats(weight), dgate=dgate, dweight=dweight, dbias=dbias)
+    return dx, dgate, dweight, dbias
+
+
+def needed(ctx, dx, dgate, dweight, dbias):
+    """Those that torch asks for, in the parameters' dtypes."""
+    _, needs_gate, needs_weight, needs_bias = ctx.needs_input_grad[:4]
+    return (
+        dx,
+        dgate if needs_gate else None,
+        dweight.to(ctx.weight_dtype) if needs_weight else None,
+        dbias.to(ctx.bias_dtype) if needs_bias else None,
+    )
 
 
 def floats(parameter):
