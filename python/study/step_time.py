@@ -2,10 +2,11 @@
 
     python step_time.py --layers 2 --batch 16 --tokens 128 --steps 12
     python step_time.py --model minilm --batch 4 --tokens 32 --steps 40 --passes 256
+    python step_time.py --model mixtral --batch 8 --tokens 128 --steps 12 --passes 256
 
-A BERT of BERT-Base's or MiniLM's shape; a step is a forward and a backward pass. Alternating steps see the same
-neighbours, so that the median of their ratios means something on a machine that others use, too. The ratio of all
-processor times depends on others even less.
+A BERT of BERT-Base's or MiniLM's shape, or a small Mixtral with eight experts, of which two serve a token; a step is a
+forward and a backward pass. Alternating steps see the same neighbours, so that the median of their ratios means
+something on a machine that others use, too. The ratio of all processor times depends on others even less.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import statistics
 import time
 
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, MixtralConfig, MixtralModel
 
 from wtacrs.torch import SavedBytes, convert
 
@@ -27,17 +28,30 @@ CONFIGURATIONS = {
 }
 
 
-# The models' shapes beside the defaults of transformers; the first is BERT-Base, of two layers.
+BERT, MIXTRAL = (BertConfig, lambda config: BertModel(config, add_pooling_layer=False)), (MixtralConfig, MixtralModel)
+# What a model is made with, and its shape beside the defaults of transformers; the first is BERT-Base, of two layers.
 SHAPES = {
-    "bert": {"num_hidden_layers": 2},
-    "minilm": {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6},
+    "bert": (BERT, {"num_hidden_layers": 2}),
+    "minilm": (BERT, {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}),
+    "mixtral": (
+        MIXTRAL,
+        {
+            "hidden_size": 512,
+            "intermediate_size": 1024,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 8,
+            "use_cache": False,
+        },
+    ),
 }
 
 
 def model(name, layers):
     torch.manual_seed(0)
-    shape = SHAPES[name] | ({} if layers is None else {"num_hidden_layers": layers})
-    return BertModel(BertConfig(vocab_size=1000, **shape), add_pooling_layer=False).train()
+    (config, make), shape = SHAPES[name]
+    shape = shape | ({} if layers is None else {"num_hidden_layers": layers})
+    return make(config(vocab_size=1000, **shape)).train()
 
 
 def main():
