@@ -250,10 +250,10 @@ class Sampling:
         return self.group is not None
 
     @contextlib.contextmanager
-    def batch(self, samples, mask=None):
+    def batch(self, samples, *masks):
         """Forward passes within are of these samples: their ids, and a mask (samples x length) that is true for tokens.
-        source="cached" requires it."""
-        batch = Batch(samples, mask)
+        source="cached" requires it. A model with an encoder and a decoder has a mask for each, of unlike lengths."""
+        batch = Batch(samples, *masks)
         if self.settings.room is not None:
             batch.check(*self.settings.room)
         before, self.current_batch = self.current_batch, batch

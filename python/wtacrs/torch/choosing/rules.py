@@ -11,6 +11,8 @@ dropout and on the model's code, so it is measured: in the model's first trainin
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -115,12 +117,14 @@ class InputsOfPass:
             return
         self._tensor_hooks.__exit__()
         self._tensor_hooks = None
-        for sampled, storage in self._inputs.items():
+        # A pass that has failed shows nothing, and torch still goes through the hooks that `finish` would remove.
+        failed = sys.exception() is not None
+        for sampled, storage in () if failed else self._inputs.items():
             kept = storage in self._saved and not storage.expired()
             if kept and not sampled.sampling.settings.sample_kept_inputs:
                 sampled.input_kept = True
                 sampled.sampling.leave_exact(sampled.name, KEPT)
         self._save = None
-        if self._readers:
+        if self._readers and not failed:
             self.finish()
         self._readers, self._inputs, self._saved = {}, {}, set()

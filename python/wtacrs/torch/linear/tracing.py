@@ -25,7 +25,7 @@ def linear(sampled, given, h, weight, bias, exact):
     passes = torch.ops.wtacrs
     if block is None:
         batch = sampling.current_batch
-        samples, mask = (None, None) if batch is None else (batch.samples, batch.mask)
+        samples, mask = (None, None) if batch is None else (batch.samples, batch.mask_of(tokens))
         words, site = sampling.randomness.words, sampled.site
         with admitting_state(h):
             block = passes.pack_rows(h, words, site, samples, mask, int(weight.shape[0]), keep)
