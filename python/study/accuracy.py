@@ -2,10 +2,12 @@
 
     python accuracy.py --out RESULTS search                     # learning rates, on a part of the training set
     python accuracy.py --out RESULTS train                      # every method with its rate; three seeds
-    python accuracy.py --out RESULTS train --data sentences --methods full ours-0.3 --seeds 1
+    python accuracy.py --out RESULTS same-rate --methods published-0.3 ours-0.3         # with the rate of full
+    python accuracy.py --out RESULTS cost                       # peak memory, what is held, step time
+    python accuracy.py --out RESULTS train --data sentences --methods full ours-0.3 --seeds 0
 
-Each run is a process of its own, whose peak memory the kernel reports, and leaves a JSON file. Both commands continue
-where they stopped. accuracy_report.py makes the table and the figure of these files.
+Each run is a process of its own and leaves a JSON file. The commands continue where they stopped. accuracy_report.py
+makes the tables and the figure of these files.
 """
 
 import argparse
@@ -29,6 +31,8 @@ TABLE = (
 # As many candidates for every method. Few parameters, most of them new, need larger steps.
 RATES = (1e-4, 2e-4, 4e-4)
 RATES_OF_FEW = (1e-3, 3e-3, 1e-2)
+# malloc.h
+M_MMAP_THRESHOLD = -3
 
 
 @dataclasses.dataclass
@@ -51,18 +55,18 @@ TASKS = {
 
 @dataclasses.dataclass
 class Run:
+    # Of the commands.
+    kind: str
     data: str
     method: str
     seed: int
     rate: float
-    # Whether a part of the training set takes the place of the test set.
-    search: bool
-    options: Task
+    task: Task
     steps: int | None
 
     def file(self, out):
-        kind, which = ("search", f"rate{self.rate:g}") if self.search else ("runs", f"seed{self.seed}")
-        return out / kind / f"{self.data}-{self.method}-{which}.json"
+        which = {"search": f"-rate{self.rate:g}", "cost": ""}.get(self.kind, f"-seed{self.seed}")
+        return out / self.kind / f"{self.data}-{self.method}{which}.json"
 
 
 def rates(method):
@@ -87,42 +91,51 @@ def forget_peak():
     pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
-def execute(run):
-    """Trains a model in this process."""
+def execute(run, file):
+    """In a process of its own."""
     torch.set_num_threads(1)
-    task = run.options
+    task = run.task
     data, test = task.load(task.train, task.test, task.length)
-    if run.search:
-        held_out = [i % 3 == 2 for i in range(len(data))]
-        test = data.part([i for i, out in enumerate(held_out) if out])
-        data = data.part([i for i, out in enumerate(held_out) if not out])
+    if run.kind == "search":
+        # The texts of each label follow one another.
+        left_out = range(2, len(data), 3)
+        test, data = data.part(list(left_out)), data.part([i for i in range(len(data)) if i not in left_out])
     options = argparse.Namespace(epochs=task.epochs, steps=run.steps, batch=task.batch, rate=run.rate)
-    method = METHODS[run.method]
-    # The files' text is no part of training.
-    ctypes.CDLL(None).malloc_trim(0)
+    if run.kind == "cost":
+        result = cost(METHODS[run.method], data, options)
+    else:
+        step, result = train(METHODS[run.method], run.seed, data, options, lambda *_: None)
+        result["accuracy"], result["loss"] = evaluate(step.model, test)
+    of_task = {name: value for name, value in vars(task).items() if name != "load"}
+    save(vars(run) | {"task": of_task} | result, file)
+
+
+def cost(method, data, options, warm_up=2, measured=3):
+    # Freed blocks go back to the kernel at once, which otherwise would count them until they are used again.
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 18)
+    # Of all batches the one that takes the most memory.
+    longest = data.part(sorted(range(len(data)), key=lambda i: -len(data.tokens[i]))[: options.batch])
+    libc.malloc_trim(0)
     before = process_status("VmRSS")
 
     def watch(done, steps, step, batch):
-        if done == steps // 10 + 1:
+        if done == warm_up:
+            libc.malloc_trim(0)
             forget_peak()
 
-    step, result = train(method, run.seed, data, options, watch)
-    result["peak"] = {"before": before, "process": process_status("VmHWM")}
-    # The same for all methods and seeds, and the one that takes the most memory.
-    batch = data.batch(sorted(range(len(data)), key=lambda i: -len(data.tokens[i]))[: task.batch])
-    result["saved"] = measure(step, batch)
+    few = argparse.Namespace(**vars(options) | {"steps": warm_up + measured})
+    step, _ = train(method, 0, longest, few, watch)
+    peak = process_status("VmHWM")
     parameters = list(step.model.parameters())
-    result["parameters"] = sum(p.numel() for p in parameters)
-    result["trained"] = sum(p.numel() for p in parameters if p.requires_grad)
-    result["accuracy"], result["loss"] = evaluate(step.model, test)
-    if run.seed == 0 and not run.search and method is not FULL:
-        result["time_ratio"] = time_ratio(method, data, options, pairs=4)
-    of_task = {name: value for name, value in vars(task).items() if name != "load"}
-    return vars(run) | {"options": of_task} | result
-
-
-def execute_to(run, file):
-    save(execute(run), file)
+    return {
+        "before": before,
+        "peak": peak,
+        "saved": measure(step, longest.batch(torch.arange(len(longest)))),
+        "parameters": sum(p.numel() for p in parameters),
+        "trained": sum(p.numel() for p in parameters if p.requires_grad),
+        "time_ratio": 1.0 if method is FULL else time_ratio(method, data, options),
+    }
 
 
 def processes():
@@ -138,29 +151,33 @@ def runs(options):
         task = TASKS[data]
         given = {name: value for name, value in vars(options).items() if name in ("train", "test", "epochs") and value}
         task = dataclasses.replace(task, **given)
-        if options.command == "search":
-            for place in range(len(RATES)):
-                for method in options.methods:
-                    yield Run(data, method, 0, rates(method)[place], True, task, options.steps)
-        else:
-            for seed in options.seeds:
-                for method in options.methods:
-                    rate = best_rate(options.out, options.searched or data, method)
-                    yield Run(data, method, seed, rate, False, task, options.steps)
+        for seed in getattr(options, "seeds", [0]):
+            if options.command == "search":
+                every = [(method, rates(method)[place]) for place in range(len(RATES)) for method in options.methods]
+            elif options.command == "cost":
+                every = [(method, rates(method)[0]) for method in options.methods]
+            else:
+                like = {"train": None, "same-rate": "full"}[options.command]
+                every = [
+                    (method, best_rate(options.out, options.searched or data, like or method))
+                    for method in options.methods
+                ]
+            for method, rate in every:
+                yield Run(options.command, data, method, seed, rate, task, options.steps)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of results")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("search", "train"):
+    for name in ("search", "train", "same-rate", "cost"):
         command = commands.add_parser(name)
         command.add_argument("--data", nargs="*", choices=TASKS, default=list(TASKS))
         command.add_argument("--methods", nargs="*", choices=METHODS, default=list(TABLE))
         for size in ("train", "test", "epochs"):
             command.add_argument(f"--{size}", type=int, help="in the place of the data set's own")
         command.add_argument("--steps", type=int, help="stop after so many steps, for a trial")
-        if name == "train":
+        if name in ("train", "same-rate"):
             command.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
             command.add_argument("--searched", choices=TASKS, help="data set whose rates are taken, if not its own")
     options = parser.parse_args()
@@ -173,7 +190,7 @@ def main():
             if file.exists():
                 continue
             file.parent.mkdir(parents=True, exist_ok=True)
-            process = context.Process(target=execute_to, args=(run, file))
+            process = context.Process(target=execute, args=(run, file))
             process.start()
             process.join()
             if process.exitcode != 0:

@@ -58,8 +58,18 @@ def table(study):
             f"{linear / MEGABYTE:.1f}", f"{linear_share:.3f}", f"{total / MEGABYTE:.1f}", f"{total_share:.3f}",
             ratio[0] if ratio else "1",
         ])  # fmt: skip
-    rows.insert(1, ["---"] * len(rows[0]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown(rows)
+
+
+def markdown(rows):
+    """A table, whose first row is the header."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+
+
+def put_into(page, text):
+    before, rest = page.read_text().split(PLACE[0])
+    after = rest.split(PLACE[1])[1]
+    page.write_text(before + PLACE[0] + text + PLACE[1] + after)
 
 
 def draw(study, file):
@@ -113,9 +123,7 @@ def main():
     study = read(options.study)
     print(table(study))
     if options.page:
-        before, rest = options.page.read_text().split(PLACE[0])
-        after = rest.split(PLACE[1])[1]
-        options.page.write_text(before + PLACE[0] + table(study) + PLACE[1] + after)
+        put_into(options.page, table(study))
     if options.figure:
         draw(study, options.figure)
     if options.raw:
