@@ -28,11 +28,12 @@ TABLE = (
     "full", "lora", "lst", "published-0.3", "published-0.1", "ours-0.3-linear", "ours-0.3", "ours-all",
     "lora+published-0.3", "lora+ours-0.3", "lora+ours-all",
 )  # fmt: skip
-# As many candidates for every method. Few parameters, most of them new, need larger steps.
-RATES = (1e-4, 2e-4, 4e-4)
-RATES_OF_FEW = (1e-3, 3e-3, 1e-2)
+# Few parameters, most of them new, need larger steps.
+RATES = (5e-5, 1e-4, 2e-4, 4e-4)
+RATES_OF_FEW = (3e-4, 1e-3, 3e-3, 1e-2)
+CANDIDATES = 3
 # malloc.h
-M_MMAP_THRESHOLD = -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclasses.dataclass
@@ -69,16 +70,26 @@ class Run:
         return out / self.kind / f"{self.data}-{self.method}{which}.json"
 
 
-def rates(method):
-    return RATES_OF_FEW if METHODS[method].adapters or METHODS[method].ladder else RATES
+def searched(out, data, method):
+    """Rate to loss on the part that was not trained on."""
+    found = [json.loads(file.read_text()) for file in (out / "search").glob(f"{data}-{method}-rate*.json")]
+    return {run["rate"]: run["loss"] for run in found}
+
+
+def candidate(out, data, method, place):
+    """As many for every method: the two in the middle, then the one beyond the better of them."""
+    smallest, first, second, largest = RATES_OF_FEW if METHODS[method].adapters or METHODS[method].ladder else RATES
+    if place < 2:
+        return (first, second)[place]
+    losses = searched(out, data, method)
+    return smallest if losses[first] < losses[second] else largest
 
 
 def best_rate(out, data, method):
-    """The rate with the lowest loss on the part that was not trained on."""
-    found = [json.loads(file.read_text()) for file in (out / "search").glob(f"{data}-{method}-rate*.json")]
-    if missing := set(rates(method)) - {run["rate"] for run in found}:
-        raise SystemExit(f"search first: {data}, {method} has not been trained at {sorted(missing)}")
-    return min(found, key=lambda run: run["loss"])["rate"]
+    losses = searched(out, data, method)
+    if len(losses) < CANDIDATES:
+        raise SystemExit(f"search first: of {data} and {method} there are {len(losses)} runs in {out / 'search'}")
+    return min(losses, key=losses.get)
 
 
 def process_status(what):
@@ -127,6 +138,9 @@ def cost(method, data, options, warm_up=2, measured=3):
     few = argparse.Namespace(**vars(options) | {"steps": warm_up + measured})
     step, _ = train(method, 0, longest, few, watch)
     peak = process_status("VmHWM")
+    # What malloc arrives at when it is left alone.
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
+    libc.mallopt(M_TRIM_THRESHOLD, 1 << 26)
     parameters = list(step.model.parameters())
     return {
         "before": before,
@@ -134,7 +148,7 @@ def cost(method, data, options, warm_up=2, measured=3):
         "saved": measure(step, longest.batch(torch.arange(len(longest)))),
         "parameters": sum(p.numel() for p in parameters),
         "trained": sum(p.numel() for p in parameters if p.requires_grad),
-        "time_ratio": 1.0 if method is FULL else time_ratio(method, data, options),
+        "time_ratio": 1.0 if method is FULL else time_ratio(method, data, options, pairs=5),
     }
 
 
@@ -146,24 +160,26 @@ def processes():
 
 
 def runs(options):
-    """What the command asks for, seed by seed, so that a study that is cut short still has every method."""
+    """What the command asks for, seed by seed, so that a study that is cut short still has every method. A rate is
+    chosen when its turn has come."""
     for data in options.data:
         task = TASKS[data]
         given = {name: value for name, value in vars(options).items() if name in ("train", "test", "epochs") and value}
         task = dataclasses.replace(task, **given)
-        for seed in getattr(options, "seeds", [0]):
-            if options.command == "search":
-                every = [(method, rates(method)[place]) for place in range(len(RATES)) for method in options.methods]
-            elif options.command == "cost":
-                every = [(method, rates(method)[0]) for method in options.methods]
-            else:
-                like = {"train": None, "same-rate": "full"}[options.command]
-                every = [
-                    (method, best_rate(options.out, options.searched or data, like or method))
-                    for method in options.methods
-                ]
-            for method, rate in every:
-                yield Run(options.command, data, method, seed, rate, task, options.steps)
+        if options.command == "search":
+            rounds = [
+                (0, lambda method, place=place: candidate(options.out, data, method, place))
+                for place in range(CANDIDATES)
+            ]
+        elif options.command == "cost":
+            rounds = [(0, lambda _: 1e-4)]
+        else:
+            like = {"train": None, "same-rate": "full"}[options.command]
+            of = options.searched or data
+            rounds = [(seed, lambda method: best_rate(options.out, of, like or method)) for seed in options.seeds]
+        for seed, rate in rounds:
+            for method in options.methods:
+                yield Run(options.command, data, method, seed, rate(method), task, options.steps)
 
 
 def main():
@@ -182,8 +198,9 @@ def main():
             command.add_argument("--searched", choices=TASKS, help="data set whose rates are taken, if not its own")
     options = parser.parse_args()
     context = processes()
-    todo = list(runs(options))
-    with tqdm(todo, desc=options.command, mininterval=0) as bar:
+    rounds = CANDIDATES if options.command == "search" else len(getattr(options, "seeds", [0]))
+    total = len(options.data) * rounds * len(options.methods)
+    with tqdm(runs(options), total=total, desc=options.command, mininterval=0) as bar:
         for run in bar:
             file = run.file(options.out)
             bar.set_postfix_str(file.stem)
