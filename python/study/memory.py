@@ -11,18 +11,15 @@ the line to the whole one. memory_report.py makes the table and the figure.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import pathlib
-import re
-import subprocess
 import sys
 
 import torch
-from methods import METHODS
-from models import MODELS, build, masks_of
+from models import MODELS
+from runs import forget_peak, process_status, result_of
 from tqdm import tqdm
+from training import Training
 
 from wtacrs.torch import SavedBytes
 
@@ -32,45 +29,6 @@ TABLE = (
 )  # fmt: skip
 PARTS = ("imported", "parameters", "gradients", "optimizer", "held")
 WARM_UP, FEW, WHOLE = 2, 8, 64
-
-
-def process_status(what):
-    """Bytes, from the kernel's account of this process: VmRSS, what is resident now, or VmHWM, its peak."""
-    text = pathlib.Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"{what}:\s+(\d+) kB", text)[1])
-
-
-def forget_peak():
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-
-class Training:
-    def __init__(self, model, method):
-        self.model = build(model)
-        self.sampling = METHODS[method].apply(self.model, "base")
-        self.model.train()
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        # Its other forms hold copies of the largest parameter while they run.
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
-
-    def step(self, size, meter=None):
-        batch = self.model.batch(size)
-        samples = contextlib.nullcontext()
-        if self.sampling is not None:
-            samples = self.sampling.batch(torch.arange(size), *masks_of(batch))
-        with samples, meter or contextlib.nullcontext():
-            loss = self.model(**batch)
-        loss.backward()
-        if self.sampling is not None:
-            self.sampling.exchange()
-        gradients = sum(p.grad.nbytes for p in self.parameters if p.grad is not None)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return gradients
-
-    def state(self):
-        states = self.optimizer.state.values()
-        return sum(value.nbytes for state in states for value in state.values() if value.ndim > 0)
 
 
 def measure(model, method, size):
@@ -88,26 +46,17 @@ def measure(model, method, size):
         "imported": imported, "resident_before": before, "resident_after": process_status("VmRSS"),
         "parameters": sum(p.nbytes for p in training.model.parameters()),
         "trained": sum(p.nbytes for p in training.parameters),
-        "gradients": gradients, "optimizer": training.state(),
+        "gradients": gradients, "optimizer": training.state_bytes(),
         "held": with_meter.total, "by_operator": with_meter.by_operator,
         "first_peak": first, "peak": process_status("VmHWM"),
     }  # fmt: skip
 
 
-def fresh(folder, model, method, size):
-    """The measurement of this batch, from its file or from a new process."""
+def measurement(folder, model, method, size):
+    # Memory that is freed goes back at once, so that what is resident is what is in use.
+    environment = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
     file = folder / f"{model}-{method}-{size}.json"
-    if not file.exists():
-        # Memory that is freed goes back at once, so that what is resident is what is in use.
-        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
-        command = [sys.executable, __file__, "--measure", model, method, str(size)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise SystemExit(f"{model}, {method}, {size} sequences: exit {done.returncode}\n{done.stderr[-2000:]}")
-        part = file.with_suffix(".part")
-        part.write_text(done.stdout)
-        part.replace(file)
-    return json.loads(file.read_text())
+    return result_of(file, __file__, "--measure", model, method, size, environment=environment)
 
 
 def sum_of_parts(measured):
@@ -137,13 +86,13 @@ def main():
     with tqdm(todo, mininterval=0) as bar:
         for model, method in bar:
             bar.set_postfix_str(f"{model}, {method}")
-            measured = fresh(options.out, model, method, FEW)
+            measured = measurement(options.out, model, method, FEW)
             size = fitting(measured, options.batch, options.limit)
             # A line through sizes below the whole batch.
             sizes = [size] if size == WHOLE else [size // 2, size]
             for size in sizes:
                 if size > FEW:
-                    measured = fresh(options.out, model, method, size)
+                    measured = measurement(options.out, model, method, size)
             tqdm.write(
                 f"{model}, {method}, {measured['batch']} sequences: peak {measured['peak'] / 1e9:.2f} GB, "
                 f"held {measured['held'] / 1e9:.2f} GB"
