@@ -12,8 +12,8 @@ def table(rows):
 def put(page, name, text):
     """Puts the text between the page's two comments of this name."""
     before = page.read_text()
-    place = rf"(<!-- {re.escape(name)} -->\n).*?(\n<!-- end of {re.escape(name)} -->)"
-    after, found = re.subn(place, lambda match: match[1] + text + match[2], before, flags=re.DOTALL)
+    place = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end of {re.escape(name)} -->)"
+    after, found = re.subn(place, lambda match: f"{match[1]}{text}\n{match[2]}", before, flags=re.DOTALL)
     if found != 1:
         raise SystemExit(f"{page} has {found} places for {name!r}, and needs one")
     page.write_text(after)

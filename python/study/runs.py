@@ -12,7 +12,7 @@ def result_of(file, script, *arguments, environment=None):
     """What the script prints as JSON, from the file if an earlier run has left it there. The study ends where the
     script fails."""
     if not file.exists():
-        command = [sys.executable, script, *map(str, arguments)]
+        command = [sys.executable, *map(str, (script, *arguments))]
         done = subprocess.run(command, env=os.environ | (environment or {}), stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(command)}: exit {done.returncode}")
