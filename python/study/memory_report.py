@@ -150,7 +150,8 @@ def main():
             if options.page:
                 put(options.page, f"{kind} of {model}", text)
     if options.figure:
-        draw({model: study[model] for model in options.figure_models if model in study}, options.figure)
+        shown = {model: study[model] for model in options.figure_models if model in study}
+        draw(shown or study, options.figure)
     if options.raw:
         runs = [run for methods in measured.values() for sizes in methods.values() for run in sizes.values()]
         options.raw.write_text(json.dumps(runs, indent=1) + "\n")
