@@ -16,12 +16,12 @@ import dataclasses
 import json
 import multiprocessing
 import pathlib
-import re
 
 import torch
-from finetune import FULL, evaluate, measure, save, time_ratio, train
+from finetune import FULL, evaluate, measure, time_ratio, train
 from finetune_task import reviews, sentences
 from methods import METHODS
+from runs import forget_peak, process_status, write
 from tqdm import tqdm
 
 TABLE = (
@@ -92,16 +92,6 @@ def best_rate(out, data, method):
     return min(losses, key=losses.get)
 
 
-def process_status(what):
-    """Bytes, from the kernel's account of this process: VmRSS, what is resident now, or VmHWM, its peak."""
-    text = pathlib.Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"{what}:\s+(\d+) kB", text)[1])
-
-
-def forget_peak():
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-
 def execute(run, file):
     """In a process of its own."""
     torch.set_num_threads(1)
@@ -118,13 +108,13 @@ def execute(run, file):
         step, result = train(METHODS[run.method], run.seed, data, options, lambda *_: None)
         result["accuracy"], result["loss"] = evaluate(step.model, test)
     of_task = {name: value for name, value in vars(task).items() if name != "load"}
-    save(vars(run) | {"task": of_task} | result, file)
+    write(file, vars(run) | {"task": of_task} | result)
 
 
 def cost(method, data, options, warm_up=2, measured=3):
     # Freed blocks go back to the kernel at once, which otherwise would count them until they are used again.
     libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 1 << 18)
+    libc.mallopt(M_MMAP_THRESHOLD, 128 * 1024)
     # Of all batches the one that takes the most memory.
     longest = data.part(sorted(range(len(data)), key=lambda i: -len(data.tokens[i]))[: options.batch])
     libc.malloc_trim(0)
@@ -159,7 +149,7 @@ def processes():
     return context
 
 
-def runs(options):
+def every_run(options):
     """What the command asks for, seed by seed, so that a study that is cut short still has every method. A rate is
     chosen when its turn has come."""
     for data in options.data:
@@ -200,7 +190,7 @@ def main():
     context = processes()
     rounds = CANDIDATES if options.command == "search" else len(getattr(options, "seeds", [0]))
     total = len(options.data) * rounds * len(options.methods)
-    with tqdm(runs(options), total=total, desc=options.command, mininterval=0) as bar:
+    with tqdm(every_run(options), total=total, desc=options.command, mininterval=0) as bar:
         for run in bar:
             file = run.file(options.out)
             bar.set_postfix_str(file.stem)

@@ -12,8 +12,9 @@ import pathlib
 import statistics
 from collections import defaultdict
 
+import pages
 from accuracy import TABLE, TASKS
-from finetune_report import MEGABYTE, held, markdown, put_into, spread
+from finetune_report import MEGABYTE, held, spread
 from methods import METHODS
 
 NAMES = {"sentences": "Sentences", "reviews": "Reviews"}
@@ -63,7 +64,7 @@ def table(methods):
             f"{this / MEGABYTE:.0f}", of_full, f"{mean(runs, lambda run: run['peak']['process']) / MEGABYTE:.0f}",
             ratio[0] if ratio else "1" if name == "full" else "",
         ])  # fmt: skip
-    return markdown(rows)
+    return pages.table(rows)
 
 
 def table_of_search(methods):
@@ -78,7 +79,7 @@ def table_of_search(methods):
         rows.append([f"`{name}`", *cells])
     width = max(len(row) for row in rows)
     rows[0] += [f"{place}th rate" for place in range(len(rows[0]), width)]
-    return markdown([row + [""] * (width - len(row)) for row in rows])
+    return pages.table([row + [""] * (width - len(row)) for row in rows])
 
 
 def gap(methods, name):
@@ -93,7 +94,7 @@ def table_of_gaps(study):
         gaps = [gap(m, name) if {name, "full"} <= set(m) else [] for m in study.values()]
         if any(gaps):
             rows.append([f"`{name}`", *(spread(values, "+.3f") if values else "" for values in gaps)])
-    return markdown(rows)
+    return pages.table(rows)
 
 
 def tables(study, searched):
@@ -153,12 +154,7 @@ def label(figure, axis, points):
 
 
 def draw(study, file):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "wtacrs"
-    from matplotlib import pyplot
-
+    pyplot = pages.plotting()
     figure, every_axis = pyplot.subplots(
         1, len(study), figsize=(6.6 * len(study), 5.2), layout="constrained", squeeze=False
     )
@@ -178,7 +174,7 @@ def draw(study, file):
         axis.grid(alpha=0.25)
         axis.legend(loc="lower right", fontsize=8.5, frameon=False)
         label(figure, axis, points)
-    figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else None)
+    pages.save(figure, file)
 
 
 def main():

@@ -11,7 +11,6 @@ this folder require `pip install './python[study]'`.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import statistics
@@ -21,6 +20,7 @@ import torch
 import torch.distributed as distributed
 from finetune_task import Classifier, sentences
 from methods import METHODS, Method
+from runs import write
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
@@ -207,13 +207,6 @@ def time_ratio(method, data, options, pairs=8):
     return statistics.median(ratios)
 
 
-def save(result, file):
-    """Whole or not at all, for the run that continues."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(file)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of results, one file for each run")
@@ -259,7 +252,7 @@ def main():
             if method is not FULL and seed == 0 and not distributed.is_initialized():
                 result["time_ratio"] = time_ratio(method, data, options)
             if rank == 0:
-                save(result, file)
+                write(file, result)
             tqdm.write(f"{name} seed {seed}: accuracy {result['accuracy']:.3f}") if rank == 0 else None
     if distributed.is_initialized():
         distributed.destroy_process_group()

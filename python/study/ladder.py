@@ -2,7 +2,7 @@
 
 The backbone runs without a graph. The side network has the same blocks with 1/r of the features. Block l reads
 μ·down(h_l) + (1 − μ)·s_l, where h_l is what the backbone's block l reads, s_l what the side's block before has
-returned, and μ a gate that trains; the last such sum, turned back to the backbone's width, takes the place of the
+returned, and μ a gate that trains. The last such sum, turned back to the backbone's width, takes the place of the
 backbone's output. As in the paper, the side's weights begin as those of the backbone's channels whose weights are the
 largest.
 """
@@ -16,7 +16,7 @@ from torch import nn
 # In the configurations of transformers: what has 1/r of its size.
 REDUCED = ("hidden_size", "intermediate_size", "d_model", "d_ff", "d_kv", "head_dim")
 # Products by parts of parameters' names, with the set of channels that they write or read beside the model's width.
-# Each attention has two sets, one of them for queries and keys, each feed-forward layer one.
+# Each attention has two sets, one for queries and keys, each feed-forward layer one.
 ATTENTION = r"(?P<of>.*?(?:attention|SelfAttention|EncDecAttention|self_attn))\."
 WRITES = {
     "scores": ATTENTION + r"(?:self\.)?(?:query|key|q|k|q_proj|k_proj)\.",

@@ -6,7 +6,7 @@ import numpy
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from wtacrs.torch import SavedBytes
+from wtacrs.torch import Error, SavedBytes
 from wtacrs.torch.linear.batch_layout import Batch
 from wtacrs.torch.linear.shared_input import SharedInput, SharedInputs, joint_norms
 
@@ -146,6 +146,55 @@ class ViewsOfOneInput(unittest.TestCase):
             self.assertIsNotNone(inputs.of(tensor, tensor.dtype))
         self.assertEqual(len(inputs), 1)
         self.assertLessEqual(len(inputs._by_place), SharedInputs._FEW)
+
+
+class MasksOfTwoLengths(unittest.TestCase):
+    """An encoder and a decoder, whose layers read rows of their own, with cached norms."""
+
+    masks = torch.arange(32) < torch.arange(20, 28)[:, None], torch.arange(16) < torch.arange(8, 16)[:, None]
+
+    def setUp(self):
+        torch.manual_seed(0)
+        self.inputs = [uneven(8, mask.shape[1], INPUTS) for mask in self.masks]
+        self.model = torch.nn.ModuleList(torch.nn.Linear(INPUTS, OUTPUTS) for _ in self.masks)
+
+    def step(self, sampling, call=torch.nn.Module.__call__):
+        with sampling.batch(range(8), *self.masks):
+            outputs = [call(layer, h) for layer, h in zip(self.model, self.inputs)]
+        torch.autograd.backward(outputs, [torch.ones_like(z) * m[..., None] for z, m in zip(outputs, self.masks)])
+
+    def test_each_layer_reads_the_mask_of_its_length(self):
+        for masks in (self.masks, self.masks[::-1]):
+            sampling = convert(self.model, 0.3, source="cached", samples=8, tokens_per_sample=32)
+            self.step(sampling)
+            for guess, mask in zip(sampling.guesses.values(), self.masks):
+                found = guess.prior(Batch(range(8), *masks), mask.numel())
+                torch.testing.assert_close(found, OUTPUTS**0.5 * mask.flatten())
+            sampling.revert()
+
+    def test_in_a_trace(self):
+        found = []
+        for call in (torch.nn.Module.__call__, torch.compile(lambda layer, h: layer(h), backend="aot_eager")):
+            sampling = convert(self.model, 0.3, source="cached", samples=8, tokens_per_sample=32, seed=1)
+            self.model.zero_grad()
+            for _ in range(2):
+                self.step(sampling, call)
+            found.append([p.grad for p in self.model.parameters()])
+            sampling.revert()
+        for eager, compiled in zip(*found):
+            self.assertTrue(torch.equal(eager, compiled))
+
+    def test_what_does_not_fit_is_named(self):
+        sampling = convert(self.model, 0.3, source="cached", samples=8, tokens_per_sample=32)
+        with sampling.batch(range(8), *self.masks):
+            with self.assertRaisesRegex(Error, "reads 192 rows, but the batch has 8 samples and masks of 256 and 128"):
+                self.model[0](uneven(192, INPUTS))
+        with self.assertRaisesRegex(Error, r"two masks of shape \(8, 32\)"):
+            with sampling.batch(range(8), self.masks[0], self.masks[0]):
+                pass
+        with self.assertRaisesRegex(Error, "a sample of 40 tokens"):
+            with sampling.batch(range(8), self.masks[0], torch.ones(8, 40)):
+                pass
 
 
 class JointNorms(unittest.TestCase):

@@ -215,6 +215,12 @@ class KeptInputs(unittest.TestCase):
         with self.assertRaises(RuntimeError):
             model(uneven(100, WIDTH + 1))
         self.assertIsNone(torch._C._autograd._top_saved_tensors_default_hooks(False))
+        # One that fails late, after layers have read their inputs.
+        model.append(nn.Linear(WIDTH + 1, WIDTH))
+        with self.assertRaisesRegex(RuntimeError, "shapes cannot be multiplied"):
+            model(h)
+        del model[3]
+        self.assertEqual(kept(sampling), [])
         step(model, h)
         self.assertEqual(kept(sampling), ["2"])
 

@@ -1,0 +1,161 @@
+"""The tables and the figure of what memory.py has left in a folder.
+
+    python memory_report.py RESULTS --page page.md --figure figure.svg --raw raw.json
+
+Prints the tables as Markdown, and puts them into a page that has their places marked. Numbers are for 64 sequences:
+where these were not measured, they lie on the line through the two largest batches that were. Requires matplotlib for
+the figure.
+"""
+
+import argparse
+import json
+import pathlib
+from collections import defaultdict
+
+from memory import PARTS, TABLE, WHOLE, sum_of_parts
+from methods import METHODS
+from models import MODELS
+from pages import plotting, put, save, table
+
+GIGABYTE = 1e9
+# GB at 64 sequences on a GPU, in the paper's table of memory (Liu et al., NeurIPS 2023).
+PUBLISHED = {
+    "t5-base": {
+        "full": 17.66, "lora": 13.84, "lst": 5.50, "published-0.3": 8.44, "published-0.1": 7.30,
+        "lora+published-0.3": 6.50, "lora+published-0.1": 5.44,
+    },
+    "t5-large": {
+        "full": 45.85, "lora": 36.83, "lst": 14.85, "published-0.3": 21.58, "published-0.1": 18.46,
+        "lora+published-0.3": 17.44, "lora+published-0.1": 14.64,
+    },
+}  # fmt: skip
+
+
+def read(folder):
+    """By model and method, the measurements by their batches."""
+    found = defaultdict(lambda: defaultdict(dict))
+    for file in sorted(folder.glob("*.json")):
+        run = json.loads(file.read_text())
+        if "by_operator" in run:
+            found[run["model"]][run["method"]][run["batch"]] = run
+    if not found:
+        raise SystemExit(f"no measurements in {folder}")
+    return {
+        model: {method: found[model][method] for method in TABLE if method in found[model]}
+        for model in MODELS
+        if model in found
+    }
+
+
+class Whole:
+    """A measurement for 64 sequences, or the line to it. `batch` is the largest that was measured."""
+
+    def __init__(self, by_batch):
+        *others, self.batch = sorted(by_batch)
+        largest = by_batch[self.batch]
+        smaller = by_batch[others[-1]] if others else largest
+        apart = max(1, self.batch - smaller["batch"])
+        ahead = (WHOLE - self.batch) / apart
+
+        def at_whole(now, before):
+            return now + (now - before) * ahead
+
+        self.parts = {part: at_whole(largest[part], smaller[part]) for part in PARTS}
+        self.by_operator = {
+            name: at_whole(count, smaller["by_operator"][name]) for name, count in largest["by_operator"].items()
+        }
+        self.held, self.peak = self.parts["held"], at_whole(largest["peak"], smaller["peak"])
+        self.imported = self.parts["imported"]
+        # Of what was measured, not of the line.
+        self.of_sum = largest["peak"] / sum_of_parts(largest)
+
+
+def gigabytes(count):
+    return f"{count / GIGABYTE:.2f}"
+
+
+def peaks(model, methods):
+    published = PUBLISHED.get(model, {})
+    rows = [
+        ["method", "parameters", "gradients", "AdamW", "held", "of full's", "sum of parts", "measured peak",
+         "of the sum", "full / this", "without the imports", "batch", "published, GB", "full / this"],
+    ]  # fmt: skip
+    full = methods["full"]
+    for name, whole in methods.items():
+        paper = published.get(name)
+        rows.append([
+            METHODS[name].title, *(gigabytes(whole.parts[part]) for part in ("parameters", "gradients", "optimizer")),
+            gigabytes(whole.held), f"{whole.held / full.held:.3f}", gigabytes(sum(whole.parts.values())),
+            f"**{gigabytes(whole.peak)}**", f"{whole.of_sum:.3f}", f"**{full.peak / whole.peak:.2f}**",
+            f"{(full.peak - full.imported) / (whole.peak - whole.imported):.2f}",
+            str(whole.batch) if whole.batch == WHOLE else f"{whole.batch}, line",
+            "" if paper is None else f"{paper:.2f}", "" if paper is None else f"{published['full'] / paper:.1f}",
+        ])  # fmt: skip
+    return table(rows)
+
+
+def operators(methods):
+    names = [n for n in next(iter(methods.values())).by_operator if any(m.by_operator[n] for m in methods.values())]
+    rows = [["held, GB", *names, "all"]]
+    for name, whole in methods.items():
+        rows.append([METHODS[name].title, *(gigabytes(whole.by_operator[n]) for n in names), gigabytes(whole.held)])
+    return table(rows)
+
+
+def draw(study, file):
+    pyplot = plotting()
+    figure, axes = pyplot.subplots(
+        1, len(study), figsize=(4.2 * len(study) + 2.6, 4.6), sharey=True, layout="constrained", squeeze=False
+    )
+    named = {"parameters": "parameters", "gradients": "gradients", "optimizer": "AdamW's state", "imported": "imports"}
+    colours = dict(zip([*named, "held"], ["#8c96a8", "#b9c0cc", "#d7dbe2", "#ececec", "tab:blue"]))
+    for axis, (model, methods) in zip(axes[0], study.items()):
+        for place, whole in enumerate(methods.values()):
+            left = 0
+            for part in [*named, "held"]:
+                width = whole.parts[part] / GIGABYTE
+                label = named.get(part, "held for the backward pass") if place == 0 else None
+                axis.barh(-place, width, left=left, height=0.7, color=colours[part], label=label)
+                left += width
+            peak = whole.peak / GIGABYTE
+            label = "measured peak" if place == 0 else None
+            axis.plot([peak], [-place], "|", color="black", ms=15, mew=2, label=label)
+            axis.text(max(left, peak), -place, f"  {peak:.1f}", va="center", fontsize=9)
+        axis.set_title(f"{MODELS[model][0]}, 64 × 128 tokens", fontsize=11)
+        axis.set_xlabel("GB")
+        axis.margins(x=0.12)
+        axis.set_yticks([-place for place in range(len(methods))], [METHODS[name].title for name in methods])
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=9, frameon=False)
+    save(figure, file)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=pathlib.Path)
+    parser.add_argument("--page", type=pathlib.Path)
+    parser.add_argument("--figure", type=pathlib.Path)
+    parser.add_argument("--figure-models", nargs="*", choices=MODELS, default=["t5-base", "t5-large"])
+    parser.add_argument("--raw", type=pathlib.Path)
+    options = parser.parse_args()
+    measured = read(options.results)
+    study = {
+        model: {name: Whole(runs) for name, runs in methods.items()}
+        for model, methods in measured.items()
+        if "full" in methods
+    }
+    for model, methods in study.items():
+        for kind, text in (("peaks", peaks(model, methods)), ("operators", operators(methods))):
+            print(f"{MODELS[model][0]}\n\n{text}\n")
+            if options.page:
+                put(options.page, f"{kind} of {model}", text)
+    if options.figure:
+        shown = {model: study[model] for model in options.figure_models if model in study}
+        draw(shown or study, options.figure)
+    if options.raw:
+        runs = [run for methods in measured.values() for sizes in methods.values() for run in sizes.values()]
+        options.raw.write_text(json.dumps(runs, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
