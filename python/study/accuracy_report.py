@@ -17,7 +17,7 @@ from accuracy import TABLE, TASKS
 from finetune_report import MEGABYTE, held, spread
 from methods import METHODS
 
-KINDS = ("search", "train", "same-rate", "cost")
+KINDS = ("search", "train", "at-rate", "cost")
 # By how a method's name begins.
 COLOURS = {"full": "black", "lst": "tab:purple", "published": "tab:orange", "ours": "tab:green", "lora": "tab:blue"}
 ORDER = [*TABLE, *(name for name in METHODS if name not in TABLE)]
@@ -85,16 +85,15 @@ def above(runs, full):
     return [run["loss_by_epoch"][-1] - of_full[run["seed"]] for run in runs if run["seed"] in of_full]
 
 
-def gaps(trained, same_rate):
+def gaps(trained, at_rates):
     """At the rates that were chosen, and, where there are such runs, at the rate of full training."""
     rows = [["method", *(f"{data}, {which}" for data in trained for which in ("own rates", "full's rate"))]]
     for name in ORDER[1:]:
         row = [f"`{name}`"]
         for data, methods in trained.items():
             full, runs = methods.get("full", []), methods.get(name, [])
-            at_fulls = same_rate.get(data, {}).get(name, [])
-            if not at_fulls and full and runs and runs[0]["rate"] == full[0]["rate"]:
-                at_fulls = runs
+            every = [*runs, *at_rates.get(data, {}).get(name, [])]
+            at_fulls = [run for run in every if full and run["rate"] == full[0]["rate"]]
             for some in (runs, at_fulls):
                 values = above(some, full)
                 row.append(f"{spread(values, '+.3f').replace('± +', '± ')}" if values else "")
@@ -189,7 +188,7 @@ def main():
     if not trained:
         raise SystemExit(f"no results in {options.results / 'train'}")
     tables = {f"accuracy on {data}": accuracies(methods, costs.get(data, {})) for data, methods in trained.items()}
-    tables["loss above that of full training"] = gaps(trained, every["same-rate"])
+    tables["loss above that of full training"] = gaps(trained, every["at-rate"])
     tables |= {f"learning rates of {data}": learning_rates(methods) for data, methods in every["search"].items()}
     for name, text in tables.items():
         print(f"{name}\n\n{text}\n")
