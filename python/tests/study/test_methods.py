@@ -12,7 +12,7 @@ from wtacrs.torch import SavedBytes
 
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "study"))
 
-from memory import PARTS, fitting  # noqa: E402
+from memory import LASTING, fitting, sum_of_parts  # noqa: E402
 from memory_report import Whole  # noqa: E402
 from methods import METHODS  # noqa: E402
 from models import Classifying, masks_of  # noqa: E402
@@ -74,18 +74,24 @@ class Methods(unittest.TestCase):
 
 class Tables(unittest.TestCase):
     def measured(self, size):
-        parts = dict.fromkeys(PARTS, 10) | {"held": 3 * size}
-        return {"batch": size, **parts, "peak": 50 + 4 * size, "by_operator": {"other": 3 * size}}
+        """30 bytes that last, 3 for each sequence, and 100 of gradients, 20 of them when all else is held."""
+        parts = dict.fromkeys(LASTING, 10) | {"gradients": 100, "held": 3 * size, "by_operator": {"other": 3 * size}}
+        measured = {"batch": size, **parts, "moments": [(20, 3 * size), (100, size)]}
+        return measured | {"peak": sum_of_parts(measured) + 5 + size}
+
+    def test_the_sum_of_parts_at_its_highest_moment(self):
+        few = self.measured(8)
+        for size in (8, 39, 40, 41, 64):
+            self.assertEqual(sum_of_parts(few, size), 30 + max(20 + 3 * size, 100 + size))
 
     def test_a_batch_that_fits(self):
-        # 40 and 3 for each sequence.
-        for limit, expected in ((1000, 64), (40 + 3 * 64, 64), (40 + 3 * 64 - 1, 32), (0, 8)):
+        for limit, expected in ((1000, 64), (50 + 3 * 64, 64), (50 + 3 * 64 - 1, 32), (0, 8)):
             self.assertEqual(fitting(self.measured(8), 64, limit), expected)
 
     def test_the_line_to_the_whole_batch(self):
-        for sizes in ((8, 16), (8, 64), (16, 32)):
+        for sizes in ((8, 16), (8, 64), (8, 16, 32)):
             whole = Whole({size: self.measured(size) for size in sizes})
-            self.assertEqual((whole.batch, whole.held, whole.peak), (sizes[1], 192, 306))
+            self.assertEqual((whole.batch, whole.held, whole.sum, whole.peak), (sizes[-1], 192, 242, 242 + 5 + 64))
             self.assertEqual(whole.by_operator, {"other": 192})
 
     def test_tables_in_pages(self):
