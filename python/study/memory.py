@@ -16,7 +16,8 @@ import pathlib
 import sys
 
 import torch
-from models import MODELS
+from methods import METHODS
+from models import LENGTH, MODELS
 from runs import forget_peak, process_status, result_of
 from tqdm import tqdm
 from training import Training
@@ -86,11 +87,22 @@ def measurement(folder, model, method, size):
 
 
 def sum_of_parts(measured, batch=None):
-    """The most that parameters, AdamW's state, the imports, gradients, and held bytes take together at one moment of a
-    step, for this batch; from a measurement with another one, since what is held grows with the batch."""
-    grown = 1 if batch is None else batch / measured["batch"]
+    """The most that the parts take together at one moment of a step with this batch: parameters, AdamW's state, the
+    imports, gradients, held bytes, and an operator's own arrays. From a measurement with another batch, since what is
+    held grows with it."""
+    batch = batch or measured["batch"]
+    grown = batch / measured["batch"]
     lasting = sum(measured[part] for part in LASTING)
-    return lasting + max(gradients + held * grown for gradients, held in measured["moments"])
+    together = max(gradients + held * grown for gradients, held in measured["moments"])
+    return lasting + together + working(measured["model"], measured["method"], batch)
+
+
+def working(model, method, batch):
+    """Bytes of what an operator's backward pass has in memory at a time: three arrays as wide as the widest, in f32,
+    and a waiting gradient of a table that trains."""
+    shape, how = MODELS[model], METHODS[method]
+    table = 0 if how.adapters or how.ladder else shape.shared_table
+    return 4 * (3 * batch * LENGTH * shape.widest + table)
 
 
 def fitting(measured, batch, limit):
