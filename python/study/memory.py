@@ -16,7 +16,8 @@ import pathlib
 import sys
 
 import torch
-from models import MODELS
+from methods import METHODS
+from models import LENGTH, MODELS
 from runs import forget_peak, process_status, result_of
 from tqdm import tqdm
 from training import Training
@@ -27,8 +28,33 @@ TABLE = (
     "full", "checkpointing", "lora", "lst", "published-0.3", "published-0.1", "ours-0.3", "ours-all",
     "lora+published-0.3", "lora+published-0.1", "lora+ours-0.3", "lora+ours-all",
 )  # fmt: skip
-PARTS = ("imported", "parameters", "gradients", "optimizer", "held")
+LASTING = ("imported", "parameters", "optimizer")
 WARM_UP, FEW, WHOLE = 2, 8, 64
+
+
+class Moments:
+    """Bytes of gradients and of what is still held: after the forward pass, and after each gradient."""
+
+    def __init__(self, meter, parameters):
+        self.meter, self.gradients, self.all = meter, 0, []
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(self.add)
+
+    def add(self, parameter):
+        self.gradients += parameter.grad.nbytes
+        self.note()
+
+    def note(self):
+        self.all.append((self.gradients, self.meter.left()))
+
+    def outermost(self):
+        """Without those that have less of both than a later one, or as little."""
+        found, most = [], -1
+        for gradients, held in reversed(self.all):
+            if held > most:
+                found.insert(0, (gradients, held))
+                most = held
+        return found
 
 
 def measure(model, method, size):
@@ -39,16 +65,17 @@ def measure(model, method, size):
     forget_peak()
     training.step(size)
     first = process_status("VmHWM")
-    with_meter = SavedBytes(training.model)
-    gradients = training.step(size, with_meter)
+    meter = SavedBytes(training.model)
+    moments = Moments(meter, training.parameters)
+    gradients = training.step(size, meter, moments.note)
     return {
         "model": model, "method": method, "batch": size, "threads": torch.get_num_threads(),
         "imported": imported, "resident_before": before, "resident_after": process_status("VmRSS"),
         "parameters": sum(p.nbytes for p in training.model.parameters()),
         "trained": sum(p.nbytes for p in training.parameters),
         "gradients": gradients, "optimizer": training.state_bytes(),
-        "held": with_meter.total, "by_operator": with_meter.by_operator,
-        "first_peak": first, "peak": process_status("VmHWM"),
+        "held": meter.total, "by_operator": meter.by_operator,
+        "first_peak": first, "peak": process_status("VmHWM"), "moments": moments.outermost(),
     }  # fmt: skip
 
 
@@ -59,14 +86,28 @@ def measurement(folder, model, method, size):
     return result_of(file, __file__, "--measure", model, method, size, environment=environment)
 
 
-def sum_of_parts(measured):
-    return sum(measured[part] for part in PARTS)
+def sum_of_parts(measured, batch=None):
+    """The most that the parts take together at one moment of a step with this batch: parameters, AdamW's state, the
+    imports, gradients, held bytes, and an operator's own arrays. From a measurement with another batch, since what is
+    held grows with it."""
+    batch = batch or measured["batch"]
+    grown = batch / measured["batch"]
+    lasting = sum(measured[part] for part in LASTING)
+    together = max(gradients + held * grown for gradients, held in measured["moments"])
+    return lasting + together + working(measured["model"], measured["method"], batch)
+
+
+def working(model, method, batch):
+    """Bytes of what an operator's backward pass has in memory at a time: three arrays as wide as the widest, in f32,
+    and a waiting gradient of a table that trains."""
+    shape, how = MODELS[model], METHODS[method]
+    table = 0 if how.adapters or how.ladder else shape.shared_table
+    return 4 * (3 * batch * LENGTH * shape.widest + table)
 
 
 def fitting(measured, batch, limit):
     """The batch, or the largest of its halves whose parts are below the limit."""
-    of_one = measured["held"] / measured["batch"]
-    while batch > FEW and sum_of_parts(measured) + of_one * (batch - measured["batch"]) > limit:
+    while batch > FEW and sum_of_parts(measured, batch) > limit:
         batch //= 2
     return batch
 

@@ -2,9 +2,9 @@
 
     python memory_report.py RESULTS --page page.md --figure figure.svg --raw raw.json
 
-Prints the tables as Markdown, and puts them into a page that has their places marked. Numbers are for 64 sequences:
-where these were not measured, they lie on the line through the two largest batches that were. Requires matplotlib for
-the figure.
+Prints the tables as Markdown, and puts them into a page that has their places marked. Numbers are for 64 sequences.
+Where these were not measured, held bytes lie on the line through the two largest batches that were, and so does what
+the peak has beyond the sum of its parts. Requires matplotlib for the figure.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import json
 import pathlib
 from collections import defaultdict
 
-from memory import PARTS, TABLE, WHOLE, sum_of_parts
+from memory import FEW, LASTING, TABLE, WHOLE, sum_of_parts, working
 from methods import METHODS
 from models import MODELS
 from pages import plotting, put, save, table
@@ -48,26 +48,36 @@ def read(folder):
 
 
 class Whole:
-    """A measurement for 64 sequences, or the line to it. `batch` is the largest that was measured."""
+    """A measurement for 64 sequences, or what smaller ones show of it. `batch` is the largest that was measured."""
 
-    def __init__(self, by_batch):
+    def __init__(self, by_batch, block=0):
+        """`block` is what a checkpointed block holds for each sequence while it runs again."""
+        few = by_batch[FEW]
         *others, self.batch = sorted(by_batch)
-        largest = by_batch[self.batch]
-        smaller = by_batch[others[-1]] if others else largest
-        apart = max(1, self.batch - smaller["batch"])
-        ahead = (WHOLE - self.batch) / apart
+        largest, smaller = by_batch[self.batch], by_batch[others[-1] if others else self.batch]
+        ahead = (WHOLE - self.batch) / max(1, self.batch - smaller["batch"])
 
-        def at_whole(now, before):
-            return now + (now - before) * ahead
+        def at_whole(of):
+            return of(largest) + (of(largest) - of(smaller)) * ahead
 
-        self.parts = {part: at_whole(largest[part], smaller[part]) for part in PARTS}
-        self.by_operator = {
-            name: at_whole(count, smaller["by_operator"][name]) for name, count in largest["by_operator"].items()
-        }
-        self.held, self.peak = self.parts["held"], at_whole(largest["peak"], smaller["peak"])
-        self.imported = self.parts["imported"]
-        # Of what was measured, not of the line.
-        self.of_sum = largest["peak"] / sum_of_parts(largest)
+        self.parts = {part: at_whole(lambda run: run[part]) for part in (*LASTING, "gradients", "held")}
+        self.by_operator = {name: at_whole(lambda run: run["by_operator"][name]) for name in few["by_operator"]}
+        self.held, self.imported = self.parts["held"], self.parts["imported"]
+
+        def sum_at(size):
+            return sum_of_parts(few, size) + block * size
+
+        self.sum = sum_at(WHOLE)
+        self.working = working(few["model"], few["method"], WHOLE) + block * WHOLE
+        # The sum bends where another moment of the step has the most, and what is beyond it is a line.
+        self.peak = self.sum + at_whole(lambda run: run["peak"] - sum_at(run["batch"]))
+        self.of_sum = self.peak / self.sum
+
+
+def wholes(model, methods):
+    few = methods["full"][FEW]
+    block = few["held"] / few["batch"] / MODELS[model].blocks
+    return {name: Whole(runs, block if METHODS[name].checkpointing else 0) for name, runs in methods.items()}
 
 
 def gigabytes(count):
@@ -77,15 +87,16 @@ def gigabytes(count):
 def peaks(model, methods):
     published = PUBLISHED.get(model, {})
     rows = [
-        ["method", "parameters", "gradients", "AdamW", "held", "of full's", "sum of parts", "measured peak",
-         "of the sum", "full / this", "without the imports", "batch", "published, GB", "full / this"],
+        ["method", "parameters", "gradients", "AdamW", "held", "of full's", "operators' own", "sum of parts",
+         "measured peak", "of the sum", "full / this", "without the imports", "batch", "published, GB", "full / this"],
     ]  # fmt: skip
     full = methods["full"]
     for name, whole in methods.items():
         paper = published.get(name)
         rows.append([
             METHODS[name].title, *(gigabytes(whole.parts[part]) for part in ("parameters", "gradients", "optimizer")),
-            gigabytes(whole.held), f"{whole.held / full.held:.3f}", gigabytes(sum(whole.parts.values())),
+            gigabytes(whole.held), f"{whole.held / full.held:.3f}", gigabytes(whole.working),
+            gigabytes(whole.sum),
             f"**{gigabytes(whole.peak)}**", f"{whole.of_sum:.3f}", f"**{full.peak / whole.peak:.2f}**",
             f"{(full.peak - full.imported) / (whole.peak - whole.imported):.2f}",
             str(whole.batch) if whole.batch == WHOLE else f"{whole.batch}, line",
@@ -121,7 +132,7 @@ def draw(study, file):
             label = "measured peak" if place == 0 else None
             axis.plot([peak], [-place], "|", color="black", ms=15, mew=2, label=label)
             axis.text(max(left, peak), -place, f"  {peak:.1f}", va="center", fontsize=9)
-        axis.set_title(f"{MODELS[model][0]}, 64 × 128 tokens", fontsize=11)
+        axis.set_title(f"{MODELS[model].title}, 64 × 128 tokens", fontsize=11)
         axis.set_xlabel("GB")
         axis.margins(x=0.12)
         axis.set_yticks([-place for place in range(len(methods))], [METHODS[name].title for name in methods])
@@ -139,14 +150,10 @@ def main():
     parser.add_argument("--raw", type=pathlib.Path)
     options = parser.parse_args()
     measured = read(options.results)
-    study = {
-        model: {name: Whole(runs) for name, runs in methods.items()}
-        for model, methods in measured.items()
-        if "full" in methods
-    }
+    study = {model: wholes(model, methods) for model, methods in measured.items() if "full" in methods}
     for model, methods in study.items():
         for kind, text in (("peaks", peaks(model, methods)), ("operators", operators(methods))):
-            print(f"{MODELS[model][0]}\n\n{text}\n")
+            print(f"{MODELS[model].title}\n\n{text}\n")
             if options.page:
                 put(options.page, f"{kind} of {model}", text)
     if options.figure:

@@ -1,6 +1,9 @@
 """The models of the tables, with their true shapes and random weights, and a batch for each: a transformers model, a
 head, and a loss."""
 
+import dataclasses
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
@@ -74,7 +77,7 @@ def tokens(model, size, length):
     return torch.randint(1, model.base.config.vocab_size, (size, length))
 
 
-LARGE_BERT = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+BERT_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 T5_BASE = {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
 T5_LARGE = {"d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16}
 # TinyLlama's.
@@ -82,15 +85,29 @@ LLAMA_1B = {
     "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32,
     "num_key_value_heads": 4, "vocab_size": 32000,
 }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    title: str
+    make: Callable[[], nn.Module]
+    # Of transformers' model, an encoder's and a decoder's.
+    blocks: int
+    # Features of the widest array that is made of all tokens.
+    widest: int
+    # Elements of a table that is used twice. Its first gradient waits for the last.
+    shared_table: int = 0
+
+
 MODELS = {
-    "t5-base": ("T5-Base", lambda: Translating(T5Config(**T5_BASE))),
-    "t5-large": ("T5-Large", lambda: Translating(T5Config(**T5_LARGE))),
-    "bert-base": ("BERT-Base", lambda: Classifying(BertConfig())),
-    "bert-large": ("BERT-Large", lambda: Classifying(BertConfig(**LARGE_BERT))),
-    "llama-1b": ("Llama, 1.1B", lambda: Continuing(LlamaConfig(**LLAMA_1B))),
+    "t5-base": Shape("T5-Base", lambda: Translating(T5Config(**T5_BASE)), 24, 3072, 32128 * 768),
+    "t5-large": Shape("T5-Large", lambda: Translating(T5Config(**T5_LARGE)), 48, 4096, 32128 * 1024),
+    "bert-base": Shape("BERT-Base", lambda: Classifying(BertConfig()), 12, 3072),
+    "bert-large": Shape("BERT-Large", lambda: Classifying(BertConfig(**BERT_LARGE)), 24, 4096),
+    "llama-1b": Shape("Llama, 1.1B", lambda: Continuing(LlamaConfig(**LLAMA_1B)), 22, 32000),
 }
 
 
 def build(name):
     torch.manual_seed(0)
-    return MODELS[name][1]().train()
+    return MODELS[name].make().train()

@@ -34,7 +34,9 @@ def read(folder):
 
 
 def at_equal_batch(runs):
-    rows = [["method", *(f"{MODELS[model][0]}, {size} × 128" for model, size in BATCHES.items() if shown(runs, model))]]
+    rows = [
+        ["method", *(f"{MODELS[model].title}, {size} × 128" for model, size in BATCHES.items() if shown(runs, model))]
+    ]
     for method in EQUAL:
         cells = [cell(runs.get((model, method))) for model in BATCHES if shown(runs, model)]
         if any(cells):
@@ -71,7 +73,7 @@ def draw(equal, within, file):
     models = [model for model in BATCHES if shown(equal, model)]
     height = 0.8 / max(1, len(models))
     for number, (model, colour) in enumerate(zip(models, ("tab:blue", "tab:orange"))):
-        named = f"{MODELS[model][0]}, {BATCHES[model]} × 128"
+        named = f"{MODELS[model].title}, {BATCHES[model]} × 128"
         for place, method in enumerate(EQUAL):
             if (run := equal.get((model, method))) is not None:
                 y = -place - number * height
@@ -88,7 +90,7 @@ def draw(equal, within, file):
         runs = [(method, within[model, method]) for method in WITHIN if (model, method) in within]
         axes[1].plot(
             [run["batch"] for _, run in runs], [run["tokens_per_second"] for _, run in runs], "o", color=colour,
-            label=MODELS[model][0],
+            label=MODELS[model].title,
         )  # fmt: skip
         for method, run in runs:
             axes[1].annotate(

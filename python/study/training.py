@@ -25,7 +25,7 @@ class Training:
             state["passes"] = {name: passes + count for name, passes in state["passes"].items()}
             self.sampling.load_state_dict(state)
 
-    def step(self, size, meter: SavedBytes | None = None):
+    def step(self, size, meter: SavedBytes | None = None, after_forward=None):
         """A forward and a backward pass of so many sequences and AdamW's step. Returns the gradients' bytes."""
         batch = self.model.batch(size)
         samples = contextlib.nullcontext()
@@ -33,6 +33,8 @@ class Training:
             samples = self.sampling.batch(torch.arange(size), *masks_of(batch))
         with samples, meter or contextlib.nullcontext():
             loss = self.model(**batch)
+        if after_forward is not None:
+            after_forward()
         loss.backward()
         if self.sampling is not None:
             self.sampling.exchange()

@@ -12,7 +12,7 @@ from wtacrs.torch import SavedBytes
 
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "study"))
 
-from memory import PARTS, fitting  # noqa: E402
+from memory import LASTING, fitting, sum_of_parts, working  # noqa: E402
 from memory_report import Whole  # noqa: E402
 from methods import METHODS  # noqa: E402
 from models import Classifying, masks_of  # noqa: E402
@@ -74,18 +74,37 @@ class Methods(unittest.TestCase):
 
 class Tables(unittest.TestCase):
     def measured(self, size):
-        parts = dict.fromkeys(PARTS, 10) | {"held": 3 * size}
-        return {"batch": size, **parts, "peak": 50 + 4 * size, "by_operator": {"other": 3 * size}}
+        """30 bytes that last, 3 for each sequence, and 100 of gradients, 20 of them when all else is held; beside what
+        operators have."""
+        parts = dict.fromkeys(LASTING, 10) | {"gradients": 100, "held": 3 * size, "by_operator": {"other": 3 * size}}
+        measured = {
+            "model": "t5-base",
+            "method": "full",
+            "batch": size,
+            **parts,
+            "moments": [(20, 3 * size), (100, size)],
+        }
+        return measured | {"peak": sum_of_parts(measured) + 5 + size}
+
+    def test_the_sum_of_parts_at_its_highest_moment(self):
+        few = self.measured(8)
+        for size in (8, 39, 40, 41, 64):
+            expected = 30 + max(20 + 3 * size, 100 + size) + working("t5-base", "full", size)
+            self.assertEqual(sum_of_parts(few, size), expected)
+        self.assertEqual(working("t5-base", "full", 2), 4 * (3 * 2 * 128 * 3072 + 32128 * 768))
+        self.assertEqual(working("t5-base", "lst", 2), 4 * 3 * 2 * 128 * 3072)
 
     def test_a_batch_that_fits(self):
-        # 40 and 3 for each sequence.
-        for limit, expected in ((1000, 64), (40 + 3 * 64, 64), (40 + 3 * 64 - 1, 32), (0, 8)):
-            self.assertEqual(fitting(self.measured(8), 64, limit), expected)
+        few = self.measured(8)
+        whole = sum_of_parts(few, 64)
+        for limit, expected in ((2 * whole, 64), (whole, 64), (whole - 1, 32), (0, 8)):
+            self.assertEqual(fitting(few, 64, limit), expected)
 
     def test_the_line_to_the_whole_batch(self):
-        for sizes in ((8, 16), (8, 64), (16, 32)):
+        for sizes in ((8, 16), (8, 64), (8, 16, 32)):
             whole = Whole({size: self.measured(size) for size in sizes})
-            self.assertEqual((whole.batch, whole.held, whole.peak), (sizes[1], 192, 306))
+            total = 242 + working("t5-base", "full", 64)
+            self.assertEqual((whole.batch, whole.held, whole.sum, whole.peak), (sizes[-1], 192, total, total + 5 + 64))
             self.assertEqual(whole.by_operator, {"other": 192})
 
     def test_tables_in_pages(self):

@@ -136,6 +136,25 @@ class Calls(unittest.TestCase):
         found = measured(model, torch.empty(100, 64, device="meta"))
         self.assertEqual(found, {"linear layers": 2 * FLOAT * 100 * 64, "activations": FLOAT * 100 * 64})
 
+    def test_what_is_left_in_a_backward_pass(self):
+        model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(4)))
+        h = torch.randn(100, 64)
+        with SavedBytes(model) as saved:
+            z = model(h)
+        left = []
+        for layer in model:
+            layer.weight.register_post_accumulate_grad_hook(lambda _: left.append(saved.left()))
+        self.assertEqual(saved.left(), saved.total)
+        z.sum().backward()
+        one = FLOAT * 100 * 64
+        # A layer's input goes once its gradients are made, and the first one's is the caller's.
+        self.assertEqual((saved.total, sorted(left, reverse=True)), (4 * one, left))
+        self.assertEqual((left[0] >= 3 * one, left[-1] <= 2 * one), (True, True))
+        del z
+        self.assertEqual(saved.left(), one)
+        del h
+        self.assertEqual((saved.left(), SavedBytes(model).left()), (0, 0))
+
 
 if __name__ == "__main__":
     unittest.main()

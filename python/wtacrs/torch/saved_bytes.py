@@ -23,7 +23,7 @@ class SavedBytes:
     with SavedBytes(model) as saved:
         loss = model(batch)
     loss.backward()
-    saved.total, saved.linear, saved.by_operator
+    saved.total, saved.linear, saved.by_operator, saved.left()
     print(saved.table())
 
     A tensor counts for the innermost module that saves it first. A linear layer's input counts for linear layers,
@@ -33,12 +33,13 @@ class SavedBytes:
 
     def __init__(self, model):
         self.model = model
+        self._storages, self._references = {}, {}
         self.total = self.linear = 0
         self.by_operator = dict.fromkeys(CATEGORIES, 0)
 
     def __enter__(self):
         # By the storage's number, with its bytes and its category. References keep numbers from being given twice.
-        self._storages, self._inputs, self._references, self._within = {}, set(), [], []
+        self._storages, self._inputs, self._references, self._within = {}, set(), {}, []
         self._parameters = {id(parameter) for parameter in self.model.parameters()}
         self._hooks = []
         for module in self.model.modules():
@@ -62,7 +63,13 @@ class SavedBytes:
             self.by_operator[LINEAR if number in self._inputs else category] += count
         self.total = sum(self.by_operator.values())
         self.linear = self.by_operator[LINEAR]
-        self._references.clear()
+        # Weak references keep no memory but the storage's own few bytes.
+        self._references = {number: self._references[number] for number in self._storages}
+
+    def left(self):
+        """The bytes of `total` that are still in memory: fewer and fewer in the course of the backward pass."""
+        references = self._references.items()
+        return sum(self._storages[number][0] for number, reference in references if not reference.expired())
 
     def _enter(self, module, category):
         def enter(_, arguments, named):
@@ -84,7 +91,8 @@ class SavedBytes:
         storage = devices.storage_of(tensor)
         if storage is None:
             return None
-        self._references.append(StorageWeakRef(storage))
+        if storage._cdata not in self._references:
+            self._references[storage._cdata] = StorageWeakRef(storage)
         return storage._cdata
 
     def _note_saved(self, tensor):

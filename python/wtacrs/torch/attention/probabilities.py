@@ -122,8 +122,8 @@ class Passes:
         doutput = operands.queries(doutput if alive is None else doutput * alive)
         if packs:
             shape = (len(doutput), doutput.shape[1], self.sizes.keys)
-            made = torch.empty(shape, dtype=torch.float32, device=doutput.device)
-            dropped = self.softmax.restore(probabilities, made)
+            dropped = torch.empty(shape, dtype=torch.float32, device=doutput.device)
+            dropped = self.softmax.restore(probabilities, dropped)
         elif self.dropout is None:
             dropped = probabilities
         else:
@@ -133,6 +133,7 @@ class Passes:
         dvalue = torch.bmm(dropped.transpose(1, 2), doutput)
         del dropped
         dscores = operands.of_probabilities(blocks, doutput)
+        del doutput
         if packs:
             self.softmax.backward(probabilities, dscores, dscores)
         else:
