@@ -102,6 +102,18 @@ def gaps(trained, at_rates):
     return pages.table(rows)
 
 
+def other_rates(at_rates):
+    rows = [["method", "data", "rate", "seeds", "accuracy", "test loss", "training loss, last epoch"]]
+    for data, methods in at_rates.items():
+        for name, runs in methods.items():
+            for rate in sorted({run["rate"] for run in runs}):
+                some = [run for run in runs if run["rate"] == rate]
+                values = [(run["accuracy"], run["loss"], run["loss_by_epoch"][-1]) for run in some]
+                spreads = [spread(of_one, ".3f") for of_one in zip(*values)]
+                rows.append([f"`{name}`", data, f"{rate:g}", str(len(some)), *spreads])
+    return pages.table(rows)
+
+
 def colour(method):
     return next(COLOURS[start] for start in COLOURS if method.startswith(start))
 
@@ -189,6 +201,8 @@ def main():
         raise SystemExit(f"no results in {options.results / 'train'}")
     tables = {f"accuracy on {data}": accuracies(methods, costs.get(data, {})) for data, methods in trained.items()}
     tables["loss above that of full training"] = gaps(trained, every["at-rate"])
+    if every["at-rate"]:
+        tables["other rates"] = other_rates(every["at-rate"])
     tables |= {f"learning rates of {data}": learning_rates(methods) for data, methods in every["search"].items()}
     for name, text in tables.items():
         print(f"{name}\n\n{text}\n")
