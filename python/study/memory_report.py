@@ -60,9 +60,12 @@ class Whole:
         def at_whole(of):
             return of(largest) + (of(largest) - of(smaller)) * ahead
 
-        self.parts = {part: at_whole(lambda run: run[part]) for part in (*LASTING, "gradients", "held")}
-        self.by_operator = {name: at_whole(lambda run: run["by_operator"][name]) for name in few["by_operator"]}
-        self.held, self.imported = self.parts["held"], self.parts["imported"]
+        # Without a smaller batch, what is held is in proportion.
+        grown = 1 if others else WHOLE / self.batch
+        self.parts = {part: at_whole(lambda run: run[part]) for part in (*LASTING, "gradients")}
+        self.by_operator = {name: at_whole(lambda run: run["by_operator"][name]) * grown for name in few["by_operator"]}
+        self.parts["held"] = self.held = sum(self.by_operator.values())
+        self.imported = self.parts["imported"]
 
         def sum_at(size):
             return sum_of_parts(few, size) + block * size
@@ -120,9 +123,11 @@ def draw(study, file):
     )
     named = {"parameters": "parameters", "gradients": "gradients", "optimizer": "AdamW's state", "imported": "imports"}
     colours = dict(zip([*named, "held"], ["#8c96a8", "#b9c0cc", "#d7dbe2", "#ececec", "tab:blue"]))
+    names = [name for name in TABLE if any(name in methods for methods in study.values())]
+    axes[0][0].set_yticks([-place for place in range(len(names))], [METHODS[name].title for name in names])
     for axis, (model, methods) in zip(axes[0], study.items()):
-        for place, whole in enumerate(methods.values()):
-            left = 0
+        for name, whole in methods.items():
+            place, left = names.index(name), 0
             for part in [*named, "held"]:
                 width = whole.parts[part] / GIGABYTE
                 label = named.get(part, "held for the backward pass") if place == 0 else None
@@ -135,7 +140,6 @@ def draw(study, file):
         axis.set_title(f"{MODELS[model].title}, 64 × 128 tokens", fontsize=11)
         axis.set_xlabel("GB")
         axis.margins(x=0.12)
-        axis.set_yticks([-place for place in range(len(methods))], [METHODS[name].title for name in methods])
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=9, frameon=False)
     save(figure, file)
