@@ -209,7 +209,7 @@ def main():
         if options.page:
             pages.put(options.page, name, text)
     if options.figure:
-        draw(trained, costs, options.figure)
+        draw({data: methods for data, methods in trained.items() if data in costs}, costs, options.figure)
     if options.raw:
         runs = [
             run for kind in every.values() for methods in kind.values() for runs in methods.values() for run in runs
