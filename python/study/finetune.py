@@ -11,7 +11,6 @@ this folder require `pip install './python[study]'`.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import statistics
@@ -20,19 +19,21 @@ import time
 import torch
 import torch.distributed as distributed
 from finetune_task import Classifier, sentences
+from methods import METHODS, Method
+from runs import write
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from wtacrs.torch import SavedBytes, convert
+from wtacrs.torch import SavedBytes
 
-METHODS = {
+FULL = METHODS["full"]
+# Design and source of each.
+DESIGNS = {
     "wta-pivotal-predictor": ("wta-pivotal", "predicted"),
     "wta-pivotal-cache": ("wta-pivotal", "cached"),
     "wta-iid-cache": ("wta-iid", "cached"),
     "top-k-cache": ("top-k", "cached"),
 }
-
-
 BITS = ("native", "8", "4", "2")
 ACTIVATIONS = ("none", "8", "4")
 # Options that are no part of a single run.
@@ -40,17 +41,15 @@ UNRECORDED = ("out", "only", "bits", "activations", "seeds")
 
 
 def configurations(every_bits=BITS, activations=ACTIVATIONS):
-    """Name to (design, source, budget, bits, bits of activations); None for exact gradients. Rows are native where a
-    name has no bits, and all rows are kept, which native ones never are, under the name `all`. Activations are torch's
-    own where a name has none."""
+    """Name to method. Rows are native where a name has no bits, and all rows are kept, which native ones never are,
+    under the name `all`. Activations are torch's own where a name has none."""
     of_rows = configurations_of_rows(every_bits)
-    named = {"full": None}
+    named = {"full": FULL}
     for packed in activations:
-        for name, configuration in of_rows.items():
-            if packed == "none":
-                named[name] = (*configuration, None)
-            else:
-                named[with_activations(name, packed)] = (*configuration, int(packed))
+        for name, sampling in of_rows.items():
+            operators = {} if packed == "none" else {"activations": "packed", "activation_bits": int(packed)}
+            name = with_activations(name, packed)
+            named[name] = Method(name, sampling | operators)
     return named
 
 
@@ -61,13 +60,17 @@ def with_activations(name, packed):
 def configurations_of_rows(every_bits):
     named = {}
     for bits in every_bits:
+        how = bits if bits == "native" else int(bits)
         if bits != "native":
-            named[with_bits("all", bits)] = ("wta-pivotal", "input", 1.0, int(bits))
+            named[with_bits("all", bits)] = sampled(1.0, "wta-pivotal", "input", how)
         for budget in (0.3, 0.1):
-            for name, method in METHODS.items():
-                how = bits if bits == "native" else int(bits)
-                named[with_bits(f"{name}-{budget}", bits)] = (*method, budget, how)
+            for name, (design, source) in DESIGNS.items():
+                named[with_bits(f"{name}-{budget}", bits)] = sampled(budget, design, source, how)
     return named
+
+
+def sampled(budget, design, source, bits):
+    return {"budget": budget, "design": design, "source": source, "bits": bits}
 
 
 def with_bits(name, bits):
@@ -84,20 +87,14 @@ def chosen(only, every_bits, activations):
     return [name for name in found if name in wanted]
 
 
-def build(configuration, seed, group=None):
+def build(method, seed, group=None):
     # The same head and, as far as masks go, the same dropout for every configuration.
     torch.manual_seed(seed)
     model = Classifier()
     # The tables are a lookup, not a linear layer; training them would cost half of a step of so small a study.
     model.encoder.embeddings.requires_grad_(False)
-    sampling = None
-    if configuration is not None:
-        design, source, budget, bits, activation_bits = configuration
-        packed = {} if activation_bits is None else {"activations": "packed", "activation_bits": activation_bits}
-        # The head reads a row for each sentence, not for each token.
-        sampling = convert(
-            model, budget, design, source, bits=bits, skip=["head"], seed=seed, process_group=group, **packed
-        )
+    # The head reads a row for each sentence, not for each token.
+    sampling = method.apply(model, "encoder", seed, skip=["head"], process_group=group)
     return model.train(), sampling
 
 
@@ -121,10 +118,12 @@ class Step:
         return loss.item()
 
 
-def train(configuration, seed, data, options):
+def train(method, seed, data, options, watch):
+    """A model that is trained, the step that has trained it, and what is known of its training. `watch` is called
+    before each step, with the number of steps before it, of all steps, the step and its batch."""
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     group = distributed.group.WORLD if world > 1 else None
-    model, sampling = build(configuration, seed, group)
+    model, sampling = build(method, seed, group)
     parallel = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else None
     step = Step(model, sampling, parallel)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -136,7 +135,7 @@ def train(configuration, seed, data, options):
     )
     order = torch.Generator().manual_seed(seed)
     # The bar of other ranks than the first is disabled, and does not count.
-    losses, saved, padded, done = [[]], None, [], 0
+    losses, padded, done = [[]], [], 0
     with tqdm(total=steps, disable=rank > 0, desc=f"seed {seed}", leave=False, mininterval=2) as bar:
         while done < steps:
             if losses[-1]:
@@ -144,8 +143,7 @@ def train(configuration, seed, data, options):
             for chosen in data.epoch(options.batch, order)[: steps - done]:
                 batch = data.batch(chosen[rank::world])
                 optimizer.zero_grad()
-                if done == steps // 2:
-                    saved = measure(step, batch)
+                watch(done, steps, step, batch)
                 losses[-1].append(step(batch))
                 padded.append(1 - batch[1].float().mean().item())
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -154,9 +152,8 @@ def train(configuration, seed, data, options):
                 done += 1
                 bar.update()
                 bar.set_postfix(loss=f"{statistics.mean(losses[-1][-20:]):.3f}")
-    return model, {
+    return step, {
         "loss_by_epoch": [statistics.mean(epoch) for epoch in losses],
-        "saved": saved,
         "padding": statistics.mean(padded),
         "steps": steps,
     }
@@ -167,7 +164,7 @@ def measure(step, batch):
     counts = {}
     # Neither measurement may change what training draws next.
     before = torch.get_rng_state(), step.sampling and step.sampling.randomness.offset
-    for name, measured in (("this", step), ("full", Step(*build(None, 0)))):
+    for name, measured in (("this", step), ("full", Step(*build(FULL, 0)))):
         with SavedBytes(measured.model) as saved:
             loss = measured.loss(*batch)
         counts[name] = {"linear": saved.linear, "total": saved.total, "by_operator": saved.by_operator}
@@ -179,19 +176,22 @@ def measure(step, batch):
 
 
 @torch.no_grad()
-def accuracy(model, data, size=64):
+def evaluate(model, data, size=64):
+    """Accuracy and loss."""
     model.eval()
     by_length = sorted(range(len(data)), key=lambda i: len(data.tokens[i]))
-    right = 0
+    right = loss = 0
     for start in range(0, len(data), size):
         tokens, mask, labels, _ = data.batch(by_length[start : start + size])
-        right += (model(tokens, mask).argmax(1) == labels).sum().item()
-    return right / len(data)
+        scores = model(tokens, mask)
+        right += (scores.argmax(1) == labels).sum().item()
+        loss += cross_entropy(scores, labels, reduction="sum").item()
+    return right / len(data), loss / len(data)
 
 
-def time_ratio(configuration, data, options, pairs=8):
+def time_ratio(method, data, options, pairs=8):
     """Processor time of a step's passes over that of full training's, taken in turns on the same batches."""
-    both = [Step(*build(c, 0)) for c in (None, configuration)]
+    both = [Step(*build(m, 0)) for m in (FULL, method)]
     order = torch.Generator().manual_seed(0)
     ratios = []
     for pair in range(pairs + 2):
@@ -240,17 +240,19 @@ def main():
             bar.set_postfix_str(name)
             if file.exists():
                 continue
-            configuration = configurations()[name]
-            model, result = train(configuration, seed, data, options)
-            result |= {"name": name, "seed": seed, "accuracy": accuracy(model, test)}
+            method, saved = configurations()[name], []
+
+            def halfway(done, steps, step, batch, saved=saved):
+                if done == steps // 2:
+                    saved.append(measure(step, batch))
+
+            step, result = train(method, seed, data, options, halfway)
+            result |= {"name": name, "seed": seed, "saved": saved[0], "accuracy": evaluate(step.model, test)[0]}
             result["options"] = {k: v for k, v in vars(options).items() if k not in UNRECORDED}
-            if configuration is not None and seed == 0 and not distributed.is_initialized():
-                result["time_ratio"] = time_ratio(configuration, data, options)
+            if method is not FULL and seed == 0 and not distributed.is_initialized():
+                result["time_ratio"] = time_ratio(method, data, options)
             if rank == 0:
-                # Whole or not at all, for the run that continues.
-                part = file.with_suffix(".part")
-                part.write_text(json.dumps(result, indent=1) + "\n")
-                part.replace(file)
+                write(file, result)
             tqdm.write(f"{name} seed {seed}: accuracy {result['accuracy']:.3f}") if rank == 0 else None
     if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -12,10 +12,10 @@ import pathlib
 import statistics
 from collections import defaultdict
 
+import pages
 from finetune import configurations
 
 MEGABYTE = 1e6
-PLACE = "<!-- table -->\n", "\n<!-- end of table -->"
 
 
 def read(folder):
@@ -58,17 +58,11 @@ def table(study):
             f"{linear / MEGABYTE:.1f}", f"{linear_share:.3f}", f"{total / MEGABYTE:.1f}", f"{total_share:.3f}",
             ratio[0] if ratio else "1",
         ])  # fmt: skip
-    rows.insert(1, ["---"] * len(rows[0]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return pages.table(rows)
 
 
 def draw(study, file):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "wtacrs"
-    from matplotlib import pyplot
-
+    pyplot = pages.plotting()
     names = list(study)
     places = {name: -place for place, name in enumerate(names)}
     colours = {"full": "black", "all": "tab:green", "0.3": "tab:blue", "0.1": "tab:orange"}
@@ -100,7 +94,7 @@ def draw(study, file):
         axes[2].text(linear + 2, places[name], f"{linear:.0f}", va="center", fontsize=9)
     axes[2].set_title("MB held (grey: not linear layers)", fontsize=11)
     axes[0].set_yticks(list(places.values()), names)
-    figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else None)
+    pages.save(figure, file)
 
 
 def main():
@@ -113,9 +107,7 @@ def main():
     study = read(options.study)
     print(table(study))
     if options.page:
-        before, rest = options.page.read_text().split(PLACE[0])
-        after = rest.split(PLACE[1])[1]
-        options.page.write_text(before + PLACE[0] + table(study) + PLACE[1] + after)
+        pages.put(options.page, "table", table(study))
     if options.figure:
         draw(study, options.figure)
     if options.raw:

@@ -15,7 +15,7 @@ import argparse
 import math
 
 import torch
-from finetune import Step, build
+from finetune import FULL, Step, build
 from finetune_task import sentences
 from record_layers import longest
 from tqdm import tqdm
@@ -130,7 +130,7 @@ EXACT = {
 def recorded(rows):
     """For each operator pairs of its input and its output's gradient, of every layer: rows x columns in f64."""
     data, _ = sentences(1152, 1000, 48)
-    model, _ = build(None, seed=0)
+    model, _ = build(FULL, seed=0)
     model.encoder.set_attn_implementation("eager")
     pairs = {name: [] for name in WAYS}
 

@@ -13,7 +13,7 @@ import argparse
 import pathlib
 
 import torch
-from finetune import Step, build
+from finetune import FULL, Step, build
 from finetune_task import sentences
 from tqdm import tqdm
 
@@ -40,7 +40,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     data, _ = sentences(options.train, 1000, 48)
-    model, _ = build(None, seed=0)
+    model, _ = build(FULL, seed=0)
     step = Step(model, None)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.01)
     same = longest(data, options.batch)
