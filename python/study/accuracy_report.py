@@ -6,9 +6,7 @@ Prints the tables as Markdown, and puts them into a page that has their places m
 memory, and puts the results of all runs into one JSON file. Requires matplotlib for the figure.
 """
 
-import argparse
 import json
-import pathlib
 import statistics
 from collections import defaultdict
 
@@ -189,12 +187,7 @@ def draw(trained, costs, file):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=pathlib.Path)
-    parser.add_argument("--page", type=pathlib.Path)
-    parser.add_argument("--figure", type=pathlib.Path)
-    parser.add_argument("--raw", type=pathlib.Path)
-    options = parser.parse_args()
+    options = pages.arguments(__doc__).parse_args()
     every = {kind: read(options.results / kind) for kind in KINDS}
     trained, costs = every["train"], every["cost"]
     if not trained:
@@ -204,17 +197,9 @@ def main():
     if every["at-rate"]:
         tables["other rates"] = other_rates(every["at-rate"])
     tables |= {f"learning rates of {data}": learning_rates(methods) for data, methods in every["search"].items()}
-    for name, text in tables.items():
-        print(f"{name}\n\n{text}\n")
-        if options.page:
-            pages.put(options.page, name, text)
-    if options.figure:
-        draw({data: methods for data, methods in trained.items() if data in costs}, costs, options.figure)
-    if options.raw:
-        runs = [
-            run for kind in every.values() for methods in kind.values() for runs in methods.values() for run in runs
-        ]
-        options.raw.write_text(json.dumps(runs, indent=1) + "\n")
+    shown = {data: methods for data, methods in trained.items() if data in costs}
+    runs = [run for kind in every.values() for methods in kind.values() for runs in methods.values() for run in runs]
+    pages.publish(options, tables, lambda file: draw(shown, costs, file), runs)
 
 
 if __name__ == "__main__":

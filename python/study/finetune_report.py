@@ -6,9 +6,7 @@ Prints the table as Markdown, and puts it into a page that has its place marked.
 of all runs into one JSON file. Requires matplotlib.
 """
 
-import argparse
 import json
-import pathlib
 import statistics
 from collections import defaultdict
 
@@ -98,20 +96,10 @@ def draw(study, file):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=pathlib.Path)
-    parser.add_argument("--figure", type=pathlib.Path)
-    parser.add_argument("--raw", type=pathlib.Path)
-    parser.add_argument("--page", type=pathlib.Path)
-    options = parser.parse_args()
-    study = read(options.study)
-    print(table(study))
-    if options.page:
-        pages.put(options.page, "table", table(study))
-    if options.figure:
-        draw(study, options.figure)
-    if options.raw:
-        options.raw.write_text(json.dumps([run for runs in study.values() for run in runs], indent=1) + "\n")
+    options = pages.arguments(__doc__).parse_args()
+    study = read(options.results)
+    runs = [run for runs in study.values() for run in runs]
+    pages.publish(options, {"table": table(study)}, lambda file: draw(study, file), runs)
 
 
 if __name__ == "__main__":

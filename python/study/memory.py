@@ -86,28 +86,27 @@ def measurement(folder, model, method, size):
     return result_of(file, __file__, "--measure", model, method, size, environment=environment)
 
 
-def sum_of_parts(measured, batch=None):
+def sum_of_parts(few, full, batch):
     """The most that the parts take together at one moment of a step with this batch: parameters, AdamW's state, the
-    imports, gradients, held bytes, and an operator's own arrays. From a measurement with another batch, since what is
-    held grows with it."""
-    batch = batch or measured["batch"]
-    grown = batch / measured["batch"]
-    lasting = sum(measured[part] for part in LASTING)
-    together = max(gradients + held * grown for gradients, held in measured["moments"])
-    return lasting + together + working(measured["model"], measured["method"], batch)
+    imports, gradients, held bytes, and operators' own arrays. `few` and `full` are measurements of the method and of
+    full training with other batches, since what is held grows with the batch."""
+    lasting = sum(few[part] for part in LASTING)
+    together = max(gradients + held * batch / few["batch"] for gradients, held in few["moments"])
+    return lasting + together + working(few["method"], full, batch)
 
 
-def working(model, method, batch):
-    """Bytes of what an operator's backward pass has in memory at a time: three arrays as wide as the widest, in f32,
-    and a waiting gradient of a table that trains."""
-    shape, how = MODELS[model], METHODS[method]
+def working(method, full, batch):
+    """Bytes that a backward pass has in memory at a time for itself: three arrays as wide as the widest, in f32; a
+    waiting gradient of a table that trains; and what a block holds that runs again."""
+    shape, how = MODELS[full["model"]], METHODS[method]
     table = 0 if how.adapters or how.ladder else shape.shared_table
-    return 4 * (3 * batch * LENGTH * shape.widest + table)
+    block = full["held"] * batch / full["batch"] / shape.blocks if how.checkpointing else 0
+    return 4 * (3 * batch * LENGTH * shape.widest + table) + block
 
 
-def fitting(measured, batch, limit):
+def fitting(few, full, batch, limit):
     """The batch, or the largest of its halves whose parts are below the limit."""
-    while batch > FEW and sum_of_parts(measured, batch) > limit:
+    while batch > FEW and sum_of_parts(few, full, batch) > limit:
         batch //= 2
     return batch
 
@@ -127,8 +126,8 @@ def main():
     with tqdm(todo, mininterval=0) as bar:
         for model, method in bar:
             bar.set_postfix_str(f"{model}, {method}")
-            measured = measurement(options.out, model, method, FEW)
-            size = fitting(measured, options.batch, options.limit)
+            measured, full = (measurement(options.out, model, name, FEW) for name in (method, "full"))
+            size = fitting(measured, full, options.batch, options.limit)
             # A line through sizes below the whole batch.
             sizes = [size] if size == WHOLE else [size // 2, size]
             for size in sizes:

@@ -7,15 +7,13 @@ Where these were not measured, held bytes lie on the line through the two larges
 the peak has beyond the sum of its parts. Requires matplotlib for the figure.
 """
 
-import argparse
 import json
-import pathlib
 from collections import defaultdict
 
 from memory import FEW, LASTING, TABLE, WHOLE, sum_of_parts, working
 from methods import METHODS
 from models import MODELS
-from pages import plotting, put, save, table
+from pages import arguments, plotting, publish, save, table
 
 GIGABYTE = 1e9
 # GB at 64 sequences on a GPU, in the paper's table of memory (Liu et al., NeurIPS 2023).
@@ -50,8 +48,8 @@ def read(folder):
 class Whole:
     """A measurement for 64 sequences, or what smaller ones show of it. `batch` is the largest that was measured."""
 
-    def __init__(self, by_batch, block=0):
-        """`block` is what a checkpointed block holds for each sequence while it runs again."""
+    def __init__(self, by_batch, full):
+        """`full` is full training's measurement with eight sequences."""
         few = by_batch[FEW]
         *others, self.batch = sorted(by_batch)
         largest, smaller = by_batch[self.batch], by_batch[others[-1] if others else self.batch]
@@ -66,21 +64,10 @@ class Whole:
         self.by_operator = {name: at_whole(lambda run: run["by_operator"][name]) * grown for name in few["by_operator"]}
         self.parts["held"] = self.held = sum(self.by_operator.values())
         self.imported = self.parts["imported"]
-
-        def sum_at(size):
-            return sum_of_parts(few, size) + block * size
-
-        self.sum = sum_at(WHOLE)
-        self.working = working(few["model"], few["method"], WHOLE) + block * WHOLE
+        self.sum, self.working = sum_of_parts(few, full, WHOLE), working(few["method"], full, WHOLE)
         # The sum bends where another moment of the step has the most, and what is beyond it is a line.
-        self.peak = self.sum + at_whole(lambda run: run["peak"] - sum_at(run["batch"]))
+        self.peak = self.sum + at_whole(lambda run: run["peak"] - sum_of_parts(few, full, run["batch"]))
         self.of_sum = self.peak / self.sum
-
-
-def wholes(model, methods):
-    few = methods["full"][FEW]
-    block = few["held"] / few["batch"] / MODELS[model].blocks
-    return {name: Whole(runs, block if METHODS[name].checkpointing else 0) for name, runs in methods.items()}
 
 
 def gigabytes(count):
@@ -146,26 +133,21 @@ def draw(study, file):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=pathlib.Path)
-    parser.add_argument("--page", type=pathlib.Path)
-    parser.add_argument("--figure", type=pathlib.Path)
+    parser = arguments(__doc__)
     parser.add_argument("--figure-models", nargs="*", choices=MODELS, default=["t5-base", "t5-large"])
-    parser.add_argument("--raw", type=pathlib.Path)
     options = parser.parse_args()
     measured = read(options.results)
-    study = {model: wholes(model, methods) for model, methods in measured.items() if "full" in methods}
+    study = {
+        model: {name: Whole(runs, methods["full"][FEW]) for name, runs in methods.items()}
+        for model, methods in measured.items()
+        if "full" in methods
+    }
+    tables = {}
     for model, methods in study.items():
-        for kind, text in (("peaks", peaks(model, methods)), ("operators", operators(methods))):
-            print(f"{MODELS[model].title}\n\n{text}\n")
-            if options.page:
-                put(options.page, f"{kind} of {model}", text)
-    if options.figure:
-        shown = {model: study[model] for model in options.figure_models if model in study}
-        draw(shown or study, options.figure)
-    if options.raw:
-        runs = [run for methods in measured.values() for sizes in methods.values() for run in sizes.values()]
-        options.raw.write_text(json.dumps(runs, indent=1) + "\n")
+        tables |= {f"peaks of {model}": peaks(model, methods), f"operators of {model}": operators(methods)}
+    shown = {model: study[model] for model in options.figure_models if model in study} or study
+    runs = [run for methods in measured.values() for sizes in methods.values() for run in sizes.values()]
+    publish(options, tables, lambda file: draw(shown, file), runs)
 
 
 if __name__ == "__main__":

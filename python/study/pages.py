@@ -1,5 +1,8 @@
-"""Tables in pages of docs/results, and figures without what changes from run to run."""
+"""What reports share: tables in pages of docs/results, and figures without what changes from run to run."""
 
+import argparse
+import json
+import pathlib
 import re
 
 
@@ -17,6 +20,29 @@ def put(page, name, text):
     if found != 1:
         raise SystemExit(f"{page} has {found} places for {name!r}, and needs one")
     page.write_text(after)
+
+
+def arguments(description):
+    """The arguments that every report has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=pathlib.Path)
+    parser.add_argument("--page", type=pathlib.Path)
+    parser.add_argument("--figure", type=pathlib.Path)
+    parser.add_argument("--raw", type=pathlib.Path)
+    return parser
+
+
+def publish(options, tables, draw, runs):
+    """Prints the tables, by name, and puts them into the page; has the figure drawn; writes the results of all runs
+    into one JSON file: each as far as the arguments name a file for it."""
+    for name, text in tables.items():
+        print(f"{name}\n\n{text}\n")
+        if options.page:
+            put(options.page, name, text)
+    if options.figure:
+        draw(options.figure)
+    if options.raw:
+        options.raw.write_text(json.dumps(runs, indent=1) + "\n")
 
 
 def plotting():

@@ -17,16 +17,22 @@ import sys
 import time
 
 import torch
-from memory import FEW, measurement
+from memory import FEW, measurement, sum_of_parts
+from models import LENGTH
 from runs import forget_peak, process_status, result_of
 from tqdm import tqdm
-from training import Training
+from training import Training, pass_passes
 
 BATCHES = {"bert-base": 16, "t5-base": 8}
 EQUAL = ("checkpointing", "native-0.3", "native-0.1", "published-0.3", "ours-0.3", "ours-all", "lora", "lora+ours-0.3")
 WITHIN = ("full", "checkpointing", "published-0.3", "native-0.3", "native-0.1", "ours-0.3", "lora", "lora+ours-0.3")
 # Steps that predictors have seen: they learn in each of the first 64.
 PASSES = 256
+
+
+def settle(training):
+    if training.sampling is not None:
+        pass_passes(training.sampling, PASSES)
 
 
 def seconds_of(training, size):
@@ -40,7 +46,7 @@ def pairs(model, method, size, steps):
     for training in both:
         # The first step makes plans and predictors.
         training.step(size)
-        training.pass_passes(PASSES)
+        settle(training)
         training.step(size)
     times = [[seconds_of(training, size) for training in both] for _ in range(steps)]
     ratios = [this[0] / full[0] for full, this in times]
@@ -56,28 +62,40 @@ def pairs(model, method, size, steps):
 def alone(model, method, size, steps):
     training = Training(model, method)
     training.step(2)
-    training.pass_passes(PASSES)
+    settle(training)
     forget_peak()
     training.step(size)
     times = [seconds_of(training, size)[0] for _ in range(steps)]
     return {
         "model": model, "method": method, "batch": size, "threads": torch.get_num_threads(), "seconds": times,
-        "tokens_per_second": 128 * size / statistics.median(times), "peak": process_status("VmHWM"),
+        "tokens_per_second": LENGTH * size / statistics.median(times), "peak": process_status("VmHWM"),
     }  # fmt: skip
 
 
+def within(budget):
+    """How names of files begin that contain runs within this budget."""
+    return f"within-{budget / 1e9:g}-"
+
+
 def largest(folder, model, method, budget, steps):
-    """The run with the largest batch within the budget, a multiple of four."""
-    few, more = (measurement(folder, model, method, size) for size in (FEW, 2 * FEW))
-    of_one = max(1, (more["peak"] - few["peak"]) / FEW)
-    size = int(FEW + (budget - few["peak"]) / of_one) // 4 * 4
-    while size > 0:
-        name = f"within-{budget / 1e9:g}-{model}-{method}-{size}.json"
-        run = result_of(folder / name, __file__, "--alone", model, method, size, steps)
+    """The run with the largest batch within the budget, a multiple of four: the one that the sum of parts allows, or,
+    where its peak is above the budget, one that is smaller by as much."""
+    few, full = (measurement(folder, model, name, FEW) for name in (method, "full"))
+    allowed = budget
+    while (size := largest_below(allowed, few, full)) > 0:
+        file = folder / f"{within(budget)}{model}-{method}-{size}.json"
+        run = result_of(file, __file__, "--alone", model, method, size, steps)
         if run["peak"] <= budget:
             return run
-        size = min(size - 4, int(size - (run["peak"] - budget) / of_one) // 4 * 4)
+        allowed = sum_of_parts(few, full, size) - max(1, run["peak"] - budget)
     return None
+
+
+def largest_below(allowed, few, full):
+    size = 0
+    while sum_of_parts(few, full, size + 4) <= allowed:
+        size += 4
+    return size
 
 
 def main():

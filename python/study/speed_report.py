@@ -5,29 +5,26 @@
 Prints the tables as Markdown, and puts them into a page that has their places marked.
 """
 
-import argparse
 import json
-import pathlib
 import statistics
 
+import speed
 from methods import METHODS
 from models import MODELS
-from pages import plotting, put, save, table
+from pages import arguments, plotting, publish, save, table
 from speed import BATCHES, EQUAL, WITHIN
 
 
-def read(folder):
-    """Runs at an equal batch and within a budget, by model and method; of the latter those with the largest batch."""
+def read(folder, budget):
+    """Runs at an equal batch and within the budget, by model and method; of the latter those with the largest batch."""
     equal, within = {}, {}
     for file in sorted(folder.glob("*.json")):
         run = json.loads(file.read_text())
         place = run.get("model"), run.get("method")
         if file.name.startswith("equal-"):
             equal[place] = run
-        elif file.name.startswith("within-"):
-            run["budget"] = float(file.name.split("-")[1]) * 1e9
-            if run["peak"] <= run["budget"] and run["batch"] > within.get(place, {"batch": 0})["batch"]:
-                within[place] = run
+        elif file.name.startswith(speed.within(budget)) and run["peak"] <= budget:
+            within[place] = max(run, within.get(place, run), key=lambda run: run["batch"])
     if not equal and not within:
         raise SystemExit(f"no runs in {folder}")
     return equal, within
@@ -67,7 +64,7 @@ def within_budget(runs, model):
     return table(rows)
 
 
-def draw(equal, within, file):
+def draw(equal, within, budget, file):
     pyplot = plotting()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     models = [model for model in BATCHES if shown(equal, model)]
@@ -97,7 +94,7 @@ def draw(equal, within, file):
                 METHODS[method].title, (run["batch"], run["tokens_per_second"]), xytext=(5, 4), fontsize=8,
                 textcoords="offset points",
             )  # fmt: skip
-    axes[1].set_title("within 8 GB", fontsize=11)
+    axes[1].set_title(f"within {budget / 1e9:g} GB", fontsize=11)
     axes[1].set_xlabel("largest batch, sequences")
     axes[1].set_ylabel("tokens a second")
     axes[1].margins(x=0.25)
@@ -105,25 +102,16 @@ def draw(equal, within, file):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=pathlib.Path)
-    parser.add_argument("--page", type=pathlib.Path)
-    parser.add_argument("--figure", type=pathlib.Path)
-    parser.add_argument("--raw", type=pathlib.Path)
+    parser = arguments(__doc__)
+    parser.add_argument("--budget", type=float, default=8e9, help="bytes, as of speed.py")
     options = parser.parse_args()
-    equal, within = read(options.results)
-    texts = {"equal batch": at_equal_batch(equal)}
+    equal, within = read(options.results, options.budget)
+    tables = {"equal batch": at_equal_batch(equal)}
     for model in BATCHES:
         if (model, "full") in within:
-            texts[f"{model} within the budget"] = within_budget(within, model)
-    for name, text in texts.items():
-        print(f"{name}\n\n{text}\n")
-        if options.page:
-            put(options.page, name, text)
-    if options.figure:
-        draw(equal, within, options.figure)
-    if options.raw:
-        options.raw.write_text(json.dumps([*equal.values(), *within.values()], indent=1) + "\n")
+            tables[f"{model} within the budget"] = within_budget(within, model)
+    runs = [*equal.values(), *within.values()]
+    publish(options, tables, lambda file: draw(equal, within, options.budget, file), runs)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import statistics
 import time
 
 import torch
+from training import pass_passes
 from transformers import BertConfig, BertModel, MixtralConfig, MixtralModel
 
 from wtacrs.torch import SavedBytes, convert
@@ -93,9 +94,7 @@ def main():
     for name in models:
         step(name)
     for sampling in samplings:
-        state = sampling.state_dict()
-        state["passes"] = {name: passes + options.passes for name, passes in state["passes"].items()}
-        sampling.load_state_dict(state)
+        pass_passes(sampling, options.passes)
     for _ in range(options.steps):
         for name in models:
             times[name].append(step(name))

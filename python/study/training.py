@@ -9,6 +9,13 @@ from models import build, masks_of
 from wtacrs.torch import SavedBytes
 
 
+def pass_passes(sampling, count):
+    """As if the predictors had seen so many passes more: they learn more and more seldom."""
+    state = sampling.state_dict()
+    state["passes"] = {name: passes + count for name, passes in state["passes"].items()}
+    sampling.load_state_dict(state)
+
+
 class Training:
     def __init__(self, model: str, method: str):
         self.model = build(model)
@@ -17,13 +24,6 @@ class Training:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         # Its other forms hold copies of the largest parameter while they run.
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
-
-    def pass_passes(self, count):
-        """As if the predictors had seen so many passes, after which they learn more seldom."""
-        if self.sampling is not None:
-            state = self.sampling.state_dict()
-            state["passes"] = {name: passes + count for name, passes in state["passes"].items()}
-            self.sampling.load_state_dict(state)
 
     def step(self, size, meter: SavedBytes | None = None, after_forward=None):
         """A forward and a backward pass of so many sequences and AdamW's step. Returns the gradients' bytes."""

@@ -84,26 +84,28 @@ class Tables(unittest.TestCase):
             **parts,
             "moments": [(20, 3 * size), (100, size)],
         }
-        return measured | {"peak": sum_of_parts(measured) + 5 + size}
+        return measured | {"peak": sum_of_parts(measured, measured, size) + 5 + size}
 
     def test_the_sum_of_parts_at_its_highest_moment(self):
         few = self.measured(8)
         for size in (8, 39, 40, 41, 64):
-            expected = 30 + max(20 + 3 * size, 100 + size) + working("t5-base", "full", size)
-            self.assertEqual(sum_of_parts(few, size), expected)
-        self.assertEqual(working("t5-base", "full", 2), 4 * (3 * 2 * 128 * 3072 + 32128 * 768))
-        self.assertEqual(working("t5-base", "lst", 2), 4 * 3 * 2 * 128 * 3072)
+            expected = 30 + max(20 + 3 * size, 100 + size) + working("full", few, size)
+            self.assertEqual(sum_of_parts(few, few, size), expected)
+        self.assertEqual(working("full", few, 2), 4 * (3 * 2 * 128 * 3072 + 32128 * 768))
+        self.assertEqual(working("lst", few, 2), 4 * 3 * 2 * 128 * 3072)
+        # One of 24 blocks.
+        self.assertEqual(working("checkpointing", few, 2) - working("full", few, 2), 3 * 2 / 24)
 
     def test_a_batch_that_fits(self):
         few = self.measured(8)
-        whole = sum_of_parts(few, 64)
+        whole = sum_of_parts(few, few, 64)
         for limit, expected in ((2 * whole, 64), (whole, 64), (whole - 1, 32), (0, 8)):
-            self.assertEqual(fitting(few, 64, limit), expected)
+            self.assertEqual(fitting(few, few, 64, limit), expected)
 
     def test_the_line_to_the_whole_batch(self):
         for sizes in ((8,), (8, 16), (8, 64), (8, 16, 32)):
-            whole = Whole({size: self.measured(size) for size in sizes})
-            total = 242 + working("t5-base", "full", 64)
+            whole = Whole({size: self.measured(size) for size in sizes}, self.measured(8))
+            total = 242 + working("full", self.measured(8), 64)
             self.assertEqual((whole.batch, whole.held, whole.sum), (sizes[-1], 192, total))
             self.assertEqual(whole.peak, total + 5 + (64 if len(sizes) > 1 else 8))
             self.assertEqual(whole.by_operator, {"other": 192})
