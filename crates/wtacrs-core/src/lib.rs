@@ -8,6 +8,7 @@
 //! | [`sampling`] | which pairs to keep: weights, budgets, designs, selections |
 //! | [`product`] | norms, kept rows, the product of what was kept |
 //! | [`guesses`] | what stands for ‖dZ‖ in the forward pass: the norm predictor and the norm cache |
+//! | [`allocation`] | rows and bits shared out among the layers of a model |
 //! | [`layers`] | pairs of forward and backward calls: linear layers, and attention's batched products |
 //! | [`operators`] | what stands between the products: activation functions, gated units, dropout, softmax, norms |
 //! | [`parallel`] | which threads all of it runs on |
@@ -43,7 +44,9 @@
 // Not `forbid`: the expansion of ndarray's `s!` allows it for itself.
 #![deny(unsafe_code)]
 
+pub mod allocation;
 pub mod element;
+mod envelope;
 mod groups;
 pub mod guesses;
 mod lanes;

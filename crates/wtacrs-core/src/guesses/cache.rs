@@ -4,7 +4,7 @@
 //! data set, and knows nothing in the first epoch:
 //! [`Weights::from_cache`](crate::sampling::Weights::from_cache) then falls back to the norms of H.
 
-use super::envelope::{self, EnvelopeError};
+use crate::envelope::{self, EnvelopeError};
 use std::collections::HashMap;
 
 const MAGIC: &[u8; 8] = b"wtacrsNC";

@@ -9,7 +9,6 @@
 //! A guess sets inclusion probabilities only. A bad one costs variance, and never brings bias.
 
 mod cache;
-mod envelope;
 mod predictor;
 
 pub use self::cache::{NormCache, NormCacheError};

@@ -157,20 +157,29 @@ impl<D: Design> Linear<D> {
         randomness: Randomness,
     ) -> Result<Selection, ForwardError> {
         let budget = self.keep.budget(h.nrows())?;
+        let weights = self.weigh(h, guess)?;
+        let selection = self.design.select_seeded(&weights, budget, randomness);
+        check_size("pairs of the design's selection", selection.pairs(), h.nrows())?;
+        Ok(selection)
+    }
+
+    /// The weights by which [`Self::select`] chooses.
+    ///
+    /// # Errors
+    ///
+    /// A row of H or a guess that is not finite is named by its index.
+    pub fn weigh<T: Element>(&self, h: ArrayView2<'_, T>, guess: NormGuess<'_>) -> Result<Weights, ForwardError> {
         let predicted = |predictor: &NormPredictor, cached| -> Result<Weights, ForwardError> {
             let guess = predictor.guess(h, cached)?;
             Ok(Weights::from_norms(&guess.input_norms, &guess.dz_norms)?)
         };
-        let weights = match guess {
+        Ok(match guess {
             NormGuess::Predicted(predictor) => predicted(predictor, None)?,
             NormGuess::PredictedAndCached(predictor, cached) => predicted(predictor, Some(cached))?,
             NormGuess::Norms(norms) => Weights::from_norms(&row_norms(h), norms)?,
             NormGuess::Cached(cached) => Weights::from_cache(&row_norms(h), cached, self.mix)?,
             NormGuess::Unknown => Weights::from_input(&row_norms(h))?,
-        };
-        let selection = self.design.select_seeded(&weights, budget, randomness);
-        check_size("pairs of the design's selection", selection.pairs(), h.nrows())?;
-        Ok(selection)
+        })
     }
 }
 

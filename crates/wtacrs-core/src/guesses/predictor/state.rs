@@ -2,7 +2,7 @@
 
 use super::norm_predictor::NormPredictor;
 use super::settings::{PredictorError, PredictorSettings, check_len};
-use crate::guesses::envelope::{self, EnvelopeError};
+use crate::envelope::{self, EnvelopeError};
 use wtacrs_exact::predictor::state;
 
 const MAGIC: &[u8; 8] = b"wtacrsNP";

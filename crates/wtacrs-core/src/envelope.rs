@@ -1,8 +1,8 @@
-//! The saved form of every guess: a magic word, a version, a body, a CRC-32. Little-endian.
+//! The saved form of guesses and planners: a magic word, a version, a body, a CRC-32. Little-endian.
 
 /// Saved bytes that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EnvelopeError {
+pub(crate) enum EnvelopeError {
     /// Another version of the format.
     Version { expected: u32, found: u32 },
     /// Bytes that were changed since they were saved, or that were never saved.
@@ -10,7 +10,7 @@ pub(super) enum EnvelopeError {
 }
 
 /// Begins an envelope; the body is added to it.
-pub(super) fn begin(magic: &[u8; MAGIC], version: u32, capacity: usize) -> Vec<u8> {
+pub(crate) fn begin(magic: &[u8; MAGIC], version: u32, capacity: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(capacity);
     bytes.extend(magic);
     bytes.extend(version.to_le_bytes());
@@ -18,18 +18,18 @@ pub(super) fn begin(magic: &[u8; MAGIC], version: u32, capacity: usize) -> Vec<u
 }
 
 /// Closes an envelope.
-pub(super) fn close(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn close(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
 
 /// Bytes of an envelope beside its body.
-pub(super) const FRAME: usize = MAGIC + size_of::<u32>() + CHECKSUM;
+pub(crate) const FRAME: usize = MAGIC + size_of::<u32>() + CHECKSUM;
 const MAGIC: usize = 8;
 const CHECKSUM: usize = size_of::<u32>();
 
 /// Opens an envelope and returns its body, whose checksum is right.
-pub(super) fn open<'a>(bytes: &'a [u8], magic: &[u8; MAGIC], expected: u32) -> Result<Reader<'a>, EnvelopeError> {
+pub(crate) fn open<'a>(bytes: &'a [u8], magic: &[u8; MAGIC], expected: u32) -> Result<Reader<'a>, EnvelopeError> {
     let mut reader = Reader { bytes };
     if &reader.array::<MAGIC>()? != magic {
         return Err(EnvelopeError::Corrupted { what: "it does not begin as one" });
@@ -49,38 +49,38 @@ pub(super) fn open<'a>(bytes: &'a [u8], magic: &[u8; MAGIC], expected: u32) -> R
 }
 
 /// What is left of a body.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
 
 impl Reader<'_> {
     /// How many bytes are left.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], EnvelopeError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], EnvelopeError> {
         let (head, rest) = self.bytes.split_first_chunk().ok_or(EnvelopeError::Corrupted { what: "it ends early" })?;
         self.bytes = rest;
         Ok(*head)
     }
 
-    pub(super) fn word(&mut self) -> Result<u64, EnvelopeError> {
+    pub(crate) fn word(&mut self) -> Result<u64, EnvelopeError> {
         self.array().map(u64::from_le_bytes)
     }
 
     /// A size, small enough that no product of two overflows.
-    pub(super) fn size(&mut self) -> Result<usize, EnvelopeError> {
+    pub(crate) fn size(&mut self) -> Result<usize, EnvelopeError> {
         u32::try_from(self.word()?)
             .map(|size| size as usize)
             .map_err(|_| EnvelopeError::Corrupted { what: "a size is absurd" })
     }
 
-    pub(super) fn number(&mut self) -> Result<f64, EnvelopeError> {
+    pub(crate) fn number(&mut self) -> Result<f64, EnvelopeError> {
         self.array().map(f64::from_le_bytes)
     }
 
-    pub(super) fn numbers(&mut self, count: usize) -> Result<Vec<f64>, EnvelopeError> {
+    pub(crate) fn numbers(&mut self, count: usize) -> Result<Vec<f64>, EnvelopeError> {
         (0..count).map(|_| self.number()).collect()
     }
 }
