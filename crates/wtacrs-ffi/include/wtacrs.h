@@ -176,6 +176,16 @@ typedef enum wtacrs_packing {
   WTACRS_PACKING_FORCE_32_BITS = 2147483647,
 } wtacrs_packing;
 
+// What a planner's budgets are to achieve.
+typedef enum wtacrs_target {
+  // All layers together take at most a share of the bytes of their inputs.
+  WTACRS_TARGET_MEMORY = 0,
+  // Estimates add at most a share of the variance that different batches make in the gradients.
+  WTACRS_TARGET_NOISE = 1,
+  // Reserved: makes the enumeration 32 bits wide.
+  WTACRS_TARGET_FORCE_32_BITS = 2147483647,
+} wtacrs_target;
+
 // One of the two gradients of C = A B.
 typedef enum wtacrs_side {
   // The gradient of A, dA = G B^T, which sums over the columns of B.
@@ -286,6 +296,10 @@ typedef struct wtacrs_operator_plan wtacrs_operator_plan;
 // scratch memory of its own.
 typedef struct wtacrs_plan wtacrs_plan;
 
+// What training steps have shown of a model's layers, and a budget for each of them. A lock guards it, so threads may share
+// it. All of its memory, and all arrays that it is given, are the host's.
+typedef struct wtacrs_planner wtacrs_planner;
+
 // What a batched product C = A B is like, and how both gradients are to be estimated. A lock guards it, so threads may
 // share it.
 typedef struct wtacrs_tensor_mul wtacrs_tensor_mul;
@@ -369,6 +383,10 @@ typedef struct wtacrs_forward_options {
   // [in] The layer's predictor, which this call only reads. WTACRS_SOURCE_PREDICTED requires it; for other sources it
   // must be NULL. A plan that packs all rows does not read it, and requires none.
   const struct wtacrs_norm_predictor *predictor;
+  // [out] The weights that the rows are chosen by, one for each token, for wtacrs_planner_observe; with a predictor up to a
+  // factor that all of them share. A plan that packs all rows writes what it would choose by, if it is given a predictor or a
+  // guess as its source requires; on CUDA it has none: WTACRS_STATUS_UNSUPPORTED. One more kernel is launched on CUDA.
+  double *weights;
 } wtacrs_forward_options;
 
 // What a backward pass may be asked for. Zeros, and NULL in place of the struct, stand for nothing.
@@ -417,6 +435,45 @@ typedef struct wtacrs_norm_predictor_options {
   // Seed of the projections' signs; 0 by default.
   uint64_t seed;
 } wtacrs_norm_predictor_options;
+
+// What a training step has shown of one layer.
+typedef struct wtacrs_observation {
+  // sizeof(wtacrs_observation)
+  size_t size;
+  // How many rows H had.
+  size_t tokens;
+  // [in, optional] What the rows were chosen by, one number for each token (`weights` of wtacrs_forward_options). Without
+  // them the products of the norms below, which are the best that there could be.
+  const double *weights;
+  // [in] Norms of the rows of H, one for each token.
+  const float *input_norms;
+  // [in] Norms of the rows of this layer's dZ, one for each token (`dz_norms` of wtacrs_backward_options).
+  const float *dz_norms;
+  // How many rows the estimate of dW was made of.
+  size_t budget_rows;
+  // How they were saved.
+  wtacrs_packing packing;
+  // The squared Frobenius norm of the estimate of dW.
+  double squared_norm;
+  // The squared Frobenius norm of its difference from the estimate in the observation before, or a number below 0 if that is
+  // not known. WTACRS_TARGET_NOISE requires some.
+  double squared_change;
+} wtacrs_observation;
+
+// The budget of one layer.
+typedef struct wtacrs_planned {
+  // [in] sizeof(wtacrs_planned). The other fields are outputs.
+  size_t size;
+  // The share of the rows to keep, for WTACRS_BUDGET_FRACTION. 0 for a layer that was not observed before the planner was
+  // solved.
+  double share;
+  // How to save them. WTACRS_PACKING_NATIVE with a share of 1 is a layer that is better left exact.
+  wtacrs_packing packing;
+  // How many rows the share was taken of: the mean of those that were observed.
+  size_t tokens;
+  // The sum of expected |dW' - dW|^2 / |dW|^2 of the estimates dW' of this layer and of those that share its input.
+  double squared_error;
+} wtacrs_planned;
 
 // What a batched product's passes need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.
 typedef struct wtacrs_tensor_mul_plan_info {
@@ -1176,6 +1233,134 @@ wtacrs_status wtacrs_norm_cache_load(const struct wtacrs_context *context,
                                      const void *bytes,
                                      size_t length,
                                      struct wtacrs_norm_cache **cache);
+
+// A planner without layers.
+//
+// planner   [out]
+//
+// Errors: WTACRS_STATUS_NULL_POINTER, _MISALIGNED.
+wtacrs_status wtacrs_planner_create(struct wtacrs_planner **planner);
+
+// Destroys a planner; NULL is allowed.
+//
+// Errors: WTACRS_STATUS_INVALID_HANDLE.
+wtacrs_status wtacrs_planner_destroy(struct wtacrs_planner *planner);
+
+// Adds a layer whose H has rows of `in_features` elements of a dtype.
+//
+// layer     [out] its number: 0 for the first, and one more for each
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _INVALID_ARGUMENT for no features, _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE,
+// _MISALIGNED.
+wtacrs_status wtacrs_planner_add_layer(struct wtacrs_planner *planner,
+                                       size_t in_features,
+                                       wtacrs_dtype dtype,
+                                       size_t *layer);
+
+// A layer reads the same H as an earlier one: both keep one selection of its rows, and get one budget.
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT for a layer that there is not, or that does not come later; _SHAPE_MISMATCH for other
+// rows; _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_planner_share_input(struct wtacrs_planner *planner,
+                                         size_t layer,
+                                         size_t first);
+
+// Notes what a step has shown of a layer. It costs a sort of the tokens' weights: some layers in some steps are enough.
+//
+// seen      [in]
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS names the first weight or norm that is negative or not finite; _INVALID_BUDGET for
+// `budget_rows`; _INVALID_ARGUMENT for a layer that there is not, no tokens, or another number that cannot be; _INVALID_ENUM,
+// _UNSUPPORTED, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. Nothing is then noted.
+wtacrs_status wtacrs_planner_observe(struct wtacrs_planner *planner,
+                                     size_t layer,
+                                     const struct wtacrs_observation *seen);
+
+// Measures by some rows of a layer's H how much noise packing makes: a few dozen rows, of one step, are enough. Without it, the
+// noise is supposed that activations of transformers have.
+//
+// rows      how many there are
+// h         [in] rows x the layer's in_features, of the layer's dtype or another, in the host's memory, `h_leading` >=
+//           in_features elements from row to row
+//
+// Errors: WTACRS_STATUS_INVALID_WEIGHTS names a row with an element that is not finite; _INVALID_ARGUMENT for a layer that there
+// is not, or no rows; _INVALID_ENUM, _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED. Nothing is then noted.
+wtacrs_status wtacrs_planner_observe_rows(struct wtacrs_planner *planner,
+                                          size_t layer,
+                                          wtacrs_dtype dtype,
+                                          size_t rows,
+                                          const void *h,
+                                          size_t h_leading);
+
+// How many numbers the statistics of all layers are.
+//
+// count     [out]
+//
+// Errors: WTACRS_STATUS_NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+wtacrs_status wtacrs_planner_statistics_count(const struct wtacrs_planner *planner, size_t *count);
+
+// What was observed since statistics were last applied, as plain sums: add them over the ranks, and give the same total to
+// every rank's wtacrs_planner_apply; then equal planners stay equal. The planner does not change.
+//
+// sums      [out] room for `capacity` numbers
+//
+// Errors: WTACRS_STATUS_BUFFER_TOO_SMALL, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+wtacrs_status wtacrs_planner_statistics(const struct wtacrs_planner *planner,
+                                        double *sums,
+                                        size_t capacity);
+
+// Takes statistics in, and forgets those that were not applied: they are among them. Without ranks, what
+// wtacrs_planner_statistics wrote.
+//
+// sums      [in] `count` sums over all ranks
+//
+// Errors: WTACRS_STATUS_SHAPE_MISMATCH for another count; _INVALID_ARGUMENT for a sum that is not finite; _NULL_POINTER,
+// _INVALID_HANDLE, _MISALIGNED. The planner is then unchanged.
+wtacrs_status wtacrs_planner_apply(struct wtacrs_planner *planner,
+                                   const double *sums,
+                                   size_t count);
+
+// Shares memory out among the layers by all that was applied, so that the sum of their relative squared errors is least.
+// wtacrs_planner_get_budget then has each layer's budget. Equal statistics and targets give equal budgets on every machine.
+//
+// target    WTACRS_TARGET_MEMORY or WTACRS_TARGET_NOISE
+// share     of all bytes of the layers' inputs, in (0, 1]; or of the variance among batches, above 0
+//
+// Errors: WTACRS_STATUS_INVALID_BUDGET if even the fewest rows and bits take more than `share`; _INVALID_ARGUMENT if nothing was
+// applied, for WTACRS_TARGET_NOISE also if no change was observed, and for a share out of its range; _INVALID_ENUM,
+// _NULL_POINTER, _INVALID_HANDLE. The budgets are then those from before.
+wtacrs_status wtacrs_planner_solve(struct wtacrs_planner *planner,
+                                   wtacrs_target target,
+                                   double share);
+
+// The whole planner as bytes, for a checkpoint, but for the budgets of its last solution.
+//
+// buffer    [out] room for `capacity` bytes; NULL with `capacity` 0 to ask for their number alone
+// needed    [out] how many bytes there are, also with WTACRS_STATUS_BUFFER_TOO_SMALL
+//
+// Errors: WTACRS_STATUS_BUFFER_TOO_SMALL, _OVERLAP, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+wtacrs_status wtacrs_planner_save(const struct wtacrs_planner *planner,
+                                  void *buffer,
+                                  size_t capacity,
+                                  size_t *needed);
+
+// A planner from the bytes that wtacrs_planner_save wrote, which goes on to the same bits.
+//
+// bytes     [in] `length` of them
+// planner   [out]
+//
+// Errors: WTACRS_STATUS_CORRUPTED, _VERSION_MISMATCH, _OVERLAP, _NULL_POINTER, _MISALIGNED.
+wtacrs_status wtacrs_planner_load(const void *bytes, size_t length, struct wtacrs_planner **planner);
+
+// A layer's budget, as the last wtacrs_planner_solve has found it.
+//
+// planned   [in, out] with `size` set
+//
+// Errors: WTACRS_STATUS_INVALID_ARGUMENT for a layer that there is not, or for the size; _NULL_POINTER, _INVALID_HANDLE,
+// _MISALIGNED.
+wtacrs_status wtacrs_planner_get_budget(const struct wtacrs_planner *planner,
+                                        size_t layer,
+                                        struct wtacrs_planned *planned);
 
 // A description of C = A B for every (batch, head). The shape and both sides' budgets must be set; the other defaults are
 // f32, WTACRS_DESIGN_WTA_PIVOTAL, a mix of 0.01, WTACRS_PACKING_NATIVE and WTACRS_PRECISION_F32.

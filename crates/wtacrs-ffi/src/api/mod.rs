@@ -14,6 +14,8 @@ mod norm_predictor;
 
 mod norm_cache;
 
+mod planner;
+
 mod tensor_mul;
 mod tensor_mul_plan;
 
@@ -34,6 +36,7 @@ pub use self::operator::*;
 pub use self::operator_plan::*;
 pub use self::passes::*;
 pub use self::plan::*;
+pub use self::planner::*;
 pub use self::selection::wtacrs_selection;
 pub use self::steps::*;
 pub use self::tensor_mul::*;

@@ -28,16 +28,22 @@ pub struct wtacrs_forward_options {
     /// [in] The layer's predictor, which this call only reads. WTACRS_SOURCE_PREDICTED requires it; for other sources it
     /// must be NULL. A plan that packs all rows does not read it, and requires none.
     pub predictor: *const wtacrs_norm_predictor,
+    /// [out] The weights that the rows are chosen by, one for each token, for wtacrs_planner_observe; with a predictor up to a
+    /// factor that all of them share. A plan that packs all rows writes what it would choose by, if it is given a predictor or a
+    /// guess as its source requires; on CUDA it has none: WTACRS_STATUS_UNSUPPORTED. One more kernel is launched on CUDA.
+    pub weights: *mut f64,
 }
 
 impl Default for wtacrs_forward_options {
     fn default() -> Self {
-        Self { size: size_of::<Self>(), guess: ptr::null(), predictor: ptr::null() }
+        Self { size: size_of::<Self>(), guess: ptr::null(), predictor: ptr::null(), weights: ptr::null_mut() }
     }
 }
 
 // SAFETY: repr(C), begins with its size, and has pointers alone.
-unsafe impl SizedStruct for wtacrs_forward_options {}
+unsafe impl SizedStruct for wtacrs_forward_options {
+    const FIRST_BYTES: usize = core::mem::offset_of!(wtacrs_forward_options, weights);
+}
 
 /// What a backward pass may be asked for. Zeros, and NULL in place of the struct, stand for nothing.
 #[repr(C)]
@@ -152,8 +158,9 @@ unsafe fn forward(
     let options = unsafe { options::read(options, "the forward options") }?;
     let sizes = plan.sizes();
     let (saved, scratch) = memory.check(sizes.saved, sizes.forward, plan.device.alignment())?;
-    // Where all rows are packed, what would guess is checked, and not read.
-    let is_optional = plan.layer.keeps_all();
+    let weights = Array::optional(options.weights.cast_const(), plan.layer.tokens, "weights")?;
+    // Where all rows are packed and no weights are asked for, what would guess is checked, and not read.
+    let is_optional = plan.layer.keeps_all() && weights.is_none();
     let guess = if is_optional && options.guess.is_null() { None } else { plan.guess(options.guess)? };
     let predictor = match plan.layer.source {
         Source::Predicted if is_optional && options.predictor.is_null() => None,
@@ -165,11 +172,12 @@ unsafe fn forward(
         }
     };
     let inputs = regions([Some(h.region()), guess.as_ref().map(Array::region)]);
-    check_disjoint(&[saved.region(), scratch.region()], &inputs)?;
+    let outputs = regions([Some(saved.region()), Some(scratch.region()), weights.as_ref().map(Array::region)]);
+    check_disjoint(&outputs, &inputs)?;
     let stream = memory.stream;
     let (guess, predictor) = if is_optional { (None, None) } else { (guess, predictor) };
     // SAFETY: checked; the caller has the rest.
-    unsafe { plan.calls.forward(Forward { h, guess, predictor, randomness, saved, scratch, stream }) }
+    unsafe { plan.calls.forward(Forward { h, guess, predictor, weights, randomness, saved, scratch, stream }) }
 }
 
 /// The backward pass: dW from the saved rows and dZ, of which only the kept tokens' rows count.

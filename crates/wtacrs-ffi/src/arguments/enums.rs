@@ -111,6 +111,17 @@ pub enum PackingInC {
     WTACRS_PACKING_FORCE_32_BITS = 0x7fff_ffff,
 }
 
+/// What a planner's budgets are to achieve.
+#[repr(C)]
+pub enum TargetInC {
+    /// All layers together take at most a share of the bytes of their inputs.
+    WTACRS_TARGET_MEMORY = 0,
+    /// Estimates add at most a share of the variance that different batches make in the gradients.
+    WTACRS_TARGET_NOISE = 1,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_TARGET_FORCE_32_BITS = 0x7fff_ffff,
+}
+
 /// One of the two gradients of C = A B.
 #[repr(C)]
 pub enum SideInC {
@@ -186,6 +197,7 @@ integers! {
     PackingInC as wtacrs_packing {
         WTACRS_PACKING_NATIVE, WTACRS_PACKING_BITS8, WTACRS_PACKING_BITS4, WTACRS_PACKING_BITS2,
     }
+    TargetInC as wtacrs_target { WTACRS_TARGET_MEMORY, WTACRS_TARGET_NOISE }
     SideInC as wtacrs_side { WTACRS_SIDE_LEFT, WTACRS_SIDE_RIGHT }
     OperationInC as wtacrs_operation {
         WTACRS_OPERATION_IDENTITY, WTACRS_OPERATION_RELU, WTACRS_OPERATION_GELU, WTACRS_OPERATION_GELU_TANH,
@@ -267,6 +279,16 @@ pub(crate) fn precision(number: wtacrs_precision) -> Outcome<Precision> {
 
 pub(crate) fn packing(number: wtacrs_packing) -> Outcome<Packing> {
     one_of("packing", number, &Packing::ALL)
+}
+
+/// The number that C knows a packing by.
+pub(crate) fn number_of(packing: Packing) -> wtacrs_packing {
+    match packing {
+        Packing::Native => WTACRS_PACKING_NATIVE,
+        Packing::Bits8 => WTACRS_PACKING_BITS8,
+        Packing::Bits4 => WTACRS_PACKING_BITS4,
+        Packing::Bits2 => WTACRS_PACKING_BITS2,
+    }
 }
 
 pub(crate) fn side(number: wtacrs_side) -> Outcome<Side> {

@@ -1,6 +1,7 @@
 //! Why a call is refused: a status, and words that name the offending argument.
 
 use super::status::*;
+use wtacrs_core::allocation::{AllocationError, PlannerError};
 use wtacrs_core::guesses::{NormCacheError, PredictorError};
 use wtacrs_core::layers::ForwardError;
 use wtacrs_core::operators::OperatorError;
@@ -142,6 +143,19 @@ impl From<NormCacheError> for Failure {
             _ => None,
         };
         Self::new(status, error.to_string()).at(index)
+    }
+}
+
+impl From<PlannerError> for Failure {
+    fn from(error: PlannerError) -> Self {
+        let status = match error {
+            PlannerError::Allocation(AllocationError::TooFewBytes { .. }) => WTACRS_STATUS_INVALID_BUDGET,
+            PlannerError::Version { .. } => WTACRS_STATUS_VERSION_MISMATCH,
+            PlannerError::Corrupted { .. } => WTACRS_STATUS_CORRUPTED,
+            PlannerError::OtherSums { .. } | PlannerError::OtherRows { .. } => WTACRS_STATUS_SHAPE_MISMATCH,
+            _ => WTACRS_STATUS_INVALID_ARGUMENT,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

@@ -57,17 +57,12 @@ impl CpuLinear {
         heap::check("a pass over all tokens", &[(self.layer.tokens, PER_TOKEN), (packing, per_thread)])
     }
 
-    /// The rows that a forward pass keeps.
+    /// What a forward pass chooses rows by.
     ///
     /// # Safety
     ///
     /// The caller's arrays, as for every call.
-    unsafe fn choose<T: Element>(
-        &self,
-        h: ArrayView2<'_, T>,
-        call: &Forward,
-        randomness: Randomness,
-    ) -> Outcome<Selection> {
+    unsafe fn weigh<T: Element>(&self, h: ArrayView2<'_, T>, call: &Forward) -> Outcome<Weights> {
         let predictor = call.predictor.as_deref().map(CpuNormPredictor::of).transpose()?;
         let predictor = predictor.map(|predictor| predictor.get().read().map_err(poisoned)).transpose()?;
         // SAFETY: the caller has it.
@@ -86,7 +81,7 @@ impl CpuLinear {
             }
             _ => NormGuess::Unknown,
         };
-        Ok(self.layer.linear.select(h, guess, randomness)?)
+        Ok(self.layer.linear.weigh(h, guess)?)
     }
 
     /// # Safety
@@ -139,20 +134,26 @@ impl LinearPlan for CpuLinear {
         with_element!(self.layer.h, T => {
             // SAFETY: the caller has it.
             let h = unsafe { call.h.view::<T>() };
-            let selection;
-            let kept = match self.layer.keeps_all() {
-                true => {
-                    check_finite(h)?;
-                    Kept::All(self.layer.tokens)
-                }
-                false => {
-                    // SAFETY: as above.
-                    selection = unsafe { self.choose(h, &call, randomness) }?;
-                    Kept::Selected(&selection)
-                }
+            let keeps_all = self.layer.keeps_all();
+            if keeps_all {
+                check_finite(h)?;
+            }
+            let weights = match keeps_all && call.weights.is_none() {
+                true => None,
+                // SAFETY: as above.
+                false => Some(unsafe { self.weigh(h, &call) }?),
             };
+            let selection = weights.as_ref().filter(|_| !keeps_all).map(|weights| {
+                self.layer.linear.design.select_seeded(weights, self.layer.budget, randomness)
+            });
+            let kept = selection.as_ref().map_or(Kept::All(self.layer.tokens), Kept::Selected);
             // SAFETY: `saved` has the block's size and alignment; the caller has the rest.
-            unsafe { self.block.write::<T>(call.saved.as_ptr(), h, kept, (randomness, 0)) }
+            unsafe { self.block.write::<T>(call.saved.as_ptr(), h, kept, (randomness, 0)) }?;
+            if let (Some(weights), Some(output)) = (&weights, &call.weights) {
+                // SAFETY: as above.
+                write_values(weights, unsafe { output.get_mut() });
+            }
+            Ok(())
         })
     }
 
@@ -215,7 +216,7 @@ impl LinearPlan for CpuLinear {
     unsafe fn weights(&self, norms: GivenNorms, weights: &Array<f64>, _stream: Stream) -> Outcome {
         // SAFETY: the caller has it.
         let (found, output) = unsafe { (self.given_weights(norms)?, weights.get_mut()) };
-        output.iter_mut().enumerate().for_each(|(i, to)| *to = found.value(i));
+        write_values(&found, output);
         Ok(())
     }
 
@@ -315,6 +316,10 @@ pub(super) unsafe fn started(randomness: Randomness, further: FurtherOffset) -> 
     }
     // SAFETY: its alignment was checked when it was set; the caller has the rest.
     randomness.next(unsafe { further.as_ptr().read() })
+}
+
+fn write_values(weights: &Weights, output: &mut [f64]) {
+    output.iter_mut().enumerate().for_each(|(i, to)| *to = weights.value(i));
 }
 
 /// What else a backward pass reads from dZ.

@@ -123,8 +123,12 @@ impl LinearPlan for CudaLinear {
     }
 
     unsafe fn forward(&self, call: Forward) -> Outcome {
-        let Forward { h, guess, predictor, randomness, saved, scratch, stream } = call;
+        let Forward { h, guess, predictor, weights, randomness, saved, scratch, stream } = call;
         let SavedByCuda { gpu, linear } = &self.plan;
+        if weights.is_some() && linear.keeps_all() {
+            let message = "weights of a plan that packs all rows: on a GPU it makes none";
+            return Err(Failure::new(WTACRS_STATUS_UNSUPPORTED, message));
+        }
         let mut linear = linear.with_strides([Some(strides(&h)?), None, None])?;
         let norms = pointer(guess).cast_const();
         let (guess, placement, cached) = match &predictor {
@@ -138,8 +142,12 @@ impl LinearPlan for CudaLinear {
         };
         let (input, saved, scratch) = (h.lowest(), memory(&saved), memory(&scratch));
         let buffers = ForwardBuffers { input, guess, placement, cached, saved, scratch };
+        let mut launcher = gpu.on(stream)?;
         // SAFETY: the caller has it.
-        Ok(unsafe { linear.forward(&mut gpu.on(stream)?, &buffers, self.randomness(randomness)) }?)
+        unsafe { linear.forward(&mut launcher, &buffers, self.randomness(randomness)) }?;
+        let Some(weights) = weights else { return Ok(()) };
+        // SAFETY: the caller has it; the pass was launched above.
+        Ok(unsafe { linear.weights_of_forward(&mut launcher, scratch, norms, weights.as_ptr()) }?)
     }
 
     unsafe fn backward(&self, call: Backward) -> Outcome {

@@ -14,6 +14,7 @@ pub(crate) struct Forward {
     pub(crate) h: Tensor<2>,
     pub(crate) guess: Option<Array<f32>>,
     pub(crate) predictor: Option<Arc<dyn NormPredictorObject>>,
+    pub(crate) weights: Option<Array<f64>>,
     pub(crate) randomness: Randomness,
     pub(crate) saved: Array<u8>,
     pub(crate) scratch: Array<u8>,

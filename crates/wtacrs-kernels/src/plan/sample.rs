@@ -215,15 +215,7 @@ impl SamplePlan {
         let indices = saved.of::<u32>(self.saved.indices);
         let scales = saved.of::<f64>(self.saved.scales);
         let count = saved.of::<u32>(self.saved.count);
-        let norms = Norms {
-            input: norms,
-            other: match weights {
-                WeightSource::Input => ptr::null(),
-                WeightSource::Predicted { .. } => directions,
-                WeightSource::Norms | WeightSource::Cached { .. } => guess,
-            },
-            weights,
-        };
+        let norms = self.norms_of(scratch, guess);
         let (status, winners) = (saved.of(self.saved.status), saved.of(self.saved.winners));
         let selected = Selected { indices, scales, count, status, winners };
         let streams = self.settings.streams;
@@ -276,6 +268,17 @@ impl SamplePlan {
     /// Words of each problem's exchange, which is zero before a selection.
     pub(super) fn exchange_words(&self) -> u32 {
         select::exchange_words(self.select_shape)
+    }
+
+    /// The norms that a forward pass has left in its scratch, beside the guess that it was given.
+    pub(super) fn norms_of(&self, scratch: Memory, guess: *const f32) -> Norms {
+        let weights = self.settings.weights;
+        let other = match weights {
+            WeightSource::Input => ptr::null(),
+            WeightSource::Predicted { .. } => scratch.of::<f32>(self.scratch.directions).cast_const(),
+            WeightSource::Norms | WeightSource::Cached { .. } => guess,
+        };
+        Norms { input: scratch.of::<f32>(self.scratch.norms), other, weights }
     }
 
     /// Launches the selection, whose exchange is zero.

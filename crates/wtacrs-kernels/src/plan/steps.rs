@@ -165,6 +165,47 @@ impl LinearPlan {
             return Ok(());
         }
         let norms = self.given_norms(input_norms, guess)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_weights(launcher, norms, weights) }
+    }
+
+    /// Writes the weights that the last forward pass has chosen by, from what it left in its scratch: as [`Self::weights`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::weights`]; [`ExecuteError::Unplanned`] if all tokens are packed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::weights`]; the scratch and the guess are those of a forward pass of this plan, launched before on this
+    /// stream, and nobody has written to them since.
+    pub unsafe fn weights_of_forward<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        scratch: Memory,
+        guess: *const f32,
+        weights: *mut f64,
+    ) -> Result<(), ExecuteError<L::Error>> {
+        if self.keeps_all() {
+            return Err(ExecuteError::Unplanned { what: "the weights of tokens that are all packed" });
+        }
+        if self.settings().tokens == 0 {
+            return Ok(());
+        }
+        scratch.check("the scratch of the forward pass", self.sample.scratch.bytes)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_weights(launcher, self.sample.norms_of(scratch, guess), weights) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::weights`].
+    unsafe fn launch_weights<L: Launcher>(
+        &self,
+        launcher: &mut L,
+        norms: Norms,
+        weights: *mut f64,
+    ) -> Result<(), ExecuteError<L::Error>> {
         check_pointer("the weights", weights.cast_const(), 8)?;
         let (source, mix, clamp) = norms.weights.parts();
         let pairs = self.settings().tokens as u32;
