@@ -42,6 +42,7 @@ AXES = {"rows": 0, "columns": 1}
 SIDES = {"left": 0, "right": 1}
 # By bits an element, where rows are packed.
 PACKINGS = {"native": 0, 8: 1, 4: 2, 2: 3}
+TARGETS = {"memory": 0, "noise": 1}
 OPERATIONS = {
     "identity": 0,
     "relu": 1,
@@ -115,6 +116,19 @@ FUNCTIONS = {
     "norm_predictor_statistics_count": [address, address],
     "norm_predictor_statistics": [address, address, address, c_size_t, address, address, address, c_size_t, address],
     "norm_predictor_apply": [address, address, c_size_t, address],
+    "planner_create": [address],
+    "planner_destroy": [address],
+    "planner_add_layer": [address, c_size_t, number, address],
+    "planner_share_input": [address, c_size_t, c_size_t],
+    "planner_observe": [address, c_size_t, address],
+    "planner_observe_rows": [address, c_size_t, number, c_size_t, address, c_size_t],
+    "planner_statistics_count": [address, address],
+    "planner_statistics": [address, address, c_size_t],
+    "planner_load": [address, c_size_t, address],
+    "planner_save": [address, address, c_size_t, address],
+    "planner_apply": [address, address, c_size_t],
+    "planner_solve": [address, number, c_double],
+    "planner_get_budget": [address, c_size_t, address],
     "norm_cache_create": [address, c_size_t, c_size_t, address],
     "norm_cache_load": [address, c_size_t, c_size_t, address, c_size_t, address],
     "norm_cache_save": [address, address, c_size_t, address],
@@ -164,7 +178,7 @@ class _PlanInfo(_Struct):
 
 
 class _ForwardOptions(_Struct):
-    _fields_ = [("size", c_size_t), ("guess", address), ("predictor", address)]
+    _fields_ = [("size", c_size_t), ("guess", address), ("predictor", address), ("weights", address)]
 
 
 class _BackwardOptions(_Struct):
@@ -250,6 +264,30 @@ class _NormPredictorOptions(_Struct):
     ]
 
 
+class _Observation(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("tokens", c_size_t),
+        ("weights", address),
+        ("input_norms", address),
+        ("dz_norms", address),
+        ("budget_rows", c_size_t),
+        ("packing", number),
+        ("squared_norm", c_double),
+        ("squared_change", c_double),
+    ]
+
+
+class _Planned(_Struct):
+    _fields_ = [
+        ("size", c_size_t),
+        ("share", c_double),
+        ("packing", number),
+        ("tokens", c_size_t),
+        ("squared_error", c_double),
+    ]
+
+
 class _PassOptions(threading.local):
     """Structs that a pass fills in place, which is cheaper than new ones. Threads share plans, but not these."""
 
@@ -258,8 +296,8 @@ class _PassOptions(threading.local):
         self.operator_forward, self.operator_backward = _OperatorForward(), _OperatorBackward()
 
 
-# A row of H, or a norm, that is negative or not finite.
-INVALID_WEIGHTS = 10
+# A row of H, or a norm, that is negative or not finite; a budget that does not fit.
+INVALID_WEIGHTS, INVALID_BUDGET = 10, 11
 
 
 class Error(Exception):
@@ -480,7 +518,7 @@ class LayerPlan(_Object):
         info = _PlanInfo()
         _c.plan_get_info(self, info)
         self.saved_bytes, self.exact_bytes, self.draws = info.saved_bytes, info.exact_bytes, info.draws
-        self.packs_all = bits != "native" and info.budget_rows == shape[0]
+        self.budget_rows, self.packs_all = info.budget_rows, bits != "native" and info.budget_rows == shape[0]
         self.forward_scratch_bytes = info.forward_scratch_bytes
         self.backward_scratch_bytes = info.backward_scratch_bytes
         # Of the 32-bit words in saved memory on CUDA that are not 0 where H was refused.
@@ -519,11 +557,13 @@ class LayerPlan(_Object):
         saved: Address,
         scratch: Address,
         stream: Address = None,
+        weights: Address = None,
     ) -> None:
         """Chooses rows of h (tokens x in_features) and writes them to `saved`. `guess` holds a norm of dZ for each
-        token, negative where it is not known; `predictor` is for the source "predicted"."""
+        token, negative where it is not known; `predictor` is for the source "predicted". `weights` receives what the
+        rows are chosen by (tokens float64)."""
         options = _options.forward
-        options.guess = guess
+        options.guess, options.weights = guess, weights
         options.predictor = None if predictor is None else predictor._as_parameter_
         _c.plan_forward_dl(
             self, h, seed, offset, options, saved, self.saved_bytes, scratch, self.forward_scratch_bytes, stream
@@ -719,8 +759,8 @@ class TensorMulPlan(_Object):
         )
 
 
-class _Guess(_Object):
-    """What learns the norms of dZ, and is saved as bytes."""
+class _Saved(_Object):
+    """An object that is saved as bytes."""
 
     @classmethod
     def _made(cls, maker, *arguments):
@@ -729,7 +769,7 @@ class _Guess(_Object):
         return made
 
     def save(self) -> bytearray:
-        """All that it has learned, in bytes that `load` reads on any device."""
+        """All of its state, in bytes that `load` reads on any device."""
         needed = c_size_t()
         save = getattr(_c, self.kind + "_save")
         save(self, None, 0, byref(needed))
@@ -749,7 +789,7 @@ class PredictorSettings(typing.NamedTuple):
     seed: int = 0
 
 
-class NormPredictor(_Guess):
+class NormPredictor(_Saved):
     """A regression of log |dZ_i| on h_i, for one layer or for layers that read one H."""
 
     kind = "norm_predictor"
@@ -792,7 +832,91 @@ class NormPredictor(_Guess):
         _c.norm_predictor_apply(self, sums, count, stream)
 
 
-class NormCache(_Guess):
+class Planned(typing.NamedTuple):
+    """A layer's budget: the share of its rows, the bits of an element, and the expected squared error of its gradient,
+    and of those of the layers that share its input, relative to their squares."""
+
+    share: float
+    bits: int | str
+    squared_error: float
+
+
+class Planner(_Saved):
+    """One budget of memory, or of noise, for all layers of a model, by what its steps have shown. Layers have numbers,
+    in the order in which they were added. All memory is the host's."""
+
+    kind = "planner"
+
+    def __init__(self) -> None:
+        super().__init__("create")
+
+    @classmethod
+    def load(cls, data: Address, length: int) -> Planner:
+        """From the `length` bytes that `save` returned. Raises `Error` if they are not a planner's."""
+        return cls._made("load", data, length)
+
+    def add_layer(self, in_features: int, dtype: str) -> int:
+        """A layer whose H has rows of so many elements of the dtype. Returns its number."""
+        layer = c_size_t()
+        _c.planner_add_layer(self, in_features, look_up(DTYPES, dtype, "matrix dtype"), byref(layer))
+        return layer.value
+
+    def share_input(self, layer: int, first: int) -> None:
+        """The layer reads the same H as an earlier one, and gets the same budget."""
+        _c.planner_share_input(self, layer, first)
+
+    def observe(
+        self,
+        layer: int,
+        tokens: int,
+        weights: Address,
+        input_norms: Address,
+        dz_norms: Address,
+        budget_rows: int,
+        bits: int | str,
+        squared_norm: float,
+        squared_change: float = -1.0,
+    ) -> None:
+        """Notes what a step has shown: `tokens` weights (float64; None for the best) and norms of H and dZ (float32),
+        how many rows were kept and how, ‖dW‖² of the estimate, and ‖dW − dW'‖² of its change since the observation
+        before, or -1."""
+        packing = look_up(PACKINGS, bits, "number of bits")
+        seen = tokens, weights, input_norms, dz_norms, budget_rows, packing, squared_norm, squared_change
+        _c.planner_observe(self, layer, _Observation(*seen))
+
+    def observe_rows(self, layer: int, rows: int, h: Address, leading: int) -> None:
+        """Measures the noise of packing by some rows of H in float32, `leading` elements from one to the next."""
+        _c.planner_observe_rows(self, layer, DTYPES["float32"], rows, h, leading)
+
+    @property
+    def statistics_count(self) -> int:
+        """How many sums `statistics` writes."""
+        count = c_size_t()
+        _c.planner_statistics_count(self, byref(count))
+        return count.value
+
+    def statistics(self, sums: Address, count: int) -> None:
+        """Writes the sums (float64) of what was observed since the last `apply`: ranks add theirs."""
+        _c.planner_statistics(self, sums, count)
+
+    def apply(self, sums: Address, count: int) -> None:
+        """Takes in the sums of all ranks."""
+        _c.planner_apply(self, sums, count)
+
+    def solve(self, target: str, share: float) -> None:
+        """Finds budgets for "memory", a share of the bytes of all inputs, or "noise", a share of the variance among
+        batches. Raises `Error` where too little was observed, or the target is out of reach."""
+        _c.planner_solve(self, look_up(TARGETS, target, "target"), share)
+
+    def budget(self, layer: int) -> Planned | None:
+        """The layer's budget by the last `solve`; None if it was not observed before."""
+        planned = _Planned()
+        _c.planner_get_budget(self, layer, planned)
+        bits = next(bits for bits, number in PACKINGS.items() if number == planned.packing)
+        return Planned(planned.share, bits, planned.squared_error) if planned.share else None
+
+
+class NormCache(_Saved):
     """Norms of dZ by training sample, from each sample's last visit. `room` is (samples, tokens_per_sample); without it
     a cache on the CPU takes any sample.
 

@@ -17,6 +17,7 @@ from wtacrs.torch import convert as packed
 from wtacrs.torch import devices
 from wtacrs.torch.linear import rank_exchange
 from wtacrs.torch.linear.guesses import SOURCES
+from wtacrs.torch.linear.planning import is_due
 
 from .helpers import INPUTS, Attention, unbiased, uneven
 from .helpers import convert_native as convert
@@ -272,6 +273,27 @@ class PackedRanks(Processes):
         self.run_ranks(packed_rows)
 
 
+def budgets_stay_equal(rank, test):
+    for source in SOURCES:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.Tanh(), Attention())
+        options = {"sample_kept_inputs": True, **(ROOM if on_gpu() else {})}
+        sampling = packed(model, memory=0.2, source=source, process_group=distributed.group.WORLD, **options)
+        budgets = lambda sampling=sampling: {
+            name: (layer.budget, layer.bits) for name, layer in sampling.sampled.items()
+        }
+        parallel, before = DistributedDataParallel(model), budgets()
+        h = uneven(RANKS * HALF, LENGTH, INPUTS, seed=4)[rank * HALF : (rank + 1) * HALF]
+        for step in range(9):
+            with sampling.batch(range(rank * HALF, (rank + 1) * HALF), torch.ones(HALF, LENGTH)):
+                parallel(h + step).backward()
+            sampling.exchange()
+            test.assertEqual(*gathered(budgets()))
+            if is_due(step + 1):
+                test.assertEqual(*gathered(sampling.planning.state_dict()["planner"].tolist()))
+        test.assertNotEqual(budgets(), before)
+
+
 class Ranks(Processes):
     def test_averages_are_unbiased(self):
         self.run_ranks(averages_are_unbiased)
@@ -287,6 +309,9 @@ class Ranks(Processes):
 
     def test_caches_follow_samples(self):
         self.run_ranks(caches_follow_samples)
+
+    def test_budgets_stay_equal(self):
+        self.run_ranks(budgets_stay_equal)
 
     def test_one_collective_a_step(self):
         self.run_ranks(one_collective_a_step)

@@ -115,8 +115,14 @@ def report(sampling, batch: int = 1, length: int = 1) -> Report:
         after,
         share(census, lambda entry: entry.elements),
         share(census, census.operations),
-        tuple(sampling.summary_of_operators()) if sampling.operators is not None else (),
+        tuple(notes(sampling)),
     )
+
+
+def notes(sampling) -> list[str]:
+    """What else there is to say, a line each."""
+    lines = [] if sampling.planning is None else [sampling.planning.summary()]
+    return lines + (sampling.summary_of_operators() if sampling.operators is not None else [])
 
 
 def share(census: Census, of: Callable[[Entry], float]) -> float:

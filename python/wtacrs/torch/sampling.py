@@ -20,6 +20,7 @@ from .linear import rank_exchange, tracing
 from .linear.batch_layout import Batch
 from .linear.guesses import SOURCES, Input
 from .linear.layer import LayerSampling
+from .linear.planning import Planning
 from .linear.plans import plan_for, precision, why_pass_exact
 from .linear.shared_input import SharedInput, SharedInputs
 from .operators import modules
@@ -67,6 +68,8 @@ class Sampling:
         self._inputs = SharedInputs()
         self.current_batch = None
         self.traces = None
+        # Where one budget is for all layers.
+        self.planning = None
         self._inputs_of_pass = InputsOfPass()
         self.reverted = False
 
@@ -99,11 +102,17 @@ class Sampling:
         """Changes budget or bits of the layers that the pattern matches, from the next forward pass on.
 
         Layers that `convert` has left exact stay so. With several processes, all of them call it. Raises `Error` for a
-        value that is refused, and for a pattern that matches no converted layer; then nothing has changed.
+        value that is refused, for a pattern that matches no converted layer, and where one budget is for all layers
+        (`memory`, `noise`); then nothing has changed.
         """
         values = {name: value for name, value in (("budget", budget), ("bits", bits)) if value is not None}
         if self.reverted:
             raise Error("the model was reverted: convert it again")
+        if self.planning is not None:
+            raise Error(
+                f"budgets and bits come from {self.planning.target}={self.planning.share}; `layers` has those of "
+                "layers that are not to take part"
+            )
         if not any(matches(pattern, name) for name in self.sampled):
             raise Error(f"{pattern!r} matches no converted layer{such_as(self.sampled)}")
         self.settings = self.settings.changed(pattern, **values)
@@ -166,6 +175,8 @@ class Sampling:
         for name, other in left.items():
             if other.rule:
                 self.leave_exact(name, other.reason)
+        if self.settings.memory is not None or self.settings.noise is not None:
+            self.planning = Planning(self)
 
     def why_exact(self, name: str) -> str | None:
         """Why a layer is exact, or was in a pass; None if it never was."""
@@ -284,7 +295,7 @@ class Sampling:
             shared = self._share_anew(plan, sampled, form, given._version, shared)
         block = shared.block
         if block is None:
-            block = self._draw(plan, shared, rows)
+            block = self._draw(plan, shared, rows, sampled)
             self._inputs.hold(given, shared, block)
         sampled.has_saved = True
         self._inputs_of_pass.note(sampled, given, h)
@@ -294,16 +305,26 @@ class Sampling:
         """Where layers that shared the tensor before still wait for their backward pass, this layer is one of them and
         runs again, as under checkpointing. It need not be the one that ran first, and `batch` may have been left."""
         if before is None or not before.awaited:
-            guess = Input() if sampled.packs_all else self.guess(sampled.name, plan.shape[1])
+            # Where budgets may change, the guess goes on learning; on a GPU it cannot from rows that are all packed.
+            learns_on = self.planning is not None
+            guess = Input() if sampled.packs_all and not learns_on else self.guess(sampled.name, plan.shape[1])
             # A rank with few tokens, all of which it packs, still has the guesses that others exchange.
-            return SharedInput(Input() if plan.packs_all else guess, self.current_batch, form, version)
+            unused = plan.packs_all and (plan.device.on_gpu or not learns_on)
+            return SharedInput(Input() if unused else guess, self.current_batch, form, version)
         return SharedInput(before.guess, self.current_batch or before.batch, form, version)
 
-    def _draw(self, plan, shared, rows):
+    def _draw(self, plan, shared, rows, sampled):
         shared.guess.move(plan.device)
         prior = shared.guess.prior(shared.batch, len(rows))
         seed, offset = self.randomness.key, self.randomness.advance(plan.draws)
-        return plan.forward(rows, prior, shared.guess.predictor, seed, offset)
+        weights = None
+        watches = self.planning is not None and self.planning.watches(sampled)
+        # A GPU that packs all rows has no weights.
+        if watches and not (plan.packs_all and plan.device.on_gpu):
+            weights = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+        block = plan.forward(rows, prior, shared.guess.predictor, seed, offset, weights)
+        shared.watched = self.planning.watch(sampled.name, rows, weights, plan, sampled.bits) if watches else None
+        return block
 
     def guess(self, name: str, in_features: int):
         """The guess of the layer of this name, which reads rows of `in_features` elements."""
@@ -329,8 +350,10 @@ class Sampling:
             "offset": self.offset,
             "guesses": guesses,
             "passes": {name: guess.passes for name, guess in self.guesses.items() if guess.learns},
+            "planning": None if self.planning is None else self.planning.state_dict(),
             # None before it was measured.
             "kept_inputs": kept if self._inputs_of_pass.measured else None,
+            "shared_inputs": {name: sampled.shares_input_of for name, sampled in self.sampled.items()},
         }
 
     def load_state_dict(self, state):
@@ -353,9 +376,14 @@ class Sampling:
             if self.source != "input":
                 loaded[name].from_bytes(data)
                 loaded[name].passes = state.get("passes", {}).get(name, 0)
+        if self.planning is not None and state.get("planning") is not None:
+            self.planning.load_state_dict(state["planning"])
         self.guesses = loaded
         self.randomness.seed, self.randomness.offset = state["seed"], state["offset"]
         self._inputs = SharedInputs()
+        for name, first in state.get("shared_inputs", {}).items():
+            if name in self.sampled:
+                self.sampled[name].shares_input_of = first
         # As in the run that is continued, in which the first pass is over.
         if state.get("kept_inputs") is not None and not self.settings.sample_kept_inputs:
             self._inputs_of_pass.finish()
@@ -376,4 +404,6 @@ class Sampling:
         interface.revert(self._attention)
         self._inputs_of_pass.remove()
         self.traces.remove()
+        if self.planning is not None:
+            self.planning.remove()
         self.reverted = True

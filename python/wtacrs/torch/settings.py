@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import functools
 import json
+import math
 import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +36,8 @@ class Options(typing.TypedDict, total=False):
     activation_bits: int
     tensor_mul: float | None
     sample_kept_inputs: bool
+    memory: float | None
+    noise: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,12 @@ class Settings:
     A layer whose input another operator keeps anyway saves no memory where it is sampled, and is exact;
     `sample_kept_inputs` samples it all the same, which saves time.
 
+    `memory` is one budget for all layers: the share of the bytes of their inputs that they save together. Rows and bits
+    are then shared out among them, by what training steps show of each, so that gradients' relative errors are least.
+    `noise` asks for as much memory as it takes to keep what sampling and packing add to the gradients' variance below
+    this share of what different batches make. Either takes the place of `budget` and `bits`, but for layers that have
+    values of their own in `layers`, and for experts.
+
     Raises `Error` for a value that is refused.
     """
 
@@ -80,6 +89,8 @@ class Settings:
     activation_bits: int = 8
     tensor_mul: float | None = None
     sample_kept_inputs: bool = False
+    memory: float | None = None
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         put = functools.partial(object.__setattr__, self)
@@ -94,6 +105,12 @@ class Settings:
             self.activations is None or not is_number(self.tensor_mul) or not 0 < self.tensor_mul < 1
         ):
             raise Error(f"tensor_mul={described(self.tensor_mul)}; it is a share below 1, and belongs to activations")
+        if self.memory is not None and self.noise is not None:
+            raise Error("memory and noise are two ways to ask for one budget: give one of them")
+        if self.memory is not None and (not is_number(self.memory) or not 0 < self.memory <= 1):
+            raise Error(f"memory={described(self.memory)}; it is a share of the layers' inputs, above 0 and at most 1")
+        if self.noise is not None and (not is_number(self.noise) or not 0 < self.noise < math.inf):
+            raise Error(f"noise={described(self.noise)}; it is a share of the variance among batches, a number above 0")
         for name in ("seed", "samples", "tokens_per_sample"):
             value = getattr(self, name)
             if value is None:
@@ -125,6 +142,11 @@ class Settings:
             if matches(pattern, name):
                 own |= values
         return own["budget"], own["bits"]
+
+    def plans(self, name: str, matrices: int) -> bool:
+        """Whether the layer of this name has a part in the one budget for all layers."""
+        planned = self.memory is not None or self.noise is not None
+        return planned and matrices == 1 and not any(matches(pattern, name) for pattern in self.layers)
 
     def changed(self, pattern: str, **values: typing.Any) -> Settings:
         """With other values of "budget" or "bits" for the layers that the pattern matches. "*" is all of them."""

@@ -179,7 +179,9 @@ class SampledLinearFunction(torch.autograd.Function):
         dz = dz.reshape(-1, shape[-1])
         dh = dz.mm(weight.to(dz.dtype)).view(*shape[:-1], -1) if needs_h else None
         try:
-            dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.teaches)
+            dw, db, norms = ctx.plan.backward(block, dz, needs_bias, ctx.shared.wants_norms)
+            if ctx.shared.watched is not None:
+                ctx.sampled.sampling.planning.note(ctx.sampled, ctx.shared.watched, norms, dw)
             ctx.shared.finish_backward(ctx.reader, ctx.plan, block, norms, ctx.sampled.sampling.deferred)
         except Error as error:
             raise error.within(f"layer {ctx.sampled.name!r}") from error

@@ -45,8 +45,8 @@ class Plan:
         self.sums = getattr(torch, self.native.sums)
         self.draws, self.packs_all, self.dropout = self.native.draws, self.native.packs_all, 0.0
 
-    def forward(self, h, guess, predictor, seed, offset):
-        """The saved rows of h, tokens x in_features, as one block of bytes.
+    def forward(self, h, guess, predictor, seed, offset, weights=None):
+        """The saved rows of h, tokens x in_features, as one block of bytes. `weights` receives what they are chosen by.
 
         Elements of h that are not finite make dW NaN, as they make torch's: loss scalers look for that, and skip the
         step. The host refuses such rows in the forward pass, a GPU notes them in the block.
@@ -68,6 +68,7 @@ class Plan:
                     address(block),
                     address(scratch),
                     self.device.stream(),
+                    address(weights),
                 )
         except Error as error:
             if error.status != _native.INVALID_WEIGHTS or torch.isfinite(h).all():

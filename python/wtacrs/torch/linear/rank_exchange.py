@@ -63,16 +63,33 @@ class Announcement:
 
 
 def exchange(sampling):
-    if sampling.source == "input" or sampling.packs_all:
-        return
+    planning = sampling.planning
+    # What budgets are made from, where that is due; all ranks count alike.
+    seen = None if planning is None else planning.due_statistics()
+    if sampling.source == "input" or (sampling.packs_all and planning is None):
+        if seen is not None:
+            seen = seen.to(message_device(sampling.group))
+            distributed.all_reduce(seen, group=sampling.group)
+    else:
+        seen = exchange_guesses(sampling, seen)
+    if seen is not None:
+        planning.apply(seen)
+
+
+def exchange_guesses(sampling, seen):
+    """Brings the ranks' guesses together, and returns the sum of what they have `seen`, if that is asked for."""
     agreement = sampling.agreement
     guesses = agreement.reach(sampling)
+    beside = torch.empty(0, dtype=torch.float64, device="cpu") if seen is None else seen
     if sampling.source == "predicted":
-        wanted = add_statistics(guesses, sampling.group, agreement.lacks(sampling))
+        wanted, beside = add_statistics(guesses, sampling.group, agreement.lacks(sampling), beside)
     else:
         words = sampling.message_words
-        sampling.message_words, wanted = gather_norms(guesses, sampling.group, words, agreement.lacks(sampling))
+        sampling.message_words, wanted, beside = gather_norms(
+            guesses, sampling.group, words, agreement.lacks(sampling), beside
+        )
     agreement.note(wanted)
+    return None if seen is None else beside
 
 
 def message_device(group):
@@ -81,25 +98,27 @@ def message_device(group):
     return torch.device("cuda", torch.cuda.current_device()) if by_nccl else torch.device("cpu")
 
 
-def add_statistics(predictors, group, lacks):
-    """One message, for all layers. Its first number counts the ranks that lack something in the agreement."""
+def add_statistics(predictors, group, lacks, beside):
+    """One message, for all layers, with further sums `beside`. Its first number counts the ranks that lack something in
+    the agreement."""
     device = message_device(group)
     sums = [p.no_statistics() if p.pending is None else p.pending for p in predictors]
     head = torch.full((1,), float(lacks), dtype=torch.float64, device=device)
-    total = torch.cat([head, *(s.to(device) for s in sums)])
+    total = torch.cat([head, beside.to(device), *(s.to(device) for s in sums)])
     distributed.all_reduce(total, group=group)
-    wanted, *steps = total.split([1, *map(len, sums)])
+    wanted, beside, *steps = total.split([1, len(beside), *map(len, sums)])
     for predictor, step in zip(predictors, steps):
         predictor.apply(step)
         predictor.pending = None
-    return wanted
+    return wanted, beside
 
 
-def gather_norms(caches, group, words, lacks):
-    """One message from each rank, for all layers. Its head contains its length, since ranks have batches of different
-    lengths. If any rank's message is longer than `words`, all send again with room for the longest. Returns the number
-    of words that was enough, with which the next step begins, and how many ranks lack something in the agreement."""
-    message = pack(caches, lacks).to(message_device(group))
+def gather_norms(caches, group, words, lacks, beside):
+    """One message from each rank, for all layers, with sums `beside` at its end. Its head contains its length, since
+    ranks have batches of different lengths. If any rank's message is longer than `words`, all send again with room for
+    the longest. Returns the number of words that was enough, with which the next step begins, how many ranks lack
+    something in the agreement, and the total of what was beside."""
+    message = pack(caches, lacks, beside).to(message_device(group))
     head = 2 * (2 + 2 * len(caches))
     words = max(words, head)
     while True:
@@ -117,20 +136,27 @@ def gather_norms(caches, group, words, lacks):
     for (_, _, *shapes), other in zip(heads, received):
         for cache, visit in zip(caches, unpack(other[head:], shapes)):
             cache.store(*(part.to(cache.device.torch_device) for part in visit))
-    return words, torch.tensor([sum(lacking for _, lacking, *_ in heads)], device="cpu")
+    totals = [
+        other[length - 2 * len(beside) : length].view(torch.float64) for (length, *_), other in zip(heads, received)
+    ]
+    wanted = torch.tensor([sum(lacking for _, lacking, *_ in heads)], device="cpu")
+    return words, wanted, torch.stack(totals).sum(0)
 
 
-def pack(caches, lacks):
+def pack(caches, lacks, beside):
     """As 32-bit words: the length of the message, and whether its rank lacks something in the agreement; each cache's
-    number of samples, and of norms a sample; ids and lengths; norms."""
+    number of samples, and of norms a sample; ids and lengths; norms; what goes beside."""
     visits = [joined(cache.pending, cache.device.torch_device) for cache in caches]
     whole = [part for ids, lengths, _ in visits for part in (ids, lengths)]
     norms = [norms.flatten() for _, _, norms in visits]
     shapes = [size for _, _, norms in visits for size in norms.shape]
     words = 2 * (2 + len(shapes)) + sum(2 * len(part) for part in whole) + sum(map(len, norms))
+    device = whole[0].device if whole else "cpu"
     # Even, so that whole numbers can be read in each rank's part of a message.
-    head = torch.tensor([words + words % 2, int(lacks), *shapes], device=whole[0].device if whole else "cpu")
-    return torch.cat([part.view(torch.int32) for part in (head, *whole, *norms)])
+    gap = torch.zeros(words % 2, dtype=torch.int32, device=device)
+    words += len(gap) + 2 * len(beside)
+    head = torch.tensor([words, int(lacks), *shapes], device=device)
+    return torch.cat([part.view(torch.int32) for part in (head, *whole, *norms, gap, beside.to(device))])
 
 
 def joined(visits, device):

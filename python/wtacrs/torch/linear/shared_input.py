@@ -39,6 +39,8 @@ class SharedInput:
         self.backward_begun = False
         # Whether the guess learns from the backward pass, and so needs the norms of dZ.
         self.teaches = False
+        # What the forward pass has shown, if it is one that is watched (`planning`).
+        self.watched = None
         # How many layers have their backward pass still to come.
         self.awaited = 0
         self._norms = []
@@ -55,6 +57,11 @@ class SharedInput:
     def let_go(self):
         """From here on the graph alone holds the block, unless checkpointing or offloading has taken it from there."""
         self._held = None
+
+    @property
+    def wants_norms(self):
+        """Whether somebody needs the norms of dZ."""
+        return self.teaches or self.watched is not None
 
     def join(self):
         # A graph that is dropped, such as that of a recomputation, takes its readers with it.
