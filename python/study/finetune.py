@@ -11,6 +11,7 @@ this folder require `pip install './python[study]'`.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import statistics
@@ -99,15 +100,15 @@ def build(method, seed, group=None):
 
 
 class Step:
-    """One training step: forward, backward, and what sampling needs beside it."""
+    """One training step: forward, backward, and what sampling needs beside it. With `autocast` the model computes in
+    bf16."""
 
-    def __init__(self, model, sampling, parallel=None):
-        self.model, self.sampling = parallel or model, sampling
+    def __init__(self, model, sampling, parallel=None, autocast=False):
+        self.model, self.sampling, self.autocast = parallel or model, sampling, autocast
 
     def loss(self, tokens, mask, labels, ids):
-        if self.sampling is None:
-            return cross_entropy(self.model(tokens, mask), labels)
-        with self.sampling.batch(ids, mask):
+        of_batch = contextlib.nullcontext() if self.sampling is None else self.sampling.batch(ids, mask)
+        with of_batch, torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             return cross_entropy(self.model(tokens, mask), labels)
 
     def __call__(self, batch):
@@ -118,14 +119,15 @@ class Step:
         return loss.item()
 
 
-def train(method, seed, data, options, watch):
+def train(method, seed, data, options, watch, autocast=False):
     """A model that is trained, the step that has trained it, and what is known of its training. `watch` is called
-    before each step, with the number of steps before it, of all steps, the step and its batch."""
+    before each step, with the number of steps before it, of all steps, the step and its batch. What it returns, unless
+    it is None, is called when the step has its gradients."""
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     group = distributed.group.WORLD if world > 1 else None
     model, sampling = build(method, seed, group)
     parallel = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else None
-    step = Step(model, sampling, parallel)
+    step = Step(model, sampling, parallel, autocast)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=0.01)
     steps = options.steps or options.epochs * (len(data) // options.batch)
@@ -143,8 +145,10 @@ def train(method, seed, data, options, watch):
             for chosen in data.epoch(options.batch, order)[: steps - done]:
                 batch = data.batch(chosen[rank::world])
                 optimizer.zero_grad()
-                watch(done, steps, step, batch)
+                seen = watch(done, steps, step, batch)
                 losses[-1].append(step(batch))
+                if seen is not None:
+                    seen()
                 padded.append(1 - batch[1].float().mean().item())
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
@@ -163,8 +167,9 @@ def measure(step, batch):
     """Bytes saved for a backward pass of this batch, which is then not made; and what full training saves for it."""
     counts = {}
     # Neither measurement may change what training draws next.
-    before = torch.get_rng_state(), step.sampling and step.sampling.randomness.offset
-    for name, measured in (("this", step), ("full", Step(*build(FULL, 0)))):
+    planning = step.sampling and step.sampling.planning
+    before = torch.get_rng_state(), step.sampling and step.sampling.randomness.offset, planning and planning.passes
+    for name, measured in (("this", step), ("full", Step(*build(FULL, 0), autocast=step.autocast))):
         with SavedBytes(measured.model) as saved:
             loss = measured.loss(*batch)
         counts[name] = {"linear": saved.linear, "total": saved.total, "by_operator": saved.by_operator}
@@ -172,6 +177,8 @@ def measure(step, batch):
     torch.set_rng_state(before[0])
     if step.sampling is not None:
         step.sampling.randomness.offset = before[1]
+    if planning is not None:
+        planning.passes = before[2]
     return counts | {"tokens": batch[1].numel()}
 
 

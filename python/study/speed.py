@@ -17,7 +17,7 @@ import sys
 import time
 
 import torch
-from memory import FEW, measurement, sum_of_parts
+from memory import FEW, LASTING, RETURNED, measurement, sum_of_parts
 from models import LENGTH
 from runs import forget_peak, process_status, result_of
 from tqdm import tqdm
@@ -28,6 +28,8 @@ EQUAL = ("checkpointing", "native-0.3", "native-0.1", "published-0.3", "ours-0.3
 WITHIN = ("full", "checkpointing", "published-0.3", "native-0.3", "native-0.1", "ours-0.3", "lora", "lora+ours-0.3")
 # Steps that predictors have seen: they learn in each of the first 64.
 PASSES = 256
+# Of a step that takes so many seconds, one is enough: the largest batches take minutes.
+LONG = 60
 
 
 def settle(training):
@@ -64,8 +66,9 @@ def alone(model, method, size, steps):
     training.step(2)
     settle(training)
     forget_peak()
-    training.step(size)
-    times = [seconds_of(training, size)[0] for _ in range(steps)]
+    # The first whole batch makes plans, which a long step hides.
+    first = seconds_of(training, size)[0]
+    times = [first] if first > LONG else [seconds_of(training, size)[0] for _ in range(steps)]
     return {
         "model": model, "method": method, "batch": size, "threads": torch.get_num_threads(), "seconds": times,
         "tokens_per_second": LENGTH * size / statistics.median(times), "peak": process_status("VmHWM"),
@@ -78,24 +81,24 @@ def within(budget):
 
 
 def largest(folder, model, method, budget, steps):
-    """The run with the largest batch within the budget, a multiple of four: the one that the sum of parts allows, or,
-    where its peak is above the budget, one that is smaller by as much."""
+    """The run with the largest batch within the budget, a multiple of four: the one that the sum of parts allows.
+
+    Where its peak is above the budget, the process may have kept what it had freed. So it runs again and returns freed
+    memory at once, which takes a little time. If its peak is above the budget still, the next batch lies on the line to
+    what takes memory without one."""
     few, full = (measurement(folder, model, name, FEW) for name in (method, "full"))
-    allowed = budget
-    while (size := largest_below(allowed, few, full)) > 0:
-        file = folder / f"{within(budget)}{model}-{method}-{size}.json"
-        run = result_of(file, __file__, "--alone", model, method, size, steps)
-        if run["peak"] <= budget:
-            return run
-        allowed = sum_of_parts(few, full, size) - max(1, run["peak"] - budget)
-    return None
-
-
-def largest_below(allowed, few, full):
+    lasting = sum(few[part] for part in LASTING)
     size = 0
-    while sum_of_parts(few, full, size + 4) <= allowed:
+    while sum_of_parts(few, full, size + 4) <= budget:
         size += 4
-    return size
+    while size > 0:
+        for kind, environment in (("", {}), ("-returned", RETURNED)):
+            file = folder / f"{within(budget)}{model}-{method}-{size}{kind}.json"
+            run = result_of(file, __file__, "--alone", model, method, size, steps, environment=environment)
+            if run["peak"] <= budget:
+                return run
+        size = min(size - 4, int(size * (budget - lasting) / (run["peak"] - lasting)) // 4 * 4)
+    return None
 
 
 def main():

@@ -20,6 +20,7 @@ def read(folder, budget):
     equal, within = {}, {}
     for file in sorted(folder.glob("*.json")):
         run = json.loads(file.read_text())
+        run["returned"] = file.stem.endswith("-returned")
         place = run.get("model"), run.get("method")
         if file.name.startswith("equal-"):
             equal[place] = run
@@ -52,12 +53,14 @@ def cell(run):
 
 
 def within_budget(runs, model):
-    rows = [["method", "largest batch", "measured peak, GB", "seconds a step", "tokens a second", "of full's"]]
+    rows = [["method", "largest batch", "measured peak, GB", "freed memory", "seconds a step", "tokens a second",
+             "of full's"]]  # fmt: skip
     full = runs[model, "full"]["tokens_per_second"]
     for method in WITHIN:
         if (run := runs.get((model, method))) is not None:
             rows.append([
                 METHODS[method].title, str(run["batch"]), f"{run['peak'] / 1e9:.2f}",
+                "returned" if run["returned"] else "kept",
                 f"{statistics.median(run['seconds']):.1f}", f"{run['tokens_per_second']:.0f}",
                 f"{run['tokens_per_second'] / full:.2f}",
             ])  # fmt: skip
