@@ -28,8 +28,6 @@ TABLE = (
     "full", "checkpointing", "lora", "lst", "published-0.3", "published-0.1", "ours-0.3", "ours-all",
     "lora+published-0.3", "lora+published-0.1", "lora+ours-0.3", "lora+ours-all",
 )  # fmt: skip
-# glibc then returns freed memory at once, so that what is resident is what is in use.
-RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
 LASTING = ("imported", "parameters", "optimizer")
 WARM_UP, FEW, WHOLE = 2, 8, 64
 
@@ -82,8 +80,10 @@ def measure(model, method, size):
 
 
 def measurement(folder, model, method, size):
+    # Memory that is freed goes back at once, so that what is resident is what is in use.
+    environment = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
     file = folder / f"{model}-{method}-{size}.json"
-    return result_of(file, __file__, "--measure", model, method, size, environment=RETURNED)
+    return result_of(file, __file__, "--measure", model, method, size, environment=environment)
 
 
 def sum_of_parts(few, full, batch):

@@ -5,7 +5,7 @@
 
 At an equal batch, a process trains two models by turns, one of them fully, so that both see the same neighbours on a
 machine that others use: the median of the ratios means something there. Within a budget of memory, each method trains
-with the largest batch whose peak stays within it, in a process of its own. memory.py leaves what that batch is
+with the largest batch whose parts stay within it, in a process of its own. memory.py leaves what that batch is
 estimated from. speed_report.py makes the tables and the figure.
 """
 
@@ -17,7 +17,7 @@ import sys
 import time
 
 import torch
-from memory import FEW, LASTING, RETURNED, measurement, sum_of_parts
+from memory import FEW, measurement, sum_of_parts
 from models import LENGTH
 from runs import forget_peak, process_status, result_of
 from tqdm import tqdm
@@ -81,24 +81,16 @@ def within(budget):
 
 
 def largest(folder, model, method, budget, steps):
-    """The run with the largest batch within the budget, a multiple of four: the one that the sum of parts allows.
-
-    Where its peak is above the budget, the process may have kept what it had freed. So it runs again and returns freed
-    memory at once, which takes a little time. If its peak is above the budget still, the next batch lies on the line to
-    what takes memory without one."""
+    """The run with the largest batch, a multiple of four, whose sum of parts is within the budget; None if there is no
+    such batch. Its peak may be above the budget all the same, since glibc keeps what was freed."""
     few, full = (measurement(folder, model, name, FEW) for name in (method, "full"))
-    lasting = sum(few[part] for part in LASTING)
     size = 0
     while sum_of_parts(few, full, size + 4) <= budget:
         size += 4
-    while size > 0:
-        for kind, environment in (("", {}), ("-returned", RETURNED)):
-            file = folder / f"{within(budget)}{model}-{method}-{size}{kind}.json"
-            run = result_of(file, __file__, "--alone", model, method, size, steps, environment=environment)
-            if run["peak"] <= budget:
-                return run
-        size = min(size - 4, int(size * (budget - lasting) / (run["peak"] - lasting)) // 4 * 4)
-    return None
+    if size == 0:
+        return None
+    file = folder / f"{within(budget)}{model}-{method}.json"
+    return result_of(file, __file__, "--alone", model, method, size, steps)
 
 
 def main():

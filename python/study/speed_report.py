@@ -9,6 +9,7 @@ import json
 import statistics
 
 import speed
+from memory import FEW, measurement, sum_of_parts
 from methods import METHODS
 from models import MODELS
 from pages import arguments, plotting, publish, save, table
@@ -16,16 +17,16 @@ from speed import BATCHES, EQUAL, WITHIN
 
 
 def read(folder, budget):
-    """Runs at an equal batch and within the budget, by model and method; of the latter those with the largest batch."""
+    """Runs at an equal batch and within the budget, by model and method."""
     equal, within = {}, {}
     for file in sorted(folder.glob("*.json")):
         run = json.loads(file.read_text())
-        run["returned"] = file.stem.endswith("-returned")
         place = run.get("model"), run.get("method")
         if file.name.startswith("equal-"):
             equal[place] = run
-        elif file.name.startswith(speed.within(budget)) and run["peak"] <= budget:
-            within[place] = max(run, within.get(place, run), key=lambda run: run["batch"])
+        elif file.name.startswith(speed.within(budget)):
+            few, full = (measurement(folder, run["model"], method, FEW) for method in (run["method"], "full"))
+            within[place] = run | {"sum_of_parts": sum_of_parts(few, full, run["batch"])}
     if not equal and not within:
         raise SystemExit(f"no runs in {folder}")
     return equal, within
@@ -53,14 +54,14 @@ def cell(run):
 
 
 def within_budget(runs, model):
-    rows = [["method", "largest batch", "measured peak, GB", "freed memory", "seconds a step", "tokens a second",
-             "of full's"]]  # fmt: skip
+    rows = [["method", "largest batch", "sum of parts, GB", "with what glibc keeps, GB", "seconds a step",
+             "tokens a second", "of full's"]]  # fmt: skip
     full = runs[model, "full"]["tokens_per_second"]
     for method in WITHIN:
         if (run := runs.get((model, method))) is not None:
             rows.append([
-                METHODS[method].title, str(run["batch"]), f"{run['peak'] / 1e9:.2f}",
-                "returned" if run["returned"] else "kept",
+                METHODS[method].title, str(run["batch"]),
+                f"{run['sum_of_parts'] / 1e9:.2f}", f"{run['peak'] / 1e9:.2f}",
                 f"{statistics.median(run['seconds']):.1f}", f"{run['tokens_per_second']:.0f}",
                 f"{run['tokens_per_second'] / full:.2f}",
             ])  # fmt: skip
