@@ -70,39 +70,38 @@ def within_budget(runs, model):
 
 def draw(equal, within, budget, file):
     pyplot = plotting()
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    models = [model for model in BATCHES if shown(equal, model)]
-    height = 0.8 / max(1, len(models))
-    for number, (model, colour) in enumerate(zip(models, ("tab:blue", "tab:orange"))):
-        named = f"{MODELS[model].title}, {BATCHES[model]} × 128"
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 4.6), layout="constrained")
+    for number, (model, colour) in enumerate(zip(BATCHES, ("tab:blue", "tab:orange"))):
+        label = f"{MODELS[model].title}, {BATCHES[model]} × 128 on the left"
         for place, method in enumerate(EQUAL):
             if (run := equal.get((model, method))) is not None:
-                y = -place - number * height
-                axes[0].barh(y, run["ratio"], height=height, color=colour, label=named if place == 0 else None)
-                axes[0].plot([run["lowest"], run["highest"]], [y, y], color="black", lw=1)
-                axes[0].text(max(run["highest"], run["ratio"]), y, f" {run['ratio']:.2f}", va="center", fontsize=9)
-    axes[0].axvline(1, color="black", lw=0.8)
-    axes[0].set_yticks(
-        [-p - height * (len(models) - 1) / 2 for p in range(len(EQUAL))], [METHODS[m].title for m in EQUAL]
-    )
-    axes[0].set_title("time of a step at an equal batch, of full training's", fontsize=11)
-    axes[0].legend(fontsize=9, frameon=False, loc="lower right")
-    for model, colour in zip(models, ("tab:blue", "tab:orange")):
-        runs = [(method, within[model, method]) for method in WITHIN if (model, method) in within]
-        axes[1].plot(
-            [run["batch"] for _, run in runs], [run["tokens_per_second"] for _, run in runs], "o", color=colour,
-            label=MODELS[model].title,
-        )  # fmt: skip
-        for method, run in runs:
-            axes[1].annotate(
-                METHODS[method].title, (run["batch"], run["tokens_per_second"]), xytext=(5, 4), fontsize=8,
-                textcoords="offset points",
-            )  # fmt: skip
-    axes[1].set_title(f"within {budget / 1e9:g} GB", fontsize=11)
-    axes[1].set_xlabel("largest batch, sequences")
-    axes[1].set_ylabel("tokens a second")
-    axes[1].margins(x=0.25)
+                y = bar(left, place, number, run["ratio"], colour, label if place == 0 else None)
+                left.plot([run["lowest"], run["highest"]], [y, y], color="black", lw=1)
+                left.text(max(run["highest"], run["ratio"]), y, f" {run['ratio']:.2f}", va="center", fontsize=9)
+        for place, method in enumerate(WITHIN):
+            if (run := within.get((model, method))) is not None and (full := within.get((model, "full"))) is not None:
+                ratio = run["tokens_per_second"] / full["tokens_per_second"]
+                y = bar(right, place, number, ratio, colour, None)
+                right.text(ratio, y, f" {ratio:.2f} at {run['batch']}", va="center", fontsize=9)
+    for panel, methods in ((left, EQUAL), (right, WITHIN)):
+        panel.axvline(1, color="black", lw=0.8)
+        panel.set_yticks([-place - HEIGHT / 2 for place in range(len(methods))], [METHODS[m].title for m in methods])
+        panel.margins(x=0.2)
+    left.set_title("time of a step at an equal batch, of full training's", fontsize=11)
+    right.set_title(f"tokens a second within {budget / 1e9:g} GB, of full's, and the batch", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     save(figure, file)
+
+
+# Of a bar, where two models stand beside each other.
+HEIGHT = 0.4
+
+
+def bar(panel, place, number, value, colour, label):
+    """Draws a model's bar beside those of a method; returns where."""
+    y = -place - number * HEIGHT
+    panel.barh(y, value, height=HEIGHT, color=colour, label=label)
+    return y
 
 
 def main():

@@ -1,4 +1,4 @@
-//! What all subcommands call by the same names: sources of weights, budgets, and types of elements.
+//! What all subcommands call by the same names: sources of weights, budgets, shares of memory, and types of elements.
 
 use crate::text::significant;
 use clap::ValueEnum;
@@ -49,6 +49,18 @@ pub struct BudgetReport {
     pub share: f64,
 }
 
+/// A share of the bytes of H in its own type, in (0, 1].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MemoryShare(f64);
+
+/// Text that is not a share of memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not a share of memory: give a number above 0 and at most 1, such as 0.1")]
+pub struct BadMemoryShare {
+    /// The offending text.
+    pub text: String,
+}
+
 /// Types of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
@@ -63,6 +75,16 @@ pub enum Dtype {
 impl WeightSource {
     /// All of them, in the order of tables.
     pub const ALL: [Self; 4] = [Self::Exact, Self::Predictor, Self::Stale, Self::Input];
+
+    /// The source of this name.
+    ///
+    /// # Errors
+    ///
+    /// A name that is not one of `offered`, the sources that the subcommand has.
+    pub fn of(name: &str, offered: &'static [Self]) -> Result<Self, UnknownWeightSource> {
+        let unknown = || UnknownWeightSource { name: name.to_owned(), offered };
+        offered.iter().copied().find(|source| source.name() == name).ok_or_else(unknown)
+    }
 
     /// The name in flags, reports and figures.
     pub fn name(self) -> &'static str {
@@ -79,8 +101,7 @@ impl FromStr for WeightSource {
     type Err = UnknownWeightSource;
 
     fn from_str(name: &str) -> Result<Self, UnknownWeightSource> {
-        let unknown = || UnknownWeightSource { name: name.to_owned(), offered: &Self::ALL };
-        Self::ALL.into_iter().find(|source| source.name() == name).ok_or_else(unknown)
+        Self::of(name, &Self::ALL)
     }
 }
 
@@ -100,13 +121,7 @@ impl WeightSources {
         if names == "all" {
             return Ok(Self(offered.to_vec()));
         }
-        let mut named = Vec::new();
-        for name in names.split(',') {
-            match name.parse() {
-                Ok(source) if offered.contains(&source) => named.push(source),
-                _ => return Err(UnknownWeightSource { name: name.to_owned(), offered }),
-            }
-        }
+        let named = names.split(',').map(|name| WeightSource::of(name, offered)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self(offered.iter().copied().filter(|source| named.contains(source)).collect()))
     }
 
@@ -133,6 +148,32 @@ impl BudgetReport {
 impl fmt::Display for BudgetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", significant(self.shown(), 2), self.count)
+    }
+}
+
+impl MemoryShare {
+    /// None if the number is not in (0, 1].
+    pub fn new(share: f64) -> Option<Self> {
+        (share > 0.0 && share <= 1.0).then_some(Self(share))
+    }
+
+    /// The share as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl FromStr for MemoryShare {
+    type Err = BadMemoryShare;
+
+    fn from_str(text: &str) -> Result<Self, BadMemoryShare> {
+        text.parse().ok().and_then(Self::new).ok_or_else(|| BadMemoryShare { text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for MemoryShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -187,6 +228,15 @@ mod tests {
         }
         let message = parse("best").expect_err("unknown").to_string();
         assert_eq!(message, "'best' is not a source of weights here: choose from exact, stale, input");
+    }
+
+    #[test]
+    fn shares_as_text() {
+        assert_eq!("0.1".parse(), Ok(MemoryShare(0.1)));
+        assert_eq!("1".parse(), Ok(MemoryShare(1.0)));
+        for text in ["0", "-0.1", "1.5", "nan", "", "a tenth"] {
+            assert_eq!(text.parse::<MemoryShare>(), Err(BadMemoryShare { text: text.to_owned() }));
+        }
     }
 
     #[test]

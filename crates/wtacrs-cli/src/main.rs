@@ -5,12 +5,13 @@ use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use wtacrs_cli::allocate::AllocateArgs;
 use wtacrs_cli::compare::CompareArgs;
 use wtacrs_cli::doctor::DoctorArgs;
 use wtacrs_cli::memory::MemoryArgs;
 use wtacrs_cli::replay::ReplayArgs;
 use wtacrs_cli::text::one_line;
-use wtacrs_cli::{compare, doctor, memory, replay};
+use wtacrs_cli::{allocate, compare, doctor, memory, replay};
 
 /// The exit code for everything that a user can mend.
 const FAILURE: u8 = 2;
@@ -29,6 +30,8 @@ enum Command {
     Compare(CompareArgs),
     /// Replay recorded training steps: how well exact norms, a norm predictor and the input alone choose the rows to keep
     Replay(ReplayArgs),
+    /// Share one memory budget out among recorded layers: rows and bits to each, so that their gradients err least
+    Allocate(AllocateArgs),
     /// Count the bytes that a layer or a transformer saves for the backward pass, exactly and at each budget
     Memory(MemoryArgs),
     /// Report what this machine can run on: GPUs, driver and kernels, and why layers run on the GPU or the CPU
@@ -55,6 +58,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Compare(args) => compare::run(&args)?,
         Command::Replay(args) => replay::run(&args)?,
+        Command::Allocate(args) => allocate::run(&args)?,
         Command::Memory(args) => memory::run(&args)?,
         Command::Doctor(args) => doctor::run(&args)?,
     }

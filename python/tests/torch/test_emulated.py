@@ -18,6 +18,7 @@ from . import (
     test_layers,
     test_operators,
     test_packed,
+    test_planning,
     test_ranks,
 )
 from .emulated import GPU, Emulated, needed, on_gpu
@@ -44,6 +45,18 @@ class Conversion(Emulated, test_convert.Conversion):
 @needed
 class Memory(Emulated, test_convert.Memory):
     pass
+
+
+@needed
+class OneBudget(Emulated, unittest.TestCase):
+    def test_the_memory_is_shared_out(self):
+        for memory in (0.05, 0.3):
+            made = test_planning.model()
+            sampling = convert(made, memory=memory, seed=5)
+            before = test_planning.budgets(sampling)
+            test_planning.train(made, 3)
+            self.assertNotEqual(test_planning.budgets(sampling), before)
+            self.assertLessEqual(test_planning.share(sampling), memory * 1.001)
 
 
 @needed

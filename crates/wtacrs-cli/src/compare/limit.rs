@@ -2,9 +2,8 @@
 //!
 //! Bytes make designs and bits comparable: at equal bytes, packed rows are more rows.
 
-use super::error::MeasureError;
-use core::fmt;
-use core::str::FromStr;
+use crate::estimates::MeasureError;
+use crate::labels::MemoryShare;
 use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::{Budget, Keep, Selection};
 
@@ -15,18 +14,6 @@ pub enum Limit {
     Tokens(Keep),
     /// As many tokens as fit this share of H's bytes.
     Memory(MemoryShare),
-}
-
-/// A share of the bytes of H in its own type, in (0, 1].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MemoryShare(f64);
-
-/// Text that is not a share of memory.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not a share of memory: give a number above 0 and at most 1, such as 0.1")]
-pub struct BadMemoryShare {
-    /// The offending text.
-    pub text: String,
 }
 
 /// The shape of H, and the bytes of one of its elements.
@@ -47,9 +34,9 @@ impl Limit {
     ///
     /// If the budget does not fit the tokens, or the bytes are too few for one row.
     pub(super) fn budget(self, packing: Packing, input: Input) -> Result<Budget, MeasureError> {
-        let MemoryShare(share) = match self {
+        let share = match self {
             Self::Tokens(keep) => return Ok(keep.budget(input.tokens)?),
-            Self::Memory(share) => share,
+            Self::Memory(share) => share.get(),
         };
         let Input { tokens, in_features, element_bytes } = input;
         let row = packing.row_bytes(in_features, element_bytes) as f64;
@@ -81,25 +68,8 @@ impl Limit {
     pub(super) fn memory(self) -> Option<f64> {
         match self {
             Self::Tokens(_) => None,
-            Self::Memory(MemoryShare(share)) => Some(share),
+            Self::Memory(share) => Some(share.get()),
         }
-    }
-}
-
-impl FromStr for MemoryShare {
-    type Err = BadMemoryShare;
-
-    fn from_str(text: &str) -> Result<Self, BadMemoryShare> {
-        match text.parse() {
-            Ok(share) if share > 0.0 && share <= 1.0 => Ok(Self(share)),
-            _ => Err(BadMemoryShare { text: text.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for MemoryShare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -110,8 +80,12 @@ mod tests {
     /// 1000 rows of 384 bf16: 768 bytes each, 216 with 4 bits, and 12 of index and scale.
     const INPUT: Input = Input { tokens: 1000, in_features: 384, element_bytes: 2 };
 
+    fn memory(share: f64) -> Limit {
+        Limit::Memory(MemoryShare::new(share).expect("a share"))
+    }
+
     fn rows(share: f64, packing: Packing) -> usize {
-        Limit::Memory(MemoryShare(share)).budget(packing, INPUT).expect("fits").get()
+        memory(share).budget(packing, INPUT).expect("fits").get()
     }
 
     #[test]
@@ -131,21 +105,12 @@ mod tests {
 
     #[test]
     fn too_few_bytes_for_a_row() {
-        let error = Limit::Memory(MemoryShare(0.0005)).budget(Packing::Native, INPUT).expect_err("refused");
+        let error = memory(0.0005).budget(Packing::Native, INPUT).expect_err("refused");
         let message = "a share of 0.0005 of H is 384 bytes, too few for one native row, which needs 780 with its index and \
                        its scale";
         assert_eq!(error.to_string(), message);
         assert_eq!(rows(0.0005, Packing::Bits4), 1);
-        let error = Limit::Memory(MemoryShare(0.0001)).budget(Packing::Bits2, INPUT).expect_err("refused");
+        let error = memory(0.0001).budget(Packing::Bits2, INPUT).expect_err("refused");
         assert!(error.to_string().contains("one row in 2 bits, which needs 120"), "{error}");
-    }
-
-    #[test]
-    fn shares_as_text() {
-        assert_eq!("0.1".parse(), Ok(MemoryShare(0.1)));
-        assert_eq!("1".parse(), Ok(MemoryShare(1.0)));
-        for text in ["0", "-0.1", "1.5", "nan", "", "a tenth"] {
-            assert_eq!(text.parse::<MemoryShare>(), Err(BadMemoryShare { text: text.to_owned() }));
-        }
     }
 }

@@ -4,11 +4,9 @@
 //! compared with g in f64. On one machine the statistics depend on the layer, the plan and its seed alone, not on the
 //! number of threads.
 
-use super::error::MeasureError;
-use super::kept_rows::KeptRows;
 use super::limit::{Input, Limit};
 use super::report::{DesignReport, LayerReport, StepTimes};
-use super::terms::{BLOCK, Terms};
+use crate::estimates::{self, KeptRows, MOST_ROUNDING, MeasureError, Norms, Terms};
 use crate::input::{Layer, with_values};
 use crate::labels::{BudgetReport, WeightSource, bits_of};
 use crate::statistics::{ErrorSummary, Errors, Reference, mean, median_ms};
@@ -18,22 +16,15 @@ use std::time::{Duration, Instant};
 use wtacrs_core::Randomness;
 use wtacrs_core::element::Element;
 use wtacrs_core::product::{self, Packing, Scratch, ShapeError, Update};
-use wtacrs_core::sampling::DEFAULT_MIX;
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, Weights};
 use wtacrs_core::theory;
 
-/// The sources of weights that one recorded step allows, in the order of tables: first what training has, then what no
-/// forward pass knows.
-pub const SOURCES: [WeightSource; 3] = [WeightSource::Stale, WeightSource::Exact, WeightSource::Input];
 /// Steps outside the trials are timed at least so often, and for at least so long.
 const FEWEST_TIMINGS: usize = 9;
 const TIMING_SPAN: Duration = Duration::from_millis(100);
 /// Below this share of ‖g‖², crs's variance is the rounding of its closed form.
 const LEAST_CRS_VARIANCE: f64 = 1e-12;
-/// Where f32 rounds more than this share of ‖g‖ away, the last digit of a table's errors would be rounding. An error
-/// below it may be rounding, too, and is looked at.
-const MOST_ROUNDING: f64 = 1e-3;
 
 /// What to compare, and how thoroughly.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,9 +72,7 @@ struct PreparedLayer<'a, T, U> {
     h: ArrayView2<'a, T>,
     dz: ArrayView2<'a, U>,
     terms: Terms<'a, T, U>,
-    h_norms: Vec<f32>,
-    dz_norms: Vec<f32>,
-    cached_norms: Option<Vec<Option<f32>>>,
+    norms: Norms,
     reference: Reference,
     norms_ms: f64,
     exact_ms: f64,
@@ -102,18 +91,9 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
             time_repeatedly(|| product::exact_weight_gradient(h, dz, rounded.view_mut(), Update::Overwrite))?;
 
         let terms = Terms::new(h, dz)?;
-        let reference = Reference::new(terms.sum()?, rounded.view());
-        if !reference.is_finite() {
-            return Err(MeasureError::Overflow);
-        }
-        if reference.squared_norm() == 0.0 {
-            return Err(MeasureError::ZeroGradient);
-        }
-        if reference.relative_rounding() > MOST_ROUNDING {
-            return Err(lost_to_rounding(&reference, &terms, h.nrows() * rounded.len()));
-        }
-        let cached_norms = dz_norm_prev.map(|norms| norms.iter().copied().map(Some).collect());
-        Ok(Self { h, dz, terms, h_norms, dz_norms, cached_norms, reference, norms_ms, exact_ms })
+        let reference = estimates::reference(&terms, rounded.view())?;
+        let norms = Norms::new(h_norms, dz_norms, dz_norm_prev);
+        Ok(Self { h, dz, terms, norms, reference, norms_ms, exact_ms })
     }
 
     fn measure_all(
@@ -124,7 +104,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
         progress: &(dyn Fn() + Sync),
     ) -> Result<LayerReport, MeasureError> {
         // All of them before the first estimate, so that what is refused is refused at once.
-        let weights = sources.iter().map(|&source| self.weights(source)).collect::<Result<Vec<_>, _>>()?;
+        let weights = sources.iter().map(|&source| self.norms.weights(source)).collect::<Result<Vec<_>, _>>()?;
         let mut results = Vec::new();
         for (&source, weights) in sources.iter().zip(&weights) {
             for &limit in &plan.limits {
@@ -150,18 +130,6 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
             norms_ms: self.norms_ms,
             exact_ms: self.exact_ms,
             results,
-        })
-    }
-
-    fn weights(&self, source: WeightSource) -> Result<Weights, MeasureError> {
-        Ok(match source {
-            WeightSource::Exact => Weights::from_norms(&self.h_norms, &self.dz_norms)?,
-            WeightSource::Stale => {
-                let cached = self.cached_norms.as_ref().ok_or(MeasureError::NoPreviousNorms)?;
-                Weights::from_cache(&self.h_norms, cached, DEFAULT_MIX)?
-            }
-            WeightSource::Predictor => return Err(MeasureError::NeedsSteps),
-            WeightSource::Input => Weights::from_input(&self.h_norms)?,
         })
     }
 
@@ -193,7 +161,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
                 None
             } else {
                 Some(timed(&mut select, || -> Result<_, MeasureError> {
-                    let weights = self.weights(source)?;
+                    let weights = self.norms.weights(source)?;
                     Ok(design.select_seeded(&weights, budget, randomness))
                 })?)
             };
@@ -276,52 +244,14 @@ fn bytes_of<T>(h: ArrayView2<'_, T>) -> f64 {
     (h.len() * size_of::<T>()) as f64
 }
 
-/// Refuses a budget that the tokens do not allow, and a layer for whose measurement there is no memory: the first
-/// allocation that fails would end the command without a word on what is needed.
+/// Refuses a budget that the tokens do not allow, and a layer for whose measurement there is no memory.
 fn check_sizes<T: Element, U: Element>(h: &Array2<T>, dz: &Array2<U>, plan: &Plan) -> Result<(), MeasureError> {
-    let (tokens, in_features, out_features) = (h.nrows(), h.ncols(), dz.ncols());
-    let bytes = |numbers: [usize; 3]| numbers.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
-    let wide = |is_wide: bool, rows, columns| if is_wide { 0 } else { bytes([rows, columns, size_of::<f32>()]) };
-    // The exact product in f64 and f32, the sum of the errors, an estimate, and one in f64.
-    let products = bytes([in_features, out_features, 3 * size_of::<f64>() + 2 * size_of::<f32>()]);
-    let block = bytes([BLOCK.min(tokens), in_features.saturating_add(out_features), size_of::<f64>()]);
-    let sum = |parts: &[usize]| parts.iter().fold(0_usize, |sum, &part| sum.saturating_add(part));
-    // For the exact product H and dZ in f32; after it, the kept rows of H, saved and in f32, and those of dZ.
-    let exact = sum(&[wide(T::IS_ACCUMULATOR, tokens, in_features), wide(U::IS_ACCUMULATOR, tokens, out_features)]);
-    let mut most = exact;
     let packings = plan.methods.iter().map(|method| method.packing);
-    for (limit, packing) in plan.limits.iter().flat_map(|&limit| packings.clone().map(move |packing| (limit, packing)))
-    {
-        let kept = limit.budget(packing, input(h.view()))?.get();
-        let row_bytes = usize::try_from(packing.row_bytes(in_features, size_of::<T>())).unwrap_or(usize::MAX);
-        most = most.max(sum(&[
-            bytes([kept, row_bytes, 1]),
-            wide(T::IS_ACCUMULATOR && !packing.is_packed(), kept, in_features),
-            bytes([kept, out_features, size_of::<f32>()]),
-        ]));
-    }
-    let bytes = sum(&[products, block, most]);
-    // Else the compiler may see that nothing is done with it, and ask nobody.
-    match black_box(&mut Vec::<u8>::new()).try_reserve_exact(bytes) {
-        Ok(()) => Ok(()),
-        Err(_) => Err(MeasureError::NotEnoughMemory { bytes }),
-    }
-}
-
-/// Why f32 has no digits left for the exact product: each of its roundings, so many, is either of a tiny number or of a
-/// large sum.
-fn lost_to_rounding<T, U>(reference: &Reference, terms: &Terms<'_, T, U>, roundings: usize) -> MeasureError
-where
-    T: Element<Accumulator = f32>,
-    U: Element<Accumulator = f32>,
-{
-    let sum_of_norms = terms.sum_of_norms();
-    let of_tiny_numbers = f64::from(f32::MIN_POSITIVE) * f64::from(f32::EPSILON) * (roundings as f64).sqrt();
-    if of_tiny_numbers > f64::from(f32::EPSILON) * sum_of_norms {
-        MeasureError::Underflow { largest: reference.largest() }
-    } else {
-        MeasureError::Cancelled { norm: reference.squared_norm().sqrt(), sum_of_norms }
-    }
+    let cases = plan.limits.iter().flat_map(|&limit| packings.clone().map(move |packing| (limit, packing)));
+    let kept = |(limit, packing): (Limit, Packing)| -> Result<_, MeasureError> {
+        Ok((limit.budget(packing, input(h.view()))?.get(), packing))
+    };
+    estimates::check_memory(h, dz, &cases.map(kept).collect::<Result<Vec<_>, _>>()?)
 }
 
 /// Runs one step, and records its time.

@@ -1,20 +1,17 @@
 //! `wtacrs compare`: the error of each design's estimates of a weight gradient on recorded layers, and their cost.
 
-pub mod error;
 mod figure;
-mod kept_rows;
 pub mod limit;
 pub mod measure;
 pub mod report;
-mod terms;
 
-use self::error::MeasureError;
-use self::limit::{Limit, MemoryShare};
-use self::measure::{Method, Plan, SOURCES};
+use self::limit::Limit;
+use self::measure::{Method, Plan};
 use self::report::LayerReport;
+use crate::estimates::{MeasureError, SOURCES};
 use crate::figure::{FigureError, FigureFile};
-use crate::input::{self, Bytes, InputError, Keys, Layer, SourceError, read_npy, read_safetensors};
-use crate::labels::{Dtype, WeightSource, WeightSources};
+use crate::input::{self, Bytes, InputError, Keys, Layer, LayerError, read_npy, read_safetensors};
+use crate::labels::{Dtype, MemoryShare, WeightSource, WeightSources};
 use crate::run::{self, Format, Progress, RunArgs, RunError};
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -221,20 +218,9 @@ impl FromStr for Designs {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompareError {
-    /// A file that cannot be opened.
+    /// A layer that cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
-    /// Standard input in the place of two files.
-    #[error("- stands for standard input, which can be read only once")]
-    StandardInputTwice,
-    /// A file whose content is refused.
-    #[error("{file}: {source}")]
-    Input {
-        /// The file.
-        file: String,
-        /// The reason.
-        source: InputError,
-    },
+    Layer(#[from] LayerError),
     /// .npy files that do not form one pair.
     #[error("{} is a .npy file: exactly two of them form a layer, H and then dZ", path.display())]
     UnpairedNpy {
@@ -246,22 +232,6 @@ pub enum CompareError {
     NormsWithoutPair {
         /// The file with the norms.
         path: PathBuf,
-    },
-    /// Stale weights of a layer without previous norms.
-    #[error("{file}: stale weights need {wanted}, which is missing")]
-    NoPreviousNorms {
-        /// The file.
-        file: String,
-        /// Where the norms were looked for.
-        wanted: String,
-    },
-    /// A layer whose values are beyond the range of a type.
-    #[error("{file}: a value is beyond the range of {dtype}")]
-    OutOfRange {
-        /// The file.
-        file: String,
-        /// The type.
-        dtype: Dtype,
     },
     /// A layer that cannot be measured on.
     #[error("{file}: {source}")]
@@ -322,10 +292,7 @@ fn show(reports: &[LayerReport], args: &CompareArgs, threads: usize) -> Result<(
 
 /// The layers that the arguments name.
 fn sources(args: &CompareArgs) -> Result<Vec<Source<'_>>, CompareError> {
-    let paths = || args.files.iter().chain(&args.dz_norm_npy);
-    if paths().filter(|path| input::is_standard_input(path)).count() > 1 {
-        return Err(CompareError::StandardInputTwice);
-    }
+    input::check_standard_input(args.files.iter().chain(&args.dz_norm_npy).map(PathBuf::as_path))?;
     let npy = args.files.iter().find(|path| is_npy(path));
     match (args.files.as_slice(), npy, &args.dz_norm_npy) {
         ([h, dz], Some(_), norms) if is_npy(h) && is_npy(dz) => {
@@ -352,13 +319,12 @@ impl Source<'_> {
     fn name(&self) -> String {
         match self {
             Self::Bundled => BUNDLED_NAME.to_owned(),
-            Self::Safetensors(path) if input::is_standard_input(path) => "standard input".to_owned(),
-            Self::Safetensors(path) => path.display().to_string(),
+            Self::Safetensors(path) => input::file_name(path),
             Self::Npy { h, dz, .. } => format!("{} + {}", h.display(), dz.display()),
         }
     }
 
-    fn read(&self, args: &CompareArgs) -> Result<NamedLayer, CompareError> {
+    fn read(&self, args: &CompareArgs) -> Result<NamedLayer, LayerError> {
         let from = |file: Box<dyn Bytes>, keys: &Keys| {
             self.named(read_safetensors(file, keys), &format!("tensor '{}'", keys.dz_norm_prev), args)
         };
@@ -378,19 +344,9 @@ impl Source<'_> {
         layer: Result<Layer, InputError>,
         norms_at: &str,
         args: &CompareArgs,
-    ) -> Result<NamedLayer, CompareError> {
+    ) -> Result<NamedLayer, LayerError> {
         let file = self.name();
-        let layer = match layer {
-            Ok(layer) => layer,
-            Err(source) => return Err(CompareError::Input { file, source }),
-        };
-        let layer = match args.dtype {
-            None => layer,
-            Some(dtype) => match layer.rounded(dtype) {
-                Some(layer) => layer,
-                None => return Err(CompareError::OutOfRange { file, dtype }),
-            },
-        };
+        let layer = input::rounded_layer(&file, layer, args.dtype)?;
         let has_norms = layer.dz_norm_prev.is_some();
         let sources = match &args.weights {
             Some(sources) => sources.as_slice().to_vec(),
@@ -398,7 +354,7 @@ impl Source<'_> {
             None => vec![WeightSource::Exact],
         };
         if sources.contains(&WeightSource::Stale) && !has_norms {
-            return Err(CompareError::NoPreviousNorms { file, wanted: norms_at.to_owned() });
+            return Err(LayerError::NoPreviousNorms { file, wanted: norms_at.to_owned() });
         }
         Ok(NamedLayer { file, layer, sources })
     }

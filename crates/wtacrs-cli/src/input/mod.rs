@@ -6,6 +6,7 @@
 //! converted on the way, so that a layer is in memory once.
 
 mod error;
+mod named;
 mod npy;
 mod recording;
 mod safetensors;
@@ -14,13 +15,14 @@ mod tensor;
 
 pub use self::{
     error::InputError,
+    named::LayerError,
     npy::read_npy,
     recording::{Recording, RecordingError, RecordingKeys, Step},
     safetensors::read_safetensors,
     source::{Bytes, Format, SourceError, open, open_seekable},
 };
 
-pub(crate) use self::source::is_standard_input;
+pub(crate) use self::named::{check_standard_input, file_name, rounded_layer};
 
 use crate::labels::Dtype;
 use half::{bf16, f16};

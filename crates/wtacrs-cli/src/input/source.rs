@@ -90,7 +90,7 @@ pub fn open_seekable(path: &Path) -> Result<Box<dyn Bytes>, SourceError> {
 }
 
 /// Whether a path stands for standard input.
-pub(crate) fn is_standard_input(path: &Path) -> bool {
+pub(super) fn is_standard_input(path: &Path) -> bool {
     path == Path::new(STANDARD_INPUT)
 }
 

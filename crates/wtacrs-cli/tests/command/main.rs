@@ -1,5 +1,6 @@
 //! The built `wtacrs`, from its arguments to its exit code, and the reader of recordings.
 
+mod allocate;
 mod compare;
 mod doctor;
 mod memory;

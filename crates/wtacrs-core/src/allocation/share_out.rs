@@ -8,14 +8,15 @@
 use super::curve::Curve;
 use crate::element::Element;
 use crate::product::{PackError, Packing, row_norms};
+use crate::sampling::Selection;
 use crate::theory;
 use core::cmp::Ordering;
 use ndarray::ArrayView2;
 use wtacrs_exact::packing::{Bits, PackingBits};
 use wtacrs_exact::random::Randomness;
 
-/// What rows take beside their elements, where not all rows of a layer are kept: an index and a scale.
-const SELECTED_BYTES: u64 = 12;
+/// What rows take beside their elements, where not all rows of a layer are kept.
+const SELECTED_BYTES: u64 = Selection::BYTES_PER_PAIR as u64;
 
 /// A layer that memory is shared out to, or several that read one H and keep one selection of it.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use wtacrs_core::{Randomness, Selection};
 use wtacrs_exact::packing::{Bits, PackingBits};
 
 /// What a trial saves.
-pub(super) enum KeptRows<T> {
+pub(crate) enum KeptRows<T> {
     /// Exact copies: the first rows of memory for as many as the budget.
     Native { memory: Array2<T>, selection: Selection },
     /// Packed rows.
@@ -17,7 +17,7 @@ pub(super) enum KeptRows<T> {
 
 impl<T: Element<Accumulator = f32>> KeptRows<T> {
     /// Memory for at most `budget` rows.
-    pub(super) fn new(packing: Packing, budget: usize, in_features: usize) -> Self {
+    pub(crate) fn new(packing: Packing, budget: usize, in_features: usize) -> Self {
         match packing.bits() {
             None => Self::Native {
                 memory: Array2::from_elem((budget, in_features), T::ZERO),
@@ -29,7 +29,7 @@ impl<T: Element<Accumulator = f32>> KeptRows<T> {
 
     /// Gathers or packs the rows of H that a selection keeps, or packs all of them without one. Native rows always have a
     /// selection.
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &mut self,
         h: ArrayView2<'_, T>,
         chosen: Option<Selection>,
@@ -46,7 +46,7 @@ impl<T: Element<Accumulator = f32>> KeptRows<T> {
     }
 
     /// Writes the estimate of dW.
-    pub(super) fn multiply<U: Element<Accumulator = f32>>(
+    pub(crate) fn multiply<U: Element<Accumulator = f32>>(
         &self,
         dz: ArrayView2<'_, U>,
         dw: ArrayViewMut2<'_, f32>,
@@ -65,7 +65,7 @@ impl<T: Element<Accumulator = f32>> KeptRows<T> {
     }
 
     /// The rows as they are read back, if they are packed.
-    pub(super) fn unpack(&self) -> Option<Array2<f32>> {
+    pub(crate) fn unpack(&self) -> Option<Array2<f32>> {
         match self {
             Self::Native { .. } => None,
             Self::Packed { saved, .. } => saved.rows().packed().map(|rows| rows.unpack()),
@@ -73,7 +73,7 @@ impl<T: Element<Accumulator = f32>> KeptRows<T> {
     }
 
     /// Which rows they are.
-    pub(super) fn kept(&self) -> Kept<'_> {
+    pub(crate) fn kept(&self) -> Kept<'_> {
         match self {
             Self::Native { selection, .. } => Kept::Selected(selection),
             Self::Packed { saved, .. } => saved.kept(),
@@ -81,7 +81,7 @@ impl<T: Element<Accumulator = f32>> KeptRows<T> {
     }
 
     /// Bytes that live from the forward to the backward pass: rows, indices and scales.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Native { memory, selection } => selection.len() * memory.ncols() * size_of::<T>() + selection.bytes(),
             Self::Packed { saved, .. } => saved.bytes(),
@@ -89,13 +89,13 @@ impl<T: Element<Accumulator = f32>> KeptRows<T> {
     }
 
     /// The kept tokens with their scales.
-    pub(super) fn terms(&self) -> Vec<(usize, f64)> {
+    pub(crate) fn terms(&self) -> Vec<(usize, f64)> {
         let kept = self.kept();
         (0..kept.len()).map(|at| (kept.index(at), kept.scale(at))).collect()
     }
 
     /// How many of the rows are kept for certain.
-    pub(super) fn winners(&self) -> usize {
+    pub(crate) fn winners(&self) -> usize {
         match self.kept() {
             Kept::All(rows) => rows,
             Kept::Selected(selection) => selection.winners(),

@@ -9,10 +9,10 @@ use wtacrs_core::product::{ShapeError, Update, exact_weight_gradient};
 use wtacrs_core::theory::Contributions;
 
 /// Rows that are in f64 at once.
-pub(super) const BLOCK: usize = 1024;
+pub(crate) const BLOCK: usize = 1024;
 
 /// The terms of dW = Σ_i C_i, never written out.
-pub(super) struct Terms<'a, T, U> {
+pub(crate) struct Terms<'a, T, U> {
     h: ArrayView2<'a, T>,
     dz: ArrayView2<'a, U>,
     /// ‖C_i‖² = ‖h_i‖²·‖dz_i‖².
@@ -20,7 +20,7 @@ pub(super) struct Terms<'a, T, U> {
 }
 
 impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Terms<'a, T, U> {
-    pub(super) fn new(h: ArrayView2<'a, T>, dz: ArrayView2<'a, U>) -> Result<Self, ShapeError> {
+    pub(crate) fn new(h: ArrayView2<'a, T>, dz: ArrayView2<'a, U>) -> Result<Self, ShapeError> {
         if h.nrows() != dz.nrows() {
             return Err(ShapeError { what: "rows of dz", expected: h.nrows(), found: dz.nrows() });
         }
@@ -28,19 +28,24 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Terms<'a,
         Ok(Self { h, dz, squared_norms: (0..h.nrows()).into_par_iter().map(squared_norm).collect() })
     }
 
+    /// How many there are.
+    pub(crate) fn tokens(&self) -> usize {
+        self.squared_norms.len()
+    }
+
     /// Σ‖C_i‖, which ‖dW‖ does not exceed.
-    pub(super) fn sum_of_norms(&self) -> f64 {
+    pub(crate) fn sum_of_norms(&self) -> f64 {
         self.squared_norms.iter().map(|squared| squared.sqrt()).sum()
     }
 
     /// The exact dW.
-    pub(super) fn sum(&self) -> Result<Array2<f64>, ShapeError> {
+    pub(crate) fn sum(&self) -> Result<Array2<f64>, ShapeError> {
         let all: Vec<(usize, f64)> = (0..self.h.nrows()).map(|token| (token, 1.0)).collect();
         self.weighted_sum(&all)
     }
 
     /// Σ c_i C_i over (i, c_i).
-    pub(super) fn weighted_sum(&self, terms: &[(usize, f64)]) -> Result<Array2<f64>, ShapeError> {
+    pub(crate) fn weighted_sum(&self, terms: &[(usize, f64)]) -> Result<Array2<f64>, ShapeError> {
         let mut sum = Array2::zeros((self.h.ncols(), self.dz.ncols()));
         for block in terms.chunks(BLOCK) {
             let h = widened(self.h, block, |_| 1.0);
@@ -51,7 +56,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> Terms<'a,
     }
 
     /// The same with other rows of H: one for each term.
-    pub(super) fn weighted_sum_of(
+    pub(crate) fn weighted_sum_of(
         &self,
         rows: ArrayView2<'_, f32>,
         terms: &[(usize, f64)],

@@ -1,5 +1,6 @@
 //! Why a layer cannot be measured on.
 
+use wtacrs_core::allocation::CurveError;
 use wtacrs_core::product::{PackError, Packing, ShapeError};
 use wtacrs_core::sampling::{BudgetError, WeightsError};
 
@@ -31,6 +32,9 @@ pub enum MeasureError {
     /// A row that cannot be packed.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// Numbers beyond f64 in the error to expect.
+    #[error(transparent)]
+    Curve(#[from] CurveError),
     /// H and dZ have different numbers of tokens.
     #[error(transparent)]
     Shape(#[from] ShapeError),
