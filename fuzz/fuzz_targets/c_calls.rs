@@ -294,7 +294,8 @@ fn run(world: &mut World, call: &Call) -> Option<()> {
             let chosen = world.handles.choose(predictor, Kind::Predictor);
             let predictor = if takes_predictor { chosen.pointer() } else { null() };
             let given = wtacrs_forward_options { guess: guess.cast(), predictor, ..Default::default() };
-            let given = form.given(&mut world.memory, given);
+            let first = std::mem::offset_of!(wtacrs_forward_options, weights);
+            let given = form.given_since(&mut world.memory, given, first);
             let (output, room) = world.room_to_save(saved, m.saved, less);
             // SAFETY: memory as documented.
             let status = world.memory.call("wtacrs_plan_forward", &[output], &[], || unsafe {

@@ -45,6 +45,15 @@ impl Form {
     ///
     /// If `T` is larger than an argument may be.
     pub fn given<T: Copy>(self, memory: &mut Memory, value: T) -> Struct<T> {
+        self.given_since(memory, value, size_of::<T>())
+    }
+
+    /// A struct that has grown: its first version had `first` bytes, and can be read still.
+    ///
+    /// # Panics
+    ///
+    /// If `T` is larger than an argument may be.
+    pub fn given_since<T: Copy>(self, memory: &mut Memory, value: T, first: usize) -> Struct<T> {
         let (known, more) = (size_of::<T>(), usize::from(self.bytes) + 1);
         assert!(size_of::<usize>() <= known && known + more <= MOST);
         if self.is_null() {
@@ -54,7 +63,7 @@ impl Form {
             0..200 => (known, true),
             216..232 => (known + more, true),
             232..240 => (known + more, false),
-            240..248 => (usize::from(self.bytes) % known, false),
+            240..248 => (usize::from(self.bytes) % known, usize::from(self.bytes) % known >= first),
             248..252 => (usize::MAX - usize::from(self.bytes), false),
             _ => (known, false),
         };

@@ -282,9 +282,10 @@ class _Planned(_Struct):
     _fields_ = [
         ("size", c_size_t),
         ("share", c_double),
-        ("packing", number),
         ("tokens", c_size_t),
         ("squared_error", c_double),
+        ("packing", number),
+        ("is_planned", c_int32),
     ]
 
 
@@ -913,7 +914,7 @@ class Planner(_Saved):
         planned = _Planned()
         _c.planner_get_budget(self, layer, planned)
         bits = next(bits for bits, number in PACKINGS.items() if number == planned.packing)
-        return Planned(planned.share, bits, planned.squared_error) if planned.share else None
+        return Planned(planned.share, bits, planned.squared_error) if planned.is_planned else None
 
 
 class NormCache(_Saved):

@@ -464,15 +464,16 @@ typedef struct wtacrs_observation {
 typedef struct wtacrs_planned {
   // [in] sizeof(wtacrs_planned). The other fields are outputs.
   size_t size;
-  // The share of the rows to keep, for WTACRS_BUDGET_FRACTION. 0 for a layer that was not observed before the planner was
-  // solved.
+  // The share of the rows to keep, for WTACRS_BUDGET_FRACTION.
   double share;
-  // How to save them. WTACRS_PACKING_NATIVE with a share of 1 is a layer that is better left exact.
-  wtacrs_packing packing;
   // How many rows the share was taken of: the mean of those that were observed.
   size_t tokens;
   // The sum of expected |dW' - dW|^2 / |dW|^2 of the estimates dW' of this layer and of those that share its input.
   double squared_error;
+  // How to save the rows. WTACRS_PACKING_NATIVE with a share of 1 is a layer that is better left exact.
+  wtacrs_packing packing;
+  // 1; or 0, as all other fields, for a layer that was not observed before the planner was solved.
+  int32_t is_planned;
 } wtacrs_planned;
 
 // What a batched product's passes need. Every size is in bytes. All memory is the caller's; it is aligned to `alignment`.

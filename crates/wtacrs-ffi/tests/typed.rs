@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 const LANGUAGES: [(&str, &str, &str); 2] = [("gcc", "-std=c11", "c"), ("g++", "-std=c++17", "cpp")];
 
 /// Calls with a place for an enumerator, the one that belongs there, and one of another enumeration.
-const CALLS: [(&str, &str, &str); 17] = [
+const CALLS: [(&str, &str, &str); 18] = [
     ("wtacrs_context_create(@, 0, 0, 0)", "WTACRS_DEVICE_CPU", "WTACRS_DTYPE_F32"),
     ("wtacrs_layer_set_dtypes(0, @, WTACRS_DTYPE_F32, WTACRS_DTYPE_F32)", "WTACRS_DTYPE_F16", "WTACRS_SIDE_RIGHT"),
     ("wtacrs_layer_set_budget(0, @, 0.3)", "WTACRS_BUDGET_FRACTION", "WTACRS_SOURCE_NORMS"),
@@ -26,6 +26,7 @@ const CALLS: [(&str, &str, &str); 17] = [
     ("wtacrs_context_norms(0, @, WTACRS_DTYPE_F32, 0, 0, 0, 0, 0, 0)", "WTACRS_AXIS_ROWS", "WTACRS_SIDE_LEFT"),
     ("wtacrs_operator_set_operation(0, @, 0)", "WTACRS_OPERATION_GELU", "WTACRS_DTYPE_F16"),
     ("wtacrs_operator_set_dtype(0, @)", "WTACRS_DTYPE_BF16", "WTACRS_OPERATION_RELU"),
+    ("wtacrs_planner_solve(0, @, 0.1)", "WTACRS_TARGET_NOISE", "WTACRS_SIDE_RIGHT"),
     ("wtacrs_operator_set_packing(0, @)", "WTACRS_PACKING_BITS8", "WTACRS_OPERATION_RELU"),
 ];
 

@@ -549,7 +549,9 @@ mod tests {
     #[test]
     fn layers_that_share_an_input_count_each_by_its_own_length() {
         let (mut shared, mut alone) = (Planner::new(), Planner::new());
-        (shared.add_layer(256, 4), shared.add_layer(256, 4));
+        for _ in 0..2 {
+            shared.add_layer(256, 4);
+        }
         shared.share_input(1, 0).expect("alike");
         alone.add_layer(256, 4);
         see(&mut shared, 0, &norms(3), 5.0, None);
@@ -614,7 +616,9 @@ mod tests {
             assert_eq!(planner.share_input(layer, 1), Err(PlannerError::NotEarlier { layer, first: 1 }));
         }
         let mut other = Planner::new();
-        (other.add_layer(256, 4), other.add_layer(256, 2));
+        for element_bytes in [4, 2] {
+            other.add_layer(256, element_bytes);
+        }
         assert_eq!(other.share_input(1, 0), Err(PlannerError::OtherRows { layer: 1, first: 0 }));
         for rows in [0, 3] {
             let refused = planner.observe(0, Observation { budget: budget(rows), ..seen });

@@ -236,8 +236,7 @@ fn best_change(layers: &[Layer], chosen: &[Choice], left: u64) -> Option<(usize,
 ///
 /// [`AllocationError::InvalidError`] for an error that is negative or not a number.
 pub fn within_error(layers: &[Layer], squared_error: f64) -> Result<Vec<LayerBudget>, AllocationError> {
-    // Not a number is not at least 0.
-    if !(squared_error >= 0.0) {
+    if squared_error.is_nan() || squared_error < 0.0 {
         return Err(AllocationError::InvalidError { error: squared_error });
     }
     let hulls: Vec<Vec<Choice>> = layers.iter().map(Layer::hull).collect();

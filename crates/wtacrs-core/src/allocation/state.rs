@@ -68,7 +68,9 @@ mod tests {
 
     fn planner() -> Planner {
         let mut planner = Planner::new();
-        (planner.add_layer(64, 4), planner.add_layer(32, 2), planner.add_layer(64, 4));
+        for (columns, element_bytes) in [(64, 4), (32, 2), (64, 4)] {
+            planner.add_layer(columns, element_bytes);
+        }
         planner.share_input(2, 0).expect("alike");
         planner
     }

@@ -82,15 +82,16 @@ unsafe impl SizedStruct for wtacrs_observation {}
 pub struct wtacrs_planned {
     /// [in] sizeof(wtacrs_planned). The other fields are outputs.
     pub size: usize,
-    /// The share of the rows to keep, for WTACRS_BUDGET_FRACTION. 0 for a layer that was not observed before the planner was
-    /// solved.
+    /// The share of the rows to keep, for WTACRS_BUDGET_FRACTION.
     pub share: f64,
-    /// How to save them. WTACRS_PACKING_NATIVE with a share of 1 is a layer that is better left exact.
-    pub packing: wtacrs_packing,
     /// How many rows the share was taken of: the mean of those that were observed.
     pub tokens: usize,
     /// The sum of expected |dW' - dW|^2 / |dW|^2 of the estimates dW' of this layer and of those that share its input.
     pub squared_error: f64,
+    /// How to save the rows. WTACRS_PACKING_NATIVE with a share of 1 is a layer that is better left exact.
+    pub packing: wtacrs_packing,
+    /// 1; or 0, as all other fields, for a layer that was not observed before the planner was solved.
+    pub is_planned: i32,
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
@@ -409,9 +410,10 @@ pub unsafe extern "C" fn wtacrs_planner_get_budget(
         let budget = found.map_or_else(wtacrs_planned::default, |found| wtacrs_planned {
             size: size_of::<wtacrs_planned>(),
             share: found.share(),
-            packing: enums::number_of(found.budget.packing),
             tokens: found.pairs,
             squared_error: found.squared_error,
+            packing: enums::number_of(found.budget.packing),
+            is_planned: 1,
         });
         // SAFETY: as documented.
         unsafe { options::write(planned, "the budget", budget) }

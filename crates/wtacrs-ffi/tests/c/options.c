@@ -10,6 +10,7 @@ static wtacrs_tensor_mul_plan *product;
 static wtacrs_tensor_mul_plan_info sizes;
 static wtacrs_operator_plan *operator_plan;
 static wtacrs_operator_plan_info operator_sizes;
+static wtacrs_planner *planner;
 static float h[TOKENS * IN], dz[TOKENS * OUT], dw[IN * OUT], norms[TOKENS], input_norms[TOKENS], rows[BUDGET * IN];
 static float a[4 * 3], b[3 * 5], g[4 * 5], da[4 * 3], db[3 * 5], row_norms[4];
 static unsigned char *product_saved, *product_scratch, *operator_saved;
@@ -90,6 +91,8 @@ static wtacrs_status operator_forward(void *operands) {
 static wtacrs_status operator_backward(void *operands) {
   return wtacrs_operator_plan_backward(operator_plan, operands, operator_saved, operator_sizes.saved_bytes, NULL, 0, NULL);
 }
+static wtacrs_status observe(void *seen) { return wtacrs_planner_observe(planner, 0, seen); }
+static wtacrs_status budget(void *into) { return wtacrs_planner_get_budget(planner, 0, into); }
 static wtacrs_status operator_info(void *into) { return wtacrs_operator_plan_get_info(operator_plan, into); }
 
 /* A struct of `bytes` in memory of its own, which says that it has `size`: the example, and zeros behind it. */
@@ -122,10 +125,13 @@ static void refused(const char *name, call *function, const void *example, size_
   free(made);
 }
 
-/* A struct that is read. */
-static void option(const char *name, call *function, const void *example, size_t known, wtacrs_status if_null) {
-  refused(name, function, example, known, known);
-  unsigned char *made = struct_of(known, known, example, known);
+/* A struct that is read, of which the first version had `first` bytes. */
+static void option(const char *name, call *function, const void *example, size_t first, size_t known, wtacrs_status if_null) {
+  refused(name, function, example, first, known);
+  unsigned char *made = struct_of(first, first, example, known);
+  EXPECT(OK, function(made));
+  free(made);
+  made = struct_of(known, known, example, known);
   EXPECT(OK, function(made));
   free(made);
   made = struct_of(known + LATER, known + LATER, example, known);
@@ -228,6 +234,9 @@ int main(void) {
   CHECK(wtacrs_context_norms(context, WTACRS_AXIS_ROWS, WTACRS_DTYPE_F32, TOKENS, IN, h, IN, input_norms, NULL));
   on = equip(make_plan(context, TOKENS, IN, OUT, BUDGET, WTACRS_SOURCE_INPUT));
   make_product(), make_operator();
+  size_t layer;
+  CHECK(wtacrs_planner_create(&planner));
+  CHECK(wtacrs_planner_add_layer(planner, IN, WTACRS_DTYPE_F32, &layer));
   watch(on.saved, on.info.saved_bytes), watch(dw, sizeof dw), watch(norms, sizeof norms), watch(rows, sizeof rows);
   watch(indices, sizeof indices), watch(scales, sizeof scales), watch(&kept, sizeof kept), watch(&winners, sizeof winners);
   watch(operator_saved, operator_sizes.saved_bytes), watch(layer_y, sizeof layer_y);
@@ -242,10 +251,16 @@ int main(void) {
       .size = sizeof product_backward_options, .row_norms = row_norms};
   const wtacrs_operator_forward operands = {.size = sizeof operands, .x = h, .y = layer_y};
   const wtacrs_operator_backward gradients = {.size = sizeof gradients, .dy = h, .dx = layer_y};
-#define OPTIONAL(function, example) option(#function, function, &example, sizeof example, WTACRS_STATUS_OK)
-#define NEEDED(function, example) option(#function, function, &example, sizeof example, WTACRS_STATUS_NULL_POINTER)
-  OPTIONAL(forward, forward_options);
-  OPTIONAL(forward_dl, forward_options);
+  const wtacrs_observation observation = {
+      .size = sizeof observation, .tokens = TOKENS, .input_norms = input_norms, .dz_norms = input_norms, .budget_rows = 3,
+      .squared_norm = 2};
+#define SINCE(function, example, first) option(#function, function, &example, first, sizeof example, WTACRS_STATUS_OK)
+#define OPTIONAL(function, example) SINCE(function, example, sizeof example)
+#define NEEDED(function, example) \
+  option(#function, function, &example, sizeof example, sizeof example, WTACRS_STATUS_NULL_POINTER)
+  SINCE(forward, forward_options, offsetof(wtacrs_forward_options, weights));
+  SINCE(forward_dl, forward_options, offsetof(wtacrs_forward_options, weights));
+  NEEDED(observe, observation);
   OPTIONAL(backward, backward_options);
   OPTIONAL(backward_dl, backward_options);
   NEEDED(saved_selection, selection);
@@ -263,9 +278,12 @@ int main(void) {
   NEEDED(operator_backward, gradients);
   output("plan's info", info, &on.info, offsetof(wtacrs_plan_info, saved_status_words), sizeof on.info);
   output("product's info", product_info, &sizes, offsetof(wtacrs_tensor_mul_plan_info, left_status_words), sizeof sizes);
+  const wtacrs_planned planned = {.size = sizeof planned};
+  output("planned", budget, &planned, sizeof planned, sizeof planned);
   output("operator's info", operator_info, &operator_sizes, sizeof operator_sizes, sizeof operator_sizes);
   predictor_defaults();
 
+  CHECK(wtacrs_planner_destroy(planner));
   CHECK(wtacrs_tensor_mul_plan_destroy(product));
   CHECK(wtacrs_operator_plan_destroy(operator_plan));
   CHECK(wtacrs_context_destroy(context));
