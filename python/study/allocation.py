@@ -18,12 +18,12 @@ from methods import Method
 from runs import write
 from tqdm import tqdm
 
+from wtacrs.torch.linear.plans import budget_within, saved_a_token
 from wtacrs.torch.packing import row_bytes
 
 SHARES = (0.1, 0.03)
-FEATURES = 384
-# Of a row that is chosen, bytes of index and scale.
-SELECTED = 12
+# Of most layers, and bytes of an element in bf16.
+FEATURES, ELEMENT = 384, 2
 # Steps between measurements of the gradients' errors.
 EVERY = 6
 
@@ -33,8 +33,7 @@ def configurations():
     chosen = {"design": "wta-pivotal", "source": "predicted"}
     for share in SHARES:
         for bits in ("native", 4):
-            row = row_bytes(FEATURES, 2, bits) + SELECTED
-            fraction = {"budget": min(1.0, share * row_bytes(FEATURES, 2, "native") / row), "bits": bits}
+            fraction = {"budget": budget_within(share, FEATURES, ELEMENT, bits), "bits": bits}
             named[f"fraction-{bits}-{share}"] = Method(f"one fraction, {bits}", chosen | fraction)
         named[f"shared-{share}"] = Method("shared out", chosen | {"memory": share})
     named["noise-0.1"] = Method("a tenth of the batches' variance", chosen | {"noise": 0.1})
@@ -78,9 +77,8 @@ def share_of(sampling):
     for name, layer in sampling.sampled.items():
         if layer.input_kept or layer.shares_input_of not in (None, name):
             continue
-        selected = 0 if layer.packs_all else SELECTED
-        saved += layer.budget * (row_bytes(layer.in_features, 2, layer.bits) + selected)
-        whole += row_bytes(layer.in_features, 2, "native")
+        saved += saved_a_token(layer.in_features, ELEMENT, layer.budget, layer.bits)
+        whole += row_bytes(layer.in_features, ELEMENT, "native")
     return saved / whole
 
 

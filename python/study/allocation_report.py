@@ -6,31 +6,19 @@ Prints the table as Markdown, and puts it into a page that has its place marked.
 layers' gradients over training.
 """
 
-import json
 import statistics
-from collections import defaultdict
 
 from allocation import EVERY, SHARES, configurations
 from finetune_report import MEGABYTE, spread
 from pages import arguments, plotting, publish, save, table
+from runs import by_name
 
 COLOURS = {"fraction-native": "tab:orange", "fraction-4": "tab:blue", "shared": "tab:green", "noise": "tab:purple"}
 
 
-def read(folder):
-    """Runs by configuration, in the study's order."""
-    found = defaultdict(list)
-    for file in sorted(folder.glob("*.json")):
-        run = json.loads(file.read_text())
-        found[run["name"]].append(run)
-    if not found:
-        raise SystemExit(f"no runs in {folder}")
-    return {name: found[name] for name in configurations() if name in found}
-
-
-def root_mean_square(run, begin=0):
-    """Of the relative errors of all layers in all measured steps from `begin` on; None of exact gradients."""
-    squared = [error for found in run["errors"] if found["step"] >= begin for error in found["squared_errors"]]
+def root_mean_square(run):
+    """Of the relative errors of all layers in all measured steps; None of exact gradients."""
+    squared = [error for found in run["errors"] for error in found["squared_errors"]]
     return statistics.mean(squared) ** 0.5 if squared else None
 
 
@@ -94,7 +82,7 @@ def share_by_step(run):
 
 def main():
     options = arguments(__doc__).parse_args()
-    runs = read(options.results)
+    runs = by_name(options.results, configurations())
     print(f"gradients are compared in every step of {EVERY}")
     tables = {"one budget": table(rows_of(runs))}
     publish(options, tables, lambda file: draw(runs, file), [run for same in runs.values() for run in same])

@@ -6,25 +6,13 @@ Prints the table as Markdown, and puts it into a page that has its place marked.
 of all runs into one JSON file. Requires matplotlib.
 """
 
-import json
 import statistics
-from collections import defaultdict
 
 import pages
 from finetune import configurations
+from runs import by_name
 
 MEGABYTE = 1e6
-
-
-def read(folder):
-    runs = defaultdict(list)
-    for file in sorted(folder.glob("*.json")):
-        run = json.loads(file.read_text())
-        runs[run["name"]].append(run)
-    if not runs:
-        raise SystemExit(f"no results in {folder}")
-    # The study's order, without what has not run.
-    return {name: runs[name] for name in configurations() if name in runs}
 
 
 def spread(values, form):
@@ -97,7 +85,7 @@ def draw(study, file):
 
 def main():
     options = pages.arguments(__doc__).parse_args()
-    study = read(options.results)
+    study = by_name(options.results, configurations())
     runs = [run for runs in study.values() for run in runs]
     pages.publish(options, {"table": table(study)}, lambda file: draw(study, file), runs)
 

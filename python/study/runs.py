@@ -1,5 +1,6 @@
 """Results of fresh processes, one JSON file for each, so that a study goes on where it was interrupted."""
 
+import collections
 import json
 import os
 import pathlib
@@ -18,6 +19,17 @@ def result_of(file, script, *arguments, environment=None):
             raise SystemExit(f"{' '.join(command)}: exit {done.returncode}")
         write(file, json.loads(done.stdout))
     return json.loads(file.read_text())
+
+
+def by_name(folder, order):
+    """The results in a folder by their names, in this order, without names that have not run."""
+    found = collections.defaultdict(list)
+    for file in sorted(folder.glob("*.json")):
+        run = json.loads(file.read_text())
+        found[run["name"]].append(run)
+    if not found:
+        raise SystemExit(f"no results in {folder}")
+    return {name: found[name] for name in order if name in found}
 
 
 def write(file, result):

@@ -151,8 +151,8 @@ class Sampling:
 
     @property
     def packs_all(self) -> bool:
-        """Whether all layers pack all rows: then nothing is chosen, guessed or exchanged."""
-        return all(sampled.packs_all for sampled in self.sampled.values())
+        """Whether all layers pack all rows, and go on to: then nothing is chosen, guessed or exchanged."""
+        return self.planning is None and all(sampled.packs_all for sampled in self.sampled.values())
 
     @property
     def layers(self) -> dict[str, torch.nn.Module]:

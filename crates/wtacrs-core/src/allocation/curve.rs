@@ -128,7 +128,7 @@ impl Curve {
     }
 }
 
-fn valid(what: &'static str, value: f64) -> Result<(), CurveError> {
+pub(super) fn valid(what: &'static str, value: f64) -> Result<(), CurveError> {
     if value >= 0.0 && value.is_finite() { Ok(()) } else { Err(CurveError::Invalid { what, value }) }
 }
 

@@ -4,7 +4,7 @@
 //! gradients and their changes from step to step are kept as sums that forget. Processes that add up their pending sums have
 //! equal planners.
 
-use super::curve::{Curve, CurveError, Point};
+use super::curve::{Curve, CurveError, Point, valid};
 use super::share_out::{AllocationError, Layer, LayerBudget, within_bytes, within_error};
 use crate::product::Packing;
 use crate::sampling::Weights;
@@ -127,7 +127,7 @@ pub enum PlannerError {
         /// How many there are.
         expected: usize,
     },
-    /// The squares, or the weights.
+    /// A number of an observation, or what its curve is made of.
     #[error(transparent)]
     Curve(#[from] CurveError),
     /// The target cannot be met.
@@ -298,9 +298,8 @@ impl Planner {
     ///
     /// [`PlannerError::NothingObserved`]; a target that is out of its range, or cannot be met.
     pub fn solve(&self, target: Target) -> Result<Vec<Option<Planned>>, PlannerError> {
-        let inputs: Vec<(usize, Layer)> =
-            (0..self.layers.len()).filter_map(|first| Some((first, self.input(first)?))).collect();
-        let layers: Vec<Layer> = inputs.iter().map(|(_, layer)| layer.clone()).collect();
+        let (firsts, layers): (Vec<usize>, Vec<Layer>) =
+            (0..self.layers.len()).filter_map(|first| Some((first, self.input(first)?))).unzip();
         if layers.is_empty() {
             return Err(PlannerError::NothingObserved { twice: false });
         }
@@ -322,7 +321,7 @@ impl Planner {
             Target::Noise(share) => return refused("the share of noise", share, "above 0 and finite"),
         };
         let mut planned = vec![None; self.layers.len()];
-        for ((first, layer), budget) in inputs.into_iter().zip(budgets) {
+        for ((first, layer), budget) in firsts.into_iter().zip(&layers).zip(budgets) {
             let found = Planned { budget, pairs: layer.curve.pairs(), squared_error: layer.squared_error(budget) };
             self.readers(first).for_each(|reader| planned[reader] = Some(found));
         }
@@ -434,11 +433,6 @@ fn grid(pairs: usize) -> [usize; SHARES] {
         let share = ((at + 1) as f64 - SHARES as f64) / 4.0;
         ((share.exp2() * pairs as f64).round() as usize).clamp(1.min(pairs), pairs)
     })
-}
-
-fn valid(what: &'static str, value: f64) -> Result<(), PlannerError> {
-    let allowed = "finite and not negative";
-    if value >= 0.0 && value.is_finite() { Ok(()) } else { Err(PlannerError::Invalid { what, value, allowed }) }
 }
 
 #[cfg(test)]

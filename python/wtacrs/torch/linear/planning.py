@@ -14,8 +14,7 @@ import torch
 
 from ..._native import INVALID_BUDGET, Error, Planner
 from ..devices import address, autocast_dtype
-from ..packing import row_bytes
-from .plans import SELECTED
+from .plans import budget_within
 
 EVERY = 16
 # Rows by which the noise of packing is measured, in so many of a layer's observations.
@@ -72,8 +71,7 @@ class Planning:
         bits = self._sampling.settings.bits
         if self.target == "noise":
             return 1.0, 4 if bits == "native" else bits
-        whole, row = (row_bytes(sampled.in_features, dtype.itemsize, how) for how in ("native", bits))
-        return min(1.0, self.share * whole / (row + SELECTED)), bits
+        return budget_within(self.share, sampled.in_features, dtype.itemsize, bits), bits
 
     def summary(self) -> str:
         what = "of the layers' inputs, in bytes" if self.target == "memory" else "of the variance among batches"

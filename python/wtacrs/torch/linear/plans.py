@@ -175,6 +175,12 @@ def saved_a_token(in_features, element_bytes, budget, bits):
     return budget * (row_bytes(in_features, element_bytes, bits) + selected)
 
 
+def budget_within(share, in_features, element_bytes, bits):
+    """The share of the rows whose bytes, with index and scale, are this share of the input's."""
+    row = row_bytes(in_features, element_bytes, bits) + SELECTED
+    return min(1.0, share * row_bytes(in_features, element_bytes, "native") / row)
+
+
 def block_bytes(tokens, in_features, element_bytes, budget, bits):
     """What a forward pass saves on the CPU, as the library has it. The number of tokens may be a symbol of torch's."""
     kept = max(1, math.floor(budget * tokens + 0.5))

@@ -66,7 +66,7 @@ def exchange(sampling):
     planning = sampling.planning
     # What budgets are made from, where that is due; all ranks count alike.
     seen = None if planning is None else planning.due_statistics()
-    if sampling.source == "input" or (sampling.packs_all and planning is None):
+    if sampling.source == "input" or sampling.packs_all:
         if seen is not None:
             seen = seen.to(message_device(sampling.group))
             distributed.all_reduce(seen, group=sampling.group)
