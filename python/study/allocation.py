@@ -8,6 +8,7 @@ leaves a JSON file in the folder; allocation_report.py makes the table and the f
 """
 
 import argparse
+import collections
 import pathlib
 import statistics
 
@@ -60,15 +61,31 @@ class Errors:
         return lambda: self.compare(done, step)
 
     def compare(self, done, step):
-        squared = []
+        squared = {}
         for name in step.sampling.layers:
             exact = self.exact.model.get_submodule(name).weight.grad.double()
             estimate = step.model.get_submodule(name).weight.grad.double()
-            squared.append(float((estimate - exact).square().sum() / exact.square().sum()))
-        budgets = {name: (layer.budget, layer.bits) for name, layer in step.sampling.sampled.items()}
-        self.found.append(
-            {"step": done, "squared_errors": squared, "budgets": budgets, "share": share_of(step.sampling)}
-        )
+            squared[name] = float((estimate - exact).square().sum() / exact.square().sum())
+        self.found.append({
+            "step": done, "squared_errors": list(squared.values()),
+            "expected": list(expected(step.sampling, squared)),
+            "budgets": {name: (layer.budget, layer.bits) for name, layer in step.sampling.sampled.items()},
+            "share": share_of(step.sampling),
+        })  # fmt: skip
+
+
+def expected(sampling, squared):
+    """For each H that lacks rows or bits: the squared error of all its readers that the planner expected by the steps
+    before, and the one that they have in this step."""
+    if sampling.planning is None:
+        return
+    by_input = collections.defaultdict(float)
+    for name, layer in sampling.sampled.items():
+        by_input[layer.shares_input_of or name] += squared[name]
+    for first, error in by_input.items():
+        planned = sampling.planning.planned(first)
+        if planned is not None and planned.squared_error > 0:
+            yield planned.squared_error, error
 
 
 def share_of(sampling):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wtacrs.torch import Error, Settings, convert
-from wtacrs.torch.linear.planning import EVERY, is_due
+from wtacrs.torch.linear.planning import EVERY, NOISE_ROWS, is_due, spread_out
 from wtacrs.torch.linear.plans import bytes_a_token
 
 from .helpers import unbiased
@@ -91,6 +91,14 @@ def gradients(model, step):
 
 
 class OneBudget(unittest.TestCase):
+    def test_rows_that_noise_is_measured_by_are_at_all_places_of_sentences(self):
+        for sentences, length in ((32, 19), (8, 128), (16, 64), (64, 16)):
+            rows = spread_out(sentences * length, torch.device("cpu"))
+            self.assertEqual(len(rows.unique()), NOISE_ROWS)
+            self.assertGreaterEqual(len((rows % length).unique()), min(length, NOISE_ROWS) // 3)
+            self.assertGreaterEqual(len((rows // length).unique()), min(sentences, NOISE_ROWS) // 3)
+        self.assertEqual(spread_out(5, torch.device("cpu")).tolist(), list(range(5)))
+
     def test_the_memory_is_shared_out_and_not_exceeded(self):
         for memory in (0.03, 0.1, 0.3):
             made = model()

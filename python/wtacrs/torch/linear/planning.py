@@ -12,7 +12,7 @@ import math
 
 import torch
 
-from ..._native import INVALID_BUDGET, Error, Planner
+from ..._native import INVALID_BUDGET, Error, Planned, Planner
 from ..devices import address, autocast_dtype
 from .plans import budget_within
 
@@ -26,6 +26,15 @@ DIRECTIONS = 16
 def is_due(passes: int) -> bool:
     """Whether budgets are made anew after so many passes: in the first ones whenever their number has doubled."""
     return passes % EVERY == 0 if passes > EVERY else passes & (passes - 1) == 0
+
+
+def spread_out(tokens: int, device: torch.device) -> torch.Tensor:
+    """NOISE_ROWS of so many rows, or all, from everywhere: steps of the golden ratio, since equal ones would find each
+    sentence's first token wherever sentences have one length."""
+    if tokens <= NOISE_ROWS:
+        return torch.arange(tokens, device=device)
+    places = torch.arange(NOISE_ROWS, dtype=torch.float64, device=device) * 0.6180339887498949 % 1
+    return (places * tokens).long()
 
 
 @dataclasses.dataclass
@@ -122,7 +131,7 @@ class Planning:
         some = None
         if measured < NOISE_OBSERVATIONS:
             self._noise_observations[name] = measured + 1
-            some = h[:: max(1, len(h) // NOISE_ROWS)][:NOISE_ROWS].to(torch.float32, copy=True)
+            some = h[spread_out(len(h), h.device)].to(torch.float32)
         return Watched(weights, norms, some, plan.native.budget_rows, bits)
 
     def note(self, sampled, watched, dz_norms, dw):
@@ -208,11 +217,17 @@ class Planning:
                 raise error.within(f"{self.target}={self.share}") from error
             # As long as too little was seen, the budgets stay.
             return
-        for name, number in self._numbers.items():
-            planned = self.native.budget(number)
+        for name in self._numbers:
+            planned = self.planned(name)
             if planned is not None:
                 sampled = self._sampling.sampled[name]
                 sampled.budget, sampled.bits = planned.share, planned.bits
+
+    def planned(self, name: str) -> Planned | None:
+        """What the planner has last found for a layer; None before that. Its squared error is that of all layers that
+        read the same H together."""
+        number = self._numbers.get(name)
+        return None if number is None else self.native.budget(number)
 
     def state_dict(self):
         """What the planner has seen, and the budgets that it has given."""
