@@ -2,8 +2,8 @@
 
     python allocation_report.py RESULTS --page page.md --figure figure.svg --raw raw.json
 
-Prints the table as Markdown, and puts it into a page that has its place marked. Draws the root mean square error of the
-layers' gradients over training.
+Prints the tables as Markdown, and puts them into a page that has their places marked. Draws the root mean square error
+of the layers' gradients over training, the memory that was asked for, and the errors beside those that were expected.
 """
 
 import statistics
@@ -13,7 +13,11 @@ from finetune_report import MEGABYTE, spread
 from pages import arguments, plotting, publish, save, table
 from runs import by_name
 
-COLOURS = {"fraction-native": "tab:orange", "fraction-4": "tab:blue", "shared": "tab:green", "noise": "tab:purple"}
+# By how labels begin; the first that fits.
+COLOURS = {
+    "fraction-native": "tab:orange", "fraction-4": "tab:blue", "shared-0.03": "tab:olive", "shared": "tab:green",
+    "noise": "tab:purple",
+}  # fmt: skip
 
 
 def root_mean_square(run):
@@ -41,9 +45,26 @@ def rows_of(runs):
     return rows
 
 
+def expectations(runs):
+    """Squared errors as shares of those that the planner expected."""
+    rows = [["configuration", "seeds", "all layers and steps", "median of a layer in a step", "80 % are within"]]
+    for name, same in runs.items():
+        pairs = [pair for run in same for found in run["errors"] for pair in found["expected"]]
+        if not pairs:
+            continue
+        of_expected = statistics.quantiles((error / expected for expected, error in pairs), n=10, method="inclusive")
+        together = sum(error for _, error in pairs) / sum(expected for expected, _ in pairs)
+        rows.append([
+            f"`{name}`", str(len(same)), f"{together:.2f}", f"{of_expected[4]:.2f}",
+            f"{of_expected[0]:.2f} to {of_expected[-1]:.2f}",
+        ])  # fmt: skip
+    return rows
+
+
 def draw(runs, file):
     pyplot = plotting()
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    figure, ((*axes,), below) = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    axes += [*below]
     for place, share in enumerate(SHARES):
         for name, same in runs.items():
             if not name.endswith(f"-{share}") or name.startswith("noise"):
@@ -55,7 +76,10 @@ def draw(runs, file):
     for name, same in runs.items():
         if name.startswith(("noise", "shared")):
             plot(axes[2], same, name, share_by_step)
+            plot(axes[3], same, name, of_expected_by_step)
     axes[2].set_title("share of the bytes that is asked for")
+    axes[3].set_title("squared error of all layers, of what was expected")
+    axes[3].axhline(1, color="black", lw=0.8)
     for panel in axes:
         panel.set_xlabel("step")
         panel.legend(fontsize=8)
@@ -65,11 +89,12 @@ def draw(runs, file):
 
 def plot(panel, same, label, of):
     colour = next((colour for begin, colour in COLOURS.items() if label.startswith(begin)), "black")
-    lines = [of(run) for run in same]
     steps = [found["step"] for found in same[0]["errors"]]
+    by_step = [(step, values) for step, values in zip(steps, zip(*map(of, same))) if None not in values]
+    steps, lines = [step for step, _ in by_step], zip(*(values for _, values in by_step))
     for line in lines:
         panel.plot(steps, line, color=colour, alpha=0.25, lw=0.8)
-    panel.plot(steps, [statistics.mean(values) for values in zip(*lines)], color=colour, label=label)
+    panel.plot(steps, [statistics.mean(values) for _, values in by_step], color=colour, label=label)
 
 
 def errors_by_step(run):
@@ -80,11 +105,17 @@ def share_by_step(run):
     return [found["share"] for found in run["errors"]]
 
 
+def of_expected_by_step(run):
+    """None before anything was expected."""
+    sums = [[sum(numbers) for numbers in zip(*found["expected"])] for found in run["errors"]]
+    return [both[1] / both[0] if both else None for both in sums]
+
+
 def main():
     options = arguments(__doc__).parse_args()
     runs = by_name(options.results, configurations())
     print(f"gradients are compared in every step of {EVERY}")
-    tables = {"one budget": table(rows_of(runs))}
+    tables = {"one budget": table(rows_of(runs)), "expected errors": table(expectations(runs))}
     publish(options, tables, lambda file: draw(runs, file), [run for same in runs.values() for run in same])
 
 

@@ -78,8 +78,12 @@ pub(crate) enum Step {
     Product,
     /// The product alone.
     Multiply,
+    /// The same, added to dW.
+    MultiplyAndAdd,
     /// The reduction alone: nothing where the product is not cut.
     Reduce,
+    /// The same, added to dW.
+    ReduceAndAdd,
     /// Packed rows to bf16.
     Unpack,
     /// The reduction of a product of packed rows, which turns it back.
@@ -209,6 +213,10 @@ impl<'a> Layer<'a> {
 
     /// Launches the launches `wanted` of a backward pass.
     fn backward(&self, plan: &LinearPlan, wanted: Range<usize>) {
+        self.backward_with(plan, wanted, Update::Overwrite);
+    }
+
+    fn backward_with(&self, plan: &LinearPlan, wanted: Range<usize>, update: Update) {
         let memory = self.memory();
         let buffers = BackwardBuffers {
             saved: self.saved(plan).memory(),
@@ -216,7 +224,7 @@ impl<'a> Layer<'a> {
             gradient_norms: self.norms.pointer(),
             weight_gradient: self.dw.pointer(),
             bias_gradient: if plan.settings().bias_gradient { self.bias.pointer() } else { ptr::null_mut() },
-            update: Update::Overwrite,
+            update,
             scratch: self.backward_scratch.memory(),
         };
         let mut launcher = Only { launcher: &mut self.gpu.launcher(), wanted, seen: 0 };
@@ -243,7 +251,9 @@ impl<'a> Layer<'a> {
             Step::NormsAndSums => self.backward(&self.extended_plan, 0..1),
             Step::Product => self.backward(&self.plan, 1..3),
             Step::Multiply => self.backward(&self.plan, 1..2),
+            Step::MultiplyAndAdd => self.backward_with(&self.plan, 1..2, Update::Accumulate),
             Step::Reduce => self.backward(&self.plan, 2..3),
+            Step::ReduceAndAdd => self.backward_with(&self.plan, 2..3, Update::Accumulate),
             Step::Unpack => self.backward(&self.packed_plan, 1..2),
             Step::TurnBack => self.backward(&self.packed_plan, 3..4),
             Step::Update => self.guesses.update(self.gpu, self.memory().saved.memory(), &self.norms),

@@ -98,7 +98,7 @@ fn median_times(gpu: &Gpu, layer: &mut Layer<'_>, timed: &[TimedWork<'_>]) -> Ve
 }
 
 /// The columns of the second table, and their steps.
-const STEPS: [(&str, Step); 14] = [
+const STEPS: [(&str, Step); 16] = [
     ("norms H", Step::NormsOfH),
     ("norms H, θ", Step::NormsAndGuess),
     ("select", Step::Select),
@@ -107,7 +107,9 @@ const STEPS: [(&str, Step); 14] = [
     ("norms dZ", Step::NormsOfDz),
     ("norms dZ, bias sums", Step::NormsAndSums),
     ("product", Step::Multiply),
+    ("product, added", Step::MultiplyAndAdd),
     ("reduce", Step::Reduce),
+    ("reduce, added", Step::ReduceAndAdd),
     ("unpack, 4 bits", Step::Unpack),
     ("turn back", Step::TurnBack),
     ("predictor update", Step::Update),
@@ -160,7 +162,7 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
         );
         step_table += &format!("| {tokens} | {inputs}→{outputs} | {fraction} | {estimate:.4} |");
         for ((_, step), time) in STEPS.iter().zip(step_times) {
-            let is_launched = *step != Step::Reduce || layer.has_partial_products();
+            let is_launched = !matches!(step, Step::Reduce | Step::ReduceAndAdd) || layer.has_partial_products();
             step_table += &if is_launched { format!(" {time:.4} |") } else { " – |".to_owned() };
         }
         step_table.push('\n');

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use wtacrs_kernels::kernel::body::block::output::Destination;
 use wtacrs_kernels::kernel::body::block::tile::{ANY, CHUNK, Layout, Loader, RAGGED, WHOLE};
+use wtacrs_kernels::kernel::body::element::{Bf16, F16, F32};
 use wtacrs_kernels::kernel::matrix::DataType;
 use wtacrs_simt::emulator::{Launch, launch};
 use wtacrs_simt::index::thread;
@@ -198,8 +199,13 @@ fn results_are_written_where_they_belong() {
                     let matrix = to.pointer().wrapping_add(shift * bytes);
                     // SAFETY: the matrix has four rows of so many columns.
                     unsafe {
-                        Destination::new(matrix, leading as u64, columns, output as u32, accumulate)
-                            .write(row, column, values);
+                        let to = Destination::new(matrix, leading as u64, columns, output as u32, accumulate);
+                        let old = to.fetch(row, column);
+                        match output {
+                            DataType::F32 => to.put::<F32>(row, column, values, old),
+                            DataType::F16 => to.put::<F16>(row, column, values, old),
+                            _ => to.put::<Bf16>(row, column, values, old),
+                        }
                     }
                 };
                 launch(shape, &kernel).expect("no fault");

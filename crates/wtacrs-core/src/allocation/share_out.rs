@@ -32,7 +32,7 @@ pub struct Layer {
 }
 
 /// The noise of rows in 4 bits, relative to their squares: what [`theory::packing_noise`] adds up to, over Σ ‖h_i‖². A few dozen
-/// rows of H (rows × in_features) tell it.
+/// rows of H (rows × in_features) tell it, if they are from all places of the sequences.
 ///
 /// # Errors
 ///

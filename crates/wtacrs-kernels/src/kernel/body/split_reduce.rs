@@ -1,6 +1,6 @@
 //! Adds partial products, one grid of blocks over the quads of dw.
 
-use super::block::output::Destination;
+use super::block::output::{Destination, typed};
 use super::block::repeat;
 use super::column_sums;
 use crate::kernel::gather_gemm::partial_leading;
@@ -59,6 +59,8 @@ unsafe fn add_up(args: &Args, x: u32, y: u32, batch: u32, grid_y: u32) {
         while row < args.in_features {
             let mut quad = x * THREADS + team.member();
             while quad < quads {
+                // On its way while partial products are added.
+                let old = destination.fetch(row, 4 * quad);
                 let mut sums = [0.0_f32; 4];
                 let mut at = u64::from(row) * u64::from(quads) + u64::from(quad);
                 let mut split = 0;
@@ -68,7 +70,7 @@ unsafe fn add_up(args: &Args, x: u32, y: u32, batch: u32, grid_y: u32) {
                     at += split_stride;
                     split += 1;
                 }
-                destination.write(row, 4 * quad, sums);
+                typed!(destination, T => destination.put::<T>(row, 4 * quad, sums, old));
                 quad += grid()[0] * THREADS;
             }
             row += grid_y * team.rows();

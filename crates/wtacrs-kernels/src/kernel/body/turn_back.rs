@@ -2,7 +2,7 @@
 //! those 16 rows apart. Along: a lane has 16 elements of a row's group, as [`group`] says.
 
 use super::block::group::{self, Group, across, block_signs, random_of, within};
-use super::block::output::Destination;
+use super::block::output::{Destination, typed};
 use super::block::repeat;
 use super::column_sums;
 use crate::kernel::gather_gemm::partial_leading;
@@ -92,6 +92,18 @@ unsafe fn turn_down(args: &split_reduce::Args, random: &PackingBits, first: u32,
         barrier();
         repeat!(HALF in 0 1 => {
             let low = warp() + 8 * HALF;
+            let row = |sixteenth: u32| at_group * GROUP as u32 + low + 16 * sixteenth;
+            let has = |sixteenth: u32| has_column && sixteenth < sixteenths && row(sixteenth) < args.in_features;
+            // All on their way together.
+            let mut old = [[0; 4]; 2];
+            repeat!(I in 0 1 => {
+                repeat!(K in 0 1 2 3 => {
+                    if has(4 * I + K) {
+                        // SAFETY: an element of dw, and this thread's alone.
+                        old[I as usize][K as usize] = unsafe { to.fetch_one(row(4 * I + K), column) };
+                    }
+                });
+            });
             let mut apart = [[0.0_f32; 4]; 2];
             repeat!(I in 0 1 => {
                 repeat!(K in 0 1 2 3 => {
@@ -100,17 +112,17 @@ unsafe fn turn_down(args: &split_reduce::Args, random: &PackingBits, first: u32,
                 });
             });
             sixteen_apart(&mut apart, sixteenths);
-            repeat!(I in 0 1 => {
-                repeat!(K in 0 1 2 3 => {
-                    const SIXTEENTH: u32 = 4 * I + K;
-                    let j = low + 16 * SIXTEENTH;
-                    let row = at_group * GROUP as u32 + j;
-                    if has_column && SIXTEENTH < sixteenths && row < args.in_features {
-                        let sign = signs[(SIXTEENTH / 2) as usize] >> (low + 16 * (SIXTEENTH % 2)) & 1;
-                        let value = f32::from_bits(apart[I as usize][K as usize].to_bits() ^ sign << 31) * 2.0;
-                        // SAFETY: an element of dw, and this thread's alone.
-                        unsafe { to.write_one(row, column, value) };
-                    }
+            typed!(to, T => {
+                repeat!(I in 0 1 => {
+                    repeat!(K in 0 1 2 3 => {
+                        const SIXTEENTH: u32 = 4 * I + K;
+                        if has(SIXTEENTH) {
+                            let sign = signs[(SIXTEENTH / 2) as usize] >> (low + 16 * (SIXTEENTH % 2)) & 1;
+                            let value = f32::from_bits(apart[I as usize][K as usize].to_bits() ^ sign << 31) * 2.0;
+                            // SAFETY: as above.
+                            unsafe { to.put_one::<T>(row(SIXTEENTH), column, value, old[I as usize][K as usize]) };
+                        }
+                    });
                 });
             });
         });
@@ -163,7 +175,13 @@ pub unsafe fn turn_back_along(args: &AlongArgs) {
         let has_row = row != u32::MAX && team.takes_part();
         let column = |i: u32| group.group * GROUP as u32 + team.first(i);
         let mut quads = [[0.0_f32; 4]; 4];
+        let mut old = [[0; 4]; 4];
         if has_row {
+            // On their way while partial products are added.
+            repeat!(I in 0 1 2 3 => {
+                // SAFETY: a row of dw; columns beyond its last are not read.
+                old[I as usize] = unsafe { to.fetch(row, column(I)) };
+            });
             let mut at = u64::from(row) * leading;
             let mut split = 0;
             while split < reduce.splits {
@@ -182,7 +200,9 @@ pub unsafe fn turn_back_along(args: &AlongArgs) {
         if has_row {
             // SAFETY: a row of dw; columns beyond its last are not written.
             unsafe {
-                repeat!(I in 0 1 2 3 => { to.write(row, column(I), quads[I as usize]); });
+                typed!(to, T => {
+                    repeat!(I in 0 1 2 3 => { to.put::<T>(row, column(I), quads[I as usize], old[I as usize]); });
+                });
             }
         }
     });

@@ -2,12 +2,94 @@
 //! the matrix's element type.
 //!
 //! The four take one access of 8 or 16 bytes where the matrix is aligned to it and all of them lie inside, and one access
-//! each elsewhere.
+//! each elsewhere. Old values are fetched in a call of their own, so that several can be on their way together.
 
 use super::repeat;
-use crate::kernel::body::element::{Bf16, Element, F16};
+use crate::kernel::body::element::{Bf16, Element, F16, F32};
 use crate::kernel::matrix::DataType;
-use wtacrs_simt::memory::{U32x2, U32x4, load, store};
+use wtacrs_simt::memory::{U32x2, U32x4, Word, load, store};
+
+/// Old values of four neighbours, as they lie in memory: 16-bit elements fill the first two words.
+pub type Old = [u32; 4];
+
+/// An element type of outputs.
+pub trait Output: Element {
+    /// Four neighbours in one access.
+    type Quad: Word;
+    /// Their words.
+    fn words(quad: Self::Quad) -> Old;
+    /// Their bits, of the words.
+    fn split(words: Old) -> [Self::Bits; 4];
+    /// Their access, of the bits.
+    fn join(bits: [Self::Bits; 4]) -> Self::Quad;
+}
+
+impl Output for F32 {
+    type Quad = U32x4;
+
+    #[inline(always)]
+    fn words(U32x4(words): U32x4) -> Old {
+        words
+    }
+
+    #[inline(always)]
+    fn split(words: Old) -> [f32; 4] {
+        words.map(f32::from_bits)
+    }
+
+    #[inline(always)]
+    fn join(bits: [f32; 4]) -> U32x4 {
+        U32x4(bits.map(f32::to_bits))
+    }
+}
+
+macro_rules! sixteen_bits {
+    ($($element:ty)*) => {$(
+        impl Output for $element {
+            type Quad = U32x2;
+
+            #[inline(always)]
+            fn words(U32x2([low, high]): U32x2) -> Old {
+                [low, high, 0, 0]
+            }
+
+            #[inline(always)]
+            fn split([low, high, ..]: Old) -> [u16; 4] {
+                [low as u16, (low >> 16) as u16, high as u16, (high >> 16) as u16]
+            }
+
+            #[inline(always)]
+            fn join(bits: [u16; 4]) -> U32x2 {
+                let [a, b, c, d] = bits.map(u32::from);
+                U32x2([a | b << 16, c | d << 16])
+            }
+        }
+    )*};
+}
+
+sixteen_bits! { F16 Bf16 }
+
+/// `typed!(destination, T => expression)`: the expression with T as the [`Output`] of the matrix. All threads take one
+/// branch.
+macro_rules! typed {
+    ($destination:expr, $output:ident => $expression:expr) => {{
+        use crate::kernel::body::element::{Bf16, F16, F32};
+        use crate::kernel::matrix::DataType;
+        let output = $destination.output();
+        if output == DataType::F32 as u32 {
+            type $output = F32;
+            $expression
+        } else if output == DataType::F16 as u32 {
+            type $output = F16;
+            $expression
+        } else {
+            type $output = Bf16;
+            $expression
+        }
+    }};
+}
+
+pub(crate) use typed;
 
 /// The matrix that results are written to.
 #[derive(Clone, Copy, Debug)]
@@ -36,106 +118,127 @@ impl Destination {
         Self { matrix, leading, columns, output, accumulate, aligned }
     }
 
-    /// Writes those of the four values that lie in the matrix to `row` from `column` on, a multiple of four.
+    /// The element type, for [`typed`].
+    #[inline(always)]
+    pub fn output(self) -> u32 {
+        self.output
+    }
+
+    /// Whether results are added to old values.
+    #[inline(always)]
+    pub fn accumulates(self) -> bool {
+        self.accumulate
+    }
+
+    /// The old values of those of four elements that lie in the matrix, in `row` from `column` on, a multiple of four, if
+    /// results are added to them; otherwise zeros.
     ///
     /// # Safety
     ///
     /// As for [`Self::new`]; the matrix has the row.
     #[inline(always)]
-    pub unsafe fn write(self, row: u32, column: u32, values: [f32; 4]) {
-        let element = u64::from(row) * self.leading + u64::from(column);
-        // SAFETY: the caller's promise.
+    pub unsafe fn fetch(self, row: u32, column: u32) -> Old {
+        // SAFETY: the caller's promise. The words of f16 and bf16 are fetched alike.
         unsafe {
-            if self.output == DataType::F32 as u32 {
-                self.write_f32(self.matrix.cast::<f32>().wrapping_add(element as usize), column, values);
-            } else if self.output == DataType::F16 as u32 {
-                self.write_half::<F16>(self.matrix.cast::<u16>().wrapping_add(element as usize), column, values);
+            if !self.accumulate {
+                [0; 4]
+            } else if self.output == DataType::F32 as u32 {
+                self.fetch_as::<F32>(row, column)
             } else {
-                self.write_half::<Bf16>(self.matrix.cast::<u16>().wrapping_add(element as usize), column, values);
+                self.fetch_as::<Bf16>(row, column)
             }
         }
     }
 
-    /// Writes one value of a column that lies in the matrix.
+    #[inline(always)]
+    unsafe fn fetch_as<T: Output>(self, row: u32, column: u32) -> Old {
+        let from: *mut T::Bits = self.place(row, column);
+        // SAFETY: `whole` means that four elements lie there, aligned; otherwise each element's column is checked.
+        unsafe {
+            if self.whole(column) {
+                T::words(load(from.cast::<T::Quad>()))
+            } else {
+                let mut old = T::split([0; 4]);
+                repeat!(I in 0 1 2 3 => {
+                    if column + I < self.columns {
+                        old[I as usize] = load(from.wrapping_add(I as usize));
+                    }
+                });
+                T::words(T::join(old))
+            }
+        }
+    }
+
+    /// Writes those of the four values that lie in the matrix to `row` from `column` on, a multiple of four, added to the
+    /// old ones if that was asked.
     ///
     /// # Safety
     ///
-    /// As for [`Self::write`].
+    /// As for [`Self::new`], with elements of type T; the matrix has the row.
     #[inline(always)]
-    pub unsafe fn write_one(self, row: u32, column: u32, value: f32) {
-        let element = (u64::from(row) * self.leading + u64::from(column)) as usize;
-        // SAFETY: the caller's promise.
+    pub unsafe fn put<T: Output>(self, row: u32, column: u32, mut values: [f32; 4], old: Old) {
+        let to: *mut T::Bits = self.place(row, column);
+        if self.accumulate {
+            let old = T::split(old);
+            repeat!(I in 0 1 2 3 => { values[I as usize] += T::widen(old[I as usize]); });
+        }
+        let bits = values.map(T::narrow);
+        // SAFETY: as in `fetch`.
         unsafe {
-            if self.output == DataType::F32 as u32 {
-                let to = self.matrix.cast::<f32>().wrapping_add(element);
-                store(to, if self.accumulate { value + load(to) } else { value });
-            } else if self.output == DataType::F16 as u32 {
-                self.write_one_half::<F16>(element, value);
+            if self.whole(column) {
+                store(to.cast::<T::Quad>(), T::join(bits));
             } else {
-                self.write_one_half::<Bf16>(element, value);
+                repeat!(I in 0 1 2 3 => {
+                    if column + I < self.columns {
+                        store(to.wrapping_add(I as usize), bits[I as usize]);
+                    }
+                });
             }
         }
     }
 
+    /// The old bits of an element that lies in the matrix, if results are added to it; otherwise 0.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::new`]; the matrix has the row.
     #[inline(always)]
-    unsafe fn write_one_half<T: Element<Bits = u16>>(self, element: usize, value: f32) {
-        let to = self.matrix.cast::<u16>().wrapping_add(element);
+    pub unsafe fn fetch_one(self, row: u32, column: u32) -> u32 {
         // SAFETY: the caller's promise.
-        unsafe { store(to, T::narrow(if self.accumulate { value + T::widen(load(to)) } else { value })) }
+        unsafe {
+            if !self.accumulate {
+                0
+            } else if self.output == DataType::F32 as u32 {
+                load(self.place::<u32>(row, column))
+            } else {
+                u32::from(load(self.place::<u16>(row, column)))
+            }
+        }
+    }
+
+    /// Writes one value of a column that lies in the matrix, added to the old one if that was asked.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::put`].
+    #[inline(always)]
+    pub unsafe fn put_one<T: Output>(self, row: u32, column: u32, mut value: f32, old: u32) {
+        if self.accumulate {
+            let [old, ..] = T::split([old, 0, 0, 0]);
+            value += T::widen(old);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { store(self.place(row, column), T::narrow(value)) }
+    }
+
+    #[inline(always)]
+    fn place<B>(self, row: u32, column: u32) -> *mut B {
+        let element = u64::from(row) * self.leading + u64::from(column);
+        self.matrix.cast::<B>().wrapping_add(element as usize)
     }
 
     #[inline(always)]
     fn whole(self, column: u32) -> bool {
         self.aligned && column < self.columns && self.columns - column >= 4
-    }
-
-    #[inline(always)]
-    unsafe fn write_f32(self, to: *mut f32, column: u32, mut values: [f32; 4]) {
-        // SAFETY: `whole` means that four elements lie there, aligned; otherwise each element's column is checked.
-        unsafe {
-            if self.whole(column) {
-                if self.accumulate {
-                    let U32x4(old) = load(to.cast::<U32x4>());
-                    repeat!(I in 0 1 2 3 => { values[I as usize] += f32::from_bits(old[I as usize]); });
-                }
-                store(to.cast::<U32x4>(), U32x4(values.map(f32::to_bits)));
-            } else {
-                repeat!(I in 0 1 2 3 => {
-                    if column + I < self.columns {
-                        let to = to.wrapping_add(I as usize);
-                        let old = if self.accumulate { load(to) } else { 0.0 };
-                        let value = values[I as usize];
-                        store(to, if self.accumulate { value + old } else { value });
-                    }
-                });
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn write_half<T: Element<Bits = u16>>(self, to: *mut u16, column: u32, mut values: [f32; 4]) {
-        // SAFETY: as in `write_f32`.
-        unsafe {
-            if self.whole(column) {
-                if self.accumulate {
-                    let U32x2([low, high]) = load(to.cast::<U32x2>());
-                    let old = [low as u16, (low >> 16) as u16, high as u16, (high >> 16) as u16];
-                    repeat!(I in 0 1 2 3 => { values[I as usize] += T::widen(old[I as usize]); });
-                }
-                let [a, b, c, d] = values.map(|value| u32::from(T::narrow(value)));
-                store(to.cast::<U32x2>(), U32x2([a | b << 16, c | d << 16]));
-            } else {
-                repeat!(I in 0 1 2 3 => {
-                    if column + I < self.columns {
-                        let to = to.wrapping_add(I as usize);
-                        let mut value = values[I as usize];
-                        if self.accumulate {
-                            value += T::widen(load(to));
-                        }
-                        store(to, T::narrow(value));
-                    }
-                });
-            }
-        }
     }
 }

@@ -5,6 +5,9 @@ use crate::kernel::gather_gemm::TileSizes;
 use wtacrs_simt::memory::U32x4;
 use wtacrs_simt::shared::Shared;
 
+/// In so many parts, one after another, the sums leave the registers.
+pub(super) const PARTS: u32 = 4;
+
 /// A block's way to multiply: its tiles in shared memory, the fragments that lanes load of them, and where the sums end up.
 ///
 /// A block computes M × N sums, K rows at a time, in STEPS steps. The fragments of a step are loaded during the step before.
@@ -44,13 +47,13 @@ pub trait Engine {
     /// Adds the product of a step's operands.
     fn multiply(sums: &mut Self::Sums, fragments: &Self::Fragments);
 
-    /// Writes part `part` (a constant) of the sums to the first bytes of shared memory: a row of `SIZES.part_rows()`
-    /// every `SIZES.pitch` sums.
+    /// Writes the first of PARTS parts of the sums to the first bytes of shared memory: a row of `SIZES.part_rows()` every
+    /// `SIZES.pitch` sums. The next part becomes the first, so that one piece of code serves all.
     ///
     /// # Safety
     ///
     /// The memory is the block's to write.
-    unsafe fn stage(sums: &Self::Sums, part: u32);
+    unsafe fn stage(sums: &mut Self::Sums);
 
     /// The row of the block's tile that lies in row `row` of part `part`.
     fn row(part: u32, row: u32) -> u32;

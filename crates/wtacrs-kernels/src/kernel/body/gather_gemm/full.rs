@@ -103,20 +103,20 @@ impl Engine for Full {
     }
 
     #[inline(always)]
-    unsafe fn stage(sums: &Self::Sums, part: u32) {
+    unsafe fn stage(sums: &mut Self::Sums) {
         let to = Shared::<U32x4>::new(0, Self::SIZES.part_rows() * Self::SIZES.pitch / 4);
         let staged = Self::staged(thread());
-        repeat!(I in 0 1 2 3 4 5 6 7 => {
-            if I / 2 == part {
-                let [a, b, c, d, e, f, g, h] = sums[I as usize].map(f32::to_bits);
-                let at = staged + I % 2 * (Self::SIZES.pitch / 4);
-                // SAFETY: the caller's promise; each thread has places of its own.
-                unsafe {
-                    to.write(at, U32x4([a, b, c, d]));
-                    to.write(at + 16, U32x4([e, f, g, h]));
-                }
+        repeat!(I in 0 1 => {
+            let [a, b, c, d, e, f, g, h] = sums[I as usize].map(f32::to_bits);
+            let at = staged + I * (Self::SIZES.pitch / 4);
+            // SAFETY: the caller's promise; each thread has places of its own.
+            unsafe {
+                to.write(at, U32x4([a, b, c, d]));
+                to.write(at + 16, U32x4([e, f, g, h]));
             }
         });
+        let [_, _, c, d, e, f, g, h] = *sums;
+        *sums = [c, d, e, f, g, h, c, d];
     }
 
     #[inline(always)]

@@ -181,23 +181,21 @@ impl<T: HalfElement, const M: u32, const N: u32, const THREADS: u32> Engine for 
     }
 
     #[inline(always)]
-    unsafe fn stage(sums: &Self::Sums, part: u32) {
+    unsafe fn stage(sums: &mut Self::Sums) {
         let to = Shared::<U32x2>::new(0, Self::SIZES.part_rows() * Self::SIZES.pitch / 2);
         let at = Self::staged(thread()) / 2;
-        repeat!(I in 0 1 2 3 => {
-            if I == part {
-                repeat!(J in 0 1 2 3 4 5 6 7 => {
-                    if J < 2 * Self::PAIRS {
-                        let [a, b, c, d] = sums[I as usize][J as usize].map(f32::to_bits);
-                        // SAFETY: the caller's promise; each lane has places of its own.
-                        unsafe {
-                            to.write(at + 4 * J, U32x2([a, b]));
-                            to.write(at + 4 * J + 4 * Self::SIZES.pitch, U32x2([c, d]));
-                        }
-                    }
-                });
+        repeat!(J in 0 1 2 3 4 5 6 7 => {
+            if J < 2 * Self::PAIRS {
+                let [a, b, c, d] = sums[0][J as usize].map(f32::to_bits);
+                // SAFETY: the caller's promise; each lane has places of its own.
+                unsafe {
+                    to.write(at + 4 * J, U32x2([a, b]));
+                    to.write(at + 4 * J + 4 * Self::SIZES.pitch, U32x2([c, d]));
+                }
             }
         });
+        let [_, b, c, d] = *sums;
+        *sums = [b, c, d, b];
     }
 
     #[inline(always)]

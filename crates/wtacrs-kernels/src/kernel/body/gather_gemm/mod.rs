@@ -21,7 +21,8 @@ pub use self::full::Full;
 pub use self::half::{Half, HalfElement};
 pub use self::tf32::Tf32;
 
-use self::work::Work;
+use self::engine::PARTS;
+use self::work::{Quads, Work};
 use super::block::repeat;
 use super::block::tile::{CHUNK, Layout, Loader, MAX_PASSES};
 use crate::kernel::gather_gemm::Args;
@@ -152,14 +153,22 @@ pub unsafe fn gather_gemm<E: Engine, const ROWS: u32>(args: &Args) {
 
     // SAFETY: `work` gives this block's part of the output.
     unsafe {
-        let destination = work.destination(args);
-        repeat!(PART in 0 1 2 3 => {
-            // The stages, or the part before, have been read.
-            sync::barrier();
-            E::stage(&sums, PART);
-            sync::barrier();
-            work::write_part::<E>(&work, destination, PART, args.in_features);
-        });
+        let quads = Quads::<E>::new(&work, work.destination(args), args.in_features);
+        // Old values are on their way while sums go through shared memory.
+        let mut ahead = quads.fetch(0);
+        let mut group = 0;
+        while group < PARTS * Quads::<E>::OF_PART {
+            if group % Quads::<E>::OF_PART == 0 {
+                // The stages, or the part before, have been read.
+                sync::barrier();
+                E::stage(&mut sums);
+                sync::barrier();
+            }
+            let old = ahead;
+            ahead = quads.fetch(group + 1);
+            quads.write(group, &old);
+            group += 1;
+        }
     }
 }
 
@@ -195,10 +204,9 @@ impl Ring {
 /// Waits until the stage after the one being multiplied has landed, and all warps are here.
 #[inline(always)]
 fn landed<E: Engine>() {
-    if E::SIZES.stages == 4 {
-        cp_async::wait::<2>();
-    } else {
-        cp_async::wait::<1>();
+    match E::SIZES.stages - 2 {
+        1 => cp_async::wait::<1>(),
+        _ => cp_async::wait::<2>(),
     }
     sync::barrier();
 }

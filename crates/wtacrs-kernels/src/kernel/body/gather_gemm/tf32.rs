@@ -131,21 +131,19 @@ impl Engine for Tf32 {
     }
 
     #[inline(always)]
-    unsafe fn stage(sums: &Self::Sums, part: u32) {
+    unsafe fn stage(sums: &mut Self::Sums) {
         let to = Shared::<U32x4>::new(0, Self::SIZES.part_rows() * Self::SIZES.pitch / 4);
         let at = Self::staged(thread());
-        repeat!(I in 0 1 2 3 => {
-            if I == part {
-                let column = |i: usize| sums[I as usize].map(|sum| sum[i].to_bits());
-                // SAFETY: the caller's promise; each lane has places of its own.
-                unsafe {
-                    to.write(at, U32x4(column(0)));
-                    to.write(at + 1, U32x4(column(1)));
-                    to.write(at + 8 * (Self::SIZES.pitch / 4), U32x4(column(2)));
-                    to.write(at + 8 * (Self::SIZES.pitch / 4) + 1, U32x4(column(3)));
-                }
-            }
-        });
+        let column = |i: usize| sums[0].map(|sum| sum[i].to_bits());
+        // SAFETY: the caller's promise; each lane has places of its own.
+        unsafe {
+            to.write(at, U32x4(column(0)));
+            to.write(at + 1, U32x4(column(1)));
+            to.write(at + 8 * (Self::SIZES.pitch / 4), U32x4(column(2)));
+            to.write(at + 8 * (Self::SIZES.pitch / 4) + 1, U32x4(column(3)));
+        }
+        let [_, b, c, d] = *sums;
+        *sums = [b, c, d, b];
     }
 
     #[inline(always)]

@@ -1,9 +1,11 @@
 //! A block's work: its tile of a matrix, its rows, and the way of its sums to the output.
 
-use super::engine::Engine;
-use crate::kernel::body::block::output::Destination;
+use super::engine::{Engine, PARTS};
+use crate::kernel::body::block::output::{Destination, Old, typed};
+use crate::kernel::body::block::repeat;
 use crate::kernel::gather_gemm::{Args, partial_leading};
 use crate::kernel::matrix::DataType;
+use core::marker::PhantomData;
 use core::num::NonZeroU32;
 use wtacrs_simt::index::{block, grid, thread};
 use wtacrs_simt::memory::{U32x4, load_constant};
@@ -126,28 +128,88 @@ fn place(x: u32, rows: u32, columns: u32) -> (u32, u32) {
     (band * BAND + within % height, within / height)
 }
 
-/// Writes the staged rows of part `part` to the output, four sums of a row by each thread.
-///
-/// # Safety
-///
-/// All threads have staged the part.
-#[inline(always)]
-pub(super) unsafe fn write_part<E: Engine>(work: &Work, destination: Destination, part: u32, rows: u32) {
-    let staged = Shared::<U32x4>::new(0, E::SIZES.part_rows() * E::SIZES.pitch / 4);
-    let quads = E::SIZES.columns / 4;
-    let quad = thread() % quads;
-    let mut staged_row = thread() / quads;
-    while staged_row < E::SIZES.part_rows() {
-        let row = work.first_row + E::row(part, staged_row);
-        let column = work.first_column + 4 * quad;
-        if row < rows {
-            // SAFETY: the part has the row, and so has the output.
-            unsafe {
-                let U32x4(sums) = staged.read(staged_row * (E::SIZES.pitch / 4) + quad);
-                destination.write(row, column, sums.map(f32::from_bits));
-            }
+/// A thread's way through its quads of the output: FLIGHT of them at a time, one below the other, so that as many old values
+/// are on their way together.
+pub(super) struct Quads<'a, E> {
+    work: &'a Work,
+    destination: Destination,
+    /// Rows of the output.
+    rows: u32,
+    /// The first column.
+    column: u32,
+    engine: PhantomData<E>,
+}
+
+const FLIGHT: u32 = 4;
+
+impl<'a, E: Engine> Quads<'a, E> {
+    /// Quads of a row.
+    const ACROSS: u32 = E::SIZES.columns / 4;
+    /// Rows that the block's threads have at a time.
+    const DOWN: u32 = E::SIZES.threads / Self::ACROSS;
+    /// Groups of FLIGHT quads in a part.
+    pub(super) const OF_PART: u32 = E::SIZES.part_rows() / (FLIGHT * Self::DOWN);
+
+    #[inline(always)]
+    pub(super) fn new(work: &'a Work, destination: Destination, rows: u32) -> Self {
+        const { assert!(Self::OF_PART * FLIGHT * Self::DOWN == E::SIZES.part_rows(), "groups fill the parts") };
+        let column = work.first_column + 4 * (thread() % Self::ACROSS);
+        Self { work, destination, rows, column, engine: PhantomData }
+    }
+
+    /// The staged row of quad `at` (a constant) of group `group` within its part.
+    #[inline(always)]
+    fn staged_row(group: u32, at: u32) -> u32 {
+        (group % Self::OF_PART * FLIGHT + at) * Self::DOWN + thread() / Self::ACROSS
+    }
+
+    /// The output's row of the same.
+    #[inline(always)]
+    fn row(&self, group: u32, at: u32) -> u32 {
+        self.work.first_row + E::row(group / Self::OF_PART, Self::staged_row(group, at))
+    }
+
+    /// The old values of a group, numbered through all parts; zeros behind the last.
+    ///
+    /// # Safety
+    ///
+    /// As for the kernel.
+    #[inline(always)]
+    pub(super) unsafe fn fetch(&self, group: u32) -> [Old; FLIGHT as usize] {
+        let mut old = [[0; 4]; FLIGHT as usize];
+        if self.destination.accumulates() && group < PARTS * Self::OF_PART {
+            repeat!(I in 0 1 2 3 => {
+                let row = self.row(group, I);
+                if row < self.rows {
+                    // SAFETY: the output has the row.
+                    old[I as usize] = unsafe { self.destination.fetch(row, self.column) };
+                }
+            });
         }
-        staged_row += E::SIZES.threads / quads;
+        old
+    }
+
+    /// Writes the staged sums of a group.
+    ///
+    /// # Safety
+    ///
+    /// All threads have staged the group's part.
+    #[inline(always)]
+    pub(super) unsafe fn write(&self, group: u32, old: &[Old; FLIGHT as usize]) {
+        let pitch = E::SIZES.pitch / 4;
+        let staged = Shared::<U32x4>::new(0, E::SIZES.part_rows() * pitch);
+        typed!(self.destination, T => {
+            repeat!(I in 0 1 2 3 => {
+                let row = self.row(group, I);
+                if row < self.rows {
+                    // SAFETY: the part has the row, and so has the output.
+                    unsafe {
+                        let U32x4(sums) = staged.read(Self::staged_row(group, I) * pitch + thread() % Self::ACROSS);
+                        self.destination.put::<T>(row, self.column, sums.map(f32::from_bits), old[I as usize]);
+                    }
+                }
+            });
+        });
     }
 }
 
