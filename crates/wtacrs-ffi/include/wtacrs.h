@@ -991,9 +991,9 @@ wtacrs_status wtacrs_plan_saved_selection(const struct wtacrs_plan *plan,
 // options   [in, optional]
 // predictor [out]
 //
-// On CUDA its state lies in the GPU's memory. This call allocates it, and wtacrs_norm_predictor_destroy frees it and waits
-// for all that was launched: make neither while a stream is captured, and destroy the predictor while its CUDA context
-// lives.
+// On CUDA its state lies in the GPU's memory. This call allocates it: do not make it while a stream is captured.
+// wtacrs_norm_predictor_destroy waits for nothing, and may be called at any time while the CUDA context lives. The memory is
+// freed by the next call that waits for the GPU, at the latest with the context and its last object.
 //
 // Errors: WTACRS_STATUS_INVALID_ARGUMENT for an option out of range, or for no features or more than 2^24; _UNSUPPORTED,
 // _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
@@ -1120,9 +1120,9 @@ wtacrs_status wtacrs_norm_predictor_load(const struct wtacrs_context *context,
 //
 // cache     [out]
 //
-// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them, and
-// wtacrs_norm_cache_destroy frees them and waits for all that was launched: make neither while a stream is captured, and
-// destroy the cache while its CUDA context lives.
+// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them: do not make it
+// while a stream is captured. wtacrs_norm_cache_destroy waits for nothing, and may be called at any time while the CUDA context
+// lives. The memory is freed by the next call that waits for the GPU, at the latest with the context and its last object.
 //
 // Errors: WTACRS_STATUS_UNSUPPORTED for a cache without bounds on CUDA; _SIZE_OVERFLOW, _CUDA_ERROR, _NULL_POINTER,
 // _INVALID_HANDLE, _MISALIGNED.
@@ -1277,8 +1277,9 @@ wtacrs_status wtacrs_planner_observe(struct wtacrs_planner *planner,
                                      size_t layer,
                                      const struct wtacrs_observation *seen);
 
-// Measures by some rows of a layer's H how much noise packing makes: a few dozen rows, of one step, are enough. Without it, the
-// noise is supposed that activations of transformers have.
+// Measures by some rows of a layer's H how much noise packing makes. A few dozen rows of one step are enough if they are from all
+// places of the sequences: first tokens alone may have a quarter of the others' noise. Without it, the noise is supposed that
+// activations of transformers have.
 //
 // rows      how many there are
 // h         [in] rows x the layer's in_features, of the layer's dtype or another, in the host's memory, `h_leading` >=

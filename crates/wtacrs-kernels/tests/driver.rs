@@ -132,7 +132,7 @@ fn machines_that_will_not_do() {
         message(Fake { fails: Some("cuModuleLoadDataEx"), ..Fake::default() }),
         "cuModuleLoadDataEx failed with CUDA_ERROR_FAKE (999)"
     );
-    let first = Ptx::bundled().entry_points().next().expect("kernels");
+    let first = ENTRY_POINTS[0];
     assert_eq!(
         message(Fake { fails: Some("cuFuncSetAttribute"), ..Fake::default() }),
         format!("cuFuncSetAttribute of {first} failed with CUDA_ERROR_FAKE (999)")

@@ -94,6 +94,8 @@ pub(crate) enum Operation {
         from: Type,
         towards_zero: bool,
     },
+    /// Two f32, the upper half first, to a word of two of this type.
+    ConvertPair(Type),
     Parameter {
         bytes: u32,
     },

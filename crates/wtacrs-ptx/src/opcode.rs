@@ -57,6 +57,8 @@ pub(crate) fn operation(parts: &[&str], groups: &[Vec<&str>]) -> Result<Operatio
         ["bfe", "u32" | "u64"] => compute(Compute::Field),
         ["setp", comparison, kind] => Ok(Operation::Compare(read_comparison(comparison)?, read_type(kind)?)),
         ["selp", kind] => Ok(Operation::Select(read_type(kind)?.bits())),
+        ["cvt", "rn", "bf16x2", "f32"] => Ok(Operation::ConvertPair(Type::Bf16)),
+        ["cvt", "rn", "f16x2", "f32"] => Ok(Operation::ConvertPair(Type::F16)),
         ["cvt", mode @ .., to, from] => {
             let (to, from) = (read_type(to)?, read_type(from)?);
             let towards_zero = match mode {

@@ -2,7 +2,7 @@
 
 use crate::arithmetic::{compare, compute, convert, lowest};
 use crate::instruction::{
-    Access, Atomic, Entry, Instruction, Multiply, Operand, Operation, Reduce, Shuffle, Space, Special, Vote,
+    Access, Atomic, Entry, Instruction, Multiply, Operand, Operation, Reduce, Shuffle, Space, Special, Type, Vote,
 };
 use std::collections::HashMap;
 use wtacrs_simt::atomic::{self, Integer};
@@ -140,6 +140,10 @@ impl Thread {
             Operation::Compare(comparison, of) => compare(comparison, of, a, b).into(),
             Operation::Select(bits) => lowest(if c & 1 == 1 { a } else { b }, bits),
             Operation::Convert { to, from, towards_zero } => convert(to, from, towards_zero, a),
+            Operation::ConvertPair(to) => {
+                let [high, low] = [a, b].map(|value| convert(to, Type::F32, false, value));
+                high << 16 | low
+            }
             // SAFETY: the kernel's own reads of its arguments.
             Operation::Parameter { bytes } => unsafe { self.arguments.read(a as usize, bytes as usize) },
             // SAFETY: the kernel's own accesses, to which its caller's promises lead; shared memory is checked.

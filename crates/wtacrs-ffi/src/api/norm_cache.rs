@@ -51,9 +51,9 @@ unsafe fn create(
 ///
 /// cache     [out]
 ///
-/// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them, and
-/// wtacrs_norm_cache_destroy frees them and waits for all that was launched: make neither while a stream is captured, and
-/// destroy the cache while its CUDA context lives.
+/// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them: do not make it
+/// while a stream is captured. wtacrs_norm_cache_destroy waits for nothing, and may be called at any time while the CUDA context
+/// lives. The memory is freed by the next call that waits for the GPU, at the latest with the context and its last object.
 ///
 /// Errors: WTACRS_STATUS_UNSUPPORTED for a cache without bounds on CUDA; _SIZE_OVERFLOW, _CUDA_ERROR, _NULL_POINTER,
 /// _INVALID_HANDLE, _MISALIGNED.

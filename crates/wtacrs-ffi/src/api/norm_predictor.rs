@@ -107,9 +107,9 @@ unsafe fn create(
 /// options   [in, optional]
 /// predictor [out]
 ///
-/// On CUDA its state lies in the GPU's memory. This call allocates it, and wtacrs_norm_predictor_destroy frees it and waits
-/// for all that was launched: make neither while a stream is captured, and destroy the predictor while its CUDA context
-/// lives.
+/// On CUDA its state lies in the GPU's memory. This call allocates it: do not make it while a stream is captured.
+/// wtacrs_norm_predictor_destroy waits for nothing, and may be called at any time while the CUDA context lives. The memory is
+/// freed by the next call that waits for the GPU, at the latest with the context and its last object.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ARGUMENT for an option out of range, or for no features or more than 2^24; _UNSUPPORTED,
 /// _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.

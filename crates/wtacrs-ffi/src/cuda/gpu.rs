@@ -6,11 +6,12 @@ use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
 use core::ffi::c_void;
 use core::fmt::Debug;
+use core::{mem, ptr};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wtacrs_kernels::device::Device as Properties;
 use wtacrs_kernels::launch::driver::{Calls, Context, Driver, DriverError, Installation, Stream};
-use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
+use wtacrs_kernels::launch::{Entry, Kernel, Launcher, Shape};
 
 /// NULL, as cuCtxSetCurrent takes it.
 const NO_CONTEXT: Context = Context(0);
@@ -21,6 +22,9 @@ pub(super) struct Gpu {
     ordinal: i32,
     properties: Properties,
     runner: Runner,
+    /// Addresses of memory whose objects have ended. The next call that waits for the GPU anyway frees it: an object may end at
+    /// any time, by a garbage collector even while a stream is captured, and must not wait then.
+    ended: Mutex<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -41,7 +45,7 @@ trait AnyDriver: Debug + Send + Sync {
     /// As for [`Driver::enqueue`].
     unsafe fn enqueue(
         &self,
-        name: &'static str,
+        entry: Entry,
         shape: Shape,
         stream: Stream,
         arguments: *const c_void,
@@ -63,13 +67,13 @@ impl<C: Calls + Debug + Send + Sync> AnyDriver for Driver<C> {
 
     unsafe fn enqueue(
         &self,
-        name: &'static str,
+        entry: Entry,
         shape: Shape,
         stream: Stream,
         arguments: *const c_void,
     ) -> Result<(), DriverError> {
         // SAFETY: the caller's promise.
-        unsafe { self.enqueue(name, shape, stream, arguments) }
+        unsafe { self.enqueue(entry, shape, stream, arguments) }
     }
 }
 
@@ -96,13 +100,18 @@ impl Gpu {
         };
         let properties = driver.device().clone();
         // A driver counts in ints.
-        Ok(Self { ordinal: ordinal as i32, properties, runner: Runner::Driver(Box::new(driver)) })
+        Ok(Self {
+            ordinal: ordinal as i32,
+            properties,
+            runner: Runner::Driver(Box::new(driver)),
+            ended: Mutex::default(),
+        })
     }
 
     /// The emulator in a GPU's place.
     #[cfg(feature = "emulator")]
     pub(super) fn emulated(ordinal: i32) -> Self {
-        Self { ordinal, properties: Properties::emulated(), runner: Runner::Emulator }
+        Self { ordinal, properties: Properties::emulated(), runner: Runner::Emulator, ended: Mutex::default() }
     }
 
     /// Its number, as the driver, frameworks and DLPack count.
@@ -166,6 +175,7 @@ impl Gpu {
                     at
                 });
             };
+            self.free_ended(calls);
             let at = calls.allocate(bytes)?;
             // SAFETY: it was just allocated, with so many bytes.
             if let Err(error) = unsafe { calls.copy_to_device(at, first) } {
@@ -177,24 +187,38 @@ impl Gpu {
         })
     }
 
-    /// Frees memory, after all that was launched.
+    /// Memory that nothing is launched with any more. It is freed when a call waits for what was launched.
     ///
     /// # Safety
     ///
-    /// [`Self::allocate`] has returned it for so many bytes, and nothing is launched with it any more.
-    pub(super) unsafe fn free(&self, at: *mut u8, bytes: usize) -> Outcome {
-        self.within(|calls| {
-            let Some(calls) = calls else {
-                // SAFETY: allocated with this layout.
-                unsafe { dealloc(at, emulated_layout(bytes)) };
-                return Ok(());
-            };
+    /// [`Self::allocate`] has returned it for so many bytes, and this is its end.
+    pub(super) unsafe fn end(&self, at: *mut u8, bytes: usize) {
+        match &self.runner {
+            Runner::Driver(_) => self.lock_ended().push(at.addr()),
+            // SAFETY: allocated with this layout; the emulator runs launches at once.
+            #[cfg(feature = "emulator")]
+            Runner::Emulator => unsafe { dealloc(at, emulated_layout(bytes)) },
+        }
+    }
+
+    /// Waits for what was launched, if memory is to be freed, and frees it.
+    fn free_ended(&self, calls: &dyn Calls) {
+        let ended = self.take_ended();
+        if let Some(&first) = ended.first() {
             // cuMemFree may wait for what was launched, and may not; a copy does.
-            // SAFETY: the memory has at least one byte.
-            let _ = unsafe { calls.copy_to_host(&mut [0], at) };
-            // SAFETY: the caller's promise.
-            unsafe { calls.free(at) }
-        })
+            // SAFETY: allocated, and not freed yet: it has at least one byte.
+            let _ = unsafe { calls.copy_to_host(&mut [0], ptr::without_provenance(first)) };
+            free(calls, ended);
+        }
+    }
+
+    /// Memory that was in use until now at most: a wait from here on is long enough for it.
+    fn take_ended(&self) -> Vec<usize> {
+        mem::take(&mut *self.lock_ended())
+    }
+
+    fn lock_ended(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Copies device memory to the host, after all that was launched.
@@ -205,8 +229,13 @@ impl Gpu {
     pub(super) unsafe fn download(&self, from: *const u8, to: &mut [u8]) -> Outcome {
         self.within(|calls| {
             match calls {
-                // SAFETY: the caller's promise; the context is current.
-                Some(calls) => unsafe { calls.copy_to_host(to, from) }?,
+                Some(calls) => {
+                    let ended = self.take_ended();
+                    // SAFETY: the caller's promise; the context is current.
+                    let copied = unsafe { calls.copy_to_host(to, from) };
+                    free(calls, ended);
+                    copied?;
+                }
                 // SAFETY: as above; the memory is the host's.
                 None => unsafe { to.as_mut_ptr().copy_from_nonoverlapping(from, to.len()) },
             }
@@ -232,6 +261,28 @@ impl Gpu {
     }
 }
 
+/// Frees memory of objects that have ended, after a wait for what was launched.
+fn free(calls: &dyn Calls, ended: Vec<usize>) {
+    for at in ended {
+        // A failure has nobody to report to, and a context that is gone has taken its memory with it.
+        // SAFETY: the promise of `Gpu::end`; the context is current.
+        let _ = unsafe { calls.free(ptr::without_provenance_mut(at)) };
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        if !self.lock_ended().is_empty() {
+            let _ = self.within(|calls| {
+                if let Some(calls) = calls {
+                    self.free_ended(calls);
+                }
+                Ok(())
+            });
+        }
+    }
+}
+
 /// How the emulator's memory is laid out: aligned as the CUDA driver aligns.
 fn emulated_layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, 256).expect("sizes of plans fit the address space")
@@ -250,7 +301,7 @@ impl Launcher for OnStream<'_> {
         match self.runner {
             // SAFETY: the caller's promise; the context is current, and the stream, as documented, one of its own.
             Runner::Driver(driver) => unsafe {
-                Ok(driver.enqueue(kernel.name(), shape, self.stream, (&raw const *args).cast())?)
+                Ok(driver.enqueue(kernel.entry(), shape, self.stream, (&raw const *args).cast())?)
             },
             #[cfg(feature = "emulator")]
             Runner::Emulator => {

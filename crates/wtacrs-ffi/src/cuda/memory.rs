@@ -6,7 +6,7 @@ use crate::boundary::Outcome;
 use std::sync::Arc;
 use wtacrs_kernels::plan::Memory;
 
-/// Aligned to 256 bytes, freed when dropped.
+/// Aligned to 256 bytes. When it is dropped, it is freed as soon as a call waits for the GPU.
 #[derive(Debug)]
 pub(super) struct DeviceMemory {
     gpu: Arc<Gpu>,
@@ -47,8 +47,7 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        // A failure has nobody to report to, and a context that is gone has taken its memory with it.
-        // SAFETY: allocated in `new`; only launches of this object have used it, and freeing waits for them.
-        let _ = unsafe { self.gpu.free(self.at, self.bytes) };
+        // SAFETY: allocated in `new`; only launches of this object have used it.
+        unsafe { self.gpu.end(self.at, self.bytes) };
     }
 }

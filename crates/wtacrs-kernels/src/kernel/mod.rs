@@ -30,7 +30,7 @@ pub mod unpack_values;
 
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use self::body::{ANY, Bf16, F16, F32, Full, Half, RAGGED, Tf32, WHOLE};
-use crate::launch::Kernel;
+use crate::launch::{Entry, Kernel};
 use core::marker::PhantomData;
 
 /// `entry_point CONSTANT [most threads of a block] = body, arguments;`
@@ -65,13 +65,19 @@ macro_rules! kernels {
         $(
             $(#[$doc])*
             pub const $constant: Kernel<$args> = Kernel {
-                name: stringify!($entry),
+                entry: Entry { name: stringify!($entry), number: Place::$entry as usize },
                 most_threads: $threads,
                 args: PhantomData,
                 #[cfg(feature = "emulator")]
                 body: entry::$entry,
             };
         )*
+
+        /// The places of entry points in the table.
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Place {
+            $($entry),*
+        }
 
         /// The names of all entry points.
         pub const ENTRY_POINTS: &[&str] = &[$(stringify!($entry)),*];

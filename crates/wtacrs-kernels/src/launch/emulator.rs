@@ -45,7 +45,7 @@ impl Emulator {
     pub unsafe fn count<A: Copy>(&self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<Counts, Fault> {
         let Shape { grid, block, shared_bytes, cooperative } = shape;
         if block > kernel.most_threads {
-            let (name, most) = (kernel.name, kernel.most_threads);
+            let (name, most) = (kernel.name(), kernel.most_threads);
             return Err(Fault::Shape(format!("{block} threads in a block of {name}, which takes at most {most}")));
         }
         let args = Shared(args);

@@ -20,13 +20,28 @@ pub use self::list::{LaunchList, ListedLaunch};
 
 use core::marker::PhantomData;
 
+/// An entry point of the PTX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub(crate) name: &'static str,
+    /// Its place among [`ENTRY_POINTS`](crate::kernel::ENTRY_POINTS), by which launchers find it.
+    pub(crate) number: usize,
+}
+
+impl Entry {
+    /// Its name in the PTX.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+}
+
 /// A kernel with arguments of type A, passed by value.
 #[derive(Debug)]
 pub struct Kernel<A> {
-    pub(crate) name: &'static str,
+    pub(crate) entry: Entry,
     pub(crate) most_threads: u32,
     pub(crate) args: PhantomData<fn(&A)>,
-    /// What each thread does, for the emulator. A GPU finds it by the name.
+    /// What each thread does, for the emulator.
     #[cfg(feature = "emulator")]
     pub(crate) body: unsafe fn(&A),
 }
@@ -34,7 +49,12 @@ pub struct Kernel<A> {
 impl<A> Kernel<A> {
     /// The entry point's name in the PTX.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.entry.name
+    }
+
+    /// The entry point.
+    pub fn entry(&self) -> Entry {
+        self.entry
     }
 
     /// The most threads that its blocks may have. The PTX contains this limit, so that no compiler gives a thread more

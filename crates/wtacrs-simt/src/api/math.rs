@@ -56,6 +56,18 @@ pub fn f32_to_f16(x: f32) -> u16 {
     body::math::f32_to_f16(x)
 }
 
+/// Two f32 to the bits of two bf16, `low` in the lower half.
+#[inline(always)]
+pub fn f32_pair_to_bf16(low: f32, high: f32) -> u32 {
+    body::math::f32_pair_to_bf16(low, high)
+}
+
+/// Two f32 to the bits of two f16, `low` in the lower half.
+#[inline(always)]
+pub fn f32_pair_to_f16(low: f32, high: f32) -> u32 {
+    body::math::f32_pair_to_f16(low, high)
+}
+
 /// f32 to the nearest tf32, ties away from zero (cvt.rna.tf32), as f32 bits.
 #[inline(always)]
 pub fn f32_to_tf32(x: f32) -> u32 {

@@ -2,7 +2,8 @@
 
 use super::buffers::{Args, global_thread, put, put_wide, take};
 use crate::math::{
-    bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_tf32, fma_f32, fma_f64, multiply_wide, sqrt_f32, sqrt_f64,
+    bf16_to_f32, f16_to_f32, f32_pair_to_bf16, f32_pair_to_f16, f32_to_bf16, f32_to_f16, f32_to_tf32, fma_f32, fma_f64,
+    multiply_wide, sqrt_f32, sqrt_f64,
 };
 
 /// Finite floats of all magnitudes, ties of every conversion, and numbers that overflow or vanish in 16 bits.
@@ -48,13 +49,13 @@ pub(super) fn rounding_input() -> Vec<u32> {
 #[inline(always)]
 pub(super) unsafe fn rounding(args: &Args) {
     let thread = global_thread();
-    // SAFETY: three words in and fourteen out for every thread.
+    // SAFETY: three words in and sixteen out for every thread.
     unsafe {
         let bits = take(args, thread);
         let x = f32::from_bits(bits);
         let y = f32::from_bits(take(args, 256 + thread));
         let z = f32::from_bits(take(args, 512 + thread));
-        let row = 14 * thread;
+        let row = 16 * thread;
         put(args, row, u32::from(f32_to_bf16(x)));
         put(args, row + 1, u32::from(f32_to_f16(x)));
         put(args, row + 2, f32_to_tf32(x));
@@ -68,11 +69,14 @@ pub(super) unsafe fn rounding(args: &Args) {
         put_wide(args, row + 9, sqrt_f64(f64::from(magnitude) * 1.000_000_1).to_bits());
         put(args, row + 11, bits);
         put_wide(args, row + 12, multiply_wide(bits, y.to_bits()));
+        put(args, row + 14, f32_pair_to_bf16(x, y));
+        put(args, row + 15, f32_pair_to_f16(y, x));
     }
 }
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub(super) fn rounding_expected(input: &[u32]) -> Vec<u32> {
+    let pair = |low: f32, high: f32, to: fn(f32) -> u16| u32::from(to(low)) | u32::from(to(high)) << 16;
     let row = |i: usize| {
         let bits = input[i];
         let [x, y, z] = [bits, input[256 + i], input[512 + i]].map(f32::from_bits);
@@ -95,6 +99,8 @@ pub(super) fn rounding_expected(input: &[u32]) -> Vec<u32> {
             bits,
             product as u32,
             (product >> 32) as u32,
+            pair(x, y, |x| half::bf16::from_f32(x).to_bits()),
+            pair(y, x, |x| half::f16::from_f32(x).to_bits()),
         ]
     };
     (0..256).flat_map(row).collect()

@@ -75,6 +75,34 @@ pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     convert!("cvt.rn.bf16.f32", reg16, reg32, x.to_bits())
 }
 
+/// One conversion of two registers to one. The instruction takes the upper half first.
+macro_rules! convert_pair {
+    ($instruction:literal, $low:expr, $high:expr) => {{
+        let result;
+        // SAFETY: arithmetic.
+        unsafe {
+            asm!(
+                concat!($instruction, " {0}, {1}, {2};"),
+                out(reg32) result,
+                in(reg32) $high.to_bits(),
+                in(reg32) $low.to_bits(),
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        result
+    }};
+}
+
+#[inline(always)]
+pub(crate) fn f32_pair_to_f16(low: f32, high: f32) -> u32 {
+    convert_pair!("cvt.rn.f16x2.f32", low, high)
+}
+
+#[inline(always)]
+pub(crate) fn f32_pair_to_bf16(low: f32, high: f32) -> u32 {
+    convert_pair!("cvt.rn.bf16x2.f32", low, high)
+}
+
 #[inline(always)]
 pub(crate) fn f32_to_tf32(x: f32) -> u32 {
     convert!("cvt.rna.tf32.f32", reg32, reg32, x.to_bits())

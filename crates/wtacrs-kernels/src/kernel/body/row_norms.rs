@@ -1,4 +1,4 @@
-//! Threads take vectors of 16 bytes, four at a time (one beside θ, to save registers), so that many loads are in flight.
+//! Threads take vectors of 16 bytes, four at a time, so that many loads are in flight. θ comes from cache.
 //! The columns and their type alone decide which thread adds which elements ([`RowTeam`]), so neither alignment nor
 //! geometry changes a bit.
 
@@ -141,7 +141,7 @@ unsafe fn add_row<E: Packed, const ALIGNED: bool, const DOT: bool>(
                 unsafe { add_dots::<E, ALIGNED>(&mut dots, vector, theta.add((v * E::PER_VECTOR) as usize).cast()) };
             }
         };
-        if ALIGNED && !DOT {
+        if ALIGNED {
             let (a, b, c, d) = (load(0), load(1), load(2), load(3));
             add(0, a);
             add(1, b);

@@ -25,8 +25,9 @@ pub use self::cuda::Cuda;
 pub use self::error::DriverError;
 pub use self::ptx::{Ptx, Version};
 
-use super::{Kernel, Launcher, Shape};
+use super::{Entry, Kernel, Launcher, Shape};
 use crate::device::Device;
+use crate::kernel::ENTRY_POINTS;
 use core::ffi::c_void;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -64,7 +65,8 @@ impl Known {
 /// The kernels in a context.
 #[derive(Debug)]
 struct Kernels {
-    functions: HashMap<&'static str, Function>,
+    /// By the numbers of entry points.
+    functions: Vec<Function>,
     handle: DeviceHandle,
     device: Device,
 }
@@ -197,17 +199,17 @@ impl<C: Calls> Installation<C> {
         let device = self.describe(handle)?;
         let ptx = Ptx::bundled();
         let found = Version::new(device.compute_capability.0, device.compute_capability.1);
-        if found < ptx.target {
+        if !ptx.runs_on(found) {
             return Err(DriverError::DeviceTooOld { name: device.name, needed: ptx.target, found });
         }
         let module = self.calls.load_module(ptx.text)?;
-        let mut functions = HashMap::new();
-        for name in ptx.entry_points() {
+        let mut functions = Vec::with_capacity(ENTRY_POINTS.len());
+        for &name in ENTRY_POINTS {
             let function = self.calls.function(module, name)?;
             // For every kernel now, so that no launch has to. A limit reserves nothing. It also makes a driver that loads
             // functions lazily load this one.
             self.calls.allow_shared_bytes(function, device.shared_bytes).map_err(|error| error.of(name))?;
-            functions.insert(name, function);
+            functions.push(function);
         }
         let kernels = Arc::new(Kernels { functions, handle, device });
         if let Some(key) = key {
@@ -303,26 +305,26 @@ impl<C: Calls> Driver<C> {
         Ok(self.installation.calls.current_context()? == Some(self.context))
     }
 
-    /// Enqueues a kernel by its name, for launchers that do not know the type of the driver's calls.
+    /// Enqueues a kernel by its entry point, for launchers that do not know the type of the driver's calls.
     ///
     /// # Errors
     ///
-    /// No such kernel, or the driver's error.
+    /// The driver's.
     ///
     /// # Safety
     ///
     /// As for [`Self::on`], and `arguments` points to the kernel's one argument, which keeps its promises.
     pub unsafe fn enqueue(
         &self,
-        name: &'static str,
+        entry: Entry,
         shape: Shape,
         stream: Stream,
         arguments: *const c_void,
     ) -> Result<(), DriverError> {
-        let function = *self.kernels.functions.get(name).ok_or(DriverError::NoKernel { kernel: name })?;
+        let function = self.kernels.functions[entry.number];
         // SAFETY: the caller's promise.
         let launched = unsafe { self.installation.calls.launch(function, shape, stream, arguments) };
-        launched.map_err(|error| error.of(name))
+        launched.map_err(|error| error.of(entry.name))
     }
 
     /// A launcher on a stream of this context. Kernels run in the order of their launches, and no call waits for them.
@@ -349,6 +351,6 @@ impl<C: Calls> Launcher for OnStream<'_, C> {
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), DriverError> {
         // SAFETY: the kernel's one argument is of type A, and the caller keeps its promises. Those about the stream were made
         // by the caller of `on`.
-        unsafe { self.driver.enqueue(kernel.name(), shape, self.stream, (&raw const *args).cast()) }
+        unsafe { self.driver.enqueue(kernel.entry, shape, self.stream, (&raw const *args).cast()) }
     }
 }

@@ -21,8 +21,21 @@ pub struct Ptx {
     pub(super) text: &'static str,
     /// The version of its language (`.version`).
     pub version: Version,
-    /// The least compute capability that runs it (`.target`).
+    /// The compute capability that it was made for (`.target`).
     pub target: Version,
+    /// The others that run it.
+    reach: Reach,
+}
+
+/// Which compute capabilities run a text beside the one of its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// All later ones.
+    Later,
+    /// Later ones of the same family: `sm_100f`.
+    Family,
+    /// None: `sm_90a`.
+    None,
 }
 
 impl Ptx {
@@ -45,6 +58,17 @@ impl Ptx {
         }
     }
 
+    /// Whether GPUs of a compute capability run it.
+    ///
+    /// Source: PTX ISA, "PTX Module Directives: .target".
+    pub fn runs_on(&self, capability: Version) -> bool {
+        match self.reach {
+            Reach::Later => capability >= self.target,
+            Reach::Family => capability.major == self.target.major && capability >= self.target,
+            Reach::None => capability == self.target,
+        }
+    }
+
     /// The names of its kernels.
     pub fn entry_points(&self) -> impl Iterator<Item = &'static str> {
         let heads = self.text.lines().filter_map(|line| line.split_once(".entry "));
@@ -55,10 +79,13 @@ impl Ptx {
         let of = |directive: &str| text.lines().find_map(|line| line.trim().strip_prefix(directive)).map(str::trim);
         let (major, minor) = of(".version")?.split_once('.')?;
         let version = Version::new(major.parse().ok()?, minor.trim().parse().ok()?);
-        let digits = of(".target")?.strip_prefix("sm_")?;
-        let digits = &digits[..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())];
+        let target = of(".target")?.split(',').next()?.trim().strip_prefix("sm_")?;
+        let (digits, reach) = match target.strip_suffix('a') {
+            Some(digits) => (digits, Reach::None),
+            None => target.strip_suffix('f').map_or((target, Reach::Later), |digits| (digits, Reach::Family)),
+        };
         let number: u32 = digits.parse().ok()?;
-        Some(Self { text, version, target: Version::new(number / 10, number % 10) })
+        Some(Self { text, version, target: Version::new(number / 10, number % 10), reach })
     }
 }
 
@@ -106,6 +133,7 @@ mod tests {
         assert_eq!(ptx(".version 8.7\n.target sm_120a\n"), Some((v(8, 7), v(12, 0), v(12, 8))));
         assert_eq!(ptx(".version 9.0\n.target sm_100\n").map(|of| of.2), Some(v(13, 0)));
         assert_eq!(ptx(".target sm_80\n"), None);
+        assert_eq!(ptx(".version 8.7\n.target sm_90x\n"), None);
         assert_eq!(Version::of_cuda(11040), v(11, 4));
         for (cuda, newest) in [(v(10, 2), v(6, 5)), (v(11, 4), v(7, 4)), (v(12, 5), v(8, 5)), (v(13, 0), v(9, 0))] {
             assert_eq!(cuda.newest_ptx(), newest);
@@ -116,6 +144,17 @@ mod tests {
             let ptx = Ptx::parse(text).expect("a head");
             assert_eq!(ptx.needed_driver().newest_ptx(), ptx.version);
         }
+    }
+
+    #[test]
+    fn gpus_run_what_was_made_for_them() {
+        let runs = |target: &str, major, minor| {
+            let text = format!(".version 8.7\n.target {target}\n").leak();
+            Ptx::parse(text).expect("a head").runs_on(Version::new(major, minor))
+        };
+        assert!(runs("sm_80", 8, 0) && runs("sm_80", 9, 0) && runs("sm_80", 12, 0) && !runs("sm_86", 8, 0));
+        assert!(runs("sm_90a", 9, 0) && !runs("sm_90a", 10, 0) && !runs("sm_90a", 8, 9));
+        assert!(runs("sm_100f", 10, 0) && runs("sm_100f", 10, 3) && !runs("sm_100f", 12, 0));
     }
 
     #[test]

@@ -47,6 +47,14 @@ pub(crate) fn f32_to_f16(x: f32) -> u16 {
     f16::from_f32(x).to_bits()
 }
 
+pub(crate) fn f32_pair_to_bf16(low: f32, high: f32) -> u32 {
+    u32::from(f32_to_bf16(low)) | u32::from(f32_to_bf16(high)) << 16
+}
+
+pub(crate) fn f32_pair_to_f16(low: f32, high: f32) -> u32 {
+    u32::from(f32_to_f16(low)) | u32::from(f32_to_f16(high)) << 16
+}
+
 /// Adding half of the last kept place to the magnitude rounds ties away from zero. Infinities and NaN keep their bits,
 /// except those that are dropped.
 #[inline(always)]

@@ -5,63 +5,57 @@
 //! each elsewhere. Old values are fetched in a call of their own, so that several can be on their way together.
 
 use super::repeat;
-use crate::kernel::body::element::{Bf16, Element, F16, F32};
+use super::vector::Packed;
+use crate::kernel::body::element::{Bf16, F16, F32};
 use crate::kernel::matrix::DataType;
-use wtacrs_simt::memory::{U32x2, U32x4, Word, load, store};
+use wtacrs_simt::memory::{U32x2, U32x4, load, store};
 
 /// Old values of four neighbours, as they lie in memory: 16-bit elements fill the first two words.
 pub type Old = [u32; 4];
 
 /// An element type of outputs.
-pub trait Output: Element {
-    /// Four neighbours in one access.
-    type Quad: Word;
-    /// Their words.
+pub trait Output: Packed {
+    /// The words of four neighbours.
     fn words(quad: Self::Quad) -> Old;
-    /// Their bits, of the words.
-    fn split(words: Old) -> [Self::Bits; 4];
-    /// Their access, of the bits.
-    fn join(bits: [Self::Bits; 4]) -> Self::Quad;
+    /// Four neighbours of their words.
+    fn quad(words: Old) -> Self::Quad;
+    /// An element as the lower half of a word, or all of it.
+    fn word(bits: Self::Bits) -> u32;
 }
 
 impl Output for F32 {
-    type Quad = U32x4;
-
     #[inline(always)]
     fn words(U32x4(words): U32x4) -> Old {
         words
     }
 
     #[inline(always)]
-    fn split(words: Old) -> [f32; 4] {
-        words.map(f32::from_bits)
+    fn quad(words: Old) -> U32x4 {
+        U32x4(words)
     }
 
     #[inline(always)]
-    fn join(bits: [f32; 4]) -> U32x4 {
-        U32x4(bits.map(f32::to_bits))
+    fn word(bits: f32) -> u32 {
+        bits.to_bits()
     }
 }
 
 macro_rules! sixteen_bits {
     ($($element:ty)*) => {$(
         impl Output for $element {
-            type Quad = U32x2;
-
             #[inline(always)]
             fn words(U32x2([low, high]): U32x2) -> Old {
                 [low, high, 0, 0]
             }
 
             #[inline(always)]
-            fn split([low, high, ..]: Old) -> [u16; 4] {
-                [low as u16, (low >> 16) as u16, high as u16, (high >> 16) as u16]
+            fn quad([low, high, ..]: Old) -> U32x2 {
+                U32x2([low, high])
             }
 
             #[inline(always)]
-            fn join(bits: [u16; 4]) -> U32x2 {
-                let [a, b, c, d] = bits.map(u32::from);
-                U32x2([a | b << 16, c | d << 16])
+            fn word(bits: u16) -> u32 {
+                bits.into()
             }
         }
     )*};
@@ -158,13 +152,14 @@ impl Destination {
             if self.whole(column) {
                 T::words(load(from.cast::<T::Quad>()))
             } else {
-                let mut old = T::split([0; 4]);
+                let mut old = [0; 4];
                 repeat!(I in 0 1 2 3 => {
                     if column + I < self.columns {
-                        old[I as usize] = load(from.wrapping_add(I as usize));
+                        let word = T::word(load(from.wrapping_add(I as usize)));
+                        old[(I / T::PER_WORD) as usize] |= word << (16 * (I % T::PER_WORD));
                     }
                 });
-                T::words(T::join(old))
+                old
             }
         }
     }
@@ -179,18 +174,17 @@ impl Destination {
     pub unsafe fn put<T: Output>(self, row: u32, column: u32, mut values: [f32; 4], old: Old) {
         let to: *mut T::Bits = self.place(row, column);
         if self.accumulate {
-            let old = T::split(old);
-            repeat!(I in 0 1 2 3 => { values[I as usize] += T::widen(old[I as usize]); });
+            let old = T::from_quad(T::quad(old));
+            repeat!(I in 0 1 2 3 => { values[I as usize] += old[I as usize]; });
         }
-        let bits = values.map(T::narrow);
         // SAFETY: as in `fetch`.
         unsafe {
             if self.whole(column) {
-                store(to.cast::<T::Quad>(), T::join(bits));
+                store(to.cast::<T::Quad>(), T::to_quad(values));
             } else {
                 repeat!(I in 0 1 2 3 => {
                     if column + I < self.columns {
-                        store(to.wrapping_add(I as usize), bits[I as usize]);
+                        store(to.wrapping_add(I as usize), T::narrow(values[I as usize]));
                     }
                 });
             }
@@ -224,8 +218,8 @@ impl Destination {
     #[inline(always)]
     pub unsafe fn put_one<T: Output>(self, row: u32, column: u32, mut value: f32, old: u32) {
         if self.accumulate {
-            let [old, ..] = T::split([old, 0, 0, 0]);
-            value += T::widen(old);
+            let [old, ..] = T::from_quad(T::quad([old, 0, 0, 0]));
+            value += old;
         }
         // SAFETY: the caller's promise.
         unsafe { store(self.place(row, column), T::narrow(value)) }

@@ -4,6 +4,7 @@
 
 use crate::kernel::body::element::{Bf16, Element, F16, F32};
 use crate::kernel::matrix::VECTOR_BYTES;
+use wtacrs_simt::math;
 use wtacrs_simt::memory::{self, U32x2, U32x4, Word};
 
 /// An element type that packs into words of 32 bits, low half first.
@@ -82,7 +83,7 @@ impl Packed for F32 {
 }
 
 macro_rules! halves {
-    ($type:ty, $high:expr) => {
+    ($type:ty, $high:expr, $narrow_pair:path) => {
         impl Packed for $type {
             const PER_WORD: u32 = 2;
 
@@ -94,8 +95,7 @@ macro_rules! halves {
 
             #[inline(always)]
             fn map(word: u32, of: impl Fn(f32) -> f32) -> u32 {
-                let low = Self::narrow(of(Self::widen(word as u16)));
-                u32::from(low) | u32::from(Self::narrow(of($high(word)))) << 16
+                $narrow_pair(of(Self::widen(word as u16)), of($high(word)))
             }
 
             type Quad = U32x2;
@@ -106,17 +106,16 @@ macro_rules! halves {
             }
 
             #[inline(always)]
-            fn to_quad(values: [f32; 4]) -> U32x2 {
-                let [a, b, c, d] = values.map(|value| u32::from(Self::narrow(value)));
-                U32x2([a | b << 16, c | d << 16])
+            fn to_quad([a, b, c, d]: [f32; 4]) -> U32x2 {
+                U32x2([$narrow_pair(a, b), $narrow_pair(c, d)])
             }
         }
     };
 }
 
-halves!(F16, |word: u32| Self::widen((word >> 16) as u16));
+halves!(F16, |word: u32| Self::widen((word >> 16) as u16), math::f32_pair_to_f16);
 // Without the lower half's bits, a word is the f32 of its upper half.
-halves!(Bf16, |word: u32| f32::from_bits(word & 0xffff_0000));
+halves!(Bf16, |word: u32| f32::from_bits(word & 0xffff_0000), math::f32_pair_to_bf16);
 
 /// The vector at `from`, which does not change while the kernel runs.
 ///
