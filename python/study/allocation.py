@@ -69,7 +69,6 @@ class Errors:
         self.found.append({
             "step": done, "squared_errors": list(squared.values()),
             "expected": list(expected(step.sampling, squared)),
-            "budgets": {name: (layer.budget, layer.bits) for name, layer in step.sampling.sampled.items()},
             "share": share_of(step.sampling),
         })  # fmt: skip
 

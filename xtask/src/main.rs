@@ -3,7 +3,7 @@
 //!
 //! | module | contains |
 //! |---|---|
-//! | [`ptx`] | the PTX: its build, its checks, and the manifest |
+//! | [`ptx`] | the PTX: its build, its checks, the manifest, and machine code |
 //! | [`bundle`] | GPU tests and benches, as executables in a folder |
 //! | [`install`] | the C library, its headers and its configuration, installed under a prefix |
 //! | [`circles`] | the search for files that import each other |
@@ -37,6 +37,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Assemble the committed PTX for every architecture, for builds of the library that contain machine code
+    Cubins,
     /// Put GPU tests and benches, and a script that runs them, into a folder
     GpuBundle {
         /// The folder; created if it does not exist
@@ -56,6 +58,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Ptx { check } => ptx::run(check),
+        Command::Cubins => ptx::cubins::run(),
         Command::GpuBundle { out } => bundle::run(&out),
         Command::Install(arguments) => install::run(&arguments),
         Command::Circles { verbose } => circles::run(verbose),

@@ -13,6 +13,9 @@ pub(crate) fn root() -> &'static Path {
 /// The folder of the built PTX and its manifest, in the package that contains it.
 pub(crate) const PTX: &str = "crates/wtacrs-kernels/ptx";
 
+/// The folder that a build of the same package looks for cubins in.
+pub(crate) const CUBINS: &str = "crates/wtacrs-kernels/cubins";
+
 /// Cargo's target folder.
 pub(crate) fn target() -> Result<PathBuf, Error> {
     #[derive(Deserialize)]

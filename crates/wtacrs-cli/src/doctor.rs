@@ -6,17 +6,20 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::env::consts::ARCH;
 use std::fmt::Write;
-use wtacrs_kernels::launch::driver::{Driver, DriverError, Installation, Ptx};
+use wtacrs_kernels::launch::driver::{Cubin, Driver, DriverError, Image, Installation, Ptx};
 
 const JSON_FORMAT: &str = "\
 JSON: {version, path, reason, cpu: {architecture, threads, simd: […]},
-  kernels: {ptx, compute_capability, needs_cuda}, driver: {cuda, ptx, error},
-  gpus: [{ordinal, name, compute_capability, multiprocessors, memory_bytes, l2_bytes, shared_bytes, error}]}
+  kernels: {ptx, compute_capability, needs_cuda, machine_code: […]}, driver: {cuda, ptx, error},
+  gpus: [{ordinal, name, compute_capability, multiprocessors, memory_bytes, l2_bytes, shared_bytes, image,
+          load_seconds, error}]}
   path           gpu or cpu: where layers run that can run on either
-  kernels        versions of the PTX in the library, and the CUDA version of the oldest driver that loads it
+  kernels        versions of the PTX in the library, the CUDA version of the oldest driver that loads it, and the compute
+                 capabilities that the library has machine code for
   driver         cuda is the driver's version and ptx the newest PTX that it reads, null without a driver;
                  error says why the driver cannot be used, null if it can
-  gpus           error says why the kernels do not load on a GPU, null if they do
+  gpus           image is what the kernels were loaded from, \"cubin\" or \"ptx\", and load_seconds the time that it took;
+                 both are null, and error says why, where the kernels do not load
 
 Exit code: 0, with or without a GPU.";
 
@@ -101,6 +104,8 @@ pub struct Kernels {
     pub compute_capability: String,
     /// The CUDA version of the oldest driver that loads them.
     pub needs_cuda: String,
+    /// The compute capabilities that the library has machine code for, oldest first.
+    pub machine_code: Vec<String>,
 }
 
 /// The CUDA driver.
@@ -131,6 +136,10 @@ pub struct Gpu {
     pub l2_bytes: u64,
     /// The most shared memory of a block, in bytes.
     pub shared_bytes: u32,
+    /// What the kernels were loaded from.
+    pub image: Option<&'static str>,
+    /// The time that loading took.
+    pub load_seconds: Option<f64>,
     /// Why the kernels do not load on it, if they do not.
     pub error: Option<String>,
 }
@@ -163,6 +172,7 @@ impl Findings {
             ptx: ptx.version.to_string(),
             compute_capability: ptx.target.to_string(),
             needs_cuda: ptx.needed_driver().to_string(),
+            machine_code: Cubin::bundled().iter().rev().map(|cubin| cubin.target().to_string()).collect(),
         };
         Self { version: env!("CARGO_PKG_VERSION"), path, reason, cpu, kernels, driver, gpus }
     }
@@ -181,8 +191,11 @@ impl Findings {
         line(
             "kernels",
             format!(
-                "PTX {} for GPUs of compute capability {} and later, drivers of CUDA {} and later",
-                kernels.ptx, kernels.compute_capability, kernels.needs_cuda
+                "PTX {} for GPUs of compute capability {} and later, drivers of CUDA {} and later; machine code for {}",
+                kernels.ptx,
+                kernels.compute_capability,
+                kernels.needs_cuda,
+                if kernels.machine_code.is_empty() { "none".to_owned() } else { kernels.machine_code.join(", ") }
             ),
         );
         line(
@@ -217,15 +230,18 @@ impl Cpu {
 
 impl Gpu {
     fn describe(&self) -> String {
-        let Self { name, compute_capability, multiprocessors, memory_bytes, error, .. } = self;
+        let Self { name, compute_capability, multiprocessors, memory_bytes, image, load_seconds, error, .. } = self;
         let memory = *memory_bytes as f64 / f64::from(1 << 30);
         let description = format!(
             "{name}, compute capability {compute_capability}, {}, {memory:.1} GiB",
             counted(*multiprocessors as usize, "multiprocessor")
         );
-        match error {
-            None => description + "; the kernels load",
-            Some(error) => format!("{description}; the kernels do not load: {error}"),
+        match (error, image, load_seconds) {
+            (Some(error), ..) => format!("{description}; the kernels do not load: {error}"),
+            (None, Some(image), Some(seconds)) => {
+                format!("{description}; the kernels load from {image} in {seconds:.2} s")
+            }
+            _ => description + "; the kernels load",
         }
     }
 }
@@ -251,15 +267,24 @@ fn gpus(installation: &Installation) -> Vec<Gpu> {
     let count = installation.device_count().unwrap_or_default();
     let described = (0..count).filter_map(|ordinal| installation.device(ordinal).ok().map(|device| (ordinal, device)));
     described
-        .map(|(ordinal, device)| Gpu {
-            ordinal,
-            name: device.name,
-            compute_capability: format!("{}.{}", device.compute_capability.0, device.compute_capability.1),
-            multiprocessors: device.multiprocessors,
-            memory_bytes: device.memory_bytes,
-            l2_bytes: device.l2_bytes,
-            shared_bytes: device.shared_bytes,
-            error: Driver::open(ordinal).err().map(|error| error.to_string()),
+        .map(|(ordinal, device)| {
+            let opened = Driver::open(ordinal);
+            let loaded = opened.as_ref().ok().map(Driver::loaded);
+            Gpu {
+                ordinal,
+                name: device.name,
+                compute_capability: format!("{}.{}", device.compute_capability.0, device.compute_capability.1),
+                multiprocessors: device.multiprocessors,
+                memory_bytes: device.memory_bytes,
+                l2_bytes: device.l2_bytes,
+                shared_bytes: device.shared_bytes,
+                image: loaded.map(|loaded| match loaded.image {
+                    Image::Cubin(_) => "cubin",
+                    Image::Ptx(_) => "ptx",
+                }),
+                load_seconds: loaded.map(|loaded| loaded.time.as_secs_f64()),
+                error: opened.err().map(|error| error.to_string()),
+            }
         })
         .collect()
 }
@@ -277,6 +302,8 @@ mod tests {
             memory_bytes: 40 << 30,
             l2_bytes: 40 << 20,
             shared_bytes: 163 << 10,
+            image: error.is_none().then_some("cubin"),
+            load_seconds: error.is_none().then_some(0.0625),
             error: error.map(str::to_owned),
         }
     }
@@ -303,7 +330,7 @@ mod tests {
             [
                 "driver   CUDA 12.4, which reads PTX 8.4 and older".to_owned(),
                 format!("GPU 0    {what}; the kernels do not load: too old"),
-                format!("GPU 1    {what}; the kernels load"),
+                format!("GPU 1    {what}; the kernels load from cubin in 0.06 s"),
                 "runs on  GPU: the kernels load on GPU 1, NVIDIA A100".to_owned(),
             ]
         );

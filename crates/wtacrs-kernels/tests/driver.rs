@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{ENTRY_POINTS, ROW_NORMS_BF16, row_norms};
-use wtacrs_kernels::launch::driver::{Context, Driver, DriverError, Installation, Ptx, Stream, Version};
+use wtacrs_kernels::launch::driver::{Context, Cubin, Driver, DriverError, Image, Installation, Ptx, Stream, Version};
 use wtacrs_kernels::launch::{Launcher, Shape};
 
 const SHAPE: Shape = Shape { grid: [3, 1, 2], block: 128, shared_bytes: 4096, cooperative: false };
@@ -55,6 +55,31 @@ fn the_bundled_ptx_has_the_kernels_of_the_table() {
     in_text.sort_unstable();
     in_table.sort_unstable();
     assert_eq!(in_text, in_table, "run cargo xtask ptx");
+}
+
+/// "\x7fELF" in zlib's format, without compression.
+const CODE: &[u8] = &[0x78, 1, 1, 4, 0, 0xFB, 0xFF, 0x7F, b'E', b'L', b'F', 3, 0xAD, 1, 0x57];
+
+#[test]
+fn machine_code_is_preferred_to_ptx() {
+    const CUBINS: &[Cubin] = &[Cubin::new(86, CODE), Cubin::new(80, CODE)];
+    let opened = |fake: Fake| {
+        let installation = Arc::new(Installation::with_cubins(fake, CUBINS).expect("it will do"));
+        let driver = Driver::open_with(installation, 0).expect("opens");
+        let loads: Vec<bool> = Fake::of(&driver)
+            .list()
+            .into_iter()
+            .filter_map(|call| if let Call::Load { is_ptx, .. } = call { Some(is_ptx) } else { None })
+            .collect();
+        (driver.loaded().image, loads)
+    };
+    let ptx = Image::Ptx(Ptx::bundled().version);
+    assert_eq!(opened(Fake::default()), (Image::Cubin(Version::new(8, 6)), vec![false]));
+    assert_eq!(opened(Fake { capability: (9, 0), ..Fake::default() }), (ptx, vec![true]));
+    // A driver that is older than the assembler compiles the PTX.
+    assert_eq!(opened(Fake { refuses_cubins: true, ..Fake::default() }), (ptx, vec![false, false, true]));
+    assert_eq!(ptx.to_string(), format!("PTX {}, compiled by the driver", Ptx::bundled().version));
+    assert_eq!(Image::Cubin(Version::new(12, 0)).to_string(), "machine code for sm_120");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod assemble;
 mod build;
+pub(crate) mod cubins;
 mod finding;
 mod manifest;
 mod product;

@@ -193,11 +193,16 @@ impl Gpu {
     ///
     /// [`Self::allocate`] has returned it for so many bytes, and this is its end.
     pub(super) unsafe fn end(&self, at: *mut u8, bytes: usize) {
-        match &self.runner {
-            Runner::Driver(_) => self.lock_ended().push(at.addr()),
-            // SAFETY: allocated with this layout; the emulator runs launches at once.
+        let is_emulated = match self.runner {
+            Runner::Driver(_) => false,
             #[cfg(feature = "emulator")]
-            Runner::Emulator => unsafe { dealloc(at, emulated_layout(bytes)) },
+            Runner::Emulator => true,
+        };
+        if is_emulated {
+            // SAFETY: allocated with this layout; the emulator runs launches at once.
+            unsafe { dealloc(at, emulated_layout(bytes)) };
+        } else {
+            self.lock_ended().push(at.addr());
         }
     }
 

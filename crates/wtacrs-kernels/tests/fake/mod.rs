@@ -18,6 +18,8 @@ pub enum Call {
     SetCurrent(Context),
     Load {
         context: Context,
+        /// Not a cubin.
+        is_ptx: bool,
     },
     Function(&'static str),
     Allow {
@@ -45,6 +47,8 @@ pub struct Fake {
     pub capability: (u32, u32),
     /// Whether it has cuCtxGetId, as drivers of CUDA 12 and later do.
     pub numbers_contexts: bool,
+    /// As drivers do that are older than the assembler.
+    pub refuses_cubins: bool,
     /// A call that fails.
     pub fails: Option<&'static str>,
     pub state: Mutex<State>,
@@ -66,6 +70,7 @@ impl Default for Fake {
             devices: 2,
             capability: (8, 6),
             numbers_contexts: true,
+            refuses_cubins: false,
             fails: None,
             state: Mutex::default(),
         }
@@ -180,10 +185,21 @@ impl Calls for Fake {
         self.ask("cuCtxGetId", |state| state.current.map(|(_, id)| id))
     }
 
-    fn load_module(&self, ptx: &str) -> Result<Module, DriverError> {
-        assert!(ptx.contains(".version"), "PTX");
+    fn load_module(&self, image: &[u8]) -> Result<Module, DriverError> {
+        let is_ptx = image.starts_with(b".version");
+        assert!(is_ptx || image.starts_with(b"\x7fELF"), "PTX or a cubin");
         let context = self.state.lock().expect("no panic").current.expect("a current context").0;
-        self.note("cuModuleLoadDataEx", Call::Load { context }, |state| {
+        if !is_ptx && self.refuses_cubins {
+            let refused = DriverError::Cuda {
+                call: "cuModuleLoadDataEx",
+                kernel: None,
+                code: 218,
+                name: "CUDA_ERROR_INVALID_PTX".to_owned(),
+                detail: String::new(),
+            };
+            return self.note("cuModuleLoadDataEx", Call::Load { context, is_ptx }, |_| Err(refused))?;
+        }
+        self.note("cuModuleLoadDataEx", Call::Load { context, is_ptx }, |state| {
             state.modules.push(context);
             Module(state.modules.len() - 1)
         })

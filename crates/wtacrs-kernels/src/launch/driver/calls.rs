@@ -77,8 +77,8 @@ pub trait Calls {
     fn current_device(&self) -> Result<DeviceHandle, DriverError>;
     /// cuCtxGetId: unique, although a destroyed context's handle may be used again. None if the driver has no such call.
     fn context_id(&self, context: Context) -> Result<Option<u64>, DriverError>;
-    /// cuModuleLoadDataEx, of PTX that ends with a NUL.
-    fn load_module(&self, ptx: &str) -> Result<Module, DriverError>;
+    /// cuModuleLoadDataEx, of a cubin or of PTX that ends with a NUL.
+    fn load_module(&self, image: &[u8]) -> Result<Module, DriverError>;
     /// cuModuleGetFunction.
     fn function(&self, module: Module, name: &'static str) -> Result<Function, DriverError>;
     /// cuFuncSetAttribute of the most dynamic shared memory.

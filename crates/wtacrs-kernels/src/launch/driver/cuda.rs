@@ -211,14 +211,14 @@ impl Calls for Cuda {
         Ok(Some(id))
     }
 
-    fn load_module(&self, ptx: &str) -> Result<Module, DriverError> {
-        assert!(ptx.ends_with('\0'), "the driver looks for a NUL");
+    fn load_module(&self, image: &[u8]) -> Result<Module, DriverError> {
+        assert!(image.starts_with(b"\x7fELF") || image.ends_with(&[0]), "the driver looks for a NUL");
         let mut module: sys::CUmodule = ptr::null_mut();
         let mut log = [0_u8; 4096];
         let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
         let loaded = call!(self.cuModuleLoadDataEx(
             &mut module,
-            ptx.as_ptr().cast(),
+            image.as_ptr().cast(),
             ERROR_LOG.len() as c_uint,
             ERROR_LOG.as_ptr(),
             values.as_mut_ptr()

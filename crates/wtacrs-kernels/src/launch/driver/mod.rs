@@ -10,19 +10,21 @@
 //! # Ok::<(), wtacrs_kernels::launch::driver::DriverError>(())
 //! ```
 //!
-//! Opening is slow the first time, because the driver compiles all kernels for its GPU: ptxas takes about five seconds for
-//! them. The driver keeps the result in a cache on disk. From then on there are only launches: nothing is allocated, copied
-//! or waited for, and everything can be captured in a CUDA graph. `tests/driver.rs` proves it with a driver that records
-//! every call.
+//! Opening is slow the first time where the library has no machine code for the GPU ([`Cubin`]), because the driver then
+//! compiles all kernels: ptxas takes about five seconds for them. The driver keeps the result in a cache on disk. From then on
+//! there are only launches: nothing is allocated, copied or waited for, and everything can be captured in a CUDA graph.
+//! `tests/driver.rs` proves it with a driver that records every call.
 
 mod calls;
 mod cuda;
 mod error;
+mod image;
 mod ptx;
 
 pub use self::calls::{Attribute, Calls, Context, DeviceHandle, Function, Module, Stream};
 pub use self::cuda::Cuda;
 pub use self::error::DriverError;
+pub use self::image::{Cubin, Image};
 pub use self::ptx::{Ptx, Version};
 
 use super::{Entry, Kernel, Launcher, Shape};
@@ -31,6 +33,7 @@ use crate::kernel::ENTRY_POINTS;
 use core::ffi::c_void;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A loaded driver, with the kernels of each context that has some.
 ///
@@ -39,6 +42,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub struct Installation<C = Cuda> {
     calls: C,
     version: Version,
+    cubins: &'static [Cubin],
     /// Kernels and retained primary contexts stay until the process ends: both are few.
     contexts: Mutex<Known>,
 }
@@ -67,8 +71,18 @@ impl Known {
 struct Kernels {
     /// By the numbers of entry points.
     functions: Vec<Function>,
+    loaded: Loaded,
     handle: DeviceHandle,
     device: Device,
+}
+
+/// How the kernels of a context were loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What from.
+    pub image: Image,
+    /// The time that it took, with what the driver compiled.
+    pub time: Duration,
 }
 
 /// The kernels, ready to run in one context. Cheap to clone.
@@ -114,6 +128,15 @@ impl<C: Calls> Installation<C> {
     ///
     /// It is too old for the kernels' PTX, or finds no GPU.
     pub fn new(calls: C) -> Result<Self, DriverError> {
+        Self::with_cubins(calls, Cubin::bundled())
+    }
+
+    /// The same with other machine code than the library's.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    pub fn with_cubins(calls: C, cubins: &'static [Cubin]) -> Result<Self, DriverError> {
         let (ptx, found) = (Ptx::bundled(), Version::of_cuda(calls.driver_version()?));
         let needed = ptx.needed_driver();
         if found < needed {
@@ -123,7 +146,7 @@ impl<C: Calls> Installation<C> {
         if calls.device_count()? == 0 {
             return Err(DriverError::NoDevice);
         }
-        Ok(Self { calls, version: found, contexts: Mutex::default() })
+        Ok(Self { calls, version: found, cubins, contexts: Mutex::default() })
     }
 
     /// The CUDA version of the driver.
@@ -202,7 +225,8 @@ impl<C: Calls> Installation<C> {
         if !ptx.runs_on(found) {
             return Err(DriverError::DeviceTooOld { name: device.name, needed: ptx.target, found });
         }
-        let module = self.calls.load_module(ptx.text)?;
+        let began = Instant::now();
+        let (module, image) = self.load(found)?;
         let mut functions = Vec::with_capacity(ENTRY_POINTS.len());
         for &name in ENTRY_POINTS {
             let function = self.calls.function(module, name)?;
@@ -211,11 +235,25 @@ impl<C: Calls> Installation<C> {
             self.calls.allow_shared_bytes(function, device.shared_bytes).map_err(|error| error.of(name))?;
             functions.push(function);
         }
-        let kernels = Arc::new(Kernels { functions, handle, device });
+        let loaded = Loaded { image, time: began.elapsed() };
+        let kernels = Arc::new(Kernels { functions, loaded, handle, device });
         if let Some(key) = key {
             known.kernels.insert(key, Arc::clone(&kernels));
         }
         Ok(kernels)
+    }
+
+    /// Loads the kernels on a GPU of this compute capability. A driver refuses machine code that an assembler newer than itself
+    /// has made; PTX comes last, and its error counts.
+    fn load(&self, capability: Version) -> Result<(Module, Image), DriverError> {
+        let mut refused = None;
+        for (image, bytes) in image::images(self.cubins, capability) {
+            match self.calls.load_module(&bytes) {
+                Ok(module) => return Ok((module, image)),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.expect("there is PTX at least"))
     }
 }
 
@@ -270,6 +308,11 @@ impl<C: Calls> Driver<C> {
     /// The GPU.
     pub fn device(&self) -> &Device {
         &self.kernels.device
+    }
+
+    /// How the kernels of this context were loaded.
+    pub fn loaded(&self) -> Loaded {
+        self.kernels.loaded
     }
 
     /// The driver that loaded the kernels.

@@ -1,0 +1,113 @@
+//! What a driver loads: machine code for its GPU where this library was built with it, or else PTX, which it compiles.
+
+use super::ptx::{Ptx, Version};
+use core::fmt;
+use std::borrow::Cow;
+
+/// What `cargo xtask cubins` had made when this library was built, newest first. None in a plain build.
+static BUNDLED: &[Cubin] = include!(concat!(env!("OUT_DIR"), "/cubins.rs"));
+
+/// The kernels as machine code.
+#[derive(Clone, Copy, Debug)]
+pub struct Cubin {
+    target: Version,
+    /// In zlib's format.
+    compressed: &'static [u8],
+}
+
+/// What the kernels were loaded from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// Machine code for a compute capability.
+    Cubin(Version),
+    /// PTX of this version, which the driver has compiled, or found in its cache.
+    Ptx(Version),
+}
+
+impl Cubin {
+    /// For GPUs of compute capability `number` / 10, in zlib's format.
+    pub const fn new(number: u32, compressed: &'static [u8]) -> Self {
+        Self { target: Version::new(number / 10, number % 10), compressed }
+    }
+
+    /// Those in this library.
+    pub fn bundled() -> &'static [Self] {
+        BUNDLED
+    }
+
+    /// The compute capability that it was made for.
+    pub fn target(&self) -> Version {
+        self.target
+    }
+
+    /// Whether GPUs of a compute capability run it: those of its major version from its minor version on.
+    ///
+    /// Source: CUDA C++ Programming Guide, "Binary Compatibility".
+    pub fn runs_on(&self, capability: Version) -> bool {
+        capability.major == self.target.major && capability.minor >= self.target.minor
+    }
+
+    /// The machine code; none if it is damaged.
+    fn decompressed(&self) -> Option<Vec<u8>> {
+        miniz_oxide::inflate::decompress_to_vec_zlib(self.compressed).ok()
+    }
+}
+
+/// What may be loaded on GPUs of a compute capability, in the order in which to try: cubins, the one of the nearest capability
+/// first, then PTX.
+pub(super) fn images(cubins: &[Cubin], capability: Version) -> impl Iterator<Item = (Image, Cow<'static, [u8]>)> {
+    let mut found: Vec<Cubin> = cubins.iter().copied().filter(|cubin| cubin.runs_on(capability)).collect();
+    found.sort_unstable_by_key(|cubin| core::cmp::Reverse(cubin.target));
+    let ptx = Ptx::bundled();
+    let machine_code =
+        found.into_iter().filter_map(|cubin| Some((Image::Cubin(cubin.target), Cow::Owned(cubin.decompressed()?))));
+    machine_code.chain([(Image::Ptx(ptx.version), Cow::Borrowed(ptx.text.as_bytes()))])
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cubin(Version { major, minor }) => write!(f, "machine code for sm_{major}{minor}"),
+            Self::Ptx(version) => write!(f, "PTX {version}, compiled by the driver"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cubins() -> [Cubin; 4] {
+        let code = |text: &[u8]| miniz_oxide::deflate::compress_to_vec_zlib(text, 6).leak() as &'static [u8];
+        [
+            Cubin::new(90, code(b"of 90")),
+            Cubin::new(89, b"damaged"),
+            Cubin::new(86, code(b"of 86")),
+            Cubin::new(80, code(b"of 80")),
+        ]
+    }
+
+    #[test]
+    fn the_nearest_machine_code_comes_first_and_ptx_last() {
+        let of = |major, minor| -> Vec<(Image, Vec<u8>)> {
+            images(&cubins(), Version::new(major, minor)).map(|(image, bytes)| (image, bytes.into_owned())).collect()
+        };
+        let cubin = |number: u32| Image::Cubin(Version::new(number / 10, number % 10));
+        let names = |major, minor| -> Vec<Image> { of(major, minor).into_iter().map(|(image, _)| image).collect() };
+        let ptx = Image::Ptx(Ptx::bundled().version);
+        assert_eq!(names(9, 0), [cubin(90), ptx]);
+        assert_eq!(names(8, 9), [cubin(86), cubin(80), ptx], "the damaged one is left out");
+        assert_eq!(names(8, 0), [cubin(80), ptx]);
+        assert_eq!(names(12, 0), [ptx]);
+        assert_eq!(of(8, 6)[0].1, b"of 86");
+        assert!(of(9, 0)[1].1.starts_with(b".version"));
+    }
+
+    #[test]
+    fn what_is_in_the_library_is_readable() {
+        for cubin in Cubin::bundled() {
+            let code = cubin.decompressed().expect("not damaged");
+            assert!(code.starts_with(b"\x7fELF"), "{:?}", cubin.target);
+        }
+    }
+}
