@@ -3,7 +3,8 @@
 //! ```text
 //! out/bin/*       GPU tests and benches, stripped and packed: each contains all kernels as text, tests contain them twice
 //! out/testdata/   the files that tests read
-//! out/run.sh      runs the tests, the tests again under compute-sanitizer's tools, and the benches
+//! out/run.sh      runs the tests, the benches, and the tests again under compute-sanitizer's tools, in ten minutes or in full
+//! out/results/    what the script leaves, a file for each job while it runs
 //! ```
 
 use crate::error::Error;
@@ -165,5 +166,57 @@ mod tests {
                 assert!(found.iter().any(|test| test == name), "{name} is not among {found:?}");
             }
         }
+    }
+
+    /// Runs the script on programs that are there in the place of tests and benches, and returns its exit code and the lines of
+    /// its summary, without the seconds.
+    #[cfg(unix)]
+    fn rehearse(programs: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, Vec<String>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for &(place, source) in programs {
+            let path = folder.path().join("bin").join(place);
+            fs::create_dir_all(path.parent().expect("a place in a folder")).expect("writable");
+            fs::write(&path, format!("#!/bin/sh\n{source}\n")).expect("writable");
+            make_executable(&path).expect("its owner");
+        }
+        let script = folder.path().join("run.sh");
+        // Limits of seconds, in the place of those that a GPU needs.
+        fs::write(&script, SCRIPT.replace("limit=40", "limit=1").replace("\" 110 ", "\" 1 ")).expect("writable");
+        let output = Command::new("bash").arg(&script).args(arguments).env("PATH", path_without_sanitizer()).output();
+        let code = output.expect("bash").status.code();
+        let summary = fs::read_to_string(folder.path().join("results/summary.txt")).expect("a summary");
+        let outcome = |line: &str| line.rsplit_once(", ").map_or(line, |(outcome, _)| outcome).to_owned();
+        (code, summary.lines().map(outcome).collect())
+    }
+
+    /// The programs of the system alone.
+    #[cfg(unix)]
+    fn path_without_sanitizer() -> &'static str {
+        "/usr/local/bin:/usr/bin:/bin"
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_job_that_fails_or_takes_too_long_leaves_the_others_their_time() {
+        let passes = "echo it ran; test -n \"$WTACRS_ONLY_GPU\"";
+        let programs = [
+            ("tests/a/breaks", "exit 3"),
+            ("tests/a/hangs", "echo begun; exec sleep 60"),
+            ("tests/b/kernels", passes),
+            ("benches/gpu", "test -n \"$WTACRS_HEADLINE\""),
+        ];
+        let (code, summary) = rehearse(&programs, &[]);
+        let expected = [
+            "tests-breaks: failed (3)",
+            "tests-hangs: cut off after 1 s",
+            "tests-kernels: passed",
+            "bench-gpu: passed",
+            "compute-sanitizer is missing: pip install nvidia-cuda-sanitizer-api",
+        ];
+        assert_eq!((code, summary), (Some(1), expected.map(str::to_owned).to_vec()));
+        let (code, summary) = rehearse(&[programs[1]], &["tests"]);
+        assert_eq!((code, summary), (Some(2), vec!["tests-hangs: cut off after 1 s".to_owned()]));
+        let (code, summary) = rehearse(&[programs[2]], &["full", "tests"]);
+        assert_eq!((code, summary), (Some(0), vec!["tests-kernels: passed".to_owned()]));
     }
 }

@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# Runs the GPU tests, the tests again under compute-sanitizer if it is installed, and the benches. Needs a GPU and its driver.
+# Runs GPU tests, benches, and the tests under compute-sanitizer. Needs a GPU and its driver.
 #
-#   run.sh           everything
-#   run.sh tests     the tests only; likewise: sanitizer, benches
+#   run.sh                    in ten minutes: correctness, then the benches' headline rows, then sanitizers on some tests
+#   run.sh full               everything, which takes hours
+#   run.sh [full] tests       one part of it; likewise: benches, sanitizers
 #
-# Under the sanitizers, the tests leave out the emulator and the PTX on it, which the sanitizers do not see
-# (WTACRS_ONLY_GPU).
+# Each job has a time limit, unless all is run, and a file of its own in results/, which is written while it runs. So a run that
+# is cut off leaves what it has found. results/summary.txt has a line for each job that has ended.
+#
+# WTACRS_REHEARSAL=1 runs the same without a GPU: jobs that need one say so, and the others run on the emulator.
+#
+# Of the tests, a GPU runs those that use it alone (WTACRS_ONLY_GPU): the emulator and the PTX on it need none.
 set -uo pipefail
 cd "$(dirname "$0")"
 find bin -name '*.gz' -exec gzip -d {} +
-export WTACRS_REQUIRE_GPU=1 WTACRS_TESTDATA="$PWD/testdata"
+export WTACRS_TESTDATA="$PWD/testdata" WTACRS_ONLY_GPU=1 WTACRS_REQUIRE_GPU=1
+[ -z "${WTACRS_REHEARSAL:-}" ] || unset WTACRS_ONLY_GPU WTACRS_REQUIRE_GPU
 
 # Finds cuBLAS and compute-sanitizer in Python's nvidia packages, if there are any.
 packages=$(python3 -c 'import nvidia; print(*nvidia.__path__)' 2>/dev/null) || packages=
@@ -21,42 +27,77 @@ for folder in $packages; do
 done
 export PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}"
 
-what=${1:-all}
-failed=()
-try() {
-    printf '\n== %s\n' "$*"
-    "$@" || failed+=("$*")
+full=
+if [ "${1:-}" = full ]; then
+    full=yes
+    shift
+fi
+part=${1:-all}
+
+mkdir -p results
+rm -f results/*
+failed=0 cut=0
+
+# job NAME SECONDS COMMAND…: the limit counts unless everything is run.
+job() {
+    local name=$1 limit=$2 began=$SECONDS code=0
+    shift 2
+    [ -z "$full" ] || limit=0
+    printf '\n== %s\n' "$name"
+    timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "results/$name.txt"
+    code=${PIPESTATUS[0]}
+    local outcome="passed"
+    if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
+        outcome="cut off after $limit s" cut=$((cut + 1))
+    elif [ "$code" -ne 0 ]; then
+        outcome="failed ($code)" failed=$((failed + 1))
+    fi
+    printf '%s: %s, %d s\n' "$name" "$outcome" $((SECONDS - began)) | tee -a results/summary.txt
 }
 
-nvidia-smi --query-gpu=name,driver_version,compute_cap,clocks.max.sm --format=csv || true
+wants() {
+    [ "$part" = all ] || [ "$part" = "$1" ]
+}
 
-if [ "$what" = all ] || [ "$what" = tests ]; then
+(nvidia-smi --query-gpu=name,driver_version,compute_cap,clocks.max.sm --format=csv || true) 2>&1 | tee results/gpu.txt
+
+# In all 150 + 3 · 40 + 110 + 4 · 50 = 580 seconds at most.
+if wants tests; then
     for test in bin/tests/*/*; do
-        try "$test"
+        limit=40
+        [ "$(basename "$test")" != kernels ] || limit=150
+        job "tests-$(basename "$test")" "$limit" "$test"
     done
 fi
 
-if [ "$what" = all ] || [ "$what" = sanitizer ]; then
-    export WTACRS_ONLY_GPU=1
+if wants benches; then
+    [ -n "$full" ] || export WTACRS_HEADLINE=1
+    for bench in bin/benches/*; do
+        job "bench-$(basename "$bench")" 110 "$bench" --bench
+    done
+fi
+
+if wants sanitizers; then
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck synccheck initcheck; do
             # Tests also copy back memory that kernels need not write, without reading it. initcheck shall check kernels only.
             options=()
             [ "$tool" = initcheck ] && options=(--check-api-memory-access no)
-            for test in bin/tests/*/*; do
-                try compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 1 "$test" --test-threads=1
+            # Whole layers pass all kernels of a step.
+            tests=(bin/tests/*/kernels) some=(layers)
+            [ -z "$full" ] || tests=(bin/tests/*/*) some=()
+            for test in "${tests[@]}"; do
+                job "$tool-$(basename "$test")" 50 \
+                    compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 1 "$test" --test-threads=1 "${some[@]}"
             done
         done
     else
-        echo "compute-sanitizer is missing: pip install nvidia-cuda-sanitizer-api"
+        echo "compute-sanitizer is missing: pip install nvidia-cuda-sanitizer-api" | tee -a results/summary.txt
     fi
 fi
 
-if [ "$what" = all ] || [ "$what" = benches ]; then
-    for bench in bin/benches/*; do
-        try "$bench" --bench
-    done
-fi
-
-printf '\n%d failed\n' "${#failed[@]}"
-[ "${#failed[@]}" -eq 0 ] || { printf '  %s\n' "${failed[@]}"; exit 1; }
+printf '\n'
+cat results/summary.txt
+printf '%d failed, %d cut off\n' "$failed" "$cut"
+[ "$failed" -eq 0 ] || exit 1
+[ "$cut" -eq 0 ] || exit 2

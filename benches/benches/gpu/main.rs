@@ -15,6 +15,7 @@ use blas::Peer;
 use criterion::{BenchmarkId, Criterion};
 use device::Gpu;
 use layer::{Layer, RUNS_PER_TIMING, Step};
+use std::env;
 use std::time::Duration;
 use wtacrs_benches::{ms, test_mode};
 use wtacrs_kernels::launch::driver::Driver;
@@ -23,8 +24,16 @@ const TOKENS: [usize; 3] = [4096, 16384, 65536];
 const SHAPES: [(usize, usize); 4] = [(1024, 1024), (1024, 4096), (4096, 4096), (4096, 16384)];
 const FRACTIONS: [f64; 2] = [0.1, 0.3];
 
-/// All cases, or only the smallest in test mode.
+/// Whether a minute is all there is.
+fn headline() -> bool {
+    env::var_os("WTACRS_HEADLINE").is_some()
+}
+
+/// All cases, or the headline's, or only the smallest in test mode.
 fn cases() -> Vec<([usize; 3], f64)> {
+    if headline() {
+        return FRACTIONS.map(|fraction| ([16384, 4096, 4096], fraction)).to_vec();
+    }
     let all = TOKENS.into_iter().flat_map(|tokens| {
         SHAPES.into_iter().flat_map(move |(inputs, outputs)| FRACTIONS.map(|k| ([tokens, inputs, outputs], k)))
     });
@@ -184,8 +193,10 @@ fn main() {
             "found no cuBLAS to compare with (libcublas.so, libcublasLt.so; see LD_LIBRARY_PATH): only this library is timed"
         );
     }
-    let mut criterion = Criterion::default().configure_from_args();
-    criterion_groups(&mut criterion, &gpu, &peers);
-    criterion.final_summary();
+    if !headline() {
+        let mut criterion = Criterion::default().configure_from_args();
+        criterion_groups(&mut criterion, &gpu, &peers);
+        criterion.final_summary();
+    }
     print_tables(&gpu, &peers);
 }
