@@ -30,6 +30,7 @@ mod row_norms;
 mod select;
 mod split_reduce;
 mod tiles;
+mod traffic;
 
 /// Cargo finds none of them by itself.
 #[test]

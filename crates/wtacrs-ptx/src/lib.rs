@@ -9,6 +9,8 @@
 //! A run also fails where the lanes of a warp meet at different instructions. The emulator cannot see that, because all
 //! collective instructions are one place of this crate's source.
 //!
+//! [`Module::measure`] also counts what a launch asks of global memory.
+//!
 //! # What it cannot show
 //!
 //! The code that ptxas generates from the text, and everything that the emulator cannot show. It knows the instructions
@@ -21,7 +23,9 @@ mod module;
 mod opcode;
 mod parse;
 mod thread;
+mod traffic;
 
 pub use error::{LaunchError, ReadError, Reason};
 pub use module::Module;
+pub use traffic::Traffic;
 pub use wtacrs_simt::emulator::{Fault, Launch};

@@ -4,6 +4,7 @@ use crate::arithmetic::{compare, compute, convert, lowest};
 use crate::instruction::{
     Access, Atomic, Entry, Instruction, Multiply, Operand, Operation, Reduce, Shuffle, Space, Special, Type, Vote,
 };
+use crate::traffic::{Meter, ThreadMeter};
 use std::collections::HashMap;
 use wtacrs_simt::atomic::{self, Integer};
 use wtacrs_simt::memory::{U32x2, U32x4, Word, load, load_constant, store};
@@ -47,12 +48,16 @@ impl Arguments {
 /// # Safety
 ///
 /// The arguments keep the kernel's promises, and the block has so many bytes of shared memory.
-pub(crate) unsafe fn run(entry: &Entry, shared_bytes: u32, arguments: Arguments) {
+pub(crate) unsafe fn run(entry: &Entry, shared_bytes: u32, arguments: Arguments, meter: Option<&Meter>) {
     let registers = vec![0; entry.registers as usize];
-    let mut thread = Thread { registers, carry: false, shared_bytes, arguments, polled: HashMap::new() };
+    let meter = meter.map(ThreadMeter::new);
+    let mut thread = Thread { registers, carry: false, shared_bytes, arguments, polled: HashMap::new(), meter };
     let mut next = 0;
     loop {
         let instruction = &entry.instructions[next];
+        if let Some(meter) = &mut thread.meter {
+            meter.comes_to(next, instruction);
+        }
         let runs = instruction.guard.is_none_or(|(register, is)| (thread.registers[register as usize] & 1 == 1) == is);
         next += 1;
         if !runs {
@@ -67,16 +72,18 @@ pub(crate) unsafe fn run(entry: &Entry, shared_bytes: u32, arguments: Arguments)
     }
 }
 
-struct Thread {
+struct Thread<'a> {
     registers: Vec<u64>,
     carry: bool,
     shared_bytes: u32,
     arguments: Arguments,
     /// The values last seen of words that other threads may change.
     polled: HashMap<u64, u64>,
+    /// Where a launch is measured.
+    meter: Option<ThreadMeter<'a>>,
 }
 
-impl Thread {
+impl Thread<'_> {
     fn value(&self, operand: Operand) -> u64 {
         match operand {
             Operand::Register(register) => self.registers[register as usize],
@@ -156,6 +163,9 @@ impl Thread {
     unsafe fn access(&mut self, instruction: &Instruction, [a, b, c]: [u64; 3]) {
         let result = match instruction.operation {
             Operation::Load(space, access) => {
+                if let (Some(meter), Space::Global | Space::Constant) = (&mut self.meter, space) {
+                    meter.accesses(instruction, a, access.elements * access.bytes, &instruction.to);
+                }
                 // SAFETY: the caller's promise.
                 let loaded = unsafe { self.load(space, a, access) };
                 for i in 0..instruction.to.len() {
@@ -165,6 +175,9 @@ impl Thread {
                 return;
             }
             Operation::Store(space, access) => {
+                if let (Some(meter), Space::Global | Space::Constant) = (&mut self.meter, space) {
+                    meter.accesses(instruction, a, access.elements * access.bytes, &[]);
+                }
                 let bits = 8 * access.bytes;
                 let element = |i: usize| u128::from(lowest(self.read(instruction, 1 + i), bits)) << (i as u32 * bits);
                 let value = (0..access.elements as usize).fold(0, |joined, i| joined | element(i));
@@ -239,6 +252,9 @@ impl Thread {
             Operation::Copy { bytes } => {
                 let (to, from) = (self.address(a), b as *const u8);
                 let valid = instruction.from.get(3).map_or(bytes, |&valid| self.value(valid) as u32);
+                if let (Some(meter), 1..) = (&mut self.meter, valid) {
+                    meter.accesses(instruction, b, valid, &[]);
+                }
                 // SAFETY: the caller's promise.
                 return unsafe {
                     match bytes {

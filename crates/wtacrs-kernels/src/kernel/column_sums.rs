@@ -126,6 +126,13 @@ pub fn ranges(rows: u32, columns: u32, bytes: u32) -> u32 {
     partition(rows, columns, bytes).ranges(rows)
 }
 
+/// Floats from the sums of one element to those of the next, for vectors of so many elements: a lane's places of one element lie
+/// side by side, and places of neighbouring columns in different banks.
+#[inline(always)]
+pub(crate) const fn group_pitch(elements: u32) -> u32 {
+    THREADS + WARP / elements
+}
+
 /// Floats from one range's partial sums to the next.
 #[inline(always)]
 pub const fn partial_leading(columns: u32) -> u64 {
@@ -135,7 +142,8 @@ pub const fn partial_leading(columns: u32) -> u64 {
 /// The launch for a batch of matrices of elements of so many bytes (2 or 4); at most 65535 matrices.
 pub fn shape(rows: u32, columns: u32, batch: u32, bytes: u32) -> Shape {
     let partition = partition(rows, columns, bytes);
-    let groups = if partition.team.rows() > 1 { THREADS * VECTOR_BYTES / bytes } else { 0 };
+    let elements = VECTOR_BYTES / bytes;
+    let groups = if partition.team.rows() > 1 { group_pitch(elements) * elements } else { 0 };
     Shape {
         grid: [partition.ranges(rows), 1, batch],
         block: THREADS,

@@ -24,7 +24,7 @@ use std::sync::{LazyLock, Once};
 use wtacrs_kernels::device::Device;
 use wtacrs_kernels::launch::driver::{Driver, Stream};
 use wtacrs_kernels::launch::{Emulator, Kernel, Launcher, Shape};
-use wtacrs_ptx::{Launch, Module};
+use wtacrs_ptx::{Launch, Module, Traffic};
 
 /// The alignment of device memory, on a GPU and here.
 const ALIGNMENT: usize = 256;
@@ -39,6 +39,8 @@ enum Kind {
     Emulator(Emulator),
     /// The kernels' PTX, run by the CPU, with a seed for the order of threads.
     Ptx(u64),
+    /// The same, measured: the names of kernels, and what their launches have asked of memory.
+    Measured(Vec<(&'static str, Traffic)>),
     Gpu {
         driver: Driver,
         stream: Stream,
@@ -91,6 +93,16 @@ impl Machine {
     /// The kernels' PTX on the emulator, with a seed for the order in which threads run.
     pub fn ptx(seed: u64) -> Self {
         Self { kind: Kind::Ptx(seed), device: Device::emulated() }
+    }
+
+    /// The kernels' PTX on the emulator, each launch measured.
+    pub fn measured() -> Self {
+        Self { kind: Kind::Measured(Vec::new()), device: Device::emulated() }
+    }
+
+    /// What each launch so far has asked of memory, if launches are measured.
+    pub fn traffic(&self) -> &[(&'static str, Traffic)] {
+        if let Kind::Measured(traffic) = &self.kind { traffic } else { &[] }
     }
 
     /// The emulator, and the PTX on it, with one order of threads.
@@ -146,7 +158,7 @@ impl Machine {
     /// The driver, on a GPU.
     pub fn driver(&self) -> Option<&Driver> {
         match &self.kind {
-            Kind::Emulator(_) | Kind::Ptx(_) => None,
+            Kind::Emulator(_) | Kind::Ptx(_) | Kind::Measured(_) => None,
             Kind::Gpu { driver, .. } => Some(driver),
         }
     }
@@ -189,7 +201,7 @@ impl Machine {
         }
         match self.kind {
             // SAFETY: the buffer has room for that many values, and nothing runs that might access it.
-            Kind::Emulator(_) | Kind::Ptx(_) => unsafe {
+            Kind::Emulator(_) | Kind::Ptx(_) | Kind::Measured(_) => unsafe {
                 buffer.pointer().copy_from_nonoverlapping(values.as_ptr(), values.len())
             },
             // SAFETY: as above, on the device, whose context is current.
@@ -210,7 +222,7 @@ impl Machine {
         match self.kind {
             // SAFETY: the buffer was filled when it was made (on a GPU it may hold anything), and has that many values; so has
             // the vector.
-            Kind::Emulator(_) | Kind::Ptx(_) => unsafe {
+            Kind::Emulator(_) | Kind::Ptx(_) | Kind::Measured(_) => unsafe {
                 values.as_mut_ptr().copy_from_nonoverlapping(buffer.pointer(), buffer.len);
                 values.set_len(buffer.len);
             },
@@ -275,6 +287,14 @@ impl Launcher for Machine {
                 // SAFETY: the caller's promise.
                 unsafe { PTX.launch(kernel.name(), shape, args) }.map_err(|error| error.to_string())
             }
+            Kind::Measured(traffic) => {
+                let Shape { grid, block, shared_bytes, cooperative } = shape;
+                let shape = Launch { grid, block, shared_bytes, cooperative, seed: 0 };
+                // SAFETY: the caller's promise.
+                let found = unsafe { PTX.measure(kernel.name(), shape, args) }.map_err(|error| error.to_string())?;
+                traffic.push((kernel.name(), found));
+                Ok(())
+            }
             Kind::Gpu { driver, stream } => {
                 // SAFETY: the stream is the default one, or a test's own, of the context that it opened.
                 let mut launcher = unsafe { driver.on(*stream) };
@@ -290,6 +310,7 @@ impl fmt::Debug for Machine {
         match &self.kind {
             Kind::Emulator(Emulator { seed }) => write!(f, "the emulator with seed {seed}"),
             Kind::Ptx(seed) => write!(f, "the PTX on the emulator with seed {seed}"),
+            Kind::Measured(_) => f.write_str("the PTX on the emulator, measured"),
             Kind::Gpu { .. } => f.write_str(&self.device.name),
         }
     }

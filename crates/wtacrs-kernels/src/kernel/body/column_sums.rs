@@ -8,7 +8,7 @@
 use super::block::repeat;
 use super::block::vector::{self, Packed};
 use super::row_norms::{add_squares, is_precise, join, rescue};
-use crate::kernel::column_sums::{AT_ONCE, Args, FinishArgs, Partition, WARPS, partial_leading};
+use crate::kernel::column_sums::{AT_ONCE, Args, FinishArgs, Partition, WARPS, group_pitch, partial_leading};
 use crate::kernel::matrix::VECTOR_BYTES;
 use crate::kernel::row_team::{RowTeam, THREADS};
 use wtacrs_simt::WARP;
@@ -78,10 +78,11 @@ impl Range {
         Shared::new(0, self.partition.warps() * self.partition.rows)
     }
 
-    /// The sums of groups: element e of thread t's vector at e · THREADS + t, so that no two lanes meet in a bank.
+    /// The sums of groups: element e of thread t's vector at e · pitch + t. So no two lanes meet in a bank, neither those of one
+    /// element nor, in `join_groups`, those of neighbouring columns.
     #[inline(always)]
     fn groups<E: Packed>(&self) -> Shared<f32> {
-        Shared::new(self.squares().end(), THREADS * E::PER_VECTOR)
+        Shared::new(self.squares().end(), group_pitch(E::PER_VECTOR) * E::PER_VECTOR)
     }
 
     /// Reads every element.
@@ -169,31 +170,28 @@ impl Range {
         repeat!(I in 0 1 2 3 4 5 6 7 => {
             if I < E::PER_VECTOR {
                 // SAFETY: the thread's own place.
-                unsafe { self.groups::<E>().write(I * THREADS + thread(), sums[(I * (8 / E::PER_VECTOR)) as usize]) };
+                unsafe { self.groups::<E>().write(I * group_pitch(E::PER_VECTOR) + thread(), sums[(I * (8 / E::PER_VECTOR)) as usize]) };
             }
         });
     }
 
-    /// Adds the groups' sums in their order.
+    /// Adds the groups' sums in their order, a column in each thread.
     #[inline(always)]
     unsafe fn join_groups<E: Packed>(&self) {
         let team = self.partition.team;
-        let mut entry = thread();
-        while entry < E::PER_VECTOR * team.threads() {
-            let (element, vector) = team.split(entry);
-            let column = vector * E::PER_VECTOR + element;
+        let mut column = thread();
+        while column < self.columns {
+            let (vector, element) = (column / E::PER_VECTOR, column % E::PER_VECTOR);
             let mut sum = 0.0_f32;
-            let mut at = element * THREADS + vector;
-            while at < (element + 1) * THREADS {
+            let mut group = vector;
+            while group < THREADS {
                 // SAFETY: a group's place, written before the barrier.
-                sum += unsafe { self.groups::<E>().read(at) };
-                at += team.threads();
+                sum += unsafe { self.groups::<E>().read(element * group_pitch(E::PER_VECTOR) + group) };
+                group += team.threads();
             }
-            if column < self.columns {
-                // SAFETY: a column of this block's sums, and this thread's alone.
-                unsafe { memory::store(self.partials.wrapping_add(column as usize), sum) };
-            }
-            entry += THREADS;
+            // SAFETY: a column of this block's sums, and this thread's alone.
+            unsafe { memory::store(self.partials.wrapping_add(column as usize), sum) };
+            column += THREADS;
         }
     }
 

@@ -2,7 +2,7 @@
 //! those 16 rows apart. Along: a lane has 16 elements of a row's group, as [`group`] says.
 
 use super::block::group::{self, Group, across, block_signs, random_of, within};
-use super::block::output::{Destination, typed};
+use super::block::output::{Destination, Old, typed};
 use super::block::repeat;
 use super::column_sums;
 use crate::kernel::gather_gemm::partial_leading;
@@ -175,7 +175,7 @@ pub unsafe fn turn_back_along(args: &AlongArgs) {
         let has_row = row != u32::MAX && team.takes_part();
         let column = |i: u32| group.group * GROUP as u32 + team.first(i);
         let mut quads = [[0.0_f32; 4]; 4];
-        let mut old = [[0; 4]; 4];
+        let mut old = [Old::NONE; 4];
         if has_row {
             // On their way while partial products are added.
             repeat!(I in 0 1 2 3 => {

@@ -11,7 +11,15 @@ use crate::kernel::matrix::DataType;
 use wtacrs_simt::memory::{U32x2, U32x4, load, store};
 
 /// Old values of four neighbours, as they lie in memory: 16-bit elements fill the first two words.
-pub type Old = [u32; 4];
+///
+/// No array: LLVM would join its words in pairs as soon as they are loaded, and so wait for the load.
+#[derive(Clone, Copy, Debug)]
+pub struct Old(u32, u32, u32, u32);
+
+impl Old {
+    /// Of no values.
+    pub const NONE: Self = Self(0, 0, 0, 0);
+}
 
 /// An element type of outputs.
 pub trait Output: Packed {
@@ -25,13 +33,13 @@ pub trait Output: Packed {
 
 impl Output for F32 {
     #[inline(always)]
-    fn words(U32x4(words): U32x4) -> Old {
-        words
+    fn words(U32x4([a, b, c, d]): U32x4) -> Old {
+        Old(a, b, c, d)
     }
 
     #[inline(always)]
-    fn quad(words: Old) -> U32x4 {
-        U32x4(words)
+    fn quad(Old(a, b, c, d): Old) -> U32x4 {
+        U32x4([a, b, c, d])
     }
 
     #[inline(always)]
@@ -45,11 +53,11 @@ macro_rules! sixteen_bits {
         impl Output for $element {
             #[inline(always)]
             fn words(U32x2([low, high]): U32x2) -> Old {
-                [low, high, 0, 0]
+                Old(low, high, 0, 0)
             }
 
             #[inline(always)]
-            fn quad([low, high, ..]: Old) -> U32x2 {
+            fn quad(Old(low, high, ..): Old) -> U32x2 {
                 U32x2([low, high])
             }
 
@@ -135,7 +143,7 @@ impl Destination {
         // SAFETY: the caller's promise. The words of f16 and bf16 are fetched alike.
         unsafe {
             if !self.accumulate {
-                [0; 4]
+                Old::NONE
             } else if self.output == DataType::F32 as u32 {
                 self.fetch_as::<F32>(row, column)
             } else {
@@ -152,14 +160,14 @@ impl Destination {
             if self.whole(column) {
                 T::words(load(from.cast::<T::Quad>()))
             } else {
-                let mut old = [0; 4];
-                repeat!(I in 0 1 2 3 => {
-                    if column + I < self.columns {
-                        let word = T::word(load(from.wrapping_add(I as usize)));
-                        old[(I / T::PER_WORD) as usize] |= word << (16 * (I % T::PER_WORD));
-                    }
-                });
-                old
+                let word = |i: u32| {
+                    if column + i < self.columns { T::word(load(from.wrapping_add(i as usize))) } else { 0 }
+                };
+                if T::PER_WORD == 1 {
+                    Old(word(0), word(1), word(2), word(3))
+                } else {
+                    Old(word(0) | word(1) << 16, word(2) | word(3) << 16, 0, 0)
+                }
             }
         }
     }
@@ -218,7 +226,7 @@ impl Destination {
     #[inline(always)]
     pub unsafe fn put_one<T: Output>(self, row: u32, column: u32, mut value: f32, old: u32) {
         if self.accumulate {
-            let [old, ..] = T::from_quad(T::quad([old, 0, 0, 0]));
+            let [old, ..] = T::from_quad(T::quad(Old(old, 0, 0, 0)));
             value += old;
         }
         // SAFETY: the caller's promise.

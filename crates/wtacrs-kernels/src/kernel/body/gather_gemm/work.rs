@@ -128,6 +128,9 @@ fn place(x: u32, rows: u32, columns: u32) -> (u32, u32) {
     (band * BAND + within % height, within / height)
 }
 
+/// Quads of a thread that are written one after another, after their old values were fetched together.
+const FLIGHT: u32 = 4;
+
 /// A thread's way through its quads of the output: FLIGHT of them at a time, one below the other, so that as many old values
 /// are on their way together.
 pub(super) struct Quads<'a, E> {
@@ -139,8 +142,6 @@ pub(super) struct Quads<'a, E> {
     column: u32,
     engine: PhantomData<E>,
 }
-
-const FLIGHT: u32 = 4;
 
 impl<'a, E: Engine> Quads<'a, E> {
     /// Quads of a row.
@@ -176,7 +177,7 @@ impl<'a, E: Engine> Quads<'a, E> {
     /// As for the kernel.
     #[inline(always)]
     pub(super) unsafe fn fetch(&self, group: u32) -> [Old; FLIGHT as usize] {
-        let mut old = [[0; 4]; FLIGHT as usize];
+        let mut old = [Old::NONE; FLIGHT as usize];
         if self.destination.accumulates() && group < PARTS * Self::OF_PART {
             repeat!(I in 0 1 2 3 => {
                 let row = self.row(group, I);
