@@ -168,55 +168,60 @@ mod tests {
         }
     }
 
-    /// Runs the script on programs that are there in the place of tests and benches, and returns its exit code and the lines of
-    /// its summary, without the seconds.
-    #[cfg(unix)]
-    fn rehearse(programs: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, Vec<String>) {
+    /// Runs the script on programs that are there in the place of tests, benches and the sanitizer, on a machine without CUDA, and
+    /// returns its exit code and the lines of its summary, without the seconds.
+    #[cfg(target_os = "linux")]
+    fn rehearse(programs: &[(&str, &str)], arguments: &[&str], seconds: u32) -> (Option<i32>, Vec<String>) {
         let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("bin")).expect("writable");
         for &(place, source) in programs {
-            let path = folder.path().join("bin").join(place);
+            let path = folder.path().join(place);
             fs::create_dir_all(path.parent().expect("a place in a folder")).expect("writable");
             fs::write(&path, format!("#!/bin/sh\n{source}\n")).expect("writable");
             make_executable(&path).expect("its owner");
         }
         let script = folder.path().join("run.sh");
-        // Limits of seconds, in the place of those that a GPU needs.
-        fs::write(&script, SCRIPT.replace("limit=40", "limit=1").replace("\" 110 ", "\" 1 ")).expect("writable");
-        let output = Command::new("bash").arg(&script).args(arguments).env("PATH", path_without_sanitizer()).output();
-        let code = output.expect("bash").status.code();
-        let summary = fs::read_to_string(folder.path().join("results/summary.txt")).expect("a summary");
+        fs::write(&script, SCRIPT).expect("writable");
+        let mut command = Command::new("bash");
+        command.arg(&script).args(arguments).env_clear().env("WTACRS_SECONDS", seconds.to_string());
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", folder.path().join("tools").display());
+        command.env("PATH", path).env("CUDA_HOME", folder.path());
+        let output = command.output().expect("bash");
+        let summary = fs::read_to_string(folder.path().join("results/summary.txt")).unwrap_or_default();
         let outcome = |line: &str| line.rsplit_once(", ").map_or(line, |(outcome, _)| outcome).to_owned();
-        (code, summary.lines().map(outcome).collect())
+        (output.status.code(), summary.lines().map(outcome).collect())
     }
 
-    /// The programs of the system alone.
-    #[cfg(unix)]
-    fn path_without_sanitizer() -> &'static str {
-        "/usr/local/bin:/usr/bin:/bin"
-    }
-
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     #[test]
-    fn a_job_that_fails_or_takes_too_long_leaves_the_others_their_time() {
-        let passes = "echo it ran; test -n \"$WTACRS_ONLY_GPU\"";
+    fn a_job_that_fails_or_takes_too_long_leaves_what_others_have_found() {
+        let hangs = ("bin/benches/hangs", "echo begun; exec sleep 60");
         let programs = [
-            ("tests/a/breaks", "exit 3"),
-            ("tests/a/hangs", "echo begun; exec sleep 60"),
-            ("tests/b/kernels", passes),
-            ("benches/gpu", "test -n \"$WTACRS_HEADLINE\""),
+            ("bin/tests/a/breaks", "exit 3"),
+            ("bin/tests/b/kernels", "test -n \"$WTACRS_ONLY_GPU\" && test -n \"$WTACRS_REQUIRE_GPU\""),
+            ("bin/benches/gpu", "test -n \"$WTACRS_HEADLINE\""),
+            // With the test and its filter among the arguments.
+            ("tools/compute-sanitizer", "case \"$*\" in *memcheck*kernels*layers) ;; *) exit 9 ;; esac"),
+            hangs,
         ];
-        let (code, summary) = rehearse(&programs, &[]);
+        let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>();
+        let (code, summary) = rehearse(&programs[..4], &[], 60);
         let expected = [
             "tests-breaks: failed (3)",
-            "tests-hangs: cut off after 1 s",
             "tests-kernels: passed",
-            "bench-gpu: passed",
-            "compute-sanitizer is missing: pip install nvidia-cuda-sanitizer-api",
+            "benches-gpu: passed",
+            "sanitizers-memcheck-kernels: passed",
+            "sanitizers-racecheck-kernels: failed (9)",
+            "sanitizers-synccheck-kernels: failed (9)",
+            "sanitizers-initcheck-kernels: failed (9)",
         ];
-        assert_eq!((code, summary), (Some(1), expected.map(str::to_owned).to_vec()));
-        let (code, summary) = rehearse(&[programs[1]], &["tests"]);
-        assert_eq!((code, summary), (Some(2), vec!["tests-hangs: cut off after 1 s".to_owned()]));
-        let (code, summary) = rehearse(&[programs[2]], &["full", "tests"]);
-        assert_eq!((code, summary), (Some(0), vec!["tests-kernels: passed".to_owned()]));
+        assert_eq!((code, summary), (Some(1), lines(&expected)));
+        let (code, summary) = rehearse(&programs[2..], &["benches"], 2);
+        let cut_off = summary.iter().any(|line| line.starts_with("benches-hangs: cut off after "));
+        assert!(code == Some(2) && summary[0] == "benches-gpu: passed" && cut_off, "{code:?} {summary:?}");
+        let (code, summary) = rehearse(&programs[1..2], &["full", "tests"], 0);
+        assert_eq!((code, summary), (Some(0), lines(&["tests-kernels: passed"])));
+        assert_eq!(rehearse(&programs, &["sanitizer"], 60), (Some(64), Vec::new()), "no such part");
+        assert_eq!(rehearse(&[hangs], &["tests"], 60).0, Some(1), "nothing to run");
     }
 }

@@ -33,26 +33,40 @@ if [ "${1:-}" = full ]; then
     shift
 fi
 part=${1:-all}
+case $part in
+    all) old=() ;;
+    tests | benches | sanitizers) old=("$part-") ;;
+    *) echo "run.sh: no part $part; there are tests, benches and sanitizers" >&2 && exit 64 ;;
+esac
 
 mkdir -p results
-rm -f results/*
-failed=0 cut=0
+rm -f results/summary.txt results/"${old[0]:-}"*.txt
+failed=0 cut=0 jobs=0
+# All of it ends in time, whatever the single limits add up to.
+deadline=$((SECONDS + ${WTACRS_SECONDS:-585}))
 
 # job NAME SECONDS COMMAND…: the limit counts unless everything is run.
 job() {
-    local name=$1 limit=$2 began=$SECONDS code=0
+    local name=$1 limit=$2 began=$SECONDS code=0 left=$((deadline - SECONDS))
     shift 2
+    jobs=$((jobs + 1))
+    [ "$limit" -le "$left" ] || limit=$left
     [ -z "$full" ] || limit=0
     printf '\n== %s\n' "$name"
-    timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "results/$name.txt"
-    code=${PIPESTATUS[0]}
     local outcome="passed"
-    if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
+    if [ -z "$full" ] && [ "$limit" -le 0 ]; then
+        outcome="not begun: no time is left" cut=$((cut + 1))
+    else
+        timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "results/$name.txt"
+        code=${PIPESTATUS[0]}
+    fi
+    local took=$((SECONDS - began))
+    if [ "$limit" -gt 0 ] && [ "$took" -ge "$limit" ] && { [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; }; then
         outcome="cut off after $limit s" cut=$((cut + 1))
     elif [ "$code" -ne 0 ]; then
         outcome="failed ($code)" failed=$((failed + 1))
     fi
-    printf '%s: %s, %d s\n' "$name" "$outcome" $((SECONDS - began)) | tee -a results/summary.txt
+    printf '%s: %s, %d s\n' "$name" "$outcome" "$took" | tee -a results/summary.txt
 }
 
 wants() {
@@ -61,7 +75,6 @@ wants() {
 
 (nvidia-smi --query-gpu=name,driver_version,compute_cap,clocks.max.sm --format=csv || true) 2>&1 | tee results/gpu.txt
 
-# In all 150 + 3 · 40 + 110 + 4 · 50 = 580 seconds at most.
 if wants tests; then
     for test in bin/tests/*/*; do
         limit=40
@@ -73,7 +86,7 @@ fi
 if wants benches; then
     [ -n "$full" ] || export WTACRS_HEADLINE=1
     for bench in bin/benches/*; do
-        job "bench-$(basename "$bench")" 110 "$bench" --bench
+        job "benches-$(basename "$bench")" 110 "$bench" --bench
     done
 fi
 
@@ -87,7 +100,7 @@ if wants sanitizers; then
             tests=(bin/tests/*/kernels) some=(layers)
             [ -z "$full" ] || tests=(bin/tests/*/*) some=()
             for test in "${tests[@]}"; do
-                job "$tool-$(basename "$test")" 50 \
+                job "sanitizers-$tool-$(basename "$test")" 50 \
                     compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 1 "$test" --test-threads=1 "${some[@]}"
             done
         done
@@ -97,6 +110,7 @@ if wants sanitizers; then
 fi
 
 printf '\n'
+[ "$jobs" -gt 0 ] || { echo "run.sh: there is nothing to run in bin/" >&2 && exit 1; }
 cat results/summary.txt
 printf '%d failed, %d cut off\n' "$failed" "$cut"
 [ "$failed" -eq 0 ] || exit 1

@@ -16,6 +16,7 @@ use criterion::{BenchmarkId, Criterion};
 use device::Gpu;
 use layer::{Layer, RUNS_PER_TIMING, Step};
 use std::env;
+use std::process::ExitCode;
 use std::time::Duration;
 use wtacrs_benches::{ms, test_mode};
 use wtacrs_kernels::launch::driver::Driver;
@@ -171,7 +172,12 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
         );
         step_table += &format!("| {tokens} | {inputs}→{outputs} | {fraction} | {estimate:.4} |");
         for ((_, step), time) in STEPS.iter().zip(step_times) {
-            let is_launched = !matches!(step, Step::Reduce | Step::ReduceAndAdd) || layer.has_partial_products();
+            // A product that is cut adds nothing to dW: its reduction does.
+            let is_launched = match step {
+                Step::Reduce | Step::ReduceAndAdd => layer.has_partial_products(),
+                Step::MultiplyAndAdd => !layer.has_partial_products(),
+                _ => true,
+            };
             step_table += &if is_launched { format!(" {time:.4} |") } else { " – |".to_owned() };
         }
         step_table.push('\n');
@@ -181,10 +187,14 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
     println!("|{}\n{step_table}", "---|".repeat(4 + names.len()));
 }
 
-fn main() {
+fn main() -> ExitCode {
     let driver = match Driver::open(0) {
         Ok(driver) => driver,
-        Err(error) => return println!("no GPU benches: {error}"),
+        Err(error) => {
+            println!("no GPU benches: {error}");
+            let is_required = env::var_os("WTACRS_REQUIRE_GPU").is_some_and(|value| value == "1");
+            return if is_required { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
     };
     let gpu = Gpu::new(driver);
     let peers = blas::peers(&gpu);
@@ -199,4 +209,5 @@ fn main() {
         criterion.final_summary();
     }
     print_tables(&gpu, &peers);
+    ExitCode::SUCCESS
 }

@@ -169,33 +169,52 @@ fn a_step_is_launches_on_the_callers_stream_and_nothing_else() {
     assert_eq!(rest[9..12], ["row_norms_bf16", "select_wta_pivotal", "gather_rows_bf16"]);
     assert_eq!(rest[12..], learning);
 
-    // The predictor's end asks the driver for nothing, since a stream may be captured: the next predictor frees its memory.
+    // The end of objects asks the driver for nothing, since a stream may be captured. The next predictor in the CUDA context frees
+    // their memory, whatever wtacrs_context it is made with.
     calls.forget();
     // SAFETY: handles are never followed.
-    check(unsafe { wtacrs_norm_predictor_destroy(predictor) });
+    unsafe {
+        check(wtacrs_norm_predictor_destroy(predictor));
+        check(wtacrs_plan_destroy(plan));
+        check(wtacrs_context_destroy(context));
+    }
     assert_eq!(calls.list(), []);
-    let memory_calls = || {
-        let mut list = calls.list();
-        list.retain(|call| matches!(call, Call::Free(_) | Call::Copy { .. } | Call::Allocate(_)));
-        calls.forget();
-        list
-    };
+    let context = self::context(WTACRS_DEVICE_CUDA, 0);
     let next = calls::predictor(context, IN);
-    let begun = memory_calls();
+    let mut begun = calls.list();
+    begun.retain(|call| matches!(call, Call::Free(_) | Call::Copy { .. } | Call::Allocate(_)));
     assert!(
         matches!(begun[..], [Call::Copy { bytes: 1 }, Call::Free(_), Call::Allocate(_), Call::Copy { .. }]),
         "{begun:?}"
     );
-    // SAFETY: handles are never followed.
+    // SAFETY: as above.
     unsafe {
         check(wtacrs_norm_predictor_destroy(next));
-        check(wtacrs_plan_destroy(plan));
-        assert_eq!(memory_calls(), []);
         check(wtacrs_context_destroy(context));
     }
-    // Nobody is left to free it later.
-    let ended = memory_calls();
-    assert!(matches!(ended[..], [Call::Copy { bytes: 1 }, Call::Free(_)]), "{ended:?}");
+}
+
+/// As where a stream is captured.
+#[test]
+fn memory_is_freed_only_after_a_wait() {
+    let installation =
+        Arc::new(Installation::new(Fake { fails: Some("cuMemcpyDtoH_v2"), ..Fake::default() }).expect("opens"));
+    use_driver(Arc::clone(&installation));
+    let context = context(WTACRS_DEVICE_CUDA, 0);
+    for _ in 0..3 {
+        // SAFETY: a handle is never followed.
+        check(unsafe { wtacrs_norm_predictor_destroy(predictor(context, IN)) });
+    }
+    let list = installation.calls().list();
+    assert_eq!(list.iter().filter(|call| matches!(call, Call::Allocate(_))).count(), 3);
+    assert_eq!(
+        list.iter().filter(|call| matches!(call, Call::Copy { bytes: 1 })).count(),
+        2,
+        "waits that were refused"
+    );
+    assert!(!list.iter().any(|call| matches!(call, Call::Free(_))), "{list:?}");
+    // SAFETY: as above.
+    check(unsafe { wtacrs_context_destroy(context) });
 }
 
 /// So do a cache's calls; only those that say so wait.
@@ -234,9 +253,8 @@ fn a_cache_is_launches_on_the_callers_stream_and_nothing_else() {
     }
     assert_eq!((fault, needed), (0, NormCache::new().to_bytes().len()));
     let copied: Vec<Call> = calls.list().into_iter().filter(|call| matches!(call, Call::Copy { .. })).collect();
-    let awaited = Call::Copy { bytes: 1 };
-    assert_eq!(copied, [Call::Copy { bytes: 12 }, Call::Copy { bytes: 4000 }, awaited], "what is known, but no norms");
-    assert_eq!(calls.list().iter().filter(|call| matches!(call, Call::Free(_))).count(), 1);
+    assert_eq!(copied, [Call::Copy { bytes: 12 }, Call::Copy { bytes: 4000 }], "what is known, but no norms");
+    assert!(!calls.list().iter().any(|call| matches!(call, Call::Free(_))), "left for the next object of the context");
 }
 
 /// An operator's passes are one launch each, and one more for each sum over rows.
@@ -446,18 +464,21 @@ fn the_callers_current_context_is_the_plans_or_the_call_is_refused() {
     calls.leave();
     calls.forget();
     // SAFETY: handles are never followed.
-    unsafe {
-        check(wtacrs_norm_predictor_destroy(predictor));
-        check(wtacrs_context_destroy(mine));
-        assert_eq!(calls.list(), []);
-        check(wtacrs_context_destroy(other));
-    }
+    check(unsafe { wtacrs_norm_predictor_destroy(predictor) });
+    assert_eq!(calls.list(), []);
+    let next = calls::predictor(other, IN);
     let entered: Vec<Call> =
         calls.list().into_iter().filter(|call| matches!(call, Call::SetCurrent(_) | Call::Free(_))).collect();
     assert!(
         matches!(entered[..], [Call::SetCurrent(Context(0x1001)), Call::Free(_), Call::SetCurrent(Context(0))]),
         "{entered:?}"
     );
+    // SAFETY: as above.
+    unsafe {
+        check(wtacrs_norm_predictor_destroy(next));
+        check(wtacrs_context_destroy(mine));
+        check(wtacrs_context_destroy(other));
+    }
 }
 
 #[test]

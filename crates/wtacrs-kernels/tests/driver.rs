@@ -62,7 +62,8 @@ const CODE: &[u8] = &[0x78, 1, 1, 4, 0, 0xFB, 0xFF, 0x7F, b'E', b'L', b'F', 3, 0
 
 #[test]
 fn machine_code_is_preferred_to_ptx() {
-    const CUBINS: &[Cubin] = &[Cubin::new(86, CODE), Cubin::new(80, CODE)];
+    // SAFETY: the fake driver does not look into them.
+    const CUBINS: &[Cubin] = unsafe { &[Cubin::new(86, CODE), Cubin::new(80, CODE)] };
     let opened = |fake: Fake| {
         let installation = Arc::new(Installation::with_cubins(fake, CUBINS).expect("it will do"));
         let driver = Driver::open_with(installation, 0).expect("opens");

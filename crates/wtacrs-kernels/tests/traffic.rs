@@ -28,6 +28,7 @@ const BOUNDS: [(&str, f64, u32); 9] = [
     ("gather_gemm_bf16_wide", 1.0, 128),
     // Sixteen loads of 32 bits for each partial product.
     ("turn_back_down", 1.0, 64),
+    // Here it ends the sums of few ranges: a load or two in each thread.
     ("split_reduce_sums", 1.0, 4),
     // Bound by latency: pairs are read in any order.
     ("select_wta_pivotal", 1.5, 32),

@@ -62,6 +62,7 @@ impl Meter {
             let bytes = u64::from(bytes);
             let mut sectors: Vec<u64> =
                 addresses.iter().flat_map(|at| at / SECTOR..=(at + bytes - 1) / SECTOR).collect();
+            sectors.sort_unstable();
             sectors.dedup();
             traffic.accesses += 1;
             traffic.sectors += sectors.len() as u64;
@@ -101,7 +102,10 @@ impl<'a> ThreadMeter<'a> {
             Operand::Register(register) | Operand::Sum(register, _) => Some(register),
             _ => None,
         });
-        let Some(used) = guard.into_iter().chain(read).filter_map(|register| self.load_of(register)).max() else {
+        let used = guard.into_iter().chain(read).filter_map(|register| self.load_of(register)).max();
+        // What a register held before is gone.
+        self.in_flight.iter_mut().for_each(|(held, _)| held.retain(|register| !instruction.to.contains(register)));
+        let Some(used) = used else {
             if is_end(instruction.operation) {
                 self.wait();
             }

@@ -28,6 +28,14 @@ pub(crate) fn run() -> Result<(), Error> {
     assemble(&assembler, &source, ARCHITECTURES.iter().copied())?;
 
     let folder = workspace::root().join(workspace::CUBINS);
+    // A build takes no cubin while the hash is not there.
+    let hash = folder.join("ptx.sha256");
+    for entry in fs::read_dir(&folder).map_err(Error::file(&folder))? {
+        let path = entry.map_err(Error::file(&folder))?.path();
+        if path == hash || path.extension().is_some_and(|extension| extension == "z") {
+            fs::remove_file(&path).map_err(Error::file(&path))?;
+        }
+    }
     let mut bytes = 0;
     for architecture in ARCHITECTURES {
         let cubin = source.with_extension(format!("sm_{architecture}.cubin"));
@@ -36,9 +44,7 @@ pub(crate) fn run() -> Result<(), Error> {
         let path = folder.join(format!("sm_{architecture}.cubin.z"));
         fs::write(&path, compressed).map_err(Error::file(&path))?;
     }
-    // Last, since a build that finds it takes the cubins.
-    let path = folder.join("ptx.sha256");
-    fs::write(&path, build::sha256(text.as_bytes()) + "\n").map_err(Error::file(&path))?;
+    fs::write(&hash, build::sha256(text.as_bytes()) + "\n").map_err(Error::file(&hash))?;
     let count = ARCHITECTURES.len();
     report::step("Wrote", format_args!("{count} cubins, {} KiB, to {}", bytes.div_ceil(1024), folder.display()));
     Ok(())

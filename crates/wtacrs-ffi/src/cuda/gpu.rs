@@ -7,7 +7,7 @@ use crate::boundary::{Failure, Outcome};
 use core::ffi::c_void;
 use core::fmt::Debug;
 use core::{mem, ptr};
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wtacrs_kernels::device::Device as Properties;
 use wtacrs_kernels::launch::driver::{Calls, Context, Driver, DriverError, Installation, Stream};
@@ -22,9 +22,6 @@ pub(super) struct Gpu {
     ordinal: i32,
     properties: Properties,
     runner: Runner,
-    /// Addresses of memory whose objects have ended. The next call that waits for the GPU anyway frees it: an object may end at
-    /// any time, by a garbage collector even while a stream is captured, and must not wait then.
-    ended: Mutex<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -40,6 +37,8 @@ trait AnyDriver: Debug + Send + Sync {
     fn calls(&self) -> &dyn Calls;
     fn context(&self) -> Context;
     fn is_current(&self) -> Result<bool, DriverError>;
+    /// As for [`Driver::ended`].
+    fn ended(&self) -> &Mutex<Vec<usize>>;
     /// # Safety
     ///
     /// As for [`Driver::enqueue`].
@@ -63,6 +62,10 @@ impl<C: Calls + Debug + Send + Sync> AnyDriver for Driver<C> {
 
     fn is_current(&self) -> Result<bool, DriverError> {
         self.is_current()
+    }
+
+    fn ended(&self) -> &Mutex<Vec<usize>> {
+        self.ended()
     }
 
     unsafe fn enqueue(
@@ -100,18 +103,13 @@ impl Gpu {
         };
         let properties = driver.device().clone();
         // A driver counts in ints.
-        Ok(Self {
-            ordinal: ordinal as i32,
-            properties,
-            runner: Runner::Driver(Box::new(driver)),
-            ended: Mutex::default(),
-        })
+        Ok(Self { ordinal: ordinal as i32, properties, runner: Runner::Driver(Box::new(driver)) })
     }
 
     /// The emulator in a GPU's place.
     #[cfg(feature = "emulator")]
     pub(super) fn emulated(ordinal: i32) -> Self {
-        Self { ordinal, properties: Properties::emulated(), runner: Runner::Emulator, ended: Mutex::default() }
+        Self { ordinal, properties: Properties::emulated(), runner: Runner::Emulator }
     }
 
     /// Its number, as the driver, frameworks and DLPack count.
@@ -187,43 +185,47 @@ impl Gpu {
         })
     }
 
-    /// Memory that nothing is launched with any more. It is freed when a call waits for what was launched.
+    /// Memory that nothing is launched with any more. An object may end at any time, by a garbage collector even while a stream is
+    /// captured, and must not wait then. So the context's next allocation frees the memory.
     ///
     /// # Safety
     ///
     /// [`Self::allocate`] has returned it for so many bytes, and this is its end.
     pub(super) unsafe fn end(&self, at: *mut u8, bytes: usize) {
-        let is_emulated = match self.runner {
-            Runner::Driver(_) => false,
+        debug_assert!(bytes > 0, "nothing is allocated of no bytes");
+        match &self.runner {
+            Runner::Driver(driver) => lock(driver.ended()).push(at.addr()),
             #[cfg(feature = "emulator")]
-            Runner::Emulator => true,
-        };
-        if is_emulated {
             // SAFETY: allocated with this layout; the emulator runs launches at once.
-            unsafe { dealloc(at, emulated_layout(bytes)) };
-        } else {
-            self.lock_ended().push(at.addr());
+            Runner::Emulator => unsafe { std::alloc::dealloc(at, emulated_layout(bytes)) },
         }
     }
 
-    /// Waits for what was launched, if memory is to be freed, and frees it.
+    /// As for [`Driver::ended`]; none on the emulator.
+    fn ended(&self) -> Option<&Mutex<Vec<usize>>> {
+        match &self.runner {
+            Runner::Driver(driver) => Some(driver.ended()),
+            #[cfg(feature = "emulator")]
+            Runner::Emulator => None,
+        }
+    }
+
+    /// Waits for what was launched, if memory is to be freed, and frees it. Without a wait it stays for the next time.
     fn free_ended(&self, calls: &dyn Calls) {
-        let ended = self.take_ended();
-        if let Some(&first) = ended.first() {
-            // cuMemFree may wait for what was launched, and may not; a copy does.
-            // SAFETY: allocated, and not freed yet: it has at least one byte.
-            let _ = unsafe { calls.copy_to_host(&mut [0], ptr::without_provenance(first)) };
-            free(calls, ended);
+        let Some(pending) = self.ended() else { return };
+        let ended = mem::take(&mut *lock(pending));
+        let Some(&first) = ended.first() else { return };
+        // cuMemFree may wait for what was launched, and may not; a copy does.
+        // SAFETY: allocated in this context, which is current, and not freed yet: it has at least one byte.
+        if unsafe { calls.copy_to_host(&mut [0], ptr::without_provenance(first)) }.is_err() {
+            lock(pending).extend(ended);
+            return;
         }
-    }
-
-    /// Memory that was in use until now at most: a wait from here on is long enough for it.
-    fn take_ended(&self) -> Vec<usize> {
-        mem::take(&mut *self.lock_ended())
-    }
-
-    fn lock_ended(&self) -> MutexGuard<'_, Vec<usize>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+        for at in ended {
+            // A failure has nobody to report to.
+            // SAFETY: the promise of `end`, and the wait.
+            let _ = unsafe { calls.free(ptr::without_provenance_mut(at)) };
+        }
     }
 
     /// Copies device memory to the host, after all that was launched.
@@ -234,13 +236,8 @@ impl Gpu {
     pub(super) unsafe fn download(&self, from: *const u8, to: &mut [u8]) -> Outcome {
         self.within(|calls| {
             match calls {
-                Some(calls) => {
-                    let ended = self.take_ended();
-                    // SAFETY: the caller's promise; the context is current.
-                    let copied = unsafe { calls.copy_to_host(to, from) };
-                    free(calls, ended);
-                    copied?;
-                }
+                // SAFETY: the caller's promise; the context is current.
+                Some(calls) => unsafe { calls.copy_to_host(to, from) }?,
                 // SAFETY: as above; the memory is the host's.
                 None => unsafe { to.as_mut_ptr().copy_from_nonoverlapping(from, to.len()) },
             }
@@ -266,26 +263,8 @@ impl Gpu {
     }
 }
 
-/// Frees memory of objects that have ended, after a wait for what was launched.
-fn free(calls: &dyn Calls, ended: Vec<usize>) {
-    for at in ended {
-        // A failure has nobody to report to, and a context that is gone has taken its memory with it.
-        // SAFETY: the promise of `Gpu::end`; the context is current.
-        let _ = unsafe { calls.free(ptr::without_provenance_mut(at)) };
-    }
-}
-
-impl Drop for Gpu {
-    fn drop(&mut self) {
-        if !self.lock_ended().is_empty() {
-            let _ = self.within(|calls| {
-                if let Some(calls) = calls {
-                    self.free_ended(calls);
-                }
-                Ok(())
-            });
-        }
-    }
+fn lock(ended: &Mutex<Vec<usize>>) -> MutexGuard<'_, Vec<usize>> {
+    ended.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How the emulator's memory is laid out: aligned as the CUDA driver aligns.

@@ -6,7 +6,7 @@ use crate::boundary::Outcome;
 use std::sync::Arc;
 use wtacrs_kernels::plan::Memory;
 
-/// Aligned to 256 bytes. When it is dropped, it is freed as soon as a call waits for the GPU.
+/// Aligned to 256 bytes. Once it is dropped, the context's next allocation frees it.
 #[derive(Debug)]
 pub(super) struct DeviceMemory {
     gpu: Arc<Gpu>,

@@ -185,7 +185,7 @@ impl Calls for Fake {
         self.ask("cuCtxGetId", |state| state.current.map(|(_, id)| id))
     }
 
-    fn load_module(&self, image: &[u8]) -> Result<Module, DriverError> {
+    unsafe fn load_module(&self, image: &[u8]) -> Result<Module, DriverError> {
         let is_ptx = image.starts_with(b".version");
         assert!(is_ptx || image.starts_with(b"\x7fELF"), "PTX or a cubin");
         let context = self.state.lock().expect("no panic").current.expect("a current context").0;

@@ -30,7 +30,7 @@ def is_due(passes: int) -> bool:
 
 def spread_out(tokens: int, device: torch.device) -> torch.Tensor:
     """NOISE_ROWS of so many rows, or all, from everywhere: steps of the golden ratio, since equal ones would find each
-    sentence's first token wherever sentences have one length."""
+    sentence's first token wherever sentences have one length. Of little more than NOISE_ROWS some may come twice."""
     if tokens <= NOISE_ROWS:
         return torch.arange(tokens, device=device)
     places = torch.arange(NOISE_ROWS, dtype=torch.float64, device=device) * 0.6180339887498949 % 1

@@ -1,4 +1,4 @@
-//! Threads take vectors of 16 bytes, four at a time, so that many loads are in flight. θ comes from cache.
+//! Threads take vectors of 16 bytes, four at a time where they are aligned, so that many loads are in flight. θ comes from cache.
 //! The columns and their type alone decide which thread adds which elements ([`RowTeam`]), so neither alignment nor
 //! geometry changes a bit.
 

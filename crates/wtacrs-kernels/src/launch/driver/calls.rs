@@ -78,14 +78,18 @@ pub trait Calls {
     /// cuCtxGetId: unique, although a destroyed context's handle may be used again. None if the driver has no such call.
     fn context_id(&self, context: Context) -> Result<Option<u64>, DriverError>;
     /// cuModuleLoadDataEx, of a cubin or of PTX that ends with a NUL.
-    fn load_module(&self, image: &[u8]) -> Result<Module, DriverError>;
+    ///
+    /// # Safety
+    ///
+    /// A cubin is whole: the driver is not told where it ends.
+    unsafe fn load_module(&self, image: &[u8]) -> Result<Module, DriverError>;
     /// cuModuleGetFunction.
     fn function(&self, module: Module, name: &'static str) -> Result<Function, DriverError>;
     /// cuFuncSetAttribute of the most dynamic shared memory.
     fn allow_shared_bytes(&self, function: Function, bytes: u32) -> Result<(), DriverError>;
     /// cuMemAlloc, of at least one byte; aligned to 256.
     fn allocate(&self, bytes: usize) -> Result<*mut u8, DriverError>;
-    /// cuMemFree, which waits for what uses the memory.
+    /// cuMemFree, which may wait for what was launched, and may not.
     ///
     /// # Safety
     ///

@@ -211,7 +211,7 @@ impl Calls for Cuda {
         Ok(Some(id))
     }
 
-    fn load_module(&self, image: &[u8]) -> Result<Module, DriverError> {
+    unsafe fn load_module(&self, image: &[u8]) -> Result<Module, DriverError> {
         assert!(image.starts_with(b"\x7fELF") || image.ends_with(&[0]), "the driver looks for a NUL");
         let mut module: sys::CUmodule = ptr::null_mut();
         let mut log = [0_u8; 4096];

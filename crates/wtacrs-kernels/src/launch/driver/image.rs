@@ -26,7 +26,11 @@ pub enum Image {
 
 impl Cubin {
     /// For GPUs of compute capability `number` / 10, in zlib's format.
-    pub const fn new(number: u32, compressed: &'static [u8]) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// The driver trusts what is in it: a whole cubin, with the kernels of this version of the library.
+    pub const unsafe fn new(number: u32, compressed: &'static [u8]) -> Self {
         Self { target: Version::new(number / 10, number % 10), compressed }
     }
 
@@ -40,16 +44,19 @@ impl Cubin {
         self.target
     }
 
-    /// Whether GPUs of a compute capability run it: those of its major version from its minor version on.
+    /// Whether GPUs of a compute capability run it: those of its major version from its minor version on, but for 8.7, a system
+    /// on a chip, which runs its own alone.
     ///
     /// Source: CUDA C++ Programming Guide, "Binary Compatibility".
     pub fn runs_on(&self, capability: Version) -> bool {
-        capability.major == self.target.major && capability.minor >= self.target.minor
+        let is_later = capability.major == self.target.major && capability.minor >= self.target.minor;
+        capability == self.target || (is_later && capability != Version::new(8, 7))
     }
 
     /// The machine code; none if it is damaged.
     fn decompressed(&self) -> Option<Vec<u8>> {
-        miniz_oxide::inflate::decompress_to_vec_zlib(self.compressed).ok()
+        let code = miniz_oxide::inflate::decompress_to_vec_zlib(self.compressed).ok()?;
+        code.starts_with(b"\x7fELF").then_some(code)
     }
 }
 
@@ -78,13 +85,13 @@ mod tests {
     use super::*;
 
     fn cubins() -> [Cubin; 4] {
-        let code = |text: &[u8]| miniz_oxide::deflate::compress_to_vec_zlib(text, 6).leak() as &'static [u8];
-        [
-            Cubin::new(90, code(b"of 90")),
-            Cubin::new(89, b"damaged"),
-            Cubin::new(86, code(b"of 86")),
-            Cubin::new(80, code(b"of 80")),
-        ]
+        let code = |text: &str| {
+            let text = format!("\x7fELF of {text}");
+            miniz_oxide::deflate::compress_to_vec_zlib(text.as_bytes(), 6).leak() as &'static [u8]
+        };
+        let of = [(90, code("90")), (89, b"damaged"), (86, code("86")), (80, code("80"))];
+        // SAFETY: no driver gets them.
+        of.map(|(number, code)| unsafe { Cubin::new(number, code) })
     }
 
     #[test]
@@ -99,7 +106,8 @@ mod tests {
         assert_eq!(names(8, 9), [cubin(86), cubin(80), ptx], "the damaged one is left out");
         assert_eq!(names(8, 0), [cubin(80), ptx]);
         assert_eq!(names(12, 0), [ptx]);
-        assert_eq!(of(8, 6)[0].1, b"of 86");
+        assert_eq!(names(8, 7), [ptx], "a system on a chip");
+        assert_eq!(of(8, 6)[0].1, b"\x7fELF of 86");
         assert!(of(9, 0)[1].1.starts_with(b".version"));
     }
 

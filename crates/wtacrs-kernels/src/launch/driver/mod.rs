@@ -72,6 +72,8 @@ struct Kernels {
     /// By the numbers of entry points.
     functions: Vec<Function>,
     loaded: Loaded,
+    /// See [`Driver::ended`].
+    ended: Mutex<Vec<usize>>,
     handle: DeviceHandle,
     device: Device,
 }
@@ -226,17 +228,9 @@ impl<C: Calls> Installation<C> {
             return Err(DriverError::DeviceTooOld { name: device.name, needed: ptx.target, found });
         }
         let began = Instant::now();
-        let (module, image) = self.load(found)?;
-        let mut functions = Vec::with_capacity(ENTRY_POINTS.len());
-        for &name in ENTRY_POINTS {
-            let function = self.calls.function(module, name)?;
-            // For every kernel now, so that no launch has to. A limit reserves nothing. It also makes a driver that loads
-            // functions lazily load this one.
-            self.calls.allow_shared_bytes(function, device.shared_bytes).map_err(|error| error.of(name))?;
-            functions.push(function);
-        }
+        let (functions, image) = self.load(found, device.shared_bytes)?;
         let loaded = Loaded { image, time: began.elapsed() };
-        let kernels = Arc::new(Kernels { functions, loaded, handle, device });
+        let kernels = Arc::new(Kernels { functions, loaded, ended: Mutex::default(), handle, device });
         if let Some(key) = key {
             known.kernels.insert(key, Arc::clone(&kernels));
         }
@@ -245,15 +239,28 @@ impl<C: Calls> Installation<C> {
 
     /// Loads the kernels on a GPU of this compute capability. A driver refuses machine code that an assembler newer than itself
     /// has made; PTX comes last, and its error counts.
-    fn load(&self, capability: Version) -> Result<(Module, Image), DriverError> {
+    fn load(&self, capability: Version, shared_bytes: u32) -> Result<(Vec<Function>, Image), DriverError> {
         let mut refused = None;
         for (image, bytes) in image::images(self.cubins, capability) {
-            match self.calls.load_module(&bytes) {
-                Ok(module) => return Ok((module, image)),
+            match self.functions(&bytes, shared_bytes) {
+                Ok(functions) => return Ok((functions, image)),
                 Err(error) => refused = Some(error),
             }
         }
         Err(refused.expect("there is PTX at least"))
+    }
+
+    /// All kernels of an image, each with as much shared memory as blocks may have. Now, so that no launch has to ask for it: a
+    /// limit reserves nothing. It also makes a driver that loads functions lazily load this one.
+    fn functions(&self, image: &[u8], shared_bytes: u32) -> Result<Vec<Function>, DriverError> {
+        // SAFETY: the bundled PTX, or a whole cubin, as whoever made the `Cubin` has promised.
+        let module = unsafe { self.calls.load_module(image) }?;
+        let function = |&name: &&'static str| {
+            let function = self.calls.function(module, name)?;
+            self.calls.allow_shared_bytes(function, shared_bytes).map_err(|error| error.of(name))?;
+            Ok(function)
+        };
+        ENTRY_POINTS.iter().map(function).collect()
     }
 }
 
@@ -313,6 +320,12 @@ impl<C: Calls> Driver<C> {
     /// How the kernels of this context were loaded.
     pub fn loaded(&self) -> Loaded {
         self.kernels.loaded
+    }
+
+    /// Addresses of memory in this context whose objects have ended while nobody could wait for the GPU. Whoever allocates next
+    /// in the context frees it.
+    pub fn ended(&self) -> &Mutex<Vec<usize>> {
+        &self.kernels.ended
     }
 
     /// The driver that loaded the kernels.

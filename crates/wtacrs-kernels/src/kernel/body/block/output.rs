@@ -185,7 +185,7 @@ impl Destination {
             let old = T::from_quad(T::quad(old));
             repeat!(I in 0 1 2 3 => { values[I as usize] += old[I as usize]; });
         }
-        // SAFETY: as in `fetch`.
+        // SAFETY: as in `fetch_as`.
         unsafe {
             if self.whole(column) {
                 store(to.cast::<T::Quad>(), T::to_quad(values));

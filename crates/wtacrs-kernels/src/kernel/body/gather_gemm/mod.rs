@@ -204,6 +204,7 @@ impl Ring {
 /// Waits until the stage after the one being multiplied has landed, and all warps are here.
 #[inline(always)]
 fn landed<E: Engine>() {
+    const { assert!(E::SIZES.stages == 3 || E::SIZES.stages == 4, "the ways to wait below") };
     match E::SIZES.stages - 2 {
         1 => cp_async::wait::<1>(),
         _ => cp_async::wait::<2>(),
