@@ -10,11 +10,14 @@ fn measured(stride: u32, body: &str) -> Traffic {
          ld.param.b64 %rd2, [kernel_param_0];\nmov.u32 %r1, %tid.x;\nmul.wide.u32 %rd3, %r1, {stride};\n\
          add.s64 %rd1, %rd2, %rd3;\n{body}\nret;\n}}\n"
     );
-    let memory = vec![0_u64; 512];
+    /// As device memory is.
+    #[repr(align(256))]
+    struct Memory([u8; 4096]);
+    let memory = Box::new(Memory([0; 4096]));
     let module = Module::read(&text).unwrap_or_else(|error| panic!("{error}"));
     let shape = Launch { grid: [1; 3], block: 32, shared_bytes: 0, cooperative: false, seed: 0 };
     // SAFETY: the bodies below stay within the memory.
-    unsafe { module.measure("kernel", shape, &memory.as_ptr()) }.unwrap_or_else(|error| panic!("{error}"))
+    unsafe { module.measure("kernel", shape, &memory.0.as_ptr()) }.unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
