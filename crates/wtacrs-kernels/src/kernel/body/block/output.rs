@@ -120,7 +120,7 @@ impl Destination {
         Self { matrix, leading, columns, output, accumulate, aligned }
     }
 
-    /// The element type, for [`typed`].
+    /// The element type, for `typed!`.
     #[inline(always)]
     pub fn output(self) -> u32 {
         self.output
