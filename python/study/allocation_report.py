@@ -20,19 +20,19 @@ COLOURS = {
 }  # fmt: skip
 
 
-def root_mean_square(run):
-    """Of the relative errors of all layers in all measured steps; None of exact gradients."""
-    squared = [error for found in run["errors"] for error in found["squared_errors"]]
+def root_mean_square(run, begin=0):
+    """Of the relative errors of all layers in all measured steps from `begin` on; None of exact gradients."""
+    squared = [error for found in run["errors"] if found["step"] >= begin for error in found["squared_errors"]]
     return statistics.mean(squared) ** 0.5 if squared else None
 
 
 def rows_of(runs):
     rows = [["configuration", "seeds", "training loss, first epoch", "last epoch", "of full's", "accuracy",
-             "gradients' error", "linear layers hold, MB", "of full"]]  # fmt: skip
+             "gradients' error", "after the first step", "linear layers hold, MB", "of full"]]  # fmt: skip
     full = statistics.mean(run["loss_by_epoch"][-1] for run in runs["full"]) if "full" in runs else None
     for name, same in runs.items():
         last = [run["loss_by_epoch"][-1] for run in same]
-        errors = [root_mean_square(run) for run in same]
+        errors, later = ([root_mean_square(run, begin) for run in same] for begin in (0, 1))
         held, whole = (
             statistics.mean(run["held"][which]["linear"] for run in same) for which in ("this", "full")
         )  # fmt: skip
@@ -40,7 +40,8 @@ def rows_of(runs):
             f"`{name}`", str(len(same)), spread([run["loss_by_epoch"][0] for run in same], ".3f"), spread(last, ".3f"),
             "" if full is None else f"{statistics.mean(last) - full:+.3f}",
             spread([run["accuracy"] for run in same], ".3f"),
-            "" if None in errors else spread(errors, ".3f"), f"{held / MEGABYTE:.2f}", f"{held / whole:.3f}",
+            *("" if None in each else spread(each, ".3f") for each in (errors, later)),
+            f"{held / MEGABYTE:.2f}", f"{held / whole:.3f}",
         ])  # fmt: skip
     return rows
 
@@ -63,8 +64,8 @@ def expectations(runs):
 
 def draw(runs, file):
     pyplot = plotting()
-    figure, ((*axes,), below) = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    axes += [*below]
+    figure, grid = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    axes = grid.flatten()
     for place, share in enumerate(SHARES):
         for name, same in runs.items():
             if not name.endswith(f"-{share}") or name.startswith("noise"):

@@ -992,9 +992,9 @@ wtacrs_status wtacrs_plan_saved_selection(const struct wtacrs_plan *plan,
 // predictor [out]
 //
 // On CUDA its state lies in the GPU's memory. This call allocates it: do not make it while a stream is captured.
-// wtacrs_norm_predictor_destroy waits for nothing, and may be called at any time
-// while the CUDA context lives, by a garbage collector too. The next predictor or cache that is made in the CUDA context frees the
-// memory. A CUDA graph that has captured calls with the predictor must not be launched afterwards.
+// wtacrs_norm_predictor_destroy waits for nothing, and may be called at any time while the CUDA context lives, by a garbage
+// collector too. The next predictor or cache that is made in the CUDA context frees the memory. A CUDA graph that has captured
+// calls with the predictor must not be launched afterwards.
 //
 // Errors: WTACRS_STATUS_INVALID_ARGUMENT for an option out of range, or for no features or more than 2^24; _UNSUPPORTED,
 // _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
@@ -1121,9 +1121,9 @@ wtacrs_status wtacrs_norm_predictor_load(const struct wtacrs_context *context,
 //
 // cache     [out]
 //
-// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them: do not make it
-// while a stream is captured. wtacrs_norm_cache_destroy waits for nothing, and may be called at any time
-// while the CUDA context lives, by a garbage collector too. The next predictor or cache that is made in the CUDA context frees the
+// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them: do not
+// make it while a stream is captured. wtacrs_norm_cache_destroy waits for nothing, and may be called at any time while the
+// CUDA context lives, by a garbage collector too. The next predictor or cache that is made in the CUDA context frees the
 // memory. A CUDA graph that has captured calls with the cache must not be launched afterwards.
 //
 // Errors: WTACRS_STATUS_UNSUPPORTED for a cache without bounds on CUDA; _SIZE_OVERFLOW, _CUDA_ERROR, _NULL_POINTER,
@@ -1280,7 +1280,7 @@ wtacrs_status wtacrs_planner_observe(struct wtacrs_planner *planner,
                                      const struct wtacrs_observation *seen);
 
 // Measures by some rows of a layer's H how much noise packing makes. A few dozen rows of one step are enough if they are from all
-// places of the sequences: first tokens alone may have a quarter of the others' noise. Without it, the noise is supposed that
+// places of the sequences: first tokens alone may have less noise than the others. Without it, the noise is supposed that
 // activations of transformers have.
 //
 // rows      how many there are

@@ -51,9 +51,9 @@ unsafe fn create(
 ///
 /// cache     [out]
 ///
-/// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them: do not make it
-/// while a stream is captured. wtacrs_norm_cache_destroy waits for nothing, and may be called at any time
-/// while the CUDA context lives, by a garbage collector too. The next predictor or cache that is made in the CUDA context frees the
+/// On CUDA its norms lie in the GPU's memory, samples * (tokens_per_sample + 1) * 4 bytes. This call allocates them: do not
+/// make it while a stream is captured. wtacrs_norm_cache_destroy waits for nothing, and may be called at any time while the
+/// CUDA context lives, by a garbage collector too. The next predictor or cache that is made in the CUDA context frees the
 /// memory. A CUDA graph that has captured calls with the cache must not be launched afterwards.
 ///
 /// Errors: WTACRS_STATUS_UNSUPPORTED for a cache without bounds on CUDA; _SIZE_OVERFLOW, _CUDA_ERROR, _NULL_POINTER,

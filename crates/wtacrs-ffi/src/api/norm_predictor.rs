@@ -108,9 +108,9 @@ unsafe fn create(
 /// predictor [out]
 ///
 /// On CUDA its state lies in the GPU's memory. This call allocates it: do not make it while a stream is captured.
-/// wtacrs_norm_predictor_destroy waits for nothing, and may be called at any time
-/// while the CUDA context lives, by a garbage collector too. The next predictor or cache that is made in the CUDA context frees the
-/// memory. A CUDA graph that has captured calls with the predictor must not be launched afterwards.
+/// wtacrs_norm_predictor_destroy waits for nothing, and may be called at any time while the CUDA context lives, by a garbage
+/// collector too. The next predictor or cache that is made in the CUDA context frees the memory. A CUDA graph that has captured
+/// calls with the predictor must not be launched afterwards.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ARGUMENT for an option out of range, or for no features or more than 2^24; _UNSUPPORTED,
 /// _CUDA_ERROR, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.

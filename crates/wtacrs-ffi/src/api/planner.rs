@@ -220,7 +220,7 @@ pub unsafe extern "C" fn wtacrs_planner_observe(
 }
 
 /// Measures by some rows of a layer's H how much noise packing makes. A few dozen rows of one step are enough if they are from all
-/// places of the sequences: first tokens alone may have a quarter of the others' noise. Without it, the noise is supposed that
+/// places of the sequences: first tokens alone may have less noise than the others. Without it, the noise is supposed that
 /// activations of transformers have.
 ///
 /// rows      how many there are

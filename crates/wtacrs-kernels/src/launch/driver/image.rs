@@ -60,14 +60,14 @@ impl Cubin {
     }
 }
 
-/// What may be loaded on GPUs of a compute capability, in the order in which to try: cubins, the one of the nearest capability
-/// first, then PTX.
+/// What may be loaded on GPUs of a compute capability, in the order in which to try: those of the cubins, newest first, that run
+/// there, so the nearest first; then PTX.
 pub(super) fn images(cubins: &[Cubin], capability: Version) -> impl Iterator<Item = (Image, Cow<'static, [u8]>)> {
-    let mut found: Vec<Cubin> = cubins.iter().copied().filter(|cubin| cubin.runs_on(capability)).collect();
-    found.sort_unstable_by_key(|cubin| core::cmp::Reverse(cubin.target));
     let ptx = Ptx::bundled();
-    let machine_code =
-        found.into_iter().filter_map(|cubin| Some((Image::Cubin(cubin.target), Cow::Owned(cubin.decompressed()?))));
+    let machine_code = cubins
+        .iter()
+        .filter(move |cubin| cubin.runs_on(capability))
+        .filter_map(|cubin| Some((Image::Cubin(cubin.target), Cow::Owned(cubin.decompressed()?))));
     machine_code.chain([(Image::Ptx(ptx.version), Cow::Borrowed(ptx.text.as_bytes()))])
 }
 

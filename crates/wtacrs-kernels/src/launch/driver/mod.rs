@@ -133,7 +133,7 @@ impl<C: Calls> Installation<C> {
         Self::with_cubins(calls, Cubin::bundled())
     }
 
-    /// The same with other machine code than the library's.
+    /// The same with other machine code than the library's, newest first.
     ///
     /// # Errors
     ///
