@@ -17,6 +17,7 @@ pub enum Setting {
     Design(i8),
     Source(i8, f64),
     Precision(i8),
+    Engine(i8),
     Packing(i8),
     FurtherOffset(u8),
 }
@@ -30,6 +31,7 @@ pub enum ProductSetting {
     Design(i8),
     Mix(f64),
     Precision(i8),
+    Engine(i8),
     Packing(i8),
     FurtherOffset(u8),
 }
@@ -144,6 +146,7 @@ impl World {
                 Setting::Design(design) => wtacrs_layer_set_design(layer, i32::from(design)),
                 Setting::Source(source, mix) => wtacrs_layer_set_source(layer, i32::from(source), mix),
                 Setting::Precision(precision) => wtacrs_layer_set_precision(layer, i32::from(precision)),
+                Setting::Engine(engine) => wtacrs_layer_set_engine(layer, i32::from(engine)),
                 Setting::Packing(packing) => wtacrs_layer_set_packing(layer, i32::from(packing)),
                 Setting::FurtherOffset(pick) => wtacrs_layer_set_further_offset(layer, further(pick)),
             }
@@ -155,6 +158,7 @@ impl World {
             Setting::Design(_) => "wtacrs_layer_set_design",
             Setting::Source(..) => "wtacrs_layer_set_source",
             Setting::Precision(_) => "wtacrs_layer_set_precision",
+            Setting::Engine(_) => "wtacrs_layer_set_engine",
             Setting::Packing(_) => "wtacrs_layer_set_packing",
             Setting::FurtherOffset(_) => "wtacrs_layer_set_further_offset",
         };
@@ -191,6 +195,7 @@ impl World {
                 ProductSetting::Design(design) => wtacrs_tensor_mul_set_design(it, i32::from(design)),
                 ProductSetting::Mix(mix) => wtacrs_tensor_mul_set_mix(it, mix),
                 ProductSetting::Precision(precision) => wtacrs_tensor_mul_set_precision(it, i32::from(precision)),
+                ProductSetting::Engine(engine) => wtacrs_tensor_mul_set_engine(it, i32::from(engine)),
                 ProductSetting::Packing(packing) => wtacrs_tensor_mul_set_packing(it, i32::from(packing)),
                 ProductSetting::FurtherOffset(pick) => wtacrs_tensor_mul_set_further_offset(it, further(pick)),
             }
@@ -202,6 +207,7 @@ impl World {
             ProductSetting::Design(_) => "wtacrs_tensor_mul_set_design",
             ProductSetting::Mix(_) => "wtacrs_tensor_mul_set_mix",
             ProductSetting::Precision(_) => "wtacrs_tensor_mul_set_precision",
+            ProductSetting::Engine(_) => "wtacrs_tensor_mul_set_engine",
             ProductSetting::Packing(_) => "wtacrs_tensor_mul_set_packing",
             ProductSetting::FurtherOffset(_) => "wtacrs_tensor_mul_set_further_offset",
         };

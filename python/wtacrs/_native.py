@@ -38,6 +38,7 @@ DESIGNS = {"uniform": 0, "crs": 1, "top-k": 2, "wta-iid": 3, "wta-stratified": 4
 SOURCES = {"input": 0, "norms": 1, "cached": 2, "predicted": 3}
 BUDGETS = {"rows": 0, "fraction": 1, "exact": 2}
 PRECISIONS = {"f32": 0, "tf32": 1}
+ENGINES = {"auto": 0, "own": 1, "cublaslt": 2}
 AXES = {"rows": 0, "columns": 1}
 SIDES = {"left": 0, "right": 1}
 # By bits an element, where rows are packed.
@@ -69,6 +70,7 @@ FUNCTIONS = {
     "layer_set_design": [address, number],
     "layer_set_source": [address, number, c_double],
     "layer_set_precision": [address, number],
+    "layer_set_engine": [address, number],
     "layer_set_packing": [address, number],
     "layer_set_further_offset": [address, address],
     "plan_create": [address, address, address],
@@ -83,6 +85,7 @@ FUNCTIONS = {
     "tensor_mul_set_budget": [address, number, number, c_double],
     "tensor_mul_set_packing": [address, number],
     "tensor_mul_set_precision": [address, number],
+    "tensor_mul_set_engine": [address, number],
     "tensor_mul_set_further_offset": [address, address],
     "tensor_mul_plan_create": [address, address, address],
     "tensor_mul_plan_destroy": [address],
@@ -174,6 +177,8 @@ class _PlanInfo(_Struct):
         ("weight_gradient_scratch_bytes", c_size_t),
         ("saved_status_offset", c_size_t),
         ("saved_status_words", c_size_t),
+        ("engine", c_int32),
+        ("reserved", c_int32),
     ]
 
 
@@ -209,6 +214,8 @@ class _TensorMulPlanInfo(_Struct):
         ("right_status_offset", c_size_t),
         ("left_status_words", c_size_t),
         ("right_status_words", c_size_t),
+        ("left_engine", c_int32),
+        ("right_engine", c_int32),
     ]
 
 
@@ -476,7 +483,9 @@ class LayerPlan(_Object):
     norms nor guesses. `dtype` is that of H, and of dZ unless `dz_dtype` is given; dW and the bias's gradient have the
     dtype `sums`. Saved and scratch memory is aligned to 64 bytes, on CUDA to 256. A forward pass that begins at an
     offset leaves offset + `draws` to the next. `further_offset` is a number (uint64) on the device, which passes add to
-    their offset when they run, as for a CUDA graph.
+    their offset when they run, as for a CUDA graph. `engine` is the program that multiplies on a GPU: "own" for this
+    library's kernels, "cublaslt", or "auto" for cuBLASLt where it is expected to be faster. `multiplies_by` is the one
+    of the plan.
     """
 
     kind = "plan"
@@ -493,11 +502,12 @@ class LayerPlan(_Object):
         dtype: str = "float32",
         dz_dtype: str | None = None,
         precision: str = "f32",
+        engine: str = "auto",
         mix: float = 0.01,
         further_offset: Address = None,
     ) -> None:
         """Raises `Error` if the budget does not fit the tokens, or if there is no such design, source, number of bits,
-        dtype or precision."""
+        dtype, precision or engine, or if cuBLASLt is asked for and missing."""
         self.sums = "float64" if dtype == "float64" else "float32"
         layer = _Layer()
         _c.layer_set_shape(layer, *shape)
@@ -513,6 +523,7 @@ class LayerPlan(_Object):
         _c.layer_set_design(layer, look_up(DESIGNS, design, "design"))
         _c.layer_set_source(layer, look_up(SOURCES, source, "source"), mix)
         _c.layer_set_precision(layer, look_up(PRECISIONS, precision, "precision"))
+        _c.layer_set_engine(layer, look_up(ENGINES, engine, "engine"))
         _c.layer_set_packing(layer, look_up(PACKINGS, bits, "number of bits"))
         _c.layer_set_further_offset(layer, further_offset)
         super().__init__("create", context, layer)
@@ -522,6 +533,7 @@ class LayerPlan(_Object):
         self.budget_rows, self.packs_all = info.budget_rows, bits != "native" and info.budget_rows == shape[0]
         self.forward_scratch_bytes = info.forward_scratch_bytes
         self.backward_scratch_bytes = info.backward_scratch_bytes
+        self.multiplies_by = next(name for name, number in ENGINES.items() if number == info.engine)
         # Of the 32-bit words in saved memory on CUDA that are not 0 where H was refused.
         self.status = slice(info.saved_status_offset, info.saved_status_offset + 4 * info.saved_status_words)
 
@@ -725,9 +737,11 @@ class TensorMulPlan(_Object):
         right: float | int | None,
         bits: int | str = "native",
         precision: str = "f32",
+        engine: str = "auto",
         further_offset: Address = None,
     ) -> None:
-        """Raises `Error` if a budget does not fit its side, or if there is no such number of bits or precision."""
+        """Raises `Error` if a budget does not fit its side, if there is no such number of bits, precision or engine, or if
+        cuBLASLt is asked for and missing."""
         product = _TensorMul()
         _c.tensor_mul_set_shape(product, *shape)
         for side, budget in (("left", left), ("right", right)):
@@ -735,6 +749,7 @@ class TensorMulPlan(_Object):
             _c.tensor_mul_set_budget(product, SIDES[side], BUDGETS[unit], budget or 0)
         _c.tensor_mul_set_packing(product, look_up(PACKINGS, bits, "number of bits"))
         _c.tensor_mul_set_precision(product, look_up(PRECISIONS, precision, "precision"))
+        _c.tensor_mul_set_engine(product, look_up(ENGINES, engine, "engine"))
         _c.tensor_mul_set_further_offset(product, further_offset)
         super().__init__("create", context, product)
         info = _TensorMulPlanInfo()

@@ -13,10 +13,11 @@ use wtacrs_core::Keep;
 use wtacrs_core::product::{Packing, Update};
 use wtacrs_kernels::kernel::matrix::Spacing;
 use wtacrs_kernels::kernel::{self, gather_rows};
+use wtacrs_kernels::launch::dense::{DenseOperands, DenseProduct};
 use wtacrs_kernels::launch::driver::DriverError;
 use wtacrs_kernels::launch::{Kernel, Launcher, Shape};
 use wtacrs_kernels::plan::{
-    BackwardBuffers, DeviceRandomness, ForwardBuffers, LinearPlan, LinearSettings, WeightSource,
+    BackwardBuffers, DeviceRandomness, Engine, ForwardBuffers, LinearPlan, LinearSettings, WeightSource,
 };
 
 /// Runs between two events. Several, since recording an event takes time too.
@@ -49,6 +50,8 @@ pub(crate) struct Layer<'a> {
     extended_plan: LinearPlan,
     /// The same layer with rows in 4 bits an element.
     packed_plan: LinearPlan,
+    /// The first with a product by cuBLASLt, if there is one.
+    library_plan: Option<LinearPlan>,
     memories: Vec<RunMemory>,
     guess: Buffer,
     guesses: Guesses,
@@ -111,12 +114,25 @@ impl<L: Launcher> Launcher for Only<'_, L> {
         // SAFETY: the plan vouches for its launches.
         unsafe { self.launcher.launch(kernel, shape, args) }
     }
+
+    unsafe fn multiply(&mut self, product: &DenseProduct, operands: &DenseOperands) -> Result<(), L::Error> {
+        self.seen += 1;
+        if !self.wanted.contains(&(self.seen - 1)) {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        unsafe { self.launcher.multiply(product, operands) }
+    }
 }
 
 impl<'a> Layer<'a> {
     pub(crate) fn new(gpu: &'a Gpu, [tokens, inputs, outputs]: [usize; 3], fraction: f64) -> Self {
         let mut settings = LinearSettings::new(tokens, inputs, outputs, Keep::Fraction(fraction));
         settings.weights = WeightSource::Norms;
+        settings.engine = Engine::Own;
+        let mut by_library = settings.clone();
+        by_library.engine = Engine::CublasLt;
+        let library_plan = LinearPlan::new(by_library, gpu.driver.device()).ok();
         let mut extended = settings.clone();
         extended.weights = WeightSource::Predicted { clamp: 6.0 };
         extended.bias_gradient = true;
@@ -143,16 +159,18 @@ impl<'a> Layer<'a> {
         };
         let memories: Vec<RunMemory> =
             (0..bytes_between_uses.div_ceil(2 * kept * inputs.min(outputs)) + 1).map(memory).collect();
-        let plans = [&plan, &extended_plan, &packed_plan];
-        let scratch =
-            |bytes: fn(&LinearPlan) -> u64| Buffer::new(plans.map(bytes).into_iter().max().unwrap_or(0) as usize);
+        let [forward_bytes, backward_bytes] = [LinearPlan::forward_scratch_bytes, LinearPlan::backward_scratch_bytes]
+            .map(|bytes| {
+                let plans = [&plan, &extended_plan, &packed_plan].into_iter().chain(&library_plan);
+                plans.map(bytes).max().unwrap_or(0) as usize
+            });
         let mut layer = Self {
             gpu,
             guess: Buffer::repeated(4 * tokens, &norms),
             guesses: Guesses::new(&plan, bytes_between_uses),
             // Backward passes have their own scratch, so a step timed alone finds the results of the step before it.
-            forward_scratch: (0..RUNS_PER_TIMING).map(|_| scratch(LinearPlan::forward_scratch_bytes)).collect(),
-            backward_scratch: scratch(LinearPlan::backward_scratch_bytes),
+            forward_scratch: (0..RUNS_PER_TIMING).map(|_| Buffer::new(forward_bytes)).collect(),
+            backward_scratch: Buffer::new(backward_bytes),
             norms: Buffer::new(4 * tokens),
             bias: Buffer::new(4 * outputs),
             dw: Buffer::new(4 * inputs * outputs),
@@ -160,6 +178,7 @@ impl<'a> Layer<'a> {
             plan,
             extended_plan,
             packed_plan,
+            library_plan,
             runs: 0,
         };
         layer.fill();
@@ -237,6 +256,15 @@ impl<'a> Layer<'a> {
         self.runs += 1;
         self.forward(&self.plan, 0..3);
         self.backward(&self.plan, 0..3);
+    }
+
+    /// The same with a product by cuBLASLt: nothing without it.
+    pub(crate) fn estimate_by_library(&mut self) {
+        self.runs += 1;
+        if let Some(plan) = &self.library_plan {
+            self.forward(plan, 0..3);
+            self.backward(plan, 0..4);
+        }
     }
 
     pub(crate) fn step(&mut self, step: Step) {

@@ -48,6 +48,8 @@ enum TimedWork<'a> {
     GatherAndMultiply(&'a dyn Peer),
     KeptRowsBy(&'a dyn Peer),
     Estimate,
+    /// With a product by cuBLASLt.
+    EstimateByLibrary,
     Step(Step),
     /// A copy of as many bytes as the step moves.
     CopyFor(Step),
@@ -60,6 +62,7 @@ impl TimedWork<'_> {
             Self::GatherAndMultiply(peer) => layer.gather_and_multiply(peer),
             Self::KeptRowsBy(peer) => layer.multiply_kept_rows(peer),
             Self::Estimate => layer.estimate(),
+            Self::EstimateByLibrary => layer.estimate_by_library(),
             Self::Step(step) => layer.step(step),
             Self::CopyFor(step) => layer.copy_for(step),
         }
@@ -133,9 +136,9 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
     let device = gpu.driver.device();
     println!("\n{}, {} multiprocessors, bf16, dW in f32\n", device.name, device.multiprocessors);
     println!(
-        "| tokens | layer | k/n | exact ms | by | gather and cuBLAS / exact | exact / estimate | target | cuBLAS on k rows / product | target | copy / norms H | copy / gather | copy / norms dZ | copy / pack | copy / unpack | target |"
+        "| tokens | layer | k/n | exact ms | by | gather and cuBLAS / exact | exact / estimate | target | exact / estimate by cuBLASLt | predicted for an H100 | cuBLAS on k rows / product | target | copy / norms H | copy / gather | copy / norms dZ | copy / pack | copy / unpack | target |"
     );
-    println!("|{}", "---|".repeat(16));
+    println!("|{}", "---|".repeat(18));
     let mut step_table = String::new();
     for (sizes @ [tokens, inputs, outputs], fraction) in cases() {
         let mut layer = Layer::new(gpu, sizes, fraction);
@@ -144,13 +147,13 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
             .chain(for_each_peer(|peer| TimedWork::GatherAndMultiply(peer)))
             .chain(for_each_peer(|peer| TimedWork::KeptRowsBy(peer)))
             .chain(STEPS_WITH_COPIES.map(TimedWork::CopyFor))
-            .chain([TimedWork::Estimate, TimedWork::Step(Step::Product)])
+            .chain([TimedWork::Estimate, TimedWork::EstimateByLibrary, TimedWork::Step(Step::Product)])
             .chain(STEPS.map(|(_, step)| TimedWork::Step(step)))
             .collect();
         let times = median_times(gpu, &mut layer, &timed);
         let (peer_times, rest) = times.split_at(3 * peers.len());
         let (copy_times, rest) = rest.split_at(STEPS_WITH_COPIES.len());
-        let (&[estimate, product], step_times) = rest.split_first_chunk().expect("as many as were timed");
+        let (&[estimate, by_library, product], step_times) = rest.split_first_chunk().expect("as many as were timed");
         // The faster peer for each product.
         let best = |at: usize| peer_times[at * peers.len()..][..peers.len()].iter().copied().min_by(f64::total_cmp);
         let (exact, gather_and_multiply, kept_rows) = (best(0), best(1), best(2));
@@ -163,11 +166,14 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
         let [norms_h, gather, norms_dz, pack, unpack] =
             [0, 1, 2, 3, 4].map(|at| ratio(Some(copy_times[at]), step_ms(STEPS_WITH_COPIES[at])));
         println!(
-            "| {tokens} | {inputs}→{outputs} | {fraction} | {} | {by} | {} | **{}** | {} | **{}** | 0.55 | {norms_h} | {gather} | {norms_dz} | {pack} | {unpack} | 0.85 |",
+            "| {tokens} | {inputs}→{outputs} | {fraction} | {} | {by} | {} | **{}** | {} | **{}** | {} | **{}** | 0.55 | {norms_h} | {gather} | {norms_dz} | {pack} | {unpack} | 0.85 |",
             exact.map_or("–".to_owned(), |time| format!("{time:.3}")),
             ratio(gather_and_multiply, exact),
             ratio(exact, Some(estimate)),
             if fraction < 0.2 { 3.5 } else { 1.7 },
+            // Without a peer there is no cuBLASLt.
+            ratio(exact, Some(by_library)),
+            predicted(sizes, fraction),
             ratio(kept_rows, Some(product)),
         );
         step_table += &format!("| {tokens} | {inputs}→{outputs} | {fraction} | {estimate:.4} |");
@@ -185,6 +191,15 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
     let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
     println!("\nMilliseconds:\n\n| tokens | layer | k/n | estimate | {} |", names.join(" | "));
     println!("|{}\n{step_table}", "---|".repeat(4 + names.len()));
+}
+
+/// docs/kernels.md has the arithmetic, for one layer.
+fn predicted(sizes: [usize; 3], fraction: f64) -> &'static str {
+    match sizes {
+        [16384, 4096, 4096] if fraction < 0.2 => "3.9",
+        [16384, 4096, 4096] => "2.0",
+        _ => "–",
+    }
 }
 
 fn main() -> ExitCode {

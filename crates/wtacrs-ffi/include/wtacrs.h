@@ -161,6 +161,18 @@ typedef enum wtacrs_precision {
   WTACRS_PRECISION_FORCE_32_BITS = 2147483647,
 } wtacrs_precision;
 
+// Which program multiplies on a GPU.
+typedef enum wtacrs_engine {
+  // cuBLASLt where it is expected to be faster and can be loaded, and this library's kernels elsewhere. The default.
+  WTACRS_ENGINE_AUTO = 0,
+  // This library's kernels: the same bits on every GPU of one kind, whatever else is installed.
+  WTACRS_ENGINE_OWN = 1,
+  // cuBLASLt. Plans are refused where it cannot be loaded.
+  WTACRS_ENGINE_CUBLASLT = 2,
+  // Reserved: makes the enumeration 32 bits wide.
+  WTACRS_ENGINE_FORCE_32_BITS = 2147483647,
+} wtacrs_engine;
+
 // How kept rows are saved: as they are, or packed in few bits an element without bias. A packed row adds a little noise: of
 // its square about 3e-5 at 8 bits, 0.01 at 4 and 0.25 at 2 on activations of transformers.
 typedef enum wtacrs_packing {
@@ -369,6 +381,11 @@ typedef struct wtacrs_plan_info {
   // How many such words there are, one behind another: 1, or more if all rows are packed. The status is the first that is
   // not 0. 0 on the CPU.
   size_t saved_status_words;
+  // The program that multiplies: WTACRS_ENGINE_OWN or WTACRS_ENGINE_CUBLASLT, see wtacrs_layer_set_engine. On the CPU the
+  // former.
+  wtacrs_engine engine;
+  // 0.
+  int32_t reserved;
 } wtacrs_plan_info;
 
 // What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
@@ -501,6 +518,10 @@ typedef struct wtacrs_tensor_mul_plan_info {
   size_t left_status_words;
   // See left_status_words.
   size_t right_status_words;
+  // The program that multiplies for dA: see wtacrs_plan_info.
+  wtacrs_engine left_engine;
+  // The same for dB.
+  wtacrs_engine right_engine;
 } wtacrs_tensor_mul_plan_info;
 
 // What a forward pass may be given. Zeros, and NULL in place of the struct, stand for nothing.
@@ -793,6 +814,17 @@ wtacrs_status wtacrs_layer_set_packing(struct wtacrs_layer *layer,
 // Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_precision(struct wtacrs_layer *layer,
                                          wtacrs_precision precision);
+
+// Which program multiplies kept rows with those of dZ on a GPU; the CPU ignores it.
+//
+// WTACRS_ENGINE_AUTO takes cuBLASLt on GPUs of compute capability 9 to 11 for products of 2^20 elements and 512 kept rows or
+// more, and if rows of dZ have to be gathered for it, of 1024 input features or more. Its bits depend on the version of
+// cuBLASLt and on the GPU. wtacrs_plan_get_info reports which program a plan has. cuBLASLt loads its kernels when they first
+// run: run a plan's pass once before you capture it.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_layer_set_engine(struct wtacrs_layer *layer,
+                                      wtacrs_engine engine);
 
 // A number that passes which draw add to their offset when they run, so that a captured CUDA graph, in which seed and
 // offset are fixed, draws anew at each replay.
@@ -1430,6 +1462,11 @@ wtacrs_status wtacrs_tensor_mul_set_packing(struct wtacrs_tensor_mul *tensor_mul
 // Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_precision(struct wtacrs_tensor_mul *tensor_mul,
                                               wtacrs_precision precision);
+
+// Which program multiplies on a GPU: see wtacrs_layer_set_engine. Columns of G are gathered in any case.
+//
+// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
+wtacrs_status wtacrs_tensor_mul_set_engine(struct wtacrs_tensor_mul *tensor_mul, wtacrs_engine engine);
 
 // A number that forward passes add to their offset when they run: see wtacrs_layer_set_further_offset.
 //

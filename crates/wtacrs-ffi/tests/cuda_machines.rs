@@ -50,6 +50,22 @@ fn address<T>(buffer: &Buffer<T>) -> *mut c_void {
 }
 
 impl Side<'_> {
+    /// The engine to ask for in place of `asked`: another one on a GPU's machine without cuBLASLt, and a line on stderr.
+    fn possible(&self, asked: wtacrs_engine) -> wtacrs_engine {
+        if asked == WTACRS_ENGINE_CUBLASLT && self.device.0 == 2 && !self.machine.has_cublas_lt() {
+            return WTACRS_ENGINE_OWN;
+        }
+        asked
+    }
+
+    /// The program that multiplies, where `asked` is asked for: plans are small, and the CPU has no choice.
+    fn engine(&self, asked: wtacrs_engine) -> wtacrs_engine {
+        match self.possible(asked) {
+            WTACRS_ENGINE_CUBLASLT if self.device.0 == 2 => WTACRS_ENGINE_CUBLASLT,
+            _ => WTACRS_ENGINE_OWN,
+        }
+    }
+
     fn floats(&self, len: usize, seed: usize) -> Buffer<f32> {
         self.machine.upload(&eighths(len, seed))
     }
@@ -75,7 +91,22 @@ impl Side<'_> {
 
 /// Norms, weights, selection, gather and product, each alone; then the product in one call.
 fn single_steps(on: &Side<'_>) -> Made {
-    let (plan, info) = plan(on.context, WTACRS_SOURCE_NORMS, WTACRS_DTYPE_F32, WTACRS_PRECISION_F32);
+    single_steps_by(on, WTACRS_ENGINE_AUTO)
+}
+
+fn single_steps_by_cublas_lt(on: &Side<'_>) -> Made {
+    single_steps_by(on, WTACRS_ENGINE_CUBLASLT)
+}
+
+fn single_steps_by(on: &Side<'_>, engine: wtacrs_engine) -> Made {
+    // SAFETY: a handle is never followed.
+    let (plan, info) = plan_with(on.context, |layer| unsafe {
+        check(wtacrs_layer_set_shape(layer, TOKENS, IN, OUT));
+        check(wtacrs_layer_set_budget(layer, WTACRS_BUDGET_FRACTION, 0.3));
+        check(wtacrs_layer_set_source(layer, WTACRS_SOURCE_NORMS, 0.01));
+        check(wtacrs_layer_set_engine(layer, on.possible(engine)));
+    });
+    assert_eq!(info.engine, on.engine(engine));
     let (h, dz) = (on.floats(TOKENS * IN, 5), on.floats(TOKENS * OUT, 7));
     let (input, guess, columns) = (on.room::<f32>(TOKENS), on.room::<f32>(TOKENS), on.room::<f32>(OUT));
     let (budget, none) = (info.budget_rows, null_mut());
@@ -248,13 +279,21 @@ fn caches(on: &Side<'_>) -> Made {
 fn products(on: &Side<'_>) -> Made {
     let mut made = Made::default();
     for (packing, share) in WAYS {
-        made.extend(products_of(on, packing, share, WTACRS_BUDGET_FRACTION));
+        made.extend(products_of(on, packing, share, WTACRS_BUDGET_FRACTION, WTACRS_ENGINE_AUTO));
     }
-    made.extend(products_of(on, WTACRS_PACKING_BITS8, 0.4, WTACRS_BUDGET_EXACT));
+    made.extend(products_of(on, WTACRS_PACKING_BITS8, 0.4, WTACRS_BUDGET_EXACT, WTACRS_ENGINE_OWN));
     made
 }
 
-fn products_of(on: &Side<'_>, packing: wtacrs_packing, share: f64, left: wtacrs_budget) -> Made {
+fn products_by_cublas_lt(on: &Side<'_>) -> Made {
+    let mut made = Made::default();
+    for (packing, share) in [(WTACRS_PACKING_NATIVE, 0.3), (WTACRS_PACKING_BITS4, 0.3), (WTACRS_PACKING_BITS4, 1.0)] {
+        made.extend(products_of(on, packing, share, WTACRS_BUDGET_FRACTION, WTACRS_ENGINE_CUBLASLT));
+    }
+    made
+}
+
+fn products_of(on: &Side<'_>, packing: wtacrs_packing, share: f64, left: wtacrs_budget, engine: wtacrs_engine) -> Made {
     let [batch, heads, rows, inner, columns] = PRODUCT;
     // SAFETY: a handle is never followed.
     let (plan, info) = product_with(on.context, |product| unsafe {
@@ -262,7 +301,9 @@ fn products_of(on: &Side<'_>, packing: wtacrs_packing, share: f64, left: wtacrs_
         check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_LEFT, left, share));
         check(wtacrs_tensor_mul_set_budget(product, WTACRS_SIDE_RIGHT, WTACRS_BUDGET_FRACTION, share));
         check(wtacrs_tensor_mul_set_packing(product, packing));
+        check(wtacrs_tensor_mul_set_engine(product, on.possible(engine)));
     });
+    assert_eq!([info.left_engine, info.right_engine], [on.engine(engine); 2]);
     let items = batch * heads;
     let (a, b, g) = (
         on.floats(items * rows * inner, 3),
@@ -315,9 +356,11 @@ fn as_on_the_cpu(machine: &Machine, ordinal: i32) {
     let here = Side { machine: &host, context: context(WTACRS_DEVICE_CPU, 0), device: (1, 0) };
     for (what, calls) in [
         ("single steps", single_steps as fn(&Side<'_>) -> Made),
+        ("single steps by cuBLASLt", single_steps_by_cublas_lt),
         ("predictors", predictors),
         ("caches", caches),
         ("products", products),
+        ("products by cuBLASLt", products_by_cublas_lt),
     ] {
         let (found, expected) = (calls(&there), calls(&here));
         for (at, (found, expected)) in found.exact.iter().zip(&expected.exact).enumerate() {

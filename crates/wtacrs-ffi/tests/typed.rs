@@ -9,19 +9,21 @@ use std::process::{Command, Output};
 const LANGUAGES: [(&str, &str, &str); 2] = [("gcc", "-std=c11", "c"), ("g++", "-std=c++17", "cpp")];
 
 /// Calls with a place for an enumerator, the one that belongs there, and one of another enumeration.
-const CALLS: [(&str, &str, &str); 18] = [
+const CALLS: [(&str, &str, &str); 20] = [
     ("wtacrs_context_create(@, 0, 0, 0)", "WTACRS_DEVICE_CPU", "WTACRS_DTYPE_F32"),
     ("wtacrs_layer_set_dtypes(0, @, WTACRS_DTYPE_F32, WTACRS_DTYPE_F32)", "WTACRS_DTYPE_F16", "WTACRS_SIDE_RIGHT"),
     ("wtacrs_layer_set_budget(0, @, 0.3)", "WTACRS_BUDGET_FRACTION", "WTACRS_SOURCE_NORMS"),
     ("wtacrs_layer_set_design(0, @)", "WTACRS_DESIGN_CRS", "WTACRS_SOURCE_INPUT"),
     ("wtacrs_layer_set_source(0, @, 0.01)", "WTACRS_SOURCE_INPUT", "WTACRS_DESIGN_UNIFORM"),
     ("wtacrs_layer_set_precision(0, @)", "WTACRS_PRECISION_TF32", "WTACRS_DTYPE_F16"),
+    ("wtacrs_layer_set_engine(0, @)", "WTACRS_ENGINE_OWN", "WTACRS_PRECISION_TF32"),
     ("wtacrs_layer_set_packing(0, @)", "WTACRS_PACKING_BITS4", "WTACRS_PRECISION_TF32"),
     ("wtacrs_tensor_mul_set_dtypes(0, WTACRS_DTYPE_F32, @)", "WTACRS_DTYPE_F32", "WTACRS_PRECISION_F32"),
     ("wtacrs_tensor_mul_set_budget(0, @, WTACRS_BUDGET_EXACT, 0)", "WTACRS_SIDE_LEFT", "WTACRS_BUDGET_ROWS"),
     ("wtacrs_tensor_mul_set_budget(0, WTACRS_SIDE_LEFT, @, 0)", "WTACRS_BUDGET_EXACT", "WTACRS_SIDE_RIGHT"),
     ("wtacrs_tensor_mul_set_design(0, @)", "WTACRS_DESIGN_TOP_K", "WTACRS_BUDGET_EXACT"),
     ("wtacrs_tensor_mul_set_precision(0, @)", "WTACRS_PRECISION_F32", "WTACRS_AXIS_ROWS"),
+    ("wtacrs_tensor_mul_set_engine(0, @)", "WTACRS_ENGINE_CUBLASLT", "WTACRS_DEVICE_CUDA"),
     ("wtacrs_tensor_mul_set_packing(0, @)", "WTACRS_PACKING_NATIVE", "WTACRS_PRECISION_F32"),
     ("wtacrs_context_norms(0, @, WTACRS_DTYPE_F32, 0, 0, 0, 0, 0, 0)", "WTACRS_AXIS_ROWS", "WTACRS_SIDE_LEFT"),
     ("wtacrs_operator_set_operation(0, @, 0)", "WTACRS_OPERATION_GELU", "WTACRS_DTYPE_F16"),

@@ -1,5 +1,7 @@
 //! The properties of a GPU that plans depend on, and a few for users.
 
+use crate::launch::dense::Dense;
+
 /// A GPU, or the emulator in place of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -15,6 +17,8 @@ pub struct Device {
     pub l2_bytes: u64,
     /// The most shared memory of a block, in bytes.
     pub shared_bytes: u32,
+    /// The vendor's library of dense products, which is loaded when a plan first wants it; none: plans do not look for it.
+    pub dense: Option<Dense>,
 }
 
 impl Device {
@@ -27,6 +31,10 @@ impl Device {
             memory_bytes: 0,
             l2_bytes: 0,
             shared_bytes: 99 << 10,
+            #[cfg(feature = "emulator")]
+            dense: Some(Dense::emulated()),
+            #[cfg(not(feature = "emulator"))]
+            dense: None,
         }
     }
 }

@@ -76,11 +76,36 @@ fn machine_code_is_preferred_to_ptx() {
     };
     let ptx = Image::Ptx(Ptx::bundled().version);
     assert_eq!(opened(Fake::default()), (Image::Cubin(Version::new(8, 6)), vec![false]));
-    assert_eq!(opened(Fake { capability: (9, 0), ..Fake::default() }), (ptx, vec![true]));
+    let early = Image::Ptx(Ptx::starting_early().version);
+    assert_eq!(opened(Fake { capability: (9, 0), ..Fake::default() }), (early, vec![true]));
+    assert_eq!(opened(Fake { capability: (9, 0), version: 12_020, ..Fake::default() }), (ptx, vec![true]));
     // A driver that is older than the assembler compiles the PTX.
     assert_eq!(opened(Fake { refuses_cubins: true, ..Fake::default() }), (ptx, vec![false, false, true]));
     assert_eq!(ptx.to_string(), format!("PTX {}, compiled by the driver", Ptx::bundled().version));
     assert_eq!(Image::Cubin(Version::new(12, 0)).to_string(), "machine code for sm_120");
+}
+
+#[test]
+fn kernels_start_early_where_the_gpu_and_the_driver_can() {
+    let early = |fake: Fake| {
+        let driver = Driver::open_with(installed(fake), 0).expect("opens");
+        Fake::of(&driver).forget();
+        let cooperative = Shape { cooperative: true, ..SHAPE };
+        for shape in [SHAPE, cooperative] {
+            launch(&driver, Stream(ptr::null_mut()), shape).expect("launches");
+        }
+        Fake::of(&driver).list().iter().map(|call| *call == Call::LaunchEarly("row_norms_bf16")).collect::<Vec<_>>()
+    };
+    let hopper = || Fake { capability: (9, 0), ..Fake::default() };
+    assert_eq!(early(hopper()), [true, false], "blocks that wait for one another start together");
+    assert_eq!(early(Fake { version: 12_020, ..hopper() }), [false, false], "graphs without it");
+    assert_eq!(early(Fake { starts_early: false, ..hopper() }), [false, false]);
+    assert_eq!(early(Fake::default()), [false, false]);
+    let error = {
+        let driver = Driver::open_with(installed(Fake { fails: Some("cuLaunchKernelEx"), ..hopper() }), 0);
+        launch(&driver.expect("opens"), Stream(ptr::null_mut()), SHAPE).expect_err("fails").to_string()
+    };
+    assert_eq!(error, "cuLaunchKernelEx of row_norms_bf16 failed with CUDA_ERROR_FAKE (999)");
 }
 
 #[test]

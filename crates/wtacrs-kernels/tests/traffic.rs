@@ -7,7 +7,7 @@ use ndarray::Array2;
 use std::collections::BTreeMap;
 use wtacrs_core::Keep;
 use wtacrs_core::product::Packing;
-use wtacrs_kernels::plan::{DeviceRandomness, LinearPlan, LinearSettings, WeightSource};
+use wtacrs_kernels::plan::{DeviceRandomness, Engine, LinearPlan, LinearSettings, WeightSource};
 use wtacrs_ptx::Traffic;
 
 const TOKENS: usize = 128;
@@ -16,9 +16,10 @@ const WIDTH: usize = 1024;
 
 /// The most sectors of an access, of the least that its bytes take, and the least bytes on their way in a thread. A
 /// multiprocessor of an H100 needs about 16 KiB: 64 bytes in each of 256 threads.
-const BOUNDS: [(&str, f64, u32); 9] = [
+const BOUNDS: [(&str, f64, u32); 10] = [
     ("row_norms_bf16", 1.0, 64),
     ("row_norms_sums_bf16", 1.01, 64),
+    ("row_norms_gather_bf16", 1.02, 64),
     ("gather_rows_bf16", 1.0, 64),
     // Four quads of 16 bits.
     ("gather_pack_bf16", 1.0, 32),
@@ -40,9 +41,13 @@ fn of_layers() -> BTreeMap<&'static str, Traffic> {
     let value = |(i, j): (usize, usize)| bf16::from_number(((i * 31 + j * 17) % 61) as f32 / 30.0 - 1.0);
     let h = Array2::from_shape_fn((TOKENS, WIDTH), value);
     let guess = vec![1.0; TOKENS];
-    for (packing, bias_gradient) in [(Packing::Native, false), (Packing::Bits4, false), (Packing::Native, true)] {
+    let (native, packed, own) = (Packing::Native, Packing::Bits4, Engine::Own);
+    for (packing, bias_gradient, engine) in
+        [(native, false, own), (packed, false, own), (native, true, own), (native, false, Engine::CublasLt)]
+    {
         let mut settings = LinearSettings::new(TOKENS, WIDTH, WIDTH, Keep::Fraction(0.25));
         (settings.weights, settings.packing, settings.bias_gradient) = (WeightSource::Norms, packing, bias_gradient);
+        settings.engine = engine;
         let plan = LinearPlan::new(settings, machine.device()).expect("valid");
         let mut given = Given::new(h.view(), h.view(), &guess, DeviceRandomness::new(3, 5));
         given.old_dw = 1.0;

@@ -393,7 +393,7 @@ class Operators(unittest.TestCase):
             for tokens in (1, 7, 64, 100, 1000):
                 for in_features in (16, 20, 64, 128, 130, 300):
                     for budget in (0.1, 0.3, 0.999, 1.0):
-                        keep = ops.describe(budget, bits, "wta-pivotal", "predicted", torch.float32)
+                        keep = ops.describe(budget, bits, "wta-pivotal", "predicted", "auto", torch.float32)
                         plan = ops.rows_plan(keep, torch.device("cpu"), tokens, in_features, 8)
                         found = plans.block_bytes(tokens, in_features, 4, budget, bits)
                         self.assertEqual(found, plan.native.saved_bytes, (bits, tokens, in_features, budget))

@@ -160,6 +160,32 @@ class ByOperator(Emulated, test_held_bytes.ByOperator):
 
 
 @needed
+class Engines(Emulated, unittest.TestCase):
+    """The emulator has loops in the place of NVIDIA's library."""
+
+    def test_gradients_differ_in_the_order_of_sums_alone(self):
+        h, dz = uneven(TOKENS, INPUTS), uneven(TOKENS, 8)
+        for bits in ("native", 4):
+            made = {}
+            for engine in ("own", "cublaslt"):
+                plan = plans.plan_for(GPU, (TOKENS, INPUTS, 8), h.dtype, 0.3, bits, "wta-pivotal", "input", engine, "f32")
+                self.assertEqual(plan.native.multiplies_by, engine)
+                made[engine] = plan.backward(plan.forward(h, None, None, 7, 1000), dz, True, True)
+            for own, other in zip(made["own"], made["cublaslt"], strict=True):
+                torch.testing.assert_close(other, own, rtol=1e-5, atol=1e-4)
+
+    def test_a_model(self):
+        def gradient(engine):
+            torch.manual_seed(0)
+            model = torch.nn.Linear(INPUTS, 8)
+            convert(model, 0.3, seed=5, engine=engine, sample_kept_inputs=True)
+            model(uneven(TOKENS, INPUTS)).square().sum().backward()
+            return model.weight.grad
+
+        torch.testing.assert_close(gradient("cublaslt"), gradient("own"), rtol=1e-4, atol=1e-3)
+
+
+@needed
 class Captured(Emulated, unittest.TestCase):
     """As in a CUDA graph: a pass draws from a number on the device, which it advances, and so in every replay."""
 
@@ -170,7 +196,7 @@ class Captured(Emulated, unittest.TestCase):
 
     def test_each_replay_draws_anew(self):
         h = uneven(TOKENS, INPUTS)
-        plan = plans.plan_for(GPU, (TOKENS, INPUTS, 8), h.dtype, 0.3, 4, "wta-pivotal", "input", "f32")
+        plan = plans.plan_for(GPU, (TOKENS, INPUTS, 8), h.dtype, 0.3, 4, "wta-pivotal", "input", "auto", "f32")
         blocks = [plan.forward(h, None, None, 7, 1000) for _ in range(3)]
         self.assertEqual(int(GPU.further_offset), 3 * plan.draws)
         with mock.patch.object(GPU, "captures", lambda: False):

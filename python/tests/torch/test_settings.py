@@ -30,6 +30,7 @@ class Refusals(unittest.TestCase):
             ({"budget": [0.3]}, r"a budget of \[0.3\] \(a list\)"),
             ({"bits": "4"}, r"no number of bits '4'; there are native, 8, 4, 2 \(this is a str\)"),
             ({"bits": [4]}, r"no number of bits \[4\]; .* \(this is a list\)"),
+            ({"engine": "cublas"}, "no engine 'cublas'; there are auto, own, cublaslt"),
             ({"seed": "1"}, r"seed='1' \(a str\); it is a whole number, or None"),
             ({"samples": 1.5, "tokens_per_sample": 2}, r"samples=1.5; it is a whole number"),
             ({"activations": True}, "no way to save activations True"),

@@ -209,7 +209,7 @@ class Sampling:
     def convert_operators(self, model):
         settings = self.settings
         mode, bits, tensor_mul = settings.activations, settings.activation_bits, settings.tensor_mul
-        self.operators = Operators(self.randomness, mode, bits, tensor_mul)
+        self.operators = Operators(self.randomness, mode, bits, tensor_mul, settings.engine)
         found, self._left_modules = modules.find(model, settings.skips, mode)
         self.modules = found
         for module, kind in found.values():
@@ -287,7 +287,8 @@ class Sampling:
             return None
         shape = (*rows.shape, out_features)
         device = devices.device_of(h.device)
-        plan = plan_for(device, shape, h.dtype, *kept, self.settings.design, self.source, precision())
+        settings = self.settings
+        plan = plan_for(device, shape, h.dtype, *kept, settings.design, self.source, settings.engine, precision())
         # Layers that keep other rows, or in other bits, share no block.
         form = h.dtype, *kept
         shared = self._inputs.of(given, form)

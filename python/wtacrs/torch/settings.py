@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
 
-from .._native import DESIGNS, PACKINGS, Error
+from .._native import DESIGNS, ENGINES, PACKINGS, Error
 from .linear.guesses import SOURCES
 
 ACTIVATIONS = (None, "exact", "packed")
@@ -38,6 +38,7 @@ class Options(typing.TypedDict, total=False):
     sample_kept_inputs: bool
     memory: float | None
     noise: float | None
+    engine: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Settings:
     this share of what different batches make. Either takes the place of `budget` and `bits`, but for layers that have
     values of their own in `layers`, and for experts.
 
+    `engine` is the program that multiplies on a GPU: "own" for this library's kernels, "cublaslt" for NVIDIA's library, or
+    "auto" for that library where it is expected to be faster. "own" gives the same bits on every GPU of one kind,
+    whatever the version of that library.
+
     Raises `Error` for a value that is refused.
     """
 
@@ -91,6 +96,7 @@ class Settings:
     sample_kept_inputs: bool = False
     memory: float | None = None
     noise: float | None = None
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         put = functools.partial(object.__setattr__, self)
@@ -98,6 +104,7 @@ class Settings:
         put("design", one_of(DESIGNS, self.design, "design"))
         put("source", one_of(SOURCES, self.source, "source"))
         put("bits", one_of(PACKINGS, self.bits, "number of bits"))
+        put("engine", one_of(ENGINES, self.engine, "engine"))
         put("activations", one_of(ACTIVATIONS, self.activations, "way to save activations"))
         put("activation_bits", one_of(ACTIVATION_BITS, self.activation_bits, "number of activation bits"))
         one_of((True, False), self.sample_kept_inputs, "answer for sample_kept_inputs:")

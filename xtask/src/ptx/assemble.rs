@@ -1,14 +1,15 @@
 //! Runs ptxas, and reads what it reports for each kernel on each architecture.
 
+use super::early_start::starting_early;
 use super::finding::{Architectures, Finding};
 use super::manifest::Resources;
 use crate::error::Error;
 use crate::report;
 use crate::toolchain::Assembler;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
+use std::{fs, thread};
 
 /// What ptxas reports for a file on one architecture.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,27 +59,42 @@ pub(super) fn findings(file: &str, assemblies: &BTreeMap<u32, Assembly>) -> Vec<
     spills.chain(frames).chain(messages).collect()
 }
 
-/// Assembles a file for all architectures, in parallel.
+/// The first architecture whose kernels start early, as the driver layer has them compiled.
+const STARTS_EARLY: u32 = 90;
+
+/// Assembles a file for all architectures, in parallel: each as drivers get it there.
 pub(super) fn assemble(
     assembler: &Assembler,
     file: &Path,
     architectures: impl Iterator<Item = u32>,
 ) -> Result<BTreeMap<u32, Assembly>, Error> {
     report::step("Assembling", file.file_name().unwrap_or_default().to_string_lossy());
+    let text = fs::read_to_string(file).map_err(Error::file(file))?;
+    let early = file.with_extension("early.ptx");
+    fs::write(&early, starting_early(&text)).map_err(Error::file(&early))?;
     thread::scope(|scope| {
         let runs: Vec<_> = architectures
-            .map(|architecture| (architecture, scope.spawn(move || one(assembler, file, architecture))))
+            .map(|architecture| {
+                let source = if architecture >= STARTS_EARLY { &early } else { file };
+                let run = move || one(assembler, source, &cubin(file, architecture), architecture);
+                (architecture, scope.spawn(run))
+            })
             .collect();
         let failed = || Error::Failed { program: "a thread".into() };
         runs.into_iter().map(|(architecture, run)| Ok((architecture, run.join().map_err(|_| failed())??))).collect()
     })
 }
 
-fn one(assembler: &Assembler, file: &Path, architecture: u32) -> Result<Assembly, Error> {
+/// Where the machine code of a file goes.
+pub(super) fn cubin(file: &Path, architecture: u32) -> PathBuf {
+    file.with_extension(format!("sm_{architecture}.cubin"))
+}
+
+fn one(assembler: &Assembler, file: &Path, output: &Path, architecture: u32) -> Result<Assembly, Error> {
     let name = format!("sm_{architecture}");
     let mut command = Command::new(&assembler.path);
     command.args(["--verbose", "--gpu-name", &name]).arg(file);
-    command.arg("--output-file").arg(file.with_extension(format!("{name}.cubin")));
+    command.arg("--output-file").arg(output);
     let program = assembler.path.display().to_string();
     let output = command.output().map_err(|source| Error::Start { program: program.clone(), source })?;
     let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);

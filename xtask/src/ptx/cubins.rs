@@ -1,6 +1,6 @@
 //! `cargo xtask cubins`: assembles the committed PTX into machine code, for builds of the library that are given away.
 
-use super::assemble::assemble;
+use super::assemble::{assemble, cubin};
 use super::build;
 use super::manifest::committed_text;
 use super::product::ARCHITECTURES;
@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<(), Error> {
     }
     let mut bytes = 0;
     for architecture in ARCHITECTURES {
-        let cubin = source.with_extension(format!("sm_{architecture}.cubin"));
+        let cubin = cubin(&source, *architecture);
         let compressed = compress_to_vec_zlib(&fs::read(&cubin).map_err(Error::file(&cubin))?, LEVEL);
         bytes += compressed.len();
         let path = folder.join(format!("sm_{architecture}.cubin.z"));

@@ -7,6 +7,9 @@
 mod assemble;
 mod build;
 pub(crate) mod cubins;
+// What the driver layer makes of the text for some GPUs.
+#[path = "../../../crates/wtacrs-kernels/src/launch/driver/early_start.rs"]
+mod early_start;
 mod finding;
 mod manifest;
 mod product;

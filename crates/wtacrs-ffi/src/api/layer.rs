@@ -1,7 +1,7 @@
 //! The description of a linear layer, filled by setters and then frozen into a plan.
 
 use crate::arguments::enums::{
-    self, wtacrs_budget, wtacrs_design, wtacrs_dtype, wtacrs_packing, wtacrs_precision, wtacrs_source,
+    self, wtacrs_budget, wtacrs_design, wtacrs_dtype, wtacrs_engine, wtacrs_packing, wtacrs_precision, wtacrs_source,
 };
 use crate::arguments::{Array, Dtype, Source, check_dtypes};
 use crate::boundary::status::*;
@@ -37,7 +37,7 @@ pub(super) fn description(handle: *const wtacrs_layer) -> Outcome<LinearDescript
     let unset = |what| Failure::new(WTACRS_STATUS_INVALID_ARGUMENT, format!("the layer's {what} was not set"));
     let [tokens, in_features, out_features] = layer.shape.ok_or_else(|| unset("shape"))?;
     let contraction = layer.keep.ok_or_else(|| unset("budget"))?;
-    let Sampling { design, mix, packing, precision, further_offset } = layer.sampling;
+    let Sampling { design, mix, packing, precision, engine, further_offset } = layer.sampling;
     let (keep, design, source, packing) = match contraction {
         // Every row has the scale 1 in this design, whatever its weight.
         Contraction::Exact => (Keep::Fraction(1.0), BuiltIn::Uniform, Source::Input, Packing::Native),
@@ -55,6 +55,7 @@ pub(super) fn description(handle: *const wtacrs_layer) -> Outcome<LinearDescript
         dw,
         source,
         precision,
+        engine,
         further_offset,
     })
 }
@@ -249,6 +250,22 @@ pub unsafe extern "C" fn wtacrs_layer_set_precision(
     guard("wtacrs_layer_set_precision", || {
         let precision = enums::precision(precision)?;
         change(layer, |layer| layer.sampling.precision = precision)
+    })
+}
+
+/// Which program multiplies kept rows with those of dZ on a GPU; the CPU ignores it.
+///
+/// WTACRS_ENGINE_AUTO takes cuBLASLt on GPUs of compute capability 9 to 11 for products of 2^20 elements and 512 kept rows or
+/// more, and if rows of dZ have to be gathered for it, of 1024 input features or more. Its bits depend on the version of
+/// cuBLASLt and on the GPU. wtacrs_plan_get_info reports which program a plan has. cuBLASLt loads its kernels when they first
+/// run: run a plan's pass once before you capture it.
+///
+/// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_layer_set_engine(layer: *mut wtacrs_layer, engine: wtacrs_engine) -> wtacrs_status {
+    guard("wtacrs_layer_set_engine", || {
+        let engine = enums::engine(engine)?;
+        change(layer, |layer| layer.sampling.engine = engine)
     })
 }
 

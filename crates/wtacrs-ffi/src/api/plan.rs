@@ -2,6 +2,7 @@
 
 use super::context::{device, wtacrs_context};
 use super::layer::{description, wtacrs_layer};
+use crate::arguments::enums::{self, wtacrs_engine};
 use crate::arguments::options::{self, SizedStruct};
 use crate::arguments::{Array, Block, Place, Source};
 use crate::boundary::status::*;
@@ -104,6 +105,11 @@ pub struct wtacrs_plan_info {
     /// How many such words there are, one behind another: 1, or more if all rows are packed. The status is the first that is
     /// not 0. 0 on the CPU.
     pub saved_status_words: usize,
+    /// The program that multiplies: WTACRS_ENGINE_OWN or WTACRS_ENGINE_CUBLASLT, see wtacrs_layer_set_engine. On the CPU the
+    /// former.
+    pub engine: wtacrs_engine,
+    /// 0.
+    pub reserved: i32,
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
@@ -167,6 +173,8 @@ pub unsafe extern "C" fn wtacrs_plan_get_info(plan: *const wtacrs_plan, info: *m
             weight_gradient_scratch_bytes: sizes.weight_gradient,
             saved_status_offset,
             saved_status_words,
+            engine: enums::number_of_engine(plan.calls.engine()),
+            reserved: 0,
         };
         // SAFETY: as documented.
         unsafe { options::write(info, "info", found) }

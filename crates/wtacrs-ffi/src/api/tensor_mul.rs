@@ -2,7 +2,7 @@
 
 use super::layer::{budget, check_mix, check_pairs, check_sizes};
 use crate::arguments::enums::{
-    self, wtacrs_budget, wtacrs_design, wtacrs_dtype, wtacrs_packing, wtacrs_precision, wtacrs_side,
+    self, wtacrs_budget, wtacrs_design, wtacrs_dtype, wtacrs_engine, wtacrs_packing, wtacrs_precision, wtacrs_side,
 };
 use crate::arguments::{Array, Dtype, check_dtypes};
 use crate::boundary::status::*;
@@ -40,7 +40,7 @@ pub(super) fn description(handle: *const wtacrs_tensor_mul) -> Outcome<TensorMul
         (given.left.ok_or_else(|| unset("left budget"))?, given.right.ok_or_else(|| unset("right budget"))?);
     budget_of(left, columns)?;
     budget_of(right, rows)?;
-    let Sampling { design, mix, packing, precision, further_offset } = given.sampling;
+    let Sampling { design, mix, packing, precision, engine, further_offset } = given.sampling;
     let product = TensorMul::new(left, right).with_design(design).with_mix(mix).with_packing(packing);
     let (operands, gradient) = (given.operands, given.gradient);
     Ok(TensorMulDescription {
@@ -53,6 +53,7 @@ pub(super) fn description(handle: *const wtacrs_tensor_mul) -> Outcome<TensorMul
         operands,
         gradient,
         precision,
+        engine,
         further_offset,
     })
 }
@@ -203,6 +204,20 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_set_precision(
     guard("wtacrs_tensor_mul_set_precision", || {
         let precision = enums::precision(precision)?;
         change(tensor_mul, |product| product.sampling.precision = precision)
+    })
+}
+
+/// Which program multiplies on a GPU: see wtacrs_layer_set_engine. Columns of G are gathered in any case.
+///
+/// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wtacrs_tensor_mul_set_engine(
+    tensor_mul: *mut wtacrs_tensor_mul,
+    engine: wtacrs_engine,
+) -> wtacrs_status {
+    guard("wtacrs_tensor_mul_set_engine", || {
+        let engine = enums::engine(engine)?;
+        change(tensor_mul, |product| product.sampling.engine = engine)
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::context::{device, wtacrs_context};
 use super::tensor_mul::{description, wtacrs_tensor_mul};
+use crate::arguments::enums::{self, wtacrs_engine};
 use crate::arguments::options::{self, SizedStruct};
 use crate::arguments::{
     Array, Dtype, PassMemory, Place, Tensor, check_disjoint, regions, shaped, update, wtacrs_dltensor,
@@ -79,6 +80,10 @@ pub struct wtacrs_tensor_mul_plan_info {
     pub left_status_words: usize,
     /// See left_status_words.
     pub right_status_words: usize,
+    /// The program that multiplies for dA: see wtacrs_plan_info.
+    pub left_engine: wtacrs_engine,
+    /// The same for dB.
+    pub right_engine: wtacrs_engine,
 }
 
 // SAFETY: repr(C), begins with its size, and has numbers alone.
@@ -192,6 +197,8 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_plan_get_info(
             right_status_offset,
             left_status_words,
             right_status_words,
+            left_engine: enums::number_of_engine(plan.calls.engine(Side::Left)),
+            right_engine: enums::number_of_engine(plan.calls.engine(Side::Right)),
         };
         // SAFETY: as documented.
         unsafe { options::write(info, "info", found) }

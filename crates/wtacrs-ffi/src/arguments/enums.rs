@@ -9,7 +9,7 @@ use wtacrs_core::layers::{Side, Update};
 use wtacrs_core::operators::Operation;
 use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::BuiltIn;
-use wtacrs_kernels::plan::Precision;
+use wtacrs_kernels::plan::{Engine, Precision};
 
 /// Where a context works.
 #[repr(C)]
@@ -93,6 +93,19 @@ pub enum PrecisionInC {
     WTACRS_PRECISION_TF32 = 1,
     /// Reserved: makes the enumeration 32 bits wide.
     WTACRS_PRECISION_FORCE_32_BITS = 0x7fff_ffff,
+}
+
+/// Which program multiplies on a GPU.
+#[repr(C)]
+pub enum EngineInC {
+    /// cuBLASLt where it is expected to be faster and can be loaded, and this library's kernels elsewhere. The default.
+    WTACRS_ENGINE_AUTO = 0,
+    /// This library's kernels: the same bits on every GPU of one kind, whatever else is installed.
+    WTACRS_ENGINE_OWN = 1,
+    /// cuBLASLt. Plans are refused where it cannot be loaded.
+    WTACRS_ENGINE_CUBLASLT = 2,
+    /// Reserved: makes the enumeration 32 bits wide.
+    WTACRS_ENGINE_FORCE_32_BITS = 0x7fff_ffff,
 }
 
 /// How kept rows are saved: as they are, or packed in few bits an element without bias. A packed row adds a little noise: of
@@ -194,6 +207,7 @@ integers! {
     }
     BudgetInC as wtacrs_budget { WTACRS_BUDGET_ROWS, WTACRS_BUDGET_FRACTION, WTACRS_BUDGET_EXACT }
     PrecisionInC as wtacrs_precision { WTACRS_PRECISION_F32, WTACRS_PRECISION_TF32 }
+    EngineInC as wtacrs_engine { WTACRS_ENGINE_AUTO, WTACRS_ENGINE_OWN, WTACRS_ENGINE_CUBLASLT }
     PackingInC as wtacrs_packing {
         WTACRS_PACKING_NATIVE, WTACRS_PACKING_BITS8, WTACRS_PACKING_BITS4, WTACRS_PACKING_BITS2,
     }
@@ -275,6 +289,19 @@ pub(crate) fn design(number: wtacrs_design) -> Outcome<BuiltIn> {
 
 pub(crate) fn precision(number: wtacrs_precision) -> Outcome<Precision> {
     one_of("precision", number, &[Precision::Exact, Precision::Tf32])
+}
+
+pub(crate) fn engine(number: wtacrs_engine) -> Outcome<Engine> {
+    one_of("engine", number, &[Engine::Auto, Engine::Own, Engine::CublasLt])
+}
+
+/// The number that C knows an engine by.
+pub(crate) fn number_of_engine(engine: Engine) -> wtacrs_engine {
+    match engine {
+        Engine::Own => WTACRS_ENGINE_OWN,
+        Engine::CublasLt => WTACRS_ENGINE_CUBLASLT,
+        _ => WTACRS_ENGINE_AUTO,
+    }
 }
 
 pub(crate) fn packing(number: wtacrs_packing) -> Outcome<Packing> {

@@ -22,6 +22,7 @@ use wtacrs_core::parallel::{self, Threads};
 use wtacrs_core::product::{self, Kept, Packing, Rows, Update};
 use wtacrs_core::sampling::{Design, PhiloxChance};
 use wtacrs_core::{Randomness, Selection, Weights};
+use wtacrs_kernels::plan::Engine;
 
 #[derive(Debug)]
 pub(super) struct CpuLinear {
@@ -280,6 +281,10 @@ impl LinearPlan for CpuLinear {
             };
             Ok(product::weight_gradient_within(rows, dz, &selection, dw, update, workspace)?)
         })
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::Own
     }
 
     unsafe fn expected_error(

@@ -19,6 +19,7 @@ use wtacrs_core::element::Element;
 use wtacrs_core::layers::Side;
 use wtacrs_core::parallel::{self, Threads};
 use wtacrs_core::product::{self, Kept};
+use wtacrs_kernels::plan::Engine;
 
 /// Parts of the items that a backward pass works on side by side, each with scratch memory of its own.
 const TASKS: usize = 16;
@@ -89,6 +90,10 @@ impl CpuTensorMul {
 impl TensorMulPlan for CpuTensorMul {
     fn sizes(&self) -> TensorMulSizes {
         TensorMulSizes { saved: self.saved_bytes, forward: 0, backward: self.task_scratch * self.tasks() }
+    }
+
+    fn engine(&self, _side: Side) -> Engine {
+        Engine::Own
     }
 
     fn status(&self, _side: Side) -> Option<StatusWords> {

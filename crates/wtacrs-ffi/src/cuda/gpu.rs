@@ -10,11 +10,9 @@ use core::{mem, ptr};
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wtacrs_kernels::device::Device as Properties;
-use wtacrs_kernels::launch::driver::{Calls, Context, Driver, DriverError, Installation, Stream};
+use wtacrs_kernels::launch::dense::{DenseOperands, DenseProduct};
+use wtacrs_kernels::launch::driver::{Calls, Context, Driver, DriverError, Installation, Stream, within};
 use wtacrs_kernels::launch::{Entry, Kernel, Launcher, Shape};
-
-/// NULL, as cuCtxSetCurrent takes it.
-const NO_CONTEXT: Context = Context(0);
 
 /// A GPU with the kernels in one of its contexts.
 #[derive(Debug)]
@@ -49,9 +47,18 @@ trait AnyDriver: Debug + Send + Sync {
         stream: Stream,
         arguments: *const c_void,
     ) -> Result<(), DriverError>;
+    /// # Safety
+    ///
+    /// As for [`Driver::multiply`].
+    unsafe fn multiply(
+        &self,
+        product: &DenseProduct,
+        operands: &DenseOperands,
+        stream: Stream,
+    ) -> Result<(), DriverError>;
 }
 
-impl<C: Calls + Debug + Send + Sync> AnyDriver for Driver<C> {
+impl<C: Calls> AnyDriver for Driver<C> {
     fn calls(&self) -> &dyn Calls {
         self.installation().calls()
     }
@@ -78,14 +85,21 @@ impl<C: Calls + Debug + Send + Sync> AnyDriver for Driver<C> {
         // SAFETY: the caller's promise.
         unsafe { self.enqueue(entry, shape, stream, arguments) }
     }
+
+    unsafe fn multiply(
+        &self,
+        product: &DenseProduct,
+        operands: &DenseOperands,
+        stream: Stream,
+    ) -> Result<(), DriverError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.multiply(product, operands, stream) }
+    }
 }
 
 impl Gpu {
     /// The GPU of a number, or the one of the current context for -1. A current context stays current.
-    pub(super) fn open<C>(installation: Arc<Installation<C>>, ordinal: i32) -> Outcome<Self>
-    where
-        C: Calls + Debug + Send + Sync + 'static,
-    {
+    pub(super) fn open<C: Calls>(installation: Arc<Installation<C>>, ordinal: i32) -> Outcome<Self> {
         let (driver, ordinal) = match u32::try_from(ordinal) {
             Err(_) => {
                 let driver = Driver::current_with(installation)?;
@@ -145,14 +159,7 @@ impl Gpu {
         match &self.runner {
             Runner::Driver(driver) => {
                 let calls = driver.calls();
-                let before = calls.current_context()?;
-                if before == Some(driver.context()) {
-                    return Ok(work(Some(calls))?);
-                }
-                calls.set_current(driver.context())?;
-                let done = work(Some(calls));
-                calls.set_current(before.unwrap_or(NO_CONTEXT))?;
-                Ok(done?)
+                Ok(within(calls, driver.context(), || work(Some(calls)))?)
             }
             #[cfg(feature = "emulator")]
             Runner::Emulator => Ok(work(None)?),
@@ -292,6 +299,19 @@ impl Launcher for OnStream<'_> {
                 // SAFETY: the caller's promise.
                 let ran = unsafe { wtacrs_kernels::launch::Emulator::default().launch(kernel, shape, args) };
                 ran.map_err(|fault| Failure::new(WTACRS_STATUS_CUDA_ERROR, format!("{}: {fault}", kernel.name())))
+            }
+        }
+    }
+
+    unsafe fn multiply(&mut self, product: &DenseProduct, operands: &DenseOperands) -> Outcome {
+        match self.runner {
+            // SAFETY: as above.
+            Runner::Driver(driver) => unsafe { Ok(driver.multiply(product, operands, self.stream)?) },
+            #[cfg(feature = "emulator")]
+            Runner::Emulator => {
+                // SAFETY: the caller's promise.
+                let ran = unsafe { wtacrs_kernels::launch::Emulator::default().multiply(product, operands) };
+                ran.map_err(|fault| Failure::new(WTACRS_STATUS_CUDA_ERROR, fault.to_string()))
             }
         }
     }

@@ -17,8 +17,8 @@ use wtacrs_core::guesses::PredictorSettings;
 use wtacrs_core::product::{Packing, Update};
 use wtacrs_core::{Keep, Randomness, Selection};
 use wtacrs_kernels::plan::{
-    self as launches, BackwardBuffers, DeviceRandomness, ForwardBuffers, GatherBuffers, GradientBuffers, Layout,
-    LinearSettings, Memory, Part, SavedParts, SelectBuffers, WeightSource, launch_row_norms,
+    self as launches, BackwardBuffers, DeviceRandomness, Engine, ForwardBuffers, GatherBuffers, GradientBuffers,
+    Layout, LinearSettings, Memory, Part, SavedParts, SelectBuffers, WeightSource, launch_row_norms,
 };
 
 /// A layer's launches.
@@ -60,6 +60,7 @@ impl CudaLinear {
         settings.gradient = data_type(layer.dz)?;
         settings.weight_gradient = data_type(layer.dw)?;
         settings.precision = layer.precision;
+        settings.engine = layer.engine;
         settings.bias_gradient = true;
         let mut exact = settings.clone();
         exact.weights = WeightSource::Norms;
@@ -302,6 +303,10 @@ impl LinearPlan for CudaLinear {
         };
         // SAFETY: the caller has it.
         Ok(unsafe { linear.gradient(&mut gpu.on(stream)?, &buffers) }?)
+    }
+
+    fn engine(&self) -> Engine {
+        self.plan.linear.engine()
     }
 
     unsafe fn expected_error(

@@ -6,7 +6,6 @@
 
 use super::gpu::Gpu;
 use crate::boundary::Outcome;
-use core::fmt::Debug;
 use std::cell::RefCell;
 use std::sync::Arc;
 use wtacrs_kernels::launch::driver::{Calls, DriverError, Installation};
@@ -21,7 +20,7 @@ thread_local! {
 const EMULATED: i32 = 2;
 
 /// From now on, contexts that this thread makes are of this driver.
-pub fn use_driver<C: Calls + Debug + Send + Sync + 'static>(installation: Arc<Installation<C>>) {
+pub fn use_driver<C: Calls>(installation: Arc<Installation<C>>) {
     let opener: Opener = Box::new(move |ordinal| Gpu::open(Arc::clone(&installation), ordinal));
     OPENER.with(|slot| *slot.borrow_mut() = Some(opener));
 }

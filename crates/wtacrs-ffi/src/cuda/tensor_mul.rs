@@ -15,7 +15,7 @@ use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Side, TensorMul};
 use wtacrs_core::sampling::BuiltIn;
 use wtacrs_kernels::plan::{
-    BackwardBuffers, DeviceRandomness, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, SavedParts, Spacing,
+    BackwardBuffers, DeviceRandomness, Engine, ForwardBuffers, MatmulPlan, MatmulSettings, Memory, SavedParts, Spacing,
     Strides, WeightSource,
 };
 
@@ -27,6 +27,7 @@ pub(super) struct CudaTensorMul {
     settings: MatmulSettings,
     /// What is saved for dA, then for dB.
     saved: [SavedParts; 2],
+    engines: [Engine; 2],
     sizes: TensorMulSizes,
 }
 
@@ -39,18 +40,20 @@ impl CudaTensorMul {
         settings.gradient = data_type(gradient)?;
         settings.result = data_type(operands.accumulator())?;
         settings.precision = description.precision;
+        settings.engine = description.engine;
         let of = |side| MatmulPlan::new(&of_side(&settings, &product, side, false), gpu.properties());
         let (left, right) = (of(Side::Left)?, of(Side::Right)?);
         let (Some(left), Some(right)) = (left.left(), right.right()) else {
             return Err(no_side());
         };
         let saved = [*left.saved(), *right.saved()];
+        let engines = [left.engine(), right.engine()];
         let sizes = TensorMulSizes {
             saved: bytes(saved[0].bytes + saved[1].bytes)?,
             forward: bytes(left.forward_scratch_bytes().max(right.forward_scratch_bytes()))?,
             backward: bytes(left.backward_scratch_bytes().max(right.backward_scratch_bytes()))?,
         };
-        Ok(Self { gpu: Arc::clone(gpu), description: *description, settings, saved, sizes })
+        Ok(Self { gpu: Arc::clone(gpu), description: *description, settings, saved, engines, sizes })
     }
 
     /// The saved memory of a side.
@@ -72,6 +75,11 @@ impl CudaTensorMul {
 impl TensorMulPlan for CudaTensorMul {
     fn sizes(&self) -> TensorMulSizes {
         self.sizes
+    }
+
+    fn engine(&self, side: Side) -> Engine {
+        let [left, right] = self.engines;
+        if side == Side::Left { left } else { right }
     }
 
     fn status(&self, side: Side) -> Option<StatusWords> {

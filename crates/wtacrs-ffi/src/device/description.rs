@@ -7,7 +7,7 @@ use wtacrs_core::layers::{Contraction, Linear, TensorMul};
 use wtacrs_core::operators::Operator;
 use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::{Budget, BudgetError, BuiltIn, DEFAULT_MIX};
-use wtacrs_kernels::plan::Precision;
+use wtacrs_kernels::plan::{Engine, Precision};
 
 /// A linear layer with everything that its plan needs.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,7 @@ pub(crate) struct LinearDescription {
     pub(crate) dw: Dtype,
     pub(crate) source: Source,
     pub(crate) precision: Precision,
+    pub(crate) engine: Engine,
     pub(crate) further_offset: FurtherOffset,
 }
 
@@ -56,6 +57,7 @@ pub(crate) struct TensorMulDescription {
     pub(crate) operands: Dtype,
     pub(crate) gradient: Dtype,
     pub(crate) precision: Precision,
+    pub(crate) engine: Engine,
     pub(crate) further_offset: FurtherOffset,
 }
 
@@ -108,6 +110,7 @@ pub(crate) struct Sampling {
     pub(crate) mix: f64,
     pub(crate) packing: Packing,
     pub(crate) precision: Precision,
+    pub(crate) engine: Engine,
     pub(crate) further_offset: FurtherOffset,
 }
 
@@ -118,6 +121,7 @@ impl Default for Sampling {
             mix: DEFAULT_MIX,
             packing: Packing::default(),
             precision: Precision::default(),
+            engine: Engine::default(),
             further_offset: FurtherOffset::NONE,
         }
     }

@@ -8,6 +8,7 @@ use core::fmt::Debug;
 use std::sync::Arc;
 use wtacrs_core::product::Update;
 use wtacrs_core::{Randomness, Selection};
+use wtacrs_kernels::plan::Engine;
 
 /// A linear layer's forward pass.
 pub(crate) struct Forward {
@@ -170,6 +171,9 @@ pub(crate) trait LinearPlan: Debug + Send + Sync {
     ///
     /// See the module.
     unsafe fn weight_gradient(&self, call: WeightGradient) -> Outcome;
+
+    /// The program that multiplies: never [`Engine::Auto`].
+    fn engine(&self) -> Engine;
 
     /// The expected squared error of estimates, for weights or for exact ones.
     ///

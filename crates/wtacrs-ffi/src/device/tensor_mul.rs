@@ -7,6 +7,7 @@ use core::fmt::Debug;
 use wtacrs_core::Randomness;
 use wtacrs_core::layers::Side;
 use wtacrs_core::product::Update;
+use wtacrs_kernels::plan::Engine;
 
 /// A batched product's forward pass.
 pub(crate) struct TensorMulForward {
@@ -46,6 +47,9 @@ pub(crate) struct TensorMulSizes {
 /// A batched product's passes on one device.
 pub(crate) trait TensorMulPlan: Debug + Send + Sync {
     fn sizes(&self) -> TensorMulSizes;
+
+    /// The program that multiplies for a side: never [`Engine::Auto`].
+    fn engine(&self, side: Side) -> Engine;
 
     /// Where in saved memory a forward pass leaves the indices of a side's invalid rows, if it does.
     fn status(&self, side: Side) -> Option<StatusWords>;

@@ -109,6 +109,11 @@ static void descriptions(void) {
   EXPECT(NULL_POINTER, wtacrs_layer_set_precision(NULL, WTACRS_PRECISION_TF32));
   EXPECT(OK, wtacrs_layer_set_precision(layer, WTACRS_PRECISION_TF32));
   EXPECT(OK, wtacrs_layer_set_precision(layer, WTACRS_PRECISION_F32));
+  EXPECT_WORDS(INVALID_ENUM, "engine is 3", wtacrs_layer_set_engine(layer, 3));
+  EXPECT(INVALID_ENUM, wtacrs_layer_set_engine(layer, -1));
+  EXPECT(NULL_POINTER, wtacrs_layer_set_engine(NULL, WTACRS_ENGINE_OWN));
+  EXPECT(OK, wtacrs_layer_set_engine(layer, WTACRS_ENGINE_CUBLASLT));
+  EXPECT(OK, wtacrs_layer_set_engine(layer, WTACRS_ENGINE_AUTO));
   EXPECT_WORDS(INVALID_ENUM, "packing is 4: it must lie between 0 and 3", wtacrs_layer_set_packing(layer, 4));
   EXPECT_WORDS(INVALID_ENUM, "packing is -1", wtacrs_layer_set_packing(layer, -1));
   EXPECT(NULL_POINTER, wtacrs_layer_set_packing(NULL, WTACRS_PACKING_BITS4));
@@ -577,6 +582,7 @@ static void batched(void) {
   EXPECT(SIZE_OVERFLOW, wtacrs_tensor_mul_set_shape(t, 1 << 20, 1 << 10, 1 << 20, 1 << 20, 1));
   EXPECT(OK, wtacrs_tensor_mul_set_shape(t, 1, 2, 16, 4, 12));
   EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_precision(t, 2));
+  EXPECT(INVALID_ENUM, wtacrs_tensor_mul_set_engine(t, 3));
   EXPECT_WORDS(INVALID_ENUM, "packing is 4", wtacrs_tensor_mul_set_packing(t, 4));
   EXPECT(NULL_POINTER, wtacrs_tensor_mul_set_packing(NULL, WTACRS_PACKING_BITS4));
   EXPECT(INVALID_HANDLE, wtacrs_tensor_mul_set_packing((wtacrs_tensor_mul *)plan, WTACRS_PACKING_BITS4));

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! row_norms_sums     x ── norms[i] = √(Σ_j x[i,j]²),   partials[r,j] = Σ_(i in range r) x[i,j]
+//! row_norms_gather   the same, and out[m,:] = x[indices[m],:]
 //! split_reduce_sums  partials ── sums[j] (+)= Σ_r partials[r,j], in blocks beside those that add up dW
 //! ```
 //!
@@ -41,8 +42,26 @@ pub struct Args {
     pub columns: u32,
     /// batch × rows norms, or null if they are not wanted.
     pub norms: *mut f32,
-    /// batch × [`ranges`] rows of [`partial_leading`] sums, aligned to 16.
+    /// batch × [`ranges`] rows of [`partial_leading`] sums, aligned to 16; null in a gather whose sums are not wanted.
     pub partials: *mut f32,
+}
+
+/// The arguments of the first launch where it also copies some rows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct GatherArgs {
+    /// The matrix, its norms and its sums.
+    pub of: Args,
+    /// batch × `kept` indices of rows, ascending and each once, of which the first `count` are used.
+    pub indices: *const u32,
+    /// For each matrix, how many indices are used; null: all.
+    pub count: *const u32,
+    /// Rows of `out` of each matrix; those beyond the count become zero.
+    pub kept: u32,
+    /// batch × kept rows, aligned to 16.
+    pub out: *mut u8,
+    /// Elements from one of them to the next: a row's length, rounded up to 16 bytes.
+    pub out_leading: u64,
 }
 
 /// The arguments of the second launch's part that ends the sums.
@@ -137,6 +156,12 @@ pub(crate) const fn group_pitch(elements: u32) -> u32 {
 #[inline(always)]
 pub const fn partial_leading(columns: u32) -> u64 {
     (columns as u64).next_multiple_of(8)
+}
+
+/// The launch that also copies rows: shared memory for their places comes on top.
+pub fn gather_shape(rows: u32, columns: u32, batch: u32, bytes: u32) -> Shape {
+    let shape = shape(rows, columns, batch, bytes);
+    Shape { shared_bytes: shape.shared_bytes + 4 * partition(rows, columns, bytes).rows, ..shape }
 }
 
 /// The launch for a batch of matrices of elements of so many bytes (2 or 4); at most 65535 matrices.

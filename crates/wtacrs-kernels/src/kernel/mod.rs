@@ -97,6 +97,12 @@ kernels! {
     row_norms_sums_f16 ROW_NORMS_SUMS_F16 [256] = body::column_sums::row_norms_sums::<F16>, column_sums::Args;
     /// The first launch of [`column_sums`], of bf16.
     row_norms_sums_bf16 ROW_NORMS_SUMS_BF16 [256] = body::column_sums::row_norms_sums::<Bf16>, column_sums::Args;
+    /// The same with copies of some rows, of f32.
+    row_norms_gather_f32 ROW_NORMS_GATHER_F32 [256] = body::column_sums::row_norms_gather::<F32>, column_sums::GatherArgs;
+    /// The same with copies of some rows, of f16.
+    row_norms_gather_f16 ROW_NORMS_GATHER_F16 [256] = body::column_sums::row_norms_gather::<F16>, column_sums::GatherArgs;
+    /// The same with copies of some rows, of bf16.
+    row_norms_gather_bf16 ROW_NORMS_GATHER_BF16 [256] = body::column_sums::row_norms_gather::<Bf16>, column_sums::GatherArgs;
     /// [`column_norms`] of f32.
     column_norms_f32 COLUMN_NORMS_F32 [256] = body::column_norms::column_norms::<F32>, column_norms::Args;
     /// [`column_norms`] of f16.

@@ -1,6 +1,8 @@
 //! Runs kernels on the CPU, and reports every mistake that the emulator finds.
 
+use super::dense::{Dense, DenseOperands, DenseProduct};
 use super::{Kernel, Launcher, Shape};
+use core::ptr;
 use wtacrs_simt::emulator::{Counts, Fault, Launch, count};
 
 /// Runs kernels on the emulator of [`wtacrs_simt`], one after another.
@@ -29,6 +31,12 @@ impl Launcher for Emulator {
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), Fault> {
         // SAFETY: the caller's promise.
         unsafe { self.count(kernel, shape, args) }.map(|_| ())
+    }
+
+    unsafe fn multiply(&mut self, product: &DenseProduct, operands: &DenseOperands) -> Result<(), Fault> {
+        // SAFETY: the caller's promise; the emulator knows no streams.
+        let multiplied = unsafe { Dense::emulated().multiply(product, operands, ptr::null_mut()) };
+        multiplied.map_err(|error| Fault::Shape(error.to_string()))
     }
 }
 

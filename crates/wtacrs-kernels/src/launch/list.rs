@@ -1,5 +1,6 @@
 //! A launcher that lists a plan's launches and runs none.
 
+use super::dense::{DenseOperands, DenseProduct};
 use super::{Kernel, Launcher, Shape};
 use core::convert::Infallible;
 
@@ -11,6 +12,12 @@ pub struct ListedLaunch {
     /// The shape of the launch.
     pub shape: Shape,
 }
+
+/// The name under which a library's product is listed. Its shape is the library's own: here it has no threads.
+const DENSE_PRODUCT: ListedLaunch = ListedLaunch {
+    kernel: "cublasLtMatmul",
+    shape: Shape { grid: [0; 3], block: 0, shared_bytes: 0, cooperative: false },
+};
 
 /// A launcher that lists every launch and runs none. The plan checks pointers as for any launcher; nothing follows them.
 ///
@@ -55,6 +62,11 @@ impl Launcher for LaunchList {
 
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, _: &A) -> Result<(), Infallible> {
         self.launches.push(ListedLaunch { kernel: kernel.name(), shape });
+        Ok(())
+    }
+
+    unsafe fn multiply(&mut self, _: &DenseProduct, _: &DenseOperands) -> Result<(), Infallible> {
+        self.launches.push(DENSE_PRODUCT);
         Ok(())
     }
 }

@@ -5,7 +5,13 @@
 //! | [`driver`] | on a GPU, by the CUDA driver |
 //! | `Emulator` | on the CPU, with the feature `emulator` |
 //! | [`LaunchList`] | never: it lists them |
+//!
+//! [`dense`] is about products that the vendor's library computes in place of a kernel.
 
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod dense;
+#[cfg(feature = "emulator")]
+mod dense_emulator;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod driver;
 #[cfg(feature = "emulator")]
@@ -18,6 +24,8 @@ pub use self::emulator::Emulator;
 #[cfg(not(target_arch = "nvptx64"))]
 pub use self::list::{LaunchList, ListedLaunch};
 
+#[cfg(not(target_arch = "nvptx64"))]
+use self::dense::{DenseOperands, DenseProduct};
 use core::marker::PhantomData;
 
 /// An entry point of the PTX.
@@ -93,4 +101,16 @@ pub trait Launcher {
     /// The arguments keep the kernel's promises: pointers to memory of this launcher's device, of the sizes that the
     /// kernel's documentation says, alive until the launch has run.
     unsafe fn launch<A: Copy>(&mut self, kernel: &Kernel<A>, shape: Shape, args: &A) -> Result<(), Self::Error>;
+
+    /// Computes, or enqueues, products by the [library](crate::device::Device::dense) of the launcher's device.
+    ///
+    /// # Errors
+    ///
+    /// The launcher's own.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::launch`], with the operands in place of arguments.
+    #[cfg(not(target_arch = "nvptx64"))]
+    unsafe fn multiply(&mut self, product: &DenseProduct, operands: &DenseOperands) -> Result<(), Self::Error>;
 }

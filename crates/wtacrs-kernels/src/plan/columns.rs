@@ -1,13 +1,15 @@
 //! The plan of a sum over columns: dA = G·Bᵀ from a few columns of G and of B.
 
+use super::engine::EngineSettings;
 use super::error::{ExecuteError, PlanError};
+use super::factors::{Factors, ProductSettings};
 use super::kernels;
 use super::memory::{Layout, Part, check_pointer};
-use super::packed::{PackedFactors, PackedProduct, Side};
-use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
+use super::packed::{OtherFactor, PackedFactors, PackedProduct, Side};
+use super::product::{BackwardBuffers, ProductPlan};
 use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan};
 use super::saved::SavedParts;
-use super::settings::{Matrices, Precision};
+use super::settings::{Engine, Matrices, Precision};
 use crate::device::Device;
 use crate::kernel::matrix::DataType;
 use crate::kernel::{column_norms, gather_columns};
@@ -35,6 +37,7 @@ pub struct ColumnsPlan {
     gathered: Part,
     gathered_matrices: Matrices,
     partials: Part,
+    workspace: Part,
     backward_bytes: u64,
 }
 
@@ -47,11 +50,12 @@ pub(super) struct ColumnsSettings {
     pub(super) g: Matrices,
     pub(super) da: Matrices,
     pub(super) precision: Precision,
+    pub(super) engine: Engine,
 }
 
 impl ColumnsPlan {
     pub(super) fn new(sample: SamplePlan, settings: &ColumnsSettings, device: &Device) -> Result<Self, PlanError> {
-        let &ColumnsSettings { rows, gradient, result, g, da, precision } = settings;
+        let &ColumnsSettings { rows, gradient, result, g, da, precision, engine } = settings;
         let (batch, kept) = (sample.settings.batch, sample.budget.get());
         let of_product = ProductSettings {
             batch,
@@ -61,17 +65,28 @@ impl ColumnsPlan {
             types: [gradient, sample.settings.data_type, result],
             precision,
         };
-        let product = ProductPlan::new(of_product, device)?;
         let row = (rows as u64).next_multiple_of(16 / gradient.bytes());
+        let gathered_matrices = Matrices::even(row, row * kept as u64);
         let mut layout = Layout::default();
         let gathered = layout.part("the kept columns of G", &[batch as u64, kept as u64, row, gradient.bytes()])?;
         let packed = match sample.packed {
-            Some(rows) => PackedProduct::new(rows, Side::Right, of_product, &mut layout, device)?,
+            Some(rows) => {
+                let other = OtherFactor { engine, gathers: false, matrices: gathered_matrices };
+                PackedProduct::new(rows, Side::Right, of_product, other, &mut layout, device)?
+            }
             None => None,
         };
-        let partial_bytes = if packed.is_some() { 0 } else { product.partial_bytes() };
-        let partials = layout.part("the partial products", &[partial_bytes])?;
-        let gathered_matrices = Matrices::even(row, row * kept as u64);
+        let engine = EngineSettings {
+            engine: if packed.is_some() { Engine::Own } else { engine },
+            gathers: false,
+            matrices: [gathered_matrices, sample.saved.matrices(kept), da],
+        };
+        let product = ProductPlan::new(of_product, &engine, device)?;
+        let bytes = if packed.is_some() { [0; 2] } else { [product.partial_bytes(), product.workspace_bytes()] };
+        let [partials, workspace] = [
+            layout.part("the partial products", &bytes[..1])?,
+            layout.part("the workspace of the product", &bytes[1..])?,
+        ];
         let backward_bytes = layout.bytes();
         Ok(Self {
             sample,
@@ -85,6 +100,7 @@ impl ColumnsPlan {
             gathered,
             gathered_matrices,
             partials,
+            workspace,
             backward_bytes,
         })
     }
@@ -118,6 +134,12 @@ impl ColumnsPlan {
     /// Bytes that a backward pass needs while it runs.
     pub fn backward_scratch_bytes(&self) -> u64 {
         self.backward_bytes
+    }
+
+    /// The program that computes the product: see [`super::LinearPlan::engine`].
+    pub fn engine(&self) -> Engine {
+        let is_dense = self.packed.as_ref().map_or(self.product.is_dense(), PackedProduct::is_dense);
+        if is_dense { Engine::CublasLt } else { Engine::Own }
     }
 
     /// Whether all columns are kept and packed: see [`super::LinearPlan::keeps_all`].
@@ -241,6 +263,7 @@ impl ColumnsPlan {
             product_matrices: self.da,
             update,
             partials: scratch.of(self.partials),
+            workspace: scratch.of(self.workspace),
         };
         // SAFETY: as above.
         unsafe { self.product.run(launcher, &factors, None) }

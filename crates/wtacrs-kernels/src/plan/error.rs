@@ -1,6 +1,7 @@
 //! Why settings have no plan, and why a plan refuses to run.
 
 use crate::kernel::matrix::DataType;
+use crate::launch::dense::DenseError;
 use wtacrs_core::operators::OperatorError;
 use wtacrs_core::sampling::BudgetError;
 
@@ -64,6 +65,9 @@ pub enum PlanError {
         /// The request.
         what: &'static str,
     },
+    /// The vendor's library, which is asked for, computes no such product.
+    #[error(transparent)]
+    Dense(#[from] DenseError),
     /// A number out of its range.
     #[error("{what} is {found}: it must be {allowed}")]
     OutOfRange {

@@ -34,6 +34,16 @@ pub(super) fn row_norms_sums(of: DataType, rows: u32, columns: u32, batch: u32) 
     (kernel, column_sums::shape(rows, columns, batch, of.bytes() as u32))
 }
 
+pub(super) fn row_norms_gather(
+    of: DataType,
+    batch: u32,
+    args: &column_sums::GatherArgs,
+) -> Ready<column_sums::GatherArgs> {
+    let kernel = by_type!(of, ROW_NORMS_GATHER_F32, ROW_NORMS_GATHER_F16, ROW_NORMS_GATHER_BF16);
+    let column_sums::Args { rows, columns, .. } = args.of;
+    (kernel, column_sums::gather_shape(rows, columns, batch, of.bytes() as u32))
+}
+
 pub(super) fn column_norms(of: DataType, columns: u32, batch: u32) -> Ready<column_norms::Args> {
     let kernel = by_type!(of, COLUMN_NORMS_F32, COLUMN_NORMS_F16, COLUMN_NORMS_BF16);
     (kernel, column_norms::shape(columns, batch))

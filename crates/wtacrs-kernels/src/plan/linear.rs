@@ -1,19 +1,19 @@
 //! The plan of a linear layer, or of a batch of them.
 
+use super::engine::EngineSettings;
 use super::error::{ExecuteError, PlanError};
-use super::kernels;
+use super::factors::{Factors, ProductSettings};
+use super::gradient::{GradientReader, KeptOfGradient, Wanted, gathered_matrices};
 use super::memory::{Layout, Part, check_count, check_pointer};
-use super::norms::{Matrix, launch_row_norms};
-use super::packed::{PackedFactors, PackedProduct, Side};
-use super::product::{BackwardBuffers, Factors, ProductPlan, ProductSettings};
+use super::packed::{OtherFactor, PackedFactors, PackedProduct, Side};
+use super::product::{BackwardBuffers, ProductPlan};
 use super::sample::{DeviceRandomness, ForwardBuffers, SamplePlan, SampleSettings};
 use super::saved::{SavedParts, Streams};
-use super::settings::{LinearSettings, Matrices, MatrixNames, Strides, WeightSource};
+use super::settings::{Engine, LinearSettings, Matrices, MatrixNames, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::column_sums;
 use crate::launch::Launcher;
 use core::ptr;
-use wtacrs_core::product::Update;
 
 /// The launches that estimate dW = Hᵀ dZ, and their memory.
 ///
@@ -45,6 +45,9 @@ pub struct LinearPlan {
     /// The product of packed rows, if there is something to multiply.
     packed: Option<PackedProduct>,
     partials: Part,
+    workspace: Part,
+    /// The kept rows of dZ, one behind the other, if the vendor's library multiplies them.
+    gathered: Part,
     /// Sums of the columns of dZ over ranges of its rows, if the bias gradient may be wanted.
     sums: Part,
     backward_bytes: u64,
@@ -95,16 +98,35 @@ impl LinearPlan {
             types: [settings.input, settings.gradient, settings.weight_gradient],
             precision: settings.precision,
         };
-        let product = ProductPlan::new(of_product, device)?;
+        let (kept, gathers) = (sample.budget.get(), !sample.keeps_all());
+        let of_gathered = gathered_matrices(&settings, kept);
         let mut layout = Layout::default();
         let packed = match sample.packed {
-            Some(rows) => PackedProduct::new(rows, Side::Left, of_product, &mut layout, device)?,
+            Some(rows) => {
+                let matrices = if gathers { of_gathered } else { dz };
+                let other = OtherFactor { engine: settings.engine, gathers, matrices };
+                PackedProduct::new(rows, Side::Left, of_product, other, &mut layout, device)?
+            }
             None => None,
         };
-        let partial_bytes = if packed.is_some() { 0 } else { product.partial_bytes() };
-        let partials = layout.part("the partial products", &[partial_bytes])?;
+        let engine = EngineSettings {
+            engine: if packed.is_some() { Engine::Own } else { settings.engine },
+            gathers: true,
+            matrices: [sample.saved.matrices(kept), of_gathered, dw],
+        };
+        let product = ProductPlan::new(of_product, &engine, device)?;
+        let bytes = if packed.is_some() { [0; 2] } else { [product.partial_bytes(), product.workspace_bytes()] };
+        let [partials, workspace] = [
+            layout.part("the partial products", &bytes[..1])?,
+            layout.part("the workspace of the product", &bytes[1..])?,
+        ];
+        let is_dense = packed.as_ref().map_or(product.is_dense(), PackedProduct::is_dense);
+        let rows = if gathers && is_dense { [batch as u64, kept as u64] } else { [0; 2] };
+        let gathered = [&rows[..], &[of_gathered.row, settings.gradient.bytes()]].concat();
+        let gathered = layout.part("the kept rows of dZ", &gathered)?;
         let sums = layout.part("the partial sums of dZ", &sums_sizes(&settings))?;
-        Ok(Self { settings, sample, dz, dw, product, packed, partials, sums, backward_bytes: layout.bytes() })
+        let backward_bytes = layout.bytes();
+        Ok(Self { settings, sample, dz, dw, product, packed, partials, workspace, gathered, sums, backward_bytes })
     }
 
     /// The same plan for other strides of H, dZ and dW; none: dense. It costs a few comparisons, little enough for every
@@ -180,6 +202,16 @@ impl LinearPlan {
         self.packed.as_ref().map_or_else(|| self.product.splits(), PackedProduct::splits)
     }
 
+    /// The program that computes the product: [`Engine::Own`] or [`Engine::CublasLt`].
+    pub fn engine(&self) -> Engine {
+        let is_dense = self.packed.as_ref().map_or(self.product.is_dense(), PackedProduct::is_dense);
+        if is_dense { Engine::CublasLt } else { Engine::Own }
+    }
+
+    pub(super) fn gradient_reader(&self) -> GradientReader<'_> {
+        GradientReader { settings: &self.settings, dz: self.dz, kept: self.kept_rows() }
+    }
+
     /// Whether all tokens are kept and packed: then nothing is weighed or selected, and neither indices nor scales are saved.
     pub fn keeps_all(&self) -> bool {
         self.sample.keeps_all()
@@ -208,7 +240,7 @@ impl LinearPlan {
     }
 
     /// Writes or adds the estimate of dW. If wanted, it also writes the norms of dZ's rows and their exact sum. At most three
-    /// launches, of which the first reads dZ once; at most four from packed rows.
+    /// launches, of which the first reads dZ once; at most four from packed rows; one more where cuBLASLt multiplies.
     ///
     /// # Errors
     ///
@@ -225,74 +257,52 @@ impl LinearPlan {
     ) -> Result<(), ExecuteError<L::Error>> {
         let &BackwardBuffers { saved, gradient, gradient_norms, weight_gradient, bias_gradient, update, scratch } =
             buffers;
-        let LinearSettings { tokens, out_features, batch, .. } = &self.settings;
-        let &LinearSettings { in_features, .. } = &self.settings;
-        if *tokens > 0 && *out_features > 0 {
+        let &LinearSettings { tokens, in_features, out_features, .. } = &self.settings;
+        if tokens > 0 && out_features > 0 {
             check_pointer("dZ", gradient, self.settings.gradient.bytes())?;
         }
-        if in_features > 0 && *out_features > 0 {
+        if in_features > 0 && out_features > 0 {
             check_pointer("dW", weight_gradient.cast_const(), self.settings.weight_gradient.bytes())?;
         }
         saved.check("the saved memory", self.sample.saved.bytes)?;
         scratch.check("the scratch of the backward pass", self.backward_bytes)?;
         // Without tokens no norm is written, and without features no sum.
         let (gradient_norms, bias_gradient) = (
-            if *tokens > 0 { gradient_norms } else { ptr::null_mut() },
-            if *out_features > 0 { bias_gradient } else { ptr::null_mut() },
+            if tokens > 0 { gradient_norms } else { ptr::null_mut() },
+            if out_features > 0 { bias_gradient } else { ptr::null_mut() },
         );
         if !gradient_norms.is_null() {
             check_pointer("the norms of dZ", gradient_norms.cast_const(), 4)?;
         }
-        let mut sums = None;
         if !bias_gradient.is_null() {
             if !self.settings.bias_gradient {
                 return Err(ExecuteError::Unplanned { what: "the bias gradient" });
             }
             check_pointer("the bias gradient", bias_gradient.cast_const(), 4)?;
-            let [rows, columns, batch] = [*tokens, *out_features, *batch].map(|size| size as u32);
-            let bytes = self.settings.gradient.bytes() as u32;
-            let args = column_sums::Args {
-                x: gradient,
-                leading: self.dz.row,
-                spacing: self.dz.spacing,
-                rows,
-                columns,
-                norms: gradient_norms,
-                partials: scratch.of(self.sums),
-            };
-            let (kernel, shape) = kernels::row_norms_sums(self.settings.gradient, rows, columns, batch);
-            if rows > 0 {
-                // SAFETY: the caller's promise; the partial sums are a part of the scratch.
-                unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
-            }
-            sums = Some(column_sums::FinishArgs {
-                partials: args.partials,
-                // Without rows there are no partial sums.
-                ranges: if rows > 0 { column_sums::ranges(rows, columns, bytes) } else { 0 },
-                columns,
-                accumulate: u32::from(update == Update::Accumulate),
-                sums: bias_gradient,
-            });
-        } else if !gradient_norms.is_null() {
-            let matrix = Matrix {
-                at: gradient,
-                data_type: self.settings.gradient,
-                batch: *batch,
-                rows: *tokens,
-                columns: *out_features,
-                strides: Strides { row: self.dz.row as usize, matrices: self.dz.spacing },
-            };
-            // SAFETY: the caller's promise.
-            unsafe { launch_row_norms(launcher, &matrix, gradient_norms) }?;
         }
-        let parts = &self.sample.saved;
+        let (parts, gathers) = (&self.sample.saved, self.engine() == Engine::CublasLt && !self.keeps_all());
+        let kept = KeptOfGradient {
+            indices: if self.keeps_all() { ptr::null() } else { saved.of(parts.indices) },
+            // What is saved contains the scales, or is unpacked with them.
+            scales: ptr::null(),
+            count: saved.of(parts.count),
+            out: if gathers { scratch.of(self.gathered) } else { ptr::null_mut() },
+        };
+        let wanted = Wanted { norms: gradient_norms, bias_gradient, partials: scratch.of(self.sums), update };
+        // SAFETY: the caller's promise; the saved indices lie within dZ, and sums and gathered rows within the scratch.
+        let sums = unsafe { self.gradient_reader().read(launcher, gradient, &wanted, &kept) }?;
+        let (other, other_matrices, indices) = if gathers {
+            (kept.out.cast_const(), gathered_matrices(&self.settings, self.kept_rows()), ptr::null())
+        } else {
+            (gradient, self.dz, kept.indices)
+        };
         if let Some(packed) = &self.packed {
             let factors = PackedFactors {
                 saved,
                 parts: *parts,
-                other: gradient,
-                other_matrices: self.dz,
-                indices: if self.keeps_all() { ptr::null() } else { saved.of::<u32>(parts.indices).cast_const() },
+                other,
+                other_matrices,
+                indices,
                 product: weight_gradient,
                 product_matrices: self.dw,
                 update,
@@ -307,14 +317,15 @@ impl LinearPlan {
         let factors = Factors {
             left: saved.of(parts.rows),
             left_matrices: parts.matrices(self.sample.budget.get()),
-            right: gradient,
-            right_matrices: self.dz,
-            indices: saved.of(parts.indices),
+            right: other,
+            right_matrices: other_matrices,
+            indices,
             count: saved.of(parts.count),
             product: weight_gradient,
             product_matrices: self.dw,
             update,
             partials: scratch.of(self.partials),
+            workspace: scratch.of(self.workspace),
         };
         // SAFETY: the caller's promise; the saved parts lie within the saved memory, and their indices within dZ.
         unsafe { self.product.run(launcher, &factors, sums) }

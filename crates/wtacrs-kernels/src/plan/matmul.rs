@@ -6,7 +6,7 @@ use super::linear::LinearPlan;
 use super::memory::check_size;
 use super::sample::{SamplePlan, SampleSettings};
 use super::saved::Streams;
-use super::settings::{LinearSettings, Matrices, MatrixNames, Precision, Strides, WeightSource};
+use super::settings::{Engine, LinearSettings, Matrices, MatrixNames, Precision, Strides, WeightSource};
 use crate::device::Device;
 use crate::kernel::matrix::DataType;
 use wtacrs_core::Keep;
@@ -53,6 +53,8 @@ pub struct MatmulSettings {
     pub result: DataType,
     /// How f32 matrices are multiplied.
     pub precision: Precision,
+    /// Which program multiplies.
+    pub engine: Engine,
     /// Where A's rows lie, if it is not dense.
     pub a_strides: Option<Strides>,
     /// Where the rows of B's transpose (columns × inner) lie, if it is not dense.
@@ -84,6 +86,7 @@ impl MatmulSettings {
             gradient: DataType::Bf16,
             result: DataType::F32,
             precision: Precision::default(),
+            engine: Engine::default(),
             a_strides: None,
             b_transposed_strides: None,
             gradient_strides: None,
@@ -167,8 +170,8 @@ impl MatmulPlan {
                 settings.result.bytes(),
                 settings.da_strides,
             )?;
-            let &MatmulSettings { gradient, result, precision, .. } = settings;
-            ColumnsPlan::new(sample, &ColumnsSettings { rows, gradient, result, g, da, precision }, device)
+            let &MatmulSettings { gradient, result, precision, engine, .. } = settings;
+            ColumnsPlan::new(sample, &ColumnsSettings { rows, gradient, result, g, da, precision, engine }, device)
         });
         let right = settings.right.map(|keep| {
             let settings = LinearSettings {
@@ -183,6 +186,7 @@ impl MatmulPlan {
                 gradient: settings.gradient,
                 weight_gradient: settings.result,
                 precision: settings.precision,
+                engine: settings.engine,
                 bias_gradient: false,
                 batch: items,
                 input_strides: settings.a_strides,

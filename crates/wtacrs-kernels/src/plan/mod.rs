@@ -30,7 +30,10 @@
 //! Settings grow: make them with `new`, then assign their public fields.
 
 mod columns;
+mod engine;
 mod error;
+mod factors;
+mod gradient;
 mod kernels;
 mod linear;
 mod matmul;
@@ -59,6 +62,6 @@ pub use self::predictor::{PredictorPlan, UpdateBuffers};
 pub use self::product::BackwardBuffers;
 pub use self::sample::{DeviceRandomness, ForwardBuffers};
 pub use self::saved::SavedParts;
-pub use self::settings::{LinearSettings, Precision, Strides, WeightSource};
+pub use self::settings::{Engine, LinearSettings, Precision, Strides, WeightSource};
 pub use self::steps::{GatherBuffers, GradientBuffers, SelectBuffers};
 pub use crate::kernel::matrix::{DataType, Spacing};

@@ -1,11 +1,13 @@
 //! The product from packed rows: unpack, multiply, turn back.
 
+use super::engine::EngineSettings;
 use super::error::{ExecuteError, PlanError};
+use super::factors::{Factors, ProductSettings};
 use super::kernels;
 use super::memory::{Layout, Memory, Part};
-use super::product::{Factors, ProductPlan, ProductSettings};
+use super::product::ProductPlan;
 use super::saved::{PackedPlan, SavedParts, Streams, check_groups};
-use super::settings::Matrices;
+use super::settings::{Engine, Matrices};
 use crate::device::Device;
 use crate::kernel::matrix::DataType;
 use crate::kernel::turn_back::{AlongArgs, DownArgs, Rotation};
@@ -33,6 +35,17 @@ pub(super) struct PackedProduct {
     unpacked: Part,
     counted: Part,
     partials: Part,
+    workspace: Part,
+}
+
+/// The other factor of a product with packed rows, as a plan knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OtherFactor {
+    pub(super) engine: Engine,
+    /// Whether only some of its rows are multiplied, and lie apart.
+    pub(super) gathers: bool,
+    /// Where it lies, or its rows when they are gathered.
+    pub(super) matrices: Matrices,
 }
 
 /// The operands of a product with packed rows, besides those.
@@ -57,6 +70,7 @@ impl PackedProduct {
         rows: PackedPlan,
         side: Side,
         settings: ProductSettings,
+        other: OtherFactor,
         layout: &mut Layout,
         device: &Device,
     ) -> Result<Option<Self>, PlanError> {
@@ -73,12 +87,19 @@ impl PackedProduct {
             Side::Right => right_type,
         };
         let types = [left_type, right_type, DataType::F32];
-        let product = match side {
-            Side::Left => ProductPlan::new(ProductSettings { left: padded, types, ..settings }, device)?,
-            Side::Right => ProductPlan::new(ProductSettings { right: padded, types, ..settings }, device)?,
+        let of_product = match side {
+            Side::Left => ProductSettings { left: padded, types, ..settings },
+            Side::Right => ProductSettings { right: padded, types, ..settings },
         };
-        let of_rows = [batch as u64, settings.rows as u64, padded as u64, element.bytes()];
-        let unpacked = layout.part("the unpacked rows", &of_rows)?;
+        let OtherFactor { engine, gathers, matrices: of_other } = other;
+        let [of_rows, of_turned] = turned(&rows, side, &settings);
+        let matrices = match side {
+            Side::Left => [of_rows, of_other, of_turned],
+            Side::Right => [of_other, of_rows, of_turned],
+        };
+        let product = ProductPlan::new(of_product, &EngineSettings { engine, gathers, matrices }, device)?;
+        let sizes = [batch as u64, settings.rows as u64, padded as u64, element.bytes()];
+        let unpacked = layout.part("the unpacked rows", &sizes)?;
         let counted = layout.part("the counts of unpacked rows", &[batch as u64, 4])?;
         let [down, along] = match side {
             Side::Left => [padded as u64, gather_gemm::partial_leading(right as u32)],
@@ -86,7 +107,13 @@ impl PackedProduct {
         };
         let sizes = [u64::from(product.splits()), batch as u64, down, along, 4];
         let partials = layout.part("the partial products", &sizes)?;
-        Ok(Some(Self { rows, side, settings, product, unpacked, counted, partials }))
+        let workspace = layout.part("the workspace of the product", &[product.workspace_bytes()])?;
+        Ok(Some(Self { rows, side, settings, product, unpacked, counted, partials, workspace }))
+    }
+
+    /// Whether the vendor's library computes it.
+    pub(super) fn is_dense(&self) -> bool {
+        self.product.is_dense()
     }
 
     /// Into how many ranges the rows are cut.
@@ -146,22 +173,14 @@ impl PackedProduct {
     ) -> Result<(), ExecuteError<L::Error>> {
         let &PackedFactors { saved, ref parts, other, other_matrices, scratch, .. } = factors;
         let ProductSettings { batch, left, right, types: [_, _, output], .. } = self.settings;
-        let padded = self.rows.groups().padded() as u64;
         let unpacked = scratch.of::<u8>(self.unpacked).cast_const();
-        let of_rows = Matrices::even(padded, padded * u64::from(self.rows.shares.rows));
         let partials = scratch.of::<f32>(self.partials);
-        let (ends, leading, matrix) = match self.side {
-            Side::Left => {
-                let leading = gather_gemm::partial_leading(right as u32);
-                ([unpacked, other], leading, padded * leading)
-            }
-            Side::Right => ([other, unpacked], padded, left as u64 * padded),
+        let [of_rows, of_turned] = turned(&self.rows, self.side, &self.settings);
+        let (ends, matrices) = match self.side {
+            Side::Left => ([unpacked, other], [of_rows, other_matrices]),
+            Side::Right => ([other, unpacked], [other_matrices, of_rows]),
         };
-        let matrices = match self.side {
-            Side::Left => [of_rows, other_matrices],
-            Side::Right => [other_matrices, of_rows],
-        };
-        let args = self.product.args(&Factors {
+        let multiplied = Factors {
             left: ends[0],
             left_matrices: matrices[0],
             right: ends[1],
@@ -170,16 +189,17 @@ impl PackedProduct {
             count: self.counted(scratch),
             // A sum that is not cut goes where the only partial product would be.
             product: partials.cast(),
-            product_matrices: Matrices::even(leading, matrix),
+            product_matrices: of_turned,
             update: Update::Overwrite,
             partials,
-        });
+            workspace: scratch.of(self.workspace),
+        };
         // SAFETY: the caller's promise.
-        unsafe { self.product.multiply(launcher, &args) }?;
+        unsafe { self.product.multiply(launcher, &multiplied) }?;
 
         let reduce = split_reduce::Args {
             partials,
-            splits: args.splits,
+            splits: self.product.splits(),
             in_features: left as u32,
             out_features: right as u32,
             accumulate: u32::from(factors.update == Update::Accumulate),
@@ -205,4 +225,17 @@ impl PackedProduct {
         };
         launched.map_err(ExecuteError::Launch)
     }
+}
+
+/// Where unpacked rows lie, and their product before it is turned back.
+fn turned(rows: &PackedPlan, side: Side, settings: &ProductSettings) -> [Matrices; 2] {
+    let padded = rows.groups().padded() as u64;
+    let (leading, matrix) = match side {
+        Side::Left => {
+            let leading = gather_gemm::partial_leading(settings.right as u32);
+            (leading, padded * leading)
+        }
+        Side::Right => (padded, settings.left as u64 * padded),
+    };
+    [Matrices::even(padded, padded * u64::from(rows.shares.rows)), Matrices::even(leading, matrix)]
 }

@@ -1,8 +1,10 @@
 //! The product at the end of every backward pass: Σ_r left[r,:]ᵀ right[r,:] over kept rows, in one launch or two.
 
+use super::engine::{DensePlan, EngineSettings};
 use super::error::{ExecuteError, PlanError};
+use super::factors::{Factors, ProductSettings};
 use super::memory::Memory;
-use super::settings::{Matrices, Precision};
+use super::settings::Precision;
 use super::tiling::{Multiplier, ProductSizes, Tiling, tiling};
 use crate::device::Device;
 use crate::kernel::matrix::{DataType, Spacing};
@@ -32,45 +34,17 @@ pub struct BackwardBuffers {
     pub scratch: Memory,
 }
 
-/// A batch of products of `rows` pairs of rows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ProductSettings {
-    pub(super) batch: usize,
-    pub(super) rows: usize,
-    /// Columns of the left factor: rows of the product.
-    pub(super) left: usize,
-    /// Columns of the right factor and of the product.
-    pub(super) right: usize,
-    /// Types of both factors and of the product.
-    pub(super) types: [DataType; 3],
-    pub(super) precision: Precision,
-}
-
 /// How a product is computed: its kernel and launch, and whether partial products are added up behind it.
 #[derive(Clone, Debug)]
 pub(super) struct ProductPlan {
     settings: ProductSettings,
     tiling: Tiling,
-}
-
-/// The factors of one product, and where it goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Factors {
-    pub(super) left: *const u8,
-    pub(super) left_matrices: Matrices,
-    pub(super) right: *const u8,
-    pub(super) right_matrices: Matrices,
-    /// The row of the right factor for each of the left one; null: the same row.
-    pub(super) indices: *const u32,
-    pub(super) count: *const u32,
-    pub(super) product: *mut u8,
-    pub(super) product_matrices: Matrices,
-    pub(super) update: Update,
-    pub(super) partials: *mut f32,
+    /// None: a kernel computes it.
+    dense: Option<DensePlan>,
 }
 
 impl ProductPlan {
-    pub(super) fn new(settings: ProductSettings, device: &Device) -> Result<Self, PlanError> {
+    pub(super) fn new(settings: ProductSettings, engine: &EngineSettings, device: &Device) -> Result<Self, PlanError> {
         let ProductSettings { batch, rows, left, right, types: [input, gradient, product], precision } = settings;
         let multiplier = match (input, precision) {
             (DataType::F32, Precision::Exact) => Multiplier::F32,
@@ -85,17 +59,28 @@ impl ProductPlan {
         // All were checked to fit.
         let [in_features, out_features, rows, batch] = [left, right, rows, batch].map(|size| size as u32);
         let sizes = ProductSizes { in_features, out_features, rows, batch };
-        Ok(Self { settings, tiling: tiling(multiplier, sizes, device.multiprocessors) })
+        let tiling = tiling(multiplier, sizes, device.multiprocessors);
+        Ok(Self { settings, tiling, dense: DensePlan::new(settings, engine, device)? })
     }
 
-    /// Into how many ranges the rows are cut.
+    /// Whether the vendor's library computes it, from rows that lie one behind the other.
+    pub(super) fn is_dense(&self) -> bool {
+        self.dense.is_some()
+    }
+
+    /// Into how many ranges the rows are cut, by this library.
     pub(super) fn splits(&self) -> u32 {
-        self.tiling.splits
+        if self.is_dense() { 1 } else { self.tiling.splits }
     }
 
     /// Bytes of the partial products.
     pub(super) fn partial_bytes(&self) -> u64 {
-        self.tiling.partial_bytes
+        if self.is_dense() { 0 } else { self.tiling.partial_bytes }
+    }
+
+    /// Bytes of the vendor's workspace.
+    pub(super) fn workspace_bytes(&self) -> u64 {
+        self.dense.as_ref().map_or(0, |dense| dense.workspace_bytes)
     }
 
     /// Launches the product, and in its last launch the end of column sums, if there are some.
@@ -118,7 +103,7 @@ impl ProductPlan {
         let args = self.args(factors);
         if has_product && rows > 0 {
             // SAFETY: the caller's promise.
-            unsafe { self.multiply(launcher, &args) }?;
+            unsafe { self.multiply(launcher, factors) }?;
         }
         let batch = batch as u32;
         let is_cut = args.splits != 1;
@@ -153,7 +138,7 @@ impl ProductPlan {
             in_features: left as u32,
             out_features: right as u32,
             // Without rows the product is the sum of no partial products.
-            splits: if rows > 0 { self.tiling.splits } else { 0 },
+            splits: if rows > 0 { self.splits() } else { 0 },
             accumulate: u32::from(factors.update == Update::Accumulate),
             output: product as u32,
             dw: factors.product,
@@ -167,16 +152,20 @@ impl ProductPlan {
     ///
     /// # Safety
     ///
-    /// As for [`Self::run`], with [`Self::args`].
+    /// As for [`Self::run`].
     pub(super) unsafe fn multiply<L: Launcher>(
         &self,
         launcher: &mut L,
-        args: &gather_gemm::Args,
+        factors: &Factors,
     ) -> Result<(), ExecuteError<L::Error>> {
-        let [input, ..] = self.settings.types;
+        if let Some(dense) = &self.dense {
+            // SAFETY: the caller's promise; rows that do not count are zero, as gathers and unpacking leave them.
+            return unsafe { dense.run(launcher, factors) };
+        }
+        let ([input, ..], args) = (self.settings.types, self.args(factors));
         let (kernel, shape) = self.tiling.launch(args.row_layout(input.bytes() as u32));
-        // SAFETY: the caller's promise.
-        unsafe { launcher.launch(kernel, shape, args) }.map_err(ExecuteError::Launch)
+        // SAFETY: as above.
+        unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }
 }
 

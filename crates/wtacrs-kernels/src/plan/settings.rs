@@ -38,6 +38,8 @@ pub struct LinearSettings {
     pub weight_gradient: DataType,
     /// How f32 matrices are multiplied.
     pub precision: Precision,
+    /// Which program multiplies.
+    pub engine: Engine,
     /// Whether backward passes may write the bias gradient. Their scratch then has room for partial sums: at most a quarter of
     /// the bytes of dZ, and for up to 65,536 tokens at most 256 rows of f32.
     pub bias_gradient: bool,
@@ -91,6 +93,19 @@ pub struct Strides {
     pub matrices: Spacing,
 }
 
+/// Which program multiplies kept rows with those of the gradient.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Engine {
+    /// cuBLASLt where it is expected to be faster and can be loaded, and this library's kernels elsewhere.
+    #[default]
+    Auto,
+    /// This library's kernels: the same sums in the same order on every GPU of one kind, whatever else is installed.
+    Own,
+    /// cuBLASLt, after a gather of the gradient's kept rows. A plan is refused where it cannot be loaded.
+    CublasLt,
+}
+
 impl Strides {
     /// Strides of matrices that are equally far apart.
     pub const fn even(row: usize, matrix: usize) -> Self {
@@ -113,6 +128,7 @@ impl LinearSettings {
             gradient: DataType::Bf16,
             weight_gradient: DataType::F32,
             precision: Precision::default(),
+            engine: Engine::default(),
             bias_gradient: false,
             batch: 1,
             input_strides: None,

@@ -1,15 +1,17 @@
 //! A layer's steps one by one, for frameworks that fuse their own: selection, gather, product.
 
 use super::error::{ExecuteError, PlanError};
+use super::factors::Factors;
+use super::gradient::{KeptOfGradient, gathered_matrices};
 use super::kernels;
 use super::linear::LinearPlan;
 use super::memory::{Layout, Memory, Part, check_pointer};
-use super::product::{Factors, zero};
+use super::product::zero;
 use super::sample::{DeviceRandomness, KeptRows, Norms, Selected};
 use super::saved::Streams;
 use super::settings::{Matrices, WeightSource};
 use crate::kernel::matrix::Spacing;
-use crate::kernel::{gather_rows, row_norms, select};
+use crate::kernel::{row_norms, select};
 use crate::launch::Launcher;
 use core::ptr;
 use wtacrs_core::product::Update;
@@ -53,7 +55,8 @@ pub struct GatherBuffers {
 /// The arguments of a product of rows that the caller keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct GradientBuffers {
-    /// As many unscaled rows of H as the plan keeps.
+    /// As many unscaled rows of H as the plan keeps. With [`Engine::CublasLt`](super::Engine) rows beyond the count are read
+    /// too and must be finite, as [`LinearPlan::gather`] leaves them.
     pub rows: *const u8,
     /// Elements from one of them to the next.
     pub row_elements: usize,
@@ -283,18 +286,15 @@ impl LinearPlan {
         Ok(self.gradient_parts()?.1)
     }
 
-    /// Where the kept rows of dZ, scaled, lie in the scratch, behind the partial products; and bytes of both.
-    fn gradient_parts(&self) -> Result<(Part, u64), PlanError> {
+    /// Where the partial products, the workspace and the kept rows of dZ, scaled, lie in the scratch; and bytes of all.
+    fn gradient_parts(&self) -> Result<([Part; 3], u64), PlanError> {
         let mut layout = Layout::default();
-        layout.part("the partial products", &[self.product.partial_bytes()])?;
-        let sizes = [self.kept_rows() as u64, self.gathered_elements(), self.settings().gradient.bytes()];
+        let partials = layout.part("the partial products", &[self.product.partial_bytes()])?;
+        let workspace = layout.part("the workspace of the product", &[self.product.workspace_bytes()])?;
+        let matrices = gathered_matrices(self.settings(), self.kept_rows());
+        let sizes = [self.kept_rows() as u64, matrices.row, self.settings().gradient.bytes()];
         let gathered = layout.part("the kept rows of dZ", &sizes)?;
-        Ok((gathered, layout.bytes()))
-    }
-
-    /// A row of dZ, rounded up to 16 bytes.
-    fn gathered_elements(&self) -> u64 {
-        (self.settings().out_features as u64).next_multiple_of(16 / self.settings().gradient.bytes())
+        Ok(([partials, workspace, gathered], layout.bytes()))
     }
 
     /// dW from unscaled rows: the scales go to the rows of dZ, which are gathered first.
@@ -326,39 +326,25 @@ impl LinearPlan {
         check_pointer("the count", count, 4)?;
         check_pointer("dW", weight_gradient.cast_const(), settings.weight_gradient.bytes())?;
         // No memory has u64::MAX bytes, so the check fails where the size overflows.
-        let (gathered, bytes) = self.gradient_parts().unwrap_or((Part::default(), u64::MAX));
+        let ([partials, workspace, gathered], bytes) =
+            self.gradient_parts().unwrap_or(([Part::default(); 3], u64::MAX));
         scratch.check("the scratch of the product", bytes)?;
-        let (columns, kept) = (settings.out_features as u32, self.kept_rows() as u32);
-        let args = gather_rows::Args {
-            x: gradient,
-            leading: self.dz.row,
-            spacing: Spacing::even(0),
-            columns,
-            rows: kept,
-            indices,
-            scales,
-            count,
-            out: scratch.of(gathered),
-            out_leading: self.gathered_elements(),
-            out_spacing: Spacing::even(0),
-        };
-        let (kernel, shape) = kernels::gather_rows(settings.gradient, kept, columns, 1);
-        if kept > 0 {
-            // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
-            unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
-        }
+        let gathered = scratch.of::<u8>(gathered);
+        let kept = KeptOfGradient { indices, scales, count, out: gathered };
+        // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
+        unsafe { self.gradient_reader().gather(launcher, gradient, &kept) }?;
         let factors = Factors {
             left: rows,
             left_matrices: Matrices::even(row_elements as u64, 0),
-            right: scratch.of(gathered),
-            right_matrices: Matrices::even(self.gathered_elements(), 0),
+            right: gathered,
+            right_matrices: gathered_matrices(settings, self.kept_rows()),
             indices: ptr::null(),
             count,
             product: weight_gradient,
             product_matrices: self.dw,
             update,
-            // They lie at the beginning.
-            partials: scratch.at.cast(),
+            partials: scratch.of(partials),
+            workspace: scratch.of(workspace),
         };
         // SAFETY: as above.
         unsafe { self.product.run(launcher, &factors, None) }

@@ -21,9 +21,12 @@ use std::io::Write;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::{LazyLock, Once};
+use wtacrs_core::Keep;
 use wtacrs_kernels::device::Device;
+use wtacrs_kernels::launch::dense::{DenseError, DenseOperands, DenseProduct};
 use wtacrs_kernels::launch::driver::{Driver, Stream};
 use wtacrs_kernels::launch::{Emulator, Kernel, Launcher, Shape};
+use wtacrs_kernels::plan::{Engine, LinearPlan, LinearSettings, PlanError};
 use wtacrs_ptx::{Launch, Module, Traffic};
 
 /// The alignment of device memory, on a GPU and here.
@@ -143,6 +146,24 @@ impl Machine {
                 });
                 None
             }
+        }
+    }
+
+    /// Whether products can be asked of cuBLASLt: not on a GPU's machine without it. A line on stderr says so.
+    ///
+    /// # Panics
+    ///
+    /// If there is none and WTACRS_REQUIRE_GPU is 1.
+    pub fn has_cublas_lt(&self) -> bool {
+        let mut settings = LinearSettings::new(64, 16, 16, Keep::Fraction(0.5));
+        settings.engine = Engine::CublasLt;
+        match LinearPlan::new(settings, &self.device) {
+            Err(error @ PlanError::Dense(DenseError::NoLibrary)) if self.is_gpu() => {
+                assert!(std::env::var_os("WTACRS_REQUIRE_GPU").is_none_or(|value| value != "1"), "{error}");
+                let _ = writeln!(std::io::stderr(), "products by cuBLASLt are skipped: {error}");
+                false
+            }
+            _ => true,
         }
     }
 
@@ -301,6 +322,19 @@ impl Launcher for Machine {
                 // SAFETY: the caller's promise.
                 unsafe { launcher.launch(kernel, shape, args) }.map_err(|error| error.to_string())
             }
+        }
+    }
+
+    unsafe fn multiply(&mut self, product: &DenseProduct, operands: &DenseOperands) -> Result<(), String> {
+        match &mut self.kind {
+            // SAFETY: the caller's promise.
+            Kind::Emulator(_) | Kind::Ptx(_) | Kind::Measured(_) => unsafe {
+                Emulator::default().multiply(product, operands).map_err(|error| error.to_string())
+            },
+            // SAFETY: as above, and for the stream as for launches.
+            Kind::Gpu { driver, stream } => unsafe {
+                driver.on(*stream).multiply(product, operands).map_err(|error| error.to_string())
+            },
         }
     }
 }

@@ -5,8 +5,9 @@ use std::ffi::c_void;
 use std::sync::Mutex;
 use wtacrs_kernels::kernel::ENTRY_POINTS;
 use wtacrs_kernels::launch::Shape;
+use wtacrs_kernels::launch::dense::{DenseError, DenseOperands, DenseProduct};
 use wtacrs_kernels::launch::driver::{
-    Attribute, Calls, Context, DeviceHandle, Driver, DriverError, Function, Module, Stream,
+    Attribute, Calls, Context, DenseChoice, DenseHandle, DeviceHandle, Driver, DriverError, Function, Module, Stream,
 };
 
 /// A call with those of its arguments that matter.
@@ -37,6 +38,18 @@ pub enum Call {
         shape: Shape,
         context: Context,
     },
+    /// A launch that starts before the one before it has ended: its kernel.
+    LaunchEarly(&'static str),
+    /// cublasLtCreate.
+    Create(Context),
+    /// cublasLtMatmulAlgoGetHeuristic.
+    Choose(DenseProduct),
+    /// cublasLtMatmul.
+    Multiply {
+        stream: usize,
+        accumulate: bool,
+        context: Context,
+    },
 }
 
 /// Two GPUs of compute capability 8.6 by default.
@@ -49,6 +62,10 @@ pub struct Fake {
     pub numbers_contexts: bool,
     /// As drivers do that are older than the assembler.
     pub refuses_cubins: bool,
+    /// Whether it has cuLaunchKernelEx.
+    pub starts_early: bool,
+    /// Whether there is a cuBLASLt.
+    pub has_cublas_lt: bool,
     /// A call that fails.
     pub fails: Option<&'static str>,
     pub state: Mutex<State>,
@@ -71,6 +88,8 @@ impl Default for Fake {
             capability: (8, 6),
             numbers_contexts: true,
             refuses_cubins: false,
+            starts_early: true,
+            has_cublas_lt: true,
             fails: None,
             state: Mutex::default(),
         }
@@ -112,6 +131,16 @@ impl Fake {
 
     fn ask<T>(&self, name: &'static str, answer: impl FnOnce(&mut State) -> T) -> Result<T, DriverError> {
         self.note(name, Call::Ask(name), answer)
+    }
+}
+
+impl Fake {
+    fn dense<T>(&self, name: &'static str, call: Call, answer: impl FnOnce(&mut State) -> T) -> Result<T, DenseError> {
+        self.note(name, call, answer).map_err(|_| DenseError::Failed {
+            call: name,
+            code: 15,
+            name: "CUBLAS_STATUS_FAKE".to_owned(),
+        })
     }
 }
 
@@ -235,17 +264,55 @@ impl Calls for Fake {
         self.note("cuMemcpyDtoH_v2", Call::Copy { bytes: to.len() }, |_| to.fill(0))
     }
 
+    fn starts_early(&self) -> bool {
+        self.starts_early
+    }
+
     unsafe fn launch(
         &self,
         function: Function,
         shape: Shape,
         stream: Stream,
         arguments: *const c_void,
+        early: bool,
     ) -> Result<(), DriverError> {
         assert!(!arguments.is_null(), "arguments");
         let (module, kernel) = kernel_of(function);
+        if early {
+            assert!(self.starts_early && !shape.cooperative, "{kernel}");
+            return self.note("cuLaunchKernelEx", Call::LaunchEarly(kernel), |_| ());
+        }
         let context = self.state.lock().expect("no panic").modules[module];
         let call = Call::Launch { kernel, stream: stream.0 as usize, shape, context };
         self.note(if shape.cooperative { "cuLaunchCooperativeKernel" } else { "cuLaunchKernel" }, call, |_| ())
+    }
+
+    fn dense_create(&self) -> Result<DenseHandle, DenseError> {
+        if !self.has_cublas_lt {
+            return Err(DenseError::NoLibrary);
+        }
+        let context = self.state.lock().expect("no panic").current.expect("a current context").0;
+        self.dense("cublasLtCreate", Call::Create(context), |_| DenseHandle(context.0))
+    }
+
+    fn dense_choose(&self, handle: DenseHandle, product: &DenseProduct) -> Result<DenseChoice, DenseError> {
+        self.dense("cublasLtMatmulAlgoGetHeuristic", Call::Choose(*product), |state| {
+            assert_eq!(state.current.map(|(context, _)| context.0), Some(handle.0), "the handle's context");
+            let workspace_bytes = product.workspace_bytes.min(1 << 20);
+            DenseChoice { algorithm: [7; 8], workspace_bytes, descriptors: [1, 2, 3, 4] }
+        })
+    }
+
+    unsafe fn dense_multiply(
+        &self,
+        handle: DenseHandle,
+        choice: &DenseChoice,
+        operands: &DenseOperands,
+        stream: Stream,
+    ) -> Result<(), DenseError> {
+        assert!(choice.algorithm == [7; 8] && operands.workspace.addr().is_multiple_of(256), "{choice:?}");
+        let &DenseOperands { accumulate, .. } = operands;
+        let call = Call::Multiply { stream: stream.0 as usize, accumulate, context: Context(handle.0) };
+        self.dense("cublasLtMatmul", call, |_| ())
     }
 }

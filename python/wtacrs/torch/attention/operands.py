@@ -116,11 +116,11 @@ class Sampled(Whole):
     def __init__(self, form, sizes, device):
         super().__init__(form, sizes, device)
         (matrices, rows, channels), (_, keys, values) = self.shapes[0], self.shapes[2]
-        share, bits = form.tensor_mul, form.operand_packing
+        share, bits, engine = form.tensor_mul, form.operand_packing, form.engine
         self.drawing = [
-            product_for(device, (1, matrices, rows, channels, keys), share, share, bits),
+            product_for(device, (1, matrices, rows, channels, keys), share, share, bits, engine),
             # The smallest budget for V's gradient, which is not used here.
-            product_for(device, (1, matrices, rows, keys, values), share, 1, bits),
+            product_for(device, (1, matrices, rows, keys, values), share, 1, bits, engine),
         ]
 
     def save(self, matrices, dropped, draws):
@@ -137,18 +137,24 @@ class Sampled(Whole):
 
 
 @functools.lru_cache(maxsize=256)
-def product_for(device, shape, left, right, bits):
-    return Product(device, shape, left, right, bits)
+def product_for(device, shape, left, right, bits, engine):
+    return Product(device, shape, left, right, bits, engine)
 
 
 class Product:
     """A batched product's passes on tensors."""
 
-    def __init__(self, device, shape, left, right, bits):
+    def __init__(self, device, shape, left, right, bits, engine):
         self.device, self.shape = device, shape
         self.native, self.captured = device.plans(
             lambda further_offset: TensorMulPlan(
-                device.context, shape, left=left, right=right, bits=bits, further_offset=further_offset
+                device.context,
+                shape,
+                left=left,
+                right=right,
+                bits=bits,
+                engine=engine,
+                further_offset=further_offset,
             )
         )
         self.draws, self.saved_bytes, self.dropout = self.native.draws, self.native.saved_bytes, 0.0

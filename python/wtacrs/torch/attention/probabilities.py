@@ -30,6 +30,7 @@ class Form(typing.NamedTuple):
     packing: int | str
     operand_packing: int | str
     tensor_mul: float | None
+    engine: str = "auto"
 
     @property
     def packs(self):
@@ -41,15 +42,14 @@ class Form(typing.NamedTuple):
     @classmethod
     @functools.cache
     def parse(cls, text):
-        causal, scaling, dropout, *packings, share = text.split(" ")
+        causal, scaling, dropout, *packings, share, engine = text.split(" ")
         packings = map(bits_of, packings)
-        return cls(
-            causal == "True", float(scaling), float(dropout), *packings, None if share == "None" else float(share)
-        )
+        share = None if share == "None" else float(share)
+        return cls(causal == "True", float(scaling), float(dropout), *packings, share, engine)
 
 
 def attend(shared, query, key, value, mask, bias, causal, scaling, dropout):
-    form = Form(causal, scaling, dropout, shared.packing, shared.operand_packing, shared.tensor_mul)
+    form = Form(causal, scaling, dropout, shared.packing, shared.operand_packing, shared.tensor_mul, shared.engine)
     with torch.autocast(query.device.type, enabled=False):
         if traced(query):
             return attend_traced(shared, query, key, value, bias, mask, form)

@@ -59,7 +59,7 @@ class LayerSampling:
     def described(self, dtype: torch.dtype) -> str:
         """What the layer keeps of an H of this dtype, as traced passes take it."""
         settings = self.sampling.settings
-        return ops.describe(self.budget, self.bits, settings.design, settings.source, dtype)
+        return ops.describe(self.budget, self.bits, settings.design, settings.source, settings.engine, dtype)
 
     @property
     def packs_all(self) -> bool:

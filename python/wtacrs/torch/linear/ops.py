@@ -36,21 +36,21 @@ def at_site(site):
     return layer
 
 
-def describe(budget, bits, design, source, dtype):
+def describe(budget, bits, design, source, engine, dtype):
     """Of a layer: what it keeps, as one word of a graph. `dtype` is that of its input."""
-    return f"{budget} {bits} {design} {source} {dtype}"
+    return f"{budget} {bits} {design} {source} {engine} {dtype}"
 
 
 @functools.cache
 def described(keep):
-    budget, bits, design, source, dtype = keep.split(" ")
-    return float(budget), bits_of(bits), design, source, getattr(torch, dtype.removeprefix("torch."))
+    budget, bits, design, source, engine, dtype = keep.split(" ")
+    return float(budget), bits_of(bits), design, source, engine, getattr(torch, dtype.removeprefix("torch."))
 
 
 def rows_plan(keep, torch_device, tokens, in_features, out_features):
-    budget, bits, design, source, dtype = described(keep)
+    *kept, dtype = described(keep)
     shape = (int(tokens), int(in_features), int(out_features))
-    return plans.plan_for(device_of(torch_device), shape, dtype, budget, bits, design, source, plans.precision())
+    return plans.plan_for(device_of(torch_device), shape, dtype, *kept, plans.precision())
 
 
 def batch_of(samples, mask):

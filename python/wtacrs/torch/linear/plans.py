@@ -20,13 +20,13 @@ def precision():
 
 
 @functools.lru_cache(maxsize=1024)
-def plan_for(device, shape, dtype, budget, bits, design, source, precision):
+def plan_for(device, shape, dtype, budget, bits, design, source, engine, precision):
     """`shape` is (tokens, in_features, out_features), and `budget` a share of the tokens."""
-    return Plan(device, shape, dtype, budget, bits, design, source, precision)
+    return Plan(device, shape, dtype, budget, bits, design, source, engine, precision)
 
 
 class Plan:
-    def __init__(self, device, shape, dtype, budget, bits, design, source, precision):
+    def __init__(self, device, shape, dtype, budget, bits, design, source, engine, precision):
         self.device, self.shape = device, shape
         self.native, self.captured = device.plans(
             lambda further_offset: LayerPlan(
@@ -38,6 +38,7 @@ class Plan:
                 bits=bits,
                 dtype=str(dtype).removeprefix("torch."),
                 precision=precision,
+                engine=engine,
                 further_offset=further_offset,
             )
         )

@@ -30,12 +30,12 @@ class Operators:
     pass without gradients, which saves nothing, moves it as far as a pass with them.
     """
 
-    def __init__(self, randomness, mode, bits, tensor_mul=None):
+    def __init__(self, randomness, mode, bits, tensor_mul=None, engine="auto"):
         self.randomness, self.mode = randomness, mode
         self.packing = bits if mode == "packed" else "native"
         # An error in Q, K or V enters the gradients of every row that attends to it.
         self.operand_packing = 8 if mode == "packed" else "native"
-        self.tensor_mul = tensor_mul
+        self.tensor_mul, self.engine = tensor_mul, engine
 
     def __deepcopy__(self, memo):
         return self

@@ -4,11 +4,16 @@
 //! keeps its vector's columns in registers while it walks down the rows, four at a time. Its part of each row's squares goes
 //! to the row's place in shared memory. Where rows are narrower than a block, groups of threads take rows in turn, and their
 //! sums are added in the end. So x is read once, and besides it only a row of f32 for each range is written and read again.
+//!
+//! Where some rows are to be copied as well, the block first finds them among the indices, which ascend, and leaves their places
+//! in shared memory. Threads then store the vectors of those rows as they have loaded them.
 
 use super::block::repeat;
 use super::block::vector::{self, Packed};
 use super::row_norms::{add_squares, is_precise, join, rescue};
-use crate::kernel::column_sums::{AT_ONCE, Args, FinishArgs, Partition, WARPS, group_pitch, partial_leading};
+use crate::kernel::column_sums::{
+    AT_ONCE, Args, FinishArgs, GatherArgs, Partition, WARPS, group_pitch, partial_leading,
+};
 use crate::kernel::matrix::VECTOR_BYTES;
 use crate::kernel::row_team::{RowTeam, THREADS};
 use wtacrs_simt::WARP;
@@ -29,9 +34,15 @@ struct Range {
     row_bytes: u64,
     rows: u32,
     columns: u32,
-    /// [`partial_leading`] sums.
+    /// [`partial_leading`] sums; null if they are not wanted.
     partials: *mut f32,
+    /// Where the rows of the matrix that are to be copied go, and bytes from one of them to the next.
+    out: *mut u8,
+    out_row_bytes: u64,
 }
+
+/// The place of a row that is not copied.
+const NOWHERE: u32 = u32::MAX;
 
 /// Norms of rows, and sums of columns over each range of rows.
 ///
@@ -41,27 +52,58 @@ struct Range {
 /// elements as their documentation says, `x` is aligned to its elements, and the outputs overlap nothing.
 #[inline(always)]
 pub unsafe fn row_norms_sums<E: Packed>(args: &Args) {
+    // SAFETY: the caller's promise.
+    unsafe { read_once::<E, false>(args, None) }
+}
+
+/// The same, and copies of some rows.
+///
+/// # Safety
+///
+/// As for [`row_norms_sums`], with [`gather_shape`](crate::kernel::column_sums::gather_shape); indices lie within the rows.
+#[inline(always)]
+pub unsafe fn row_norms_gather<E: Packed>(args: &GatherArgs) {
+    // SAFETY: the caller's promise.
+    unsafe { read_once::<E, true>(&args.of, Some(args)) }
+}
+
+/// # Safety
+///
+/// As for the two above; `gather` is there if `GATHERS`.
+#[inline(always)]
+unsafe fn read_once<E: Packed, const GATHERS: bool>(args: &Args, gather: Option<&GatherArgs>) {
     let partition = Partition::new(args.rows, args.columns.div_ceil(E::PER_VECTOR));
     let [at, _, matrix] = block();
     let first = at * partition.rows;
     let rows = args.rows.saturating_sub(first);
     let element = args.spacing.of(matrix) + u64::from(first) * args.leading;
     let of_partials = u64::from(matrix) * u64::from(partition.ranges(args.rows)) + u64::from(at);
-    let range = Range {
+    let mut range = Range {
         partition,
         x: args.x.wrapping_add((element * u64::from(E::BYTES)) as usize),
         row_bytes: args.leading * u64::from(E::BYTES),
         rows: if rows < partition.rows { rows } else { partition.rows },
         columns: args.columns,
         partials: args.partials.wrapping_add((of_partials * partial_leading(args.columns)) as usize),
+        out: core::ptr::null_mut(),
+        out_row_bytes: 0,
     };
+    if GATHERS {
+        if args.partials.is_null() {
+            range.partials = args.partials;
+        }
+        if let Some(gather) = gather {
+            // SAFETY: the caller's promise.
+            unsafe { range.place::<E>(gather, first, at, matrix) };
+        }
+    }
     let aligned = vector::is_aligned(args.x, (args.leading | args.spacing.bits()) * u64::from(E::BYTES));
     // SAFETY: the range lies within the matrix, its sums are this block's, and the barrier is between the writes to
     // shared memory and its reads.
     unsafe {
-        range.add::<E>(aligned);
+        range.add::<E, GATHERS>(aligned);
         barrier();
-        if partition.team.rows() > 1 {
+        if partition.team.rows() > 1 && range.has_sums::<GATHERS>() {
             range.join_groups::<E>();
         }
         if !args.norms.is_null() {
@@ -85,9 +127,70 @@ impl Range {
         Shared::new(self.squares().end(), group_pitch(E::PER_VECTOR) * E::PER_VECTOR)
     }
 
+    /// The place in `out` of each row.
+    #[inline(always)]
+    fn places<E: Packed>(&self) -> Shared<u32> {
+        let groups = if self.partition.team.rows() > 1 { self.groups::<E>().end() } else { self.squares().end() };
+        Shared::new(groups, self.partition.rows)
+    }
+
+    #[inline(always)]
+    fn has_sums<const GATHERS: bool>(&self) -> bool {
+        !GATHERS || !self.partials.is_null()
+    }
+
+    /// Finds the places of the range's rows among the indices, and clears a share of the rows of `out` that none goes to. `first`
+    /// is the first row, and the range number `at` of the matrix.
+    #[inline(always)]
+    unsafe fn place<E: Packed>(&mut self, args: &GatherArgs, first: u32, at: u32, matrix: u32) {
+        let kept = args.kept;
+        let of_matrix = matrix as usize * kept as usize;
+        let indices = args.indices.wrapping_add(of_matrix);
+        // SAFETY: a count for each matrix.
+        let count = if args.count.is_null() { kept } else { unsafe { load_constant(args.count.add(matrix as usize)) } };
+        let count = if count < kept { count } else { kept };
+        self.out_row_bytes = args.out_leading * u64::from(E::BYTES);
+        self.out = args.out.wrapping_add(of_matrix.wrapping_mul(self.out_row_bytes as usize));
+
+        let places = self.places::<E>();
+        // SAFETY: a place for each row, of this thread's own, then behind a barrier that of the row whose index this thread has;
+        // indices ascend, so each row has one at most. Others read places behind the next barrier.
+        unsafe {
+            if thread() < self.partition.rows {
+                places.write(thread(), NOWHERE);
+            }
+            let next = first_not_below(indices, count, first) + thread();
+            barrier();
+            if next < count {
+                let row = load_constant(indices.add(next as usize)) - first;
+                if row < self.rows {
+                    places.write(row, next);
+                }
+            }
+            barrier();
+        }
+        let ranges = self.partition.ranges(args.of.rows);
+        let mut row = count + at;
+        while row < kept {
+            let mut vector = thread();
+            while vector * E::PER_VECTOR < self.columns {
+                // SAFETY: a vector of a row of `out`, padded to whole ones; no other range clears it, and none copies to it.
+                unsafe { store(self.vector_of_out(row, vector), U32x4([0; 4])) };
+                vector += THREADS;
+            }
+            row += ranges;
+        }
+    }
+
+    #[inline(always)]
+    fn vector_of_out(&self, row: u32, vector: u32) -> *mut U32x4 {
+        let at = u64::from(row) * self.out_row_bytes + u64::from(vector) * u64::from(VECTOR_BYTES);
+        self.out.wrapping_add(at as usize).cast()
+    }
+
     /// Reads every element.
     #[inline(always)]
-    unsafe fn add<E: Packed>(&self, aligned: bool) {
+    unsafe fn add<E: Packed, const GATHERS: bool>(&self, aligned: bool) {
         let team = self.partition.team;
         let groups = team.rows();
         let lanes = if team.threads() < WARP { team.threads() } else { WARP };
@@ -126,6 +229,24 @@ impl Range {
                 } else {
                     (part(0), part(1), part(2), part(3))
                 };
+                if GATHERS && elements > 0 {
+                    let copy = |k: u32, loaded: U32x4| {
+                        let row = row + k * groups;
+                        if row < self.rows {
+                            // SAFETY: a row of the range has a place, or none; the vector lies within the padded row there.
+                            unsafe {
+                                let place = self.places::<E>().read(row);
+                                if place != NOWHERE {
+                                    store(self.vector_of_out(place, vector), loaded);
+                                }
+                            }
+                        }
+                    };
+                    copy(0, a);
+                    copy(1, b);
+                    copy(2, c);
+                    copy(3, d);
+                }
                 let mut add = |vector: U32x4| {
                     add_elements::<E>(&mut sums, vector);
                     let mut squares = [0.0_f32; 4];
@@ -153,7 +274,7 @@ impl Range {
             unsafe {
                 if groups > 1 {
                     self.leave::<E>(sums);
-                } else if elements > 0 {
+                } else if elements > 0 && self.has_sums::<GATHERS>() {
                     store_sums::<E>(self.partials.wrapping_add((vector * E::PER_VECTOR) as usize), sums);
                 }
             }
@@ -228,6 +349,28 @@ impl Range {
             first += THREADS;
         }
     }
+}
+
+/// How many of the first `count` indices, which ascend, are below a row. The warp's lanes search together: 32 parts in each turn.
+///
+/// # Safety
+///
+/// There are as many indices; all lanes of the warp call it together with equal arguments.
+#[inline(always)]
+unsafe fn first_not_below(indices: *const u32, count: u32, row: u32) -> u32 {
+    // The answer is at `low` at least, and at most `len` further.
+    let (mut low, mut len) = (0, count);
+    while len > 0 {
+        let step = len.div_ceil(WARP);
+        let end = (lane() + 1) * step;
+        // SAFETY: below the count.
+        let is_below = end <= len && unsafe { load_constant(indices.add((low + end - 1) as usize)) } < row;
+        let parts = ballot(FULL, is_below).count_ones();
+        low += parts * step;
+        let rest = len - parts * step;
+        len = if rest < step - 1 { rest } else { step - 1 };
+    }
+    low
 }
 
 /// Adds each element to the sum of its word and half.

@@ -2,7 +2,9 @@
 
 use super::error::DriverError;
 use crate::launch::Shape;
+use crate::launch::dense::{DenseError, DenseOperands, DenseProduct};
 use core::ffi::c_void;
+use core::fmt::Debug;
 
 macro_rules! handles {
     ($($(#[$doc:meta])* $name:ident;)*) => {
@@ -21,6 +23,19 @@ handles! {
     Module;
     /// A CUfunction.
     Function;
+    /// A cublasLtHandle_t.
+    DenseHandle;
+}
+
+/// How cuBLASLt computes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DenseChoice {
+    /// A cublasLtMatmulAlgo_t.
+    pub algorithm: [u64; 8],
+    /// Bytes of workspace that it takes.
+    pub workspace_bytes: u64,
+    /// A cublasLtMatmulDesc_t, and a cublasLtMatrixLayout_t for the left factor, the right factor and the product.
+    pub descriptors: [usize; 4],
 }
 
 /// A CUdevice.
@@ -47,10 +62,10 @@ pub enum Attribute {
     SharedBytes = 97,
 }
 
-/// Calls of the CUDA driver. Every failure names its call.
+/// Calls of the CUDA driver and of cuBLASLt. Every failure names its call.
 ///
-/// While a plan runs, there are only launches, and queries of the context.
-pub trait Calls {
+/// While a plan runs, there are only launches, products and queries of the context.
+pub trait Calls: Debug + Send + Sync + 'static {
     /// cuInit.
     fn init(&self) -> Result<(), DriverError>;
     /// cuDriverGetVersion.
@@ -107,17 +122,59 @@ pub trait Calls {
     ///
     /// `from` is device memory of the current context with as many bytes.
     unsafe fn copy_to_host(&self, to: &mut [u8], from: *const u8) -> Result<(), DriverError>;
-    /// cuLaunchKernel, or cuLaunchCooperativeKernel.
+    /// Whether the driver has cuLaunchKernelEx.
+    fn starts_early(&self) -> bool;
+    /// cuLaunchKernel, or cuLaunchCooperativeKernel; or cuLaunchKernelEx, by which the kernel may start before the one before it has
+    /// ended. That is for drivers that [have it](Self::starts_early), and not for cooperative launches.
     ///
     /// # Safety
     ///
     /// `arguments` points to the kernel's one argument, which keeps its promises; the stream lives and belongs to the
-    /// function's context.
+    /// function's context. A kernel that starts early waits for what it needs.
     unsafe fn launch(
         &self,
         function: Function,
         shape: Shape,
         stream: Stream,
         arguments: *const c_void,
+        early: bool,
     ) -> Result<(), DriverError>;
+    /// Loads cuBLASLt, at the first call, and cublasLtCreate in the current context.
+    fn dense_create(&self) -> Result<DenseHandle, DenseError>;
+    /// cublasLtMatmulAlgoGetHeuristic: its first choice for a product. The choice and its descriptors are never destroyed.
+    fn dense_choose(&self, handle: DenseHandle, product: &DenseProduct) -> Result<DenseChoice, DenseError>;
+    /// cublasLtMatmul.
+    ///
+    /// # Safety
+    ///
+    /// `choice` is for a product of this handle's whose operands these are; the stream lives and belongs to the current
+    /// context, which is the handle's.
+    unsafe fn dense_multiply(
+        &self,
+        handle: DenseHandle,
+        choice: &DenseChoice,
+        operands: &DenseOperands,
+        stream: Stream,
+    ) -> Result<(), DenseError>;
+}
+
+/// Runs something while a context is current, whichever was before.
+///
+/// # Errors
+///
+/// The driver's; or `work`'s.
+pub fn within<T, E: From<DriverError>>(
+    calls: &dyn Calls,
+    context: Context,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let before = calls.current_context()?;
+    if before == Some(context) {
+        return work();
+    }
+    calls.set_current(context)?;
+    let done = work();
+    // NULL leaves none current.
+    calls.set_current(before.unwrap_or(Context(0)))?;
+    done
 }

@@ -1,11 +1,14 @@
 //! The real driver: libcuda.so, loaded at its first use.
 
-use super::calls::{Attribute, Calls, Context, DeviceHandle, Function, Module, Stream};
+use super::calls::{Attribute, Calls, Context, DenseChoice, DenseHandle, DeviceHandle, Function, Module, Stream};
+use super::cublas_lt::CublasLtTable;
 use super::error::DriverError;
 use crate::launch::Shape;
+use crate::launch::dense::{DenseError, DenseOperands, DenseProduct};
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr;
 use cudarc::driver::sys;
+use std::sync::OnceLock;
 
 /// Statuses are numbers here, not `sys`'s enum: a newer driver may return others, and an enum must not hold those.
 type Code = c_uint;
@@ -26,6 +29,10 @@ macro_rules! table {
             $($symbol: unsafe extern "C" fn($($argument),*) -> Code,)*
             /// CUDA 12 and later.
             cuCtxGetId: Option<unsafe extern "C" fn(sys::CUcontext, *mut u64) -> Code>,
+            /// CUDA 11.8 and later.
+            cuLaunchKernelEx: Option<
+                unsafe extern "C" fn(*const Config, sys::CUfunction, *mut *mut c_void, *mut *mut c_void) -> Code,
+            >,
         }
 
         impl Table {
@@ -46,6 +53,7 @@ macro_rules! table {
                             .get(concat!(stringify!($symbol), "\0").as_bytes())
                             .map_err(|_| DriverError::MissingCall { call: stringify!($symbol) })?,)*
                         cuCtxGetId: library.get(b"cuCtxGetId\0").ok().map(|symbol| *symbol),
+                        cuLaunchKernelEx: library.get(b"cuLaunchKernelEx\0").ok().map(|symbol| *symbol),
                     })
                 }
             }
@@ -84,9 +92,33 @@ table! {
     );
 }
 
+/// A CUlaunchConfig, which cuda.h of CUDA 11.8 was the first to have.
+#[repr(C)]
+struct Config {
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    shared_bytes: c_uint,
+    stream: sys::CUstream,
+    attributes: *const LaunchAttribute,
+    attribute_count: c_uint,
+}
+
+/// A CUlaunchAttribute: its number, and a value of 64 bytes that begins at the eighth.
+#[repr(C, align(8))]
+struct LaunchAttribute {
+    id: c_uint,
+    padding: c_uint,
+    value: c_int,
+    rest: [c_int; 15],
+}
+
+/// CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: yes.
+const STARTS_EARLY: LaunchAttribute = LaunchAttribute { id: 6, padding: 0, value: 1, rest: [0; 15] };
+
 /// The CUDA driver of this machine.
 pub struct Cuda {
     table: Table,
+    cublas_lt: OnceLock<Result<CublasLtTable, DenseError>>,
 }
 
 impl Cuda {
@@ -96,7 +128,11 @@ impl Cuda {
     ///
     /// [`DriverError::NoLibrary`] where there is none.
     pub(super) fn load() -> Result<Self, DriverError> {
-        Table::load().map(|table| Self { table })
+        Table::load().map(|table| Self { table, cublas_lt: OnceLock::new() })
+    }
+
+    fn cublas_lt(&self) -> Result<&CublasLtTable, DenseError> {
+        self.cublas_lt.get_or_init(CublasLtTable::load).as_ref().map_err(Clone::clone)
     }
 
     fn check(&self, call: &'static str, code: Code) -> Result<(), DriverError> {
@@ -273,12 +309,17 @@ impl Calls for Cuda {
         call!(self.cuMemcpyDtoH_v2(to.as_mut_ptr().cast(), from.addr() as u64, to.len()))
     }
 
+    fn starts_early(&self) -> bool {
+        self.table.cuLaunchKernelEx.is_some()
+    }
+
     unsafe fn launch(
         &self,
         function: Function,
         shape: Shape,
         stream: Stream,
         arguments: *const c_void,
+        early: bool,
     ) -> Result<(), DriverError> {
         let Shape { grid: [x, y, z], block, shared_bytes, cooperative } = shape;
         let (function, stream) = (function.0 as sys::CUfunction, stream.0.cast());
@@ -299,6 +340,38 @@ impl Calls for Cuda {
                 arguments
             ));
         }
+        if early && let Some(launch) = self.table.cuLaunchKernelEx {
+            let config = Config {
+                grid: [x, y, z],
+                block: [block, 1, 1],
+                shared_bytes,
+                stream,
+                attributes: &STARTS_EARLY,
+                attribute_count: 1,
+            };
+            // SAFETY: the types are those of cuda.h; the driver copies the configuration and the arguments.
+            let code = unsafe { launch(&config, function, arguments, ptr::null_mut()) };
+            return self.check("cuLaunchKernelEx", code);
+        }
         call!(self.cuLaunchKernel(function, x, y, z, block, 1, 1, shared_bytes, stream, arguments, ptr::null_mut()))
+    }
+
+    fn dense_create(&self) -> Result<DenseHandle, DenseError> {
+        self.cublas_lt()?.create()
+    }
+
+    fn dense_choose(&self, handle: DenseHandle, product: &DenseProduct) -> Result<DenseChoice, DenseError> {
+        self.cublas_lt()?.choose(handle, product)
+    }
+
+    unsafe fn dense_multiply(
+        &self,
+        handle: DenseHandle,
+        choice: &DenseChoice,
+        operands: &DenseOperands,
+        stream: Stream,
+    ) -> Result<(), DenseError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.cublas_lt()?.multiply(handle, choice, operands, stream) }
     }
 }

@@ -1,6 +1,7 @@
 //! The errors of the CUDA driver layer.
 
 use super::ptx::Version;
+use crate::launch::dense::DenseError;
 
 /// Why the CUDA driver cannot be used, or refuses a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +59,9 @@ pub enum DriverError {
         /// The kernel.
         kernel: &'static str,
     },
+    /// The vendor's library computes no product.
+    #[error(transparent)]
+    Dense(#[from] DenseError),
     /// A call failed.
     #[error("{call}{} failed with {name} ({code}){detail}", kernel.map(|kernel| format!(" of {kernel}")).unwrap_or_default())]
     Cuda {

@@ -60,15 +60,27 @@ impl Cubin {
     }
 }
 
-/// What may be loaded on GPUs of a compute capability, in the order in which to try: those of the cubins, newest first, that run
-/// there, so the nearest first; then PTX.
-pub(super) fn images(cubins: &[Cubin], capability: Version) -> impl Iterator<Item = (Image, Cow<'static, [u8]>)> {
-    let ptx = Ptx::bundled();
+/// What may be loaded on GPUs of a compute capability by a driver, in the order in which to try: those of the cubins, newest first, that
+/// run there, so the nearest first; then PTX.
+pub(super) fn images(
+    cubins: &[Cubin],
+    capability: Version,
+    driver: Version,
+) -> impl Iterator<Item = (Image, Cow<'static, [u8]>)> {
+    let ptx = if starts_early(capability, driver) { Ptx::starting_early() } else { Ptx::bundled() };
     let machine_code = cubins
         .iter()
         .filter(move |cubin| cubin.runs_on(capability))
         .filter_map(|cubin| Some((Image::Cubin(cubin.target), Cow::Owned(cubin.decompressed()?))));
     machine_code.chain([(Image::Ptx(ptx.version), Cow::Borrowed(ptx.text.as_bytes()))])
+}
+
+/// Whether kernels may start before the one before them has ended: the GPU can, the driver has it in graphs, too, and what is
+/// loaded there contains the wait.
+///
+/// Source: CUDA C++ Programming Guide, "Programmatic Dependent Launch", and the release notes of CUDA 12.3 for graphs.
+pub(super) fn starts_early(capability: Version, driver: Version) -> bool {
+    capability >= Version::new(9, 0) && driver >= Version::new(12, 3)
 }
 
 impl fmt::Display for Image {
@@ -97,7 +109,8 @@ mod tests {
     #[test]
     fn the_nearest_machine_code_comes_first_and_ptx_last() {
         let of = |major, minor| -> Vec<(Image, Vec<u8>)> {
-            images(&cubins(), Version::new(major, minor)).map(|(image, bytes)| (image, bytes.into_owned())).collect()
+            let (capability, driver) = (Version::new(major, minor), Version::new(12, 2));
+            images(&cubins(), capability, driver).map(|(image, bytes)| (image, bytes.into_owned())).collect()
         };
         let cubin = |number: u32| Image::Cubin(Version::new(number / 10, number % 10));
         let names = |major, minor| -> Vec<Image> { of(major, minor).into_iter().map(|(image, _)| image).collect() };
@@ -109,6 +122,16 @@ mod tests {
         assert_eq!(names(8, 7), [ptx], "a system on a chip");
         assert_eq!(of(8, 6)[0].1, b"\x7fELF of 86");
         assert!(of(9, 0)[1].1.starts_with(b".version"));
+        let ptx_of = |minor| {
+            let (_, text) = images(&[], Version::new(9, 0), Version::new(12, minor)).next().expect("PTX");
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        assert!(ptx_of(2).contains(".target sm_80") && !ptx_of(2).contains("griddepcontrol"));
+        assert!(
+            ptx_of(3).contains(".target sm_90")
+                && ptx_of(3).contains("griddepcontrol.wait")
+                && ptx_of(3).ends_with('\0')
+        );
     }
 
     #[test]

@@ -16,17 +16,24 @@
 //! `tests/driver.rs` proves it with a driver that records every call.
 
 mod calls;
+mod cublas_lt;
 mod cuda;
+mod dense;
+mod early_start;
 mod error;
 mod image;
 mod ptx;
 
-pub use self::calls::{Attribute, Calls, Context, DeviceHandle, Function, Module, Stream};
+pub use self::calls::{
+    Attribute, Calls, Context, DenseChoice, DenseHandle, DeviceHandle, Function, Module, Stream, within,
+};
 pub use self::cuda::Cuda;
 pub use self::error::DriverError;
 pub use self::image::{Cubin, Image};
 pub use self::ptx::{Ptx, Version};
 
+use self::dense::CublasLt;
+use super::dense::{Dense, DenseOperands, DenseProduct};
 use super::{Entry, Kernel, Launcher, Shape};
 use crate::device::Device;
 use crate::kernel::ENTRY_POINTS;
@@ -37,10 +44,10 @@ use std::time::{Duration, Instant};
 
 /// A loaded driver, with the kernels of each context that has some.
 ///
-/// A process has one, unless a test makes its own. `Send` and `Sync` if its calls are.
+/// A process has one, unless a test makes its own. `Send` and `Sync`.
 #[derive(Debug)]
 pub struct Installation<C = Cuda> {
-    calls: C,
+    calls: Arc<C>,
     version: Version,
     cubins: &'static [Cubin],
     /// Kernels and retained primary contexts stay until the process ends: both are few.
@@ -71,6 +78,8 @@ impl Known {
 struct Kernels {
     /// By the numbers of entry points.
     functions: Vec<Function>,
+    /// Whether launches may start before the one before them has ended.
+    start_early: bool,
     loaded: Loaded,
     /// See [`Driver::ended`].
     ended: Mutex<Vec<usize>>,
@@ -148,7 +157,7 @@ impl<C: Calls> Installation<C> {
         if calls.device_count()? == 0 {
             return Err(DriverError::NoDevice);
         }
-        Ok(Self { calls, version: found, cubins, contexts: Mutex::default() })
+        Ok(Self { calls: Arc::new(calls), version: found, cubins, contexts: Mutex::default() })
     }
 
     /// The CUDA version of the driver.
@@ -165,7 +174,7 @@ impl<C: Calls> Installation<C> {
         self.calls.device_count()
     }
 
-    /// The properties of a GPU.
+    /// The properties of a GPU, without the library of a context.
     ///
     /// # Errors
     ///
@@ -196,6 +205,7 @@ impl<C: Calls> Installation<C> {
             memory_bytes: self.calls.device_memory(device)?,
             l2_bytes: number(Attribute::L2Bytes)?.into(),
             shared_bytes: number(Attribute::SharedBytes)?,
+            dense: None,
         })
     }
 
@@ -209,7 +219,8 @@ impl<C: Calls> Installation<C> {
         }
         let device = self.calls.current_device()?;
         // Retaining an inactive one would create it.
-        let is_primary = self.calls.is_primary_active(device)? && known.retain_primary(&self.calls, device)? == context;
+        let is_primary =
+            self.calls.is_primary_active(device)? && known.retain_primary(&*self.calls, device)? == context;
         Ok(is_primary.then_some((context, 0)))
     }
 
@@ -221,7 +232,8 @@ impl<C: Calls> Installation<C> {
             return Ok(Arc::clone(kernels));
         }
         let handle = self.calls.current_device()?;
-        let device = self.describe(handle)?;
+        let mut device = self.describe(handle)?;
+        device.dense = Some(Dense::new(Arc::new(CublasLt::new(Arc::clone(&self.calls), context))));
         let ptx = Ptx::bundled();
         let found = Version::new(device.compute_capability.0, device.compute_capability.1);
         if !ptx.runs_on(found) {
@@ -230,7 +242,8 @@ impl<C: Calls> Installation<C> {
         let began = Instant::now();
         let (functions, image) = self.load(found, device.shared_bytes)?;
         let loaded = Loaded { image, time: began.elapsed() };
-        let kernels = Arc::new(Kernels { functions, loaded, ended: Mutex::default(), handle, device });
+        let start_early = image::starts_early(found, self.version) && self.calls.starts_early();
+        let kernels = Arc::new(Kernels { functions, start_early, loaded, ended: Mutex::default(), handle, device });
         if let Some(key) = key {
             known.kernels.insert(key, Arc::clone(&kernels));
         }
@@ -241,7 +254,7 @@ impl<C: Calls> Installation<C> {
     /// has made; PTX comes last, and its error counts.
     fn load(&self, capability: Version, shared_bytes: u32) -> Result<(Vec<Function>, Image), DriverError> {
         let mut refused = None;
-        for (image, bytes) in image::images(self.cubins, capability) {
+        for (image, bytes) in image::images(self.cubins, capability, self.version) {
             match self.functions(&bytes, shared_bytes) {
                 Ok(functions) => return Ok((functions, image)),
                 Err(error) => refused = Some(error),
@@ -295,7 +308,7 @@ impl<C: Calls> Driver<C> {
         let device = installation.handle(ordinal)?;
         {
             let mut known = installation.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-            let context = known.retain_primary(&installation.calls, device)?;
+            let context = known.retain_primary(&*installation.calls, device)?;
             installation.calls.set_current(context)?;
         }
         Self::current_with(installation)
@@ -378,9 +391,30 @@ impl<C: Calls> Driver<C> {
         arguments: *const c_void,
     ) -> Result<(), DriverError> {
         let function = self.kernels.functions[entry.number];
-        // SAFETY: the caller's promise.
-        let launched = unsafe { self.installation.calls.launch(function, shape, stream, arguments) };
+        let early = self.kernels.start_early && !shape.cooperative;
+        // SAFETY: the caller's promise; what was loaded on such a GPU waits first.
+        let launched = unsafe { self.installation.calls.launch(function, shape, stream, arguments, early) };
         launched.map_err(|error| error.of(entry.name))
+    }
+
+    /// Enqueues products by cuBLASLt, for launchers that do not know the type of the driver's calls.
+    ///
+    /// # Errors
+    ///
+    /// The library's.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::on`], and as for [`Launcher::multiply`].
+    pub unsafe fn multiply(
+        &self,
+        product: &DenseProduct,
+        operands: &DenseOperands,
+        stream: Stream,
+    ) -> Result<(), DriverError> {
+        let library = self.kernels.device.dense.as_ref().expect("a context's device has a library");
+        // SAFETY: the caller's promise.
+        Ok(unsafe { library.multiply(product, operands, stream.0) }?)
     }
 
     /// A launcher on a stream of this context. Kernels run in the order of their launches, and no call waits for them.
@@ -408,5 +442,10 @@ impl<C: Calls> Launcher for OnStream<'_, C> {
         // SAFETY: the kernel's one argument is of type A, and the caller keeps its promises. Those about the stream were made
         // by the caller of `on`.
         unsafe { self.driver.enqueue(kernel.entry, shape, self.stream, (&raw const *args).cast()) }
+    }
+
+    unsafe fn multiply(&mut self, product: &DenseProduct, operands: &DenseOperands) -> Result<(), DriverError> {
+        // SAFETY: as above.
+        unsafe { self.driver.multiply(product, operands, self.stream) }
     }
 }

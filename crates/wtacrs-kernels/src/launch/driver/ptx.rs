@@ -1,6 +1,8 @@
 //! The kernels as PTX text, built into this library, and the drivers and GPUs that accept it.
 
+use super::early_start;
 use core::fmt;
+use std::sync::LazyLock;
 
 /// Runs on sm_80 and everything later.
 const SM80: &str = concat!(include_str!("../../../ptx/wtacrs_sm80.ptx"), "\0");
@@ -42,6 +44,17 @@ impl Ptx {
     /// The kernels that come with this library.
     pub fn bundled() -> Self {
         Self::parse(SM80).expect("the bundled PTX says its version and target")
+    }
+
+    /// The same kernels for compute capability 9.0 and later, where they start before the kernel before them has ended, and wait.
+    pub fn starting_early() -> Self {
+        static TEXT: LazyLock<String> = LazyLock::new(|| early_start::starting_early(SM80));
+        Self::parse(&TEXT).expect("as the text that it is made of")
+    }
+
+    /// The text, without its NUL.
+    pub fn text(&self) -> &'static str {
+        self.text.trim_end_matches('\0')
     }
 
     /// The first CUDA version whose drivers load it.
@@ -155,6 +168,26 @@ mod tests {
         assert!(runs("sm_80", 8, 0) && runs("sm_80", 9, 0) && runs("sm_80", 12, 0) && !runs("sm_86", 8, 0));
         assert!(runs("sm_90a", 9, 0) && !runs("sm_90a", 10, 0) && !runs("sm_90a", 8, 9));
         assert!(runs("sm_100f", 10, 0) && runs("sm_100f", 10, 3) && !runs("sm_100f", 12, 0));
+    }
+
+    /// Global memory is touched after the wait alone, in every kernel.
+    #[test]
+    fn kernels_that_start_early_wait_first() {
+        let ptx = Ptx::starting_early();
+        assert_eq!((ptx.version, ptx.target), (Version::new(7, 8), Version::new(9, 0)));
+        assert_eq!(ptx.needed_driver(), Version::new(11, 8));
+        let mut kernels = 0;
+        for kernel in ptx.text().split(".entry ").skip(1) {
+            let body = kernel.split_once("{\n").expect("a body").1;
+            let instructions = body.lines().filter(|line| !line.trim_start().starts_with('.'));
+            let first: Vec<&str> = instructions.take(2).map(str::trim).collect();
+            assert_eq!(first, ["griddepcontrol.wait;", "griddepcontrol.launch_dependents;"], "{}", &kernel[..40]);
+            assert_eq!(kernel.matches("griddepcontrol").count(), 2);
+            kernels += 1;
+        }
+        assert_eq!(kernels, Ptx::bundled().entry_points().count());
+        let without: String = ptx.text().lines().filter(|line| !line.contains("griddepcontrol")).skip(2).collect();
+        assert_eq!(without, Ptx::bundled().text().lines().skip(2).collect::<String>(), "nothing else has changed");
     }
 
     #[test]

@@ -1,0 +1,54 @@
+//! cuBLASLt in one context: its handle, and its choices for the products of plans.
+
+use super::calls::{Calls, Context, DenseChoice, DenseHandle, Stream, within};
+use super::error::DriverError;
+use crate::launch::dense::{DenseError, DenseLibrary, DenseOperands, DenseProduct};
+use core::ffi::c_void;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// cuBLASLt in a context. Handle and choices stay until the process ends: there are few.
+#[derive(Debug)]
+pub(super) struct CublasLt<C> {
+    calls: Arc<C>,
+    context: Context,
+    /// Made when a plan first asks: loading the library takes its time.
+    handle: OnceLock<Result<DenseHandle, DenseError>>,
+    choices: Mutex<HashMap<DenseProduct, Result<DenseChoice, DenseError>>>,
+}
+
+impl<C: Calls> CublasLt<C> {
+    pub(super) fn new(calls: Arc<C>, context: Context) -> Self {
+        Self { calls, context, handle: OnceLock::new(), choices: Mutex::default() }
+    }
+
+    /// The handle and the choice for a product. The context is current.
+    fn choice(&self, product: &DenseProduct) -> Result<(DenseHandle, DenseChoice), DenseError> {
+        let handle = self.handle.get_or_init(|| self.calls.dense_create()).clone()?;
+        let mut choices = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
+        let choice = choices.entry(*product).or_insert_with(|| self.calls.dense_choose(handle, product));
+        Ok((handle, choice.clone()?))
+    }
+}
+
+impl<C: Calls> DenseLibrary for CublasLt<C> {
+    fn prepare(&self, product: &DenseProduct) -> Result<(), DenseError> {
+        let chosen = within(&*self.calls, self.context, || self.choice(product).map_err(DriverError::Dense));
+        match chosen {
+            Ok(_) => Ok(()),
+            Err(DriverError::Dense(error)) => Err(error),
+            Err(error) => Err(DenseError::Context(error.to_string())),
+        }
+    }
+
+    unsafe fn multiply(
+        &self,
+        product: &DenseProduct,
+        operands: &DenseOperands,
+        stream: *mut c_void,
+    ) -> Result<(), DenseError> {
+        let (handle, choice) = self.choice(product)?;
+        // SAFETY: the caller's promise; the choice is this product's.
+        unsafe { self.calls.dense_multiply(handle, &choice, operands, Stream(stream)) }
+    }
+}
