@@ -740,8 +740,8 @@ class TensorMulPlan(_Object):
         engine: str = "auto",
         further_offset: Address = None,
     ) -> None:
-        """Raises `Error` if a budget does not fit its side, if there is no such number of bits, precision or engine, or if
-        cuBLASLt is asked for and missing."""
+        """Raises `Error` if a budget does not fit its side, if there is no such number of bits, precision or engine, or
+        if cuBLASLt is asked for and missing."""
         product = _TensorMul()
         _c.tensor_mul_set_shape(product, *shape)
         for side, budget in (("left", left), ("right", right)):
