@@ -5,10 +5,10 @@
 //! of 16, and ldmatrix in one phase for each 8 × 8 matrix. A phase takes as many cycles as the most different words that it
 //! reads or writes in one bank.
 
-use super::engine::Engine;
 use super::full::Full;
 use super::half::Half;
 use super::tf32::Tf32;
+use super::warp_product::WarpProduct;
 use crate::kernel::body::block::tile::Layout;
 use crate::kernel::body::element::Bf16;
 use std::collections::BTreeSet;
@@ -46,7 +46,7 @@ fn loads<L: Layout>() {
     assert!(all.last().is_some_and(|&last| last + 16 == L::BYTES));
 }
 
-fn rows<E: Engine>() {
+fn rows<E: WarpProduct>() {
     loads::<E::Left>();
     loads::<E::Right>();
     let mut seen: Vec<u32> =
@@ -62,8 +62,8 @@ fn half<const M: u32, const N: u32, const THREADS: u32>() {
     type Of<const M: u32, const N: u32, const THREADS: u32> = Half<Bf16, M, N, THREADS>;
     rows::<Of<M, N, THREADS>>();
     for step in 0..<Of<M, N, THREADS>>::STEPS {
-        let left = step * 16 * <Of<M, N, THREADS> as Engine>::Left::ROW_BYTES;
-        let right = step * 16 * <Of<M, N, THREADS> as Engine>::Right::ROW_BYTES;
+        let left = step * 16 * <Of<M, N, THREADS> as WarpProduct>::Left::ROW_BYTES;
+        let right = step * 16 * <Of<M, N, THREADS> as WarpProduct>::Right::ROW_BYTES;
         for i in 0..4 {
             assert_eq!(cycles(THREADS, 16, |thread| left + Of::<M, N, THREADS>::left_offset(thread, i)), 1);
         }
@@ -102,7 +102,7 @@ fn full_meets_none() {
 fn tf32_meets_none() {
     rows::<Tf32>();
     for row in [0, 4, 8, 12] {
-        let further = row * <Tf32 as Engine>::Left::ROW_BYTES;
+        let further = row * <Tf32 as WarpProduct>::Left::ROW_BYTES;
         assert_eq!(cycles(256, 16, |thread| further + Tf32::offsets(thread).0[0]), 1);
         assert_eq!(cycles(256, 16, |thread| further + Tf32::offsets(thread).0[1]), 1);
         assert_eq!(cycles(256, 16, |thread| further + Tf32::offsets(thread).1), 1);

@@ -2,7 +2,7 @@
 //!
 //! A thread has 8 × 8 sums, in four 4 × 4 squares 64 apart, so that 16-byte reads of neighbouring lanes adjoin.
 
-use super::engine::Engine;
+use super::warp_product::WarpProduct;
 use crate::kernel::body::block::repeat;
 use crate::kernel::body::block::tile::Layout;
 use crate::kernel::gather_gemm::TileSizes;
@@ -54,7 +54,7 @@ impl Full {
     }
 }
 
-impl Engine for Full {
+impl WarpProduct for Full {
     const SIZES: TileSizes = TileSizes::FULL;
     const STEPS: u32 = 8;
     type Left = FullTile;

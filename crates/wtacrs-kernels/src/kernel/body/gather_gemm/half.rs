@@ -4,7 +4,7 @@
 //! savedᵀ, B's from dZ. A warp has 64 × 64 sums, half of its registers, since shared memory's bandwidth bounds tensor
 //! cores at smaller warp tiles: 32 mma of a step need 8 ldmatrix; with 64 × 32 sums 16 would need 6.
 
-use super::engine::Engine;
+use super::warp_product::WarpProduct;
 use crate::kernel::body::block::repeat;
 use crate::kernel::body::block::tile::Layout;
 use crate::kernel::body::element::{Bf16, Element, F16};
@@ -114,7 +114,7 @@ impl<T, const M: u32, const N: u32, const THREADS: u32> Half<T, M, N, THREADS> {
     }
 }
 
-impl<T: HalfElement, const M: u32, const N: u32, const THREADS: u32> Engine for Half<T, M, N, THREADS> {
+impl<T: HalfElement, const M: u32, const N: u32, const THREADS: u32> WarpProduct for Half<T, M, N, THREADS> {
     const SIZES: TileSizes = TileSizes::half(M, N, THREADS);
     const STEPS: u32 = 2;
     type Left = HalfTile<M, THREADS>;

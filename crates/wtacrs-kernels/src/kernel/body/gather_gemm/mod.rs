@@ -2,7 +2,7 @@
 //!
 //! It goes through the rows K at a time. Rows of both factors are contiguous over features, so a tile of K rows is copied
 //! as it is into a ring of stages in shared memory; the row of dz is the one that the index names. While the warps multiply
-//! one stage, the next ones are on their way. How warps multiply is an [`Engine`]'s: tensor cores for 16-bit elements and
+//! one stage, the next ones are on their way. How warps multiply is a [`WarpProduct`]'s: tensor cores for 16-bit elements and
 //! for f32 in tf32, fma for f32.
 //!
 //! The first tile of a range is the one that may have fewer than K rows (the missing ones are zeros), so the loop needs no
@@ -10,18 +10,18 @@
 
 #[cfg(test)]
 mod banks;
-mod engine;
 mod full;
 mod half;
 mod tf32;
+mod warp_product;
 mod work;
 
-pub use self::engine::Engine;
 pub use self::full::Full;
 pub use self::half::{Half, HalfElement};
 pub use self::tf32::Tf32;
+pub use self::warp_product::WarpProduct;
 
-use self::engine::PARTS;
+use self::warp_product::PARTS;
 use self::work::{Quads, Work};
 use super::block::repeat;
 use super::block::tile::{CHUNK, Layout, Loader, MAX_PASSES};
@@ -35,9 +35,9 @@ use wtacrs_simt::{cp_async, sync};
 ///
 /// # Safety
 ///
-/// Memory as [`Args`] says; the launch has blocks and shared memory of [`Engine::SIZES`], a grid.x for each tile of dw.
+/// Memory as [`Args`] says; the launch has blocks and shared memory of [`WarpProduct::SIZES`], a grid.x for each tile of dw.
 #[inline(always)]
-pub unsafe fn gather_gemm<E: Engine, const ROWS: u32>(args: &Args) {
+pub unsafe fn gather_gemm<E: WarpProduct, const ROWS: u32>(args: &Args) {
     let work = Work::of::<E>(args);
     let stages = Shared::<U32x4>::new(0, E::SIZES.stages * stage_bytes::<E>() / CHUNK);
     // SAFETY: `work` gives this block's matrices, and rows and columns within them.
@@ -174,7 +174,7 @@ pub unsafe fn gather_gemm<E: Engine, const ROWS: u32>(args: &Args) {
 
 /// Bytes of a stage: a tile of each operand.
 #[inline(always)]
-const fn stage_bytes<E: Engine>() -> u32 {
+const fn stage_bytes<E: WarpProduct>() -> u32 {
     E::Left::BYTES + E::Right::BYTES
 }
 
@@ -193,7 +193,7 @@ impl Ring {
 
     /// Goes to the next stage, and returns how many bytes further it begins.
     #[inline(always)]
-    fn advance<E: Engine>(&mut self) -> i32 {
+    fn advance<E: WarpProduct>(&mut self) -> i32 {
         let last = (E::SIZES.stages - 1) * stage_bytes::<E>();
         let onward = if self.stage == last { -(last as i32) } else { stage_bytes::<E>() as i32 };
         self.stage = self.stage.wrapping_add_signed(onward);
@@ -203,7 +203,7 @@ impl Ring {
 
 /// Waits until the stage after the one being multiplied has landed, and all warps are here.
 #[inline(always)]
-fn landed<E: Engine>() {
+fn landed<E: WarpProduct>() {
     const { assert!(E::SIZES.stages == 3 || E::SIZES.stages == 4, "the ways to wait below") };
     match E::SIZES.stages - 2 {
         1 => cp_async::wait::<1>(),
@@ -214,7 +214,7 @@ fn landed<E: Engine>() {
 
 /// Fetches the indices of this thread's rows of the whole tile that begins at row `first`.
 #[inline(always)]
-unsafe fn fetch<E: Engine>(work: &Work, right: &Loader<E::Right>, first: u32) -> [u32; MAX_PASSES] {
+unsafe fn fetch<E: WarpProduct>(work: &Work, right: &Loader<E::Right>, first: u32) -> [u32; MAX_PASSES] {
     let mut sources = [0; MAX_PASSES];
     let row = first + right.row(0);
     repeat!(PASS in 0 1 2 3 => {
@@ -228,7 +228,7 @@ unsafe fn fetch<E: Engine>(work: &Work, right: &Loader<E::Right>, first: u32) ->
 
 /// Starts copying the whole tile that begins at row `first` into the stage at hand.
 #[inline(always)]
-unsafe fn copy_tile<E: Engine, const ROWS: u32>(
+unsafe fn copy_tile<E: WarpProduct, const ROWS: u32>(
     left: &Loader<E::Left>,
     right: &Loader<E::Right>,
     first: u32,

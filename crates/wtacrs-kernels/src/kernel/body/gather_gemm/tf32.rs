@@ -5,7 +5,7 @@
 //! uses them as row g (and g + 8) of four (two) fragments; columns of dZ likewise. 6 reads feed 16 mma, where single words
 //! would take 24.
 
-use super::engine::Engine;
+use super::warp_product::WarpProduct;
 use crate::kernel::body::block::repeat;
 use crate::kernel::body::block::tile::Layout;
 use crate::kernel::gather_gemm::TileSizes;
@@ -72,7 +72,7 @@ impl Tf32 {
     }
 }
 
-impl Engine for Tf32 {
+impl WarpProduct for Tf32 {
     const SIZES: TileSizes = TileSizes::TF32;
     const STEPS: u32 = 2;
     type Left = Tf32Tile;

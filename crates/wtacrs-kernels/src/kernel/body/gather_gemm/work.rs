@@ -1,6 +1,6 @@
 //! A block's work: its tile of a matrix, its rows, and the way of its sums to the output.
 
-use super::engine::{Engine, PARTS};
+use super::warp_product::{PARTS, WarpProduct};
 use crate::kernel::body::block::output::{Destination, Old, typed};
 use crate::kernel::body::block::repeat;
 use crate::kernel::gather_gemm::{Args, partial_leading};
@@ -38,7 +38,7 @@ pub(super) struct Work {
 
 impl Work {
     #[inline(always)]
-    pub(super) fn of<E: Engine>(args: &Args) -> Self {
+    pub(super) fn of<E: WarpProduct>(args: &Args) -> Self {
         let [x, _, z] = block();
         let splits = args.splits.max(1);
         let (batch, split) = (z / splits, z % splits);
@@ -140,10 +140,10 @@ pub(super) struct Quads<'a, E> {
     rows: u32,
     /// The first column.
     column: u32,
-    engine: PhantomData<E>,
+    by: PhantomData<E>,
 }
 
-impl<'a, E: Engine> Quads<'a, E> {
+impl<'a, E: WarpProduct> Quads<'a, E> {
     /// Quads of a row.
     const ACROSS: u32 = E::SIZES.columns / 4;
     /// Rows that the block's threads have at a time.
@@ -155,7 +155,7 @@ impl<'a, E: Engine> Quads<'a, E> {
     pub(super) fn new(work: &'a Work, destination: Destination, rows: u32) -> Self {
         const { assert!(Self::OF_PART * FLIGHT * Self::DOWN == E::SIZES.part_rows(), "groups fill the parts") };
         let column = work.first_column + 4 * (thread() % Self::ACROSS);
-        Self { work, destination, rows, column, engine: PhantomData }
+        Self { work, destination, rows, column, by: PhantomData }
     }
 
     /// The staged row of quad `at` (a constant) of group `group` within its part.

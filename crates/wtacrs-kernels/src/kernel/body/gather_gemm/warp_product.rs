@@ -11,7 +11,7 @@ pub(super) const PARTS: u32 = 4;
 /// A block's way to multiply: its tiles in shared memory, the fragments that lanes load of them, and where the sums end up.
 ///
 /// A block computes M × N sums, K rows at a time, in STEPS steps. The fragments of a step are loaded during the step before.
-pub trait Engine {
+pub trait WarpProduct {
     /// The sizes of a block's tiles.
     const SIZES: TileSizes;
     /// Steps in which a tile is multiplied, at most 8.
