@@ -289,3 +289,27 @@ fn the_read_only_path_of_what_the_launch_has_written() {
     }
     is_right(BLOCK, kernel(8));
 }
+
+#[test]
+fn a_shuffle_orders_reads_before_writes() {
+    let kernel = |of_one: fn(Words, u32), of_other: fn(Words, u32)| {
+        move |words: Words| {
+            let thread = index::thread();
+            of_one(words, thread);
+            warp::shuffle_xor(FULL, 0u32, 1);
+            of_other(words, thread ^ 31);
+        }
+    };
+    let line = line!();
+    let (read, write): (fn(Words, u32), fn(Words, u32)) = (|words, i| _ = words.read(i), |words, i| words.write(i, 1));
+    is_right(BLOCK, kernel(read, write));
+    races(BLOCK, [line + 1, line + 1], kernel(write, write));
+    races(BLOCK, [line + 1, line + 1], kernel(write, read));
+    // No lane of another warp.
+    let line = line!();
+    races(BLOCK, [line + 2, line + 4], |words| {
+        words.read(index::thread());
+        warp::ballot(FULL, true);
+        words.write(index::thread() ^ 32, 1);
+    });
+}

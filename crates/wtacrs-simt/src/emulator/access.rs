@@ -76,15 +76,16 @@ impl Thread {
         if !global.is_recorded {
             return;
         }
-        let clock = block.shadow.clocks.now(self.index);
+        let clock = block.shadow.clocks.now_in_global(self.index);
         let now = Stamp::new(clock, block.number, self.index, global.places.number(place), atomic);
         let recorded = if access == Access::Read {
+            block.shadow.clocks.reads(self.index);
             global.record.read(at, bytes, now, |stamp| self.is_after(stamp))
         } else {
             if global.record.flights(at).get() != 0 {
                 self.check_sources(at, bytes, place);
             }
-            global.record.write(at, bytes, now, |stamp| self.is_after(stamp))
+            global.record.write(at, bytes, now, |stamp| self.is_after(stamp), |stamp| self.is_after_read(stamp))
         };
         if let Err(earlier) = recorded {
             self.refuse_race(at, earlier, access, atomic, place);
@@ -106,6 +107,14 @@ impl Thread {
         }
         let (own, common) = (self.insight.borrow(), block.common.borrow());
         own.covers(&common, stamp.block(), stamp.thread(), stamp.clock())
+    }
+
+    /// Whether a read that left the stamp comes before everything that the thread writes now.
+    #[inline(always)]
+    fn is_after_read(&self, stamp: Stamp) -> bool {
+        let block = self.block();
+        let is_of_warp = stamp.block() == block.number && stamp.thread() / 32 == self.index / 32;
+        is_of_warp && stamp.clock() < block.shadow.clocks.at_collective(self.index) || self.is_after(stamp)
     }
 
     /// Ends the launch if a write meets the source of a copy that has not landed.
@@ -178,7 +187,7 @@ impl Thread {
             block: block.number,
             thread: self.index,
             at_barrier: clocks.at_barrier(),
-            clock: clocks.now(self.index),
+            clock: clocks.now_in_global(self.index),
             of_warp: clocks.of_warp(self.index),
         }
     }

@@ -3,6 +3,9 @@
 //! Every thread has a clock, which it leaves on what it accesses. A block's barrier lifts the floor above all clocks, and an
 //! access below the floor is ordered before everything that follows. A warp's barrier advances the clocks of its lanes, and
 //! each lane learns the clocks that the others knew.
+//!
+//! Any operation of all lanes of a warp orders what they read of global memory before what they write there later: the values
+//! have come when the operation needs them. It orders no writes, as on a GPU, and nothing in shared memory.
 
 use super::lanes::lanes;
 use std::cell::{Cell, RefCell};
@@ -20,6 +23,10 @@ pub(super) struct Clocks {
     at_barrier: Cell<u32>,
     /// The latest of all threads' clocks.
     latest: Cell<u32>,
+    /// For each warp, the clock of its last operation of all lanes.
+    collectives: Vec<Cell<u32>>,
+    /// Whether a lane has read global memory since.
+    has_read: Vec<Cell<bool>>,
     /// The clock of each thread, if it is above the floor.
     clocks: Vec<Cell<u32>>,
     /// For each warp, made at its first barrier.
@@ -32,6 +39,8 @@ impl Clocks {
             floor: Cell::new(1),
             at_barrier: Cell::new(1),
             latest: Cell::new(1),
+            collectives: vec![Cell::new(0); threads.div_ceil(32) as usize],
+            has_read: vec![Cell::new(false); threads.div_ceil(32) as usize],
             clocks: vec![Cell::new(1); threads as usize],
             known: (0..threads.div_ceil(32)).map(|_| RefCell::default()).collect(),
         }
@@ -52,6 +61,34 @@ impl Clocks {
     #[inline(always)]
     pub(super) fn now(&self, thread: u32) -> u32 {
         self.clocks[thread as usize].get().max(self.floor.get())
+    }
+
+    /// The clock that a thread leaves on global memory.
+    #[inline(always)]
+    pub(super) fn now_in_global(&self, thread: u32) -> u32 {
+        self.now(thread).max(self.collectives[(thread / 32) as usize].get())
+    }
+
+    /// A thread reads global memory.
+    #[inline(always)]
+    pub(super) fn reads(&self, thread: u32) {
+        self.has_read[(thread / 32) as usize].set(true);
+    }
+
+    /// All lanes of a warp do a collective operation.
+    #[inline(always)]
+    pub(super) fn collective(&self, warp: u32) {
+        if self.has_read[warp as usize].replace(false) {
+            let next = (self.latest.get() + 1).min(CLOCKS - 1);
+            self.collectives[warp as usize].set(next);
+            self.latest.set(next);
+        }
+    }
+
+    /// The clock of the last collective operation of a thread's warp.
+    #[inline(always)]
+    pub(super) fn at_collective(&self, thread: u32) -> u32 {
+        self.collectives[(thread / 32) as usize].get()
     }
 
     /// All threads have come to a barrier.
@@ -79,7 +116,7 @@ impl Clocks {
         }
         for lane in lanes(mask) {
             let clock = &self.clocks[(warp * 32 + lane) as usize];
-            let next = (clock.get().max(self.floor.get()) + 1).min(CLOCKS - 1);
+            let next = (self.now_in_global(warp * 32 + lane) + 1).min(CLOCKS - 1);
             clock.set(next);
             all[lane as usize] = next;
             self.latest.set(self.latest.get().max(next));

@@ -112,12 +112,17 @@ impl Trace {
     }
 
     #[inline(always)]
-    fn write(&mut self, now: Stamp, is_before: impl Fn(Stamp) -> bool) -> Result<(), Earlier> {
+    fn write(
+        &mut self,
+        now: Stamp,
+        is_before: impl Fn(Stamp) -> bool,
+        is_read_before: impl Fn(Stamp) -> bool,
+    ) -> Result<(), Earlier> {
         if self.write.races(now, &is_before) {
             return Err(self.written());
         }
         for read in [self.read, self.other] {
-            if read.races(now, &is_before) {
+            if read.races(now, &is_read_before) {
                 return Err((read, if read.is_atomic() { "read atomically" } else { "read" }));
             }
         }
@@ -221,7 +226,8 @@ impl Record {
         self.page(at).each(at, bytes, |trace| trace.read(now, &is_before))
     }
 
-    /// Records a write of bytes of one page, or returns the access that it races with.
+    /// Records a write of bytes of one page, or returns the access that it races with. Reads may come before in more ways
+    /// than writes.
     #[inline(always)]
     pub(super) fn write(
         &self,
@@ -229,8 +235,9 @@ impl Record {
         bytes: usize,
         now: Stamp,
         is_before: impl Fn(Stamp) -> bool,
+        is_read_before: impl Fn(Stamp) -> bool,
     ) -> Result<(), Earlier> {
-        self.page(at).each(at, bytes, |trace| trace.write(now, &is_before))
+        self.page(at).each(at, bytes, |trace| trace.write(now, &is_before, &is_read_before))
     }
 
     /// The last write of bytes of one page, if there is one.

@@ -19,7 +19,8 @@
 //! - Loads and stores of global memory had addresses that the access's size divides.
 //! - No two threads accessed the same byte of global memory, one of them writing, with nothing to order them. Threads of a
 //!   block are ordered by barriers, and threads of any blocks by fences around an atomic store or change and the load that
-//!   reads it, by releases and acquires, and by chains of all these. Atomic operations need no order among themselves.
+//!   reads it, by releases and acquires, and by chains of all these. Operations of a whole warp order earlier reads of its
+//!   lanes before later writes. Atomic operations need no order among themselves.
 //! - No copy's source was written before the copy had landed, and no load by the read-only path followed a store there.
 //! - Threads waited for other blocks only where all blocks are resident, and not in vain. A wait is in vain if only spinning
 //!   threads are left and nothing has changed for a thousand rounds; if a thread has read one word 65,536 times while no other
@@ -37,6 +38,8 @@
 //!
 //! # What it cannot show
 //!
+//! - A lane's read of global memory that a compiler moves behind an operation of the warp because nothing needs its value
+//!   before, and behind another lane's write.
 //! - Races of plain accesses through pointers (`*pointer`), which are not recorded, and of launches of more than 2²⁰ blocks.
 //! - A race with a reader of global memory that two later readers have displaced from the record.
 //! - Atomic changes that a GPU completes in another order than they were issued in: here they are done at once.
