@@ -292,19 +292,24 @@ fn the_read_only_path_of_what_the_launch_has_written() {
 
 #[test]
 fn a_shuffle_orders_reads_before_writes() {
-    let kernel = |of_one: fn(Words, u32), of_other: fn(Words, u32)| {
+    fn read(words: Words, i: u32) {
+        words.read(i);
+    }
+    fn write(words: Words, i: u32) {
+        words.write(i, 1);
+    }
+    let line = line!();
+    let kernel = |one: fn(Words, u32), other: fn(Words, u32)| {
         move |words: Words| {
             let thread = index::thread();
-            of_one(words, thread);
+            one(words, thread);
             warp::shuffle_xor(FULL, 0u32, 1);
-            of_other(words, thread ^ 31);
+            other(words, thread ^ 31);
         }
     };
-    let line = line!();
-    let (read, write): (fn(Words, u32), fn(Words, u32)) = (|words, i| _ = words.read(i), |words, i| words.write(i, 1));
     is_right(BLOCK, kernel(read, write));
-    races(BLOCK, [line + 1, line + 1], kernel(write, write));
-    races(BLOCK, [line + 1, line + 1], kernel(write, read));
+    races(BLOCK, [line - 2, line - 2], kernel(write, write));
+    races(BLOCK, [line - 5, line - 2], kernel(write, read));
     // No lane of another warp.
     let line = line!();
     races(BLOCK, [line + 2, line + 4], |words| {

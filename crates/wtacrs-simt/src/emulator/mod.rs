@@ -54,7 +54,7 @@
 //! # What it costs
 //!
 //! A thread's call of a barrier or a shuffle takes two switches of stacks, 10 to 20 ns, and up to twice that in orders that
-//! change from warp to warp. An access to shared memory takes 5 to 20 ns, one to global memory 1 ns
+//! change from warp to warp. An access to shared memory takes 5 to 20 ns, one to global memory 5 to 10 ns
 //! (`cargo run -p wtacrs-simt --features emulator --example speed`).
 
 mod access;
