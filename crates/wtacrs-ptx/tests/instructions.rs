@@ -4,24 +4,27 @@
 use wtacrs_ptx::{LaunchError, Module, Reason};
 use wtacrs_simt::emulator::Launch;
 
-/// A kernel with three numbers in %rd1 to %rd3 that stores %rd9.
+/// A kernel with three numbers in %rd1 to %rd3 that stores %rd9, each thread in a place of its own.
 fn text(body: &str) -> String {
     format!(
         ".visible .entry kernel(\n.param .align 8 .b8 kernel_param_0[16]\n)\n{{\n\
          ld.param.b64 %rd20, [kernel_param_0];\nld.param.b64 %rd21, [kernel_param_0+8];\n\
          ld.global.b64 %rd1, [%rd20];\nld.global.b64 %rd2, [%rd20+8];\nld.global.b64 %rd3, [%rd20+16];\n\
          cvt.u32.u64 %r1, %rd1;\ncvt.u32.u64 %r2, %rd2;\ncvt.u32.u64 %r3, %rd3;\n\
-         {body}\nst.global.b64 [%rd21], %rd9;\nret;\n}}\n"
+         {body}\nmov.u32 %r20, %tid.x;\nmul.wide.u32 %rd22, %r20, 8;\nadd.s64 %rd21, %rd21, %rd22;\n\
+         st.global.b64 [%rd21], %rd9;\nret;\n}}\n"
     )
 }
 
 fn launch(text: &str, block: u32, shared_bytes: u32, input: [u64; 3]) -> Result<u64, LaunchError> {
     let module = Module::read(text).unwrap_or_else(|error| panic!("{error}"));
-    let mut output = 0_u64;
-    let arguments = (input.as_ptr(), &raw mut output);
+    let mut output = vec![0_u64; block as usize];
+    let arguments = (input.as_ptr(), output.as_mut_ptr());
     let shape = Launch { grid: [1; 3], block, shared_bytes, cooperative: false, seed: 0 };
-    // SAFETY: three numbers to read, and one to write, which threads write one after another.
-    unsafe { module.launch("kernel", shape, &arguments) }.map(|()| output)
+    // SAFETY: three numbers to read, and one for each thread to write.
+    unsafe { module.launch("kernel", shape, &arguments) }?;
+    assert!(output.iter().all(|value| *value == output[0]), "threads differ: {output:?}");
+    Ok(output[0])
 }
 
 fn run(body: &str, input: [u64; 3]) -> u64 {

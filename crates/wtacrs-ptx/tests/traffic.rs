@@ -25,7 +25,10 @@ fn sectors_are_counted_for_a_warp() {
     for (stride, sectors, least_sectors) in [(0, 1, 1), (4, 4, 4), (8, 8, 4), (32, 32, 4), (64, 32, 4)] {
         let expected = Traffic { accesses: 1, sectors, least_sectors, bytes_in_flight: 0 };
         assert_eq!(measured(stride, "ld.global.b32 %r2, [%rd1];"), expected, "{stride} bytes apart");
-        assert_eq!(measured(stride, "st.global.b32 [%rd1], %r1;"), expected, "{stride} bytes apart");
+        // Lanes that all store to one place race.
+        if stride > 0 {
+            assert_eq!(measured(stride, "st.global.b32 [%rd1], %r1;"), expected, "{stride} bytes apart");
+        }
     }
     let wide = measured(16, "ld.global.v4.b32 {%r2, %r3, %r4, %r5}, [%rd1];");
     assert_eq!((wide.accesses, wide.sectors, wide.least_sectors), (1, 16, 16));

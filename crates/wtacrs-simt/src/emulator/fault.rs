@@ -339,6 +339,39 @@ pub enum Fault {
         /// The two accesses.
         how: String,
     },
+    /// Accesses of two threads to the same bytes of global memory, at least one a write, with nothing to order them: no
+    /// barrier between threads of a block, no release and acquire between blocks.
+    #[error("{culprit}: address {address:#x} of global memory, {how}, with nothing to order the two")]
+    GlobalRace {
+        /// The thread whose access came second.
+        culprit: Culprit,
+        /// The first byte of its access.
+        address: u64,
+        /// The other thread.
+        other: Culprit,
+        /// The two accesses.
+        how: String,
+    },
+    /// A load by the read-only path of memory that the launch has written.
+    #[error("{culprit}: address {address:#x} is read by the read-only path, and was written by {writer}")]
+    NotConstant {
+        /// The thread that loads.
+        culprit: Culprit,
+        /// The first byte of its access.
+        address: u64,
+        /// The thread that wrote.
+        writer: Culprit,
+    },
+    /// A write to the source of a copy that has not landed.
+    #[error("{culprit}: address {address:#x} is written while a copy from there is under way, issued by {issuer}")]
+    CopySource {
+        /// The thread that writes.
+        culprit: Culprit,
+        /// The first byte of its access.
+        address: u64,
+        /// The thread that copies.
+        issuer: Culprit,
+    },
     /// A wait for another block in a launch that does not keep all blocks resident; or an endless wait without
     /// [`spin`](crate::sync::spin) while no other thread changes anything.
     #[error("{culprit}: spins in a launch that is not cooperative, or for ever")]

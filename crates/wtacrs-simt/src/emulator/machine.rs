@@ -1,8 +1,10 @@
 //! A block: its threads, warps and shared memory; and the thread that runs now.
 
 use super::fault::{Activity, Culprit, Fault, Operation, Place, ThreadGroup};
+use super::global::Global;
 use super::lanes::Slots;
 use super::order::Order;
+use super::release::{Common, Insight, Notes};
 use super::shadow::{Access, Shadow, Trouble, TroubleKind};
 use super::shape::Launch;
 use corosensei::Yielder;
@@ -11,7 +13,7 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::panic::Location;
 use std::ptr::null;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 /// Where shared memory begins: not at 0, as on a GPU, whose system keeps the first bytes.
 pub(super) const SHARED_BASE: u32 = 1024;
@@ -32,9 +34,18 @@ pub(super) struct Flight {
     pub(super) from: *const u8,
     pub(super) bytes: u32,
     pub(super) valid: u32,
+    /// What it has read of its source, if it has read it.
+    pub(super) value: Option<[u8; 16]>,
     /// How many commits came before it.
     pub(super) group: u64,
     pub(super) place: Place,
+}
+
+impl Flight {
+    /// Whether its source meets bytes of global memory.
+    pub(super) fn reads(&self, at: usize, bytes: usize) -> bool {
+        (self.from as usize) < at + bytes && at < self.from as usize + self.valid as usize
+    }
 }
 
 pub(super) struct Thread {
@@ -45,6 +56,7 @@ pub(super) struct Thread {
     pub(super) flights: RefCell<VecDeque<Flight>>,
     pub(super) commits: Cell<u64>,
     pub(super) polls: Cell<Polls>,
+    pub(super) insight: RefCell<Insight>,
     /// How many of the launch's changes this thread made.
     changes: Cell<u64>,
 }
@@ -69,6 +81,8 @@ pub(super) struct Warp {
 
 pub(super) struct Block {
     pub(super) index: [u32; 3],
+    /// Its place in the order of the launch's blocks.
+    pub(super) number: u32,
     pub(super) grid: [u32; 3],
     pub(super) shared_bytes: u32,
     pub(super) cooperative: bool,
@@ -89,8 +103,18 @@ pub(super) struct Block {
     pub(super) faulty: Cell<bool>,
     pub(super) fault: RefCell<Option<Fault>>,
     pub(super) shadow: Shadow,
+    /// The launch's global memory, and the blocks that are resident together.
+    pub(super) global: Rc<Global>,
+    pub(super) residents: Rc<Residents>,
+    pub(super) common: RefCell<Common>,
+    /// Whether a thread has something to share at the next barrier.
+    pub(super) has_news: Cell<bool>,
+    /// The notes at addresses of shared memory.
+    pub(super) notes: RefCell<Notes>,
     shared: Bytes,
 }
+
+pub(super) type Residents = RefCell<Vec<Weak<Block>>>;
 
 thread_local! {
     static CURRENT: Cell<*const Thread> = const { Cell::new(null()) };
@@ -120,9 +144,16 @@ fn outside() -> ! {
 }
 
 impl Block {
-    pub(super) fn new(index: [u32; 3], shape: &Launch, order: Order, changes: &Rc<Cell<u64>>) -> Rc<Self> {
+    pub(super) fn new(
+        number: u64,
+        shape: &Launch,
+        global: &Rc<Global>,
+        with: (&Rc<Cell<u64>>, &Rc<Residents>),
+    ) -> Rc<Self> {
+        let (changes, residents) = with;
         let block = Rc::new(Self {
-            index,
+            index: shape.block_index(number),
+            number: number as u32,
             grid: shape.grid,
             shared_bytes: shape.shared_bytes,
             cooperative: shape.cooperative,
@@ -135,10 +166,15 @@ impl Block {
             finished: Cell::new(0),
             spinning: Cell::new(0),
             changes: Rc::clone(changes),
-            order: RefCell::new(order),
+            order: RefCell::new(Order::new(shape.seed, number)),
             faulty: Cell::new(false),
             fault: RefCell::new(None),
             shadow: Shadow::new(shape.shared_bytes, shape.block),
+            global: Rc::clone(global),
+            residents: Rc::clone(residents),
+            common: RefCell::default(),
+            has_news: Cell::new(false),
+            notes: RefCell::default(),
             shared: Bytes::new(shape.shared_bytes),
         });
         for thread in &block.threads {
@@ -236,6 +272,7 @@ impl Thread {
             flights: RefCell::default(),
             commits: Cell::new(0),
             polls: Cell::default(),
+            insight: RefCell::default(),
             changes: Cell::new(0),
         }
     }

@@ -60,6 +60,20 @@ impl Order {
         self.strategy == Strategy::Even && self.next().is_multiple_of(64)
     }
 
+    /// Whether a relaxed store reaches other blocks later.
+    pub(super) fn delays(&mut self) -> bool {
+        self.strategy == Strategy::Even && self.next().is_multiple_of(2)
+    }
+
+    /// Whether a copy reads its source now, at its issue or at a commit after it.
+    pub(super) fn reads_early(&mut self) -> bool {
+        match self.strategy {
+            Strategy::Indices => false,
+            Strategy::Reverse => true,
+            Strategy::Deep | Strategy::Even => self.next().is_multiple_of(4),
+        }
+    }
+
     /// Whether a thread pauses now, though it need not.
     pub(super) fn pauses(&mut self) -> bool {
         self.strategy == Strategy::Even && self.next().is_multiple_of(4)

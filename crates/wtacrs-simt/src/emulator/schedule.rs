@@ -1,19 +1,18 @@
 //! Runs blocks: resumes one ready thread after another until all have ended, or none can go on.
 
 use super::fault::{Activity, Fault, MaskMisuse};
+use super::global::Global;
 use super::lanes::lanes;
 use super::machine::{Block, Status, Thread, enter};
 use super::order::Order;
 use super::shape::{Counts, Launch};
 use super::stack::{MOST, Stacks, StaggeredStack};
 use corosensei::{Coroutine, CoroutineResult};
-use rayon::prelude::*;
 use std::any::Any;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// After so many rounds in which only spinning threads ran and none changed anything, the launch is a deadlock.
 const IDLE_ROUNDS: u32 = 1000;
@@ -36,31 +35,37 @@ pub fn launch(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<(), Fault> {
 /// As for [`launch()`].
 pub fn count(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<Counts, Fault> {
     launch.check()?;
+    let global = Rc::new(Global::new(launch.blocks()));
+    let result = run_all(&launch, &global, kernel);
+    global.stores.all(&global.notes);
+    result
+}
+
+/// Runs all blocks together, or one after another in the order's order.
+fn run_all(launch: &Launch, global: &Rc<Global>, kernel: Kernel<'_>) -> Result<Counts, Fault> {
     let blocks = launch.blocks();
-    if launch.cooperative || blocks == 1 {
-        return together(&launch, 0..blocks, kernel);
+    if launch.cooperative {
+        return together(launch, global, 0..blocks, kernel);
     }
-    // The launch reports the fault of the lowest faulty block, whichever was found first.
-    let lowest = AtomicU64::new(u64::MAX);
-    let barriers = AtomicU64::new(0);
-    let found: Mutex<Option<(u64, Fault)>> = Mutex::new(None);
-    (0..blocks).into_par_iter().for_each(|index| {
-        if index > lowest.load(Relaxed) {
-            return;
-        }
-        match together(&launch, index..index + 1, kernel) {
-            Ok(counts) => _ = barriers.fetch_max(counts.barriers, Relaxed),
-            Err(fault) => {
-                lowest.fetch_min(index, Relaxed);
-                let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if found.as_ref().is_none_or(|(at, _)| index < *at) {
-                    *found = Some((index, fault));
-                }
+    let mut order = Order::new(launch.seed, u64::MAX);
+    let mut waiting: VecDeque<u64> = (0..blocks).collect();
+    let mut result = Ok(Counts::default());
+    while !waiting.is_empty() {
+        // What stays keeps its first and its last, which the strategies that are not random take.
+        let i = order.below(waiting.len());
+        let next = if i + 1 == waiting.len() { waiting.pop_back() } else { waiting.swap_remove_front(i) };
+        let Some(index) = next else { break };
+        match (together(launch, global, index..index + 1, kernel), &mut result) {
+            (Ok(one), Ok(all)) => all.barriers = all.barriers.max(one.barriers),
+            (Ok(_), Err(_)) => {}
+            (Err(fault), _) => {
+                // The launch reports the fault of the lowest faulty block, whichever is found first.
+                waiting.retain(|&other| other < index);
+                result = Err(fault);
             }
         }
-    });
-    let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    found.map_or(Ok(Counts { barriers: barriers.into_inner() }), |(_, fault)| Err(fault))
+    }
+    result
 }
 
 type Routine = Coroutine<(), (), (), StaggeredStack>;
@@ -73,23 +78,29 @@ struct Resident {
 }
 
 /// Runs blocks that are resident together, on this OS thread.
-fn together(launch: &Launch, range: std::ops::Range<u64>, kernel: Kernel<'_>) -> Result<Counts, Fault> {
+fn together(
+    launch: &Launch,
+    global: &Rc<Global>,
+    range: std::ops::Range<u64>,
+    kernel: Kernel<'_>,
+) -> Result<Counts, Fault> {
     let threads = (range.end - range.start) * u64::from(launch.block);
     if threads > MOST as u64 {
         let reason = format!("a cooperative launch may have {MOST}");
         return Err(Fault::Stacks { threads, reason });
     }
     let mut stacks = Stacks::reserve(threads as usize);
-    let changes = Rc::default();
+    let (changes, blocks) = (Rc::default(), Rc::default());
     let mut residents: Vec<_> = range
         .map(|i| {
-            let block = Block::new(launch.block_index(i), launch, Order::new(launch.seed, i), &changes);
+            let block = Block::new(i, launch, global, (&changes, &blocks));
             let routines = (0..launch.block).map(|_| None).collect();
             Resident { routines, block, last_warp: 0 }
         })
         .collect();
+    *blocks.borrow_mut() = residents.iter().map(|resident| Rc::downgrade(&resident.block)).collect();
     let outer = enter(std::ptr::null());
-    let result = drive(&mut residents, &mut stacks, Order::new(launch.seed, u64::MAX), &changes, kernel);
+    let result = drive(&mut residents, &mut stacks, Order::new(launch.seed, u64::MAX), global, &changes, kernel);
     for resident in &mut residents {
         for (thread, routine) in resident.block.threads.iter().zip(&mut resident.routines) {
             if let Some(mut routine) = routine.take() {
@@ -108,6 +119,7 @@ fn drive(
     residents: &mut [Resident],
     stacks: &mut Stacks,
     mut order: Order,
+    global: &Global,
     changes: &Cell<u64>,
     kernel: Kernel<'_>,
 ) -> Result<(), Fault> {
@@ -124,8 +136,9 @@ fn drive(
         if residents.iter().all(|resident| resident.block.is_finished()) {
             return Ok(());
         }
+        let arrived = global.stores.one(&mut order, &global.notes);
         let now = changes.get();
-        idle = if now == before { idle + 1 } else { 0 };
+        idle = if now == before && !arrived { idle + 1 } else { 0 };
         before = now;
         let spinning = residents.iter().any(|resident| resident.block.spinning.get() != 0);
         if !spinning || idle > IDLE_ROUNDS {

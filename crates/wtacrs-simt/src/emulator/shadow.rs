@@ -1,10 +1,8 @@
 //! The record of every byte of shared memory: its last writer, its readers since, and whether a copy is on its way there.
 //!
-//! Races are found as FastTrack (Flanagan and Freund, 2009) finds them. Every thread has a clock. An access leaves a stamp:
-//! its thread, and that thread's clock. A block's barrier lifts the floor above all clocks, and a stamp below the floor is
-//! ordered before everything that follows. A warp's barrier advances the clocks of its lanes, and each lane learns the
-//! clocks that the others knew. Two accesses race if one of them writes and the later thread finds a stamp of another
-//! thread that is neither below the floor nor below the clock that it knows of that thread.
+//! Races are found as FastTrack (Flanagan and Freund, 2009) finds them. An access leaves a stamp: its thread, and that
+//! thread's [clock](super::clocks). Two accesses race if one of them writes and the later thread finds a stamp of another
+//! thread that is neither below the block's floor nor below the clock that it knows of that thread.
 //!
 //! Shuffles, votes and matrix operations order nothing, as on a GPU. A fence, an acquire or a release can order accesses
 //! in ways that the record does not follow, so each of them lifts the floor: such kernels lose some checks, and no correct
@@ -12,12 +10,10 @@
 //!
 //! Stamps are kept for words of four bytes, and for single bytes where a smaller access has touched the word.
 
+use super::clocks::Clocks;
 use super::lanes::lanes;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
-
-/// Clocks stay below this. A block that synchronises more often is no longer checked for races.
-const CLOCKS: u32 = 1 << 21;
 
 /// A thread's index, whether its access was atomic, and its clock. 0 stands for no access, since clocks begin at 1.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -74,18 +70,8 @@ pub(super) struct Shadow {
     states: Vec<Cell<u16>>,
     /// Traces of single bytes; empty until one is needed.
     bytes: RefCell<Vec<Trace>>,
-    /// Accesses before this clock are ordered before all later ones.
-    floor: Cell<u32>,
-    /// The latest of all threads' clocks.
-    latest: Cell<u32>,
-    /// The clock of each thread.
-    clocks: Vec<Cell<u32>>,
-    /// For each warp, made at its first barrier.
-    known: Vec<RefCell<Option<Box<KnownClocks>>>>,
+    pub(super) clocks: Clocks,
 }
-
-/// For each lane of a warp, the clocks that it knows of all lanes.
-type KnownClocks = [[u32; 32]; 32];
 
 /// What an access does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,46 +116,14 @@ impl Shadow {
             words: vec![Cell::default(); words],
             states: vec![Cell::default(); words],
             bytes: RefCell::default(),
-            floor: Cell::new(1),
-            latest: Cell::new(1),
-            clocks: vec![Cell::new(1); threads as usize],
-            known: (0..threads.div_ceil(32)).map(|_| RefCell::default()).collect(),
-        }
-    }
-
-    /// Orders all accesses so far before all later ones.
-    pub(super) fn order_all(&self) {
-        let floor = (self.latest.get() + 1).min(CLOCKS - 1);
-        self.floor.set(floor);
-        self.latest.set(floor);
-    }
-
-    /// Lanes of a warp order their accesses: each learns what all of them know.
-    pub(super) fn join(&self, warp: u32, mask: u32) {
-        let mut known = self.known[warp as usize].borrow_mut();
-        let known = known.get_or_insert_with(|| Box::new([[0; 32]; 32]));
-        let mut all = [0; 32];
-        for lane in lanes(mask) {
-            for (all, &one) in all.iter_mut().zip(&known[lane as usize]) {
-                *all = one.max(*all);
-            }
-        }
-        for lane in lanes(mask) {
-            let clock = &self.clocks[(warp * 32 + lane) as usize];
-            let next = (clock.get().max(self.floor.get()) + 1).min(CLOCKS - 1);
-            clock.set(next);
-            all[lane as usize] = next;
-            self.latest.set(self.latest.get().max(next));
-        }
-        for lane in lanes(mask) {
-            known[lane as usize] = all;
+            clocks: Clocks::new(threads),
         }
     }
 
     /// Records an access to bytes that lie within the block's, or says why it is a fault.
     #[inline(always)]
     pub(super) fn access(&self, thread: u32, offset: u32, bytes: u32, access: Access) -> Result<(), Trouble> {
-        let clock = self.clocks[thread as usize].get().max(self.floor.get());
+        let clock = self.clocks.now(thread);
         if bytes < 4 {
             return self.partly(thread, clock, offset, bytes, access);
         }
@@ -245,19 +199,9 @@ impl Shadow {
     /// Whether the access that left the stamp comes before everything that the thread does now.
     #[inline(always)]
     fn is_before(&self, stamp: Stamp, thread: u32) -> bool {
-        stamp.clock() < self.floor.get() || stamp.thread() == thread || self.is_known(stamp, thread)
-    }
-
-    /// Whether a warp's barrier orders the access before.
-    fn is_known(&self, stamp: Stamp, thread: u32) -> bool {
-        stamp.warp() == thread / 32 && self.knows(thread, stamp.thread() % 32, stamp.clock())
-            || self.latest.get() == CLOCKS - 1
-    }
-
-    /// Whether a thread has learnt that a lane of its warp has passed a clock.
-    fn knows(&self, thread: u32, lane: u32, clock: u32) -> bool {
-        let known = self.known[(thread / 32) as usize].borrow();
-        known.as_ref().is_some_and(|known| clock < known[(thread % 32) as usize][lane as usize])
+        stamp.clock() < self.clocks.floor()
+            || stamp.thread() == thread
+            || self.clocks.knows(thread, stamp.thread(), stamp.clock())
     }
 }
 
@@ -285,7 +229,7 @@ impl Trace {
         if self.read == stamp && self.readers == readers {
             return Ok(());
         }
-        if self.read.clock() >= shadow.floor.get() {
+        if self.read.clock() >= shadow.clocks.floor() {
             if self.read.warp() != stamp.warp() {
                 self.other = self.read;
             } else if self.readers != readers && !self.replaces(shadow, thread, clock) {
@@ -304,12 +248,14 @@ impl Trace {
     #[inline(always)]
     fn replaces(&self, shadow: &Shadow, thread: u32, clock: u32) -> bool {
         let before = self.read.clock();
-        clock != before && lanes(self.readers).all(|lane| lane == thread % 32 || shadow.knows(thread, lane, before))
+        clock != before
+            && lanes(self.readers)
+                .all(|lane| lane == thread % 32 || shadow.clocks.knows(thread, thread / 32 * 32 + lane, before))
     }
 
     #[inline(always)]
     fn write(&mut self, shadow: &Shadow, thread: u32, clock: u32, atomic: bool) -> Result<(), TroubleKind> {
-        let floor = shadow.floor.get();
+        let floor = shadow.clocks.floor();
         if self.write.clock() >= floor && !(atomic && self.write.is_atomic()) && !shadow.is_before(self.write, thread) {
             return Err(race(self.write, self.written()));
         }

@@ -6,8 +6,9 @@ use super::block::vector::Packed;
 use crate::kernel::packed_rows::{THREADS, WARPS};
 use crate::kernel::unpack_rows::Args;
 use wtacrs_exact::packing::GROUP;
+use wtacrs_simt::atomic::{load_relaxed, store_relaxed};
 use wtacrs_simt::index::{block, lane, thread, warp};
-use wtacrs_simt::memory::{load, load_constant, store};
+use wtacrs_simt::memory::{load_constant, store};
 use wtacrs_simt::shared::Shared;
 use wtacrs_simt::sync::barrier;
 use wtacrs_simt::warp::{FULL, reduce_min};
@@ -86,8 +87,8 @@ unsafe fn has_faults(args: &Args, matrix: u32) -> bool {
     let mut first = u32::MAX;
     let mut word = thread();
     while word < args.fault_words {
-        // SAFETY: a word of the matrix's. The first may be overwritten meanwhile, where another one is not 0 either.
-        let fault = unsafe { load(of_matrix.wrapping_add(word as usize)) };
+        // SAFETY: a word of the matrix's. The first may be overwritten meanwhile, atomically, where another one is not 0 either.
+        let fault = unsafe { load_relaxed(of_matrix.wrapping_add(word as usize)) };
         // 0 becomes the largest number.
         let row = fault.wrapping_sub(1);
         first = if row < first { row } else { first };
@@ -107,7 +108,7 @@ unsafe fn has_faults(args: &Args, matrix: u32) -> bool {
             least = if other < least { other } else { least };
         }
         if block()[0] == 0 && thread() == 0 && least != u32::MAX {
-            store(of_matrix, least + 1);
+            store_relaxed(of_matrix, least + 1);
         }
         least != u32::MAX
     }

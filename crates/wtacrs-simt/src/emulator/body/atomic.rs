@@ -1,9 +1,10 @@
-//! Atomics of the host, since blocks run on several OS threads.
+//! Atomic operations: those of the host, whose memory a kernel shares with the program that launches it.
 
 use super::{memory, thread as waiting};
 use crate::emulator::fault::{Fault, Place};
 use crate::emulator::machine::{Polls, Thread, current};
 use crate::emulator::shadow::Access;
+use crate::emulator::stores::Store;
 use crate::types::Address;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,8 +17,7 @@ const MOST_POLLS: u32 = 1 << 24;
 /// An integer with an atomic type of its own.
 pub trait Atomic: Copy + Eq + Ord {
     unsafe fn apply(at: *mut Self, change: Change<Self>) -> Self;
-    unsafe fn load(at: *const Self, ordering: Ordering) -> Self;
-    unsafe fn store(at: *mut Self, value: Self, ordering: Ordering);
+    unsafe fn load(at: *const Self) -> Self;
     fn widened(self) -> u64;
 }
 
@@ -55,15 +55,9 @@ macro_rules! atomics {
                 }
 
                 #[inline(always)]
-                unsafe fn load(at: *const Self, ordering: Ordering) -> Self {
+                unsafe fn load(at: *const Self) -> Self {
                     // SAFETY: aligned as checked; the caller promises the rest.
-                    unsafe { <$atomic>::from_ptr(at.cast_mut()) }.load(ordering)
-                }
-
-                #[inline(always)]
-                unsafe fn store(at: *mut Self, value: Self, ordering: Ordering) {
-                    // SAFETY: aligned as checked; the caller promises the rest.
-                    unsafe { <$atomic>::from_ptr(at) }.store(value, ordering);
+                    unsafe { <$atomic>::from_ptr(at.cast_mut()) }.load(Ordering::Relaxed)
                 }
 
                 #[inline(always)]
@@ -119,7 +113,9 @@ macro_rules! operations {
                 let place = Place(Location::caller());
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.pause_sometimes();
+                let (block, bytes) = (thread.block(), size_of::<T>());
+                thread.accesses_atomically(at as usize, bytes, Access::Atomic, place);
+                block.global.stores.before_access(block.number, at as usize, bytes, &block.global.notes);
                 // SAFETY: the caller's promise.
                 let before = unsafe { T::apply(at, change) };
                 let changes = match change {
@@ -129,6 +125,12 @@ macro_rules! operations {
                     Change::Exchange(value) => value != before,
                     Change::CompareExchange(expected, value) => before == expected && value != before,
                 };
+                match change {
+                    Change::CompareExchange(expected, _) if before != expected => {
+                        thread.has_loaded(&block.global.notes, at as usize);
+                    }
+                    _ => thread.has_changed(&block.global.notes, at as usize),
+                }
                 if changes {
                     thread.changed();
                 } else if matches!(change, Change::CompareExchange(..)) {
@@ -155,57 +157,72 @@ macro_rules! operations {
 
             #[track_caller]
             #[inline(always)]
-            unsafe fn load<T: Atomic>(at: *const T, ordering: Ordering) -> T {
+            unsafe fn load<T: Atomic>(at: *const T) -> T {
                 let place = Place(Location::caller());
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.pause_sometimes();
+                let (block, bytes) = (thread.block(), size_of::<T>());
+                thread.accesses_atomically(at as usize, bytes, Access::Read, place);
+                block.global.stores.before_access(block.number, at as usize, bytes, &block.global.notes);
                 // SAFETY: the caller's promise.
-                let value = unsafe { T::load(at, ordering) };
+                let value = unsafe { T::load(at) };
+                thread.has_loaded(&block.global.notes, at as usize);
                 polled(thread, at as usize, value.widened(), place);
                 value
             }
 
             #[track_caller]
             #[inline(always)]
-            unsafe fn store<T: Atomic>(at: *mut T, value: T, ordering: Ordering) {
+            unsafe fn begin_store<T: Atomic>(at: *mut T) -> &'static Thread {
                 memory::check(at as usize, size_of::<T>());
                 let thread = current();
-                thread.pause_sometimes();
+                thread.accesses_atomically(at as usize, size_of::<T>(), Access::Atomic, Place(Location::caller()));
                 thread.changed();
-                // SAFETY: the caller's promise.
-                unsafe { T::store(at, value, ordering) };
+                thread
             }
 
             #[track_caller]
             #[inline(never)]
             pub(crate) unsafe fn load_relaxed<T: Atomic>(at: *const T) -> T {
                 // SAFETY: the caller's promise.
-                unsafe { load(at, Ordering::Relaxed) }
+                unsafe { load(at) }
             }
 
             #[track_caller]
             #[inline(never)]
             pub(crate) unsafe fn store_relaxed<T: Atomic>(at: *mut T, value: T) {
                 // SAFETY: the caller's promise.
-                unsafe { store(at, value, Ordering::Relaxed) };
+                let thread = unsafe { begin_store(at) };
+                let (block, note) = (thread.block(), thread.note());
+                let (number, bytes) = (block.number, size_of::<T>());
+                let store = Store { block: number, at: at as usize, bytes, value: value.widened(), note };
+                if block.order.borrow_mut().delays() {
+                    // SAFETY: the caller's promise. AddressSanitizer sees a stray access here, not when the store arrives.
+                    std::hint::black_box(unsafe { T::load(at) });
+                    block.global.stores.push(store);
+                } else {
+                    block.global.stores.before_access(number, at as usize, bytes, &block.global.notes);
+                    store.arrive(&block.global.notes);
+                }
             }
 
             #[track_caller]
             #[inline(never)]
             pub(crate) unsafe fn load_acquire<T: Atomic>(at: *const T) -> T {
                 // SAFETY: the caller's promise.
-                let value = unsafe { load(at, Ordering::Acquire) };
-                current().block().shadow.order_all();
+                let value = unsafe { load(at) };
+                current().acquires();
                 value
             }
 
             #[track_caller]
             #[inline(never)]
             pub(crate) unsafe fn store_release<T: Atomic>(at: *mut T, value: T) {
-                current().block().shadow.order_all();
                 // SAFETY: the caller's promise.
-                unsafe { store(at, value, Ordering::Release) };
+                let thread = unsafe { begin_store(at) };
+                let (block, note) = (thread.block(), Some(thread.releases()));
+                let (bytes, value) = (size_of::<T>(), value.widened());
+                Store { block: block.number, at: at as usize, bytes, value, note }.arrive(&block.global.notes);
             }
         }
 
@@ -223,6 +240,7 @@ macro_rules! operations {
                     let block = thread.block();
                     thread.changed();
                     thread.access(offset, size_of::<T>() as u32, Access::Atomic, place);
+                    thread.has_changed(&block.notes, offset as usize);
                     // SAFETY: within the block's bytes and aligned, as checked.
                     unsafe { T::apply(block.shared().add(offset as usize).cast(), Change::$change(value)) }
                 }

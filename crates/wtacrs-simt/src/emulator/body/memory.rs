@@ -42,6 +42,7 @@ fn refuse(address: usize, alignment: usize, place: Place) -> ! {
 #[inline(always)]
 pub(crate) unsafe fn load<T: Copy + Access>(from: *const T) -> T {
     check(from as usize, size_of::<T>());
+    reads(from as usize, size_of::<T>(), Place(Location::caller()));
     // SAFETY: aligned as checked; readable as the caller promises.
     unsafe { from.read() }
 }
@@ -49,17 +50,34 @@ pub(crate) unsafe fn load<T: Copy + Access>(from: *const T) -> T {
 #[track_caller]
 #[inline(always)]
 pub(crate) unsafe fn load_constant<T: Copy + Access>(from: *const T) -> T {
-    // SAFETY: the caller's promise.
-    unsafe { load(from) }
+    check(from as usize, size_of::<T>());
+    reads_constant(from as usize, size_of::<T>(), Place(Location::caller()));
+    // SAFETY: aligned as checked; readable as the caller promises.
+    unsafe { from.read() }
 }
 
 #[track_caller]
 #[inline(always)]
 pub(crate) unsafe fn store<T: Copy + Access>(to: *mut T, value: T) {
     check(to as usize, size_of::<T>());
-    current().changed();
+    writes(to as usize, size_of::<T>(), Place(Location::caller()));
     // SAFETY: aligned as checked; writable as the caller promises.
     unsafe { to.write(value) };
+}
+
+#[inline(never)]
+fn reads(at: usize, bytes: usize, place: Place) {
+    current().reads(at, bytes, place);
+}
+
+#[inline(never)]
+fn reads_constant(at: usize, bytes: usize, place: Place) {
+    current().reads_constant(at, bytes, place);
+}
+
+#[inline(never)]
+fn writes(at: usize, bytes: usize, place: Place) {
+    current().writes(at, bytes, place);
 }
 
 #[inline(always)]

@@ -3,6 +3,7 @@
 use crate::emulator::fault::{Fault, MaskMisuse, Operation, Place};
 use crate::emulator::lanes::Slots;
 use crate::emulator::machine::{Status, current};
+use crate::types::FULL;
 use std::panic::Location;
 
 /// Waits until all lanes of the mask have come with the same operation and mask. The last one calls `work`, which
@@ -38,6 +39,9 @@ pub(super) fn meet<const IN: usize, const OUT: usize>(
         }
         if let Err(fault) = work(slots, mask) {
             thread.fail(fault);
+        }
+        if mask == FULL {
+            block.shadow.clocks.collective(thread.index / 32);
         }
         warp.meeting.set(meeting & !mask);
         block.wake(thread.index / 32, mask & !(1 << lane));

@@ -2,9 +2,9 @@
 
 use super::rendezvous::meet;
 use crate::emulator::fault::{Fault, Operation, Place};
+use crate::emulator::lanes::lanes;
 use crate::emulator::machine::{Status, Thread, current};
 use std::panic::Location;
-use std::sync::atomic::{Ordering::SeqCst, fence};
 
 #[inline(always)]
 pub(crate) fn thread() -> u32 {
@@ -57,7 +57,8 @@ fn all_arrived(thread: &Thread, same: bool, place: Place) {
     }
     block.at_barrier.set(0);
     block.barriers.set(block.barriers.get() + 1);
-    block.shadow.order_all();
+    block.shadow.clocks.barrier();
+    block.share();
     for warp in 0..block.warps.len() as u32 {
         let own = if warp == thread.index / 32 { 1 << thread.lane() } else { 0 };
         block.wake(warp, !own);
@@ -68,15 +69,16 @@ fn all_arrived(thread: &Thread, same: bool, place: Place) {
 #[inline(never)]
 pub(crate) fn warp_barrier(mask: u32) {
     let [] = meet(Operation::WarpBarrier, mask, [], |_, mask| {
-        let thread = current();
-        thread.block().shadow.join(thread.index / 32, mask);
+        let (thread, block) = (current(), current().block());
+        let first = thread.index - thread.lane();
+        block.shadow.clocks.join(first / 32, mask);
+        block.share_among(|| lanes(mask).map(|lane| first + lane));
         Ok(())
     });
 }
 
 pub(crate) fn device_fence() {
-    fence(SeqCst);
-    current().block().shadow.order_all();
+    current().fences();
 }
 
 #[track_caller]

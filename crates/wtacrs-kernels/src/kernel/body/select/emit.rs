@@ -10,6 +10,7 @@ use wtacrs_exact::scales;
 use wtacrs_exact::threshold::Threshold;
 use wtacrs_simt::index::{block, lane, thread};
 use wtacrs_simt::memory::store;
+use wtacrs_simt::sync::warp_barrier;
 use wtacrs_simt::warp::{FULL, ballot};
 
 /// How counts become scales.
@@ -40,6 +41,8 @@ impl Scaling {
 /// they were set.
 #[inline(always)]
 pub(super) fn kept(problem: &Problem) -> u64 {
+    // Beyond the run a lane loads the run's last count, which is another lane's.
+    warp_barrier(FULL);
     let mut kept = 0;
     problem.run.rows(
         |pair| problem.layout.count(pair),

@@ -20,7 +20,7 @@ use wtacrs_simt::WARP;
 use wtacrs_simt::index::{block_threads, lane, thread, warp};
 use wtacrs_simt::memory::{load, store};
 use wtacrs_simt::shared::Shared;
-use wtacrs_simt::sync::barrier;
+use wtacrs_simt::sync::{barrier, warp_barrier};
 use wtacrs_simt::warp::{FULL, shuffle};
 
 /// A pair that may still be selected, and its mass; no pair if the mass is zero.
@@ -247,6 +247,8 @@ fn play(
         level += 1;
     }
     if warp() == 0 {
+        // The lane of a pair's last duel overwrites the count that the lane of its leaf has written.
+        warp_barrier(FULL);
         node = heap.play(rules, node, &mut selects);
         if lane() == 1 {
             places.write(level, 1, 0, node);

@@ -9,6 +9,7 @@ use super::problem::Problem;
 use wtacrs_exact::random::point_below;
 use wtacrs_simt::index::lane;
 use wtacrs_simt::memory::{load, store};
+use wtacrs_simt::sync::warp_barrier;
 use wtacrs_simt::warp::{FULL, ballot};
 
 /// Counts the pairs that are taken.
@@ -24,6 +25,9 @@ pub(super) fn select(problem: &mut Problem) {
             unsafe { store(points.wrapping_add(pair as usize), point as u32) };
         },
     );
+
+    // Beyond its run a lane loads the run's last point, which is another lane's.
+    warp_barrier(FULL);
 
     let places = u64::from(problem.budget);
     let after = u64::from(problem.pairs.saturating_sub(run.first()));

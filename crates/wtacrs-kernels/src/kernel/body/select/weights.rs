@@ -10,6 +10,8 @@ use wtacrs_exact::fixed_point::FixedPoint;
 use wtacrs_exact::weighing::CacheMix;
 use wtacrs_simt::index::block;
 use wtacrs_simt::memory::store;
+use wtacrs_simt::sync::warp_barrier;
+use wtacrs_simt::warp::FULL;
 
 /// Writes the weights themselves, which the selection's integers stand for: `Weights::value` of wtacrs-core. It needs no
 /// scratch, since the integers lie where the weights go. So a problem has one block, however many pairs.
@@ -46,13 +48,17 @@ pub unsafe fn select_weights(args: &WeightsArgs) {
     problem.layout.weights = weights.cast();
     let weighed = weigh(&mut problem);
     let (layout, scale) = (problem.layout, problem.scale);
-    problem.run.for_each(
+    problem.run.rows(
         // The thread that reads a pair's integer wrote it.
         |pair| if weighed.is_ok() { layout.weight(pair) } else { 0 },
-        |pair, integer| {
-            let weight = if weighed.is_ok() { scale.value(integer) } else { f64::NAN };
-            // SAFETY: the pair's own place.
-            unsafe { store(weights.wrapping_add(pair as usize), weight) };
+        |pair, held, integer| {
+            // Beyond the run a lane has loaded the run's last integer, which another lane replaces.
+            warp_barrier(FULL);
+            if held {
+                let weight = if weighed.is_ok() { scale.value(integer) } else { f64::NAN };
+                // SAFETY: the pair's own place.
+                unsafe { store(weights.wrapping_add(pair as usize), weight) };
+            }
         },
     );
 }
