@@ -136,7 +136,7 @@ impl LinearPlan {
             exchange: scratch.of(self.sample.scratch.exchange),
             exchange_words: self.sample.exchange_words(),
         };
-        let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
+        let (kernel, shape) = kernels::row_norms(self.settings().input, 1, &args);
         // SAFETY: the exchange is a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
         let selected = Selected { indices, scales, count, status, winners };
@@ -342,7 +342,7 @@ impl LinearPlan {
             out_leading: self.gathered_elements(),
             out_spacing: Spacing::even(0),
         };
-        let (kernel, shape) = kernels::gather_rows(settings.gradient, kept, columns, 1);
+        let (kernel, shape) = kernels::gather_rows(settings.gradient, 1, &args);
         if kept > 0 {
             // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
             unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;

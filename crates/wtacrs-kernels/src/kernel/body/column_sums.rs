@@ -9,7 +9,7 @@ use super::block::repeat;
 use super::block::vector::{self, Packed};
 use super::row_norms::{add_squares, is_precise, join, rescue};
 use crate::kernel::column_sums::{AT_ONCE, Args, FinishArgs, Partition, WARPS, group_pitch, partial_leading};
-use crate::kernel::matrix::VECTOR_BYTES;
+use crate::kernel::matrix::{VECTOR_BYTES, is_aligned};
 use crate::kernel::row_team::{RowTeam, THREADS};
 use wtacrs_simt::WARP;
 use wtacrs_simt::index::{block, lane, thread, warp};
@@ -55,7 +55,7 @@ pub unsafe fn row_norms_sums<E: Packed>(args: &Args) {
         columns: args.columns,
         partials: args.partials.wrapping_add((of_partials * partial_leading(args.columns)) as usize),
     };
-    let aligned = vector::is_aligned(args.x, (args.leading | args.spacing.bits()) * u64::from(E::BYTES));
+    let aligned = is_aligned(args.x, (args.leading | args.spacing.bits()) * u64::from(E::BYTES));
     // SAFETY: the range lies within the matrix, its sums are this block's, and the barrier is between the writes to
     // shared memory and its reads.
     unsafe {
