@@ -354,8 +354,10 @@ impl<'a> Layer<'a> {
             out_spacing: Spacing::even(0),
         };
         let shape = gather_rows::shape(rows, outputs, 1, 2);
+        let is_aligned = args.are_aligned(2) == [true; 2];
+        let kernel = if is_aligned { &kernel::GATHER_ROWS_BF16 } else { &kernel::GATHER_ROWS_BF16_ANY };
         // SAFETY: all buffers have the sizes that the arguments say.
-        unsafe { self.gpu.launcher().launch(&kernel::GATHER_ROWS_BF16, shape, &args) }
+        unsafe { self.gpu.launcher().launch(kernel, shape, &args) }
     }
 
     /// A copy that moves as many bytes as a step, half of them read and half written.

@@ -35,15 +35,28 @@ impl FixedPoint {
         if mantissa == 0 {
             return 0;
         }
-        let shift = exponent + self.shift;
-        let integer = if shift >= 0 {
-            mantissa << shift
-        } else if shift > -64 {
-            mantissa >> -shift
-        } else {
-            0
+        // Down from the top of the word, as no integer reaches its two highest bits.
+        let top = mantissa.leading_zeros();
+        let down = top as i32 - (exponent + self.shift);
+        let integer = match (mantissa << top).checked_shr(down as u32) {
+            Some(integer) => integer,
+            None => 0,
         };
         if integer == 0 { 1 } else { integer }
+    }
+
+    /// How many octaves the largest weight of another scale, for as many pairs, lies above this one's; 0 if it lies below.
+    #[inline]
+    pub const fn octaves_to(self, coarser: Self) -> u32 {
+        let octaves = self.shift - coarser.shift;
+        if octaves > 0 { octaves as u32 } else { 0 }
+    }
+
+    /// This scale's integer of a weight as a scale so many octaves coarser makes it: ⌊⌊x⌋ / 2^d⌋ = ⌊x / 2^d⌋.
+    #[inline]
+    pub const fn coarsen(integer: u64, octaves: u32) -> u64 {
+        let coarse = if octaves < 64 { integer >> octaves } else { 0 };
+        if coarse == 0 && integer > 0 { 1 } else { coarse }
     }
 
     /// The weight that an integer stands for, `q · 2^−s`, rounded to f64.
@@ -83,6 +96,24 @@ mod tests {
                 let bits = SUM_BITS - ceil_log2(pairs);
                 assert!(q >= 1 << (bits - 1) && q < 1 << bits, "{largest} {pairs} {q}");
                 assert!(u128::from(q) * u128::from(pairs) <= 1 << SUM_BITS);
+            }
+        }
+    }
+
+    #[test]
+    fn a_coarser_scale_needs_the_integers_alone() {
+        let weights = [0.0, 5e-324, 1e-310, 1e-30, 0.1, 0.75, 1.0, 3.7, 1e10, 1e300, f64::MAX];
+        for pairs in [1, 1000, u32::MAX] {
+            for (at, &largest) in weights.iter().enumerate().skip(1) {
+                for &coarser_largest in &weights[at..] {
+                    let [fine, coarse] = [largest, coarser_largest].map(|largest| FixedPoint::new(largest, pairs));
+                    let octaves = fine.octaves_to(coarse);
+                    assert_eq!((octaves == 0, coarse.octaves_to(fine)), (fine == coarse, 0));
+                    for &weight in &weights[..=at] {
+                        let coarsened = FixedPoint::coarsen(fine.quantize(weight), octaves);
+                        assert_eq!(coarsened, coarse.quantize(weight), "{weight} {largest} {coarser_largest}");
+                    }
+                }
             }
         }
     }

@@ -60,6 +60,9 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], place: Place, old:
         machine.run(&SPLIT_REDUCE_SUMS, of_finish, &finish);
     }
     let found = Found { norms: machine.download(&norms), sums: machine.download(&sums) };
+    if old.is_some() {
+        return found;
+    }
     // Without norms nothing else changes.
     // SAFETY: as above.
     unsafe {
@@ -143,13 +146,13 @@ fn shapes_of_every_kind() {
         for (rows, columns) in shapes {
             check_all_types(machine, rows, columns, 1, 1);
         }
-        check_all_types(machine, 35, 5000, 1, 2);
+        check_all_types(machine, 9, 5000, 1, 2);
         check_all_types(machine, 65, 33, 3, 4);
-        check_all_types(machine, 33, 2100, 2, 5);
+        check_all_types(machine, 17, 2100, 2, 5);
         // Longer ranges than the shortest, and more of them than a warp takes at once.
         check_shape::<bf16>(machine, 10_000, 12, 1, 6);
-        check_shape::<f16>(machine, 2100, 1100, 1, 8);
-        check_shape::<f32>(machine, 9000, 130, 1, 7);
+        check_shape::<f16>(machine, 2100, 520, 1, 8);
+        check_shape::<f32>(machine, 4200, 130, 1, 7);
     });
 }
 

@@ -39,7 +39,7 @@ fn run<T: Tested>(machine: &mut Machine, items: &[Array2<T>], kept: &Kept, place
         out_spacing: out.spacing(),
     };
     // SAFETY: the buffers have the sizes that the arguments say, and indices are of rows.
-    unsafe { machine.run(&T::GATHER, shape(rows as u32, columns as u32, items.len() as u32, T::BYTES), &args) };
+    unsafe { machine.run(&T::gather(&args), shape(rows as u32, columns as u32, items.len() as u32, T::BYTES), &args) };
     out.download(machine, filler)
 }
 
@@ -175,7 +175,7 @@ fn far_rows(machine: &mut Machine, x: *const u8, leading: usize, row: &[u16]) {
         out_spacing: Spacing::even(0),
     };
     // SAFETY: both rows lie in the reserved memory.
-    unsafe { machine.run(&bf16::GATHER, shape(2, 40, 1, 2), &args) };
+    unsafe { machine.run(&bf16::gather(&args), shape(2, 40, 1, 2), &args) };
     assert_eq!(machine.download(&out), [row, row].concat());
 
     // The norms of the same rows, found by the same offsets.
@@ -196,7 +196,7 @@ fn far_rows(machine: &mut Machine, x: *const u8, leading: usize, row: &[u16]) {
         exchange_words: 0,
     };
     // SAFETY: as above; row 0 is zeros.
-    unsafe { machine.run(&bf16::NORMS, wtacrs_kernels::kernel::row_norms::shape(3, 40, 1, 2), &args) };
+    unsafe { machine.run(&bf16::norms(&args), wtacrs_kernels::kernel::row_norms::shape(3, 40, 1, 2), &args) };
     let expected = (0..40).map(|j| f64::from(j * j) / 64.0).sum::<f64>().sqrt() as f32;
     assert_eq!(machine.download(&norms), [0.0, expected, expected]);
 }

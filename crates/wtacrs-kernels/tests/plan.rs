@@ -15,8 +15,8 @@ use wtacrs_kernels::launch::driver::{Driver, Installation, Stream};
 use wtacrs_kernels::launch::{LaunchList, Launcher, Shape};
 use wtacrs_kernels::plan::{
     ALIGNMENT, BackwardBuffers, DataType, DeviceRandomness, ExecuteError, ForwardBuffers, LinearPlan, LinearSettings,
-    MatmulPlan, MatmulSettings, Memory, PlanError, PredictorPlan, SelectBuffers, Spacing, Strides, UpdateBuffers,
-    WeightSource,
+    MatmulPlan, MatmulSettings, Matrix, Memory, PlanError, PredictorPlan, SelectBuffers, Spacing, Strides,
+    UpdateBuffers, WeightSource, launch_row_norms,
 };
 
 const SOURCES: [WeightSource; 4] = [
@@ -88,6 +88,11 @@ fn step<L: Launcher>(plan: &LinearPlan, launcher: &mut L) -> Result<(), ExecuteE
     }
 }
 
+/// What the names of kernels end in that read rows of so many columns, side by side from an aligned address on.
+fn suffix(columns: usize, data_type: DataType) -> &'static str {
+    if (columns as u64 * data_type.bytes()).is_multiple_of(16) { "" } else { "_any" }
+}
+
 fn names(list: &LaunchList) -> Vec<&'static str> {
     list.launches().iter().map(|launch| launch.kernel).collect()
 }
@@ -104,10 +109,11 @@ fn three_launches_forward_and_at_most_three_backward() {
                 let mut list = LaunchList::default();
                 // SAFETY: nothing runs.
                 unsafe { plan.forward(&mut list, &forward_buffers(), DeviceRandomness::new(1, 2)) }.expect("fits");
+                let by_input = suffix(in_features, data_type);
                 let forward = [
-                    format!("row_norms_{data_type}"),
+                    format!("row_norms_{data_type}{by_input}"),
                     "select_wta_pivotal".to_owned(),
-                    format!("gather_rows_{data_type}"),
+                    format!("gather_rows_{data_type}{by_input}"),
                 ];
                 assert_eq!(names(&list), forward);
 
@@ -115,7 +121,7 @@ fn three_launches_forward_and_at_most_three_backward() {
                 // SAFETY: as above.
                 unsafe { plan.backward(&mut list, &backward_buffers()) }.expect("fits");
                 let found = names(&list);
-                assert_eq!(found[0], format!("row_norms_{data_type}"));
+                assert_eq!(found[0], format!("row_norms_{data_type}{}", suffix(out_features, data_type)));
                 assert!(found[1].starts_with("gather_gemm_"), "{found:?}");
                 assert_eq!(&found[2..], if plan.splits() > 1 { vec!["split_reduce"] } else { vec![] });
                 let silent = BackwardBuffers { gradient_norms: ptr::null_mut(), ..backward_buffers() };
@@ -176,13 +182,14 @@ fn packed_rows_launch_no_more() {
                     plan.backward(&mut backward, &backward_buffers()).expect("fits");
                     plan.backward(&mut with_bias, &wanted).expect("fits");
                 }
-                let norms = format!("row_norms_{data_type}");
+                let norms = format!("row_norms_{data_type}{}", suffix(in_features, data_type));
                 let pack = format!("gather_pack_{data_type}");
                 let expected = [&*norms, "select_wta_pivotal", &*pack];
                 assert_eq!(names(&forward), if keeps_all { &expected[2..] } else { &expected });
                 let found = names(&backward);
                 assert!(found[2].starts_with("gather_gemm_"), "{found:?}");
                 let unpack = format!("unpack_rows_{data_type}");
+                let norms = format!("row_norms_{data_type}{}", suffix(out_features, data_type));
                 assert_eq!(found, [&*norms, &*unpack, found[2], "turn_back_down"]);
                 let norms = format!("row_norms_sums_{data_type}");
                 assert_eq!(names(&with_bias), [&*norms, &*unpack, found[2], "turn_back_down"]);
@@ -247,6 +254,46 @@ fn packed_sizes_are_known_before_there_is_memory() {
     (many.packing, many.keep) = (Packing::Bits2, Keep::Fraction(1.0));
     let refused = LinearPlan::new(many, &h100()).expect_err("refused").to_string();
     assert_eq!(refused, "the number of groups of all packed rows is 4294967294: at most 2147483647 are possible");
+}
+
+/// Kernels for aligned rows run only where pointers and strides are aligned, and everywhere there.
+#[test]
+fn rows_off_alignment_have_kernels_of_their_own() {
+    let bytes_off = |at: *mut u8, bytes| at.wrapping_add(bytes);
+    let at = anywhere().at;
+    for data_type in [DataType::F32, DataType::F16, DataType::Bf16] {
+        let forward = |input: *mut u8, guess: *mut u8, row: usize, weights| {
+            let mut settings = settings(100, 64, 64).of_type(data_type);
+            settings.weights = weights;
+            settings.input_strides = Some(Strides::even(row, 100 * row));
+            let plan = LinearPlan::new(settings, &h100()).expect("valid");
+            let buffers = ForwardBuffers { input, guess: guess.cast(), ..forward_buffers() };
+            let mut list = LaunchList::default();
+            // SAFETY: nothing runs.
+            unsafe { plan.forward(&mut list, &buffers, DeviceRandomness::new(1, 2)) }.expect("fits");
+            [names(&list)[0], names(&list)[2]].map(|name| name.ends_with("_any"))
+        };
+        let (norms, predicted) = (WeightSource::Norms, WeightSource::Predicted { clamp: 6.0 });
+        let element = data_type.bytes() as usize;
+        assert_eq!(forward(at, at, 64, predicted), [false, false]);
+        assert_eq!(forward(bytes_off(at, 16), at, 64 + 16 / element, norms), [false, false]);
+        assert_eq!(forward(bytes_off(at, element), at, 64, norms), [true, true]);
+        assert_eq!(forward(at, at, 65, norms), [true, true]);
+        // θ is read beside the rows' norms alone; norms of dZ are read elsewhere.
+        assert_eq!(forward(at, bytes_off(at, 4), 64, predicted), [true, false]);
+        assert_eq!(forward(at, bytes_off(at, 4), 64, norms), [false, false]);
+
+        let norms_of = |at: *mut u8, row: usize| {
+            let strides = Strides::even(row, 9 * row);
+            let matrix = Matrix { at, data_type, batch: 1, rows: 9, columns: 24, strides };
+            matrix.check().expect("valid");
+            let mut list = LaunchList::default();
+            // SAFETY: nothing runs.
+            unsafe { launch_row_norms(&mut list, &matrix, anywhere().at.cast()) }.expect("fits");
+            names(&list)[0].ends_with("_any")
+        };
+        assert_eq!([norms_of(at, 24), norms_of(at, 25), norms_of(bytes_off(at, element), 24)], [false, true, true]);
+    }
 }
 
 #[test]

@@ -103,7 +103,9 @@ impl Learner for Kernels<'_> {
             exchange_words: 0,
         };
         // SAFETY: the buffers have the sizes that the arguments say.
-        unsafe { machine.run(&bf16::NORMS, row_norms::shape(tokens as u32, self.in_features, 1, bf16::BYTES), &args) };
+        unsafe {
+            machine.run(&bf16::norms(&args), row_norms::shape(tokens as u32, self.in_features, 1, bf16::BYTES), &args)
+        };
         let clamp = self.settings.clamp;
         let guesses =
             machine.download(&directions).into_iter().map(|log| f64::from(log).clamp(-clamp, clamp).exp() as f32);
@@ -159,7 +161,7 @@ impl Learner for Kernels<'_> {
         // SAFETY: the buffers have the sizes that the arguments say, and indices are of rows of H.
         unsafe {
             let shape = gather_rows::shape(budget as u32, self.in_features, 1, bf16::BYTES);
-            machine.run(&bf16::GATHER, shape, &gather);
+            machine.run(&bf16::gather(&gather), shape, &gather);
             machine.run(&bf16::FEATURES, features_shape, &args);
             machine.run(&PREDICTOR_SUMS, update::sums_shape(self.in_features, features), &args);
             machine.run(&PREDICTOR_APPLY, update::apply_shape(), &args);
@@ -189,14 +191,16 @@ fn the_error_on_recorded_steps_is_the_cpus() {
     let steps = steps();
     let (tokens, in_features) = steps[0].h.dim();
     for_each_machine(|machine| {
+        // The PTX takes several times as long for a step, and its arithmetic is the emulator's.
+        let steps = if machine.interprets() { &steps[..8] } else { &steps[..] };
         for (fraction, features, are_scaled) in [(0.3, 64, true), (0.3, 256, false), (0.1, 100, false)] {
             let budget = Keep::Fraction(fraction).budget(tokens).expect("a fraction");
             let settings = PredictorSettings::default().with_features(features);
             let mut cpu = NormPredictor::new(in_features, settings).expect("valid settings");
             let state = machine.upload(&PredictorPlan::first_bytes(&cpu).expect("few enough features"));
             let mut kernels = Kernels { machine, settings, in_features: in_features as u32, state };
-            let found = replay(&mut kernels, &steps, budget, are_scaled);
-            let expected = replay(&mut cpu, &steps, budget, are_scaled);
+            let found = replay(&mut kernels, steps, budget, are_scaled);
+            let expected = replay(&mut cpu, steps, budget, are_scaled);
             assert!((found / expected - 1.0).abs() < 0.01, "{fraction} {features}: {found} {expected}");
         }
     });

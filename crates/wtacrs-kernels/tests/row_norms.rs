@@ -51,7 +51,7 @@ fn run_beside<T: Tested>(
     };
     let shape = shape(rows as u32, columns as u32, items.len() as u32, T::BYTES);
     // SAFETY: the buffers have the sizes that the arguments say.
-    unsafe { machine.run(&T::NORMS, shape, &args) };
+    unsafe { machine.run(&T::norms(&args), shape, &args) };
     Found { norms: machine.download(&norms), directions: machine.download(&directions) }
 }
 

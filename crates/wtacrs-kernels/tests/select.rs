@@ -1,13 +1,14 @@
 //! The selection kernel equals the designs of wtacrs-core, bit by bit, for every launch geometry.
 
-use crate::common::{for_each_machine, testdata};
-use crate::selections::{Batch, DESIGNS, Geometry, check, cost, run, weights_on};
+use crate::common::{BY_PTX_TOO, Machine, for_each_machine, only_gpu, testdata};
+use crate::selections::{Batch, DESIGNS, Geometry, check, cost, run, traffic, weights_on};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use wtacrs_core::Weights;
 use wtacrs_exact::threshold::{Saturation, Split};
-use wtacrs_kernels::kernel::select::{Design, SourceKind, shape};
+use wtacrs_kernels::kernel::select::{Design, SourceKind, shape, shape_with};
+use wtacrs_kernels::kernel::select_kernel;
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -213,13 +214,15 @@ fn blocks_by_default() {
 
 #[test]
 fn any_number_of_blocks_and_threads() {
-    let sizes = [33, 500, 1025, 4097];
+    // With the most blocks of each that differ: one has 32 pairs or more, and where 4097 pairs are in more blocks, each has
+    // no more than those of 1025. Below four blocks their trees have levels in scratch.
+    let sizes = [(33, 2), (500, 16), (1025, 16), (4097, 4)];
     let threads = [32, 64, 96, 128, 256, 384, 512];
     let (input, other) = (weights(4097, 11), weights(4097, 12));
     let cached: Vec<_> = (0..).zip(&other).map(|(i, &norm)| (i % 7 > 0).then_some(norm)).collect();
     let coded: Vec<f32> = cached.iter().map(|norm| norm.unwrap_or(-1.0)).collect();
     for blocks in 1..=16 {
-        for (at, pairs) in sizes.into_iter().enumerate() {
+        for (at, (pairs, _)) in sizes.into_iter().enumerate().filter(|(_, (_, most))| blocks <= *most) {
             let turn = blocks as usize * 3 + at;
             let geometry = Geometry(blocks, threads[turn % threads.len()], turn as u64);
             let (input, other, cached, coded) = (&input[..pairs], &other[..pairs], &cached[..pairs], &coded[..pairs]);
@@ -294,16 +297,85 @@ fn costs() {
         };
         let ((_, alone), (blocks, together)) = (of(1), of(132));
         println!("{pairs} pairs, {passes} passes: one block {alone:?}, {blocks} blocks {together:?}");
-        // The weights' largest and their sum, each pass, and the roots.
-        assert_eq!([alone.rounds, together.rounds], [0, if blocks > 1 { 3 + passes } else { 0 }]);
+        // The weights, each pass, and the roots.
+        assert_eq!([alone.rounds, together.rounds], [0, if blocks > 1 { 2 + passes } else { 0 }]);
         // Collectives, levels of more than 32 duels, and the tree's end.
         let levels = |pairs: usize| u64::from(pairs.next_power_of_two().ilog2()).saturating_sub(6);
         assert_eq!(alone.barriers, 2 + passes + levels(pairs) + 1 + 1);
         if blocks > 1 {
-            // Each collective has another barrier; the upper tree ends with one, and the sums of its counts follow.
+            // Each round has another barrier; the upper tree ends with one, and the sums of its counts follow.
             let below = levels(pairs / blocks as usize) + 1 + 1;
             let above = levels(blocks as usize) + 1 + 1;
-            assert_eq!(together.barriers, 2 * (2 + passes) + below + above);
+            assert_eq!(together.barriers, 3 + 2 * passes + below + above);
+        }
+    }
+}
+
+/// The most that the kernels may take: instructions of their text, those that a launch comes to, and loads of a warp.
+const MOST: [(Design, u64, u64, u64); 6] = [
+    (Design::Uniform, 3271, 2172, 44),
+    (Design::Crs, 3829, 2957, 47),
+    (Design::TopK, 3173, 2279, 144),
+    (Design::WtaIid, 4007, 3161, 48),
+    (Design::WtaStratified, 3471, 2659, 26),
+    (Design::WtaPivotal, 3030, 2016, 18),
+];
+
+/// A launch runs its code once or a few times, from a cold instruction cache, and waits for most of its loads. Both are
+/// counted in the PTX of a launch like the default of 16,384 pairs, with a quarter of its blocks, and two rows of pairs for
+/// each warp. `cargo test -p wtacrs-kernels --test kernels select::instructions_and_loads -- --nocapture` prints the numbers of
+/// docs/kernels.md.
+#[test]
+fn instructions_and_loads() {
+    if !BY_PTX_TOO || only_gpu() {
+        return;
+    }
+    let pairs = 4096;
+    let (input, other) = (weights(pairs, 13), weights(pairs, 14));
+    for (design, most_in_text, most_visited, most_loads) in MOST {
+        let batch = Batch { other: &other, source: SourceKind::Norms, ..Batch::of(&input, 3 * pairs / 10) };
+        let shape = shape_with(pairs as u32, 1, design, 8, 256);
+        let traffic = traffic(&batch, design, shape);
+        let text = Machine::instructions(select_kernel(design).name()) as u64;
+        let loads = traffic.loads.div_ceil(8 * 8);
+        println!("{design:?}: {text} instructions, of which {} run; {loads} loads in a warp", traffic.instructions);
+        let is_within = text <= most_in_text && traffic.instructions <= most_visited && loads <= most_loads;
+        assert!(is_within, "{design:?}: {traffic:?}");
+    }
+}
+
+/// Blocks whose largest weights lie octaves apart sum by scales of their own, and again only if they lie too far apart.
+#[test]
+fn blocks_of_other_scales() {
+    let drops = [(0, false), (1, false), (2, false), (3, true), (9, true), (70, true), (120, true), (1000, false)];
+    // A lane of the warp that reads what blocks publish has one of them, or two.
+    for blocks in [5, 40] {
+        let (pairs, budget) = (32 * blocks, 5 * blocks);
+        let cases = drops.into_iter().flat_map(|drop| [0, 1, 2].map(|order| (drop, order)));
+        for (turn, ((drop, is_far), order)) in cases.enumerate() {
+            let of_block = |block: usize| match order {
+                0 => block,
+                1 => blocks - 1 - block,
+                // All but one.
+                _ if block == 2 => 0,
+                _ => blocks - 1,
+            };
+            let weights: Vec<f32> = (0..pairs)
+                .map(|pair| {
+                    // The last drop leaves zeros, which no scale is far from.
+                    let steps = if (9..1000).contains(&drop) { blocks - 1 } else { 1 };
+                    let exponent = -((of_block(pair / 32).min(steps) * drop / steps) as i32);
+                    (1.0 + (pair % 7) as f32 / 8.0) * 2.0_f32.powi(exponent)
+                })
+                .collect();
+            let valid = Weights::new(&weights).expect("valid");
+            for design in [DESIGNS[5], DESIGNS[turn % 5]] {
+                let geometry = Geometry(blocks as u32, 32, order as u64);
+                check(&Batch::of(&weights, budget), std::slice::from_ref(&valid), design, geometry);
+            }
+            let shape = shape_with(pairs as u32, 1, Design::WtaPivotal, blocks as u32, 32);
+            let rounds = cost(&Batch::of(&weights, budget), Design::WtaPivotal, shape).rounds;
+            assert_eq!(rounds, 2 + passes(&valid, budget) + u64::from(is_far), "{drop} octaves");
         }
     }
 }

@@ -24,6 +24,11 @@ impl Module {
         Ok(Self { entries: parse::entries(text)? })
     }
 
+    /// How many instructions a kernel has; nothing if there is no such kernel.
+    pub fn instructions(&self, entry: &str) -> Option<usize> {
+        self.entries.get(entry).map(|kernel| kernel.instructions.len())
+    }
+
     /// Runs a kernel on the emulator.
     ///
     /// # Errors

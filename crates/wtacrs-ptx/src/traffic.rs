@@ -1,9 +1,10 @@
 //! What a launch asks of global memory, counted in the text: how many sectors each access of a warp touches, and how much a
-//! thread has on its way before it waits for any of it.
+//! thread has on its way before it waits for any of it. And how much of the text the launch needs.
 
 use crate::instruction::{Entry, Instruction, Operand, Operation, Space};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use wtacrs_simt::index;
 
 /// Global memory is moved in sectors of so many bytes.
@@ -14,6 +15,8 @@ const SECTOR: u64 = 32;
 pub struct Traffic {
     /// Accesses of warps.
     pub accesses: u64,
+    /// Those of them that load. Words that other blocks publish are read by other instructions, which do not count.
+    pub loads: u64,
     /// Sectors that the accesses touch, each access on its own.
     pub sectors: u64,
     /// Sectors that as many different bytes would take if they lay together.
@@ -22,19 +25,32 @@ pub struct Traffic {
     /// instructions without a branch, a label, a store or a barrier between them, ptxas is taken to put all loads first whose
     /// addresses are known.
     pub bytes_in_flight: u32,
+    /// Instructions of the text that some thread came to: what the launch asks of an instruction cache.
+    pub instructions: u64,
 }
 
 /// One execution of an instruction by a warp: the block, the warp, the line of the text, and how often the lanes were there
 /// before.
 type Occasion = ([u32; 3], u32, u32, u32);
 
+/// An access of a warp.
+#[derive(Debug)]
+struct Access {
+    /// Those of all lanes.
+    addresses: Vec<u64>,
+    /// That each lane accesses.
+    bytes: u32,
+    loads: bool,
+}
+
 /// The counts of a launch.
 #[derive(Debug)]
 pub(crate) struct Meter {
     /// For each instruction, whether a branch leads there.
     labels: Vec<bool>,
-    /// The addresses of all lanes, and the bytes that each accesses.
-    accesses: Mutex<HashMap<Occasion, (Vec<u64>, u32)>>,
+    /// For each instruction, whether a thread came there.
+    visited: Vec<AtomicBool>,
+    accesses: Mutex<HashMap<Occasion, Access>>,
     bytes_in_flight: Mutex<u32>,
 }
 
@@ -48,15 +64,17 @@ impl Meter {
                 *label = true;
             }
         }
-        Self { labels, accesses: Mutex::default(), bytes_in_flight: Mutex::default() }
+        let visited = entry.instructions.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { labels, visited, accesses: Mutex::default(), bytes_in_flight: Mutex::default() }
     }
 
     /// The sums of what was counted.
     pub(crate) fn traffic(self) -> Traffic {
         let accesses = self.accesses.into_inner().expect("no thread has panicked");
         let bytes_in_flight = self.bytes_in_flight.into_inner().expect("no thread has panicked");
-        let mut traffic = Traffic { bytes_in_flight, ..Traffic::default() };
-        for (mut addresses, bytes) in accesses.into_values() {
+        let instructions = self.visited.into_iter().filter(|visited| visited.load(Ordering::Relaxed)).count() as u64;
+        let mut traffic = Traffic { bytes_in_flight, instructions, ..Traffic::default() };
+        for Access { mut addresses, bytes, loads } in accesses.into_values() {
             addresses.sort_unstable();
             addresses.dedup();
             let bytes = u64::from(bytes);
@@ -65,6 +83,7 @@ impl Meter {
             sectors.sort_unstable();
             sectors.dedup();
             traffic.accesses += 1;
+            traffic.loads += u64::from(loads);
             traffic.sectors += sectors.len() as u64;
             traffic.least_sectors += (addresses.len() as u64 * bytes).div_ceil(SECTOR);
         }
@@ -91,6 +110,7 @@ impl<'a> ThreadMeter<'a> {
 
     /// Before instruction number `at`.
     pub(crate) fn comes_to(&mut self, at: usize, instruction: &Instruction) {
+        self.meter.visited[at].store(true, Ordering::Relaxed);
         if self.in_flight.is_empty() {
             return;
         }
@@ -144,7 +164,8 @@ impl<'a> ThreadMeter<'a> {
         let occasion = (index::block(), warp, instruction.line, *visits);
         *visits += 1;
         let mut accesses = self.meter.accesses.lock().expect("no thread has panicked");
-        accesses.entry(occasion).or_insert_with(|| (Vec::new(), bytes)).0.push(at);
+        let of_warp = || Access { addresses: Vec::new(), bytes, loads: !results.is_empty() };
+        accesses.entry(occasion).or_insert_with(of_warp).addresses.push(at);
         drop(accesses);
         if !results.is_empty() {
             self.in_flight.push_back((results.to_vec(), bytes));

@@ -23,15 +23,24 @@ fn measured(stride: u32, body: &str) -> Traffic {
 #[test]
 fn sectors_are_counted_for_a_warp() {
     for (stride, sectors, least_sectors) in [(0, 1, 1), (4, 4, 4), (8, 8, 4), (32, 32, 4), (64, 32, 4)] {
-        let expected = Traffic { accesses: 1, sectors, least_sectors, bytes_in_flight: 0 };
-        assert_eq!(measured(stride, "ld.global.b32 %r2, [%rd1];"), expected, "{stride} bytes apart");
+        let expected =
+            |loads| Traffic { accesses: 1, loads, sectors, least_sectors, bytes_in_flight: 0, instructions: 6 };
+        assert_eq!(measured(stride, "ld.global.b32 %r2, [%rd1];"), expected(1), "{stride} bytes apart");
         // Lanes that all store to one place race.
         if stride > 0 {
-            assert_eq!(measured(stride, "st.global.b32 [%rd1], %r1;"), expected, "{stride} bytes apart");
+            assert_eq!(measured(stride, "st.global.b32 [%rd1], %r1;"), expected(0), "{stride} bytes apart");
         }
     }
     let wide = measured(16, "ld.global.v4.b32 {%r2, %r3, %r4, %r5}, [%rd1];");
     assert_eq!((wide.accesses, wide.sectors, wide.least_sectors), (1, 16, 16));
+}
+
+#[test]
+fn instructions_count_once_and_only_where_a_thread_comes() {
+    let skipped = "bra.uni $L1;\nadd.s32 %r9, %r1, 1;\n$L1:";
+    assert_eq!(measured(4, skipped).instructions, measured(4, "").instructions + 1);
+    let by_some = "setp.lt.u32 %p1, %r1, 3;\n@%p1 bra $L1;\nadd.s32 %r9, %r1, 1;\n$L1:";
+    assert_eq!(measured(4, by_some).instructions, measured(4, "").instructions + 3);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! The scale is rounded to f32, the product taken in f32 and rounded once to the element type, as `product::gather` and
 //! `gather_scaled` of wtacrs-core do. Results are equal to the bit, except for the bits of NaNs.
 
-use super::matrix::{Spacing, VECTOR_BYTES};
+use super::matrix::{Spacing, VECTOR_BYTES, is_aligned};
 use super::row_team::{RowTeam, THREADS};
 use crate::launch::Shape;
 
@@ -37,6 +37,19 @@ pub struct Args {
     pub out_leading: u64,
     /// Where the matrices of `out` begin.
     pub out_spacing: Spacing,
+}
+
+impl Args {
+    /// Whether rows of `x` and of `out`, of elements of so many bytes, are aligned to a vector. If both are, they have a kernel
+    /// of their own.
+    #[inline(always)]
+    pub fn are_aligned(&self, element_bytes: u32) -> [bool; 2] {
+        let bytes = u64::from(element_bytes);
+        [
+            is_aligned(self.x, (self.leading | self.spacing.bits()) * bytes),
+            is_aligned(self.out, (self.out_leading | self.out_spacing.bits()) * bytes),
+        ]
+    }
 }
 
 /// Vectors that a lane has in flight.

@@ -6,6 +6,12 @@ use core::num::NonZeroU32;
 /// Bytes of a vector, the widest access there is. Kernels read rows in vectors where they are aligned to them.
 pub const VECTOR_BYTES: u32 = 16;
 
+/// Whether rows that begin at `base`, a multiple of `stride` bytes apart, are all aligned to a vector.
+#[inline(always)]
+pub(super) fn is_aligned(base: *const u8, stride: u64) -> bool {
+    (base.addr() as u64 | stride) & u64::from(VECTOR_BYTES - 1) == 0
+}
+
 /// Where the matrices of a batch begin. Distances are in elements: matrix i is head i mod `heads` of sample ⌊i / `heads`⌋.
 ///
 /// Attention's heads lie one behind the other, or side by side within the rows of a (batch, seq, heads, dim) buffer, and
@@ -94,6 +100,12 @@ impl fmt::Display for DataType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn alignment_of_rows() {
+        let base = core::ptr::without_provenance::<u8>(4096);
+        assert!(is_aligned(base, 32) && !is_aligned(base, 24) && !is_aligned(base.wrapping_add(8), 32));
+    }
 
     #[test]
     fn heads_are_counted_within_samples() {

@@ -85,12 +85,18 @@ macro_rules! kernels {
 }
 
 kernels! {
-    /// [`row_norms`] of f32.
-    row_norms_f32 ROW_NORMS_F32 [256] = body::row_norms::row_norms::<F32>, row_norms::Args;
-    /// [`row_norms`] of f16.
-    row_norms_f16 ROW_NORMS_F16 [256] = body::row_norms::row_norms::<F16>, row_norms::Args;
-    /// [`row_norms`] of bf16.
-    row_norms_bf16 ROW_NORMS_BF16 [256] = body::row_norms::row_norms::<Bf16>, row_norms::Args;
+    /// [`row_norms`] of f32, aligned.
+    row_norms_f32 ROW_NORMS_F32 [256] = body::row_norms::row_norms::<F32, true>, row_norms::Args;
+    /// [`row_norms`] of f32, any alignment.
+    row_norms_f32_any ROW_NORMS_F32_ANY [256] = body::row_norms::row_norms::<F32, false>, row_norms::Args;
+    /// [`row_norms`] of f16, aligned.
+    row_norms_f16 ROW_NORMS_F16 [256] = body::row_norms::row_norms::<F16, true>, row_norms::Args;
+    /// [`row_norms`] of f16, any alignment.
+    row_norms_f16_any ROW_NORMS_F16_ANY [256] = body::row_norms::row_norms::<F16, false>, row_norms::Args;
+    /// [`row_norms`] of bf16, aligned.
+    row_norms_bf16 ROW_NORMS_BF16 [256] = body::row_norms::row_norms::<Bf16, true>, row_norms::Args;
+    /// [`row_norms`] of bf16, any alignment.
+    row_norms_bf16_any ROW_NORMS_BF16_ANY [256] = body::row_norms::row_norms::<Bf16, false>, row_norms::Args;
     /// The first launch of [`column_sums`], of f32.
     row_norms_sums_f32 ROW_NORMS_SUMS_F32 [256] = body::column_sums::row_norms_sums::<F32>, column_sums::Args;
     /// The first launch of [`column_sums`], of f16.
@@ -115,12 +121,18 @@ kernels! {
     gather_columns_f16 GATHER_COLUMNS_F16 [256] = body::gather_columns::gather_columns::<F16>, gather_columns::Args;
     /// [`gather_columns`] of bf16.
     gather_columns_bf16 GATHER_COLUMNS_BF16 [256] = body::gather_columns::gather_columns::<Bf16>, gather_columns::Args;
-    /// [`gather_rows`] of f32.
-    gather_rows_f32 GATHER_ROWS_F32 [256] = body::gather_rows::gather_rows::<F32>, gather_rows::Args;
-    /// [`gather_rows`] of f16.
-    gather_rows_f16 GATHER_ROWS_F16 [256] = body::gather_rows::gather_rows::<F16>, gather_rows::Args;
-    /// [`gather_rows`] of bf16.
-    gather_rows_bf16 GATHER_ROWS_BF16 [256] = body::gather_rows::gather_rows::<Bf16>, gather_rows::Args;
+    /// [`gather_rows`] of f32, aligned.
+    gather_rows_f32 GATHER_ROWS_F32 [256] = body::gather_rows::gather_rows::<F32, true>, gather_rows::Args;
+    /// [`gather_rows`] of f32, any alignment.
+    gather_rows_f32_any GATHER_ROWS_F32_ANY [256] = body::gather_rows::gather_rows::<F32, false>, gather_rows::Args;
+    /// [`gather_rows`] of f16, aligned.
+    gather_rows_f16 GATHER_ROWS_F16 [256] = body::gather_rows::gather_rows::<F16, true>, gather_rows::Args;
+    /// [`gather_rows`] of f16, any alignment.
+    gather_rows_f16_any GATHER_ROWS_F16_ANY [256] = body::gather_rows::gather_rows::<F16, false>, gather_rows::Args;
+    /// [`gather_rows`] of bf16, aligned.
+    gather_rows_bf16 GATHER_ROWS_BF16 [256] = body::gather_rows::gather_rows::<Bf16, true>, gather_rows::Args;
+    /// [`gather_rows`] of bf16, any alignment.
+    gather_rows_bf16_any GATHER_ROWS_BF16_ANY [256] = body::gather_rows::gather_rows::<Bf16, false>, gather_rows::Args;
     /// [`gather_pack`] of f32.
     gather_pack_f32 GATHER_PACK_F32 [256] = body::gather_pack::gather_pack::<F32>, gather_pack::Args;
     /// [`gather_pack`] of f16.

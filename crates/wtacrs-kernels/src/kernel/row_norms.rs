@@ -17,7 +17,7 @@
 //!
 //! A sum below 10⁻³⁰, whose terms may have lost digits to underflow, or beyond f32 is taken again in f64.
 
-use super::matrix::{Spacing, VECTOR_BYTES};
+use super::matrix::{Spacing, VECTOR_BYTES, is_aligned};
 use super::row_team::{RowTeam, THREADS};
 use crate::launch::Shape;
 use wtacrs_simt::WARP;
@@ -55,6 +55,14 @@ pub struct Args {
     pub exchange: *mut u64,
     /// For each matrix; 0 for none.
     pub exchange_words: u32,
+}
+
+impl Args {
+    /// Whether the rows, of elements of so many bytes, and θ are aligned to a vector: they then have a kernel of their own.
+    pub fn is_aligned(&self, element_bytes: u32) -> bool {
+        let stride = (self.leading | self.spacing.bits()) * u64::from(element_bytes);
+        is_aligned(self.x, stride | self.theta.addr() as u64)
+    }
 }
 
 /// The loss of a square to underflow, 2⁻¹⁵⁰, relative to the least safe sum.

@@ -11,10 +11,11 @@ pub(super) const HALVES: u32 = 2;
 /// Slots of a block in one half of the exchange: two for each word.
 pub(super) const SLOTS: u32 = 2 * MOST_WORDS;
 
-/// Words of device memory that a problem of so many blocks needs for the exchange: none for one block.
+/// Words of device memory that a problem of so many blocks needs for the exchange: none for one block. The slots of 32
+/// blocks, which a warp reads, lie at constant distances, so that a lane needs one address for all of its block's.
 #[inline(always)]
 pub const fn exchange_words(blocks: u32) -> u32 {
-    if blocks > 1 { HALVES * SLOTS * blocks } else { 0 }
+    if blocks > 1 { HALVES * SLOTS * blocks.next_multiple_of(WARP) } else { 0 }
 }
 
 /// Words of shared memory that one reduction or scan over a block needs, for values of so many words.

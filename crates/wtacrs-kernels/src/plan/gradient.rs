@@ -143,7 +143,7 @@ impl GradientReader<'_> {
             out_leading: gathered.row,
             out_spacing: gathered.spacing,
         };
-        let (kernel, shape) = kernels::gather_rows(settings.gradient, rows, columns, batch);
+        let (kernel, shape) = kernels::gather_rows(settings.gradient, batch, &args);
         // SAFETY: the caller's promise.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }

@@ -24,9 +24,14 @@ macro_rules! by_type {
 /// A kernel and the shape of its launch.
 type Ready<A> = (&'static Kernel<A>, Shape);
 
-pub(super) fn row_norms(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<row_norms::Args> {
-    let kernel = by_type!(of, ROW_NORMS_F32, ROW_NORMS_F16, ROW_NORMS_BF16);
-    (kernel, row_norms::shape(rows, columns, batch, of.bytes() as u32))
+pub(super) fn row_norms(of: DataType, batch: u32, args: &row_norms::Args) -> Ready<row_norms::Args> {
+    let bytes = of.bytes() as u32;
+    let kernel = if args.is_aligned(bytes) {
+        by_type!(of, ROW_NORMS_F32, ROW_NORMS_F16, ROW_NORMS_BF16)
+    } else {
+        by_type!(of, ROW_NORMS_F32_ANY, ROW_NORMS_F16_ANY, ROW_NORMS_BF16_ANY)
+    };
+    (kernel, row_norms::shape(args.rows, args.columns, batch, bytes))
 }
 
 pub(super) fn row_norms_sums(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<column_sums::Args> {
@@ -49,9 +54,14 @@ pub(super) fn column_norms(of: DataType, columns: u32, batch: u32) -> Ready<colu
     (kernel, column_norms::shape(columns, batch))
 }
 
-pub(super) fn gather_rows(of: DataType, rows: u32, columns: u32, batch: u32) -> Ready<gather_rows::Args> {
-    let kernel = by_type!(of, GATHER_ROWS_F32, GATHER_ROWS_F16, GATHER_ROWS_BF16);
-    (kernel, gather_rows::shape(rows, columns, batch, of.bytes() as u32))
+pub(super) fn gather_rows(of: DataType, batch: u32, args: &gather_rows::Args) -> Ready<gather_rows::Args> {
+    let bytes = of.bytes() as u32;
+    let kernel = if args.are_aligned(bytes) == [true; 2] {
+        by_type!(of, GATHER_ROWS_F32, GATHER_ROWS_F16, GATHER_ROWS_BF16)
+    } else {
+        by_type!(of, GATHER_ROWS_F32_ANY, GATHER_ROWS_F16_ANY, GATHER_ROWS_BF16_ANY)
+    };
+    (kernel, gather_rows::shape(args.rows, args.columns, batch, bytes))
 }
 
 pub(super) fn gather_pack(of: DataType, packed: &PackedRows, batch: u32) -> Ready<gather_pack::Args> {

@@ -92,7 +92,7 @@ pub unsafe fn launch_row_norms<L: Launcher>(
         exchange: ptr::null_mut(),
         exchange_words: 0,
     };
-    let (kernel, shape) = kernels::row_norms(matrix.data_type, rows, columns, batch);
+    let (kernel, shape) = kernels::row_norms(matrix.data_type, batch, &args);
     // SAFETY: the caller's promise.
     unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
 }

@@ -208,7 +208,7 @@ impl SamplePlan {
             exchange: scratch.of(self.scratch.exchange),
             exchange_words: self.exchange_words(),
         };
-        let (kernel, shape) = kernels::row_norms(data_type, pairs, columns, batch);
+        let (kernel, shape) = kernels::row_norms(data_type, batch, &args);
         // SAFETY: the caller's buffers have the plan's sizes; the norms are a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
 
@@ -350,7 +350,7 @@ impl SamplePlan {
             out_leading: rows.matrices.row,
             out_spacing: rows.matrices.spacing,
         };
-        let (kernel, shape) = kernels::gather_rows(data_type, kept, columns, batch);
+        let (kernel, shape) = kernels::gather_rows(data_type, batch, &args);
         // SAFETY: the caller's promise.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)
     }

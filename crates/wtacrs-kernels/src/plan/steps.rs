@@ -139,7 +139,7 @@ impl LinearPlan {
             exchange: scratch.of(self.sample.scratch.exchange),
             exchange_words: self.sample.exchange_words(),
         };
-        let (kernel, shape) = kernels::row_norms(self.settings().input, 0, 1, 1);
+        let (kernel, shape) = kernels::row_norms(self.settings().input, 1, &args);
         // SAFETY: the exchange is a part of the scratch.
         unsafe { launcher.launch(kernel, shape, &args) }.map_err(ExecuteError::Launch)?;
         let selected = Selected { indices, scales, count, status, winners };

@@ -103,6 +103,16 @@ impl Machine {
         Self { kind: Kind::Measured(Vec::new()), device: Device::emulated() }
     }
 
+    /// Whether it interprets the PTX: the slowest machine.
+    pub fn interprets(&self) -> bool {
+        matches!(self.kind, Kind::Ptx(_) | Kind::Measured(_))
+    }
+
+    /// How many instructions the PTX of a kernel has.
+    pub fn instructions(kernel: &str) -> usize {
+        PTX.instructions(kernel).expect("a kernel")
+    }
+
     /// What each launch so far has asked of memory, if launches are measured.
     pub fn traffic(&self) -> &[(&'static str, Traffic)] {
         if let Kind::Measured(traffic) = &self.kind { traffic } else { &[] }

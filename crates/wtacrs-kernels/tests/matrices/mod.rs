@@ -14,26 +14,35 @@ use wtacrs_kernels::launch::Kernel;
 /// An element type with its kernels.
 pub trait Tested: Element<Accumulator = f32> + Debug {
     const BYTES: u32 = size_of::<Self>() as u32;
-    const NORMS: Kernel<row_norms::Args>;
     const SUMS: Kernel<column_sums::Args>;
-    const GATHER: Kernel<gather_rows::Args>;
     const FEATURES: Kernel<predictor_update::Args>;
     const PACK: Kernel<gather_pack::Args>;
     const UNPACK: Kernel<unpack_rows::Args>;
+    /// The kernel for rows that lie as these do.
+    fn norms(args: &row_norms::Args) -> Kernel<row_norms::Args>;
+    /// The kernel for rows that lie as these do.
+    fn gather(args: &gather_rows::Args) -> Kernel<gather_rows::Args>;
     fn from_f32(value: f32) -> Self;
     /// The bits, which distinguish zeros and NaNs.
     fn bits(self) -> u32;
 }
 
 macro_rules! tested {
-    ($type:ty, $from:expr, $norms:ident, $sums:ident, $gather:ident, $features:ident, $pack:ident, $unpack:ident) => {
+    (
+        $type:ty, $from:expr, [$norms:ident, $norms_any:ident], $sums:ident, [$gather:ident, $gather_any:ident],
+        $features:ident, $pack:ident, $unpack:ident
+    ) => {
         impl Tested for $type {
-            const NORMS: Kernel<row_norms::Args> = kernel::$norms;
             const SUMS: Kernel<column_sums::Args> = kernel::$sums;
-            const GATHER: Kernel<gather_rows::Args> = kernel::$gather;
             const FEATURES: Kernel<predictor_update::Args> = kernel::$features;
             const PACK: Kernel<gather_pack::Args> = kernel::$pack;
             const UNPACK: Kernel<unpack_rows::Args> = kernel::$unpack;
+            fn norms(args: &row_norms::Args) -> Kernel<row_norms::Args> {
+                if args.is_aligned(Self::BYTES) { kernel::$norms } else { kernel::$norms_any }
+            }
+            fn gather(args: &gather_rows::Args) -> Kernel<gather_rows::Args> {
+                if args.are_aligned(Self::BYTES) == [true; 2] { kernel::$gather } else { kernel::$gather_any }
+            }
             fn from_f32(value: f32) -> Self {
                 $from(value)
             }
@@ -47,9 +56,9 @@ macro_rules! tested {
 tested!(
     f32,
     std::convert::identity,
-    ROW_NORMS_F32,
+    [ROW_NORMS_F32, ROW_NORMS_F32_ANY],
     ROW_NORMS_SUMS_F32,
-    GATHER_ROWS_F32,
+    [GATHER_ROWS_F32, GATHER_ROWS_F32_ANY],
     PREDICTOR_FEATURES_F32,
     GATHER_PACK_F32,
     UNPACK_ROWS_F32
@@ -57,9 +66,9 @@ tested!(
 tested!(
     f16,
     f16::from_f32,
-    ROW_NORMS_F16,
+    [ROW_NORMS_F16, ROW_NORMS_F16_ANY],
     ROW_NORMS_SUMS_F16,
-    GATHER_ROWS_F16,
+    [GATHER_ROWS_F16, GATHER_ROWS_F16_ANY],
     PREDICTOR_FEATURES_F16,
     GATHER_PACK_F16,
     UNPACK_ROWS_F16
@@ -67,9 +76,9 @@ tested!(
 tested!(
     bf16,
     bf16::from_f32,
-    ROW_NORMS_BF16,
+    [ROW_NORMS_BF16, ROW_NORMS_BF16_ANY],
     ROW_NORMS_SUMS_BF16,
-    GATHER_ROWS_BF16,
+    [GATHER_ROWS_BF16, GATHER_ROWS_BF16_ANY],
     PREDICTOR_FEATURES_BF16,
     GATHER_PACK_BF16,
     UNPACK_ROWS_BF16

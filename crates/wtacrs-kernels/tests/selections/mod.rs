@@ -10,6 +10,7 @@ use wtacrs_core::sampling::{Keep, Selection, Weights};
 use wtacrs_kernels::kernel::select::{self, Args, Design, SourceKind, WeightsArgs};
 use wtacrs_kernels::kernel::{SELECT_WEIGHTS, select_kernel};
 use wtacrs_kernels::launch::{Emulator, Shape};
+use wtacrs_ptx::Traffic;
 
 pub const DESIGNS: [(Design, BuiltIn); 6] = [
     (Design::Uniform, BuiltIn::Uniform),
@@ -118,6 +119,16 @@ pub fn cost(batch: &Batch<'_>, design: Design, shape: Shape) -> Cost {
     });
     let rounds = exchange.iter().map(|place| place >> 32).max().unwrap_or(0);
     Cost { barriers, rounds }
+}
+
+/// What one problem asks of memory, counted in the kernel's PTX.
+pub fn traffic(batch: &Batch<'_>, design: Design, shape: Shape) -> Traffic {
+    let mut machine = Machine::measured();
+    // SAFETY: as above.
+    in_memory(&mut machine, batch, design, shape, |machine, args| unsafe {
+        machine.run(select_kernel(design), shape, args);
+    });
+    machine.traffic()[0].1
 }
 
 /// Launches, and returns the results and the exchange. Memory that the kernel must not read is filled with garbage.

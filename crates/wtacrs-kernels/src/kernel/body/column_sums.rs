@@ -14,7 +14,7 @@ use super::row_norms::{add_squares, is_precise, join, rescue};
 use crate::kernel::column_sums::{
     AT_ONCE, Args, FinishArgs, GatherArgs, Partition, WARPS, group_pitch, partial_leading,
 };
-use crate::kernel::matrix::VECTOR_BYTES;
+use crate::kernel::matrix::{VECTOR_BYTES, is_aligned};
 use crate::kernel::row_team::{RowTeam, THREADS};
 use wtacrs_simt::WARP;
 use wtacrs_simt::index::{block, lane, thread, warp};
@@ -97,7 +97,7 @@ unsafe fn read_once<E: Packed, const GATHERS: bool>(args: &Args, gather: Option<
             unsafe { range.place::<E>(gather, first, at, matrix) };
         }
     }
-    let aligned = vector::is_aligned(args.x, (args.leading | args.spacing.bits()) * u64::from(E::BYTES));
+    let aligned = is_aligned(args.x, (args.leading | args.spacing.bits()) * u64::from(E::BYTES));
     // SAFETY: the range lies within the matrix, its sums are this block's, and the barrier is between the writes to
     // shared memory and its reads.
     unsafe {

@@ -8,14 +8,14 @@ use crate::kernel::row_team::RowTeam;
 use wtacrs_simt::index::{block, grid};
 use wtacrs_simt::memory::{self, U32x4};
 
-/// Copies and scales rows.
+/// Copies and scales rows. If `ALIGNED`, those of both sides are aligned to a vector.
 ///
 /// # Safety
 ///
 /// The launch has the [`shape`](crate::kernel::gather_rows::shape) of these arguments. Their pointers lead to as many
 /// elements as their documentation says, aligned to them; indices lie within `x`, and `out` overlaps nothing.
 #[inline(always)]
-pub unsafe fn gather_rows<E: Packed>(args: &Args) {
+pub unsafe fn gather_rows<E: Packed, const ALIGNED: bool>(args: &Args) {
     let team = RowTeam::of_lanes(args.columns.div_ceil(E::PER_VECTOR));
     let [first, part, matrix] = block();
     let row = first * team.rows() + team.row();
@@ -46,13 +46,13 @@ pub unsafe fn gather_rows<E: Packed>(args: &Args) {
             team,
             part,
         };
-        let is_aligned = vector::is_aligned(args.x, (args.leading | args.spacing.bits()) * bytes);
-        let is_out_aligned = vector::is_aligned(args.out, (args.out_leading | args.out_spacing.bits()) * bytes);
-        match (is_aligned, is_out_aligned) {
-            (true, true) => job.run::<E, true, true>(),
-            (true, false) => job.run::<E, true, false>(),
-            (false, true) => job.run::<E, false, true>(),
-            (false, false) => job.run::<E, false, false>(),
+        if ALIGNED {
+            return job.run::<E, true, true>();
+        }
+        match args.are_aligned(E::BYTES) {
+            [true, _] => job.run::<E, true, false>(),
+            [false, true] => job.run::<E, false, true>(),
+            [false, false] => job.run::<E, false, false>(),
         }
     }
 }

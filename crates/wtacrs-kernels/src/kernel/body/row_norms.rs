@@ -1,5 +1,5 @@
 //! Threads take vectors of 16 bytes, four at a time where they are aligned, so that many loads are in flight. θ comes from cache.
-//! The columns and their type alone decide which thread adds which elements ([`RowTeam`]), so neither alignment nor
+//! Rows that are not aligned have a kernel of their own. The columns and their type alone decide which thread adds which elements ([`RowTeam`]), so neither alignment nor
 //! geometry changes a bit.
 
 use super::block::functions::ln_norm;
@@ -18,14 +18,14 @@ use wtacrs_simt::warp::{self, FULL};
 /// Sums of squares below this may have lost digits to underflow, and are taken again in f64.
 pub(super) const LEAST_SAFE_SUM: f32 = 1e-30;
 
-/// Norms of rows, and their dot products with θ.
+/// Norms of rows, and their dot products with θ. If `ALIGNED`, rows and θ are aligned to a vector.
 ///
 /// # Safety
 ///
 /// The launch has the [`shape`](crate::kernel::row_norms::shape) of these arguments. Their pointers lead to as many
 /// elements as their documentation says, `x` is aligned to its elements, and the outputs overlap nothing.
 #[inline(always)]
-pub unsafe fn row_norms<E: Packed>(args: &Args) {
+pub unsafe fn row_norms<E: Packed, const ALIGNED: bool>(args: &Args) {
     let team = RowTeam::new(args.columns.div_ceil(E::PER_VECTOR));
     let [first, _, matrix] = block();
     let mut word = if first == 0 { thread() } else { args.exchange_words };
@@ -42,15 +42,13 @@ pub unsafe fn row_norms<E: Packed>(args: &Args) {
     let bytes = u64::from(E::BYTES);
     let offset = args.spacing.of(matrix) + if is_row { u64::from(row) * args.leading } else { 0 };
     let theta = args.theta;
-    let stride = (args.leading | args.spacing.bits()) * bytes;
     // SAFETY: the row begins here, if there is one, and has so many columns; the sums' windows do not overlap.
     unsafe {
         let x = args.x.add((offset * bytes) as usize);
-        let sums = match (vector::is_aligned(args.x, stride | theta.addr() as u64), theta.is_null()) {
-            (true, true) => add_row::<E, true, false>(team, x, theta, columns),
-            (true, false) => add_row::<E, true, true>(team, x, theta, columns),
-            (false, true) => add_row::<E, false, false>(team, x, theta, columns),
-            (false, false) => add_row::<E, false, true>(team, x, theta, columns),
+        let sums = if theta.is_null() {
+            add_row::<E, ALIGNED, false>(team, x, theta, columns)
+        } else {
+            add_row::<E, ALIGNED, true>(team, x, theta, columns)
         };
         let squares = team.sum(sums.squares, scratch(0));
         let dot = if theta.is_null() { 0.0 } else { team.sum(sums.dot, scratch(1)) };

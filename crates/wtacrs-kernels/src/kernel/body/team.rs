@@ -53,19 +53,28 @@ impl Run {
         self.first
     }
 
+    /// The pair, or the run's last one in place of a pair beyond it.
+    #[inline(always)]
+    pub(crate) fn at_most_last(self, pair: u32) -> u32 {
+        pair.min(self.end.wrapping_sub(1))
+    }
+
     /// Calls `look` for every row with this lane's pair, whether it is in the run, and the result of `load` for it. Four loads
     /// at a time are under way together. In place of pairs beyond the run, its last is loaded again.
     #[inline(always)]
     pub(crate) fn rows<T: Copy>(self, load: impl Fn(u32) -> T, mut look: impl FnMut(u32, bool, T)) {
-        let last = self.end.wrapping_sub(1);
+        let load = |pair| load(self.at_most_last(pair));
         let mut row = 0;
         while row < self.rows {
             let [a, b, c, d] = [self.pair(row), self.pair(row + 1), self.pair(row + 2), self.pair(row + 3)];
-            let loaded = [load(a.min(last)), load(b.min(last)), load(c.min(last)), load(d.min(last))];
+            let loaded = [load(a), load(b), load(c), load(d)];
             look(a, self.holds(a), loaded[0]);
             look(b, self.holds(b), loaded[1]);
-            look(c, self.holds(c), loaded[2]);
-            look(d, self.holds(d), loaded[3]);
+            // A short run's other half is empty.
+            if row + 2 < self.rows {
+                look(c, self.holds(c), loaded[2]);
+                look(d, self.holds(d), loaded[3]);
+            }
             row += 4;
         }
     }
@@ -91,7 +100,7 @@ pub(crate) struct Team {
     pub(crate) range: u32,
     /// Pairs of the problem.
     pairs: u32,
-    /// [`HALVES`] × [`SLOTS`] rows, with a slot for each block.
+    /// For each 32 blocks [`HALVES`] × [`SLOTS`] rows, with a slot for each of them.
     exchange: *mut u64,
     /// Rounds of the exchange so far; the next round has the number one higher.
     round: u32,
@@ -142,23 +151,49 @@ impl Team {
     /// The sums of all threads' words over all blocks, wrapping.
     #[inline(always)]
     pub(crate) fn sum<V: Words>(&mut self, value: V) -> V {
-        let of_block = self.sum_in_block(value);
-        self.of_blocks(of_block, value.each(|_, _| 0), V::plus, reduce::warp_sum)
+        self.agree(value, |sum| sum, value.each(|_, _| 0), V::plus, reduce::warp_sum)
     }
 
-    /// The largest of all threads' words over all blocks.
+    /// The combination of all blocks' values, each of which `of_block` makes of the sums of the block's threads' words.
+    /// `combine` joins the values of two blocks, and `in_warp` those that the lanes of a warp hold.
+    ///
+    /// One warp does what follows the sums of warps, as the others would only take its turns to issue; with a single block,
+    /// which exchanges nothing, all do.
     #[inline(always)]
-    pub(crate) fn max<V: Words>(&mut self, value: V) -> V {
+    pub(crate) fn agree<V: Words, W: Words>(
+        &mut self,
+        value: V,
+        of_block: impl Fn(V) -> W,
+        identity: W,
+        combine: impl Fn(W, W) -> W,
+        in_warp: impl Fn(W) -> W,
+    ) -> W {
+        // SAFETY: as in `max_in_block`.
+        let of_lane = unsafe { reduce::sums_of_warps(value, self.next_window()) };
+        let is_alone = self.blocks == 1;
+        let mut own = identity;
+        if is_alone || warp() == 0 {
+            own = of_block(reduce::warp_sum(of_lane));
+        }
+        if is_alone {
+            return own;
+        }
+        self.publish(own);
+        self.read_all(self.blocks, identity, combine, in_warp)
+    }
+
+    /// The largest of the block's threads' words.
+    #[inline(always)]
+    pub(crate) fn max_in_block<V: Words>(&mut self, value: V) -> V {
         // SAFETY: windows alternate. The collective before the last used this one, and all threads left it before the last
         // one's barrier.
-        let of_block = unsafe { reduce::max(value, self.next_window()) };
-        self.of_blocks(of_block, value.each(|_, _| 0), |a, b| a.with(b, Ord::max), reduce::warp_max)
+        unsafe { reduce::max(value, self.next_window()) }
     }
 
     /// The sums of the block's threads' words, wrapping.
     #[inline(always)]
     pub(crate) fn sum_in_block<V: Words>(&mut self, value: V) -> V {
-        // SAFETY: as in `max`.
+        // SAFETY: as in `max_in_block`.
         unsafe { reduce::sum(value, self.next_window()) }
     }
 
@@ -180,7 +215,7 @@ impl Team {
     /// The same over the block's warps alone.
     #[inline(always)]
     pub(crate) fn scan_in_block<V: Words>(&mut self, value: V, identity: V, combine: impl Fn(V, V) -> V) -> Prefix<V> {
-        // SAFETY: as in `max`.
+        // SAFETY: as in `max_in_block`.
         unsafe { scan::across_warps(value, identity, self.next_window(), combine) }
     }
 
@@ -189,22 +224,6 @@ impl Team {
         self.window ^= 1;
         let words = collective_words(MOST_WORDS);
         Shared::new(self.window * words * 8, words)
-    }
-
-    /// The combination over blocks of a value that a block's threads share.
-    #[inline(always)]
-    fn of_blocks<V: Words>(
-        &mut self,
-        value: V,
-        identity: V,
-        combine: impl Fn(V, V) -> V,
-        in_warp: impl Fn(V) -> V,
-    ) -> V {
-        if self.blocks == 1 {
-            return value;
-        }
-        self.publish(value);
-        self.read_all(self.blocks, identity, combine, in_warp)
     }
 
     /// The combination of the values that the blocks with ranks below `end` publish in this round. One warp reads them and
@@ -228,7 +247,7 @@ impl Team {
             let all = in_warp(found);
             if lane() == 0 {
                 all.each(|i, word| {
-                    // SAFETY: a word for each of the value's; windows alternate, as in `max`.
+                    // SAFETY: a word for each of the value's; windows alternate, as in `max_in_block`.
                     unsafe { window.write(i, word) };
                     word
                 });
@@ -239,7 +258,7 @@ impl Team {
         identity.each(|i, _| unsafe { window.read(i) })
     }
 
-    /// Begins a round and publishes a value that the block's threads share. A barrier is between their last read of the round
+    /// Begins a round and publishes the value of the block's first thread. A barrier is between their last read of the round
     /// before and this call.
     #[inline(always)]
     pub(crate) fn publish<V: Words>(&mut self, value: V) {
@@ -278,11 +297,13 @@ impl Team {
         }
     }
 
-    /// A block's two slots for word i in this round. Those of all blocks lie side by side, as lanes read them.
+    /// A block's two slots for word i in this round. The same slots of 32 blocks lie side by side, as lanes read them.
     #[inline(always)]
     fn slots(&self, rank: u32, i: u32) -> [*mut u64; 2] {
-        let row = self.round % HALVES * SLOTS + 2 * i;
-        [row, row + 1].map(|row| self.exchange.wrapping_add((row * self.blocks + rank) as usize))
+        let (group, place) = (rank / WARP, rank % WARP);
+        let first = (group * HALVES + self.round % HALVES) * SLOTS * WARP + place;
+        let first = self.exchange.wrapping_add(first as usize);
+        [2 * i, 2 * i + 1].map(|row| first.wrapping_add((row * WARP) as usize))
     }
 
     /// Waits for all threads of all blocks; everything that they wrote before is then visible to all of them.

@@ -77,7 +77,29 @@ pub unsafe fn sum<V: Words>(value: V, scratch: Shared<u64>) -> V {
 /// As for [`reduce`].
 #[inline(always)]
 unsafe fn reduce_by<V: Words>(value: V, identity: V, scratch: Shared<u64>, in_warp: impl Fn(V) -> V) -> V {
-    let of_warp = in_warp(value);
+    // SAFETY: the caller's promise.
+    in_warp(unsafe { of_warps(in_warp(value), identity, scratch) })
+}
+
+/// For each lane the sums of one warp's words, wrapping, and zeros for lanes beyond the block's warps: [`warp_sum`] of them
+/// are the sums over the block, in whichever warps call it. One barrier.
+///
+/// # Safety
+///
+/// As for [`reduce`].
+#[inline(always)]
+pub unsafe fn sums_of_warps<V: Words>(value: V, scratch: Shared<u64>) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { of_warps(warp_sum(value), value.each(|_, _| 0), scratch) }
+}
+
+/// For each lane the value of one warp, whose lanes share it. One barrier.
+///
+/// # Safety
+///
+/// As for [`reduce`].
+#[inline(always)]
+unsafe fn of_warps<V: Words>(of_warp: V, identity: V, scratch: Shared<u64>) -> V {
     if lane() == 0 {
         of_warp.each(|i, word| {
             // SAFETY: the warp's own place among 32 for each word.
@@ -91,7 +113,7 @@ unsafe fn reduce_by<V: Words>(value: V, identity: V, scratch: Shared<u64>, in_wa
         // SAFETY: written by warp `lane` before the barrier.
         of_lane = identity.each(|i, _| unsafe { scratch.read(i * WARP + lane()) });
     }
-    in_warp(of_lane)
+    of_lane
 }
 
 /// The largest of all threads' words, in every thread; of the bits of non-negative floats as well. One barrier.

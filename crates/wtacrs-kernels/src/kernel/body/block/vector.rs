@@ -3,7 +3,6 @@
 //! Both give the same vector, so a kernel's results do not depend on alignment.
 
 use crate::kernel::body::element::{Bf16, Element, F16, F32};
-use crate::kernel::matrix::VECTOR_BYTES;
 use wtacrs_simt::math;
 use wtacrs_simt::memory::{self, U32x2, U32x4, Word};
 
@@ -255,12 +254,6 @@ pub fn value<E: Packed>(word: u32) -> f32 {
     value
 }
 
-/// Whether rows that begin at `base`, `stride` bytes apart, are all aligned to a vector.
-#[inline(always)]
-pub fn is_aligned(base: *const u8, stride: u64) -> bool {
-    (base.addr() as u64 | stride) & u64::from(VECTOR_BYTES - 1) == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,11 +308,5 @@ mod tests {
         check::<F32>(&[1.5, -2.0, 1e-40, f32::MAX]);
         check::<F16>(&[1.5, -2.0, 6e-8, 65504.0, 0.0, -0.5, 3.0, 7.0].map(|v| F16::widen(F16::narrow(v))));
         check::<Bf16>(&[1.5, -2.0, 1e30, -1e-30, 0.0, -0.5, 3.0, 7.0].map(|v| Bf16::widen(Bf16::narrow(v))));
-    }
-
-    #[test]
-    fn alignment_of_rows() {
-        let base = std::ptr::without_provenance::<u8>(4096);
-        assert!(is_aligned(base, 32) && !is_aligned(base, 24) && !is_aligned(base.wrapping_add(8), 32));
     }
 }

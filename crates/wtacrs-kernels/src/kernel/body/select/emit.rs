@@ -23,16 +23,16 @@ pub(super) struct Scaling {
 
 impl Scaling {
     #[inline(always)]
-    fn scale(&self, problem: &Problem, pair: u32, count: u32) -> f64 {
+    fn scale(&self, problem: &Problem, weight: u64, count: u32) -> f64 {
         let (pairs, budget) = (problem.pairs as usize, problem.budget as usize);
         if self.design == Design::Uniform as u32 {
             scales::uniform(pairs, budget)
         } else if self.design == Design::TopK as u32 {
             1.0
         } else if self.design == Design::Crs as u32 {
-            scales::crs(count, self.total, budget, problem.layout.weight(pair))
+            scales::crs(count, self.total, budget, weight)
         } else {
-            scales::repeated(count, &self.threshold, problem.layout.weight(pair))
+            scales::repeated(count, &self.threshold, weight)
         }
     }
 }
@@ -71,15 +71,16 @@ pub(super) fn emit(problem: &Problem, args: &Args, scaling: &Scaling, places: Pr
         write_winners(problem, args, places.total);
     }
     let mut place = first + places.before as usize;
-    let load = |pair: u32| layout.count(pair);
-    problem.run.rows(load, |pair, held, count| {
-        let keeps = ballot(FULL, held && count > 0);
-        if held && count > 0 {
+    // In registers the weights would be in the way of the draws. They are loaded again, beside the counts.
+    let load = |pair: u32| (layout.count(pair), layout.weight(pair));
+    problem.run.rows(load, |pair, in_run, (count, weight)| {
+        let keeps = ballot(FULL, in_run && count > 0);
+        if in_run && count > 0 {
             let at = place + (keeps & ((1 << lane()) - 1)).count_ones() as usize;
             // SAFETY: no design selects more pairs than the budget.
             unsafe {
                 store(args.indices.wrapping_add(at), pair);
-                store(args.scales.wrapping_add(at), scaling.scale(problem, pair, count));
+                store(args.scales.wrapping_add(at), scaling.scale(problem, weight, count));
             }
         }
         place += keeps.count_ones() as usize;

@@ -7,7 +7,7 @@
 //! Levels of many nodes lie in scratch, those of few in shared memory. Levels alternate between two places, so that one
 //! barrier separates them. From 32 duels on, a warp plays without barriers.
 
-use super::emit::{kept, place};
+use super::emit::kept;
 use super::problem::Problem;
 use crate::kernel::body::block::scan::Prefix;
 use crate::kernel::body::team::Team;
@@ -51,7 +51,7 @@ impl Places {
     #[inline(always)]
     fn new(problem: &Problem, first_pair: u32) -> Self {
         let (even, odd) = (problem.pairs.div_ceil(2), problem.pairs.div_ceil(4));
-        let masses: *mut u64 = problem.layout.own.cast();
+        let masses: *mut u64 = problem.layout.own().cast();
         let shared_nodes = shared_nodes(problem.team.range, problem.team.blocks);
         let shared_masses = Shared::new(SHARED_BYTES, 2 * shared_nodes);
         Self {
@@ -121,19 +121,14 @@ const OF_ROOT: u64 = 1 << 63;
 
 /// Counts the winners and the pairs that duels select. Returns the place of the warp's pairs in the output.
 #[inline(always)]
-pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64> {
+pub(super) fn select(problem: &mut Problem, stream: Stream, threshold: &Threshold) -> Prefix<u64> {
     let layout = problem.layout;
     let (first, end) = problem.team.bounds();
-    if threshold.tail_places == 0 {
-        problem.run.for_each(
-            |pair| layout.weight(pair),
-            |pair, weight| layout.set_count(pair, u32::from(threshold.is_winner(weight))),
-        );
-        return place(problem);
-    }
+    let has_tail = threshold.tail_places > 0;
     let rules = Rules {
-        stream: problem.stream,
-        unit: threshold.tail_mass,
+        stream,
+        // Without a tail all masses are zero, and no duel selects.
+        unit: threshold.tail_mass.max(1),
         leaves: u64::from(problem.pairs).next_power_of_two(),
     };
     let places = Places::new(problem, first);
@@ -167,7 +162,15 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64
                 played += OF_ALL + if pair < first { BEFORE } else { 0 } + if is_own { OF_ROOT } else { 0 };
             }
         };
-        let left = play(&rules, &places, tree, |j| node(&problem.team, j), selects);
+        let mut left = EMPTY;
+        if has_tail || tree.base > 0 {
+            left = play(&rules, &places, tree, |j| node(&problem.team, j), selects);
+        } else {
+            problem.run.for_each(
+                |pair| layout.weight(pair),
+                |pair, weight| layout.set_count(pair, u32::from(threshold.is_winner(weight))),
+            );
+        }
         if tree.base > 0 {
             break;
         }
@@ -181,8 +184,10 @@ pub(super) fn select(problem: &mut Problem, threshold: &Threshold) -> Prefix<u64
         tree = Tree { base: problem.team.range.trailing_zeros(), first: 0, nodes: problem.team.blocks };
     }
     let selected = problem.team.sum_in_block(published + played);
-    let root_before = if root.pair < problem.run.first() { selected / OF_ROOT } else { 0 };
-    Prefix { before: selected % OF_ALL + in_block.before + root_before, total: selected % OF_ROOT / OF_ALL }
+    // Without a tail no root is selected, and its bit belongs to the count of all.
+    let (of_root, of_all) = if has_tail { (selected / OF_ROOT, selected % OF_ROOT) } else { (0, selected) };
+    let root_before = if root.pair < problem.run.first() { of_root } else { 0 };
+    Prefix { before: selected % OF_ALL + in_block.before + root_before, total: of_all / OF_ALL }
 }
 
 /// A part of the whole tree: over so many nodes of level `base`. The first node covers the pairs from `first` on.

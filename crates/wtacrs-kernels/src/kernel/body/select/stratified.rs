@@ -5,19 +5,19 @@
 
 use super::problem::Problem;
 use crate::kernel::body::block::scan::{Prefix, warp_scan};
-use wtacrs_exact::random::point_below;
+use wtacrs_exact::random::{Stream, point_below};
 use wtacrs_exact::threshold::Threshold;
 use wtacrs_simt::memory::{load, store};
 
 /// Counts the winners and the pairs that the strata's points fall on.
 #[inline(always)]
-pub(super) fn select(problem: &mut Problem, threshold: &Threshold) {
-    let points: *mut u64 = problem.layout.own.cast();
+pub(super) fn select(problem: &mut Problem, stream: Stream, threshold: &Threshold) {
+    let points: *mut u64 = problem.layout.own().cast();
     let size = threshold.tail_mass;
     let (thread, threads) = problem.team.thread();
     let mut stratum = u64::from(thread);
     while stratum < threshold.tail_places as u64 {
-        let point = point_below(problem.stream.bits(stratum), size);
+        let point = point_below(stream.bits(stratum), size);
         // SAFETY: one point for each stratum, of which there are no more than the budget.
         unsafe { store(points.wrapping_add(stratum as usize), point) };
         stratum += u64::from(threads);

@@ -6,7 +6,7 @@
 //! rounds end, with the result of a sequential walk. Within a row of 32 pairs, lanes do the same.
 
 use super::problem::Problem;
-use wtacrs_exact::random::point_below;
+use wtacrs_exact::random::{Stream, point_below};
 use wtacrs_simt::index::lane;
 use wtacrs_simt::memory::{load, store};
 use wtacrs_simt::sync::warp_barrier;
@@ -14,13 +14,13 @@ use wtacrs_simt::warp::{FULL, ballot};
 
 /// Counts the pairs that are taken.
 #[inline(always)]
-pub(super) fn select(problem: &mut Problem) {
-    let points: *mut u32 = problem.layout.own.cast();
+pub(super) fn select(problem: &mut Problem, stream: Stream) {
+    let points: *mut u32 = problem.layout.own().cast();
     let run = problem.run;
     run.for_each(
         |_| (),
         |pair, ()| {
-            let point = point_below(problem.stream.bits(u64::from(pair)), u64::from(problem.pairs - pair));
+            let point = point_below(stream.bits(u64::from(pair)), u64::from(problem.pairs - pair));
             // SAFETY: a place for each pair, which its own thread alone reads.
             unsafe { store(points.wrapping_add(pair as usize), point as u32) };
         },

@@ -8,13 +8,27 @@ use wtacrs_simt::memory::load_constant;
 /// All bits except the sign.
 pub(super) const MAGNITUDE: u64 = !(1 << 63);
 
+/// What a pass weighs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quantity {
+    /// ‖H_i‖ · ‖dZ_i‖_cached of a warm pair, and 0 of the others.
+    WarmWeight,
+    /// ‖H_i‖ of a warm pair, and 0 of the others.
+    WarmInput,
+    /// The weight.
+    Weight,
+}
+
 /// Computes the weights of one problem's pairs.
 #[derive(Clone, Copy)]
 pub(super) struct Weigher {
     input_norms: *const f32,
     other: *const f32,
     pub(super) source: u32,
-    pub(super) mix: CacheMix,
+    /// λ of a cache's mix.
+    share: f64,
+    /// Σ ‖H_i‖ · ‖dZ_i‖_cached of warm pairs, and then its ratio to their Σ ‖H_i‖.
+    pub(super) warm: f64,
     clamp: f32,
 }
 
@@ -26,8 +40,8 @@ impl Weigher {
             input_norms: args.input_norms.wrapping_add(first),
             other: args.other.wrapping_add(first),
             source: args.source,
-            // No pair is warm until the mix is known: cached norms weigh nothing.
-            mix: CacheMix::new(0.0, 1.0, 1.0),
+            share: args.mix,
+            warm: 0.0,
             clamp: (args.clamp as f32).min(LARGEST_EXPONENT),
         }
     }
@@ -50,27 +64,31 @@ impl Weigher {
         Norms { input, other }
     }
 
+    /// The bits of a weight that its pair's norms make alone; nothing if one of them is invalid.
     #[inline(always)]
-    pub(super) fn is_valid(&self, norms: Norms) -> bool {
-        let other = if self.is(SourceKind::Predicted) { norms.other.abs() } else { norms.other };
-        is_norm(norms.input) & (is_norm(other) | (self.is(SourceKind::Cached) & (other < 0.0)))
-    }
-
-    /// The weight's bits without the sign of −0: their order is the weights' order.
-    #[inline(always)]
-    pub(super) fn magnitude(&self, norms: Norms) -> u64 {
-        self.weight(norms).to_bits() & MAGNITUDE
-    }
-
-    #[inline(always)]
-    pub(super) fn weight(&self, norms: Norms) -> f64 {
-        if self.is(SourceKind::Input) | self.is(SourceKind::Norms) {
-            product(norms.input, norms.other)
-        } else if self.is(SourceKind::Cached) {
-            self.mix.weight(norms.input, norms.cached())
-        } else {
-            product(norms.input, exp(norms.other.max(-self.clamp).min(self.clamp)))
+    pub(super) fn of_norms(&self, norms: Norms) -> Option<u64> {
+        let Norms { input, other } = norms;
+        let mut factor = other;
+        let mut is_valid = is_norm(other);
+        if self.is(SourceKind::Predicted) {
+            is_valid = other.abs() < f32::INFINITY;
+            factor = exp(other.max(-self.clamp).min(self.clamp));
         }
+        magnitude(is_norm(input) & is_valid, product(input, factor))
+    }
+
+    /// The same of a quantity with norms from a cache.
+    #[inline(always)]
+    pub(super) fn of_cache(&self, quantity: Quantity, norms: Norms) -> Option<u64> {
+        let Norms { input, other } = norms;
+        let cached = if other < 0.0 { None } else { Some(other) };
+        let value = match (quantity, cached) {
+            (Quantity::Weight, _) => CacheMix::new(self.share, self.warm, 1.0).weight(input, cached),
+            (_, None) => 0.0,
+            (Quantity::WarmWeight, Some(norm)) => product(input, norm),
+            (Quantity::WarmInput, Some(_)) => f64::from(input),
+        };
+        magnitude(is_norm(input) & (is_norm(other) | (other < 0.0)), value)
     }
 }
 
@@ -78,23 +96,13 @@ impl Weigher {
 #[derive(Clone, Copy)]
 pub(super) struct Norms {
     input: f32,
-    pub(super) other: f32,
+    other: f32,
 }
 
-impl Norms {
-    #[inline(always)]
-    fn cached(self) -> Option<f32> {
-        if self.other < 0.0 { None } else { Some(self.other) }
-    }
-
-    /// ‖H_i‖ · ‖dZ_i‖_cached and ‖H_i‖ of a warm pair.
-    #[inline(always)]
-    pub(super) fn warm(self) -> [f64; 2] {
-        match self.cached() {
-            Some(norm) => [product(self.input, norm), f64::from(self.input)],
-            None => [0.0; 2],
-        }
-    }
+/// The bits without the sign of −0: their order is that of the values.
+#[inline(always)]
+fn magnitude(is_valid: bool, value: f64) -> Option<u64> {
+    if is_valid { Some(value.to_bits() & MAGNITUDE) } else { None }
 }
 
 #[inline(always)]

@@ -1,17 +1,26 @@
-//! Norms → integer weights, as `Weights` of wtacrs-core makes them: check, find the largest, quantise.
+//! Norms → integer weights, as `Weights` of wtacrs-core makes them, and their threshold.
 //!
-//! Two passes where a weight needs its pair's norms alone. Weights from a cache need sums over all pairs first.
+//! The largest weight over all blocks fixes the scale of the integers. A round of its own would tell every block that scale
+//! before it sums. Instead a block sums by the scale of its own largest weight, and by those one and two octaves above: the
+//! integers of a coarser scale are those of a finer one, shifted. So one round finds the largest weight, and the sum by its
+//! scale. Only if some block's largest weight lies further below is there another pass, which sums again.
+//!
+//! Weights from a cache need two such sums over the warm pairs first, for the mix.
+//!
+//! All passes are turns of one loop, so that the code of a collective is there once: a launch runs it from a cold
+//! instruction cache.
 
 use super::problem::Problem;
-use super::weigher::{MAGNITUDE, Weigher};
+use super::share::Share;
+use super::values::Values;
+use super::weigher::{MAGNITUDE, Quantity};
+use crate::kernel::body::block::words::Words;
 use crate::kernel::select::{Args, Design, SourceKind, WeightsArgs};
 use core::ptr;
 use wtacrs_exact::fixed_point::FixedPoint;
-use wtacrs_exact::weighing::CacheMix;
+use wtacrs_exact::threshold::{Saturation, Split, Threshold};
 use wtacrs_simt::index::block;
 use wtacrs_simt::memory::store;
-use wtacrs_simt::sync::warp_barrier;
-use wtacrs_simt::warp::FULL;
 
 /// Writes the weights themselves, which the selection's integers stand for: `Weights::value` of wtacrs-core. It needs no
 /// scratch, since the integers lie where the weights go. So a problem has one block, however many pairs.
@@ -21,6 +30,7 @@ use wtacrs_simt::warp::FULL;
 /// A launch of [`weights_shape`](crate::kernel::select::weights_shape), and memory as [`WeightsArgs`] says.
 #[inline(always)]
 pub unsafe fn select_weights(args: &WeightsArgs) {
+    let first = block()[2] as usize * args.pairs as usize;
     let of = Args {
         input_norms: args.input_norms,
         other: args.other,
@@ -44,17 +54,14 @@ pub unsafe fn select_weights(args: &WeightsArgs) {
     };
     // SAFETY: one block uses no exchange, and weighing no scratch but the place of the integers.
     let mut problem = unsafe { Problem::new(&of, Design::TopK as u32) };
-    let weights = args.weights.wrapping_add(block()[2] as usize * args.pairs as usize);
-    problem.layout.weights = weights.cast();
-    let weighed = weigh(&mut problem);
-    let (layout, scale) = (problem.layout, problem.scale);
-    problem.run.rows(
-        // The thread that reads a pair's integer wrote it.
-        |pair| if weighed.is_ok() { layout.weight(pair) } else { 0 },
-        |pair, held, integer| {
-            // Beyond the run a lane has loaded the run's last integer, which another lane replaces.
-            warp_barrier(FULL);
-            if held {
+    let weights = args.weights.wrapping_add(first);
+    problem.weights = Values::new(problem.run, weights.cast());
+    let weighed = weigh(&mut problem, false);
+    let scale = problem.scale;
+    problem.weights.rows(
+        |_| (),
+        |pair, in_run, integer, ()| {
+            if in_run {
                 let weight = if weighed.is_ok() { scale.value(integer) } else { f64::NAN };
                 // SAFETY: the pair's own place.
                 unsafe { store(weights.wrapping_add(pair as usize), weight) };
@@ -63,74 +70,112 @@ pub unsafe fn select_weights(args: &WeightsArgs) {
     );
 }
 
-/// Writes the problem's integer weights to its scratch and returns their sum, or the first pair with an invalid norm.
-#[inline(always)]
-pub(super) fn weigh(problem: &mut Problem) -> Result<u64, u32> {
-    let mut weigher = problem.weigher;
-    let (run, pairs) = (problem.run, problem.pairs);
-    let mut largest = 0;
-    let by_pair = !weigher.is(SourceKind::Cached);
-    let load = |pair: u32| weigher.load(pair);
-    run.for_each(load, |pair, norms| {
-        let found = if by_pair { weigher.magnitude(norms) } else { 0 };
-        largest = largest.max(if weigher.is_valid(norms) { found } else { invalid(pair) });
-    });
-    largest = problem.team.max(largest);
-    if largest > MAGNITUDE {
-        return Err(u32::MAX - largest as u32);
-    }
-    if !by_pair {
-        mix_cache(problem, &mut weigher);
-        run.for_each(|pair| weigher.load(pair), |_, norms| largest = largest.max(weigher.magnitude(norms)));
-        largest = problem.team.max(largest);
-    }
-
-    let scale = FixedPoint::new(f64::from_bits(largest), pairs);
-    problem.scale = scale;
-    let mut sum = 0_u64;
-    run.for_each(
-        |pair| weigher.load(pair),
-        |pair, norms| {
-            let weight = if largest == 0 { 1 } else { scale.quantize(weigher.weight(norms)) };
-            sum = sum.wrapping_add(weight);
-            // SAFETY: the pair's own place.
-            unsafe { store(problem.layout.weights.wrapping_add(pair as usize), weight) };
-        },
-    );
-    Ok(problem.team.sum(sum))
+/// The sum of the integer weights, and winners and tail.
+pub(super) struct Weighed {
+    pub(super) total: u64,
+    /// Without winners, if it was not wanted.
+    pub(super) threshold: Threshold,
 }
 
-/// Sets the cache's mix from exact sums over the warm pairs, as `Weights::from_cache` does.
+/// Writes the problem's integer weights to its scratch, and finds their threshold if it is wanted. Returns the first pair
+/// with an invalid norm, if there is one.
+///
+/// A pass of the search is one collective, so each also tries a guess: see `wtacrs_exact::threshold`.
 #[inline(always)]
-fn mix_cache(problem: &mut Problem, weigher: &mut Weigher) {
-    let run = problem.run;
-    let mut largest = [0_u64; 2];
-    run.for_each(
-        |pair| weigher.load(pair),
-        |_, norms| {
-            let warm = norms.warm();
-            largest[0] = largest[0].max(warm[0].to_bits() & MAGNITUDE);
-            largest[1] = largest[1].max(warm[1].to_bits() & MAGNITUDE);
-        },
-    );
-    largest = problem.team.max(largest);
-    let products = FixedPoint::new(f64::from_bits(largest[0]), problem.pairs);
-    let inputs = FixedPoint::new(f64::from_bits(largest[1]), problem.pairs);
-    let mut sums = [0_u64; 2];
-    run.for_each(
-        |pair| weigher.load(pair),
-        |_, norms| {
-            let warm = norms.warm();
-            sums[0] = sums[0].wrapping_add(products.quantize(warm[0]));
-            sums[1] = sums[1].wrapping_add(inputs.quantize(warm[1]));
-        },
-    );
-    sums = problem.team.sum(sums);
-    if sums[0] == 0 {
-        // No pair is warm, or all cached norms are zero.
-        weigher.source = SourceKind::Input as u32;
-    } else {
-        weigher.mix = CacheMix::new(problem.mix, products.value(sums[0]), inputs.value(sums[1]));
+pub(super) fn weigh(problem: &mut Problem, wants_threshold: bool) -> Result<Weighed, u32> {
+    let mut weigher = problem.weigher;
+    let mut quantity = if weigher.is(SourceKind::Cached) { Quantity::WarmWeight } else { Quantity::Weight };
+    let mut search = Saturation::new(problem.budget as usize);
+    let mut total = 0;
+    let mut is_new = true;
+    loop {
+        let (cut, guess) = (search.cut(), search.guess());
+        let (mut largest, mut sums) = (0, [0_u64; 3]);
+        if is_new {
+            let mut weigh = |pair: u32, magnitude: Option<u64>| {
+                largest = largest.max(magnitude.unwrap_or(invalid(pair)));
+                magnitude.unwrap_or(0)
+            };
+            let load = |pair| weigher.load(pair);
+            // All threads take the same branch: within the passes, each pair would.
+            if weigher.is(SourceKind::Cached) {
+                problem.weights.set(load, |pair, norms| weigh(pair, weigher.of_cache(quantity, norms)));
+            } else {
+                problem.weights.set(load, |pair, norms| weigh(pair, weigher.of_norms(norms)));
+            }
+            largest = problem.team.max_in_block(largest);
+            if largest <= MAGNITUDE {
+                problem.scale = FixedPoint::new(f64::from_bits(largest), problem.pairs);
+                let scale = problem.scale;
+                problem.weights.replace(|magnitude| {
+                    let integer = scale.quantize(f64::from_bits(magnitude));
+                    let coarse = |octaves| FixedPoint::coarsen(integer, octaves);
+                    sums = sums.plus([integer, coarse(1), coarse(2)]);
+                    integer
+                });
+            }
+        } else {
+            // Pairs are fewer than 2^32, so one word counts the winners of both.
+            problem.weights.rows(
+                |_| (),
+                |_, in_run, weight, ()| {
+                    let (wins, guessed) = (u64::from(in_run & (weight >= cut)), u64::from(in_run & (weight >= guess)));
+                    let tail = |wins: u64| if in_run { weight & wins.wrapping_sub(1) } else { 0 };
+                    sums = sums.plus([wins | guessed << 32, tail(wins), tail(guessed)]);
+                },
+            );
+        }
+        let mut found = Share::of_all(&mut problem.team, largest, sums);
+        if is_new {
+            if found.largest > MAGNITUDE {
+                return Err(u32::MAX - found.largest as u32);
+            }
+            is_new = false;
+            let all_zero = found.largest == 0 && quantity == Quantity::Weight;
+            let scale = FixedPoint::new(f64::from_bits(found.largest), problem.pairs);
+            let octaves = problem.scale.octaves_to(scale);
+            problem.scale = scale;
+            if all_zero || octaves > 0 {
+                problem.weights.replace(|integer| if all_zero { 1 } else { FixedPoint::coarsen(integer, octaves) });
+            }
+            if found.is_unknown() {
+                // No weight reaches the first cut, so the next pass sums all.
+                continue;
+            }
+            let sum = if all_zero { u64::from(problem.pairs) } else { found.sums[0] };
+            found.sums = [0, sum, sum];
+        }
+        let [winners, by_cut, by_guess] = found.sums;
+        if quantity != Quantity::Weight {
+            let sum = problem.scale.value(by_cut);
+            if quantity == Quantity::WarmWeight && by_cut > 0 {
+                (weigher.warm, quantity) = (sum, Quantity::WarmInput);
+            } else {
+                if quantity == Quantity::WarmInput {
+                    weigher.warm /= sum;
+                } else {
+                    // No pair is warm, or all cached norms are zero.
+                    weigher.source = SourceKind::Input as u32;
+                }
+                quantity = Quantity::Weight;
+            }
+            is_new = true;
+            continue;
+        }
+        if cut == u64::MAX {
+            total = by_cut;
+        }
+        let split = |winners: u64, tail_mass| Split { winners: winners as u32 as usize, tail_mass };
+        let threshold = search.learn_both(split(winners, by_cut), split(winners >> 32, by_guess));
+        if !wants_threshold {
+            return Ok(Weighed {
+                total,
+                threshold: Threshold { cut: u64::MAX, winners: 0, tail_mass: 0, tail_places: 0 },
+            });
+        }
+        if let Some(threshold) = threshold {
+            return Ok(Weighed { total, threshold });
+        }
     }
 }
 
