@@ -73,7 +73,7 @@ impl Values {
 /// A pair's number: the one in a register, or else the one in memory.
 #[inline(always)]
 fn number(memory: *mut u64, pair: u32, held: Option<u64>) -> u64 {
-    // SAFETY: a pair's place, which its own lane has written.
+    // SAFETY: a pair's place, which its own lane has written: this one.
     held.unwrap_or_else(|| unsafe { load(memory.wrapping_add(pair as usize)) })
 }
 
@@ -96,13 +96,18 @@ fn pass<T: Copy>(
     if run.rows == 0 {
         return;
     }
-    let read = |row, number| read(run.at_most_last(run.pair(row)), number);
-    let mut next = [read(0, Some(held[0])), read(1, Some(held[1]))];
+    let from_register = |row, number| read(run.at_most_last(run.pair(row)), Some(number));
+    // Beyond the run the lane reads a place of its own once more: a run with a third row has a pair for each lane in its first.
+    let from_memory = |row| {
+        let pair = run.pair(row);
+        read(if run.holds(pair) { pair } else { run.pair(0) }, None)
+    };
+    let mut next = [from_register(0, held[0]), from_register(1, held[1])];
     let mut row = 0;
     while row < run.rows {
         let found = next;
         if row + 2 < run.rows {
-            next = [read(row + 2, None), read(row + 3, None)];
+            next = [from_memory(row + 2), from_memory(row + 3)];
         }
         let is_held = row == 0;
         let mut each = |row, found, number: &mut u64| {
