@@ -9,7 +9,7 @@ mod calls;
 mod machine;
 
 use calls::{
-    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, plan, plan_further, plan_with,
+    Floats, IN, OUT, PRODUCT, TOKENS, backward_options, check, context, forward_options, plan_further, plan_with,
     predictor, predictor_bytes, predictor_outcome, product_with, selection,
 };
 use cudarc::driver::{result, sys};

@@ -107,7 +107,7 @@ fn check<T: Gathered>(machine: &mut Machine, items: &[Array2<T>], place: Place, 
 /// Every third row, a run of rows, the last one; for each matrix others.
 fn some(rows: usize, batch: usize) -> Kept {
     let of = |b: usize| {
-        let is_kept = |i: usize| (i + b) % 3 == 0 || (rows / 2..rows / 2 + 5).contains(&i) || i + 1 == rows;
+        let is_kept = |i: usize| (i + b).is_multiple_of(3) || (rows / 2..rows / 2 + 5).contains(&i) || i + 1 == rows;
         (0..rows).filter(|&i| is_kept(i)).map(|i| i as u32).collect::<Vec<_>>()
     };
     let rows: Vec<_> = (0..batch).map(of).collect();
@@ -117,7 +117,7 @@ fn some(rows: usize, batch: usize) -> Kept {
 
 fn check_all<T: Gathered>(machine: &mut Machine, rows: usize, columns: usize, batch: usize) {
     let items: Vec<_> = (0..batch as u64).map(|b| noise::<T>(rows, columns, b)).collect();
-    let place = if columns % 2 == 0 { Place::TIGHT } else { Place::ODD };
+    let place = if columns.is_multiple_of(2) { Place::TIGHT } else { Place::ODD };
     check(machine, &items, place, &some(rows, batch));
     let none = Kept { rows: vec![vec![]; batch], room: 2, counted: true };
     check(machine, &items, place, &none);

@@ -313,12 +313,12 @@ fn costs() {
 
 /// The most that the kernels may take: instructions of their text, those that a launch comes to, and loads of a warp.
 const MOST: [(Design, u64, u64, u64); 6] = [
-    (Design::Uniform, 3271, 2172, 44),
-    (Design::Crs, 3829, 2957, 47),
-    (Design::TopK, 3173, 2279, 144),
-    (Design::WtaIid, 4007, 3161, 48),
-    (Design::WtaStratified, 3471, 2659, 26),
-    (Design::WtaPivotal, 3030, 2016, 18),
+    (Design::Uniform, 3291, 2181, 44),
+    (Design::Crs, 3846, 2963, 47),
+    (Design::TopK, 3192, 2287, 144),
+    (Design::WtaIid, 4020, 3164, 48),
+    (Design::WtaStratified, 3486, 2664, 26),
+    (Design::WtaPivotal, 3044, 2020, 18),
 ];
 
 /// A launch runs its code once or a few times, from a cold instruction cache, and waits for most of its loads. Both are
@@ -332,6 +332,7 @@ fn instructions_and_loads() {
     }
     let pairs = 4096;
     let (input, other) = (weights(pairs, 13), weights(pairs, 14));
+    let mut beyond = vec![];
     for (design, most_in_text, most_visited, most_loads) in MOST {
         let batch = Batch { other: &other, source: SourceKind::Norms, ..Batch::of(&input, 3 * pairs / 10) };
         let shape = shape_with(pairs as u32, 1, design, 8, 256);
@@ -339,9 +340,11 @@ fn instructions_and_loads() {
         let text = Machine::instructions(select_kernel(design).name()) as u64;
         let loads = traffic.loads.div_ceil(8 * 8);
         println!("{design:?}: {text} instructions, of which {} run; {loads} loads in a warp", traffic.instructions);
-        let is_within = text <= most_in_text && traffic.instructions <= most_visited && loads <= most_loads;
-        assert!(is_within, "{design:?}: {traffic:?}");
+        if text > most_in_text || traffic.instructions > most_visited || loads > most_loads {
+            beyond.push((design, traffic));
+        }
     }
+    assert!(beyond.is_empty(), "{beyond:?}");
 }
 
 /// Blocks whose largest weights lie octaves apart sum by scales of their own, and again only if they lie too far apart.

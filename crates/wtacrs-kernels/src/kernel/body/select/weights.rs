@@ -21,6 +21,8 @@ use wtacrs_exact::fixed_point::FixedPoint;
 use wtacrs_exact::threshold::{Saturation, Split, Threshold};
 use wtacrs_simt::index::block;
 use wtacrs_simt::memory::store;
+use wtacrs_simt::sync::warp_barrier;
+use wtacrs_simt::warp::FULL;
 
 /// Writes the weights themselves, which the selection's integers stand for: `Weights::value` of wtacrs-core. It needs no
 /// scratch, since the integers lie where the weights go. So a problem has one block, however many pairs.
@@ -168,6 +170,8 @@ pub(super) fn weigh(problem: &mut Problem, wants_threshold: bool) -> Result<Weig
         let split = |winners: u64, tail_mass| Split { winners: winners as u32 as usize, tail_mass };
         let threshold = search.learn_both(split(winners, by_cut), split(winners >> 32, by_guess));
         if !wants_threshold {
+            // Beyond the run a lane reads the run's last weight, which another lane has written: nothing else comes between.
+            warp_barrier(FULL);
             return Ok(Weighed {
                 total,
                 threshold: Threshold { cut: u64::MAX, winners: 0, tail_mass: 0, tail_places: 0 },
