@@ -209,18 +209,20 @@ mod tests {
         let expected = [
             "tests-breaks: failed (3)",
             "tests-kernels: passed",
+            "tests-early-start: passed",
             "benches-gpu: passed",
             "sanitizers-memcheck-kernels: passed",
             "sanitizers-racecheck-kernels: failed (9)",
             "sanitizers-synccheck-kernels: failed (9)",
             "sanitizers-initcheck-kernels: failed (9)",
+            "benches-early-start: passed",
         ];
         assert_eq!((code, summary), (Some(1), lines(&expected)));
         let (code, summary) = rehearse(&programs[2..], &["benches"], 2);
         let cut_off = summary.iter().any(|line| line.starts_with("benches-hangs: cut off after "));
         assert!(code == Some(2) && summary[0] == "benches-gpu: passed" && cut_off, "{code:?} {summary:?}");
         let (code, summary) = rehearse(&programs[1..2], &["full", "tests"], 0);
-        assert_eq!((code, summary), (Some(0), lines(&["tests-kernels: passed"])));
+        assert_eq!((code, summary), (Some(0), lines(&["tests-kernels: passed", "tests-early-start: passed"])));
         assert_eq!(rehearse(&programs, &["sanitizer"], 60), (Some(64), Vec::new()), "no such part");
         assert_eq!(rehearse(&[hangs], &["tests"], 60).0, Some(1), "nothing to run");
     }

@@ -80,6 +80,9 @@ if wants tests; then
         limit=40
         [ "$(basename "$test")" != kernels ] || limit=150
         job "tests-$(basename "$test")" "$limit" "$test"
+        # Where kernels start before the one before them has ended.
+        [ "$(basename "$test")" != kernels ] ||
+            job tests-early-start 60 env WTACRS_EARLY_START=1 "$test" layers:: graph:: engine::
     done
 fi
 
@@ -107,6 +110,10 @@ if wants sanitizers; then
     else
         echo "compute-sanitizer is missing: pip install nvidia-cuda-sanitizer-api" | tee -a results/summary.txt
     fi
+fi
+
+if wants benches && [ -x bin/benches/gpu ]; then
+    job benches-early-start 110 env WTACRS_EARLY_START=1 bin/benches/gpu --bench
 fi
 
 printf '\n'

@@ -132,7 +132,8 @@ impl<'a> Layer<'a> {
         settings.engine = Engine::Own;
         let mut by_library = settings.clone();
         by_library.engine = Engine::CublasLt;
-        let library_plan = LinearPlan::new(by_library, gpu.driver.device()).ok();
+        let library_plan = LinearPlan::new(by_library, gpu.driver.device());
+        let library_plan = library_plan.map_err(|error| eprintln!("no estimate by cuBLASLt: {error}")).ok();
         let mut extended = settings.clone();
         extended.weights = WeightSource::Predicted { clamp: 6.0 };
         extended.bias_gradient = true;
@@ -256,6 +257,10 @@ impl<'a> Layer<'a> {
         self.runs += 1;
         self.forward(&self.plan, 0..3);
         self.backward(&self.plan, 0..3);
+    }
+
+    pub(crate) fn has_library(&self) -> bool {
+        self.library_plan.is_some()
     }
 
     /// The same with a product by cuBLASLt: nothing without it.

@@ -171,8 +171,7 @@ fn print_tables(gpu: &Gpu, peers: &[Box<dyn Peer>]) {
             ratio(gather_and_multiply, exact),
             ratio(exact, Some(estimate)),
             if fraction < 0.2 { 3.5 } else { 1.7 },
-            // Without a peer there is no cuBLASLt.
-            ratio(exact, Some(by_library)),
+            ratio(exact, layer.has_library().then_some(by_library)),
             predicted(sizes, fraction),
             ratio(kept_rows, Some(product)),
         );

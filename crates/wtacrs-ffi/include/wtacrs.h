@@ -376,15 +376,16 @@ typedef struct wtacrs_plan_info {
   size_t weight_gradient_scratch_bytes;
   // Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
   // first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
-  // of zeros (or adds nothing). SIZE_MAX on the CPU, where the forward pass itself returns the failure.
+  // of zeros (or adds nothing); but of NaN where cuBLASLt multiplies, all rows are packed, and dZ is not finite either.
+  // SIZE_MAX on the CPU, where the forward pass itself returns the failure.
   size_t saved_status_offset;
   // How many such words there are, one behind another: 1, or more if all rows are packed. The status is the first that is
   // not 0. 0 on the CPU.
   size_t saved_status_words;
-  // The program that multiplies: WTACRS_ENGINE_OWN or WTACRS_ENGINE_CUBLASLT, see wtacrs_layer_set_engine. On the CPU the
-  // former.
+  // The program that multiplies in wtacrs_plan_backward: WTACRS_ENGINE_OWN or WTACRS_ENGINE_CUBLASLT, see
+  // wtacrs_layer_set_engine. WTACRS_ENGINE_OWN on the CPU.
   wtacrs_engine engine;
-  // 0.
+  // Reserved; 0.
   int32_t reserved;
 } wtacrs_plan_info;
 
@@ -817,10 +818,13 @@ wtacrs_status wtacrs_layer_set_precision(struct wtacrs_layer *layer,
 
 // Which program multiplies kept rows with those of dZ on a GPU; the CPU ignores it.
 //
-// WTACRS_ENGINE_AUTO takes cuBLASLt on GPUs of compute capability 9 to 11 for products of 2^20 elements and 512 kept rows or
-// more, and if rows of dZ have to be gathered for it, of 1024 input features or more. Its bits depend on the version of
-// cuBLASLt and on the GPU. wtacrs_plan_get_info reports which program a plan has. cuBLASLt loads its kernels when they first
-// run: run a plan's pass once before you capture it.
+// WTACRS_ENGINE_AUTO takes cuBLASLt if the GPU has compute capability 9 to 11, dW has at least 2^20 elements, and at least 512
+// rows are kept. If rows of dZ must be gathered for it, the layer also needs 1024 input features; none are gathered where all
+// rows are packed. The bits of cuBLASLt's products depend on its version and on the GPU. wtacrs_plan_get_info reports the engine
+// of a plan's backward passes. wtacrs_plan_weight_gradient always multiplies by this library's kernels.
+//
+// A plan of cuBLASLt loads that library when it is made, so make no plan while a stream is captured. Run each pass once before
+// you capture it: cuBLASLt loads its kernels at their first run.
 //
 // Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_engine(struct wtacrs_layer *layer,
@@ -843,7 +847,8 @@ wtacrs_status wtacrs_layer_set_further_offset(struct wtacrs_layer *layer,
 // plan      [out]
 //
 // Errors: WTACRS_STATUS_INVALID_ARGUMENT if shape or budget was not set; _INVALID_BUDGET if the budget does not fit;
-// _UNSUPPORTED, _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+// _UNSUPPORTED, also if WTACRS_ENGINE_CUBLASLT is asked for and cannot be loaded; _CUDA_ERROR, _SIZE_OVERFLOW, _NULL_POINTER,
+// _INVALID_HANDLE, _MISALIGNED.
 wtacrs_status wtacrs_plan_create(const struct wtacrs_context *context,
                                  const struct wtacrs_layer *layer,
                                  struct wtacrs_plan **plan);

@@ -120,7 +120,7 @@ fn packed_layers() {
     });
 }
 
-/// Both gradients, of heads that lie between one another: samples are then no strided batch.
+/// Both gradients, of heads that lie between one another: samples are then no strided batch, and the second is less aligned.
 #[test]
 fn attention_between_other_heads() {
     const SIZES: [usize; 5] = [2, 3, 40, 16, 24];
@@ -128,12 +128,12 @@ fn attention_between_other_heads() {
     let strides = |columns: usize, rows: usize| Strides {
         row: heads * columns,
         matrices: Spacing {
-            sample: (rows * heads * columns + 8) as u64,
+            sample: (rows * heads * columns + 1) as u64,
             head: columns as u64,
             heads: NonZeroU32::new(heads as u32).expect("not 0"),
         },
     };
-    let buffer = |rows: usize, columns: usize, seed| made_up(batch, rows * heads * columns + 8, seed);
+    let buffer = |rows: usize, columns: usize, seed| made_up(batch, rows * heads * columns + 1, seed);
     let (a, b, g) = (buffer(rows, inner, 1), buffer(columns, inner, 2), buffer(rows, columns, 3));
     for_each_machine(|machine| {
         if !machine.has_cublas_lt() {
@@ -306,4 +306,31 @@ fn what_is_launched() {
     let (unpack, turn_back) = ("unpack_rows_bf16", "turn_back_down");
     assert_eq!(launches(0.3, Packing::Bits4, true), [reads, unpack, multiply, turn_back]);
     assert_eq!(launches(1.0, Packing::Bits4, true), ["row_norms_sums_bf16", unpack, multiply, turn_back]);
+}
+
+/// Of an invalid row nothing is kept, and dW is zero; if all rows are packed, it is so where dZ is finite.
+#[test]
+fn an_invalid_row_keeps_nothing() {
+    let (mut h, dz) = (made_up(50, 16, 5), made_up(50, 16, 6));
+    h[[17, 3]] = f32::NAN;
+    for_each_machine(|machine| {
+        if !machine.has_cublas_lt() {
+            return;
+        }
+        for (keep, packing) in [(10, Packing::Native), (10, Packing::Bits4), (50, Packing::Bits4)] {
+            for fills in [None, Some(f32::NAN)] {
+                let mut settings = LinearSettings::new(50, 16, 16, Keep::Rows(keep)).of_type(DataType::F32);
+                (settings.packing, settings.engine) = (packing, Engine::CublasLt);
+                let plan = LinearPlan::new(settings, machine.device()).expect("valid");
+                let mut dz = dz.clone();
+                fills.into_iter().for_each(|value| dz.fill(value));
+                let given = Given::new(h.view(), dz.view(), &[], DeviceRandomness::new(0, 0));
+                let outcome = &run(machine, &plan, &given)[0];
+                assert_eq!((outcome.status, outcome.count), (18, 0), "{machine:?}");
+                let is_nan = plan.keeps_all() && fills.is_some();
+                let is_right = |value: &f32| if is_nan { value.is_nan() } else { *value == 0.0 };
+                assert!(outcome.dw.iter().all(is_right), "{machine:?}, {keep} rows, {packing}");
+            }
+        }
+    });
 }

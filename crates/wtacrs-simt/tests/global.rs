@@ -187,6 +187,26 @@ fn atomics_race_with_plain_accesses_alone() {
             words.read(3);
         }
     });
+    // A change of its own does not hide those of others.
+    let line = line!();
+    races(BLOCKS, [line + 3, line + 6], |words| {
+        if index::block() == [1, 0, 0] {
+            words.add(3);
+        } else if index::block() == [0, 1, 0] {
+            words.add(3);
+            words.read(3);
+        }
+    });
+    // Nor does one hide what the thread has written before.
+    let line = line!();
+    races(BLOCKS, [line + 3, line + 6], |words| {
+        if index::block() == [1, 0, 0] && index::thread() == 0 {
+            words.write(3, 1);
+            words.add(3);
+        } else if index::block() == [0, 1, 0] {
+            words.add(3);
+        }
+    });
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn a_seed_gives_one_order() {
 
 #[test]
 fn a_missing_barrier_shows_in_the_result() {
-    // Global memory, where no check sees the race: the sum of what the neighbour may have written by then.
+    // Rust's own atomics, which are not recorded: the sum of what the neighbour may have written by then.
     let sums: HashSet<u32> = (0..16)
         .map(|seed| {
             let values: Vec<AtomicU32> = (0..64).map(|_| AtomicU32::new(0)).collect();

@@ -144,7 +144,7 @@ fn a_fence_covers_what_comes_before_it() {
             }
         }
     };
-    // As in NVIDIA's sample threadFenceReduction: every thread fences, one publishes after the barrier.
+    // Every thread fences, and one publishes after the barrier.
     is_right(kernel(true));
     races(kernel(false));
 }

@@ -74,9 +74,8 @@ class Settings:
     this share of what different batches make. Either takes the place of `budget` and `bits`, but for layers that have
     values of their own in `layers`, and for experts.
 
-    `engine` is the program that multiplies on a GPU: "own" for this library's kernels, "cublaslt" for NVIDIA's library,
-    or "auto" for that library where it is expected to be faster. "own" gives the same bits on every GPU of one kind,
-    whatever the version of that library.
+    `engine` chooses what multiplies on a GPU: "own" (this package's kernels), "cublaslt" (NVIDIA's cuBLASLt) or "auto"
+    (cuBLASLt where it is expected to be faster). Bits of "own" do not depend on the version of cuBLASLt.
 
     Raises `Error` for a value that is refused.
     """

@@ -255,10 +255,13 @@ pub unsafe extern "C" fn wtacrs_layer_set_precision(
 
 /// Which program multiplies kept rows with those of dZ on a GPU; the CPU ignores it.
 ///
-/// WTACRS_ENGINE_AUTO takes cuBLASLt on GPUs of compute capability 9 to 11 for products of 2^20 elements and 512 kept rows or
-/// more, and if rows of dZ have to be gathered for it, of 1024 input features or more. Its bits depend on the version of
-/// cuBLASLt and on the GPU. wtacrs_plan_get_info reports which program a plan has. cuBLASLt loads its kernels when they first
-/// run: run a plan's pass once before you capture it.
+/// WTACRS_ENGINE_AUTO takes cuBLASLt if the GPU has compute capability 9 to 11, dW has at least 2^20 elements, and at least 512
+/// rows are kept. If rows of dZ must be gathered for it, the layer also needs 1024 input features; none are gathered where all
+/// rows are packed. The bits of cuBLASLt's products depend on its version and on the GPU. wtacrs_plan_get_info reports the engine
+/// of a plan's backward passes. wtacrs_plan_weight_gradient always multiplies by this library's kernels.
+///
+/// A plan of cuBLASLt loads that library when it is made, so make no plan while a stream is captured. Run each pass once before
+/// you capture it: cuBLASLt loads its kernels at their first run.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 #[unsafe(no_mangle)]

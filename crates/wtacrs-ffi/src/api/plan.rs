@@ -100,15 +100,16 @@ pub struct wtacrs_plan_info {
     pub weight_gradient_scratch_bytes: usize,
     /// Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
     /// first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
-    /// of zeros (or adds nothing). SIZE_MAX on the CPU, where the forward pass itself returns the failure.
+    /// of zeros (or adds nothing); but of NaN where cuBLASLt multiplies, all rows are packed, and dZ is not finite either.
+    /// SIZE_MAX on the CPU, where the forward pass itself returns the failure.
     pub saved_status_offset: usize,
     /// How many such words there are, one behind another: 1, or more if all rows are packed. The status is the first that is
     /// not 0. 0 on the CPU.
     pub saved_status_words: usize,
-    /// The program that multiplies: WTACRS_ENGINE_OWN or WTACRS_ENGINE_CUBLASLT, see wtacrs_layer_set_engine. On the CPU the
-    /// former.
+    /// The program that multiplies in wtacrs_plan_backward: WTACRS_ENGINE_OWN or WTACRS_ENGINE_CUBLASLT, see
+    /// wtacrs_layer_set_engine. WTACRS_ENGINE_OWN on the CPU.
     pub engine: wtacrs_engine,
-    /// 0.
+    /// Reserved; 0.
     pub reserved: i32,
 }
 
@@ -124,7 +125,8 @@ unsafe impl SizedStruct for wtacrs_plan_info {
 /// plan      [out]
 ///
 /// Errors: WTACRS_STATUS_INVALID_ARGUMENT if shape or budget was not set; _INVALID_BUDGET if the budget does not fit;
-/// _UNSUPPORTED, _SIZE_OVERFLOW, _NULL_POINTER, _INVALID_HANDLE, _MISALIGNED.
+/// _UNSUPPORTED, also if WTACRS_ENGINE_CUBLASLT is asked for and cannot be loaded; _CUDA_ERROR, _SIZE_OVERFLOW, _NULL_POINTER,
+/// _INVALID_HANDLE, _MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wtacrs_plan_create(
     context: *const wtacrs_context,

@@ -2,6 +2,7 @@
 
 use crate::boundary::Failure;
 use crate::boundary::status::*;
+use wtacrs_kernels::launch::dense::DenseError;
 use wtacrs_kernels::launch::driver::DriverError;
 use wtacrs_kernels::plan::{CacheMisfit, ExecuteError, PlanError};
 
@@ -15,6 +16,19 @@ impl From<DriverError> for Failure {
             | DriverError::NoSuchDevice { .. }
             | DriverError::DeviceTooOld { .. }
             | DriverError::NoContext => WTACRS_STATUS_NO_DEVICE,
+            DriverError::Dense(error) => return error.into(),
+            _ => WTACRS_STATUS_CUDA_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<DenseError> for Failure {
+    fn from(error: DenseError) -> Self {
+        let status = match error {
+            DenseError::NoLibrary | DenseError::MissingCall { .. } | DenseError::NoAlgorithm(_) => {
+                WTACRS_STATUS_UNSUPPORTED
+            }
             _ => WTACRS_STATUS_CUDA_ERROR,
         };
         Self::new(status, error.to_string())
@@ -24,6 +38,7 @@ impl From<DriverError> for Failure {
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Self {
         let status = match error {
+            PlanError::Dense(error) => return error.into(),
             PlanError::Zero { .. } | PlanError::Unsupported { .. } | PlanError::DataTypes { .. } => {
                 WTACRS_STATUS_UNSUPPORTED
             }

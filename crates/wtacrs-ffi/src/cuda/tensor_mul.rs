@@ -67,7 +67,9 @@ impl CudaTensorMul {
     }
 
     fn plan(&self, side: Side, is_guessed: bool, strided: &MatmulSettings) -> Outcome<MatmulPlan> {
-        let settings = of_side(strided, &self.description.product, side, is_guessed);
+        let mut settings = of_side(strided, &self.description.product, side, is_guessed);
+        // As the sizes were reported for.
+        settings.engine = self.engine(side);
         Ok(MatmulPlan::new(&settings, self.gpu.properties())?)
     }
 }

@@ -36,7 +36,7 @@ pub struct DenseLayout {
     pub row: u64,
     /// Elements from one matrix to the next.
     pub matrix: u64,
-    /// A power of two that divides the first address, in bytes.
+    /// A power of two that divides the addresses of all matrices, in bytes; at most 16.
     pub alignment: u32,
 }
 
@@ -65,7 +65,8 @@ pub trait DenseLibrary: fmt::Debug + Send + Sync {
     /// There is no such library, or it computes no such product.
     fn prepare(&self, product: &DenseProduct) -> Result<(), DenseError>;
 
-    /// Enqueues products on a stream, which is borrowed: nothing is allocated or waited for.
+    /// Enqueues products on a stream, which is borrowed: no device memory is allocated, and nothing is waited for. A product that was
+    /// not [prepared](Self::prepare) is prepared now.
     ///
     /// # Errors
     ///
@@ -73,7 +74,7 @@ pub trait DenseLibrary: fmt::Debug + Send + Sync {
     ///
     /// # Safety
     ///
-    /// The stream belongs to the GPU's current context, and the operands lead to memory of it as the product says, alive
+    /// The library's context is current, the stream belongs to it, and the operands lead to memory of it as the product says, alive
     /// until the products are computed.
     unsafe fn multiply(
         &self,
@@ -103,9 +104,9 @@ pub enum DenseError {
     /// The library has no kernel for a product.
     #[error("cuBLASLt has no kernel for a product of {} x {} rows of {} into {}", .0.left, .0.right, .0.factors, .0.product)]
     NoAlgorithm(DenseProduct),
-    /// The GPU's context cannot be used.
+    /// The driver fails, with this error.
     #[error("{0}")]
-    Context(String),
+    Driver(String),
     /// A call failed.
     #[error("{call} failed with {name} ({code})")]
     Failed {

@@ -29,6 +29,7 @@ impl DenseLibrary for StandIn {
         operands: &DenseOperands,
         _stream: *mut c_void,
     ) -> Result<(), DenseError> {
+        check(product, operands);
         // As the library may, so that a plan with too little memory is found out.
         // SAFETY: the caller's promise, here and below.
         unsafe { operands.workspace.write_bytes(0xA5, product.workspace_bytes as usize) };
@@ -38,6 +39,18 @@ impl DenseLibrary for StandIn {
         }
         Ok(())
     }
+}
+
+/// Ends the process's test where the library would fail, or read beside a matrix.
+fn check(product: &DenseProduct, operands: &DenseOperands) {
+    let addresses = [operands.left.addr(), operands.right.addr(), operands.product.addr()];
+    for ((lies, at), (columns, of)) in product.layouts.iter().zip(addresses).zip(product.matrices()) {
+        let (alignment, matrix) = (u64::from(lies.alignment), lies.matrix * of.bytes());
+        assert!(lies.row >= u64::from(columns), "rows of {columns} elements that are {} apart", lies.row);
+        assert!(alignment.is_power_of_two() && alignment <= 16, "{lies:?}");
+        assert!((at as u64 | matrix).is_multiple_of(alignment), "{at:#x} and every {matrix} bytes, not by {alignment}");
+    }
+    assert!(operands.workspace.addr().is_multiple_of(256), "the workspace");
 }
 
 /// # Safety

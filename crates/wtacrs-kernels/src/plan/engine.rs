@@ -1,6 +1,6 @@
 //! Which program computes a product: this library's kernels, or the vendor's library.
 //!
-//! The vendor's reads dense rows, so that kept rows of dZ are gathered first: that pays where its product is enough faster.
+//! The vendor's library reads dense rows. So kept rows of dZ are gathered first, which pays where its product is enough faster:
 //! docs/kernels.md has the arithmetic.
 
 use super::error::{ExecuteError, PlanError};
@@ -12,15 +12,15 @@ use crate::launch::Launcher;
 use crate::launch::dense::{DenseLayout, DenseOperands, DenseProduct};
 use wtacrs_core::product::Update;
 
-/// Bytes of workspace, as NVIDIA recommends them for Hopper and later, and for GPUs before it. All plans reserve them, so that
-/// strides that come with a call change no size.
+/// Bytes of workspace, as NVIDIA recommends them for Hopper and later, and for GPUs before it. All plans reserve them, because
+/// the strides of a call must not change the size of scratch.
 const WORKSPACE_BYTES: [u64; 2] = [32 << 20, 4 << 20];
 /// From so many elements of a product and so many rows on, the launches of a library's product are worth their time.
 const LEAST_ELEMENTS: usize = 1 << 20;
 const LEAST_ROWS: usize = 512;
 /// From so many columns of the left factor on, the gain pays for gathering the right one.
 const LEAST_COLUMNS_TO_GATHER: usize = 1024;
-/// Vectors of kernels: larger alignments change nothing.
+/// The widest access of a thread has so many bytes: a larger alignment would gain nothing.
 const MOST_ALIGNMENT: u32 = 16;
 
 /// What the decision depends on beside the product.
@@ -72,8 +72,13 @@ impl DensePlan {
         let [recent, older] = WORKSPACE_BYTES;
         let workspace_bytes = if device.compute_capability.0 >= 9 { recent } else { older };
         let plan = Self { product, workspace_bytes };
-        for (batch, _) in batches(product.batch, &settings.matrices) {
-            library.prepare(&plan.dense(batch, [MOST_ALIGNMENT as usize; 3], &settings.matrices))?;
+        for (batch, first) in batches(product.batch, &settings.matrices) {
+            let aligned = [MOST_ALIGNMENT as usize; 3];
+            library.prepare(&plan.dense(
+                batch,
+                plan.first_of(aligned, first, &settings.matrices),
+                &settings.matrices,
+            ))?;
         }
         Ok(plan)
     }
@@ -82,8 +87,8 @@ impl DensePlan {
     ///
     /// # Safety
     ///
-    /// As for [`ProductPlan::run`](super::product::ProductPlan::run); rows beyond a matrix's count are zero in one factor, and
-    /// finite in the other.
+    /// As for [`ProductPlan::run`](super::product::ProductPlan::run). Rows beyond a matrix's count are read, too: for their products
+    /// to be zero, they are zero in one factor and finite in the other.
     pub(super) unsafe fn run<L: Launcher>(
         &self,
         launcher: &mut L,
@@ -91,17 +96,16 @@ impl DensePlan {
     ) -> Result<(), ExecuteError<L::Error>> {
         debug_assert!(factors.indices.is_null(), "gathered rows");
         let matrices = [factors.left_matrices, factors.right_matrices, factors.product_matrices];
-        let addresses = [factors.left.addr(), factors.right.addr(), factors.product.addr()];
-        let [left_bytes, right_bytes, product_bytes] = self.product.types.map(DataType::bytes);
         for (batch, first) in batches(self.product.batch, &matrices) {
-            let [left, right, product] = matrices.map(|of| of.spacing.of(first) as usize);
+            let [left, right, product] = self.first_of([0; 3], first, &matrices);
             let operands = DenseOperands {
-                left: factors.left.wrapping_add(left * left_bytes as usize),
-                right: factors.right.wrapping_add(right * right_bytes as usize),
-                product: factors.product.wrapping_add(product * product_bytes as usize),
+                left: factors.left.wrapping_add(left),
+                right: factors.right.wrapping_add(right),
+                product: factors.product.wrapping_add(product),
                 accumulate: factors.update == Update::Accumulate,
                 workspace: factors.workspace,
             };
+            let addresses = [operands.left.addr(), operands.right.addr(), operands.product.addr()];
             // SAFETY: the caller's promise.
             unsafe { launcher.multiply(&self.dense(batch, addresses, &matrices), &operands) }
                 .map_err(ExecuteError::Launch)?;
@@ -109,11 +113,19 @@ impl DensePlan {
         Ok(())
     }
 
+    /// Where a matrix of the batch begins, if the first ones begin at these addresses.
+    fn first_of(&self, addresses: [usize; 3], matrix: u32, matrices: &[Matrices; 3]) -> [usize; 3] {
+        let bytes = self.product.types.map(DataType::bytes);
+        core::array::from_fn(|i| addresses[i].wrapping_add((matrices[i].spacing.of(matrix) * bytes[i]) as usize))
+    }
+
     fn dense(&self, batch: u32, addresses: [usize; 3], matrices: &[Matrices; 3]) -> DenseProduct {
         let ProductSettings { rows, left, right, types: [factors, _, product], precision, .. } = self.product;
         let bytes = [factors, factors, product].map(DataType::bytes);
         let layout = |i: usize| {
             let Matrices { row, spacing } = matrices[i];
+            // A matrix of one row may have any distance to the next row.
+            let row = row.max([left, right, right][i] as u64);
             let matrix = if batch == 1 { 0 } else { spacing.of(1) };
             // Every matrix of the batch begins at a multiple of both.
             let bits = addresses[i] as u64 | if batch == 1 { 0 } else { matrix * bytes[i] };
@@ -152,9 +164,13 @@ fn batches(batch: usize, matrices: &[Matrices; 3]) -> impl Iterator<Item = (u32,
         let (heads, one) = (of.spacing.heads.get(), of.spacing.of(1));
         batch <= heads || heads == 1 || of.spacing.sample == one * u64::from(heads)
     };
-    let uneven = matrices.iter().filter(|of| !is_even(of)).map(|of| of.spacing.heads.get()).min();
-    let each = uneven.unwrap_or(batch).min(batch).max(1);
+    let uneven = matrices.iter().filter(|of| !is_even(of)).map(|of| of.spacing.heads.get()).reduce(common_divisor);
+    let each = uneven.unwrap_or(batch).clamp(1, batch.max(1));
     (0..batch.div_ceil(each)).map(move |i| (each.min(batch - i * each), i * each))
+}
+
+fn common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 #[cfg(test)]
@@ -177,5 +193,7 @@ mod tests {
         assert_eq!(of([even, heads(96, 3), even]), [(6, 0)]);
         assert_eq!(batches(1, &[even, heads(9600, 3), even]).collect::<Vec<_>>(), [(1, 0)]);
         assert_eq!(batches(0, &[even; 3]).count(), 0);
+        let of_twelve: Vec<_> = batches(12, &[heads(9600, 4), heads(9600, 6), even]).collect();
+        assert_eq!(of_twelve, [(2, 0), (2, 2), (2, 4), (2, 6), (2, 8), (2, 10)]);
     }
 }

@@ -40,8 +40,10 @@ pub struct LinearPlan {
     pub(super) sample: SamplePlan,
     pub(super) dz: Matrices,
     pub(super) dw: Matrices,
-    /// The product of native rows, which a layer's steps one by one have in any case.
-    pub(super) product: ProductPlan,
+    /// The product of native rows.
+    product: ProductPlan,
+    /// That of a layer's steps one by one: by this library's kernels, which read no row beyond the count.
+    pub(super) of_steps: ProductPlan,
     /// The product of packed rows, if there is something to multiply.
     packed: Option<PackedProduct>,
     partials: Part,
@@ -115,6 +117,7 @@ impl LinearPlan {
             matrices: [sample.saved.matrices(kept), of_gathered, dw],
         };
         let product = ProductPlan::new(of_product, &engine, device)?;
+        let of_steps = ProductPlan::new(of_product, &EngineSettings { engine: Engine::Own, ..engine }, device)?;
         let bytes = if packed.is_some() { [0; 2] } else { [product.partial_bytes(), product.workspace_bytes()] };
         let [partials, workspace] = [
             layout.part("the partial products", &bytes[..1])?,
@@ -126,7 +129,20 @@ impl LinearPlan {
         let gathered = layout.part("the kept rows of dZ", &gathered)?;
         let sums = layout.part("the partial sums of dZ", &sums_sizes(&settings))?;
         let backward_bytes = layout.bytes();
-        Ok(Self { settings, sample, dz, dw, product, packed, partials, workspace, gathered, sums, backward_bytes })
+        Ok(Self {
+            settings,
+            sample,
+            dz,
+            dw,
+            product,
+            of_steps,
+            packed,
+            partials,
+            workspace,
+            gathered,
+            sums,
+            backward_bytes,
+        })
     }
 
     /// The same plan for other strides of H, dZ and dW; none: dense. It costs a few comparisons, little enough for every
@@ -202,7 +218,7 @@ impl LinearPlan {
         self.packed.as_ref().map_or_else(|| self.product.splits(), PackedProduct::splits)
     }
 
-    /// The program that computes the product: [`Engine::Own`] or [`Engine::CublasLt`].
+    /// The program that computes the product of [`Self::backward`]: [`Engine::Own`] or [`Engine::CublasLt`].
     pub fn engine(&self) -> Engine {
         let is_dense = self.packed.as_ref().map_or(self.product.is_dense(), PackedProduct::is_dense);
         if is_dense { Engine::CublasLt } else { Engine::Own }
@@ -240,7 +256,8 @@ impl LinearPlan {
     }
 
     /// Writes or adds the estimate of dW. If wanted, it also writes the norms of dZ's rows and their exact sum. At most three
-    /// launches, of which the first reads dZ once; at most four from packed rows; one more where cuBLASLt multiplies.
+    /// launches, of which the first reads dZ once; at most four from packed rows. Where cuBLASLt multiplies a batch whose samples are not
+    /// equally far apart, there is a product for each sample.
     ///
     /// # Errors
     ///

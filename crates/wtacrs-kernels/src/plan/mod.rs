@@ -3,6 +3,7 @@
 //! ```text
 //! forward    H ── row_norms ── select ── gather_rows ── saved                          3 launches
 //! backward   dZ ── row_norms        saved, dZ ── gather_gemm ── split_reduce ── dW     3 launches at most
+//! cuBLASLt   dZ ── row_norms_gather   saved, kept rows of dZ ── cublasLtMatmul ── dW   2 launches, 3 with bias
 //! with bias  dZ ── row_norms_sums   saved, dZ ── gather_gemm ── split_reduce_sums ── dW   3 launches
 //! for dA     G ── column_norms      G, saved ── gather_columns ── gather_gemm ── split_reduce ── dA  4 at most
 //! update     saved, norms of dZ ── predictor_features ── predictor_sums ── predictor_apply  3 launches

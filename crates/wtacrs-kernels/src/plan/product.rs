@@ -159,7 +159,7 @@ impl ProductPlan {
         factors: &Factors,
     ) -> Result<(), ExecuteError<L::Error>> {
         if let Some(dense) = &self.dense {
-            // SAFETY: the caller's promise; rows that do not count are zero, as gathers and unpacking leave them.
+            // SAFETY: the caller's promise. Gathers and unpacking leave zeros in rows that do not count.
             return unsafe { dense.run(launcher, factors) };
         }
         let ([input, ..], args) = (self.settings.types, self.args(factors));

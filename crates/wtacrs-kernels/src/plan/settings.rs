@@ -102,7 +102,8 @@ pub enum Engine {
     Auto,
     /// This library's kernels: the same sums in the same order on every GPU of one kind, whatever else is installed.
     Own,
-    /// cuBLASLt, after a gather of the gradient's kept rows. A plan is refused where it cannot be loaded.
+    /// cuBLASLt, after a gather of the gradient's kept rows. A plan is refused where it cannot be loaded. If all tokens are packed and a
+    /// row of H is not finite, it multiplies zeros with dZ: where dZ is not finite, dW is then NaN and not zero.
     CublasLt,
 }
 

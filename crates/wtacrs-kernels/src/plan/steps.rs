@@ -55,8 +55,7 @@ pub struct GatherBuffers {
 /// The arguments of a product of rows that the caller keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct GradientBuffers {
-    /// As many unscaled rows of H as the plan keeps. With [`Engine::CublasLt`](super::Engine) rows beyond the count are read
-    /// too and must be finite, as [`LinearPlan::gather`] leaves them.
+    /// As many unscaled rows of H as the plan keeps.
     pub rows: *const u8,
     /// Elements from one of them to the next.
     pub row_elements: usize,
@@ -286,18 +285,17 @@ impl LinearPlan {
         Ok(self.gradient_parts()?.1)
     }
 
-    /// Where the partial products, the workspace and the kept rows of dZ, scaled, lie in the scratch; and bytes of all.
-    fn gradient_parts(&self) -> Result<([Part; 3], u64), PlanError> {
+    /// Where the partial products and the kept rows of dZ, scaled, lie in the scratch; and bytes of both.
+    fn gradient_parts(&self) -> Result<([Part; 2], u64), PlanError> {
         let mut layout = Layout::default();
-        let partials = layout.part("the partial products", &[self.product.partial_bytes()])?;
-        let workspace = layout.part("the workspace of the product", &[self.product.workspace_bytes()])?;
+        let partials = layout.part("the partial products", &[self.of_steps.partial_bytes()])?;
         let matrices = gathered_matrices(self.settings(), self.kept_rows());
         let sizes = [self.kept_rows() as u64, matrices.row, self.settings().gradient.bytes()];
         let gathered = layout.part("the kept rows of dZ", &sizes)?;
-        Ok(([partials, workspace, gathered], layout.bytes()))
+        Ok(([partials, gathered], layout.bytes()))
     }
 
-    /// dW from unscaled rows: the scales go to the rows of dZ, which are gathered first.
+    /// dW from unscaled rows, by this library's kernels: the scales go to the rows of dZ, which are gathered first.
     ///
     /// # Errors
     ///
@@ -326,8 +324,7 @@ impl LinearPlan {
         check_pointer("the count", count, 4)?;
         check_pointer("dW", weight_gradient.cast_const(), settings.weight_gradient.bytes())?;
         // No memory has u64::MAX bytes, so the check fails where the size overflows.
-        let ([partials, workspace, gathered], bytes) =
-            self.gradient_parts().unwrap_or(([Part::default(); 3], u64::MAX));
+        let ([partials, gathered], bytes) = self.gradient_parts().unwrap_or(([Part::default(); 2], u64::MAX));
         scratch.check("the scratch of the product", bytes)?;
         let gathered = scratch.of::<u8>(gathered);
         let kept = KeptOfGradient { indices, scales, count, out: gathered };
@@ -344,9 +341,9 @@ impl LinearPlan {
             product_matrices: self.dw,
             update,
             partials: scratch.of(partials),
-            workspace: scratch.of(workspace),
+            workspace: ptr::null_mut(),
         };
         // SAFETY: as above.
-        unsafe { self.product.run(launcher, &factors, None) }
+        unsafe { self.of_steps.run(launcher, &factors, None) }
     }
 }

@@ -87,7 +87,7 @@ pub unsafe fn load_relaxed<T: Integer>(at: *const T) -> T {
 ///
 /// # Safety
 ///
-/// `at` is aligned, writable global memory that is accessed atomically only.
+/// `at` is aligned global memory, readable and writable until the launch ends, that is accessed atomically only.
 #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub unsafe fn store_relaxed<T: Integer>(at: *mut T, value: T) {

@@ -17,7 +17,7 @@ pub fn warp_barrier(mask: u32) {
     body::thread::warp_barrier(mask);
 }
 
-/// Orders this thread's earlier writes before its later ones, as the whole device sees them (membar.gl).
+/// Orders this thread's earlier accesses before its later ones, as the whole device sees them (fence.acq_rel.gpu).
 #[inline(always)]
 pub fn device_fence() {
     body::thread::device_fence();

@@ -5,7 +5,8 @@
 //! how long ago the other one was: blocks may run one after another, and a missing fence still shows.
 //!
 //! Words are found by their address, in pages that are made when they are first accessed. A word that an access touches in
-//! part gets traces for its bytes. A trace remembers two readers, of different warps if there are any, and forgets others.
+//! part gets traces for its bytes. A trace remembers two plain readers, of different warps if there are any, an atomic reader, and
+//! an atomic change beside the last one, and forgets others.
 
 use super::place::Places;
 use super::release::Notes;
@@ -82,10 +83,14 @@ impl Stamp {
 #[derive(Clone, Copy, Default)]
 struct Trace {
     write: Stamp,
-    /// The last reader since that write.
+    /// A write before that one, if that one is atomic: another atomic one that it does not know, or a plain one.
+    beside: Stamp,
+    /// The last plain reader since the last plain write.
     read: Stamp,
-    /// Another reader since.
+    /// Another plain reader since.
     other: Stamp,
+    /// The last atomic reader since.
+    atomic_read: Stamp,
 }
 
 /// The earlier access of a race, and what it did.
@@ -97,8 +102,10 @@ impl Trace {
         if self.read == now {
             return Ok(());
         }
-        if self.write.races(now, &is_before) {
-            return Err(self.written());
+        self.is_written_before(now, &is_before)?;
+        if now.is_atomic() {
+            self.atomic_read = now;
+            return Ok(());
         }
         let last = self.read;
         if last != Stamp::NONE && !last.is_of_thread_of(now) && !is_before(last) {
@@ -118,20 +125,34 @@ impl Trace {
         is_before: impl Fn(Stamp) -> bool,
         is_read_before: impl Fn(Stamp) -> bool,
     ) -> Result<(), Earlier> {
-        if self.write.races(now, &is_before) {
-            return Err(self.written());
-        }
-        for read in [self.read, self.other] {
+        self.is_written_before(now, &is_before)?;
+        for read in [self.read, self.other, self.atomic_read] {
             if read.races(now, &is_read_before) {
                 return Err((read, if read.is_atomic() { "read atomically" } else { "read" }));
             }
         }
-        *self = Self { write: now, ..Self::default() };
+        if now.is_atomic() {
+            // Those who come later need not know what this one has met, or be known to it.
+            let is_unknown = |stamp: Stamp| stamp != Stamp::NONE && !is_before(stamp);
+            if is_unknown(self.write) || !is_unknown(self.beside) && !self.write.is_atomic() {
+                self.beside = self.write;
+            }
+            self.write = now;
+        } else {
+            *self = Self { write: now, ..Self::default() };
+        }
         Ok(())
     }
 
-    fn written(&self) -> Earlier {
-        (self.write, if self.write.is_atomic() { "changed atomically" } else { "written" })
+    /// An error if a write races with an access.
+    #[inline(always)]
+    fn is_written_before(&self, now: Stamp, is_before: impl Fn(Stamp) -> bool) -> Result<(), Earlier> {
+        for write in [self.write, self.beside] {
+            if write.races(now, &is_before) {
+                return Err((write, if write.is_atomic() { "changed atomically" } else { "written" }));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -166,7 +187,8 @@ impl Page {
             return self.each_closely(first, bytes, act);
         }
         for word in &self.words[first / 4..(first + bytes) / 4] {
-            // SAFETY: one thread of a launch runs at a time, and no method of a trace accesses traces.
+            // SAFETY: one thread of a launch runs at a time. `act` calls methods of this trace and asks clocks what they know,
+            // neither of which accesses a trace.
             act(unsafe { &mut *word.as_ptr() })?;
         }
         Ok(())

@@ -40,8 +40,11 @@
 //!
 //! - A lane's read of global memory that a compiler moves behind an operation of the warp because nothing needs its value
 //!   before, and behind another lane's write.
-//! - Races of plain accesses through pointers (`*pointer`), which are not recorded, and of launches of more than 2²⁰ blocks.
-//! - A race with a reader of global memory that two later readers have displaced from the record.
+//! - Races of plain accesses through pointers (`*pointer`), which are not recorded; of launches of more than 2²⁰ blocks; and of
+//!   blocks that have synchronised more than 2²¹ times.
+//! - A race with a reader of global memory that two later readers have displaced from the record, or with all but two of the
+//!   atomic changes that do not know of one another.
+//! - Relaxed loads that a GPU moves before earlier ones.
 //! - Atomic changes that a GPU completes in another order than they were issued in: here they are done at once.
 //! - Races on shared memory between accesses before and after a fence, an acquire or a release.
 //! - Interleavings between two calls of this crate's functions: a thread runs alone there.
@@ -54,7 +57,8 @@
 //! # What it costs
 //!
 //! A thread's call of a barrier or a shuffle takes two switches of stacks, 10 to 20 ns, and up to twice that in orders that
-//! change from warp to warp. An access to shared memory takes 5 to 20 ns, one to global memory 5 to 10 ns
+//! change from warp to warp. Memory takes ten times the global memory that a launch accesses, and more where accesses are of
+//! less than four bytes. An access to shared memory takes 5 to 20 ns, one to global memory 5 to 10 ns
 //! (`cargo run -p wtacrs-simt --features emulator --example speed`).
 
 mod access;

@@ -1,12 +1,13 @@
-//! What a thread knows of the accesses of other blocks, or of its own block beyond barriers: by releases and acquires, as the
-//! PTX ISA's memory model defines them.
+//! What a thread knows of the accesses of other blocks, or of its own block beyond barriers: by releases and acquires.
 //!
-//! A fence takes note of all accesses that come before it: those of its thread, those that barriers order before, and those
-//! that the thread knows of itself. An atomic store or change that comes after the fence, in its thread or beyond a barrier,
-//! leaves that note at its address. Whoever reads the value takes the note along, and knows what it says after a fence, of
-//! its own or beyond a barrier. A barrier shares all of this with the block, and a warp's barrier with the mask's lanes.
-//! `store_release` and `load_acquire` are fence and access in one. Without a fence on both sides nothing is known, whatever
-//! value was read.
+//! A fence notes all accesses before it: those of its thread, those that barriers order before, and those that the thread knows
+//! of. An atomic store or change after the fence attaches the note to its address. A thread that reads the value and then fences
+//! knows the note. A barrier shares all of this with the block, and a warp's barrier with the mask's lanes. `store_release`
+//! attaches a note of its own, and `load_acquire` knows at once what it and earlier loads have read. Without a fence on both
+//! sides nothing is known, whatever value was read.
+//!
+//! The PTX ISA's memory model is narrower in two ways: there the fence is in the thread of the store or the load, and an acquire is
+//! of the location that was read. So a kernel that relies on these two is accepted here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -30,6 +31,14 @@ impl Known {
     }
 
     fn learn(&mut self, block: u32, thread: u32, clock: u32) {
+        if thread == ALL {
+            // What is known of all threads need not be kept of one.
+            let known: Vec<_> =
+                self.0.range((block, 0)..(block, ALL)).filter(|&(_, &of)| of <= clock).map(|(&who, _)| who).collect();
+            known.iter().for_each(|who| _ = self.0.remove(who));
+        } else if self.0.get(&(block, ALL)).is_some_and(|&of_all| clock <= of_all) {
+            return;
+        }
         let passed = self.0.entry((block, thread)).or_insert(0);
         *passed = clock.max(*passed);
     }

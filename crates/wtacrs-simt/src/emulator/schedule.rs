@@ -41,7 +41,7 @@ pub fn count(launch: Launch, kernel: &(dyn Fn() + Sync)) -> Result<Counts, Fault
     result
 }
 
-/// Runs all blocks together, or one after another in the order's order.
+/// Runs all blocks together, or one after another in an order of the seed.
 fn run_all(launch: &Launch, global: &Rc<Global>, kernel: Kernel<'_>) -> Result<Counts, Fault> {
     let blocks = launch.blocks();
     if launch.cooperative {
@@ -51,7 +51,7 @@ fn run_all(launch: &Launch, global: &Rc<Global>, kernel: Kernel<'_>) -> Result<C
     let mut waiting: VecDeque<u64> = (0..blocks).collect();
     let mut result = Ok(Counts::default());
     while !waiting.is_empty() {
-        // What stays keeps its first and its last, which the strategies that are not random take.
+        // The first and the last stay where they are until they are taken: orders that are not random take them.
         let i = order.below(waiting.len());
         let next = if i + 1 == waiting.len() { waiting.pop_back() } else { waiting.swap_remove_front(i) };
         let Some(index) = next else { break };

@@ -27,7 +27,7 @@ impl Store {
     }
 
     pub(super) fn arrive(self, notes: &RefCell<Notes>) {
-        // SAFETY: as the kernel promised when it stored; memory stays until the launch ends.
+        // SAFETY: aligned and writable, as the kernel promised when it stored: until the launch ends.
         unsafe {
             match self.bytes {
                 4 => AtomicU32::from_ptr(self.at as *mut u32).store(self.value as u32, Relaxed),

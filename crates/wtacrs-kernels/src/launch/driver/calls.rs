@@ -64,7 +64,8 @@ pub enum Attribute {
 
 /// Calls of the CUDA driver and of cuBLASLt. Every failure names its call.
 ///
-/// While a plan runs, there are only launches, products and queries of the context.
+/// While a plan runs, there are only launches, products and queries of the context; and the first product with other strides or
+/// less alignment than the plan was made for asks cuBLASLt how to compute it.
 pub trait Calls: Debug + Send + Sync + 'static {
     /// cuInit.
     fn init(&self) -> Result<(), DriverError>;
@@ -122,7 +123,7 @@ pub trait Calls: Debug + Send + Sync + 'static {
     ///
     /// `from` is device memory of the current context with as many bytes.
     unsafe fn copy_to_host(&self, to: &mut [u8], from: *const u8) -> Result<(), DriverError>;
-    /// Whether the driver has cuLaunchKernelEx.
+    /// Whether kernels are to start early, and the driver has cuLaunchKernelEx.
     fn starts_early(&self) -> bool;
     /// cuLaunchKernel, or cuLaunchCooperativeKernel; or cuLaunchKernelEx, by which the kernel may start before the one before it has
     /// ended. That is for drivers that [have it](Self::starts_early), and not for cooperative launches.

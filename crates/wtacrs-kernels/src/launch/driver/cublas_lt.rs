@@ -19,11 +19,12 @@ const SUCCESS: Code = 0;
 /// CUBLAS_OP_T.
 const TRANSPOSED: c_uint = 1;
 
-/// The library's names, newest first.
+/// The library's names by the CUDA versions that they belong to, newest first.
 #[cfg(unix)]
-const NAMES: [&str; 4] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11", "libcublasLt.so"];
+const NAMES: [(u32, &str); 4] =
+    [(13, "libcublasLt.so.13"), (12, "libcublasLt.so.12"), (11, "libcublasLt.so.11"), (11, "libcublasLt.so")];
 #[cfg(windows)]
-const NAMES: [&str; 3] = ["cublasLt64_13.dll", "cublasLt64_12.dll", "cublasLt64_11.dll"];
+const NAMES: [(u32, &str); 3] = [(13, "cublasLt64_13.dll"), (12, "cublasLt64_12.dll"), (11, "cublasLt64_11.dll")];
 
 macro_rules! table {
     ($($symbol:ident($($argument:ty),*);)*) => {
@@ -36,8 +37,9 @@ macro_rules! table {
         }
 
         impl CublasLtTable {
-            pub(super) fn load() -> Result<Self, DenseError> {
-                let library: &Library = Box::leak(Box::new(find().ok_or(DenseError::NoLibrary)?));
+            /// For a driver of this major CUDA version.
+            pub(super) fn load(driver: u32) -> Result<Self, DenseError> {
+                let library: &Library = Box::leak(Box::new(find(driver).ok_or(DenseError::NoLibrary)?));
                 // SAFETY: the types are those of cublasLt.h; handles are pointers, and enums are unsigned ints.
                 unsafe {
                     Ok(Self {
@@ -84,11 +86,12 @@ struct Found {
     reserved: [c_int; 4],
 }
 
-/// The library that the process has loaded already, or else the newest that there is.
-fn find() -> Option<Library> {
+/// The library that the process has loaded already, or else the newest that the driver serves.
+fn find(driver: u32) -> Option<Library> {
+    let names = || NAMES.into_iter().filter(|&(version, _)| version <= driver).map(|(_, name)| name);
     // SAFETY: loading the vendor's library runs its initialisers, as every user of cuBLAS does.
-    let load = |&name: &&str| unsafe { Library::new(name) }.ok();
-    NAMES.iter().find_map(|name| loaded(name)).or_else(|| NAMES.iter().find_map(load))
+    let load = |name: &str| unsafe { Library::new(name) }.ok();
+    names().find_map(loaded).or_else(|| names().find_map(load))
 }
 
 /// A framework brings its own version, and may have found it where nobody else looks.

@@ -132,7 +132,11 @@ impl Cuda {
     }
 
     fn cublas_lt(&self) -> Result<&CublasLtTable, DenseError> {
-        self.cublas_lt.get_or_init(CublasLtTable::load).as_ref().map_err(Clone::clone)
+        let load = || {
+            let driver = self.driver_version().map_err(|error| DenseError::Driver(error.to_string()))?;
+            CublasLtTable::load(driver / 1000)
+        };
+        self.cublas_lt.get_or_init(load).as_ref().map_err(Clone::clone)
     }
 
     fn check(&self, call: &'static str, code: Code) -> Result<(), DriverError> {
@@ -310,7 +314,8 @@ impl Calls for Cuda {
     }
 
     fn starts_early(&self) -> bool {
-        self.table.cuLaunchKernelEx.is_some()
+        let is_asked_for = std::env::var_os("WTACRS_EARLY_START").is_some_and(|value| value == "1");
+        is_asked_for && self.table.cuLaunchKernelEx.is_some()
     }
 
     unsafe fn launch(

@@ -5,29 +5,41 @@ use super::error::DriverError;
 use crate::launch::dense::{DenseError, DenseLibrary, DenseOperands, DenseProduct};
 use core::ffi::c_void;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// cuBLASLt in a context. Handle and choices stay until the process ends: there are few.
+/// cuBLASLt in a context. Handle and choices stay until the process ends: there is a choice for each size and layout of a product.
 #[derive(Debug)]
 pub(super) struct CublasLt<C> {
     calls: Arc<C>,
     context: Context,
+    known: Mutex<Known>,
+}
+
+/// What has been asked of the library. Failures are not kept: memory that is missing now may be there later.
+#[derive(Debug, Default)]
+struct Known {
     /// Made when a plan first asks: loading the library takes its time.
-    handle: OnceLock<Result<DenseHandle, DenseError>>,
-    choices: Mutex<HashMap<DenseProduct, Result<DenseChoice, DenseError>>>,
+    handle: Option<DenseHandle>,
+    choices: HashMap<DenseProduct, DenseChoice>,
 }
 
 impl<C: Calls> CublasLt<C> {
     pub(super) fn new(calls: Arc<C>, context: Context) -> Self {
-        Self { calls, context, handle: OnceLock::new(), choices: Mutex::default() }
+        Self { calls, context, known: Mutex::default() }
     }
 
     /// The handle and the choice for a product. The context is current.
     fn choice(&self, product: &DenseProduct) -> Result<(DenseHandle, DenseChoice), DenseError> {
-        let handle = self.handle.get_or_init(|| self.calls.dense_create()).clone()?;
-        let mut choices = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
-        let choice = choices.entry(*product).or_insert_with(|| self.calls.dense_choose(handle, product));
-        Ok((handle, choice.clone()?))
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = match known.handle {
+            Some(handle) => handle,
+            None => *known.handle.insert(self.calls.dense_create()?),
+        };
+        let choice = match known.choices.get(product) {
+            Some(choice) => *choice,
+            None => *known.choices.entry(*product).or_insert(self.calls.dense_choose(handle, product)?),
+        };
+        Ok((handle, choice))
     }
 }
 
@@ -37,7 +49,7 @@ impl<C: Calls> DenseLibrary for CublasLt<C> {
         match chosen {
             Ok(_) => Ok(()),
             Err(DriverError::Dense(error)) => Err(error),
-            Err(error) => Err(DenseError::Context(error.to_string())),
+            Err(error) => Err(DenseError::Driver(error.to_string())),
         }
     }
 

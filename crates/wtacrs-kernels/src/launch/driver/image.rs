@@ -29,7 +29,8 @@ impl Cubin {
     ///
     /// # Safety
     ///
-    /// The driver trusts what is in it: a whole cubin, with the kernels of this version of the library.
+    /// The driver trusts what is in it: a whole cubin, with the kernels of this version of the library. For 9.0 and later they wait
+    /// for the kernel before them, as those of [`Ptx::starting_early`] do.
     pub const unsafe fn new(number: u32, compressed: &'static [u8]) -> Self {
         Self { target: Version::new(number / 10, number % 10), compressed }
     }
@@ -60,14 +61,14 @@ impl Cubin {
     }
 }
 
-/// What may be loaded on GPUs of a compute capability by a driver, in the order in which to try: those of the cubins, newest first, that
-/// run there, so the nearest first; then PTX.
+/// What may be loaded on GPUs of a compute capability, in the order in which to try: those of the cubins, newest first, that run
+/// there, so the nearest first; then PTX. Cubins for 9.0 and later may start early in any case, and the PTX if it is to.
 pub(super) fn images(
     cubins: &[Cubin],
     capability: Version,
-    driver: Version,
+    early: bool,
 ) -> impl Iterator<Item = (Image, Cow<'static, [u8]>)> {
-    let ptx = if starts_early(capability, driver) { Ptx::starting_early() } else { Ptx::bundled() };
+    let ptx = if early { Ptx::starting_early() } else { Ptx::bundled() };
     let machine_code = cubins
         .iter()
         .filter(move |cubin| cubin.runs_on(capability))
@@ -109,8 +110,9 @@ mod tests {
     #[test]
     fn the_nearest_machine_code_comes_first_and_ptx_last() {
         let of = |major, minor| -> Vec<(Image, Vec<u8>)> {
-            let (capability, driver) = (Version::new(major, minor), Version::new(12, 2));
-            images(&cubins(), capability, driver).map(|(image, bytes)| (image, bytes.into_owned())).collect()
+            images(&cubins(), Version::new(major, minor), false)
+                .map(|(image, bytes)| (image, bytes.into_owned()))
+                .collect()
         };
         let cubin = |number: u32| Image::Cubin(Version::new(number / 10, number % 10));
         let names = |major, minor| -> Vec<Image> { of(major, minor).into_iter().map(|(image, _)| image).collect() };
@@ -122,16 +124,15 @@ mod tests {
         assert_eq!(names(8, 7), [ptx], "a system on a chip");
         assert_eq!(of(8, 6)[0].1, b"\x7fELF of 86");
         assert!(of(9, 0)[1].1.starts_with(b".version"));
-        let ptx_of = |minor| {
-            let (_, text) = images(&[], Version::new(9, 0), Version::new(12, minor)).next().expect("PTX");
+        let ptx_of = |early| {
+            let (_, text) = images(&[], Version::new(9, 0), early).next().expect("PTX");
             String::from_utf8_lossy(&text).into_owned()
         };
-        assert!(ptx_of(2).contains(".target sm_80") && !ptx_of(2).contains("griddepcontrol"));
-        assert!(
-            ptx_of(3).contains(".target sm_90")
-                && ptx_of(3).contains("griddepcontrol.wait")
-                && ptx_of(3).ends_with('\0')
-        );
+        let (plain, early) = (ptx_of(false), ptx_of(true));
+        assert!(plain.contains(".target sm_80") && !plain.contains("griddepcontrol"));
+        assert!(early.contains(".target sm_90") && early.contains("griddepcontrol.wait") && early.ends_with('\0'));
+        let can = |major, minor, driver| starts_early(Version::new(major, minor), Version::new(12, driver));
+        assert!(can(9, 0, 3) && can(12, 0, 4) && !can(9, 0, 2) && !can(8, 9, 3));
     }
 
     #[test]

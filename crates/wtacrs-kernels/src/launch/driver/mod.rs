@@ -12,8 +12,11 @@
 //!
 //! Opening is slow the first time where the library has no machine code for the GPU ([`Cubin`]), because the driver then
 //! compiles all kernels: ptxas takes about five seconds for them. The driver keeps the result in a cache on disk. From then on
-//! there are only launches: nothing is allocated, copied or waited for, and everything can be captured in a CUDA graph.
-//! `tests/driver.rs` proves it with a driver that records every call.
+//! there are only launches: no device memory is allocated, nothing is copied or waited for, and everything can be captured in a
+//! CUDA graph. `tests/driver.rs` and `tests/engine.rs` prove it with a driver that records every call.
+//!
+//! With WTACRS_EARLY_START=1 in the environment, kernels start before the kernel before them has ended, and wait there, on compute
+//! capability 9.0 and later and drivers of CUDA 12.3 and later. It has not run on hardware.
 
 mod calls;
 mod cublas_lt;
@@ -240,9 +243,9 @@ impl<C: Calls> Installation<C> {
             return Err(DriverError::DeviceTooOld { name: device.name, needed: ptx.target, found });
         }
         let began = Instant::now();
-        let (functions, image) = self.load(found, device.shared_bytes)?;
-        let loaded = Loaded { image, time: began.elapsed() };
         let start_early = image::starts_early(found, self.version) && self.calls.starts_early();
+        let (functions, image) = self.load(found, device.shared_bytes, start_early)?;
+        let loaded = Loaded { image, time: began.elapsed() };
         let kernels = Arc::new(Kernels { functions, start_early, loaded, ended: Mutex::default(), handle, device });
         if let Some(key) = key {
             known.kernels.insert(key, Arc::clone(&kernels));
@@ -252,9 +255,9 @@ impl<C: Calls> Installation<C> {
 
     /// Loads the kernels on a GPU of this compute capability. A driver refuses machine code that an assembler newer than itself
     /// has made; PTX comes last, and its error counts.
-    fn load(&self, capability: Version, shared_bytes: u32) -> Result<(Vec<Function>, Image), DriverError> {
+    fn load(&self, capability: Version, shared_bytes: u32, early: bool) -> Result<(Vec<Function>, Image), DriverError> {
         let mut refused = None;
-        for (image, bytes) in image::images(self.cubins, capability, self.version) {
+        for (image, bytes) in image::images(self.cubins, capability, early) {
             match self.functions(&bytes, shared_bytes) {
                 Ok(functions) => return Ok((functions, image)),
                 Err(error) => refused = Some(error),

@@ -186,8 +186,11 @@ mod tests {
             kernels += 1;
         }
         assert_eq!(kernels, Ptx::bundled().entry_points().count());
+        // The kernel before may still write what the read-only path takes for constant.
+        let all = Ptx::bundled().text().replace("ld.global.nc.", "ld.global.");
+        assert!(!all.contains(".nc.") && Ptx::bundled().text().contains("ld.global.nc."));
         let without: String = ptx.text().lines().filter(|line| !line.contains("griddepcontrol")).skip(2).collect();
-        assert_eq!(without, Ptx::bundled().text().lines().skip(2).collect::<String>(), "nothing else has changed");
+        assert_eq!(without, all.lines().skip(2).collect::<String>(), "nothing else has changed");
     }
 
     #[test]
