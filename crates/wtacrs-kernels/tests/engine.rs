@@ -3,9 +3,9 @@
 
 use crate::common::{Machine, for_each_machine};
 use crate::fake::{Call, Fake};
+use crate::matrices::{made_up, relative_error};
 use crate::steps::{Data, Given, Outcome, run, run_columns};
 use half::{bf16, f16};
-use ndarray::Array2;
 use std::num::NonZeroU32;
 use std::ptr;
 use std::sync::Arc;
@@ -20,18 +20,6 @@ use wtacrs_kernels::plan::{
     MatmulSettings, Memory, Precision, Spacing, Strides, WeightSource,
 };
 
-/// Numbers without a pattern, rows of very different sizes.
-fn made_up(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-    let unit = |index: u64| {
-        let bits = wtacrs_exact::philox::bits(u128::from(index), seed) as u64;
-        (bits >> 40) as f32 / (1 << 24) as f32
-    };
-    Array2::from_shape_fn((rows, columns), |(i, j)| {
-        let size = (4.0 * unit(i as u64) - 2.0).exp();
-        size * (2.0 * unit((1 << 40) + (i * columns + j) as u64) - 1.0)
-    })
-}
-
 /// Asserts that only the order of sums differs: ‖found − expected‖ ≤ bound · ‖expected‖, Frobenius.
 fn assert_alike(found: &[Outcome], expected: &[Outcome], bound: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
@@ -40,9 +28,8 @@ fn assert_alike(found: &[Outcome], expected: &[Outcome], bound: f64, what: &str)
         assert_eq!(found.bias, expected.bias, "{what}");
         let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6 * b;
         assert!(found.dz_norms.iter().zip(&expected.dz_norms).all(is_close), "{what}");
-        let difference: f64 = found.dw.iter().zip(&expected.dw).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-        let size: f64 = expected.dw.iter().map(|&value| f64::from(value).powi(2)).sum();
-        assert!(size > 0.0 && difference.sqrt() <= bound * size.sqrt(), "{what}: {}", (difference / size).sqrt());
+        let error = relative_error(&found.dw, &expected.dw);
+        assert!(error <= bound, "{what}: {error}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Plans that run: whole layers forward and backward, on the emulator and on a GPU, against wtacrs-core on the CPU.
 
 use crate::common::{Machine, for_each_machine};
+use crate::matrices::{made_up, relative_error};
 use crate::steps::{Data, Given, Outcome, run, run_columns};
 use half::{bf16, f16};
 use ndarray::{Array1, Array2, Array4, ArrayView2, s};
@@ -43,29 +44,6 @@ fn real_layer() -> Layer {
     };
     let matrix = |key| Array2::from_shape_vec((1024, 384), values(key)).expect("the shape of the data");
     Layer { h: matrix("h"), dz: matrix("dz"), previous_norms: values("dz_norm_prev") }
-}
-
-/// Numbers without a pattern in [-1, 1), rows of very different sizes.
-fn made_up(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-    let unit = |index: u64| {
-        let bits = wtacrs_exact::philox::bits(u128::from(index), seed) as u64;
-        (bits >> 40) as f32 / (1 << 24) as f32
-    };
-    Array2::from_shape_fn((rows, columns), |(i, j)| {
-        let size = (4.0 * unit(i as u64) - 2.0).exp();
-        size * (2.0 * unit((1 << 40) + (i * columns + j) as u64) - 1.0)
-    })
-}
-
-/// ‖found − expected‖ / ‖expected‖, Frobenius.
-fn relative_error(found: &[f32], expected: ArrayView2<'_, f32>) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let (mut error, mut size) = (0.0, 0.0);
-    for (&found, &expected) in found.iter().zip(expected) {
-        error += f64::from(found - expected).powi(2);
-        size += f64::from(expected).powi(2);
-    }
-    (error / size).sqrt()
 }
 
 /// Asserts that the kept rows are those that core keeps with these weights, to the bit.

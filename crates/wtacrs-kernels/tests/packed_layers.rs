@@ -1,6 +1,7 @@
 //! Plans of packed rows that run: dW against exact arithmetic on unpacked rows, and against wtacrs-core's packed layers.
 
 use crate::common::{Machine, for_each_machine};
+use crate::matrices::{made_up, relative_error};
 use crate::steps::{Data, Given, Outcome, run, run_columns};
 use half::{bf16, f16};
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
@@ -18,18 +19,6 @@ use wtacrs_kernels::plan::{
     DataType, DeviceRandomness, LinearPlan, LinearSettings, MatmulPlan, MatmulSettings, Memory, PredictorPlan, Spacing,
     Strides, UpdateBuffers,
 };
-
-/// Numbers without a pattern in [-1, 1), rows of very different sizes.
-fn made_up(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-    let unit = |index: u64| {
-        let bits = wtacrs_exact::philox::bits(u128::from(index), seed) as u64;
-        (bits >> 40) as f32 / (1 << 24) as f32
-    };
-    Array2::from_shape_fn((rows, columns), |(i, j)| {
-        let size = (4.0 * unit(i as u64) - 2.0).exp();
-        size * (2.0 * unit((1 << 40) + (i * columns + j) as u64) - 1.0)
-    })
-}
 
 /// Xᵀ·other of kept rows X of `x`, in exact arithmetic on unpacked rows, and how far sums of products that are rounded to a
 /// relative error of `unit` may be away.
@@ -331,16 +320,6 @@ fn real_layer(name: &str) -> [Array2<f32>; 2] {
         let values = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
         Array2::from_shape_vec((1024, 384), values).expect("the shape of the data")
     })
-}
-
-/// ‖found − expected‖ / ‖expected‖, Frobenius.
-fn relative_error(found: &[f32], expected: ArrayView2<'_, f32>) -> f64 {
-    let (mut error, mut size) = (0.0, 0.0);
-    for (&found, &expected) in found.iter().zip(expected) {
-        error += f64::from(found - expected).powi(2);
-        size += f64::from(expected).powi(2);
-    }
-    (error / size).sqrt()
 }
 
 /// A layer's dW is that of wtacrs-core's packed layer, up to the arithmetic of the product.

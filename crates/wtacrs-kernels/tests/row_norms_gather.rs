@@ -7,24 +7,6 @@ use half::{bf16, f16};
 use ndarray::Array2;
 use std::ptr;
 use wtacrs_kernels::kernel::column_sums::{Args, GatherArgs, gather_shape, partial_leading, ranges, shape};
-use wtacrs_kernels::kernel::{self};
-use wtacrs_kernels::launch::Kernel;
-
-trait Gathered: Tested {
-    const KERNEL: Kernel<GatherArgs>;
-}
-
-impl Gathered for f32 {
-    const KERNEL: Kernel<GatherArgs> = kernel::ROW_NORMS_GATHER_F32;
-}
-
-impl Gathered for f16 {
-    const KERNEL: Kernel<GatherArgs> = kernel::ROW_NORMS_GATHER_F16;
-}
-
-impl Gathered for bf16 {
-    const KERNEL: Kernel<GatherArgs> = kernel::ROW_NORMS_GATHER_BF16;
-}
 
 /// For each matrix, which rows are kept.
 struct Kept {
@@ -39,7 +21,7 @@ fn bits<T: Copy>(values: &[T], bits: fn(T) -> u32) -> Vec<u32> {
     values.iter().map(|&value| bits(value)).collect()
 }
 
-fn check<T: Gathered>(machine: &mut Machine, items: &[Array2<T>], place: Place, kept: &Kept) {
+fn check<T: Tested>(machine: &mut Machine, items: &[Array2<T>], place: Place, kept: &Kept) {
     let (rows, columns) = items[0].dim();
     let x = Uploaded::new(machine, items, place, T::from_f32(f32::NAN));
     let room = kept.room;
@@ -74,7 +56,7 @@ fn check<T: Gathered>(machine: &mut Machine, items: &[Array2<T>], place: Place, 
     let launch = gather_shape(of_rows, of_columns, batch, T::BYTES);
     // SAFETY: the buffers have the sizes that the arguments say.
     unsafe {
-        machine.run(&T::KERNEL, launch, &args);
+        machine.run(&T::NORMS_GATHER, launch, &args);
         let expected = of(expected_norms.pointer(), expected_partials.pointer());
         machine.run(&T::SUMS, shape(of_rows, of_columns, batch, T::BYTES), &expected);
     }
@@ -100,7 +82,7 @@ fn check<T: Gathered>(machine: &mut Machine, items: &[Array2<T>], place: Place, 
     let again = machine.unwritten::<T>(items.len() * room * padded);
     let alone = GatherArgs { of: of(ptr::null_mut(), ptr::null_mut()), out: again.bytes(), ..args };
     // SAFETY: as above.
-    unsafe { machine.run(&T::KERNEL, launch, &alone) };
+    unsafe { machine.run(&T::NORMS_GATHER, launch, &alone) };
     copied(&bits(&machine.download(&again), T::bits));
 }
 
@@ -115,7 +97,7 @@ fn some(rows: usize, batch: usize) -> Kept {
     Kept { rows, room, counted: true }
 }
 
-fn check_all<T: Gathered>(machine: &mut Machine, rows: usize, columns: usize, batch: usize) {
+fn check_all<T: Tested>(machine: &mut Machine, rows: usize, columns: usize, batch: usize) {
     let items: Vec<_> = (0..batch as u64).map(|b| noise::<T>(rows, columns, b)).collect();
     let place = if columns.is_multiple_of(2) { Place::TIGHT } else { Place::ODD };
     check(machine, &items, place, &some(rows, batch));

@@ -1,6 +1,6 @@
 //! Runs ptxas, and reads what it reports for each kernel on each architecture.
 
-use super::early_start::starting_early;
+use super::early_start;
 use super::finding::{Architectures, Finding};
 use super::manifest::Resources;
 use crate::error::Error;
@@ -59,9 +59,6 @@ pub(super) fn findings(file: &str, assemblies: &BTreeMap<u32, Assembly>) -> Vec<
     spills.chain(frames).chain(messages).collect()
 }
 
-/// The first architecture whose kernels start early, as the driver layer has them compiled.
-const STARTS_EARLY: u32 = 90;
-
 /// Assembles a file for all architectures, in parallel: each as drivers get it there.
 pub(super) fn assemble(
     assembler: &Assembler,
@@ -71,11 +68,11 @@ pub(super) fn assemble(
     report::step("Assembling", file.file_name().unwrap_or_default().to_string_lossy());
     let text = fs::read_to_string(file).map_err(Error::file(file))?;
     let early = file.with_extension("early.ptx");
-    fs::write(&early, starting_early(&text)).map_err(Error::file(&early))?;
+    fs::write(&early, early_start::starting_early(&text)).map_err(Error::file(&early))?;
     thread::scope(|scope| {
         let runs: Vec<_> = architectures
             .map(|architecture| {
-                let source = if architecture >= STARTS_EARLY { &early } else { file };
+                let source = if architecture >= early_start::ARCHITECTURE { &early } else { file };
                 let run = move || one(assembler, source, &cubin(file, architecture), architecture);
                 (architecture, scope.spawn(run))
             })

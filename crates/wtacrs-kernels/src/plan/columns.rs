@@ -36,8 +36,8 @@ pub struct ColumnsPlan {
     packed: Option<PackedProduct>,
     gathered: Part,
     gathered_matrices: Matrices,
-    partials: Part,
-    workspace: Part,
+    /// The scratch of the product of native rows.
+    product_scratch: Part,
     backward_bytes: u64,
 }
 
@@ -82,11 +82,7 @@ impl ColumnsPlan {
             matrices: [gathered_matrices, sample.saved.matrices(kept), da],
         };
         let product = ProductPlan::new(of_product, &engine, device)?;
-        let bytes = if packed.is_some() { [0; 2] } else { [product.partial_bytes(), product.workspace_bytes()] };
-        let [partials, workspace] = [
-            layout.part("the partial products", &bytes[..1])?,
-            layout.part("the workspace of the product", &bytes[1..])?,
-        ];
+        let product_scratch = if packed.is_some() { Part::default() } else { product.scratch(&mut layout)? };
         let backward_bytes = layout.bytes();
         Ok(Self {
             sample,
@@ -99,8 +95,7 @@ impl ColumnsPlan {
             packed,
             gathered,
             gathered_matrices,
-            partials,
-            workspace,
+            product_scratch,
             backward_bytes,
         })
     }
@@ -138,8 +133,7 @@ impl ColumnsPlan {
 
     /// The program that computes the product: see [`super::LinearPlan::engine`].
     pub fn engine(&self) -> Engine {
-        let is_dense = self.packed.as_ref().map_or(self.product.is_dense(), PackedProduct::is_dense);
-        if is_dense { Engine::CublasLt } else { Engine::Own }
+        self.packed.as_ref().map_or_else(|| self.product.engine(), PackedProduct::engine)
     }
 
     /// Whether all columns are kept and packed: see [`super::LinearPlan::keeps_all`].
@@ -262,8 +256,8 @@ impl ColumnsPlan {
             product: weight_gradient,
             product_matrices: self.da,
             update,
-            partials: scratch.of(self.partials),
-            workspace: scratch.of(self.workspace),
+            partials: scratch.of(self.product_scratch),
+            workspace: scratch.of(self.product_scratch),
         };
         // SAFETY: as above.
         unsafe { self.product.run(launcher, &factors, None) }

@@ -32,6 +32,8 @@ pub(super) struct Factors {
     pub(super) product: *mut u8,
     pub(super) product_matrices: Matrices,
     pub(super) update: Update,
+    /// For partial products of this library's kernels.
     pub(super) partials: *mut f32,
+    /// For the vendor's library. A product uses one of the two.
     pub(super) workspace: *mut u8,
 }

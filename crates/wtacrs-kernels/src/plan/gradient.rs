@@ -24,8 +24,6 @@ pub(super) struct Wanted {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeptOfGradient {
     pub(super) indices: *const u32,
-    /// What rows are multiplied with; null: nothing.
-    pub(super) scales: *const f64,
     pub(super) count: *const u32,
     /// [`gathered_matrices`], where rows beyond the count become zero; null: nothing is copied.
     pub(super) out: *mut u8,
@@ -72,7 +70,7 @@ impl GradientReader<'_> {
             norms: wanted.norms,
             partials: if has_sums { wanted.partials } else { ptr::null_mut() },
         };
-        let launched = if !kept.out.is_null() && reads_all && kept.scales.is_null() {
+        let launched = if !kept.out.is_null() && reads_all {
             let args = column_sums::GatherArgs {
                 of: args,
                 indices: kept.indices,
@@ -85,8 +83,9 @@ impl GradientReader<'_> {
             // SAFETY: the caller's promise.
             unsafe { launcher.launch(kernel, shape, &args) }
         } else {
+            // What is saved of H contains the scales, or is unpacked with them.
             // SAFETY: the caller's promise, here and below.
-            unsafe { self.gather(launcher, gradient, kept) }?;
+            unsafe { self.gather(launcher, gradient, kept, ptr::null()) }?;
             if reads_all && has_sums {
                 let (kernel, shape) = kernels::row_norms_sums(data_type, rows, columns, batch_32);
                 // SAFETY: as above.
@@ -112,7 +111,7 @@ impl GradientReader<'_> {
         }))
     }
 
-    /// Copies kept rows alone.
+    /// Copies kept rows alone, multiplied with scales; null: as they are.
     ///
     /// # Safety
     ///
@@ -122,6 +121,7 @@ impl GradientReader<'_> {
         launcher: &mut L,
         gradient: *const u8,
         kept: &KeptOfGradient,
+        scales: *const f64,
     ) -> Result<(), ExecuteError<L::Error>> {
         let settings = self.settings;
         let [columns, rows, batch] = [settings.out_features, self.kept, settings.batch].map(|size| size as u32);
@@ -129,7 +129,7 @@ impl GradientReader<'_> {
             return Ok(());
         }
         let gathered = gathered_matrices(settings, self.kept);
-        let &KeptOfGradient { indices, scales, count, out } = kept;
+        let &KeptOfGradient { indices, count, out } = kept;
         let args = gather_rows::Args {
             x: gradient,
             leading: self.dz.row,

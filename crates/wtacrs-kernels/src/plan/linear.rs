@@ -41,13 +41,11 @@ pub struct LinearPlan {
     pub(super) dz: Matrices,
     pub(super) dw: Matrices,
     /// The product of native rows.
-    product: ProductPlan,
-    /// That of a layer's steps one by one: by this library's kernels, which read no row beyond the count.
-    pub(super) of_steps: ProductPlan,
+    pub(super) product: ProductPlan,
     /// The product of packed rows, if there is something to multiply.
     packed: Option<PackedProduct>,
-    partials: Part,
-    workspace: Part,
+    /// The scratch of the product of native rows.
+    product_scratch: Part,
     /// The kept rows of dZ, one behind the other, if the vendor's library multiplies them.
     gathered: Part,
     /// Sums of the columns of dZ over ranges of its rows, if the bias gradient may be wanted.
@@ -111,38 +109,20 @@ impl LinearPlan {
             }
             None => None,
         };
-        let engine = EngineSettings {
+        let of_engine = EngineSettings {
             engine: if packed.is_some() { Engine::Own } else { settings.engine },
             gathers: true,
             matrices: [sample.saved.matrices(kept), of_gathered, dw],
         };
-        let product = ProductPlan::new(of_product, &engine, device)?;
-        let of_steps = ProductPlan::new(of_product, &EngineSettings { engine: Engine::Own, ..engine }, device)?;
-        let bytes = if packed.is_some() { [0; 2] } else { [product.partial_bytes(), product.workspace_bytes()] };
-        let [partials, workspace] = [
-            layout.part("the partial products", &bytes[..1])?,
-            layout.part("the workspace of the product", &bytes[1..])?,
-        ];
-        let is_dense = packed.as_ref().map_or(product.is_dense(), PackedProduct::is_dense);
-        let rows = if gathers && is_dense { [batch as u64, kept as u64] } else { [0; 2] };
+        let product = ProductPlan::new(of_product, &of_engine, device)?;
+        let product_scratch = if packed.is_some() { Part::default() } else { product.scratch(&mut layout)? };
+        let engine = packed.as_ref().map_or_else(|| product.engine(), PackedProduct::engine);
+        let rows = if gathers && engine == Engine::CublasLt { [batch as u64, kept as u64] } else { [0; 2] };
         let gathered = [&rows[..], &[of_gathered.row, settings.gradient.bytes()]].concat();
         let gathered = layout.part("the kept rows of dZ", &gathered)?;
         let sums = layout.part("the partial sums of dZ", &sums_sizes(&settings))?;
         let backward_bytes = layout.bytes();
-        Ok(Self {
-            settings,
-            sample,
-            dz,
-            dw,
-            product,
-            of_steps,
-            packed,
-            partials,
-            workspace,
-            gathered,
-            sums,
-            backward_bytes,
-        })
+        Ok(Self { settings, sample, dz, dw, product, packed, product_scratch, gathered, sums, backward_bytes })
     }
 
     /// The same plan for other strides of H, dZ and dW; none: dense. It costs a few comparisons, little enough for every
@@ -220,8 +200,7 @@ impl LinearPlan {
 
     /// The program that computes the product of [`Self::backward`]: [`Engine::Own`] or [`Engine::CublasLt`].
     pub fn engine(&self) -> Engine {
-        let is_dense = self.packed.as_ref().map_or(self.product.is_dense(), PackedProduct::is_dense);
-        if is_dense { Engine::CublasLt } else { Engine::Own }
+        self.packed.as_ref().map_or_else(|| self.product.engine(), PackedProduct::engine)
     }
 
     pub(super) fn gradient_reader(&self) -> GradientReader<'_> {
@@ -300,8 +279,6 @@ impl LinearPlan {
         let (parts, gathers) = (&self.sample.saved, self.engine() == Engine::CublasLt && !self.keeps_all());
         let kept = KeptOfGradient {
             indices: if self.keeps_all() { ptr::null() } else { saved.of(parts.indices) },
-            // What is saved contains the scales, or is unpacked with them.
-            scales: ptr::null(),
             count: saved.of(parts.count),
             out: if gathers { scratch.of(self.gathered) } else { ptr::null_mut() },
         };
@@ -341,8 +318,8 @@ impl LinearPlan {
             product: weight_gradient,
             product_matrices: self.dw,
             update,
-            partials: scratch.of(self.partials),
-            workspace: scratch.of(self.workspace),
+            partials: scratch.of(self.product_scratch),
+            workspace: scratch.of(self.product_scratch),
         };
         // SAFETY: the caller's promise; the saved parts lie within the saved memory, and their indices within dZ.
         unsafe { self.product.run(launcher, &factors, sums) }

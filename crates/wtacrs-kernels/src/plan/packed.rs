@@ -111,9 +111,9 @@ impl PackedProduct {
         Ok(Some(Self { rows, side, settings, product, unpacked, counted, partials, workspace }))
     }
 
-    /// Whether the vendor's library computes it.
-    pub(super) fn is_dense(&self) -> bool {
-        self.product.is_dense()
+    /// Which program computes it.
+    pub(super) fn engine(&self) -> Engine {
+        self.product.engine()
     }
 
     /// Into how many ranges the rows are cut.

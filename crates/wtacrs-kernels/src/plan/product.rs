@@ -3,8 +3,8 @@
 use super::engine::{DensePlan, EngineSettings};
 use super::error::{ExecuteError, PlanError};
 use super::factors::{Factors, ProductSettings};
-use super::memory::Memory;
-use super::settings::Precision;
+use super::memory::{Layout, Memory, Part};
+use super::settings::{Engine, Precision};
 use super::tiling::{Multiplier, ProductSizes, Tiling, tiling};
 use crate::device::Device;
 use crate::kernel::matrix::{DataType, Spacing};
@@ -63,19 +63,27 @@ impl ProductPlan {
         Ok(Self { settings, tiling, dense: DensePlan::new(settings, engine, device)? })
     }
 
-    /// Whether the vendor's library computes it, from rows that lie one behind the other.
-    pub(super) fn is_dense(&self) -> bool {
-        self.dense.is_some()
+    /// The same by this library's kernels, whichever program computes this one.
+    pub(super) fn by_kernels(&self) -> Self {
+        Self { dense: None, ..self.clone() }
+    }
+
+    /// Which program computes it: the vendor's library, from rows that lie one behind the other, or this one.
+    pub(super) fn engine(&self) -> Engine {
+        if self.dense.is_some() { Engine::CublasLt } else { Engine::Own }
     }
 
     /// Into how many ranges the rows are cut, by this library.
     pub(super) fn splits(&self) -> u32 {
-        if self.is_dense() { 1 } else { self.tiling.splits }
+        if self.dense.is_some() { 1 } else { self.tiling.splits }
     }
 
-    /// Bytes of the partial products.
-    pub(super) fn partial_bytes(&self) -> u64 {
-        if self.is_dense() { 0 } else { self.tiling.partial_bytes }
+    /// Adds what [`Self::run`] needs: the partial products, or the vendor's workspace.
+    pub(super) fn scratch(&self, layout: &mut Layout) -> Result<Part, PlanError> {
+        match &self.dense {
+            Some(dense) => layout.part("the workspace of the product", &[dense.workspace_bytes]),
+            None => layout.part("the partial products", &[self.tiling.partial_bytes]),
+        }
     }
 
     /// Bytes of the vendor's workspace.

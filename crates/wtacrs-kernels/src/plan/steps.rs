@@ -288,14 +288,15 @@ impl LinearPlan {
     /// Where the partial products and the kept rows of dZ, scaled, lie in the scratch; and bytes of both.
     fn gradient_parts(&self) -> Result<([Part; 2], u64), PlanError> {
         let mut layout = Layout::default();
-        let partials = layout.part("the partial products", &[self.of_steps.partial_bytes()])?;
+        let partials = self.product.by_kernels().scratch(&mut layout)?;
         let matrices = gathered_matrices(self.settings(), self.kept_rows());
         let sizes = [self.kept_rows() as u64, matrices.row, self.settings().gradient.bytes()];
         let gathered = layout.part("the kept rows of dZ", &sizes)?;
         Ok(([partials, gathered], layout.bytes()))
     }
 
-    /// dW from unscaled rows, by this library's kernels: the scales go to the rows of dZ, which are gathered first.
+    /// dW from unscaled rows, by this library's kernels, which read no row beyond the count: the scales go to the rows of
+    /// dZ, which are gathered first.
     ///
     /// # Errors
     ///
@@ -327,9 +328,9 @@ impl LinearPlan {
         let ([partials, gathered], bytes) = self.gradient_parts().unwrap_or(([Part::default(); 2], u64::MAX));
         scratch.check("the scratch of the product", bytes)?;
         let gathered = scratch.of::<u8>(gathered);
-        let kept = KeptOfGradient { indices, scales, count, out: gathered };
+        let kept = KeptOfGradient { indices, count, out: gathered };
         // SAFETY: the caller's promise; the gathered rows are a part of the scratch.
-        unsafe { self.gradient_reader().gather(launcher, gradient, &kept) }?;
+        unsafe { self.gradient_reader().gather(launcher, gradient, &kept, scales) }?;
         let factors = Factors {
             left: rows,
             left_matrices: Matrices::even(row_elements as u64, 0),
@@ -344,6 +345,6 @@ impl LinearPlan {
             workspace: ptr::null_mut(),
         };
         // SAFETY: as above.
-        unsafe { self.of_steps.run(launcher, &factors, None) }
+        unsafe { self.product.by_kernels().run(launcher, &factors, None) }
     }
 }

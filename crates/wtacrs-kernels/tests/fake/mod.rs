@@ -132,9 +132,7 @@ impl Fake {
     fn ask<T>(&self, name: &'static str, answer: impl FnOnce(&mut State) -> T) -> Result<T, DriverError> {
         self.note(name, Call::Ask(name), answer)
     }
-}
 
-impl Fake {
     fn dense<T>(&self, name: &'static str, call: Call, answer: impl FnOnce(&mut State) -> T) -> Result<T, DenseError> {
         self.note(name, call, answer).map_err(|_| DenseError::Failed {
             call: name,

@@ -15,6 +15,7 @@ use wtacrs_kernels::launch::Kernel;
 pub trait Tested: Element<Accumulator = f32> + Debug {
     const BYTES: u32 = size_of::<Self>() as u32;
     const SUMS: Kernel<column_sums::Args>;
+    const NORMS_GATHER: Kernel<column_sums::GatherArgs>;
     const FEATURES: Kernel<predictor_update::Args>;
     const PACK: Kernel<gather_pack::Args>;
     const UNPACK: Kernel<unpack_rows::Args>;
@@ -29,11 +30,12 @@ pub trait Tested: Element<Accumulator = f32> + Debug {
 
 macro_rules! tested {
     (
-        $type:ty, $from:expr, [$norms:ident, $norms_any:ident], $sums:ident, [$gather:ident, $gather_any:ident],
+        $type:ty, $from:expr, [$norms:ident, $norms_any:ident], [$sums:ident, $norms_gather:ident], [$gather:ident, $gather_any:ident],
         $features:ident, $pack:ident, $unpack:ident
     ) => {
         impl Tested for $type {
             const SUMS: Kernel<column_sums::Args> = kernel::$sums;
+            const NORMS_GATHER: Kernel<column_sums::GatherArgs> = kernel::$norms_gather;
             const FEATURES: Kernel<predictor_update::Args> = kernel::$features;
             const PACK: Kernel<gather_pack::Args> = kernel::$pack;
             const UNPACK: Kernel<unpack_rows::Args> = kernel::$unpack;
@@ -57,7 +59,7 @@ tested!(
     f32,
     std::convert::identity,
     [ROW_NORMS_F32, ROW_NORMS_F32_ANY],
-    ROW_NORMS_SUMS_F32,
+    [ROW_NORMS_SUMS_F32, ROW_NORMS_GATHER_F32],
     [GATHER_ROWS_F32, GATHER_ROWS_F32_ANY],
     PREDICTOR_FEATURES_F32,
     GATHER_PACK_F32,
@@ -67,7 +69,7 @@ tested!(
     f16,
     f16::from_f32,
     [ROW_NORMS_F16, ROW_NORMS_F16_ANY],
-    ROW_NORMS_SUMS_F16,
+    [ROW_NORMS_SUMS_F16, ROW_NORMS_GATHER_F16],
     [GATHER_ROWS_F16, GATHER_ROWS_F16_ANY],
     PREDICTOR_FEATURES_F16,
     GATHER_PACK_F16,
@@ -77,7 +79,7 @@ tested!(
     bf16,
     bf16::from_f32,
     [ROW_NORMS_BF16, ROW_NORMS_BF16_ANY],
-    ROW_NORMS_SUMS_BF16,
+    [ROW_NORMS_SUMS_BF16, ROW_NORMS_GATHER_BF16],
     [GATHER_ROWS_BF16, GATHER_ROWS_BF16_ANY],
     PREDICTOR_FEATURES_BF16,
     GATHER_PACK_BF16,
@@ -170,4 +172,31 @@ pub fn noise<T: Tested>(rows: usize, columns: usize, seed: u64) -> Array2<T> {
         let bits = wtacrs_exact::philox::bits((i as u128) << 64 | j as u128, seed) as u32;
         T::from_f32((bits as f32 / 2.0_f32.powi(31) - 1.0).powi(3))
     })
+}
+
+/// Numbers without a pattern, rows of very different sizes.
+pub fn made_up(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
+    let unit = |index: u64| {
+        let bits = wtacrs_exact::philox::bits(u128::from(index), seed) as u64;
+        (bits >> 40) as f32 / (1 << 24) as f32
+    };
+    Array2::from_shape_fn((rows, columns), |(i, j)| {
+        let size = (4.0 * unit(i as u64) - 2.0).exp();
+        size * (2.0 * unit((1 << 40) + (i * columns + j) as u64) - 1.0)
+    })
+}
+
+/// ‖found − expected‖ / ‖expected‖, Frobenius.
+pub fn relative_error<'a>(
+    found: &[f32],
+    expected: impl IntoIterator<Item = &'a f32, IntoIter: ExactSizeIterator>,
+) -> f64 {
+    let expected = expected.into_iter();
+    assert_eq!(found.len(), expected.len());
+    let (mut error, mut size) = (0.0, 0.0);
+    for (&found, &expected) in found.iter().zip(expected) {
+        error += f64::from(found - expected).powi(2);
+        size += f64::from(expected).powi(2);
+    }
+    (error / size).sqrt()
 }

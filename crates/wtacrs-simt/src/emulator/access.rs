@@ -6,6 +6,7 @@ use super::global::{Earlier, Stamp};
 use super::machine::{Block, Thread};
 use super::release::{Insight, Known, Notes, Passed};
 use super::shadow::Access;
+use super::shape::block_index;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
@@ -13,8 +14,7 @@ impl Thread {
     /// A plain load of bytes of global memory.
     #[inline(always)]
     pub(super) fn reads(&self, at: usize, bytes: usize, place: Place) {
-        let block = self.block();
-        block.global.stores.before_access(block.number, at, bytes, &block.global.notes);
+        self.block().own_stores_arrive(at, bytes);
         self.record(at, bytes, Access::Read, false, place);
     }
 
@@ -34,9 +34,8 @@ impl Thread {
     /// A plain store.
     #[inline(always)]
     pub(super) fn writes(&self, at: usize, bytes: usize, place: Place) {
-        let block = self.block();
         self.changed();
-        block.global.stores.before_access(block.number, at, bytes, &block.global.notes);
+        self.block().own_stores_arrive(at, bytes);
         self.record(at, bytes, Access::Write, false, place);
     }
 
@@ -154,8 +153,7 @@ impl Thread {
 
     fn culprit_of(&self, stamp: Stamp) -> Culprit {
         let block = self.block();
-        let ([x, y, _], number) = (block.grid, stamp.block());
-        let index = [number % x, number / x % y, number / x / y];
+        let index = block_index(block.grid, stamp.block().into());
         Culprit { block: index, thread: stamp.thread(), place: block.global.places.place(stamp.place()) }
     }
 
@@ -225,6 +223,12 @@ impl Thread {
 }
 
 impl Block {
+    /// Stores of the block that meet an access arrive.
+    #[inline(always)]
+    pub(super) fn own_stores_arrive(&self, at: usize, bytes: usize) {
+        self.global.stores.before_access(self.number, at, bytes, &self.global.notes);
+    }
+
     /// All threads have come to a barrier.
     pub(super) fn share(&self) {
         if self.has_news.replace(false) {

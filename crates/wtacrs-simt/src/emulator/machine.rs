@@ -6,7 +6,7 @@ use super::lanes::Slots;
 use super::order::Order;
 use super::release::{Common, Insight, Notes};
 use super::shadow::{Access, Shadow, Trouble, TroubleKind};
-use super::shape::Launch;
+use super::shape::{Launch, block_index};
 use corosensei::Yielder;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -152,7 +152,7 @@ impl Block {
     ) -> Rc<Self> {
         let (changes, residents) = with;
         let block = Rc::new(Self {
-            index: shape.block_index(number),
+            index: block_index(shape.grid, number),
             number: number as u32,
             grid: shape.grid,
             shared_bytes: shape.shared_bytes,

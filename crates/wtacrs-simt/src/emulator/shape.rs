@@ -40,12 +40,12 @@ impl Launch {
     pub(super) fn blocks(&self) -> u64 {
         self.grid.into_iter().map(u64::from).product()
     }
+}
 
-    /// Block `i` of the grid as x, y, z.
-    pub(super) fn block_index(&self, i: u64) -> [u32; 3] {
-        let [x, y, _] = self.grid.map(u64::from);
-        [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32]
-    }
+/// Block `i` of a grid as x, y, z.
+pub(super) fn block_index(grid: [u32; 3], i: u64) -> [u32; 3] {
+    let [x, y, _] = grid.map(u64::from);
+    [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32]
 }
 
 /// Operations of a launch's blocks that take time on every GPU.

@@ -41,6 +41,7 @@ impl Store {
 /// The stores of a launch that are under way, those of one address in order.
 #[derive(Default)]
 pub(super) struct Stores {
+    /// How many wait, for every access to ask at once.
     count: Cell<usize>,
     waiting: RefCell<Vec<Store>>,
 }

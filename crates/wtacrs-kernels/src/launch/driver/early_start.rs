@@ -7,9 +7,9 @@
 //!
 //! Source: PTX ISA, "Parallel Synchronization and Communication Instructions: griddepcontrol", "ld.global.nc".
 
-/// The first version that has the instructions, and the first target.
+/// The first version that has the instructions, and the first architecture: `sm_90`.
 const VERSION: (u32, u32) = (7, 8);
-const TARGET: &str = ".target sm_90\n";
+pub(super) const ARCHITECTURE: u32 = 90;
 const FIRST: &str = "\tgriddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;\n";
 
 /// The text of the same kernels that start early, for compute capability 9.0 and later.
@@ -26,7 +26,7 @@ pub(super) fn starting_early(ptx: &str) -> String {
             continue;
         }
         if line.starts_with(".target ") {
-            text += TARGET;
+            text += &format!(".target sm_{ARCHITECTURE}\n");
             continue;
         }
         begins |= line.contains(".entry ");

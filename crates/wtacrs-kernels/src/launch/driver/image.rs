@@ -1,5 +1,6 @@
 //! What a driver loads: machine code for its GPU where this library was built with it, or else PTX, which it compiles.
 
+use super::early_start::ARCHITECTURE;
 use super::ptx::{Ptx, Version};
 use core::fmt;
 use std::borrow::Cow;
@@ -32,7 +33,7 @@ impl Cubin {
     /// The driver trusts what is in it: a whole cubin, with the kernels of this version of the library. For 9.0 and later they wait
     /// for the kernel before them, as those of [`Ptx::starting_early`] do.
     pub const unsafe fn new(number: u32, compressed: &'static [u8]) -> Self {
-        Self { target: Version::new(number / 10, number % 10), compressed }
+        Self { target: Version::of_architecture(number), compressed }
     }
 
     /// Those in this library.
@@ -81,7 +82,7 @@ pub(super) fn images(
 ///
 /// Source: CUDA C++ Programming Guide, "Programmatic Dependent Launch", and the release notes of CUDA 12.3 for graphs.
 pub(super) fn starts_early(capability: Version, driver: Version) -> bool {
-    capability >= Version::new(9, 0) && driver >= Version::new(12, 3)
+    capability >= Version::of_architecture(ARCHITECTURE) && driver >= Version::new(12, 3)
 }
 
 impl fmt::Display for Image {
@@ -114,7 +115,7 @@ mod tests {
                 .map(|(image, bytes)| (image, bytes.into_owned()))
                 .collect()
         };
-        let cubin = |number: u32| Image::Cubin(Version::new(number / 10, number % 10));
+        let cubin = |number: u32| Image::Cubin(Version::of_architecture(number));
         let names = |major, minor| -> Vec<Image> { of(major, minor).into_iter().map(|(image, _)| image).collect() };
         let ptx = Image::Ptx(Ptx::bundled().version);
         assert_eq!(names(9, 0), [cubin(90), ptx]);

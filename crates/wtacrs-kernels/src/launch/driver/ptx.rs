@@ -98,7 +98,7 @@ impl Ptx {
             None => target.strip_suffix('f').map_or((target, Reach::Later), |digits| (digits, Reach::Family)),
         };
         let number: u32 = digits.parse().ok()?;
-        Some(Self { text, version, target: Version::new(number / 10, number % 10), reach })
+        Some(Self { text, version, target: Version::of_architecture(number), reach })
     }
 }
 
@@ -106,6 +106,11 @@ impl Version {
     /// A version by its parts.
     pub const fn new(major: u32, minor: u32) -> Self {
         Self { major, minor }
+    }
+
+    /// The compute capability of an architecture's number, which is 90 for `sm_90`.
+    pub(super) const fn of_architecture(number: u32) -> Self {
+        Self::new(number / 10, number % 10)
     }
 
     /// The newest PTX that a driver of this CUDA version reads: the inverse of [`Ptx::needed_driver`].

@@ -2,11 +2,13 @@
 
 use super::{memory, thread as waiting};
 use crate::emulator::fault::{Fault, Place};
-use crate::emulator::machine::{Polls, Thread, current};
+use crate::emulator::machine::{Block, Polls, Thread, current};
+use crate::emulator::release::Known;
 use crate::emulator::shadow::Access;
 use crate::emulator::stores::Store;
 use crate::types::Address;
 use std::panic::Location;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// After so many polls that found one value at one place, the thread must let others change something.
@@ -115,7 +117,7 @@ macro_rules! operations {
                 let thread = current();
                 let (block, bytes) = (thread.block(), size_of::<T>());
                 thread.accesses_atomically(at as usize, bytes, Access::Atomic, place);
-                block.global.stores.before_access(block.number, at as usize, bytes, &block.global.notes);
+                block.own_stores_arrive(at as usize, bytes);
                 // SAFETY: the caller's promise.
                 let before = unsafe { T::apply(at, change) };
                 let changes = match change {
@@ -163,7 +165,7 @@ macro_rules! operations {
                 let thread = current();
                 let (block, bytes) = (thread.block(), size_of::<T>());
                 thread.accesses_atomically(at as usize, bytes, Access::Read, place);
-                block.global.stores.before_access(block.number, at as usize, bytes, &block.global.notes);
+                block.own_stores_arrive(at as usize, bytes);
                 // SAFETY: the caller's promise.
                 let value = unsafe { T::load(at) };
                 thread.has_loaded(&block.global.notes, at as usize);
@@ -173,12 +175,18 @@ macro_rules! operations {
 
             #[track_caller]
             #[inline(always)]
-            unsafe fn begin_store<T: Atomic>(at: *mut T) -> &'static Thread {
-                memory::check(at as usize, size_of::<T>());
+            unsafe fn begin_store<T: Atomic>(
+                at: *mut T,
+                value: T,
+                note: impl FnOnce(&Thread) -> Option<Rc<Known>>,
+            ) -> (&'static Block, Store) {
+                let (at, bytes) = (at as usize, size_of::<T>());
+                memory::check(at, bytes);
                 let thread = current();
-                thread.accesses_atomically(at as usize, size_of::<T>(), Access::Atomic, Place(Location::caller()));
+                thread.accesses_atomically(at, bytes, Access::Atomic, Place(Location::caller()));
                 thread.changed();
-                thread
+                let block = thread.block();
+                (block, Store { block: block.number, at, bytes, value: value.widened(), note: note(thread) })
             }
 
             #[track_caller]
@@ -192,16 +200,13 @@ macro_rules! operations {
             #[inline(never)]
             pub(crate) unsafe fn store_relaxed<T: Atomic>(at: *mut T, value: T) {
                 // SAFETY: the caller's promise.
-                let thread = unsafe { begin_store(at) };
-                let (block, note) = (thread.block(), thread.note());
-                let (number, bytes) = (block.number, size_of::<T>());
-                let store = Store { block: number, at: at as usize, bytes, value: value.widened(), note };
+                let (block, store) = unsafe { begin_store(at, value, Thread::note) };
                 if block.order.borrow_mut().delays() {
                     // SAFETY: the caller's promise. AddressSanitizer sees a stray access here, not when the store arrives.
                     std::hint::black_box(unsafe { T::load(at) });
                     block.global.stores.push(store);
                 } else {
-                    block.global.stores.before_access(number, at as usize, bytes, &block.global.notes);
+                    block.own_stores_arrive(store.at, store.bytes);
                     store.arrive(&block.global.notes);
                 }
             }
@@ -219,10 +224,8 @@ macro_rules! operations {
             #[inline(never)]
             pub(crate) unsafe fn store_release<T: Atomic>(at: *mut T, value: T) {
                 // SAFETY: the caller's promise.
-                let thread = unsafe { begin_store(at) };
-                let (block, note) = (thread.block(), Some(thread.releases()));
-                let (bytes, value) = (size_of::<T>(), value.widened());
-                Store { block: block.number, at: at as usize, bytes, value, note }.arrive(&block.global.notes);
+                let (block, store) = unsafe { begin_store(at, value, |thread| Some(thread.releases())) };
+                store.arrive(&block.global.notes);
             }
         }
 
