@@ -22,7 +22,8 @@ pub struct Duel {
 }
 
 impl Duel {
-    /// The duel of masses `a` and `b`, both positive and less than `unit` ≤ 2^62.
+    /// The duel of masses `a` and `b`, both less than `unit` ≤ 2^62. Where one is 0, the other side stays as it is: `first` is then 0
+    /// or `whole`. Where both are, so is `whole`.
     #[inline]
     pub const fn new(a: u64, b: u64, unit: u64) -> Self {
         let sum = a + b;

@@ -45,6 +45,16 @@ impl FixedPoint {
         if integer == 0 { 1 } else { integer }
     }
 
+    /// [`Self::quantize`] of a weight's bits, by operations that vectors have; the weight is 0 or a normal number.
+    #[inline(always)]
+    pub const fn quantize_normal(self, bits: u64) -> u64 {
+        let mantissa = bits & ((1 << 52) - 1) | 1 << 52;
+        let down = (11 + 1075 - self.shift) as i64 - (bits >> 52) as i64;
+        let integer = if down < 64 { mantissa << 11 >> (down & 63) } else { 0 };
+        let at_least_one = if integer == 0 { 1 } else { integer };
+        if bits == 0 { 0 } else { at_least_one }
+    }
+
     /// How many octaves the largest weight of another scale, for as many pairs, lies above this one's; 0 if it lies below.
     #[inline]
     pub const fn octaves_to(self, coarser: Self) -> u32 {
@@ -112,6 +122,23 @@ mod tests {
                     for &weight in &weights[..=at] {
                         let coarsened = FixedPoint::coarsen(fine.quantize(weight), octaves);
                         assert_eq!(coarsened, coarse.quantize(weight), "{weight} {largest} {coarser_largest}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn normal_weights_need_no_count_of_zeros() {
+        for pairs in [1, 2, 1000, u32::MAX] {
+            for largest in [f64::MIN_POSITIVE, 1e-300, 1e-30, 1.0, 3.7, 1e30, f64::MAX] {
+                let scale = FixedPoint::new(largest, pairs);
+                for down in [0, 1, 2, 10, 30, 60, 61, 62, 63, 64, 65, 500, 1000] {
+                    let weight = largest * power_of_two(-down);
+                    for weight in [weight, weight * 0.75, weight.next_down(), 0.0] {
+                        if weight == 0.0 || weight.is_normal() {
+                            assert_eq!(scale.quantize_normal(weight.to_bits()), scale.quantize(weight), "{weight:e}");
+                        }
                     }
                 }
             }

@@ -53,6 +53,14 @@ pub fn run<const N: usize>(high: u64, low: u64, key: u64) -> [u128; N] {
 /// [`run`] as words.
 #[inline(always)]
 pub fn words<const N: usize>(high: u64, low: u64, key: u64) -> [[u32; 4]; N] {
+    let words = columns::<N>(high, low, key);
+    core::array::from_fn(|lane| core::array::from_fn(|word| words[word][lane] as u32))
+}
+
+/// [`run`] as the first words of all blocks, then the second ones, and so on: each the lower half of 64 bits, whose upper
+/// half is anything.
+#[inline(always)]
+pub fn columns<const N: usize>(high: u64, low: u64, key: u64) -> [[u64; N]; 4] {
     // Each word is the lower half of 64 bits. Products read that half alone, so nothing clears the upper one, and no word is
     // moved from one width to another.
     let product = |multiplier: u32, word: u64| u64::from(multiplier) * (word & 0xffff_ffff);
@@ -72,7 +80,7 @@ pub fn words<const N: usize>(high: u64, low: u64, key: u64) -> [[u32; 4]; N] {
         }
         k = [k[0].wrapping_add(KEY_STEPS[0]), k[1].wrapping_add(KEY_STEPS[1])];
     }
-    core::array::from_fn(|lane| [c0[lane] as u32, c1[lane] as u32, c2[lane] as u32, c3[lane] as u32])
+    [c0, c1, c2, c3]
 }
 
 const fn join(words: [u32; 4]) -> u128 {

@@ -69,6 +69,21 @@ impl Stream {
     pub fn run<const N: usize>(&self, first: u64) -> [u128; N] {
         philox::run(self.high, self.offset.wrapping_add(first), self.seed)
     }
+
+    /// Whether events of probability `parts[i] / wholes[i]` happen by the bits of index `first + i`: [`happens`], as operations
+    /// that vectors have. `parts[i]` ≤ `wholes[i]`; where both are 0, nothing happens.
+    #[inline(always)]
+    pub fn happen_all<const N: usize>(&self, first: u64, parts: &[u64; N], wholes: &[u64; N]) -> [bool; N] {
+        let [w0, w1, w2, w3] = philox::columns::<N>(self.high, self.offset.wrapping_add(first), self.seed);
+        let mut happen = [false; N];
+        for lane in 0..N {
+            let (upper, lower) = (w3[lane] << 32 | lower_half(w2[lane]), w1[lane] << 32 | lower_half(w0[lane]));
+            let whole = wholes[lane];
+            let carried = upper.wrapping_mul(whole).checked_add(upper_product(lower, whole)).is_none();
+            happen[lane] = upper_product(upper, whole) + u64::from(carried) < parts[lane];
+        }
+        happen
+    }
 }
 
 /// ⌊bits / 2^128 · bound⌋: uniform on the integers below `bound`.
@@ -85,9 +100,43 @@ pub const fn happens(bits: u128, part: u64, whole: u64) -> bool {
     point_below(bits, whole) < part
 }
 
+#[inline(always)]
+const fn lower_half(word: u64) -> u64 {
+    word & 0xffff_ffff
+}
+
+/// ⌊a · b / 2^64⌋ by products of halves, which vectors have.
+#[inline(always)]
+const fn upper_product(a: u64, b: u64) -> u64 {
+    let (a0, a1, b0, b1) = (lower_half(a), a >> 32, lower_half(b), b >> 32);
+    let (low, middle, other) = (a0 * b0, a0 * b1, a1 * b0);
+    let carried = (low >> 32) + lower_half(middle) + lower_half(other);
+    a1 * b1 + (middle >> 32) + (other >> 32) + (carried >> 32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_together_are_events_one_by_one() {
+        for (seed, offset) in [(3, 0), (u64::MAX, u64::MAX - 3)] {
+            let stream = Stream::new(Randomness::new(seed, offset), 5);
+            for first in (0..4000).step_by(8) {
+                let bits: [u128; 8] = stream.run(first);
+                // Of the nearest to happening or not, too: parts beside the point itself.
+                let wholes: [u64; 8] =
+                    core::array::from_fn(|lane| [0, 1, 2, 40_503, (1 << 62) - 57, 1 << 62, 3 << 40, u64::MAX][lane]);
+                for beside in 0..3 {
+                    let points: [u64; 8] = core::array::from_fn(|lane| point_below(bits[lane], wholes[lane]));
+                    let parts: [u64; 8] =
+                        core::array::from_fn(|lane| (points[lane] + beside).saturating_sub(1).min(wholes[lane]));
+                    let expected = core::array::from_fn(|lane| points[lane] < parts[lane]);
+                    assert_eq!(stream.happen_all(first, &parts, &wholes), expected);
+                }
+            }
+        }
+    }
 
     /// bits · bound / 2^128 by schoolbook multiplication of 32-bit digits.
     fn by_digits(bits: u128, bound: u64) -> u64 {

@@ -9,6 +9,7 @@
 //! so its answers depend neither on order nor on threads; [`RngChance`] ignores it.
 
 use super::alias::AliasTable;
+use crate::lanes::vectorised;
 use rand_core::Rng;
 use wtacrs_exact::random::{self, Randomness, Stream, point_below};
 
@@ -16,6 +17,12 @@ use wtacrs_exact::random::{self, Randomness, Stream, point_below};
 pub trait Chance {
     /// Whether an event of probability `part / whole` happens; `part` ≤ `whole`, `whole` > 0.
     fn happens(&mut self, index: u64, part: u64, whole: u64) -> bool;
+
+    /// [`Self::happens`] for indices from `first_index` on, all at once, which may be faster. Events of probability 0 or 1,
+    /// and of a `whole` of 0, which never happen, need no chance.
+    fn happen_all(&mut self, first_index: u64, parts: &[u64], wholes: &[u64], happen: &mut [bool]) {
+        one_by_one(first_index, parts, wholes, happen, |index, part, whole| self.happens(index, part, whole));
+    }
 
     /// Which of the masses a uniform point falls on: i with probability `masses[i] / Σ masses`. The sum is positive.
     fn category(&mut self, index: u64, masses: &[u64]) -> usize;
@@ -25,6 +32,19 @@ pub trait Chance {
     fn counts(&mut self, first_index: u64, draws: u32, table: &AliasTable) -> Vec<u32>;
 }
 
+/// Asks for the events that are neither certain nor impossible, in order.
+fn one_by_one(
+    first_index: u64,
+    parts: &[u64],
+    wholes: &[u64],
+    happen: &mut [bool],
+    mut ask: impl FnMut(u64, u64, u64) -> bool,
+) {
+    for (i, (happens, (&part, &whole))) in happen.iter_mut().zip(parts.iter().zip(wholes)).enumerate() {
+        *happens = if part > 0 && part < whole { ask(first_index + i as u64, part, whole) } else { part > 0 };
+    }
+}
+
 /// Independent, uniform 128-bit numbers: all that the three questions need.
 ///
 /// 128 bits, because then the probability of an event of integer mass differs from its ideal by at most 2^−128, which
@@ -32,12 +52,23 @@ pub trait Chance {
 pub trait BitSource {
     /// The number for `index`.
     fn bits(&mut self, index: u64) -> u128;
+
+    /// [`Chance::happen_all`].
+    fn events(&mut self, first_index: u64, parts: &[u64], wholes: &[u64], happen: &mut [bool]) {
+        let ask = |index, part, whole| random::happens(self.bits(index), part, whole);
+        one_by_one(first_index, parts, wholes, happen, ask);
+    }
 }
 
 impl<B: BitSource> Chance for B {
     #[inline]
     fn happens(&mut self, index: u64, part: u64, whole: u64) -> bool {
         random::happens(self.bits(index), part, whole)
+    }
+
+    #[inline]
+    fn happen_all(&mut self, first_index: u64, parts: &[u64], wholes: &[u64], happen: &mut [bool]) {
+        self.events(first_index, parts, wholes, happen);
     }
 
     #[inline]
@@ -73,8 +104,8 @@ pub struct PhiloxChance {
     run_index: u64,
 }
 
-/// Counters computed at a time, which compilers turn into vector code.
-const RUN: usize = 8;
+/// Counters computed at a time: so many that compilers make vectors of loops over them, and do not unroll them.
+const RUN: usize = 32;
 
 impl PhiloxChance {
     /// The bits from here on.
@@ -85,7 +116,7 @@ impl PhiloxChance {
     /// The bits of one item of a batch, whose items share a seed and an offset.
     pub fn with_stream(randomness: Randomness, stream: u32) -> Self {
         let stream = Stream::new(randomness, stream);
-        Self { stream, run: stream.run(0), run_index: 0 }
+        Self { stream, run: [0; RUN], run_index: u64::MAX }
     }
 }
 
@@ -95,9 +126,36 @@ impl BitSource for PhiloxChance {
         let run_index = index / RUN as u64;
         if run_index != self.run_index {
             self.run_index = run_index;
-            self.run = self.stream.run(run_index * RUN as u64);
+            self.run = run_on_vectors(self.stream, run_index * RUN as u64);
         }
         self.run[index as usize % RUN]
+    }
+
+    fn events(&mut self, first_index: u64, parts: &[u64], wholes: &[u64], happen: &mut [bool]) {
+        happen_on_vectors(self.stream, first_index, parts, wholes, happen);
+    }
+}
+
+vectorised! {
+    fn run_on_vectors<'a>(stream: Stream, first: u64) -> [u128; RUN] {
+        stream.run(first)
+    }
+
+    fn happen_on_vectors<'a>(stream: Stream, first: u64, parts: &'a [u64], wholes: &'a [u64], happen: &'a mut [bool]) {
+        let (parts, last_parts) = parts.as_chunks::<RUN>();
+        let (wholes, last_wholes) = wholes.as_chunks::<RUN>();
+        let (happen, last_happen) = happen.as_chunks_mut::<RUN>();
+        let mut first = first;
+        for ((parts, wholes), happen) in parts.iter().zip(wholes).zip(happen) {
+            *happen = stream.happen_all(first, parts, wholes);
+            first += RUN as u64;
+        }
+        if !last_happen.is_empty() {
+            let (mut parts, mut wholes) = ([0; RUN], [0; RUN]);
+            parts[..last_parts.len()].copy_from_slice(last_parts);
+            wholes[..last_wholes.len()].copy_from_slice(last_wholes);
+            last_happen.copy_from_slice(&stream.happen_all(first, &parts, &wholes)[..last_happen.len()]);
+        }
     }
 }
 

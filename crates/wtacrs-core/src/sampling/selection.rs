@@ -114,6 +114,27 @@ impl Selection {
         Self { pairs, winners, indices, scales }
     }
 
+    /// The pairs that `is_kept` names, at most `budget`, in order of their index, each with its scale. Without branches, which no
+    /// predictor could follow.
+    pub(crate) fn marked(
+        pairs: usize,
+        winners: usize,
+        budget: usize,
+        is_kept: impl Fn(usize) -> bool,
+        scale: impl Fn(usize) -> f64,
+    ) -> Self {
+        // One more, for the pair that may follow the last.
+        let mut indices = vec![0; budget + 1];
+        let mut kept = 0;
+        for pair in 0..pairs {
+            indices[kept] = pair as u32;
+            kept += usize::from(is_kept(pair));
+        }
+        indices.truncate(kept);
+        let scales = indices.iter().map(|&pair| scale(pair as usize)).collect();
+        Self { pairs, winners, indices, scales }
+    }
+
     /// How many pairs there were to choose from, n.
     pub fn pairs(&self) -> usize {
         self.pairs

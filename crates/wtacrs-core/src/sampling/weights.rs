@@ -8,8 +8,9 @@
 //! over pairs are taken over integers. So the same norms give the same integers everywhere.
 
 use super::budget::{Budget, BudgetError, Keep};
+use crate::lanes::vectorised;
 use wtacrs_exact::fixed_point::FixedPoint;
-use wtacrs_exact::threshold::Threshold;
+use wtacrs_exact::threshold::{Saturation, Split, Threshold};
 use wtacrs_exact::weighing::{CacheMix, product};
 
 /// Valid weights of n ≥ 0 pairs, in fixed point (see [`wtacrs_exact::fixed_point`]).
@@ -154,12 +155,19 @@ impl Weights {
         assert_eq!(budget.pairs(), self.len(), "the budget was made for another number of pairs");
     }
 
-    fn from_valid(weights: impl ExactSizeIterator<Item = f64> + Clone) -> Result<Self, WeightsError> {
-        let pairs = weights.len();
-        let count = check_count(pairs)?;
-        let largest = weights.clone().fold(0.0, f64::max);
-        let scale = FixedPoint::new(largest, count);
-        let fixed = if largest > 0.0 { weights.map(|w| scale.quantize(w)).collect() } else { vec![1; pairs] };
+    fn from_valid(weights: impl ExactSizeIterator<Item = f64>) -> Result<Self, WeightsError> {
+        let count = check_count(weights.len())?;
+        // Bits of numbers that are not negative are in the numbers' order. A zero may have a sign.
+        let mut fixed: Vec<u64> = weights.map(|weight| weight.abs().to_bits()).collect();
+        let (largest, all_normal) = largest(&fixed);
+        let scale = FixedPoint::new(f64::from_bits(largest), count);
+        if largest == 0 {
+            fixed.fill(1);
+        } else if all_normal {
+            quantize(&mut fixed, scale);
+        } else {
+            fixed.iter_mut().for_each(|bits| *bits = scale.quantize(f64::from_bits(*bits)));
+        }
         Ok(Self { fixed, scale })
     }
 
@@ -214,7 +222,48 @@ impl Weights {
         if self.is_empty() {
             return Threshold { cut: 1, winners: 0, tail_mass: 0, tail_places: 0 };
         }
-        Threshold::find(&self.fixed, budget.get())
+        let mut search = Saturation::new(budget.get());
+        let [by_cut, _] = split(&self.fixed, [search.cut(), search.guess()]);
+        let mut found = search.learn(by_cut.winners, by_cut.tail_mass);
+        loop {
+            match found {
+                Some(threshold) => return threshold,
+                None => {
+                    let [by_cut, by_guess] = split(&self.fixed, [search.cut(), search.guess()]);
+                    found = search.learn_both(by_cut, by_guess);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The largest of these bits of weights, and whether each is 0 or a normal number.
+    fn largest<'a>(bits: &'a [u64]) -> (u64, bool) {
+        let (mut largest, mut subnormal) = (0, 0);
+        for &bits in bits {
+            largest = if bits > largest { bits } else { largest };
+            subnormal |= u64::from(bits.wrapping_sub(1) < f64::MIN_POSITIVE.to_bits() - 1);
+        }
+        (largest, subnormal == 0)
+    }
+
+    /// Integers from bits of weights.
+    fn quantize<'a>(bits: &'a mut [u64], scale: FixedPoint) {
+        bits.iter_mut().for_each(|bits| *bits = scale.quantize_normal(*bits));
+    }
+
+    /// How many weights reach each of two cuts, and what the others weigh.
+    fn split<'a>(weights: &'a [u64], cuts: [u64; 2]) -> [Split; 2] {
+        let (mut winners, mut tail_mass) = ([0_u64; 2], [0_u64; 2]);
+        for &weight in weights {
+            for side in 0..2 {
+                let wins = u64::from(weight >= cuts[side]);
+                winners[side] += wins;
+                tail_mass[side] += weight & wins.wrapping_sub(1);
+            }
+        }
+        [0, 1].map(|side| Split { winners: winners[side] as usize, tail_mass: tail_mass[side] })
     }
 }
 
@@ -253,6 +302,28 @@ mod tests {
         for (found, expected) in weights.probabilities().iter().zip(expected) {
             assert!((found - expected).abs() < 1e-9, "{:?}, expected {expected:?}", weights.probabilities());
         }
+    }
+
+    #[test]
+    fn the_threshold_on_vectors_is_the_threshold() {
+        let uneven = |i: u64| (i.wrapping_mul(6_364_136_223_846_793_005) >> 40) as f64;
+        for pairs in [1, 2, 7, 100, 1000] {
+            let values: Vec<f64> = (0..pairs).map(|i| uneven(i).powi(1 + (i % 4) as i32)).collect();
+            let weights = Weights::new(&values).expect("valid");
+            for budget in (1..=pairs as usize).step_by(1 + pairs as usize / 20) {
+                let found = weights.threshold(weights.budget(Keep::Rows(budget)).expect("fits"));
+                assert_eq!(found, Threshold::find(weights.fixed(), budget), "{pairs} {budget}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_without_normal_numbers_are_quantized_as_all_are() {
+        let values = [5e-324, 1e-310, 0.0, -0.0, f64::MIN_POSITIVE, 1e-300];
+        let weights = Weights::new(&values).expect("valid");
+        let scale = FixedPoint::new(1e-300, values.len() as u32);
+        assert_eq!(weights.fixed(), values.map(|value| scale.quantize(value)));
+        assert_eq!(Weights::new(&[-0.0, 0.0]).expect("valid").fixed(), [1, 1]);
     }
 
     #[test]

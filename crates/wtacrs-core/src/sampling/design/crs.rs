@@ -40,9 +40,7 @@ impl Design for Crs {
         let (fixed, places) = (weights.fixed(), budget.get());
         let total = weights.total();
         let counts = independent_counts(fixed, places, chance);
-        Selection::collect(fixed.len(), 0, places, |pair| {
-            let count = counts[pair];
-            (count > 0).then(|| scales::crs(count, total, places, fixed[pair]))
-        })
+        let scale = |pair: usize| scales::crs(counts[pair], total, places, fixed[pair]);
+        Selection::marked(fixed.len(), 0, places, |pair| counts[pair] > 0, scale)
     }
 }

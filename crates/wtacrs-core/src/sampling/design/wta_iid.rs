@@ -44,13 +44,9 @@ impl Design for WtaIid {
         let fixed = weights.fixed();
         let tail: Vec<u64> = fixed.iter().map(|&w| if threshold.is_winner(w) { 0 } else { w }).collect();
         let counts = independent_counts(&tail, threshold.tail_places, chance);
-        Selection::collect(fixed.len(), threshold.winners, budget.get(), |pair| {
-            let weight = fixed[pair];
-            if threshold.is_winner(weight) {
-                return Some(1.0);
-            }
-            let count = counts[pair];
-            (count > 0).then(|| scales::repeated(count, &threshold, weight))
-        })
+        let is_kept = |pair: usize| counts[pair] > 0 || threshold.is_winner(fixed[pair]);
+        // A winner counts once.
+        let scale = |pair: usize| scales::repeated(counts[pair].max(1), &threshold, fixed[pair]);
+        Selection::marked(fixed.len(), threshold.winners, budget.get(), is_kept, scale)
     }
 }

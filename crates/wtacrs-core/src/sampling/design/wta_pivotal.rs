@@ -1,9 +1,11 @@
 use super::Design;
+use crate::lanes::vectorised;
 use crate::sampling::budget::Budget;
 use crate::sampling::chance::Chance;
 use crate::sampling::selection::Selection;
 use crate::sampling::weights::Weights;
 use wtacrs_exact::duel::Duel;
+use wtacrs_exact::threshold::Threshold;
 
 /// Winners always, and k − |C| distinct pairs from the tail by pivotal sampling: a fixed binary tree of duels over the
 /// pairs in their order. The default.
@@ -19,7 +21,7 @@ use wtacrs_exact::duel::Duel;
 ///
 /// # Cost
 ///
-/// O(n) and one draw for each duel; a tree of depth ⌈log2 n⌉, whose levels are parallel. Memory: 16 bytes for two pairs.
+/// O(n) and one draw for each duel; a tree of depth ⌈log2 n⌉, whose levels are parallel. Memory: 14 bytes for two pairs.
 ///
 /// # Determinism
 ///
@@ -31,11 +33,27 @@ use wtacrs_exact::duel::Duel;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WtaPivotal;
 
-/// The pair that is still in, and its mass; none if the mass is zero.
+/// Duels that are fought together, on vectors.
+const TOGETHER: usize = 64;
+
+/// Neighbours on one level of the tree, of which each has its mass and the pair that is still in; with no mass, none is.
+struct Duels {
+    first: Sides,
+    second: Sides,
+}
+
 #[derive(Clone, Copy)]
-struct Node {
-    mass: u64,
-    pair: u32,
+struct Sides {
+    masses: [u64; TOGETHER],
+    pairs: [u32; TOGETHER],
+}
+
+/// What duels ask of chance, and what they leave: [`Duel`]s, part by part.
+struct Outcomes {
+    parts: [u64; TOGETHER],
+    wholes: [u64; TOGETHER],
+    masses: [u64; TOGETHER],
+    selects: [bool; TOGETHER],
 }
 
 impl Design for WtaPivotal {
@@ -50,48 +68,115 @@ impl Design for WtaPivotal {
     fn select<C: Chance>(&self, weights: &Weights, budget: Budget, chance: &mut C) -> Selection {
         let threshold = weights.threshold(budget);
         let fixed = weights.fixed();
-        let unit = threshold.tail_mass;
-        let mut kept: Vec<bool> = fixed.iter().map(|&w| threshold.is_winner(w)).collect();
-
+        // Of the tail.
+        let mut kept = vec![false; fixed.len()];
         if threshold.tail_places > 0 {
-            let leaf = |pair: usize| {
-                let weight = fixed[pair];
-                let mass = if threshold.is_winner(weight) { 0 } else { threshold.mass(weight) };
-                Node { mass, pair: pair as u32 }
-            };
-            // The first duel of a level has the index N/2, N/4, …, 1.
-            let mut first = fixed.len().next_power_of_two() as u64 / 2;
-            let mut duel = |index: u64, a: Node, b: Node| {
-                if a.mass == 0 || b.mass == 0 {
-                    return if b.mass == 0 { a } else { b };
-                }
-                let duel = Duel::new(a.mass, b.mass, unit);
-                let first_hits = chance.happens(index, duel.first, duel.whole);
-                let (stays, leaves) = if duel.first_stays(first_hits) { (a, b) } else { (b, a) };
-                kept[leaves.pair as usize] = duel.selects;
-                Node { mass: duel.mass, pair: stays.pair }
-            };
-            let mut level: Vec<Node> = (0..fixed.len().div_ceil(2))
-                .map(|j| match 2 * j + 1 < fixed.len() {
-                    true => duel(first + j as u64, leaf(2 * j), leaf(2 * j + 1)),
-                    false => leaf(2 * j),
-                })
-                .collect();
-            while level.len() > 1 {
-                first /= 2;
-                let above = level.len().div_ceil(2);
-                for j in 0..above {
-                    level[j] = match level.get(2 * j + 1) {
-                        Some(&b) => duel(first + j as u64, level[2 * j], b),
-                        None => level[2 * j],
-                    };
-                }
-                level.truncate(above);
-            }
-            debug_assert_eq!(level[0].mass, 0, "the masses add up to whole places");
+            play(fixed, &threshold, &mut kept, chance);
         }
-        Selection::collect(fixed.len(), threshold.winners, budget.get(), |pair| {
-            kept[pair].then(|| threshold.scale(fixed[pair]))
-        })
+        let is_kept = |pair: usize| kept[pair] | threshold.is_winner(fixed[pair]);
+        let scale = |pair: usize| threshold.scale(fixed[pair]);
+        Selection::marked(fixed.len(), threshold.winners, budget.get(), is_kept, scale)
+    }
+}
+
+/// Marks the tail's pairs that are selected.
+fn play<C: Chance>(fixed: &[u64], threshold: &Threshold, kept: &mut [bool], chance: &mut C) {
+    let unit = threshold.tail_mass;
+    // The first duel of a level has the index N/2, N/4, …, 1.
+    let mut first = fixed.len().next_power_of_two() as u64 / 2;
+    let mut count = fixed.len().div_ceil(2);
+    let (mut masses, mut pairs) = (vec![0; count], vec![0; count]);
+    for at in (0..count).step_by(TOGETHER) {
+        let here = at..count.min(at + TOGETHER);
+        let duels = Duels::of_leaves(fixed, threshold, at);
+        duels.fight(first + at as u64, unit, kept, chance, &mut masses[here.clone()], &mut pairs[here]);
+    }
+    while count > 1 {
+        first /= 2;
+        let below = count;
+        count = below.div_ceil(2);
+        for at in (0..count).step_by(TOGETHER) {
+            let here = at..count.min(at + TOGETHER);
+            // Read before they are overwritten, since 2j ≥ j.
+            let duels = Duels::of_nodes(&masses[2 * at..below], &pairs[2 * at..below]);
+            duels.fight(first + at as u64, unit, kept, chance, &mut masses[here.clone()], &mut pairs[here]);
+        }
+    }
+    debug_assert_eq!(masses.first(), Some(&0), "the masses add up to whole places");
+}
+
+impl Duels {
+    const NONE: Self = {
+        let sides = Sides { masses: [0; TOGETHER], pairs: [0; TOGETHER] };
+        Self { first: sides, second: sides }
+    };
+
+    /// Of the pairs from number 2 · `at` on. Winners have no mass.
+    #[inline(always)]
+    fn of_leaves(fixed: &[u64], threshold: &Threshold, at: usize) -> Self {
+        let mut duels = Self::NONE;
+        let mass = |weight| if threshold.is_winner(weight) { 0 } else { threshold.mass(weight) };
+        for (i, both) in fixed[2 * at..].chunks(2).take(TOGETHER).enumerate() {
+            let pair = 2 * (at + i) as u32;
+            duels.set(i, (mass(both[0]), pair), both.get(1).map(|&weight| (mass(weight), pair + 1)));
+        }
+        duels
+    }
+
+    /// Of the first nodes of those that are left of the level below.
+    #[inline(always)]
+    fn of_nodes(masses: &[u64], pairs: &[u32]) -> Self {
+        let mut duels = Self::NONE;
+        for (i, (masses, pairs)) in masses.chunks(2).zip(pairs.chunks(2)).take(TOGETHER).enumerate() {
+            duels.set(i, (masses[0], pairs[0]), masses.get(1).copied().zip(pairs.get(1).copied()));
+        }
+        duels
+    }
+
+    /// Who has no opponent meets a node without mass.
+    #[inline(always)]
+    fn set(&mut self, i: usize, (mass, pair): (u64, u32), second: Option<(u64, u32)>) {
+        (self.first.masses[i], self.first.pairs[i]) = (mass, pair);
+        (self.second.masses[i], self.second.pairs[i]) = second.unwrap_or((0, pair));
+    }
+
+    /// Decides for or against a pair of each duel, and leaves the level above. Where a side has no mass, the other stays as it
+    /// is, since its event has probability 1 or 0.
+    #[inline(always)]
+    fn fight<C: Chance>(
+        &self,
+        first: u64,
+        unit: u64,
+        kept: &mut [bool],
+        chance: &mut C,
+        masses: &mut [u64],
+        pairs: &mut [u32],
+    ) {
+        let mut outcomes =
+            Outcomes { parts: [0; TOGETHER], wholes: [0; TOGETHER], masses: [0; TOGETHER], selects: [false; TOGETHER] };
+        weigh_up(self, unit, &mut outcomes);
+        let count = masses.len();
+        let mut first_hits = [false; TOGETHER];
+        chance.happen_all(first, &outcomes.parts[..count], &outcomes.wholes[..count], &mut first_hits[..count]);
+        masses.copy_from_slice(&outcomes.masses[..count]);
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            let both = [self.second.pairs[i], self.first.pairs[i]];
+            let first_stays = first_hits[i] != outcomes.selects[i];
+            // Found by number: a branch would be guessed wrong half the time.
+            *pair = both[usize::from(first_stays)];
+            kept[both[usize::from(!first_stays)] as usize] = outcomes.selects[i];
+        }
+    }
+}
+
+vectorised! {
+    fn weigh_up<'a>(duels: &'a Duels, unit: u64, outcomes: &'a mut Outcomes) {
+        for i in 0..TOGETHER {
+            let duel = Duel::new(duels.first.masses[i], duels.second.masses[i], unit);
+            outcomes.parts[i] = duel.first;
+            outcomes.wholes[i] = duel.whole;
+            outcomes.masses[i] = duel.mass;
+            outcomes.selects[i] = duel.selects;
+        }
     }
 }

@@ -50,9 +50,9 @@ impl Design for WtaStratified {
                 counts[members[picked] as usize] += 1;
             });
         }
-        Selection::collect(fixed.len(), threshold.winners, budget.get(), |pair| match counts[pair] {
-            0 => threshold.is_winner(fixed[pair]).then_some(1.0),
-            count => Some(scales::repeated(count, &threshold, fixed[pair])),
-        })
+        let is_kept = |pair: usize| counts[pair] > 0 || threshold.is_winner(fixed[pair]);
+        // A winner counts once.
+        let scale = |pair: usize| scales::repeated(counts[pair].max(1), &threshold, fixed[pair]);
+        Selection::marked(fixed.len(), threshold.winners, budget.get(), is_kept, scale)
     }
 }
