@@ -4,7 +4,7 @@
 
 use ndarray::{Array2, Axis};
 use wtacrs_core::guesses::{NormGuess, NormPredictor, PredictorSettings};
-use wtacrs_core::layers::{Linear, Scratch, Update};
+use wtacrs_core::layers::{Linear, Update};
 use wtacrs_core::product::exact_weight_gradient;
 use wtacrs_core::rand_core::Rng;
 use wtacrs_core::sampling::{Keep, Philox4x32_10, Randomness};
@@ -39,7 +39,7 @@ fn train(layer: Option<Linear>) -> Result<(f32, f32, usize), Box<dyn std::error:
     let mut w = Array2::<f32>::zeros((IN_FEATURES, OUT_FEATURES));
     let mut dw = Array2::zeros(w.dim());
     let mut predictor = NormPredictor::new(IN_FEATURES, PredictorSettings::default())?;
-    let (mut scratch, mut randomness) = (Scratch::new(), Randomness::new(1, 0));
+    let mut randomness = Randomness::new(1, 0);
     let (mut first, mut last, mut saved_bytes) = (None, 0.0, 0);
     for step in 0..STEPS {
         let (h, targets) = batch(step, &hidden);
@@ -57,7 +57,7 @@ fn train(layer: Option<Linear>) -> Result<(f32, f32, usize), Box<dyn std::error:
                 saved_bytes = saved.bytes();
                 drop(h);
                 // Backward: dW from the kept rows, and the lesson for the next guess.
-                let norms = saved.backward_with(dz.view(), dw.view_mut(), Update::Overwrite, &mut scratch)?;
+                let norms = saved.backward(dz.view(), dw.view_mut(), Update::Overwrite)?;
                 predictor.learn(&saved, &norms, None)?;
             }
         }

@@ -1,11 +1,11 @@
 //! The number types that matrices come in, and the type that sums over them are taken in.
 
-use crate::lanes::Lanes;
-use crate::rows::for_each_row;
+use crate::lanes::{Lanes, on_widest_vectors, vectorised};
 use core::ops::AddAssign;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2, LinalgScalar};
+use ndarray::LinalgScalar;
+use pulp::{Simd, WithSimd};
 
 /// An element of an input matrix: f32, f16 and bf16, accumulated in f32; f64, accumulated in f64, for references.
 pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
@@ -16,9 +16,15 @@ pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
     /// Whether this type is its own accumulator.
     const IS_ACCUMULATOR: bool;
 
+    /// The values as bf16, if this is that type.
+    fn as_bf16(source: &[Self]) -> Option<&[bf16]>;
+
     /// The values of `source` in the accumulator's type: `source` itself if it already is, else converted into
     /// `buffer`, which is at least as long.
     fn widen_block<'a>(source: &'a [Self], buffer: &'a mut [Self::Accumulator]) -> &'a [Self::Accumulator];
+
+    /// Writes the values of `source` in the accumulator's type times `scale` to `to`, which is as long.
+    fn scale_block(source: &[Self], scale: Self::Accumulator, to: &mut [Self::Accumulator]);
 
     /// The value in the accumulator's type.
     fn widen(self) -> Self::Accumulator;
@@ -35,9 +41,6 @@ pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
 
     /// Writes f32 values, rounded to this type, to `to`, which is as long.
     fn from_singles(source: &[f32], to: &mut [Self]);
-
-    /// The matrix in the accumulator's type; borrowed if it already is.
-    fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, Self::Accumulator, Ix2>;
 }
 
 /// A type that products and sums are taken in.
@@ -50,16 +53,6 @@ pub trait Accumulator: Element<Accumulator = Self> + LinalgScalar + AddAssign + 
     fn from_f32(value: f32) -> Self;
 }
 
-/// Writes `x` in the accumulator's type into memory of the caller's, of x's shape.
-pub(crate) fn widen_into<T: Element>(x: ArrayView2<'_, T>, wide: ArrayViewMut2<'_, T::Accumulator>) {
-    for_each_row(wide, |at, mut row| match (x.row(at).to_slice(), row.as_slice_mut()) {
-        (Some(from), Some(to)) => {
-            T::widen_block(from, to);
-        }
-        _ => row.zip_mut_with(&x.row(at), |to, from| *to = from.widen()),
-    });
-}
-
 macro_rules! own_accumulator {
     ($type:ty, $single_block:expr) => {
         impl Element for $type {
@@ -67,9 +60,17 @@ macro_rules! own_accumulator {
             const ZERO: Self = 0.0;
             const IS_ACCUMULATOR: bool = true;
 
+            fn as_bf16(_source: &[Self]) -> Option<&[bf16]> {
+                None
+            }
+
             #[inline]
             fn widen_block<'a>(source: &'a [Self], _buffer: &'a mut [Self]) -> &'a [Self] {
                 source
+            }
+
+            fn scale_block(source: &[Self], scale: Self, to: &mut [Self]) {
+                on_widest_vectors(Scale { source, scale, to });
             }
 
             #[inline]
@@ -96,10 +97,6 @@ macro_rules! own_accumulator {
             fn from_singles(source: &[f32], to: &mut [Self]) {
                 to.iter_mut().zip(source).for_each(|(to, &from)| *to = from.into());
             }
-
-            fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, Self, Ix2> {
-                view.into()
-            }
         }
 
         impl Accumulator for $type {
@@ -124,6 +121,23 @@ macro_rules! own_accumulator {
 own_accumulator!(f32, own_block);
 own_accumulator!(f64, rounded_block);
 
+/// to ← source · scale.
+struct Scale<'a, A> {
+    source: &'a [A],
+    scale: A,
+    to: &'a mut [A],
+}
+
+impl<A: Accumulator> WithSimd for Scale<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let Self { source, scale, to } = self;
+        to.iter_mut().zip(source).for_each(|(to, &from)| *to = from * scale);
+    }
+}
+
 fn own_block<'a>(source: &'a [f32], _buffer: &'a mut [f32]) -> &'a [f32] {
     source
 }
@@ -135,16 +149,24 @@ fn rounded_block<'a>(source: &'a [f64], buffer: &'a mut [f32]) -> &'a [f32] {
 }
 
 macro_rules! half_precision {
-    ($type:ty) => {
+    ($type:ty, $as_bf16:expr, $widen:ident, $scale:ident) => {
         impl Element for $type {
             type Accumulator = f32;
             const ZERO: Self = Self::ZERO;
             const IS_ACCUMULATOR: bool = false;
 
+            fn as_bf16(source: &[Self]) -> Option<&[bf16]> {
+                $as_bf16(source)
+            }
+
             fn widen_block<'a>(source: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
                 let buffer = &mut buffer[..source.len()];
-                source.convert_to_f32_slice(buffer);
+                $widen(source, buffer);
                 buffer
+            }
+
+            fn scale_block(source: &[Self], scale: f32, to: &mut [f32]) {
+                $scale(source, scale, to);
             }
 
             #[inline]
@@ -162,21 +184,67 @@ macro_rules! half_precision {
             }
 
             fn to_singles(source: &[Self], to: &mut [f32]) {
-                source.convert_to_f32_slice(to);
+                $widen(source, to);
             }
 
             fn from_singles(source: &[f32], to: &mut [Self]) {
                 to.convert_from_f32_slice(source);
             }
-
-            fn widen_view(view: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
-                let mut wide = Array2::zeros(view.dim());
-                widen_into(view, wide.view_mut());
-                wide.into()
-            }
         }
     };
 }
 
-half_precision!(f16);
-half_precision!(bf16);
+half_precision!(f16, |_| None, widen_f16, scale_f16);
+half_precision!(bf16, Some, widen_bf16, scale_bf16);
+
+/// The value of an f16 by operations that vectors have.
+#[inline(always)]
+fn single_of_f16(number: f16) -> f32 {
+    const LEAST_NORMAL: u32 = (127 - 14) << 23;
+    let bits = u32::from(number.to_bits());
+    // The exponent is 112 below that of f32.
+    let magnitude = (bits & 0x7fff) << 13;
+    let subnormal = f32::from_bits(magnitude + LEAST_NORMAL) - f32::from_bits(LEAST_NORMAL);
+    let found = match bits & 0x7c00 {
+        0 => subnormal.to_bits(),
+        0x7c00 => magnitude | 0x7f80_0000,
+        _ => magnitude + (112 << 23),
+    };
+    f32::from_bits(found | (bits & 0x8000) << 16)
+}
+
+vectorised! {
+    fn widen_bf16<'a>(source: &'a [bf16], to: &'a mut [f32]) {
+        to.iter_mut().zip(source).for_each(|(to, from)| *to = from.to_f32());
+    }
+
+    fn scale_bf16<'a>(source: &'a [bf16], scale: f32, to: &'a mut [f32]) {
+        to.iter_mut().zip(source).for_each(|(to, from)| *to = from.to_f32() * scale);
+    }
+
+    fn widen_f16<'a>(source: &'a [f16], to: &'a mut [f32]) {
+        to.iter_mut().zip(source).for_each(|(to, &from)| *to = single_of_f16(from));
+    }
+
+    fn scale_f16<'a>(source: &'a [f16], scale: f32, to: &'a mut [f32]) {
+        to.iter_mut().zip(source).for_each(|(to, &from)| *to = single_of_f16(from) * scale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_f16_has_its_value() {
+        let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let (mut wide, mut scaled) = (vec![f32::NAN; all.len()], vec![f32::NAN; all.len()]);
+        f16::widen_block(&all, &mut wide);
+        f16::scale_block(&all, 3.0, &mut scaled);
+        for ((number, wide), scaled) in all.into_iter().zip(wide).zip(scaled) {
+            let expected = number.to_f32();
+            assert!(wide.to_bits() == expected.to_bits() || wide.is_nan() && expected.is_nan(), "{number:?}");
+            assert!(scaled == 3.0 * expected || scaled.is_nan() && expected.is_nan(), "{number:?}");
+        }
+    }
+}

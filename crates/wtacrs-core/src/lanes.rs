@@ -1,5 +1,7 @@
-//! Vector arithmetic for sums that have the same bits on every machine: the widest vectors that the CPU has, chosen at
-//! run time, always with [`LANES`] partial sums, and with a product rounded before it is added, never fused.
+//! Vector arithmetic on the widest vectors that the CPU has, chosen at run time.
+//!
+//! Sums of rows have the same bits on every machine: they always have [`LANES`] partial sums, and a product is rounded before it is
+//! added.
 
 use pulp::{Arch, Scalar128b, Simd, WithSimd};
 
@@ -52,25 +54,45 @@ macro_rules! output {
 pub(crate) use {output, vectorised};
 
 /// A number type that has vectors. It is in a private module, so users cannot call its operations.
-pub trait Lanes: Copy {
+pub trait Lanes: Copy + 'static {
     /// A vector.
     type Vector<S: Simd>: Copy;
     /// All lanes zero.
     fn zeros<S: Simd>(simd: S) -> Self::Vector<S>;
     /// sum + a·b, with two roundings.
     fn add_product<S: Simd>(simd: S, sum: Self::Vector<S>, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// sum + a·b, with one rounding.
+    fn add_fused<S: Simd>(simd: S, sum: Self::Vector<S>, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// a + b.
     fn add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// All lanes one value.
+    fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S>;
     /// The sum of a vector's lanes: the upper half is added to the lower, and so on.
     fn total<S: Simd>(simd: S, vector: Self::Vector<S>) -> Self;
     /// A slice's whole vectors, and what is left.
     fn vectors<S: Simd>(slice: &[Self]) -> (&[Self::Vector<S>], &[Self]);
     /// The same, to be written.
     fn vectors_mut<S: Simd>(slice: &mut [Self]) -> (&mut [Self::Vector<S>], &mut [Self]);
+    /// A value of a type that has this one as its parameter, with the name of this one.
+    fn named<F: Of>(value: F::With<Self>) -> Named<F>;
+}
+
+/// A type with a number type as its parameter.
+pub trait Of {
+    /// The type for one number type.
+    type With<A: Lanes + 'static>;
+}
+
+/// A value of such a type, by its number type: for code that is compiled here, whoever calls it with which type.
+pub enum Named<F: Of> {
+    /// f32's.
+    F32(F::With<f32>),
+    /// f64's.
+    F64(F::With<f64>),
 }
 
 macro_rules! lanes {
-    ($type:ident, $vector:ident, $splat:ident, $mul:ident, $add:ident, $reduce:ident, $as_simd:ident, $as_mut_simd:ident) => {
+    ($type:ident, $vector:ident, $splat:ident, $mul:ident, $mul_add:ident, $add:ident, $reduce:ident, $as_simd:ident, $as_mut_simd:ident, $name:ident) => {
         impl Lanes for $type {
             type Vector<S: Simd> = S::$vector;
 
@@ -85,8 +107,18 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
+            fn add_fused<S: Simd>(simd: S, sum: S::$vector, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$mul_add(a, b, sum)
+            }
+
+            #[inline(always)]
             fn add<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
                 simd.$add(a, b)
+            }
+
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, value: Self) -> S::$vector {
+                simd.$splat(value)
             }
 
             #[inline(always)]
@@ -103,12 +135,17 @@ macro_rules! lanes {
             fn vectors_mut<S: Simd>(slice: &mut [Self]) -> (&mut [S::$vector], &mut [Self]) {
                 S::$as_mut_simd(slice)
             }
+
+            #[inline(always)]
+            fn named<F: Of>(value: F::With<Self>) -> Named<F> {
+                Named::$name(value)
+            }
         }
     };
 }
 
-lanes!(f32, f32s, splat_f32s, mul_f32s, add_f32s, reduce_sum_f32s, as_simd_f32s, as_mut_simd_f32s);
-lanes!(f64, f64s, splat_f64s, mul_f64s, add_f64s, reduce_sum_f64s, as_simd_f64s, as_mut_simd_f64s);
+lanes!(f32, f32s, splat_f32s, mul_f32s, mul_add_f32s, add_f32s, reduce_sum_f32s, as_simd_f32s, as_mut_simd_f32s, F32);
+lanes!(f64, f64s, splat_f64s, mul_f64s, mul_add_f64s, add_f64s, reduce_sum_f64s, as_simd_f64s, as_mut_simd_f64s, F64);
 
 /// As many columns or sums as there are lanes, where no vector of them lies across two cache lines.
 #[derive(Clone, Copy)]

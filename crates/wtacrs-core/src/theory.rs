@@ -17,7 +17,7 @@
 //! probability π_i) is the yardstick that needs no sums of contributions, only norms.
 
 use crate::element::Element;
-use crate::product::{PackError, Rows, Saved, Update, multiply};
+use crate::product::{PackError, Rows, Saved, Update, multiply_views};
 use crate::sampling::design::Strata;
 use crate::sampling::{Budget, Weights};
 use ndarray::{Array2, ArrayView2, Axis};
@@ -74,7 +74,7 @@ impl Contributions for OuterProducts<'_> {
             return (&x.dot(&x.t()) * &y.dot(&y.t())).sum();
         }
         let mut sum = Array2::zeros((x.ncols(), y.ncols()));
-        multiply(x.view(), y.view(), sum.view_mut(), Update::Overwrite);
+        multiply_views(x.view(), y.view(), sum.view_mut(), Update::Overwrite);
         sum.iter().map(|v| v * v).sum()
     }
 }

@@ -35,7 +35,8 @@
  * WTACRS_STATUS_CUDA_ERROR if the driver refuses; kernels before the refused one may then have written outputs.
  *
  * The CPU path works on as many threads as its context's options say. Beside the caller's memory a call takes at most 64
- * bytes of the heap for each token while it runs, and where rows are packed a megabyte and a row of f32 for each thread. Any call may return WTACRS_STATUS_OUT_OF_MEMORY if the process cannot have
+ * bytes of the heap for each token while it runs, for a product 3.2 MB (6.3 MB for f64) a thread, and where rows are packed a
+ * megabyte and a row of f32 for each thread. Any call may return WTACRS_STATUS_OUT_OF_MEMORY if the process cannot have
  * the memory that it needs of the heap, and WTACRS_STATUS_PANIC for a defect of the library, which is contained: the last
  * error has its place. Nothing is written to stderr: see wtacrs_set_log.
  */
@@ -151,12 +152,14 @@ typedef enum wtacrs_budget {
   WTACRS_BUDGET_FORCE_32_BITS = 2147483647,
 } wtacrs_budget;
 
-// How precisely f32 matrices are multiplied.
+// How precisely matrices are multiplied.
 typedef enum wtacrs_precision {
-  // In f32 throughout. The default.
+  // f32 matrices in f32 throughout, and bf16 in bf16 where that is faster. The default.
   WTACRS_PRECISION_F32 = 0,
   // Both factors may be rounded to tf32 (10 bits after the point), with sums in f32.
   WTACRS_PRECISION_TF32 = 1,
+  // Every factor in the dtype of dW, whatever its own: nothing is rounded before it is multiplied.
+  WTACRS_PRECISION_WIDE = 2,
   // Reserved: makes the enumeration 32 bits wide.
   WTACRS_PRECISION_FORCE_32_BITS = 2147483647,
 } wtacrs_precision;
@@ -368,11 +371,11 @@ typedef struct wtacrs_plan_info {
   // Scratch memory of wtacrs_plan_forward and wtacrs_plan_select: dead when the call returns (on CUDA, when its work is
   // done). 0 on the CPU, which takes a few words for each token from its own heap.
   size_t forward_scratch_bytes;
-  // Scratch memory of wtacrs_plan_backward.
+  // Scratch memory of wtacrs_plan_backward; 0 on the CPU.
   size_t backward_scratch_bytes;
   // Scratch memory of wtacrs_plan_estimate.
   size_t estimate_scratch_bytes;
-  // Scratch memory of wtacrs_plan_weight_gradient; 0 for a plan with packed rows, which that call refuses.
+  // Scratch memory of wtacrs_plan_weight_gradient; 0 on the CPU, and for a plan with packed rows, which that call refuses.
   size_t weight_gradient_scratch_bytes;
   // Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
   // first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW
@@ -508,7 +511,7 @@ typedef struct wtacrs_tensor_mul_plan_info {
   size_t exact_bytes;
   // Scratch memory of the forward pass; 0 on the CPU.
   size_t forward_scratch_bytes;
-  // Scratch memory of the backward pass.
+  // Scratch memory of the backward pass; 0 on the CPU.
   size_t backward_scratch_bytes;
   // Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: for each (batch, head) as many
   // 32-bit words as left_status_words and right_status_words say, as in wtacrs_plan_info. SIZE_MAX on the CPU.
@@ -808,9 +811,15 @@ wtacrs_status wtacrs_layer_set_source(struct wtacrs_layer *layer,
 wtacrs_status wtacrs_layer_set_packing(struct wtacrs_layer *layer,
                                        wtacrs_packing packing);
 
-// How precisely f32 matrices are multiplied. With WTACRS_PRECISION_TF32, as frameworks allow it, each factor has a
-// relative error of about 2^-11, and a GPU's tensor cores multiply several times faster; the CPU, and matrices of other
-// dtypes, ignore it. What is selected, and with which probability, stays the same.
+// How precisely matrices are multiplied. What is selected, and with which probability, stays the same.
+//
+// With WTACRS_PRECISION_TF32, as frameworks allow it for f32, each factor has a relative error of about 2^-11, and a GPU's
+// tensor cores multiply several times faster; the CPU, and matrices of other dtypes, ignore it.
+//
+// With WTACRS_PRECISION_WIDE, the CPU multiplies every factor in the dtype of dW, and a GPU refuses plans of 16-bit dtypes as
+// WTACRS_STATUS_UNSUPPORTED. Otherwise, and with dZ in bf16, the CPU multiplies rows in bf16 or packed in 4 or 2 bits in bf16
+// where it is faster so. It then rounds dZ times its scales, and packed rows as they are read back, to bf16 once: by a
+// relative error of 2^-8 at most, which averages out over the rows.
 //
 // Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_layer_set_precision(struct wtacrs_layer *layer,
@@ -1462,7 +1471,7 @@ wtacrs_status wtacrs_tensor_mul_set_mix(struct wtacrs_tensor_mul *tensor_mul, do
 wtacrs_status wtacrs_tensor_mul_set_packing(struct wtacrs_tensor_mul *tensor_mul,
                                             wtacrs_packing packing);
 
-// How precisely f32 matrices are multiplied: see wtacrs_layer_set_precision.
+// How precisely matrices are multiplied: see wtacrs_layer_set_precision.
 //
 // Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 wtacrs_status wtacrs_tensor_mul_set_precision(struct wtacrs_tensor_mul *tensor_mul,

@@ -13,7 +13,7 @@ use ndarray::{Array2, ArrayView2};
 use wtacrs_core::Randomness;
 use wtacrs_core::allocation::{Curve, Layer, LayerBudget, row_noise};
 use wtacrs_core::element::Element;
-use wtacrs_core::product::{self, Packing, Scratch, Update};
+use wtacrs_core::product::{self, Packing, Update};
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Keep, Weights};
 use wtacrs_core::theory::Contributions;
@@ -98,12 +98,11 @@ impl Estimates {
         let mut randomness = Randomness::new(trials.seed, 0);
         let mut kept = KeptRows::new(packing, rows, in_features);
         let mut estimate = Array2::zeros((in_features, dz.ncols()));
-        let mut scratch = Scratch::new();
         let mut errors = Errors::new(&self.reference);
         for _ in 0..trials.count {
             let choose = || DESIGN.select_seeded(&self.weights, budget, randomness);
             kept.fill(h, (!packing.keeps_all(rows, tokens)).then(choose), randomness)?;
-            kept.multiply(dz, estimate.view_mut(), &mut scratch)?;
+            kept.multiply(dz, estimate.view_mut())?;
             randomness = randomness.next(draws);
             errors.add(estimate.view());
         }

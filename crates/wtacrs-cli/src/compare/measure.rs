@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 use wtacrs_core::Randomness;
 use wtacrs_core::element::Element;
-use wtacrs_core::product::{self, Packing, Scratch, ShapeError, Update};
+use wtacrs_core::product::{self, Packing, ShapeError, Update};
 use wtacrs_core::sampling::design::{BuiltIn, Design};
 use wtacrs_core::sampling::{Budget, Weights};
 use wtacrs_core::theory;
@@ -152,7 +152,6 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
         let mut randomness = Randomness::new(plan.seed, 0);
         let mut rows = KeptRows::new(packing, budget.get(), in_features);
         let mut estimate = Array2::zeros((in_features, self.dz.ncols()));
-        let mut scratch = Scratch::new();
         let mut errors = Errors::new(&self.reference);
         let (mut kept, mut bytes) = (Vec::new(), Vec::new());
         let (mut select, mut save, mut unpack, mut product) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -166,7 +165,7 @@ impl<'a, T: Element<Accumulator = f32>, U: Element<Accumulator = f32>> PreparedL
                 })?)
             };
             timed(&mut save, || rows.fill(self.h, selection, randomness))?;
-            timed(&mut product, || rows.multiply(self.dz, estimate.view_mut(), &mut scratch))?;
+            timed(&mut product, || rows.multiply(self.dz, estimate.view_mut()))?;
             if packing.is_packed() && trial < FEWEST_TIMINGS {
                 black_box(timed(&mut unpack, || rows.unpack()));
             }

@@ -3,7 +3,7 @@
 use super::error::MeasureError;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use wtacrs_core::element::Element;
-use wtacrs_core::product::{self, Kept, Packing, Saved, Scratch, ShapeError, Update};
+use wtacrs_core::product::{self, Kept, Packing, Precision, Saved, ShapeError, Update};
 use wtacrs_core::{Randomness, Selection};
 use wtacrs_exact::packing::{Bits, PackingBits};
 
@@ -50,15 +50,14 @@ impl<T: Element<Accumulator = f32>> KeptRows<T> {
         &self,
         dz: ArrayView2<'_, U>,
         dw: ArrayViewMut2<'_, f32>,
-        scratch: &mut Scratch<f32>,
     ) -> Result<(), ShapeError> {
         match self {
             Self::Native { memory, selection } => {
                 let rows = memory.slice(s![..selection.len(), ..]);
-                product::weight_gradient_into(rows, dz, selection, dw, Update::Overwrite, scratch)
+                product::weight_gradient_into(rows, dz, selection, dw, Update::Overwrite, Precision::default())
             }
             Self::Packed { saved, .. } => match saved.rows().packed() {
-                Some(rows) => rows.weight_gradient_into(dz, dw, Update::Overwrite, scratch),
+                Some(rows) => rows.weight_gradient_into(dz, dw, Update::Overwrite, Precision::default()),
                 None => Ok(()),
             },
         }

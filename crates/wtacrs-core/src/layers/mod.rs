@@ -11,4 +11,4 @@ pub use self::error::ForwardError;
 pub use self::linear::Linear;
 pub use self::tensor_mul::{Contraction, SavedTensors, Side, TensorGradients, TensorGuess, TensorMul};
 #[doc(no_inline)]
-pub use crate::product::{Saved, Scratch, Update};
+pub use crate::product::{Precision, Saved, Update};

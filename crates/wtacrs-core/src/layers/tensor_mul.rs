@@ -13,7 +13,7 @@
 use super::error::ForwardError;
 use crate::element::Element;
 use crate::parallel;
-use crate::product::{self, Packing, Saved, Scratch, ShapeError, Update, check_size};
+use crate::product::{self, Packing, Precision, Saved, ShapeError, Update, check_size};
 use crate::sampling::{
     BudgetError, BuiltIn, DEFAULT_MIX, Design, Keep, PhiloxChance, Randomness, Selection, Weights, WeightsError,
 };
@@ -273,6 +273,22 @@ impl<T: Element> SavedTensors<T> {
     where
         U: Element<Accumulator = T::Accumulator>,
     {
+        self.backward_with(g, Precision::default())
+    }
+
+    /// [`Self::backward`] at a precision.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::backward`].
+    pub fn backward_with<U>(
+        &self,
+        g: ArrayView4<'_, U>,
+        precision: Precision,
+    ) -> Result<TensorGradients<T::Accumulator>, ShapeError>
+    where
+        U: Element<Accumulator = T::Accumulator>,
+    {
         let &Self { batch, heads, rows, inner, columns, .. } = self;
         check_size("batch of G", g.dim().0, batch)?;
         check_size("heads of G", g.dim().1, heads)?;
@@ -293,9 +309,8 @@ impl<T: Element> SavedTensors<T> {
         let tasks: Vec<_> = self.items.iter().zip(outputs).enumerate().collect();
         parallel::try_for_each(tasks.into_par_iter(), |(item, (saved, (((da, db), mut by_row), mut by_column)))| {
             let g = g.slice(s![item / heads, item % heads, .., ..]);
-            let mut scratch = Scratch::new();
-            saved.left.product(g.t(), da.reversed_axes(), Update::Overwrite, &mut scratch)?;
-            saved.right.product(g, db, Update::Overwrite, &mut scratch)?;
+            saved.left.product(g.t(), da.reversed_axes(), Update::Overwrite, precision)?;
+            saved.right.product(g, db, Update::Overwrite, precision)?;
             by_row.assign(&ndarray::aview1(&product::row_norms(g)));
             by_column.assign(&ndarray::aview1(&product::column_norms(g)));
             Ok(())

@@ -1,7 +1,7 @@
 //! Σ_i x[i,:] of a matrix: the exact gradient of a bias, from the dZ that a weight gradient reads anyway.
 
+use super::multiply::Update;
 use super::norms::row_norms_into;
-use super::weight_gradient::Update;
 use super::{ShapeError, check_size};
 use crate::element::{Accumulator, Element};
 use crate::parallel;

@@ -1,6 +1,5 @@
 //! The kept rows of a matrix, as they are or times their scales.
 
-use super::kept::Kept;
 use super::{ShapeError, check_size};
 use crate::element::{Accumulator, Element};
 use crate::rows::for_each_row;
@@ -60,21 +59,11 @@ pub fn gather_scaled_into<T: Element>(
     kept: ArrayViewMut2<'_, T::Accumulator>,
 ) -> Result<(), ShapeError> {
     check(&x, selection, &kept)?;
-    gather_scaled_from(x, Kept::Selected(selection), 0, kept);
-    Ok(())
-}
-
-/// The kept rows of `x` from number `first` on times their scales, as many as `scaled` has; all shapes fit.
-pub(super) fn gather_scaled_from<T: Element>(
-    x: ArrayView2<'_, T>,
-    kept: Kept<'_>,
-    first: usize,
-    scaled: ArrayViewMut2<'_, T::Accumulator>,
-) {
-    for_each_row(scaled, |at, mut row| {
-        let scale = T::Accumulator::from_f64(kept.scale(first + at));
-        row.zip_mut_with(&x.row(kept.index(first + at)), |to, from| *to = from.widen() * scale);
+    for_each_row(kept, |at, mut row| {
+        let scale = T::Accumulator::from_f64(selection.scales()[at]);
+        row.zip_mut_with(&x.row(selection.indices()[at] as usize), |to, from| *to = from.widen() * scale);
     });
+    Ok(())
 }
 
 fn check<T, U>(x: &ArrayView2<'_, T>, selection: &Selection, kept: &ArrayViewMut2<'_, U>) -> Result<(), ShapeError> {

@@ -6,6 +6,7 @@
 mod column_sums;
 mod gather;
 mod kept;
+mod multiply;
 mod norms;
 mod packed;
 mod packing;
@@ -16,17 +17,15 @@ mod weight_gradient;
 pub use self::column_sums::{column_sums_into, row_norms_and_column_sums_into};
 pub use self::gather::{gather, gather_into, gather_scaled, gather_scaled_into};
 pub use self::kept::Kept;
+pub(crate) use self::multiply::multiply_views;
+pub use self::multiply::{Precision, Update, product_memory};
 pub(crate) use self::norms::row_norms_and_components;
 pub use self::norms::{column_norms, joint_norms, row_norms, row_norms_into};
-pub use self::packed::{PackError, PackedView, Rows, packed_workspace_len};
+pub use self::packed::{PackError, PackedView, Rows};
 pub use self::packing::{Packing, UnknownPacking};
 pub use self::saved::Saved;
 pub use self::saved_layout::SavedLayout;
-pub(crate) use self::weight_gradient::multiply;
-pub use self::weight_gradient::{
-    Scratch, Update, exact_weight_gradient, weight_gradient, weight_gradient_into, weight_gradient_within,
-    workspace_len,
-};
+pub use self::weight_gradient::{exact_weight_gradient, weight_gradient, weight_gradient_into};
 
 /// Shapes that do not fit one another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

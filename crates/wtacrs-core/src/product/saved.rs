@@ -2,9 +2,10 @@
 
 use super::gather::gather_into;
 use super::kept::Kept;
+use super::multiply::{Precision, Update};
 use super::norms::row_norms;
 use super::packed::{PackError, PackedRows, Rows};
-use super::weight_gradient::{Scratch, Update, weight_gradient_into};
+use super::weight_gradient::weight_gradient_into;
 use super::{ShapeError, check_size};
 use crate::element::Element;
 use crate::parallel;
@@ -125,10 +126,10 @@ impl<T: Element> Saved<T> {
     where
         U: Element<Accumulator = T::Accumulator>,
     {
-        self.backward_with(dz, dw, update, &mut Scratch::new())
+        self.backward_with(dz, dw, update, Precision::default())
     }
 
-    /// [`Self::backward`] with scratch memory that lives from step to step.
+    /// [`Self::backward`] at a precision.
     ///
     /// # Errors
     ///
@@ -138,13 +139,13 @@ impl<T: Element> Saved<T> {
         dz: ArrayView2<'_, U>,
         dw: ArrayViewMut2<'_, T::Accumulator>,
         update: Update,
-        scratch: &mut Scratch<T::Accumulator>,
+        precision: Precision,
     ) -> Result<Vec<f32>, ShapeError>
     where
         U: Element<Accumulator = T::Accumulator>,
     {
         // The product waits for the cores, the norms for memory: side by side they take less time than in turn.
-        let (written, norms) = parallel::join(|| self.product(dz, dw, update, scratch), || row_norms(dz));
+        let (written, norms) = parallel::join(|| self.product(dz, dw, update, precision), || row_norms(dz));
         written.map(|()| norms)
     }
 
@@ -154,16 +155,16 @@ impl<T: Element> Saved<T> {
         dz: ArrayView2<'_, U>,
         dw: ArrayViewMut2<'_, T::Accumulator>,
         update: Update,
-        scratch: &mut Scratch<T::Accumulator>,
+        precision: Precision,
     ) -> Result<(), ShapeError>
     where
         U: Element<Accumulator = T::Accumulator>,
     {
         match &self.0 {
             Contents::Native { rows, selection } => {
-                weight_gradient_into(rows.view(), dz, selection, dw, update, scratch)
+                weight_gradient_into(rows.view(), dz, selection, dw, update, precision)
             }
-            Contents::Packed { rows, .. } => rows.view(self.kept()).weight_gradient_into(dz, dw, update, scratch),
+            Contents::Packed { rows, .. } => rows.view(self.kept()).weight_gradient_into(dz, dw, update, precision),
         }
     }
 }

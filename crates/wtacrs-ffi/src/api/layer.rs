@@ -237,9 +237,15 @@ pub unsafe extern "C" fn wtacrs_layer_set_packing(layer: *mut wtacrs_layer, pack
     })
 }
 
-/// How precisely f32 matrices are multiplied. With WTACRS_PRECISION_TF32, as frameworks allow it, each factor has a
-/// relative error of about 2^-11, and a GPU's tensor cores multiply several times faster; the CPU, and matrices of other
-/// dtypes, ignore it. What is selected, and with which probability, stays the same.
+/// How precisely matrices are multiplied. What is selected, and with which probability, stays the same.
+///
+/// With WTACRS_PRECISION_TF32, as frameworks allow it for f32, each factor has a relative error of about 2^-11, and a GPU's
+/// tensor cores multiply several times faster; the CPU, and matrices of other dtypes, ignore it.
+///
+/// With WTACRS_PRECISION_WIDE, the CPU multiplies every factor in the dtype of dW, and a GPU refuses plans of 16-bit dtypes as
+/// WTACRS_STATUS_UNSUPPORTED. Otherwise, and with dZ in bf16, the CPU multiplies rows in bf16 or packed in 4 or 2 bits in bf16
+/// where it is faster so. It then rounds dZ times its scales, and packed rows as they are read back, to bf16 once: by a
+/// relative error of 2^-8 at most, which averages out over the rows.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 #[unsafe(no_mangle)]

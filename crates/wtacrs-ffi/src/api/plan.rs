@@ -92,11 +92,11 @@ pub struct wtacrs_plan_info {
     /// Scratch memory of wtacrs_plan_forward and wtacrs_plan_select: dead when the call returns (on CUDA, when its work is
     /// done). 0 on the CPU, which takes a few words for each token from its own heap.
     pub forward_scratch_bytes: usize,
-    /// Scratch memory of wtacrs_plan_backward.
+    /// Scratch memory of wtacrs_plan_backward; 0 on the CPU.
     pub backward_scratch_bytes: usize,
     /// Scratch memory of wtacrs_plan_estimate.
     pub estimate_scratch_bytes: usize,
-    /// Scratch memory of wtacrs_plan_weight_gradient; 0 for a plan with packed rows, which that call refuses.
+    /// Scratch memory of wtacrs_plan_weight_gradient; 0 on the CPU, and for a plan with packed rows, which that call refuses.
     pub weight_gradient_scratch_bytes: usize,
     /// Where in saved memory on CUDA a forward pass leaves its status: a 32-bit word that is 0, or 1 + the index of the
     /// first row of H whose norm or guess is negative or not finite. Nothing is kept then, and the backward pass makes a dW

@@ -193,7 +193,7 @@ pub unsafe extern "C" fn wtacrs_tensor_mul_set_packing(
     })
 }
 
-/// How precisely f32 matrices are multiplied: see wtacrs_layer_set_precision.
+/// How precisely matrices are multiplied: see wtacrs_layer_set_precision.
 ///
 /// Errors: WTACRS_STATUS_INVALID_ENUM, _NULL_POINTER, _INVALID_HANDLE.
 #[unsafe(no_mangle)]

@@ -69,7 +69,7 @@ pub struct wtacrs_tensor_mul_plan_info {
     pub exact_bytes: usize,
     /// Scratch memory of the forward pass; 0 on the CPU.
     pub forward_scratch_bytes: usize,
-    /// Scratch memory of the backward pass.
+    /// Scratch memory of the backward pass; 0 on the CPU.
     pub backward_scratch_bytes: usize,
     /// Where in saved memory on CUDA a forward pass leaves the status words of dA and of dB: for each (batch, head) as many
     /// 32-bit words as left_status_words and right_status_words say, as in wtacrs_plan_info. SIZE_MAX on the CPU.

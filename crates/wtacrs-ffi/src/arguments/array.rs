@@ -81,14 +81,6 @@ impl<T: Copy> Array<T> {
         unsafe { slice::from_raw_parts_mut(self.pointer, self.len) }
     }
 
-    /// The first `len` entries, and the rest.
-    pub(crate) fn split_at(self, len: usize) -> (Self, Self) {
-        assert!(len <= self.len, "no more entries than there are");
-        let first = Self { len, ..self };
-        let rest = Self { pointer: self.pointer.wrapping_add(len), len: self.len - len, what: self.what };
-        (first, rest)
-    }
-
     pub(crate) fn as_ptr(&self) -> *mut T {
         self.pointer
     }

@@ -9,7 +9,7 @@ use wtacrs_core::layers::{Side, Update};
 use wtacrs_core::operators::Operation;
 use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::BuiltIn;
-use wtacrs_kernels::plan::{Engine, Precision};
+use wtacrs_kernels::plan::Engine;
 
 /// Where a context works.
 #[repr(C)]
@@ -84,13 +84,15 @@ pub enum BudgetInC {
     WTACRS_BUDGET_FORCE_32_BITS = 0x7fff_ffff,
 }
 
-/// How precisely f32 matrices are multiplied.
+/// How precisely matrices are multiplied.
 #[repr(C)]
 pub enum PrecisionInC {
-    /// In f32 throughout. The default.
+    /// f32 matrices in f32 throughout, and bf16 in bf16 where that is faster. The default.
     WTACRS_PRECISION_F32 = 0,
     /// Both factors may be rounded to tf32 (10 bits after the point), with sums in f32.
     WTACRS_PRECISION_TF32 = 1,
+    /// Every factor in the dtype of dW, whatever its own: nothing is rounded before it is multiplied.
+    WTACRS_PRECISION_WIDE = 2,
     /// Reserved: makes the enumeration 32 bits wide.
     WTACRS_PRECISION_FORCE_32_BITS = 0x7fff_ffff,
 }
@@ -206,7 +208,7 @@ integers! {
         WTACRS_SOURCE_INPUT, WTACRS_SOURCE_NORMS, WTACRS_SOURCE_CACHED, WTACRS_SOURCE_PREDICTED,
     }
     BudgetInC as wtacrs_budget { WTACRS_BUDGET_ROWS, WTACRS_BUDGET_FRACTION, WTACRS_BUDGET_EXACT }
-    PrecisionInC as wtacrs_precision { WTACRS_PRECISION_F32, WTACRS_PRECISION_TF32 }
+    PrecisionInC as wtacrs_precision { WTACRS_PRECISION_F32, WTACRS_PRECISION_TF32, WTACRS_PRECISION_WIDE }
     EngineInC as wtacrs_engine { WTACRS_ENGINE_AUTO, WTACRS_ENGINE_OWN, WTACRS_ENGINE_CUBLASLT }
     PackingInC as wtacrs_packing {
         WTACRS_PACKING_NATIVE, WTACRS_PACKING_BITS8, WTACRS_PACKING_BITS4, WTACRS_PACKING_BITS2,
@@ -256,6 +258,25 @@ pub(crate) enum Source {
     Predicted,
 }
 
+/// How precisely matrices are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Precision {
+    #[default]
+    F32,
+    Tf32,
+    Wide,
+}
+
+impl Precision {
+    /// What the CPU makes of it, which has no tf32.
+    pub(crate) fn on_cpu(self) -> wtacrs_core::product::Precision {
+        match self {
+            Self::F32 | Self::Tf32 => wtacrs_core::product::Precision::Native,
+            Self::Wide => wtacrs_core::product::Precision::Wide,
+        }
+    }
+}
+
 /// Along which axis norms are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Axis {
@@ -288,7 +309,7 @@ pub(crate) fn design(number: wtacrs_design) -> Outcome<BuiltIn> {
 }
 
 pub(crate) fn precision(number: wtacrs_precision) -> Outcome<Precision> {
-    one_of("precision", number, &[Precision::Exact, Precision::Tf32])
+    one_of("precision", number, &[Precision::F32, Precision::Tf32, Precision::Wide])
 }
 
 pub(crate) fn engine(number: wtacrs_engine) -> Outcome<Engine> {

@@ -13,7 +13,7 @@ const LEAST: usize = 1 << 20;
 /// What calls take for each token at most: norms, a guess, weights in three forms, and marks of a design.
 pub(crate) const PER_TOKEN: usize = 64;
 
-/// What each thread takes at most that packs or unpacks rows, beside a row in f32: blocks of rows and of dZ.
+/// What each thread takes at most that packs rows, beside a row in f32.
 pub(crate) const PER_PACKING_THREAD: usize = 1 << 20;
 
 /// Asks for parts of so many entries of so many bytes.

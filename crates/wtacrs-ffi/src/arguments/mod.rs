@@ -12,7 +12,7 @@ pub(crate) use self::array::{Array, Block, PassMemory, Region, Wanted, check_dis
 pub(crate) use self::dlpack::{Place, shaped, tensor};
 pub use self::dlpack::{wtacrs_dldatatype, wtacrs_dldevice, wtacrs_dltensor};
 pub(crate) use self::elements::{Number, check_dtypes, with_element, with_elements};
-pub(crate) use self::enums::{Axis, Dtype, Source, update};
+pub(crate) use self::enums::{Axis, Dtype, Precision, Source, update};
 pub(crate) use self::tensor::Tensor;
 
 /// A CUDA stream of the caller's; the CPU ignores it.

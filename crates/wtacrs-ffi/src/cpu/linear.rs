@@ -2,11 +2,10 @@
 
 use super::expected_error::expected_error;
 use super::kept_block::{KeptBlock, KeptRows, check_finite};
-use super::memory::{numbers_mut, workspace_bytes};
 use super::norm_predictor::CpuNormPredictor;
 use super::threads;
 use crate::arguments::heap::{self, PER_PACKING_THREAD, PER_TOKEN};
-use crate::arguments::{Array, Number, Source, Stream, Tensor, known_norms, with_element, with_elements};
+use crate::arguments::{Array, Number, Precision, Source, Stream, Tensor, known_norms, with_element, with_elements};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome, poisoned};
 use crate::device::{
@@ -30,32 +29,25 @@ pub(super) struct CpuLinear {
     threads: Arc<dyn Threads>,
     /// The layout of saved memory.
     block: KeptBlock,
-    backward_scratch: usize,
     /// The layout of the rows of a product in one call, which are native whatever the packing.
     native: KeptBlock,
-    estimate_scratch: usize,
 }
 
 impl CpuLinear {
     pub(super) fn new(layer: &LinearDescription, threads: Arc<dyn Threads>) -> Outcome<Self> {
         let kept = layer.budget.get();
-        let sizes = |packing| -> Outcome<(KeptBlock, usize)> {
-            let block = KeptBlock::new(packing, layer.h, layer.tokens, layer.in_features, kept)?;
-            Ok((block, workspace_bytes(packing, layer.h, kept, layer.in_features, layer.out_features)?))
-        };
-        let (block, backward_scratch) = sizes(layer.linear.packing)?;
-        let (native, native_scratch) = sizes(Packing::Native)?;
-        let estimate_scratch = native.bytes().checked_add(native_scratch);
-        let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, "the scratch memory overflows");
-        let estimate_scratch = estimate_scratch.filter(|&b| isize::try_from(b).is_ok()).ok_or_else(overflow)?;
-        Ok(Self { layer: *layer, threads, block, backward_scratch, native, estimate_scratch })
+        let block = |packing| KeptBlock::new(packing, layer.h, layer.tokens, layer.in_features, kept);
+        let (block, native) = (block(layer.linear.packing)?, block(Packing::Native)?);
+        Ok(Self { layer: *layer, threads, block, native })
     }
 
     /// Refuses a call for whose tokens there is no memory.
     fn check_heap(&self) -> Outcome {
         let packing = if self.layer.linear.packing.is_packed() { self.threads.count() } else { 0 };
         let per_thread = PER_PACKING_THREAD.saturating_add(self.layer.in_features.saturating_mul(size_of::<f32>()));
-        heap::check("a pass over all tokens", &[(self.layer.tokens, PER_TOKEN), (packing, per_thread)])
+        let product = product::product_memory(self.layer.dw_shape(), self.layer.budget.get(), self.threads.count());
+        let parts = [(self.layer.tokens, PER_TOKEN), (packing, per_thread), (product, self.layer.dw.bytes())];
+        heap::check("a pass over all tokens", &parts)
     }
 
     /// What a forward pass chooses rows by.
@@ -115,10 +107,10 @@ impl LinearPlan for CpuLinear {
         LinearSizes {
             saved: self.block.bytes(),
             forward: 0,
-            backward: self.backward_scratch,
-            estimate: self.estimate_scratch,
-            // The caller's rows are native: see the entry point.
-            weight_gradient: if self.layer.linear.packing.is_packed() { 0 } else { self.backward_scratch },
+            // Products take a little memory of their own on each thread.
+            backward: 0,
+            estimate: self.native.bytes(),
+            weight_gradient: 0,
             status: None,
         }
     }
@@ -160,22 +152,21 @@ impl LinearPlan for CpuLinear {
 
     unsafe fn backward(&self, call: Backward) -> Outcome {
         let _entered = threads::enter(&self.threads);
-        let Backward { saved, dz, dw, update, dz_norms, bias_gradient, scratch, .. } = call;
+        let Backward { saved, dz, dw, update, dz_norms, bias_gradient, .. } = call;
         self.check_heap()?;
         with_elements!(self.layer.h, self.layer.dz, T, U => {
             // SAFETY: the caller has it.
-            let (read, dz, dw, bias, workspace) = unsafe {
+            let (read, dz, dw, bias) = unsafe {
                 (
                     self.block.read::<T>(saved.as_ptr())?,
                     dz.view::<U>(),
                     dw.view_mut::<<T as Element>::Accumulator>(),
                     bias_gradient.map(|bias| bias.view_mut::<<T as Element>::Accumulator>()),
-                    numbers_mut::<<T as Element>::Accumulator>(&scratch),
                 )
             };
             // SAFETY: as above.
             let norms = dz_norms.map(|norms| unsafe { norms.get_mut() });
-            let product = move || gradient::<T, U>(&read, dz, dw, update, workspace);
+            let product = move || gradient::<T, U>(&read, dz, dw, update, self.layer.precision);
             let sums = move || norms_and_bias(dz, norms, bias, update);
             // The product waits for the cores, the rest for memory.
             let (product, sums) = parallel::join(product, sums);
@@ -189,23 +180,17 @@ impl LinearPlan for CpuLinear {
         self.check_heap()?;
         // SAFETY: the caller has it.
         let randomness = unsafe { started(randomness, self.layer.further_offset) };
-        // First the kept rows, as if they were saved; then the backward pass's own scratch.
-        let (block, behind) = scratch.split_at(self.native.bytes());
         with_elements!(self.layer.h, self.layer.dz, T, U => {
             // SAFETY: the caller has it.
             let (x, y) = unsafe { (x.view::<T>(), y.view::<U>()) };
             let weights = Weights::from_norms(&product::row_norms(x), &product::row_norms(y))?;
             let selection = self.layer.linear.design.select_seeded(&weights, self.layer.budget, randomness);
-            // SAFETY: as above; both parts of the scratch are aligned, since blocks are multiples of the alignment.
-            let (rows, out, workspace) = unsafe {
-                self.native.write::<T>(block.as_ptr(), x, Kept::Selected(&selection), (randomness, 0))?;
-                (
-                    self.native.read::<T>(block.as_ptr())?,
-                    out.view_mut::<<T as Element>::Accumulator>(),
-                    numbers_mut::<<T as Element>::Accumulator>(&behind),
-                )
+            // SAFETY: as above; the scratch has the block's size and alignment.
+            let (rows, out) = unsafe {
+                self.native.write::<T>(scratch.as_ptr(), x, Kept::Selected(&selection), (randomness, 0))?;
+                (self.native.read::<T>(scratch.as_ptr())?, out.view_mut::<<T as Element>::Accumulator>())
             };
-            gradient::<T, U>(&rows, y, out, Update::Overwrite, workspace)
+            gradient::<T, U>(&rows, y, out, Update::Overwrite, self.layer.precision)
         })
     }
 
@@ -266,20 +251,16 @@ impl LinearPlan for CpuLinear {
 
     unsafe fn weight_gradient(&self, call: WeightGradient) -> Outcome {
         let _entered = threads::enter(&self.threads);
-        let WeightGradient { rows, selection, dz, dw, update, scratch, .. } = call;
+        let WeightGradient { rows, selection, dz, dw, update, .. } = call;
+        self.check_heap()?;
         // SAFETY: the caller has it.
         let selection = unsafe { self.selection(&selection) }?;
         with_elements!(self.layer.h, self.layer.dz, T, U => {
             // SAFETY: as above.
-            let (rows, dz, dw, workspace) = unsafe {
-                (
-                    rows.view::<T>(),
-                    dz.view::<U>(),
-                    dw.view_mut::<<T as Element>::Accumulator>(),
-                    numbers_mut::<<T as Element>::Accumulator>(&scratch),
-                )
-            };
-            Ok(product::weight_gradient_within(rows, dz, &selection, dw, update, workspace)?)
+            let (rows, dz, dw) =
+                unsafe { (rows.view::<T>(), dz.view::<U>(), dw.view_mut::<<T as Element>::Accumulator>()) };
+            let precision = self.layer.precision.on_cpu();
+            Ok(product::weight_gradient_into(rows, dz, &selection, dw, update, precision)?)
         })
     }
 
@@ -349,14 +330,15 @@ pub(super) fn gradient<T: Number, U: Element<Accumulator = T::Accumulator>>(
     dz: ArrayView2<'_, U>,
     dw: ArrayViewMut2<'_, T::Accumulator>,
     update: Update,
-    workspace: &mut [T::Accumulator],
+    precision: Precision,
 ) -> Outcome {
+    let precision = precision.on_cpu();
     let written = match (saved.rows()?, saved.kept()) {
         (Rows::Native(rows), Kept::Selected(selection)) => {
-            product::weight_gradient_within(rows, dz, selection, dw, update, workspace)
+            product::weight_gradient_into(rows, dz, selection, dw, update, precision)
         }
         (Rows::Native(_), Kept::All(_)) => unreachable!("native rows have a selection"),
-        (Rows::Packed(rows), _) => rows.weight_gradient_within(dz, dw, update, workspace),
+        (Rows::Packed(rows), _) => rows.weight_gradient_into(dz, dw, update, precision),
     };
     Ok(written?)
 }

@@ -2,10 +2,9 @@
 
 use super::kept_block::{KeptBlock, check_finite};
 use super::linear::{gradient, started};
-use super::memory::{numbers_mut, workspace_bytes};
 use super::threads;
 use crate::arguments::heap::{self, PER_PACKING_THREAD, PER_TOKEN};
-use crate::arguments::{Number, Tensor, known_norms, with_element, with_elements};
+use crate::arguments::{Tensor, known_norms, with_element, with_elements};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
 use crate::device::{
@@ -21,9 +20,6 @@ use wtacrs_core::parallel::{self, Threads};
 use wtacrs_core::product::{self, Kept};
 use wtacrs_kernels::plan::Engine;
 
-/// Parts of the items that a backward pass works on side by side, each with scratch memory of its own.
-const TASKS: usize = 16;
-
 #[derive(Debug)]
 pub(super) struct CpuTensorMul {
     product: TensorMulDescription,
@@ -32,28 +28,23 @@ pub(super) struct CpuTensorMul {
     left: KeptBlock,
     right: KeptBlock,
     saved_bytes: usize,
-    task_scratch: usize,
 }
 
 impl CpuTensorMul {
     pub(super) fn new(product: &TensorMulDescription, threads: Arc<dyn Threads>) -> Outcome<Self> {
         let &TensorMulDescription { rows, inner, columns, operands, .. } = product;
-        let side = |side, pairs, out| -> Outcome<(KeptBlock, usize)> {
+        let side = |side, pairs| -> Outcome<KeptBlock> {
             let packing = product.product.packing_of(side);
             let budget = budget_of(product.product.contraction(side), pairs)?.get();
-            let block = KeptBlock::new(packing, operands, pairs, inner, budget)?;
-            Ok((block, workspace_bytes(packing, operands, budget, inner, out)?))
+            KeptBlock::new(packing, operands, pairs, inner, budget)
         };
-        let ((left, left_scratch), (right, right_scratch)) =
-            (side(Side::Left, columns, rows)?, side(Side::Right, rows, columns)?);
-        let task_scratch = left_scratch.max(right_scratch);
+        let (left, right) = (side(Side::Left, columns)?, side(Side::Right, rows)?);
         let overflow = || Failure::new(WTACRS_STATUS_SIZE_OVERFLOW, "the saved memory overflows");
         let fits = |bytes: &usize| isize::try_from(*bytes).is_ok();
         let item = left.bytes().checked_add(right.bytes());
         let saved_bytes =
             item.and_then(|bytes| bytes.checked_mul(product.items())).filter(fits).ok_or_else(overflow)?;
-        task_scratch.checked_mul(TASKS).filter(fits).ok_or_else(overflow)?;
-        Ok(Self { product: *product, threads, left, right, saved_bytes, task_scratch })
+        Ok(Self { product: *product, threads, left, right, saved_bytes })
     }
 
     /// The layout of what one item saves for a side.
@@ -62,10 +53,6 @@ impl CpuTensorMul {
             Side::Left => &self.left,
             Side::Right => &self.right,
         }
-    }
-
-    fn tasks(&self) -> usize {
-        self.product.items().min(TASKS)
     }
 
     /// Batch item and head of a matrix.
@@ -82,14 +69,19 @@ impl CpuTensorMul {
         let longest = self.product.rows.max(self.product.columns);
         let packing = if self.product.product.packing.is_packed() { self.threads.count() } else { 0 };
         let per_thread = PER_PACKING_THREAD.saturating_add(self.product.inner.saturating_mul(size_of::<f32>()));
-        let parts = [selections, (at_work * longest, PER_TOKEN), (packing, per_thread)];
+        // Products of several items, or parts of one.
+        let pairs = self.left.capacity().max(self.right.capacity());
+        let product = product::product_memory([self.product.inner, longest], pairs, 1);
+        let of_thread = product.saturating_mul(self.product.operands.accumulator().bytes());
+        let parts =
+            [selections, (at_work * longest, PER_TOKEN), (packing, per_thread), (self.threads.count(), of_thread)];
         heap::check("a pass over all items", &parts)
     }
 }
 
 impl TensorMulPlan for CpuTensorMul {
     fn sizes(&self) -> TensorMulSizes {
-        TensorMulSizes { saved: self.saved_bytes, forward: 0, backward: self.task_scratch * self.tasks() }
+        TensorMulSizes { saved: self.saved_bytes, forward: 0, backward: 0 }
     }
 
     fn engine(&self, _side: Side) -> Engine {
@@ -147,7 +139,7 @@ impl TensorMulPlan for CpuTensorMul {
 
     unsafe fn backward(&self, call: TensorMulBackward) -> Outcome {
         let _entered = threads::enter(&self.threads);
-        let TensorMulBackward { saved, g, da, db, update, row_norms, column_norms, scratch, .. } = call;
+        let TensorMulBackward { saved, g, da, db, update, row_norms, column_norms, .. } = call;
         self.check_heap()?;
         with_elements!(self.product.operands, self.product.gradient, T, U => {
             // SAFETY: checked for size and alignment; nobody writes to it, and no output overlaps it.
@@ -160,30 +152,25 @@ impl TensorMulPlan for CpuTensorMul {
                 unsafe { Ok((self.left.read::<T>(left.as_ptr())?, self.right.read::<T>(right.as_ptr())?)) }
             });
             let items = items.into_iter().collect::<Outcome<Vec<_>>>()?;
-            // SAFETY: checked for size and alignment, and overlaps nothing.
-            let mut workspaces = split(unsafe { numbers_mut::<<T as Element>::Accumulator>(&scratch) }, self.tasks());
-            let per_task = items.len().div_ceil(self.tasks().max(1)).max(1);
-            let tasks = items.par_chunks(per_task).zip(workspaces.par_iter_mut()).enumerate();
-            parallel::try_for_each(tasks, |(task, (items, workspace))| {
-                items.iter().enumerate().try_for_each(|(i, (left, right))| {
-                    let at = self.at(task * per_task + i);
-                    // SAFETY: checked for NULL, alignment and overlap; items are apart, as outputs are writable.
-                    let (g, da, db) = unsafe {
-                        (
-                            g.matrix(at).view::<U>(),
-                            da.matrix(at).view_mut::<<T as Element>::Accumulator>(),
-                            db.matrix(at).view_mut::<<T as Element>::Accumulator>(),
-                        )
-                    };
-                    gradient::<T, U>(left, g.t(), da.reversed_axes(), update, workspace)?;
-                    gradient::<T, U>(right, g, db, update, workspace)?;
-                    // SAFETY: as above.
-                    unsafe {
-                        fill(row_norms, at, || product::row_norms(g));
-                        fill(column_norms, at, || product::column_norms(g));
-                    }
-                    Ok(())
-                })
+            let precision = self.product.precision;
+            parallel::try_for_each(items.par_iter().enumerate(), |(item, (left, right))| {
+                let at = self.at(item);
+                // SAFETY: checked for NULL, alignment and overlap; items are apart, as outputs are writable.
+                let (g, da, db) = unsafe {
+                    (
+                        g.matrix(at).view::<U>(),
+                        da.matrix(at).view_mut::<<T as Element>::Accumulator>(),
+                        db.matrix(at).view_mut::<<T as Element>::Accumulator>(),
+                    )
+                };
+                gradient::<T, U>(left, g.t(), da.reversed_axes(), update, precision)?;
+                gradient::<T, U>(right, g, db, update, precision)?;
+                // SAFETY: as above.
+                unsafe {
+                    fill(row_norms, at, || product::row_norms(g));
+                    fill(column_norms, at, || product::column_norms(g));
+                }
+                Ok(())
             })
         })
     }
@@ -205,16 +192,4 @@ unsafe fn fill(norms: Option<Tensor<4>>, at: [usize; 2], of: impl FnOnce() -> Ve
         let mut column = unsafe { norms.matrix(at).view_mut::<f32>() };
         column.column_mut(0).assign(&ndarray::aview1(&of()));
     }
-}
-
-/// Cuts scratch memory into equal parts.
-fn split<A: Number>(mut rest: &mut [A], parts: usize) -> Vec<&mut [A]> {
-    let each = rest.len() / parts.max(1);
-    (0..parts)
-        .map(|_| {
-            let (part, behind) = core::mem::take(&mut rest).split_at_mut(each);
-            rest = behind;
-            part
-        })
-        .collect()
 }

@@ -1,7 +1,7 @@
 //! A linear layer's passes and single steps on a GPU.
 
 use super::gpu::Gpu;
-use super::matrices::{bytes, data_type, matrix, memory, strides};
+use super::matrices::{bytes, data_type, matrix, memory, precision, strides};
 use super::norm_predictor::{CudaNormPredictor, SavedByCuda};
 use crate::arguments::{Array, Source, Stream, Tensor};
 use crate::boundary::status::*;
@@ -59,7 +59,7 @@ impl CudaLinear {
         settings.input = data_type(layer.h)?;
         settings.gradient = data_type(layer.dz)?;
         settings.weight_gradient = data_type(layer.dw)?;
-        settings.precision = layer.precision;
+        settings.precision = precision(layer.precision, &[layer.h, layer.dz])?;
         settings.engine = layer.engine;
         settings.bias_gradient = true;
         let mut exact = settings.clone();

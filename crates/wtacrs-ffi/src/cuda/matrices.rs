@@ -1,9 +1,9 @@
 //! Matrices, memory and sizes as launch plans take them.
 
-use crate::arguments::{Array, Dtype, Tensor};
+use crate::arguments::{Array, Dtype, Precision, Tensor};
 use crate::boundary::status::*;
 use crate::boundary::{Failure, Outcome};
-use wtacrs_kernels::plan::{DataType, Matrix, Memory, Strides};
+use wtacrs_kernels::plan::{self, DataType, Matrix, Memory, Strides};
 
 /// A dtype that kernels have.
 pub(super) fn data_type(dtype: Dtype) -> Outcome<DataType> {
@@ -12,6 +12,18 @@ pub(super) fn data_type(dtype: Dtype) -> Outcome<DataType> {
         Dtype::F16 => Ok(DataType::F16),
         Dtype::Bf16 => Ok(DataType::Bf16),
         Dtype::F64 => Err(unsupported("no kernel takes WTACRS_F64: it is for references on the CPU")),
+    }
+}
+
+/// How kernels multiply factors of these dtypes.
+pub(super) fn precision(precision: Precision, factors: &[Dtype]) -> Outcome<plan::Precision> {
+    match precision {
+        Precision::F32 => Ok(plan::Precision::Exact),
+        Precision::Tf32 => Ok(plan::Precision::Tf32),
+        Precision::Wide if factors.iter().all(|&dtype| dtype == Dtype::F32) => Ok(plan::Precision::Exact),
+        Precision::Wide => {
+            Err(unsupported("kernels multiply 16-bit dtypes as they are, without WTACRS_PRECISION_WIDE"))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::gpu::Gpu;
 use super::linear::status_words;
-use super::matrices::{bytes, data_type, memory, unsupported};
+use super::matrices::{bytes, data_type, memory, precision, unsupported};
 use crate::arguments::{Array, Tensor};
 use crate::boundary::{Failure, Outcome};
 use crate::device::{
@@ -39,7 +39,7 @@ impl CudaTensorMul {
         settings.input = data_type(operands)?;
         settings.gradient = data_type(gradient)?;
         settings.result = data_type(operands.accumulator())?;
-        settings.precision = description.precision;
+        settings.precision = precision(description.precision, &[operands, gradient])?;
         settings.engine = description.engine;
         let of = |side| MatmulPlan::new(&of_side(&settings, &product, side, false), gpu.properties());
         let (left, right) = (of(Side::Left)?, of(Side::Right)?);

@@ -1,13 +1,13 @@
 //! What a layer, a batched product or an operator is like: plain data, filled by setters and frozen into a plan.
 
-use crate::arguments::{Array, Dtype, Source};
+use crate::arguments::{Array, Dtype, Precision, Source};
 use crate::boundary::Outcome;
 use wtacrs_core::Keep;
 use wtacrs_core::layers::{Contraction, Linear, TensorMul};
 use wtacrs_core::operators::Operator;
 use wtacrs_core::product::Packing;
 use wtacrs_core::sampling::{Budget, BudgetError, BuiltIn, DEFAULT_MIX};
-use wtacrs_kernels::plan::{Engine, Precision};
+use wtacrs_kernels::plan::Engine;
 
 /// A linear layer with everything that its plan needs.
 #[derive(Clone, Copy, Debug)]

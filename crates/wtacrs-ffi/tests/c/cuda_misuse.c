@@ -37,7 +37,13 @@ static void devices(void) {
   EXPECT_WORDS(UNSUPPORTED, "F64", wtacrs_plan_create(gpu, layer, &made));
   CHECK(wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_F32, WTACRS_DTYPE_BF16, WTACRS_DTYPE_F32));
   EXPECT_WORDS(UNSUPPORTED, "one type", wtacrs_plan_create(gpu, layer, &made));
+  CHECK(wtacrs_layer_set_precision(layer, WTACRS_PRECISION_WIDE));
+  CHECK(wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_BF16, WTACRS_DTYPE_BF16, WTACRS_DTYPE_F32));
+  EXPECT_WORDS(UNSUPPORTED, "WTACRS_PRECISION_WIDE", wtacrs_plan_create(gpu, layer, &made));
   CHECK(wtacrs_layer_set_dtypes(layer, WTACRS_DTYPE_F32, WTACRS_DTYPE_F32, WTACRS_DTYPE_F32));
+  EXPECT(OK, wtacrs_plan_create(gpu, layer, &made));
+  CHECK(wtacrs_plan_destroy(made));
+  made = NULL;
   CHECK(wtacrs_layer_set_shape(layer, UINT32_MAX, 1, 1));
   EXPECT_WORDS(SIZE_OVERFLOW, "tokens", wtacrs_plan_create(gpu, layer, &made));
   EXPECT_WORDS(MISALIGNED, "further_offset", wtacrs_layer_set_further_offset(layer, shifted(saved, 4)));

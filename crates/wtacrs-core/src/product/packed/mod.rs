@@ -1,8 +1,7 @@
 //! Kept rows in 8, 4 or 2 bits an element: what [`wtacrs_exact::packing`] defines, on vectors and all cores.
 //!
 //! [`pack`](self::pack) makes codes and grids of a matrix's rows, which a [`PackedView`] holds. [`unpack`](self::unpack)
-//! makes rotated values of some columns of some rows, for [`gradient`](self::gradient), which multiplies a block of rows
-//! at a time and turns the product back once.
+//! makes rotated values of some columns of a row, for the product of [`gradient`](self::gradient), which is turned back once.
 
 mod gradient;
 mod pack;
@@ -10,7 +9,6 @@ mod rows;
 mod unpack;
 mod view;
 
-pub use self::gradient::packed_workspace_len;
 pub use self::pack::PackError;
 pub(super) use self::rows::PackedRows;
 pub use self::rows::Rows;
@@ -19,7 +17,7 @@ pub use self::view::PackedView;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::product::{Kept, Saved, Update, weight_gradient};
+    use crate::product::{Kept, Precision, Saved, Update, weight_gradient};
     use crate::sampling::{Randomness, Selection};
     use half::bf16;
     use ndarray::{Array2, s};
@@ -112,24 +110,20 @@ mod tests {
                     )
                     .expect("fits");
                     let mut dw = Array2::from_elem((out_features, in_features), f32::NAN);
-                    let mut workspace = vec![f32::NAN; packed_workspace_len(in_features, out_features)];
+                    let transposed = dw.view_mut().reversed_axes();
                     packed
-                        .weight_gradient_within(
-                            dz.view(),
-                            dw.view_mut().reversed_axes(),
-                            Update::Overwrite,
-                            &mut workspace,
-                        )
+                        .weight_gradient_into(dz.view(), transposed, Update::Overwrite, Precision::Wide)
                         .expect("fits");
                     let scale = size.iter().fold(0.0_f32, |a, &b| a.max(b));
                     for (found, expected) in dw.t().iter().zip(&expected) {
                         assert!((found - expected).abs() <= 2e-6 * scale, "{found} {expected} {scale}");
                     }
                     let mut sum = dw.t().to_owned();
-                    rows.backward(dz.view(), sum.view_mut(), Update::Accumulate).expect("fits");
+                    rows.backward_with(dz.view(), sum.view_mut(), Update::Accumulate, Precision::Wide).expect("fits");
                     assert_eq!(sum, &dw.t() + &dw.t());
                     let mut spaced = Array2::zeros((2 * in_features, 3 * out_features));
-                    rows.backward(dz.view(), spaced.slice_mut(s![..;2, ..;3]), Update::Overwrite).expect("fits");
+                    let target = spaced.slice_mut(s![..;2, ..;3]);
+                    rows.backward_with(dz.view(), target, Update::Overwrite, Precision::Wide).expect("fits");
                     assert_eq!(spaced.slice(s![..;2, ..;3]), dw.t());
                 }
             }

@@ -205,7 +205,7 @@ mod tests {
                 assert!(pack(job));
                 let packed = PackedView::new(row.len(), Kept::All(1), bits, random, &codes, &grids).expect("fits");
                 let mut values = vec![0.0; groups.padded()];
-                unpack(Unpack { packed: &packed, at: 0, values: &mut values });
+                unpack(Unpack { packed: &packed, at: 0, first: 0, values: &mut values });
                 (codes.clone(), grids.clone(), values)
             };
             let mut expected = (vec![0; groups.words(bits)], vec![0; groups.count()], vec![0.0; groups.padded()]);

@@ -5,7 +5,7 @@ use crate::element::Accumulator;
 use crate::groups::spread_codes;
 use crate::lanes::on_widest_vectors;
 use crate::rows::for_each_row;
-use ndarray::{Array2, ArrayViewMut2, s};
+use ndarray::{Array2, s};
 use pulp::{Simd, WithSimd};
 use wtacrs_exact::packing::{self, Bits, GROUP, GROUPS_PER_BLOCK, Grid, Groups};
 
@@ -22,23 +22,19 @@ impl PackedView<'_> {
     pub fn rotated(&self) -> Array2<f32> {
         let columns = Groups::new(self.columns).padded();
         let mut rows = Array2::zeros((self.kept.len(), columns));
-        self.rotated_into(0, rows.view_mut());
-        rows
-    }
-
-    /// The rotated values of the kept rows from number `first` on, as many as `rows` has; rows lie one after another.
-    pub(super) fn rotated_into<A: Accumulator>(&self, first: usize, rows: ArrayViewMut2<'_, A>) {
-        for_each_row(rows, |at, row| {
+        for_each_row(rows.view_mut(), |at, row| {
             let values = row.into_slice().unwrap_or_default();
-            on_widest_vectors(Unpack { packed: self, at: first + at, values });
+            on_widest_vectors(Unpack { packed: self, at, first: 0, values });
         });
+        rows
     }
 }
 
-/// Writes the rotated values of the kept row `at`, unscaled, [`Groups::padded`] of them.
+/// Writes rotated values of the kept row `at`, unscaled: those of whole groups, from column `first` on.
 pub(super) struct Unpack<'a, 'b, A> {
     pub(super) packed: &'a PackedView<'a>,
     pub(super) at: usize,
+    pub(super) first: usize,
     pub(super) values: &'b mut [A],
 }
 
@@ -58,13 +54,14 @@ impl<A: Accumulator> WithSimd for Unpack<'_, '_, A> {
 impl<A: Accumulator> Unpack<'_, '_, A> {
     #[inline(always)]
     fn unpack<const BITS: usize>(self) {
-        let Self { packed, at, values } = self;
+        let Self { packed, at, first, values } = self;
         let (codes, grids) = packed.row(at);
         let index = packed.kept.index(at) as u64;
         let mut random = [0; GROUPS_PER_BLOCK];
-        let codes = codes.chunks(GROUP / 32 * BITS);
-        for (group, ((values, codes), &grid)) in values.chunks_mut(GROUP).zip(codes).zip(grids).enumerate() {
-            if group.is_multiple_of(GROUPS_PER_BLOCK) {
+        let first = first / GROUP;
+        let groups = codes.chunks(GROUP / 32 * BITS).zip(grids).enumerate().skip(first);
+        for (values, (group, (codes, &grid))) in values.chunks_mut(GROUP).zip(groups) {
+            if group == first || group.is_multiple_of(GROUPS_PER_BLOCK) {
                 random = packed.random.words(index, (group / GROUPS_PER_BLOCK) as u32);
             }
             let (grid, word) = (Grid::from_word(grid), random[group % GROUPS_PER_BLOCK]);
