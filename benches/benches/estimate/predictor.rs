@@ -45,7 +45,7 @@ fn trained_predictor(layer: &Layer, kept: &KeptRows) -> NormPredictor {
 
 pub(crate) fn criterion_groups(criterion: &mut Criterion) {
     for shape in SHAPES {
-        let layer = Layer::new(shape);
+        let layer = Layer::new(shape, |v| v);
         let (few, many) = (KeptRows::new(&layer, 512), KeptRows::new(&layer, 1229));
         let predictor = trained_predictor(&layer, &few);
         let mut updated = predictor.clone();
@@ -69,7 +69,7 @@ pub(crate) fn print_ratios() {
     );
     println!("|---|---|---|---|---|---|---|---|");
     for shape in SHAPES {
-        let layer = Layer::new(shape);
+        let layer = Layer::new(shape, |v| v);
         let (few, many) = (KeptRows::new(&layer, 512), KeptRows::new(&layer, 1229));
         let predictor = trained_predictor(&layer, &few);
         let [norms, guess] = pass_times_in_cache(&layer, &predictor);
