@@ -21,6 +21,7 @@ pub(in crate::product) trait Factor<A: Accumulator>: Sync {
     fn fits_bf16(&self) -> bool;
 
     /// Some elements of row `at` where they lie in memory, if they are bf16 and unscaled.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for the multiplier of bf16 pairs"))]
     fn bf16_row(&self, _at: usize, _columns: Range<usize>) -> Option<&[bf16]> {
         None
     }
@@ -112,6 +113,7 @@ fn widened<'a, T: Element>(
     buffer
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for the multiplier of bf16 pairs"))]
 fn bf16_in_memory<T: Element>(x: ArrayView2<'_, T>, at: usize, columns: Range<usize>) -> Option<&[bf16]> {
     x.index_axis_move(Axis(0), at).to_slice().and_then(|row| T::as_bf16(&row[columns]))
 }

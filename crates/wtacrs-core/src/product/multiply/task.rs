@@ -52,6 +52,7 @@ pub(super) trait Multiplier: Copy {
 
 /// Memory for a row of each of two pairs, and for their words.
 pub(super) struct Buffers<A, W> {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for the multiplier of bf16 pairs"))]
     pub(super) numbers: [Vec<A>; 2],
     pub(super) words: Vec<W>,
 }
