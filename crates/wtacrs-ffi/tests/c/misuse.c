@@ -345,7 +345,7 @@ static void steps(void) {
   UNTOUCHED(BUFFER_TOO_SMALL, ESTIMATE(dw, scratch, estimate_bytes - 1));
   UNTOUCHED(MISALIGNED, ESTIMATE(dw, scratch + 4, estimate_bytes));
   UNTOUCHED(OVERLAP, ESTIMATE(dz, scratch, estimate_bytes));
-  UNTOUCHED(OVERLAP, ESTIMATE(dw, dz, estimate_bytes));
+  UNTOUCHED(OVERLAP, ESTIMATE((float *)scratch, scratch, estimate_bytes));
 
   double threshold = 55;
   mark();
