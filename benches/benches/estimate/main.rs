@@ -96,25 +96,36 @@ fn criterion_groups(criterion: &mut Criterion) {
         let mut dw = single.dw();
         let name = format!("exact/{TOKENS}x{}->{}, crate gemm, f32", shape.0, shape.1);
         criterion.bench_function(&name, |bencher| bencher.iter(|| single.exact_by_gemm(&mut dw)));
-        criterion_group(criterion, shape, "f32", &single);
-        criterion_group(criterion, shape, "bf16", &Layer::new(shape, bf16::from_f32));
-        criterion_group(criterion, shape, "f16", &Layer::new(shape, f16::from_f32));
+        criterion_group_of(criterion, shape, "f32", &single);
+        criterion_group_of(criterion, shape, "bf16", &Layer::new(shape, bf16::from_f32));
+        criterion_group_of(criterion, shape, "f16", &Layer::new(shape, f16::from_f32));
     }
 }
 
-fn criterion_group<T>(criterion: &mut Criterion, shape: (usize, usize), dtype: &str, layer: &Layer<T>)
+fn criterion_group_of<T>(criterion: &mut Criterion, (inputs, outputs): (usize, usize), dtype: &str, layer: &Layer<T>)
 where
     T: Element<Accumulator = f32>,
 {
-    let mut group = criterion.benchmark_group(format!("estimate/{TOKENS}x{}->{}, {dtype}", shape.0, shape.1));
+    let linears =
+        FRACTIONS.map(|fraction| (BenchmarkId::new("wta-pivotal", fraction), Linear::new(Keep::Fraction(fraction))));
+    criterion_group(criterion, &format!("estimate/{TOKENS}x{inputs}->{outputs}, {dtype}"), layer, linears);
+}
+
+/// Times the exact product and estimates, each by its name.
+fn criterion_group<T: Element<Accumulator = f32>>(
+    criterion: &mut Criterion,
+    name: &str,
+    layer: &Layer<T>,
+    linears: impl IntoIterator<Item = (BenchmarkId, Linear)>,
+) {
+    let mut group = criterion.benchmark_group(name);
     group.sample_size(20);
     let mut dw = layer.dw();
     group.bench_function("exact", |bencher| bencher.iter(|| layer.exact(&mut dw)));
-    for fraction in FRACTIONS {
-        let linear = Linear::new(Keep::Fraction(fraction));
+    for (id, linear) in linears {
         let mut saved = Saved::default();
         let mut offset = 0;
-        group.bench_function(BenchmarkId::new("wta-pivotal", fraction), |bencher| {
+        group.bench_function(id, |bencher| {
             bencher.iter(|| {
                 offset += TOKENS as u64;
                 layer.estimate(&linear, &mut saved, &mut dw, offset);

@@ -20,22 +20,9 @@ const PACKED_FRACTIONS: [f64; 3] = [FRACTIONS[0], FRACTIONS[1], 1.0];
 pub(crate) fn criterion_groups(criterion: &mut Criterion) {
     for shape in SHAPES {
         let layer = Layer::new(shape, bf16::from_f32);
-        let mut group = criterion.benchmark_group(format!("packed/{TOKENS}x{}->{}, bf16", shape.0, shape.1));
-        group.sample_size(20);
-        let mut dw = layer.dw();
-        group.bench_function("exact", |bencher| bencher.iter(|| layer.exact(&mut dw)));
-        for fraction in PACKED_FRACTIONS {
-            let linear = Linear::new(Keep::Fraction(fraction)).with_packing(Packing::Bits4);
-            let mut saved = Saved::default();
-            let mut offset = 0;
-            group.bench_function(BenchmarkId::new("4 bits", fraction), |bencher| {
-                bencher.iter(|| {
-                    offset += TOKENS as u64;
-                    layer.estimate(&linear, &mut saved, &mut dw, offset);
-                });
-            });
-        }
-        group.finish();
+        let linear = |fraction| Linear::new(Keep::Fraction(fraction)).with_packing(Packing::Bits4);
+        let linears = PACKED_FRACTIONS.map(|fraction| (BenchmarkId::new("4 bits", fraction), linear(fraction)));
+        crate::criterion_group(criterion, &format!("packed/{TOKENS}x{}->{}, bf16", shape.0, shape.1), &layer, linears);
     }
 }
 

@@ -1,11 +1,10 @@
 //! The number types that matrices come in, and the type that sums over them are taken in.
 
-use crate::lanes::{Lanes, on_widest_vectors, vectorised};
+use crate::lanes::{Lanes, vectorised};
 use core::ops::AddAssign;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ndarray::LinalgScalar;
-use pulp::{Simd, WithSimd};
 
 /// An element of an input matrix: f32, f16 and bf16, accumulated in f32; f64, accumulated in f64, for references.
 pub trait Element: Copy + Send + Sync + PartialEq + core::fmt::Debug + 'static {
@@ -54,7 +53,7 @@ pub trait Accumulator: Element<Accumulator = Self> + LinalgScalar + AddAssign + 
 }
 
 macro_rules! own_accumulator {
-    ($type:ty, $single_block:expr) => {
+    ($type:ty, $single_block:expr, $scale:ident) => {
         impl Element for $type {
             type Accumulator = Self;
             const ZERO: Self = 0.0;
@@ -70,7 +69,7 @@ macro_rules! own_accumulator {
             }
 
             fn scale_block(source: &[Self], scale: Self, to: &mut [Self]) {
-                on_widest_vectors(Scale { source, scale, to });
+                $scale(source, scale, to);
             }
 
             #[inline]
@@ -118,25 +117,8 @@ macro_rules! own_accumulator {
     };
 }
 
-own_accumulator!(f32, own_block);
-own_accumulator!(f64, rounded_block);
-
-/// to ← source · scale.
-struct Scale<'a, A> {
-    source: &'a [A],
-    scale: A,
-    to: &'a mut [A],
-}
-
-impl<A: Accumulator> WithSimd for Scale<'_, A> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) {
-        let Self { source, scale, to } = self;
-        to.iter_mut().zip(source).for_each(|(to, &from)| *to = from * scale);
-    }
-}
+own_accumulator!(f32, own_block, scale_f32);
+own_accumulator!(f64, rounded_block, scale_f64);
 
 fn own_block<'a>(source: &'a [f32], _buffer: &'a mut [f32]) -> &'a [f32] {
     source
@@ -214,6 +196,14 @@ fn single_of_f16(number: f16) -> f32 {
 }
 
 vectorised! {
+    fn scale_f32<'a>(source: &'a [f32], scale: f32, to: &'a mut [f32]) {
+        to.iter_mut().zip(source).for_each(|(to, from)| *to = from * scale);
+    }
+
+    fn scale_f64<'a>(source: &'a [f64], scale: f64, to: &'a mut [f64]) {
+        to.iter_mut().zip(source).for_each(|(to, from)| *to = from * scale);
+    }
+
     fn widen_bf16<'a>(source: &'a [bf16], to: &'a mut [f32]) {
         to.iter_mut().zip(source).for_each(|(to, from)| *to = from.to_f32());
     }

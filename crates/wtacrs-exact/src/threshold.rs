@@ -43,10 +43,27 @@ impl Threshold {
         let mut search = Saturation::new(budget);
         let mut passes = 0;
         loop {
-            let (winners, tail_mass) = split(weights, search.cut());
+            let [Split { winners, tail_mass }] = split(weights, [search.cut()]);
             passes += 1;
             if let Some(found) = search.learn(winners, tail_mass) {
                 return (found, passes);
+            }
+        }
+    }
+
+    /// [`Self::find`] by a caller's own passes, each of which splits the weights by two cuts, as [`split`] does. It may need fewer
+    /// passes; the threshold is the same.
+    ///
+    /// # Panics
+    ///
+    /// If the budget is 0.
+    pub fn find_by(budget: usize, mut split: impl FnMut([u64; 2]) -> [Split; 2]) -> Self {
+        assert!(budget > 0, "the budget is 0");
+        let mut search = Saturation::new(budget);
+        loop {
+            let [by_cut, by_guess] = split([search.cut(), search.guess()]);
+            if let Some(found) = search.learn_both(by_cut, by_guess) {
+                return found;
             }
         }
     }
@@ -170,16 +187,18 @@ pub struct Split {
     pub tail_mass: u64,
 }
 
-/// How many weights reach the cut, and the sum of the others.
-fn split(weights: &[u64], cut: u64) -> (usize, u64) {
-    let mut winners = 0_u64;
-    let mut tail_mass = 0_u64;
+/// How many weights reach each cut, and the sum of the others: in one pass, by operations that vectors have.
+#[inline(always)]
+pub fn split<const CUTS: usize>(weights: &[u64], cuts: [u64; CUTS]) -> [Split; CUTS] {
+    let (mut winners, mut tail_mass) = ([0_u64; CUTS], [0_u64; CUTS]);
     for &weight in weights {
-        let wins = u64::from(weight >= cut);
-        winners += wins;
-        tail_mass += weight & wins.wrapping_sub(1);
+        for side in 0..CUTS {
+            let wins = u64::from(weight >= cuts[side]);
+            winners[side] += wins;
+            tail_mass[side] += weight & wins.wrapping_sub(1);
+        }
     }
-    (winners as usize, tail_mass)
+    core::array::from_fn(|side| Split { winners: winners[side] as usize, tail_mass: tail_mass[side] })
 }
 
 #[cfg(test)]
@@ -230,20 +249,12 @@ mod tests {
         assert!((15..=most as u32).contains(&passes), "{passes} passes");
     }
 
-    /// The search with a guess in each pass but the first.
+    /// The search with a guess in each pass.
     fn by_guesses(weights: &[u64], budget: usize) -> Threshold {
-        let split = |cut| {
-            let (winners, tail_mass) = split(weights, cut);
-            Split { winners, tail_mass }
-        };
-        let mut search = Saturation::new(budget);
-        let Split { winners, tail_mass } = split(search.cut());
-        let mut found = search.learn(winners, tail_mass);
-        while found.is_none() {
-            assert!(search.guess() <= search.cut());
-            found = search.learn_both(split(search.cut()), split(search.guess()));
-        }
-        found.expect("the loop ends so")
+        Threshold::find_by(budget, |cuts| {
+            assert!(cuts[1] <= cuts[0]);
+            split(weights, cuts)
+        })
     }
 
     /// |C| = the least c for which no pair outside the c heaviest saturates.

@@ -10,7 +10,7 @@
 use super::budget::{Budget, BudgetError, Keep};
 use crate::lanes::vectorised;
 use wtacrs_exact::fixed_point::FixedPoint;
-use wtacrs_exact::threshold::{Saturation, Split, Threshold};
+use wtacrs_exact::threshold::{Split, Threshold, split};
 use wtacrs_exact::weighing::{CacheMix, product};
 
 /// Valid weights of n ≥ 0 pairs, in fixed point (see [`wtacrs_exact::fixed_point`]).
@@ -222,18 +222,7 @@ impl Weights {
         if self.is_empty() {
             return Threshold { cut: 1, winners: 0, tail_mass: 0, tail_places: 0 };
         }
-        let mut search = Saturation::new(budget.get());
-        let [by_cut, _] = split(&self.fixed, [search.cut(), search.guess()]);
-        let mut found = search.learn(by_cut.winners, by_cut.tail_mass);
-        loop {
-            match found {
-                Some(threshold) => return threshold,
-                None => {
-                    let [by_cut, by_guess] = split(&self.fixed, [search.cut(), search.guess()]);
-                    found = search.learn_both(by_cut, by_guess);
-                }
-            }
-        }
+        Threshold::find_by(budget.get(), |cuts| split_on_vectors(&self.fixed, cuts))
     }
 }
 
@@ -253,17 +242,8 @@ vectorised! {
         bits.iter_mut().for_each(|bits| *bits = scale.quantize_normal(*bits));
     }
 
-    /// How many weights reach each of two cuts, and what the others weigh.
-    fn split<'a>(weights: &'a [u64], cuts: [u64; 2]) -> [Split; 2] {
-        let (mut winners, mut tail_mass) = ([0_u64; 2], [0_u64; 2]);
-        for &weight in weights {
-            for side in 0..2 {
-                let wins = u64::from(weight >= cuts[side]);
-                winners[side] += wins;
-                tail_mass[side] += weight & wins.wrapping_sub(1);
-            }
-        }
-        [0, 1].map(|side| Split { winners: winners[side] as usize, tail_mass: tail_mass[side] })
+    fn split_on_vectors<'a>(weights: &'a [u64], cuts: [u64; 2]) -> [Split; 2] {
+        split(weights, cuts)
     }
 }
 

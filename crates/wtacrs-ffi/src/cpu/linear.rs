@@ -45,8 +45,13 @@ impl CpuLinear {
     fn check_heap(&self) -> Outcome {
         let packing = if self.layer.linear.packing.is_packed() { self.threads.count() } else { 0 };
         let per_thread = PER_PACKING_THREAD.saturating_add(self.layer.in_features.saturating_mul(size_of::<f32>()));
+        heap::check("a pass over all tokens", &[(self.layer.tokens, PER_TOKEN), (packing, per_thread)])
+    }
+
+    /// Refuses a call for whose product there is no memory.
+    fn check_heap_for_product(&self) -> Outcome {
         let product = product::product_memory(self.layer.dw_shape(), self.layer.budget.get(), self.threads.count());
-        let parts = [(self.layer.tokens, PER_TOKEN), (packing, per_thread), (product, self.layer.dw.bytes())];
+        let parts = [(self.layer.tokens, PER_TOKEN), (product, self.layer.dw.bytes())];
         heap::check("a pass over all tokens", &parts)
     }
 
@@ -153,7 +158,7 @@ impl LinearPlan for CpuLinear {
     unsafe fn backward(&self, call: Backward) -> Outcome {
         let _entered = threads::enter(&self.threads);
         let Backward { saved, dz, dw, update, dz_norms, bias_gradient, .. } = call;
-        self.check_heap()?;
+        self.check_heap_for_product()?;
         with_elements!(self.layer.h, self.layer.dz, T, U => {
             // SAFETY: the caller has it.
             let (read, dz, dw, bias) = unsafe {
@@ -177,7 +182,7 @@ impl LinearPlan for CpuLinear {
     unsafe fn estimate(&self, call: Estimate) -> Outcome {
         let _entered = threads::enter(&self.threads);
         let Estimate { x, y, out, randomness, scratch, .. } = call;
-        self.check_heap()?;
+        self.check_heap_for_product()?;
         // SAFETY: the caller has it.
         let randomness = unsafe { started(randomness, self.layer.further_offset) };
         with_elements!(self.layer.h, self.layer.dz, T, U => {
@@ -252,7 +257,7 @@ impl LinearPlan for CpuLinear {
     unsafe fn weight_gradient(&self, call: WeightGradient) -> Outcome {
         let _entered = threads::enter(&self.threads);
         let WeightGradient { rows, selection, dz, dw, update, .. } = call;
-        self.check_heap()?;
+        self.check_heap_for_product()?;
         // SAFETY: the caller has it.
         let selection = unsafe { self.selection(&selection) }?;
         with_elements!(self.layer.h, self.layer.dz, T, U => {

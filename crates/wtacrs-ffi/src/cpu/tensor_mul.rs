@@ -60,22 +60,33 @@ impl CpuTensorMul {
         [item / self.product.heads, item % self.product.heads]
     }
 
-    /// Refuses a pass for whose selections there is no memory.
-    fn check_heap(&self) -> Outcome {
+    /// Refuses a pass for whose selections there is no memory, or for so many bytes on each thread.
+    fn check_heap(&self, per_thread: usize) -> Outcome {
         let items = self.product.items();
         let pairs = self.left.capacity() + self.right.capacity();
         let selections = (items, size_of::<[Selection; 2]>() + pairs * (size_of::<u32>() + size_of::<f64>()));
-        let at_work = self.threads.count().min(items);
-        let longest = self.product.rows.max(self.product.columns);
-        let packing = if self.product.product.packing.is_packed() { self.threads.count() } else { 0 };
-        let per_thread = PER_PACKING_THREAD.saturating_add(self.product.inner.saturating_mul(size_of::<f32>()));
-        // Products of several items, or parts of one.
+        let threads = self.threads.count();
+        let tokens = (threads.min(items) * self.longest(), PER_TOKEN);
+        heap::check("a pass over all items", &[selections, tokens, (threads, per_thread)])
+    }
+
+    /// Bytes that packing takes on each thread.
+    fn packing_memory(&self) -> usize {
+        match self.product.product.packing.is_packed() {
+            true => PER_PACKING_THREAD.saturating_add(self.product.inner.saturating_mul(size_of::<f32>())),
+            false => 0,
+        }
+    }
+
+    /// Bytes that products take on each thread: of several items, or parts of one.
+    fn product_memory(&self) -> usize {
         let pairs = self.left.capacity().max(self.right.capacity());
-        let product = product::product_memory([self.product.inner, longest], pairs, 1);
-        let of_thread = product.saturating_mul(self.product.operands.accumulator().bytes());
-        let parts =
-            [selections, (at_work * longest, PER_TOKEN), (packing, per_thread), (self.threads.count(), of_thread)];
-        heap::check("a pass over all items", &parts)
+        let numbers = product::product_memory([self.product.inner, self.longest()], pairs, 1);
+        numbers.saturating_mul(self.product.operands.accumulator().bytes())
+    }
+
+    fn longest(&self) -> usize {
+        self.product.rows.max(self.product.columns)
     }
 }
 
@@ -95,7 +106,7 @@ impl TensorMulPlan for CpuTensorMul {
     unsafe fn forward(&self, call: TensorMulForward) -> Outcome {
         let _entered = threads::enter(&self.threads);
         let TensorMulForward { a, b, row_guess, column_guess, randomness, saved, .. } = call;
-        self.check_heap()?;
+        self.check_heap(self.packing_memory())?;
         // SAFETY: the caller has it.
         let randomness = unsafe { started(randomness, self.product.further_offset) };
         with_element!(self.product.operands, T => {
@@ -140,7 +151,7 @@ impl TensorMulPlan for CpuTensorMul {
     unsafe fn backward(&self, call: TensorMulBackward) -> Outcome {
         let _entered = threads::enter(&self.threads);
         let TensorMulBackward { saved, g, da, db, update, row_norms, column_norms, .. } = call;
-        self.check_heap()?;
+        self.check_heap(self.product_memory())?;
         with_elements!(self.product.operands, self.product.gradient, T, U => {
             // SAFETY: checked for size and alignment; nobody writes to it, and no output overlaps it.
             let saved = unsafe { saved.get() };

@@ -9,17 +9,12 @@
 //! Two products an instruction make this twice as fast as f32 where the instruction runs as often as f32's, as on AMD's
 //! CPUs. Intel's Emerald Rapids runs it 0.42 times as often, so there f32 is faster: 0.7 of the time.
 
-use super::task::Task;
+use super::factor::Factor;
+use super::task::{Task, Word};
 use super::vectors;
-#[cfg(any(test, target_arch = "x86_64"))]
-use {
-    super::factor::Factor,
-    super::task::{Buffers, Multiplier},
-    core::ops::Range,
-};
+use core::ops::Range;
 
 /// An element's bits as bf16, rounded to the nearest, ties to even.
-#[cfg(any(test, target_arch = "x86_64"))]
 #[inline(always)]
 fn rounded(number: f32) -> u32 {
     let bits = number.to_bits();
@@ -27,36 +22,35 @@ fn rounded(number: f32) -> u32 {
     if number.is_nan() { bits >> 16 | 0x40 } else { nearest }
 }
 
-/// Words of two rows of a factor; of the last of an odd number, with zeros.
-#[cfg(any(test, target_arch = "x86_64"))]
-#[inline(always)]
-fn pack<'a>(
-    factor: &dyn Factor<f32>,
-    at: usize,
-    columns: Range<usize>,
-    buffers: &'a mut Buffers<f32, u32>,
-) -> &'a [u32] {
-    let count = columns.len();
-    let [first, second] = &mut buffers.numbers;
-    let words = &mut buffers.words[..count];
-    let is_last = 2 * at + 1 == factor.rows();
-    let in_memory = |at| factor.bf16_row(at, columns.clone());
-    if !is_last && let (Some(first), Some(second)) = (in_memory(2 * at), in_memory(2 * at + 1)) {
-        for ((word, &first), &second) in words.iter_mut().zip(first).zip(second) {
-            *word = u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16;
+/// Elements of two pairs in bf16; of the last of an odd number, with zeros.
+impl Word<f32> for u32 {
+    const PAIRS: usize = 2;
+
+    #[inline(always)]
+    fn pack<'a>(
+        factor: &'a dyn Factor<f32>,
+        at: usize,
+        columns: Range<usize>,
+        [first, second]: &mut [Vec<f32>; 2],
+        words: &'a mut [u32],
+    ) -> &'a [u32] {
+        let count = columns.len();
+        let is_last = 2 * at + 1 == factor.rows();
+        let in_memory = |at| factor.bf16_row(at, columns.clone());
+        if !is_last && let (Some(first), Some(second)) = (in_memory(2 * at), in_memory(2 * at + 1)) {
+            for ((word, &first), &second) in words.iter_mut().zip(first).zip(second) {
+                *word = u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16;
+            }
+            return words;
         }
-        return words;
-    }
-    let first = factor.row(2 * at, columns.clone(), &mut first[..count]);
-    if !is_last {
-        let second = factor.row(2 * at + 1, columns, &mut second[..count]);
-        for ((word, &first), &second) in words.iter_mut().zip(first).zip(second) {
-            *word = rounded(first) | rounded(second) << 16;
-        }
-    } else {
+        let first = factor.row(2 * at, columns.clone(), &mut first[..count]);
         words.iter_mut().zip(first).for_each(|(word, &first)| *word = rounded(first));
+        if !is_last {
+            let second = factor.row(2 * at + 1, columns, &mut second[..count]);
+            words.iter_mut().zip(second).for_each(|(word, &second)| *word |= rounded(second) << 16);
+        }
+        words
     }
-    words
 }
 
 /// Runs a task on the instruction where it is the fastest, and on vectors of f32 elsewhere.
@@ -72,7 +66,8 @@ pub(super) fn run(task: Task<'_, '_, f32>) {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod hardware {
-    use super::{Buffers, Factor, Multiplier, Range, Task};
+    use super::Task;
+    use crate::product::multiply::task::Multiplier;
     use core::arch::x86_64::{__cpuid, __m512, __m512bh, __m512i, _mm512_dpbf16_ps};
     use pulp::Simd;
     use pulp::x86::V4;
@@ -118,7 +113,6 @@ mod hardware {
         type Word = u32;
         type Words = <V4 as Simd>::u32s;
         type Sums = <V4 as Simd>::f32s;
-        const PAIRS: usize = 2;
         const LANES: usize = 16;
         const REGISTERS: usize = 32;
 
@@ -159,17 +153,6 @@ mod hardware {
         fn sums_mut(slice: &mut [f32]) -> &mut [Self::Sums] {
             V4::as_mut_simd_f32s(slice).0
         }
-
-        #[inline(always)]
-        fn pack<'a>(
-            self,
-            factor: &'a dyn Factor<f32>,
-            at: usize,
-            columns: Range<usize>,
-            buffers: &'a mut Buffers<f32, u32>,
-        ) -> &'a [u32] {
-            super::pack(factor, at, columns, buffers)
-        }
     }
 }
 
@@ -177,6 +160,7 @@ mod hardware {
 mod tests {
     use super::*;
     use crate::element::Element;
+    use crate::product::multiply::task::Multiplier;
     use crate::product::multiply::{Plain, Scaled, multiply, multiply_by};
     use crate::product::{Kept, Precision, Saved, Update};
     use crate::sampling::{Randomness, Selection};
@@ -207,7 +191,6 @@ mod tests {
         type Word = u32;
         type Words = [u32; 16];
         type Sums = [f32; 16];
-        const PAIRS: usize = 2;
         const LANES: usize = 16;
         const REGISTERS: usize = 32;
 
@@ -233,16 +216,6 @@ mod tests {
 
         fn sums_mut(slice: &mut [f32]) -> &mut [[f32; 16]] {
             slice.as_chunks_mut().0
-        }
-
-        fn pack<'a>(
-            self,
-            factor: &'a dyn Factor<f32>,
-            at: usize,
-            columns: Range<usize>,
-            buffers: &'a mut Buffers<f32, u32>,
-        ) -> &'a [u32] {
-            pack(factor, at, columns, buffers)
         }
     }
 

@@ -21,7 +21,6 @@ pub(in crate::product) trait Factor<A: Accumulator>: Sync {
     fn fits_bf16(&self) -> bool;
 
     /// Some elements of row `at` where they lie in memory, if they are bf16 and unscaled.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for the multiplier of bf16 pairs"))]
     fn bf16_row(&self, _at: usize, _columns: Range<usize>) -> Option<&[bf16]> {
         None
     }
@@ -76,14 +75,14 @@ impl<T: Element> Factor<T::Accumulator> for Scaled<'_, T> {
     }
 
     fn row<'a>(&'a self, at: usize, columns: Range<usize>, buffer: &'a mut [T::Accumulator]) -> &'a [T::Accumulator] {
-        let (index, scale) = (self.kept.index(at), T::Accumulator::from_f64(self.kept.scale(at)));
-        if self.kept.scale(at) == 1.0 {
+        let (index, scale) = (self.kept.index(at), self.kept.scale(at));
+        if scale == 1.0 {
             return widened(self.x, index, columns, buffer);
         }
-        let (row, first, count) = (self.x.row(index), columns.start, columns.len());
+        let (row, first, scale) = (self.x.row(index), columns.start, T::Accumulator::from_f64(scale));
         match row.to_slice() {
             Some(row) => T::scale_block(&row[columns], scale, buffer),
-            None => (0..count).for_each(|j| buffer[j] = row[first + j].widen() * scale),
+            None => buffer.iter_mut().enumerate().for_each(|(j, to)| *to = row[first + j].widen() * scale),
         }
         buffer
     }
@@ -113,7 +112,6 @@ fn widened<'a, T: Element>(
     buffer
 }
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for the multiplier of bf16 pairs"))]
 fn bf16_in_memory<T: Element>(x: ArrayView2<'_, T>, at: usize, columns: Range<usize>) -> Option<&[bf16]> {
     x.index_axis_move(Axis(0), at).to_slice().and_then(|row| T::as_bf16(&row[columns]))
 }

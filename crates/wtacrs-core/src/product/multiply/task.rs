@@ -10,18 +10,32 @@ use core::ops::Range;
 /// A panel of Y then fits the first cache beside one of X, and the tile's panels the second.
 pub(super) const BLOCK: usize = 128;
 
+/// What is packed for an element of a factor in `A`: its value, or those of several pairs.
+pub(super) trait Word<A>: Copy + Default {
+    /// Pairs that a word has values of.
+    const PAIRS: usize;
+
+    /// Some columns of word row `at` of a factor, which has those of the pairs from `at · PAIRS` on: in `words`, which is as long,
+    /// unless they lie so in memory. `numbers` has room for a row of each of two pairs.
+    fn pack<'a>(
+        factor: &'a dyn Factor<A>,
+        at: usize,
+        columns: Range<usize>,
+        numbers: &mut [Vec<A>; 2],
+        words: &'a mut [Self],
+    ) -> &'a [Self];
+}
+
 /// A micro-kernel's arithmetic: vectors of sums, to which it adds products of packed words.
 pub(super) trait Multiplier: Copy {
     /// What sums are taken in.
     type Number: Accumulator;
-    /// What is packed for an element: its value, or those of several pairs.
-    type Word: Copy + Default;
+    /// What is packed.
+    type Word: Word<Self::Number>;
     /// Words for as many columns as there are sums in a vector.
     type Words: Copy;
     /// A vector of sums.
     type Sums: Copy;
-    /// Pairs that a word has values of.
-    const PAIRS: usize;
     /// Sums of a vector.
     const LANES: usize;
     /// Vectors that registers have room for.
@@ -39,22 +53,12 @@ pub(super) trait Multiplier: Copy {
     fn words(slice: &[Self::Word]) -> &[Self::Words];
     /// Whole vectors of a slice, to be written.
     fn sums_mut(slice: &mut [Self::Number]) -> &mut [Self::Sums];
-
-    /// Some columns of word row `at` of a factor, which has those of the pairs from `at · PAIRS` on.
-    fn pack<'a>(
-        self,
-        factor: &'a dyn Factor<Self::Number>,
-        at: usize,
-        columns: Range<usize>,
-        buffers: &'a mut Buffers<Self::Number, Self::Word>,
-    ) -> &'a [Self::Word];
 }
 
 /// Memory for a row of each of two pairs, and for their words.
-pub(super) struct Buffers<A, W> {
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for the multiplier of bf16 pairs"))]
-    pub(super) numbers: [Vec<A>; 2],
-    pub(super) words: Vec<W>,
+struct Buffers<A, W> {
+    numbers: [Vec<A>; 2],
+    words: Vec<W>,
 }
 
 /// [`Task`] of any numbers.
@@ -93,7 +97,7 @@ impl<A: Accumulator> Task<'_, '_, A> {
     fn by_blocks<M: Multiplier<Number = A>, const ROWS: usize, const VECTORS: usize>(self, multiplier: M) {
         let Self { left, right, rows, columns, tile, overwrite } = self;
         let width = VECTORS * M::LANES;
-        let words = left.rows().div_ceil(M::PAIRS);
+        let words = left.rows().div_ceil(M::Word::PAIRS);
         let longest = rows.len().max(columns.len());
         let numbers = || vec![A::ZERO; longest];
         let mut buffers = Buffers { numbers: [numbers(), numbers()], words: vec![M::Word::default(); longest] };
@@ -105,8 +109,8 @@ impl<A: Accumulator> Task<'_, '_, A> {
         for first in (0..words).step_by(BLOCK) {
             let block = first..words.min(first + BLOCK);
             let count = block.len();
-            pack(multiplier, left, block.clone(), rows.clone(), [ROWS; 2], &mut of_left, &mut buffers);
-            pack(multiplier, right, block, columns.clone(), [width, last], &mut of_right, &mut buffers);
+            pack(left, block.clone(), rows.clone(), [ROWS; 2], &mut of_left, &mut buffers);
+            pack(right, block, columns.clone(), [width, last], &mut of_right, &mut buffers);
             let overwrite = overwrite && first == 0;
             let of_left = &of_left[..rows.len().next_multiple_of(ROWS) * count];
             for (column, right) in (0..columns.len()).step_by(width).zip(of_right.chunks(width * count)) {
@@ -125,18 +129,18 @@ impl<A: Accumulator> Task<'_, '_, A> {
 /// Packs a block of words into panels of `width` columns, and a last one that may be narrower. What lies beyond the last column
 /// is any numbers: their sums are not written.
 #[inline(always)]
-fn pack<M: Multiplier>(
-    multiplier: M,
-    factor: &dyn Factor<M::Number>,
+fn pack<A, W: Word<A>>(
+    factor: &dyn Factor<A>,
     block: Range<usize>,
     columns: Range<usize>,
     [width, last]: [usize; 2],
-    panels: &mut [M::Word],
-    buffers: &mut Buffers<M::Number, M::Word>,
+    panels: &mut [W],
+    buffers: &mut Buffers<A, W>,
 ) {
     let (first, count) = (block.start, block.len());
     for at in block {
-        let row = multiplier.pack(factor, at, columns.clone(), buffers);
+        let words = &mut buffers.words[..columns.len()];
+        let row = W::pack(factor, at, columns.clone(), &mut buffers.numbers, words);
         let mut panels = panels.chunks_mut(width * count);
         let whole = row.chunks_exact(width);
         let rest = whole.remainder();

@@ -7,7 +7,7 @@ use super::turn::{turn_columns_back, turn_rows_back};
 use crate::element::Accumulator;
 use crate::parallel;
 use core::ops::Range;
-use ndarray::{ArrayViewMut2, Axis, aview1};
+use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use wtacrs_exact::packing::GROUP;
 
 /// The longest edge of a tile: its panels of a block then fit the second cache.
@@ -111,28 +111,25 @@ impl<A: Accumulator> Tile<'_, A> {
         };
         let lies_in_rows = shape.1 == 1 || output.strides()[1] == 1;
         if output.dim() == shape && lies_in_rows && (overwrite || !is_rotated) {
-            let mut tile: Vec<_> = output.rows_mut().into_iter().filter_map(|row| row.into_slice()).collect();
-            debug_assert_eq!(tile.len(), shape.0);
-            return make(&mut tile, overwrite);
+            return make(&mut slices(&mut output), overwrite);
         }
-        let mut own = vec![A::ZERO; shape.0 * shape.1];
         // A rotated product is whole before it is added to anything; others add each block, here as in the output.
         let adds_blocks = !overwrite && !is_rotated;
-        if adds_blocks {
-            for (to, from) in own.chunks_exact_mut(shape.1).zip(output.rows()) {
-                to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
-            }
-        }
-        make(&mut own.chunks_exact_mut(shape.1).collect::<Vec<_>>(), !adds_blocks);
-        for (mut to, from) in output.rows_mut().into_iter().zip(own.chunks_exact(shape.1)) {
-            let from = aview1(&from[..to.len()]);
-            if overwrite || adds_blocks {
-                to.assign(&from);
-            } else {
-                to += &from;
-            }
+        let mut own =
+            if adds_blocks { output.as_standard_layout().into_owned() } else { Array2::from_elem(shape, A::ZERO) };
+        make(&mut slices(&mut own.view_mut()), !adds_blocks);
+        let found = own.slice(s![..output.nrows(), ..output.ncols()]);
+        if overwrite || adds_blocks {
+            output.assign(&found);
+        } else {
+            output += &found;
         }
     }
+}
+
+/// The rows of a matrix whose elements of a row lie side by side.
+fn slices<'a, A>(matrix: &'a mut ArrayViewMut2<'_, A>) -> Vec<&'a mut [A]> {
+    matrix.rows_mut().into_iter().map(|row| row.into_slice().expect("side by side")).collect()
 }
 
 #[cfg(test)]

@@ -1,14 +1,30 @@
 //! f32 and f64, on the widest vectors that the CPU has.
 
 use super::factor::Factor;
-use super::task::{Buffers, Multiplier, Task};
+use super::task::{Multiplier, Task, Word};
 use crate::element::Accumulator;
 use crate::lanes::Lanes;
 use core::marker::PhantomData;
 use core::ops::Range;
 use pulp::{Arch, Scalar128b, Simd, WithSimd};
 
-/// Words are numbers of one pair. With `FUSED`, a product is not rounded before it is added: as every CPU does it whose
+/// A number of one pair.
+impl<A: Accumulator> Word<A> for A {
+    const PAIRS: usize = 1;
+
+    #[inline(always)]
+    fn pack<'a>(
+        factor: &'a dyn Factor<A>,
+        at: usize,
+        columns: Range<usize>,
+        _numbers: &mut [Vec<A>; 2],
+        words: &'a mut [A],
+    ) -> &'a [A] {
+        factor.row(at, columns, words)
+    }
+}
+
+/// Words are numbers. With `FUSED`, a product is not rounded before it is added: as every CPU does it whose
 /// vectors can, and so with the same bits.
 #[derive(Clone, Copy)]
 pub(super) struct Vectors<S, A, const FUSED: bool>(S, PhantomData<A>);
@@ -24,7 +40,6 @@ impl<S: Simd, A: Accumulator, const FUSED: bool> Multiplier for Vectors<S, A, FU
     type Word = A;
     type Words = A::Vector<S>;
     type Sums = A::Vector<S>;
-    const PAIRS: usize = 1;
     const LANES: usize = size_of::<A::Vector<S>>() / size_of::<A>();
     const REGISTERS: usize = S::REGISTER_COUNT;
 
@@ -56,18 +71,6 @@ impl<S: Simd, A: Accumulator, const FUSED: bool> Multiplier for Vectors<S, A, FU
     #[inline(always)]
     fn sums_mut(slice: &mut [A]) -> &mut [Self::Sums] {
         A::vectors_mut::<S>(slice).0
-    }
-
-    #[inline(always)]
-    fn pack<'a>(
-        self,
-        factor: &'a dyn Factor<A>,
-        at: usize,
-        columns: Range<usize>,
-        buffers: &'a mut Buffers<A, A>,
-    ) -> &'a [A] {
-        let count = columns.len();
-        factor.row(at, columns, &mut buffers.words[..count])
     }
 }
 
